@@ -1,0 +1,1 @@
+"""The sidecar beside a model server: sources in, canonical samples, spans and events out, spooled and signed."""

@@ -1,0 +1,1 @@
+"""One table per engine: its metrics mapped to our signals, and the ones left out by name."""

@@ -1,0 +1,162 @@
+"""The words of Servescope: signals, attribute names, outcomes, units.
+
+Everything that names a fact – a column, a function, a page, an attribute on the wire – takes its name from here.
+Names follow the OpenTelemetry semantic conventions where one exists (``gen_ai.*``, ``http.*``, ``service.*``) and
+Prometheus style with units elsewhere. This module imports the standard library only.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+SCOPE_EDGE: Final = "servescope.edge"
+"""Scope of an edge record: one span per request, written by the tap (or a gateway) in front of the model server."""
+SCOPE_SAMPLE: Final = "servescope.sample"
+"""Scope of an engine sample: one ResourceMetrics per (instance, model, dp_rank) and scrape."""
+SCOPE_HOST: Final = "servescope.host"
+SCOPE_GPU: Final = "servescope.gpu"
+SCOPE_EVENT: Final = "servescope.event"
+
+
+class Outcome(StrEnum):
+    """How a request ended, as its client saw it."""
+
+    OK = "ok"
+    CLIENT_ERROR = "client_error"  # 4xx but 429
+    REJECTED = "rejected"  # 429, and 503 for a full queue
+    SERVER_ERROR = "server_error"
+    CLIENT_ABORT = "client_abort"
+    UPSTREAM_RESET = "upstream_reset"
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+
+
+class Engine(StrEnum):
+    """Engine ids, equal to the folder names of the fixtures."""
+
+    VLLM = "vllm"
+    TRITON = "triton"
+    LLAMACPP = "llamacpp"
+
+
+class Resource:
+    """Resource attributes that every record of an agent carries (absent = unknown, never an empty string)."""
+
+    DEPLOYMENT: Final = "service.name"
+    INSTANCE: Final = "service.instance.id"
+    VERSION: Final = "service.version"
+    REGION: Final = "cloud.region"
+    CLUSTER: Final = "k8s.cluster.name"
+    POD: Final = "k8s.pod.name"
+    NODE: Final = "host.name"
+    ENGINE: Final = "servescope.engine"
+    ROLE: Final = "servescope.role"
+    MODEL: Final = "servescope.model"  # on samples only: a request carries gen_ai.request.model
+    DP_RANK: Final = "servescope.dp_rank"
+    RECORDING: Final = "servescope.recording"
+
+
+class Edge:
+    """Attributes of an edge span. Durations are seconds (double), counts are int."""
+
+    OPERATION: Final = "gen_ai.operation.name"
+    REQUEST_MODEL: Final = "gen_ai.request.model"
+    RESPONSE_MODEL: Final = "gen_ai.response.model"
+    RESPONSE_ID: Final = "gen_ai.response.id"
+    FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+    INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+    OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+    CACHED_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+    METHOD: Final = "http.request.method"
+    ROUTE: Final = "http.route"
+    STATUS: Final = "http.response.status_code"
+    REQUEST_BYTES: Final = "http.request.body.size"
+    RESPONSE_BYTES: Final = "http.response.body.size"
+    ERROR_TYPE: Final = "error.type"
+    REQUEST_ID: Final = "servescope.request.id"
+    TENANT: Final = "servescope.tenant"
+    OUTCOME: Final = "servescope.outcome"
+    STREAM: Final = "servescope.stream"
+    TOKENS_COUNTED: Final = "servescope.tokens_counted"  # tokens are counted chunks, the server reported no usage
+    EDGE_SECONDS: Final = "servescope.edge_seconds"
+    TTFT_SECONDS: Final = "servescope.ttft_seconds"
+    E2E_SECONDS: Final = "servescope.e2e_seconds"
+    ITL_MEAN_SECONDS: Final = "servescope.itl_mean_seconds"
+    ITL_P50_SECONDS: Final = "servescope.itl_p50_seconds"
+    ITL_P99_SECONDS: Final = "servescope.itl_p99_seconds"
+    ITL_MAX_SECONDS: Final = "servescope.itl_max_seconds"
+    GAPS: Final = "servescope.itl_gaps"  # number of gaps the itl figures rest on
+
+
+class Signal(StrEnum):
+    """Signals of an engine sample. ``_total`` ones are counters as the server shows them, the others are gauges."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    KV_CACHE_USAGE_RATIO = "kv_cache_usage_ratio"
+    PREEMPTIONS_TOTAL = "preemptions_total"
+    PROMPT_TOKENS_TOTAL = "prompt_tokens_total"
+    GENERATION_TOKENS_TOTAL = "generation_tokens_total"
+    PREFIX_CACHE_QUERIES_TOTAL = "prefix_cache_queries_total"
+    PREFIX_CACHE_HITS_TOTAL = "prefix_cache_hits_total"
+    REQUESTS_FINISHED_TOTAL = "requests_finished_total"
+    REQUESTS_FAILED_TOTAL = "requests_failed_total"
+    ENGINE_STEPS_TOTAL = "engine_steps_total"  # vLLM iterations
+    BATCH_TOKENS_TOTAL = "batch_tokens_total"  # tokens over all steps (vLLM iteration_tokens sum)
+    INFERENCES_TOTAL = "inferences_total"  # Triton nv_inference_count: items, batch counted as its size
+    EXECUTIONS_TOTAL = "executions_total"  # Triton nv_inference_exec_count: batches
+    RESPONSE_CACHE_HITS_TOTAL = "response_cache_hits_total"
+    RESPONSE_CACHE_MISSES_TOTAL = "response_cache_misses_total"
+    REQUEST_SECONDS_TOTAL = "request_seconds_total"  # summed per request, whole time in the server
+    QUEUE_SECONDS_TOTAL = "queue_seconds_total"
+    PREFILL_SECONDS_TOTAL = "prefill_seconds_total"
+    DECODE_SECONDS_TOTAL = "decode_seconds_total"
+    COMPUTE_INPUT_SECONDS_TOTAL = "compute_input_seconds_total"
+    COMPUTE_INFER_SECONDS_TOTAL = "compute_infer_seconds_total"
+    COMPUTE_OUTPUT_SECONDS_TOTAL = "compute_output_seconds_total"
+
+
+class Distribution(StrEnum):
+    """Signals that a server shows as a histogram; rows of ``engine_histograms``."""
+
+    TTFT_SECONDS = "ttft_seconds"
+    ITL_SECONDS = "itl_seconds"
+    TPOT_SECONDS = "tpot_seconds"
+    E2E_SECONDS = "e2e_seconds"
+    QUEUE_SECONDS = "queue_seconds"
+    PREFILL_SECONDS = "prefill_seconds"
+    DECODE_SECONDS = "decode_seconds"
+    PROMPT_TOKENS = "prompt_tokens"
+    COMPLETION_TOKENS = "completion_tokens"
+    BATCH_TOKENS = "batch_tokens"
+
+
+PROMPT_BEARING: Final = frozenset(
+    {
+        "gen_ai.input.messages",
+        "gen_ai.output.messages",
+        "gen_ai.system_instructions",
+        "gen_ai.prompt",
+        "gen_ai.completion",
+        "gen_ai.content.prompt",
+        "gen_ai.content.completion",
+        "gen_ai.tool.definitions",
+        "gen_ai.tool.call.arguments",
+        "gen_ai.tool.call.result",
+        "llm.prompts",
+        "llm.completions",
+        "llm.input_messages",
+        "llm.output_messages",
+        "input.value",
+        "output.value",
+        "traceloop.entity.input",
+        "traceloop.entity.output",
+    }
+)
+"""Attribute keys that may hold what people wrote; scrubbed before anything touches a disk. A key that begins with
+one of these and a dot (``gen_ai.prompt.0.content``) counts too."""
+
+SPAN_ID_RANDOM_BITS: Final = 22
+"""A tap's span id is 42 bits of Unix milliseconds followed by this many random bits, so that the edge record and the
+engine's span (which carries it as parent) derive the same request key and time with no lookup."""

@@ -1,0 +1,1 @@
+"""SLOs, burn-rate rules, incidents and their delivery."""

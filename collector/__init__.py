@@ -1,0 +1,1 @@
+"""Receives OpenTelemetry, makes it durable and writes it into ClickHouse."""

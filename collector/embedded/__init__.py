@@ -1,0 +1,1 @@
+"""A ClickHouse server of our own: the chDB engine behind the ClickHouse HTTP interface, in its own process."""

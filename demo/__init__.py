@@ -1,0 +1,1 @@
+"""Real model servers with real traffic, started by the demo command."""

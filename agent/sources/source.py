@@ -1,0 +1,53 @@
+"""What every source is: a class with ``run(emit)`` that can be cancelled, and what it is told about its target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+SignalKind = Literal["traces", "metrics", "logs"]
+"""Which of the three OTLP requests a body is."""
+
+Emit = Callable[[SignalKind, bytes], None]
+"""Takes one whole ``Export…ServiceRequest`` body (protobuf, not compressed). Never blocks, never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this agent runs; each empty string is unknown and leaves no attribute on the wire."""
+
+    region: str = ""
+    cluster: str = ""
+    pod: str = ""
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One model server to watch.
+
+    Args:
+        instance: Unique name of this server, for example ``vllm-a``.
+        deployment: Name of the replicas that serve one model together.
+        engine: Engine id (``vllm``, ``triton``, …); None reads it off the page.
+        url: Base URL of the serving API.
+        metrics_url: URL of the metrics page; empty derives it (``url`` + ``/metrics``, for Triton port 8002).
+        role: ``both``, ``prefill``, ``decode`` or ``router``.
+        tap_port: Port of the tap in front of it; None for no tap.
+    """
+
+    instance: str
+    deployment: str
+    engine: str | None = None
+    url: str = ""
+    metrics_url: str = ""
+    role: str = "both"
+    tap_port: int | None = None
+
+
+class Source(Protocol):
+    """A stream of facts. ``run`` goes on until it is cancelled and outlives every fault of what it watches."""
+
+    async def run(self, emit: Emit) -> None:
+        """Observe and hand each body to ``emit`` until cancelled."""

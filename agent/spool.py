@@ -25,10 +25,12 @@ import re
 import threading
 import time
 from collections import Counter
-from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import structlog
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SpoolSignal = Literal["traces", "metrics", "logs"]
 SIGNALS: Final[tuple[str, ...]] = get_args(SpoolSignal)

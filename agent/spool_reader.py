@@ -1,0 +1,386 @@
+"""The reading end of the spool: one lane for each producer's signal, whose batches survive a crash unchanged.
+
+A lane's state is one small file beside its segments, ``state.json``: for each segment the offset up to which it is
+acknowledged and, where a batch is on its way, that batch's end and id. It is replaced atomically before a batch is
+handed out and again after its acknowledgement. It is not synced: after a power loss some records may be sent a second
+time under another id, none is lost that the disk still has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, cast
+
+import structlog
+
+from agent.errors import DataFolderInUseError
+from agent.spool import MAX_RECORD_BYTES, SIGNALS, SUFFIX, SpoolSignal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STATE_FILE: Final = "state.json"
+REJECTED_FOLDER: Final = "rejected"
+MAX_BATCH_BYTES: Final = 1_000_000
+_DONE: Final = -1
+_LONGEST_VARINT: Final = 5
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Neighbouring records of one segment, merged into one OTLP request.
+
+    Attributes:
+        batch_id: Stays the same through every retry, crashes included (32 hex digits).
+        body: The merged request, not compressed.
+        ends: Offset after each record, by which a refused batch is halved.
+    """
+
+    signal: SpoolSignal
+    segment: str
+    start: int
+    batch_id: str
+    body: bytes
+    ends: tuple[int, ...]
+
+    @property
+    def end(self) -> int:
+        """Offset after the last record."""
+        return self.ends[-1]
+
+    @property
+    def records(self) -> int:
+        """How many records it merges."""
+        return len(self.ends)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """``offset``: acknowledged up to here (``-1``: used up, the file may go); ``end`` and ``batch``: on its way."""
+
+    offset: int = 0
+    end: int = 0
+    batch: str = ""
+
+
+class Lane:
+    """Batches of one producer's signal. One process reads a lane at a time.
+
+    Args:
+        folder: ``DIR/spool/<producer>/<signal>``.
+        spool_id: What tells this spool's batch ids from those of every other agent.
+        max_batch_bytes: A batch ends before the record that would lead above it, but holds at least one record.
+        max_bytes: Above it the oldest sealed segments are given up, counted.
+        max_age_seconds: Sealed segments that began longer ago are given up, counted.
+
+    Attributes:
+        delivered: Records acknowledged.
+        dropped: Records given up, by reason: ``full``, ``old``, ``rejected`` (the collector never takes them),
+            ``damaged`` (a torn or unreadable tail: one each).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        spool_id: str,
+        *,
+        max_batch_bytes: int = MAX_BATCH_BYTES,
+        max_bytes: int = 450_000_000,
+        max_age_seconds: float = 48 * 3600.0,
+    ) -> None:
+        self.folder = folder
+        self.producer = folder.parent.name
+        self.signal = cast("SpoolSignal", folder.name)
+        self.delivered = 0
+        self.dropped: Counter[str] = Counter()
+        self._spool_id = spool_id
+        self._max_batch_bytes = max_batch_bytes
+        self._max_bytes = max_bytes
+        self._max_age_seconds = max_age_seconds
+        self._progress = self._load()
+        self._turn_newest = False
+
+    def next_batch(self) -> Batch | None:
+        """The batch to send now: one that was on its way, else by turns of the newest and the oldest segment.
+
+        The turns keep the picture live while an outage's backlog drains. Returns None when nothing waits.
+        """
+        names = self._segments()
+        planned = [name for name in names if self._at(name).batch]
+        self._turn_newest = not self._turn_newest
+        order = planned + (names[::-1] if self._turn_newest else names)
+        for name in order:
+            batch = self._batch(name)
+            if batch is not None:
+                return batch
+        return None
+
+    def acknowledge(self, batch: Batch) -> None:
+        """The collector has it: move on."""
+        self._progress[batch.segment] = _Progress(offset=batch.end)
+        self.delivered += batch.records
+        self._save()
+
+    def refuse(self, batch: Batch) -> bool:
+        """The collector will never take it as it is: halve it, or set its single record aside.
+
+        Returns:
+            Whether a record was set aside (in ``rejected/``, at most 64 of them) and counted.
+        """
+        if batch.records > 1:
+            end = batch.ends[batch.records // 2 - 1]
+            self._progress[batch.segment] = self._plan(batch.segment, batch.start, end)
+            self._save()
+            return False
+        self.dropped["rejected"] += 1
+        self._keep_rejected(batch)
+        self._progress[batch.segment] = _Progress(offset=batch.end)
+        self._save()
+        return True
+
+    def pending_bytes(self) -> int:
+        """Bytes not acknowledged yet."""
+        total = 0
+        for name in self._segments():
+            with contextlib.suppress(FileNotFoundError):
+                total += max(0, (self.folder / name).stat().st_size - max(0, self._at(name).offset))
+        return total
+
+    def trim(self) -> None:
+        """Give up the oldest sealed segments above the bound on bytes or age, and count their unsent records."""
+        names = self._segments()
+        sizes = {name: _size(self.folder / name) for name in names}
+        total = sum(sizes.values())
+        oldest_ns = time.time_ns() - int(self._max_age_seconds * 1e9)
+        for name in names:
+            reason: Literal["full", "old"] = "full" if total > self._max_bytes else "old"
+            if reason == "old" and _born_ns(name) >= oldest_ns:
+                return
+            if not _is_sealed(self.folder / name):
+                return
+            unsent = self._read(name, max(0, self._at(name).offset), limit=None)
+            self.dropped[reason] += len(unsent.ends)
+            log.warning("spool_gave_up_segment", lane=str(self.folder), reason=reason, records=len(unsent.ends))
+            total -= sizes[name]
+            self._finish(name)
+
+    def _at(self, name: str) -> _Progress:
+        return self._progress.get(name) or _Progress()
+
+    def _segments(self) -> list[str]:
+        try:
+            names = sorted(entry for entry in os.listdir(self.folder) if entry.endswith(SUFFIX))  # noqa: PTH208 - names
+        except FileNotFoundError:
+            return []
+        for name in names:
+            if self._at(name).offset == _DONE:  # killed between the note and the removal
+                (self.folder / name).unlink(missing_ok=True)
+        for gone in self._progress.keys() - set(names):
+            del self._progress[gone]
+        return [name for name in names if self._at(name).offset != _DONE]
+
+    def _batch(self, name: str) -> Batch | None:
+        at = self._at(name)
+        sealed = _is_sealed(self.folder / name)  # asked before the read: what is sealed then is read to its end
+        read = self._read(name, at.offset, end=at.end if at.batch else None, limit=self._max_batch_bytes)
+        if not read.ends:
+            if sealed:
+                self._skip_tail(name, at.offset)
+            return None
+        if not at.batch or read.ends[-1] != at.end:  # the second: a power loss took a part of what was planned
+            at = self._progress[name] = self._plan(name, at.offset, read.ends[-1])
+            self._save()
+        return Batch(self.signal, name, at.offset, at.batch, read.body, read.ends)
+
+    def _plan(self, name: str, start: int, end: int) -> _Progress:
+        seed = f"{self._spool_id}/{self.producer}/{self.signal}/{name}/{start}/{end}"
+        return _Progress(start, end, hashlib.sha256(seed.encode()).hexdigest()[:32])
+
+    def _skip_tail(self, name: str, offset: int) -> None:
+        if _size(self.folder / name) > offset:
+            self.dropped["damaged"] += 1
+            log.warning("spool_skipped_torn_tail", segment=str(self.folder / name), offset=offset)
+        if _is_sealed(self.folder / name):
+            self._finish(name)
+
+    def _finish(self, name: str) -> None:
+        self._progress[name] = _Progress(offset=_DONE)
+        self._save()
+        (self.folder / name).unlink(missing_ok=True)
+
+    def _read(self, name: str, offset: int, *, limit: int | None, end: int | None = None) -> _Read:
+        try:
+            with (self.folder / name).open("rb") as file:
+                file.seek(offset)
+                wanted = end - offset if end is not None else (limit + 16 if limit is not None else -1)
+                data = file.read(wanted)
+                read = _split(data, offset, None if end is not None else limit)
+                if not read.ends and read.needs > len(data) and len(data) == wanted:
+                    file.seek(offset)  # one record larger than a batch
+                    read = _split(file.read(read.needs), offset, None)
+                return read
+        except FileNotFoundError:
+            return _Read(b"", (), 0)
+
+    def _keep_rejected(self, batch: Batch) -> None:
+        folder = self.folder / REJECTED_FOLDER
+        try:
+            folder.mkdir(exist_ok=True)
+            if sum(1 for _ in folder.iterdir()) < 64:  # noqa: PLR2004 - enough to see what was wrong
+                (folder / f"{batch.batch_id}.pb").write_bytes(batch.body)
+        except OSError as error:
+            log.warning("spool_rejected_not_kept", lane=str(self.folder), error=str(error))
+
+    def _load(self) -> dict[str, _Progress]:
+        try:
+            raw = json.loads((self.folder / STATE_FILE).read_bytes())
+            return {str(name): _Progress(int(at[0]), int(at[1]), str(at[2])) for name, at in raw.items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            log.warning("spool_state_unreadable", lane=str(self.folder), error=str(error), effect="sent again")
+            return {}
+
+    def _save(self) -> None:
+        text = json.dumps({name: [at.offset, at.end, at.batch] for name, at in self._progress.items()})
+        temporary = self.folder / f".{STATE_FILE}"
+        try:
+            temporary.write_text(text)
+            temporary.replace(self.folder / STATE_FILE)
+        except OSError as error:  # a full disk: sending on is what frees it
+            log.warning(
+                "spool_state_not_saved", lane=str(self.folder), error=str(error), effect="repeats after a crash"
+            )
+
+
+class SpoolReader:
+    """Finds every producer's lanes below ``DIR/spool``; new producers appear as their folders do.
+
+    Raises:
+        DataFolderInUseError: Another process reads this spool.
+    """
+
+    def __init__(self, spool: Path, *, max_batch_bytes: int = MAX_BATCH_BYTES, max_bytes: int = 450_000_000) -> None:
+        self.spool = spool
+        self._max_batch_bytes = max_batch_bytes
+        self._max_bytes = max_bytes
+        self._lanes: dict[Path, Lane] = {}
+        self._id = _spool_id(spool)
+        self._lock = os.open(spool / ".reader", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise DataFolderInUseError(
+                f"another agent ships from {spool}", "Stop it, or give this one a data folder of its own with --data."
+            ) from None
+
+    def close(self) -> None:
+        """Let another process read."""
+        os.close(self._lock)
+
+    def lanes(self) -> list[Lane]:
+        """All lanes, those of producers that have come since the last call included."""
+        for producer in sorted(self.spool.iterdir()):
+            if not producer.is_dir():
+                continue
+            for signal in SIGNALS:
+                folder = producer / signal
+                if folder not in self._lanes and folder.is_dir():
+                    self._lanes[folder] = Lane(
+                        folder, self._id, max_batch_bytes=self._max_batch_bytes, max_bytes=self._max_bytes
+                    )
+        return list(self._lanes.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Whole records from an offset on. ``needs``: bytes that the first record takes, when it did not fit."""
+
+    body: bytes
+    ends: tuple[int, ...]
+    needs: int
+
+
+def _split(data: bytes, offset: int, limit: int | None) -> _Read:
+    parts: list[memoryview] = []
+    ends: list[int] = []
+    view = memoryview(data)
+    position = total = 0
+    while position < len(data):
+        size, begin = _length(data, position)
+        if (
+            begin and not 0 < size <= MAX_RECORD_BYTES
+        ):  # zeros after a power loss, or garbage: nothing to find behind it
+            break
+        stop = begin + size
+        if begin == 0 or stop > len(data) or (limit is not None and parts and total + size > limit):
+            return _Read(b"".join(parts), tuple(ends), stop - position)
+        parts.append(view[begin:stop])
+        total += size
+        position = stop
+        ends.append(offset + stop)
+    return _Read(b"".join(parts), tuple(ends), 0)
+
+
+def _length(data: bytes, position: int) -> tuple[int, int]:
+    """(length, where the record's bytes begin): (0, 0) when the varint is cut off, a huge length when it is garbage."""
+    size = shift = 0
+    for index in range(position, min(position + _LONGEST_VARINT, len(data))):
+        byte = data[index]
+        size |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:  # noqa: PLR2004 - the last byte of a varint
+            return size, index + 1
+    cut_off = len(data) - position < _LONGEST_VARINT
+    return (0, 0) if cut_off else (MAX_RECORD_BYTES + 1, position + _LONGEST_VARINT)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _born_ns(name: str) -> int:
+    head = name.split("-", 1)[0]
+    return int(head) if head.isdecimal() else 0
+
+
+def _is_sealed(path: Path) -> bool:
+    """Whether the segment's writer has let go of it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _spool_id(spool: Path) -> str:
+    spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = spool / "id"
+    if not path.exists():
+        temporary = spool / f".id.{os.getpid()}"
+        temporary.write_text(secrets.token_hex(8))
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+        temporary.unlink()
+    return path.read_text().strip()

@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,9 @@ from agent import spool as spool_module
 from agent.errors import DataFolderInUseError
 from agent.spool import MAX_RECORD_BYTES, SpoolWriter, encode_length, folder_bytes, producer_folder
 from agent.spool_reader import SpoolReader
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def drain(reader: SpoolReader) -> list[bytes]:

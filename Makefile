@@ -1,0 +1,78 @@
+# Every chore of the project. `make demo` and `make test` set up all they need.
+PYTHON ?= python3
+UV := .venv/bin/uv
+PY := .venv/bin/python
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export UV_LINK_MODE := copy
+
+.PHONY: help install demo test test-heavy test-vllm lint format types imports bench docs pins clean check-system
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+check-system:
+	@command -v $(PYTHON) >/dev/null || { echo "Missing: Python 3.11 or newer (Debian: apt-get install python3)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Missing: Python 3.11 or newer, found $$($(PYTHON) --version)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Missing: venv (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(PYTHON) -c 'import ctypes, sysconfig, os; v = sysconfig.get_config_var; ctypes.CDLL(os.path.join(v("LIBDIR"), v("INSTSONAME")) if os.path.exists(os.path.join(v("LIBDIR"), v("INSTSONAME"))) else v("INSTSONAME"))' 2>/dev/null || { echo "Missing: libpython, which tritonserver's models need (Debian: apt-get install libpython3-dev)"; exit 1; }
+
+.venv/.installed: pyproject.toml requirements/dev.txt | check-system
+	@echo "Installing Servescope into .venv"
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(PY) -m pip install -q 'uv>=0.5'
+	@$(UV) pip install -q --python $(PY) --require-hashes -r requirements/dev.txt
+	@$(UV) pip install -q --python $(PY) --no-deps -e .
+	@touch $@
+
+.venv-triton/.installed: requirements/triton.txt | check-system .venv/.installed
+	@echo "Installing tritonserver into .venv-triton"
+	@test -x .venv-triton/bin/python || $(PYTHON) -m venv .venv-triton
+	@$(UV) pip install -q --python .venv-triton/bin/python --require-hashes -r requirements/triton.txt
+	@touch $@
+
+install: .venv/.installed .venv-triton/.installed  ## everything into .venv and .venv-triton
+
+demo: install  ## real servers, real traffic, the whole of Servescope (ENGINE=vllm for a live vLLM, VLLM=path for an installed one)
+	@.venv/bin/servescope demo $(if $(ENGINE),--engine $(ENGINE)) $(if $(VLLM),--vllm $(VLLM))
+
+lint: .venv/.installed  ## ruff
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+format: .venv/.installed  ## let ruff format and mend
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+types: .venv/.installed  ## mypy, strict
+	@.venv/bin/mypy
+
+imports: .venv/.installed  ## the direction of dependence
+	@.venv/bin/lint-imports
+
+test: install lint types imports  ## lint, types, import contracts, unit, integration, browser
+	@.venv/bin/pytest -m "not heavy and not vllm"
+
+test-heavy: install  ## the longer fault and integration tests
+	@.venv/bin/pytest -m "heavy and not vllm"
+
+test-vllm: install  ## end to end against a real vLLM on the CPU (installs it into .venv-vllm, 3.5 GB)
+	@$(PY) -m demo.vllm_server --install-only
+	@.venv/bin/pytest -m vllm
+
+bench: install  ## what it costs, as ratios (QUICK=1 for a short run)
+	@$(PY) -m benchmarks.line $(if $(QUICK),--quick)
+
+docs: .venv/.installed  ## check that the documents match the code
+	@.venv/bin/pytest -m "not heavy and not vllm" tests/docs
+
+pins:  ## resolve the pinned requirements again
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --all-extras pyproject.toml -o requirements/all.txt
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --all-extras --group dev pyproject.toml -o requirements/dev.txt
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra agent pyproject.toml -o requirements/agent.txt
+	@echo 'nvidia-pytriton==0.7.0' | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o requirements/triton.txt
+
+clean:  ## remove what install and the tests made
+	rm -rf .venv .venv-triton .venv-vllm .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

@@ -1,0 +1,220 @@
+"""The ground that all questions stand on: named SQL, filters as parameters, and what the store covers.
+
+Statements live in ``analytics/sql/<module>.sql`` as blocks headed ``-- name: <name>``. Values reach them as
+server-side parameters (``{name:Type}``) and in no other way; what varies in shape is one of a few fragments written
+in this package, put where the block says ``/*fragment*/``. ``/*filter:requests*/``, ``/*filter:samples*/`` and
+``/*filter:events*/`` become the conditions of a `Filter`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from agent.errors import ServescopeError
+from analytics.window import Coverage, Exactness, Filter, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+EXACT_LIMIT: Final = 5_000_000
+"""Requests up to which percentiles are exact: an exact one keeps every value in memory (8 bytes each), and a reader
+has 400 MB. Above it they are estimated within 1 % (DDSketch) and labelled ``derived``."""
+
+QUANTILES: Final = "quantilesExactInclusive(0.5, 0.9, 0.95, 0.99)"
+"""Linear between the two nearest values: numpy's default, Hyndman & Fan's type 7."""
+QUANTILES_ESTIMATED: Final = "quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99)"
+
+_SQL: Final = Path(__file__).parent / "sql"
+_NAME: Final = re.compile(r"^-- name: (\w+)[ \t]*\n", re.MULTILINE)
+_PARAMETER: Final = re.compile(r"\{(\w+):([\w(), ]+)\}")
+_FRAGMENT: Final = re.compile(r"/\*([a-z_:]+)\*/")
+_WORST: Final[tuple[Exactness, ...]] = ("means", "derived", "exact")
+_ABSENT_FROM: Final[dict[str, frozenset[str]]] = {
+    "requests": frozenset(),
+    "samples": frozenset({"tenant"}),
+    "events": frozenset({"tenant"}),
+}
+
+
+class Reader(Protocol):
+    """The part of `collector.store.Store` that questions use."""
+
+    def rows(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Rows of a SELECT as dictionaries."""
+
+
+class QuestionError(ServescopeError):
+    """A question was asked wrongly; names what and how to ask it."""
+
+
+@functools.cache
+def blocks(module: str) -> dict[str, str]:
+    """The named statements of ``analytics/sql/<module>.sql``."""
+    parts = _NAME.split((_SQL / f"{module}.sql").read_text(encoding="utf-8"))
+    return {name: text.strip().rstrip(";") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def conditions(filter: Filter, table: str) -> tuple[str, dict[str, object]]:  # noqa: A002 the contract's word
+    """``AND …`` conditions of a filter on ``requests``, ``samples`` or ``events``, and their parameters."""
+    parts: list[str] = []
+    parameters: dict[str, object] = {}
+    for column, values in filter.chosen():
+        if column in _ABSENT_FROM[table]:
+            continue
+        name = f"only_{column}"
+        wide = f" OR {column} = ''" if table == "events" else ""
+        test = f"{column} IN {{{name}:Array(String)}}"
+        parts.append(f"AND ({test}{wide})" if wide else f"AND {test}")
+        parameters[name] = list(values)
+    if filter.recording != "include":
+        parts.append(f"AND recording {'=' if filter.recording == 'exclude' else '!='} ''")
+    return " ".join(parts), parameters
+
+
+@dataclass
+class Inquiry:
+    """One question's conversation with the store: asks named blocks and keeps what was asked.
+
+    Args:
+        store: Where to ask.
+        module: Whose SQL file.
+        window: Bounds ``{from_ms:Int64}`` and ``{to_ms:Int64}``.
+        filter: What ``/*filter:…*/`` becomes.
+    """
+
+    store: Reader
+    module: str
+    window: Window
+    filter: Filter
+    asked: list[str] = field(default_factory=list)
+
+    def ask(
+        self, name: str, fragments: Mapping[str, str] | None = None, module: str | None = None, **parameters: object
+    ) -> list[dict[str, Any]]:
+        """Rows of one named block."""
+        given = dict(fragments or {})
+        bound: dict[str, object] = {"from_ms": self.window.from_ms, "to_ms": self.window.to_ms, **parameters}
+
+        def put(match: re.Match[str]) -> str:
+            key = match.group(1)
+            if key.startswith("filter:"):
+                text, extra = conditions(self.filter, key.removeprefix("filter:"))
+                bound.update(extra)
+                return text
+            return given[key]
+
+        sql = _FRAGMENT.sub(put, blocks(module or self.module)[name])
+        used = {match.group(1) for match in _PARAMETER.finditer(sql)}
+        bound = {key: value for key, value in bound.items() if key in used}
+        self.asked.append(written_out(sql, bound))
+        return self.store.rows(sql, bound)
+
+    def coverage(self) -> Coverage:
+        """What the store holds for the window and filter."""
+        cover = Coverage()
+        found = {str(row["part"]): row for row in self.ask("coverage", module="ground")}
+        rows, samples = found.get("rows"), found.get("samples")
+        recordings: set[str] = set()
+        for part in found.values():
+            recordings |= {str(name) for name in part["recordings"] if name}
+        if rows is not None and rows["n"]:
+            cover = Coverage(
+                rows=int(rows["n"]),
+                last_row=moment(rows["newest"]),
+                row_instances=names(rows["seen"]),
+                edge_instances=names(rows["good"]),
+            )
+        if samples is None or not samples["n"]:
+            return replace(cover, recordings=tuple(sorted(recordings)))
+        return replace(
+            cover,
+            samples=int(samples["n"]),
+            last_sample=moment(samples["newest"]),
+            instances_up=names(samples["good"]),
+            instances_down=names(samples["bad"]),
+            sample_instances=names(samples["seen"]),
+            recordings=tuple(sorted(recordings)),
+        )
+
+
+def written_out(sql: str, parameters: Mapping[str, object]) -> str:
+    """The statement with its parameters as literals: for people to read and paste, never to run from here."""
+    return _PARAMETER.sub(lambda match: _literal(parameters.get(match.group(1))), sql)
+
+
+def slots(window: Window, step: int) -> tuple[list[datetime], int]:
+    """Starts of the steps of a window, and the ``slot`` number (SQL: Unix time over step) of the first."""
+    return window.times(step), window.from_ms // (step * 1000)
+
+
+def moment(milliseconds: object) -> datetime:
+    """Unix milliseconds as an aware datetime."""
+    whole = int(str(milliseconds))
+    return datetime.fromtimestamp(whole // 1000, UTC).replace(microsecond=whole % 1000 * 1000)
+
+
+def number(value: object) -> float | None:
+    """A figure as a float; None for NULL, NaN and infinity."""
+    if value is None:
+        return None
+    figure = float(str(value)) if not isinstance(value, int | float) else float(value)
+    return figure if math.isfinite(figure) else None
+
+
+def ratio(part: float | None, whole: float | None) -> float | None:
+    """``part / whole``; None where either is unknown or the whole is 0."""
+    return part / whole if part is not None and whole else None
+
+
+def names(values: Sequence[object]) -> tuple[str, ...]:
+    """Sorted texts without the empty one."""
+    return tuple(sorted({str(value) for value in values if value}))
+
+
+def weakest(found: Sequence[Exactness]) -> Exactness:
+    """The least exact of several; ``exact`` of none."""
+    return min(found, key=_WORST.index, default="exact")
+
+
+def quantiles(rows: int) -> tuple[str, Exactness]:
+    """The aggregate function for percentiles over so many rows, and how exact it is."""
+    return (QUANTILES, "exact") if rows <= EXACT_LIMIT else (QUANTILES_ESTIMATED, "derived")
+
+
+def rest_notes(cover: Coverage, filter: Filter, *, samples_used: bool) -> tuple[str, ...]:  # noqa: A002
+    """Sentences that every answer owes its reader about what it could not see."""
+    found: list[str] = []
+    if samples_used and filter.tenant:
+        found.append("Server metrics know no tenant: figures from them are of all tenants.")
+    engine_only = [name for name in cover.row_instances if name not in cover.edge_instances]
+    if engine_only:
+        found.append(
+            f"Nothing stands in front of {', '.join(engine_only)}: failed and aborted requests are unseen there."
+        )
+    if cover.rows and cover.metrics_only:
+        found.append(f"No request rows from {', '.join(cover.metrics_only)}: only metrics are known there.")
+    if cover.instances_down:
+        found.append(f"Down at the end of the window: {', '.join(cover.instances_down)}.")
+    return tuple(found)
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_literal(item) for item in value)}]"
+    return "NULL" if value is None else repr(value)

@@ -1,0 +1,240 @@
+"""Heads of HTTP/1.x messages: parsed strictly, written back almost byte for byte.
+
+A proxy is only safe when it and the server behind it agree where a message ends, so everything about which two
+parsers could disagree is refused (RFC 9112 §2.2, §5.2, §6.3; RFC 9110 §5.6.2): bare line feeds, folded lines, space
+before a colon, several lengths, a length beside a transfer coding, a transfer coding that isn't plain ``chunked``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+MAX_HEAD_BYTES: Final = 65_536
+MAX_FIELDS: Final = 256
+MAX_BODY_BYTES: Final = 1 << 60
+
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1\.([01])")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+_LENGTH: Final = re.compile(rb"[0-9]{1,19}")
+_BARE_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|$)")
+_REAL_CODINGS: Final = frozenset({b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"chunked"})
+_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_END_TO_END: Final = frozenset(
+    {b"host", b"content-length", b"content-type", b"authorization", b"cookie", b"expect", b"x-request-id"}
+)
+"""Fields that a ``Connection`` field may not name away: naming them is an attack, not a wish."""
+
+Field = tuple[bytes, bytes, bytes]
+"""Name as it came, name in lower case, value without the space around it."""
+
+
+class HttpFault(Exception):  # noqa: N818 - a fault of the peer, answered, not an error of ours
+    """A message that is refused.
+
+    Args:
+        status: Status to answer with.
+        reason: Low-cardinality word, recorded as ``error.type``.
+        message: What is wrong, for the peer; holds nothing that the peer sent.
+    """
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        self.status = status
+        self.reason = reason
+        super().__init__(message)
+
+
+@dataclass(slots=True)
+class Head:
+    """What requests and responses share: ``fields`` in their order, ``minor`` of HTTP/1.x."""
+
+    minor: int
+    fields: list[Field]
+
+    def get(self, name: bytes) -> bytes | None:
+        """First value of a field (lower-case name)."""
+        for _, lower, value in self.fields:
+            if lower == name:
+                return value
+        return None
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Every value of a field."""
+        return [value for _, lower, value in self.fields if lower == name]
+
+    def tokens(self, name: bytes) -> set[bytes]:
+        """Members of a comma-separated field, in lower case."""
+        values = self.all(name)
+        return {t.strip().lower() for value in values for t in value.split(b",") if t.strip()} if values else set()
+
+    def keeps_alive(self) -> bool:
+        """Whether the peer means to use the connection again (RFC 9112 §9.3)."""
+        options = self.tokens(b"connection")
+        if b"close" in options:
+            return False
+        return self.minor == 1 or b"keep-alive" in options
+
+    def forwarded(self) -> list[Field]:
+        """The end-to-end fields: without hop-by-hop ones and those that ``Connection`` names."""
+        drop = (self.tokens(b"connection") - _END_TO_END) | _HOP
+        return [f for f in self.fields if f[1] not in drop]
+
+
+@dataclass(slots=True)
+class RequestHead(Head):
+    """Head of a request; ``length`` is ``None`` for a chunked body."""
+
+    method: bytes
+    target: bytes
+    length: int | None
+
+    @property
+    def path(self) -> str:
+        """Path without query, for finding the route (undecodable bytes replaced)."""
+        target = self.target.partition(b"?")[0]
+        if not target.startswith(b"/") and b"://" in target:
+            target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+        return target.decode("ascii", "replace")
+
+    def wants_websocket(self) -> bool:
+        """Whether this asks to become a WebSocket; other upgrades (h2c above all) are not passed on."""
+        return b"upgrade" in self.tokens(b"connection") and self.tokens(b"upgrade") == {b"websocket"}
+
+
+@dataclass(slots=True)
+class ResponseHead(Head):
+    """Head of a response. ``chunked`` and ``length`` as the fields say; whether a body follows is the caller's."""
+
+    status: int
+    reason: bytes
+    chunked: bool
+    length: int | None
+
+
+def find_end(buffer: bytes) -> int:
+    """Index after the head's empty line, or -1 while it has not come.
+
+    Raises:
+        HttpFault: The head is over the bound, or a line ends in a bare CR or LF.
+    """
+    end = buffer.find(b"\r\n\r\n")
+    if end > MAX_HEAD_BYTES or (end < 0 and len(buffer) > MAX_HEAD_BYTES):
+        raise HttpFault(431, "head_too_large", f"the head of the message is over {MAX_HEAD_BYTES} bytes")
+    if end < 0 and _BARE_LINE_END.search(buffer):
+        raise HttpFault(400, "bare_line_end", "a line of the head does not end in CR LF")
+    return end + 4 if end >= 0 else -1
+
+
+def parse_request(head: bytes) -> RequestHead:
+    """Parse a request head that ends in an empty line.
+
+    Raises:
+        HttpFault: 400 (malformed, or open to more than one reading), 501 (a coding or method we don't do), 505.
+    """
+    lines = head[:-4].split(b"\r\n")
+    match = _REQUEST_LINE.fullmatch(lines[0])
+    if match is None:
+        if re.fullmatch(rb"\S+ \S+ HTTP/[0-9.]+", lines[0]) and b" HTTP/1." not in lines[0]:
+            raise HttpFault(505, "http_version", "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        raise HttpFault(400, "request_line", "the request line is malformed")
+    method, target, minor = match[1], match[2], int(match[3])
+    request = RequestHead(minor, _fields(lines), method, target, 0)
+    if method == b"CONNECT":
+        raise HttpFault(501, "connect", "CONNECT is not supported")
+    if not (target.startswith(b"/") or target == b"*" or re.match(rb"https?://", target, re.IGNORECASE)):
+        raise HttpFault(400, "request_target", "the request target is neither a path nor a URL")
+    hosts = request.all(b"host")
+    if len(hosts) > 1 or (minor == 1 and not hosts):
+        raise HttpFault(400, "host", "HTTP/1.1 asks for exactly one Host field")
+    request.length = _request_length(request)
+    return request
+
+
+def _request_length(request: RequestHead) -> int | None:
+    codings = request.all(b"transfer-encoding")
+    lengths = request.all(b"content-length")
+    if not codings:
+        return _length(lengths)
+    if lengths:
+        raise HttpFault(400, "length_and_coding", "Content-Length beside Transfer-Encoding")
+    if request.minor == 0:
+        raise HttpFault(400, "coding_in_http10", "Transfer-Encoding in an HTTP/1.0 request")
+    if len(codings) == 1 and codings[0].lower() == b"chunked":
+        return None
+    names = [c.strip().lower() for value in codings for c in value.split(b",")]
+    if len(codings) == 1 and names[-1] == b"chunked" and names.count(b"chunked") == 1 and set(names) <= _REAL_CODINGS:
+        raise HttpFault(501, "transfer_coding", "only the transfer coding chunked is supported")
+    raise HttpFault(400, "transfer_coding", "the Transfer-Encoding field is malformed")
+
+
+def _length(lengths: list[bytes]) -> int:
+    if not lengths:
+        return 0
+    if len(lengths) > 1:
+        raise HttpFault(400, "several_lengths", "more than one Content-Length")
+    if _LENGTH.fullmatch(lengths[0]) is None or int(lengths[0]) > MAX_BODY_BYTES:
+        raise HttpFault(400, "content_length", "the Content-Length field is not a number")
+    return int(lengths[0])
+
+
+def parse_response(head: bytes) -> ResponseHead:
+    """Parse a response head that ends in an empty line.
+
+    Raises:
+        HttpFault: 502, the server's head is malformed or its length ambiguous.
+    """
+    lines = head[:-4].split(b"\r\n")
+    match = _STATUS_LINE.fullmatch(lines[0])
+    if match is None:
+        raise HttpFault(502, "upstream_malformed", "the server's status line is malformed")
+    try:
+        response = ResponseHead(int(match[1]), _fields(lines), int(match[2]), match[3] or b"", chunked=False, length=None)
+        codings = [c.strip().lower() for value in response.all(b"transfer-encoding") for c in value.split(b",")]
+        lengths = response.all(b"content-length")
+        if codings:
+            if b"chunked" in codings[:-1] or codings[-1] != b"chunked":
+                raise HttpFault(400, "transfer_coding", "the Transfer-Encoding field is malformed")
+            response.chunked = True  # it wins over a length, which is not passed on (RFC 9112 §6.3)
+            response.fields = [f for f in response.fields if f[1] != b"content-length"]
+        elif lengths:
+            response.length = _length(sorted(set(lengths)))
+            if len(lengths) > 1:
+                first = next(f for f in response.fields if f[1] == b"content-length")
+                response.fields = [f for f in response.fields if f[1] != b"content-length" or f is first]
+    except HttpFault as fault:
+        raise HttpFault(502, "upstream_malformed", f"the server's answer is malformed: {fault}") from fault
+    return response
+
+
+def _fields(lines: list[bytes]) -> list[Field]:
+    if len(lines) - 1 > MAX_FIELDS:
+        raise HttpFault(431, "head_too_large", f"more than {MAX_FIELDS} header fields")
+    fields: list[Field] = []
+    for line in lines[1:]:
+        match = _FIELD.fullmatch(line)
+        if match is None:
+            if line[:1] in (b" ", b"\t"):
+                raise HttpFault(400, "folded_line", "a header field is folded over two lines")
+            raise HttpFault(400, "header_field", "a header field is malformed")
+        name, value = match[1], match[2]
+        fields.append((name, name.lower(), value.rstrip(b" \t")))
+    return fields
+
+
+def render(first_line: bytes, fields: list[Field]) -> bytes:
+    """A head, ready to be written."""
+    return b"\r\n".join([first_line, *[name + b": " + value for name, _, value in fields], b"", b""])

@@ -1,0 +1,215 @@
+"""Watches an answer go by: time of the first content, gaps, facts. Sees copies, never holds up or changes a byte."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from typing import TYPE_CHECKING, Any, Final
+
+from agent.tap.facts import Facts
+from agent.tap.gaps import Gaps
+from agent.tap.sse import SseEvent, SseSplitter
+
+if TYPE_CHECKING:
+    from agent.tap.head import ResponseHead
+
+HEAD_BYTES: Final = 65_536
+"""A body up to this size is parsed; of a longer one only its first and last bytes are looked at."""
+TAIL_BYTES: Final = 8_192
+_INFLATE_STEP: Final = 1_048_576
+_ERROR_STATUS: Final = 400
+_DONE: Final = b"[DONE]"
+_USAGE: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+_MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+_ID: Final = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.)*")')
+_SURE_ERRORS: Final = (ValueError, RecursionError)  # what json.loads raises on bad input
+
+
+class BodySample:
+    """The first and last bytes of a body, within bounds.
+
+    Attributes:
+        size: Bytes that went by.
+    """
+
+    __slots__ = ("_limit", "_tail", "head", "size")
+
+    def __init__(self, limit: int = HEAD_BYTES) -> None:
+        self.head = bytearray()
+        self.size = 0
+        self._limit = limit
+        self._tail = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        self.size += len(piece)
+        room = self._limit - len(self.head)
+        if room > 0:
+            self.head += piece[:room]
+            piece = piece[room:]
+        if piece:
+            self._tail = (self._tail + piece)[-TAIL_BYTES:]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was left out."""
+        return self.size == len(self.head)
+
+    @property
+    def tail(self) -> bytes:
+        """The last bytes."""
+        return (bytes(self.head[-TAIL_BYTES:]) + self._tail)[-TAIL_BYTES:]
+
+    def json(self) -> Any:
+        """The body as JSON, ``None`` when it isn't or was cut."""
+        if not self.whole or not self.head:
+            return None
+        try:
+            return json.loads(self.head)
+        except _SURE_ERRORS:
+            return None
+
+
+class AnswerWatch:
+    """Watches one answer.
+
+    Args:
+        head: The response's head.
+
+    Attributes:
+        facts: What the answer said.
+        gaps: Gaps between its content events (streams).
+        stream: Whether it is a stream of events.
+        size: Payload bytes that went by.
+        ended_at: Payload bytes up to the end of the event that ends the stream; ``None`` before.
+        has_content: The first content has come.
+    """
+
+    def __init__(self, head: ResponseHead) -> None:
+        kind = (head.get(b"content-type") or b"").partition(b";")[0].strip().lower()
+        self.facts = Facts()
+        self.gaps = Gaps()
+        self.stream = kind == b"text/event-stream"
+        self.size = 0
+        self.ended_at: int | None = None
+        self.has_content = False
+        self._last_content = 0.0
+        self._splitter = SseSplitter() if self.stream else None
+        self._sample: BodySample | None = None
+        is_json = kind == b"application/json" or kind.endswith(b"+json")
+        if not self.stream and (is_json or head.status >= _ERROR_STATUS):
+            self._sample = BodySample()
+        elif kind == b"application/octet-stream":
+            self._sample = _triton_header(head)
+        self._inflate = _inflater(head)
+        if head.get(b"content-encoding") is not None and self._inflate is None:
+            self._splitter = self._sample = None  # a coding we can't read: times and sizes only
+
+    def feed(self, payload: list[bytes], now: float) -> None:
+        """Take the payload of one read.
+
+        Args:
+            payload: Pieces, in order.
+            now: When they came, seconds on the caller's clock.
+        """
+        for piece in payload:
+            if self._splitter is None:
+                self.has_content = True
+                if self._sample is not None:
+                    self._sample.feed(self._plain(piece))
+            else:
+                before = self.size
+                for event in self._splitter.feed(self._plain(piece)):
+                    self._take(event, now)
+                    if self.facts.complete and self.ended_at is None:
+                        self.ended_at = before + len(piece) if self._inflate is not None else event.end
+            self.size += len(piece)
+
+    def finish(self) -> None:
+        """The body has ended: read what could only be read whole."""
+        if self._splitter is not None:
+            for event in self._splitter.finish():
+                self._take(event, self._last_content)
+        elif self._sample is not None:
+            self._read_sample(self._sample)
+
+    def _take(self, event: SseEvent, now: float) -> None:
+        if self.facts.complete:
+            return
+        if event.data is None:
+            content = True
+            self.facts.content_chunks += 1
+        elif event.data == _DONE:
+            self.facts.complete = True
+            return
+        else:
+            content = self._read_event(event)
+        if content:
+            if self.has_content:
+                self.gaps.add(now - self._last_content)
+            self.has_content = True
+            self._last_content = now
+
+    def _read_event(self, event: SseEvent) -> bool:
+        try:
+            message = json.loads(event.data or b"")
+        except _SURE_ERRORS:
+            self.facts.content_chunks += 1
+            return True  # not JSON: somebody's own words, and still content
+        if event.name == b"error" and not (isinstance(message, dict) and message.get("error")):
+            self.facts.read_error(message)
+            return False
+        return self.facts.read(message)
+
+    def _read_sample(self, sample: BodySample) -> None:
+        if sample.whole:
+            message = sample.json()
+            if isinstance(message, dict):
+                self.facts.read(message)
+            return
+        found = {"model": _MODEL.search(sample.head), "id": _ID.search(sample.head)}
+        usage = _USAGE.search(sample.tail) or _USAGE.search(sample.head)
+        message = {key: _loads(match[1]) for key, match in found.items() if match is not None}
+        message["usage"] = _loads(usage[1]) if usage is not None else None
+        self.facts.read(message)
+
+    def _plain(self, piece: bytes) -> bytes:
+        if self._inflate is None:
+            return piece
+        try:
+            plain = self._inflate.decompress(piece, _INFLATE_STEP)
+        except zlib.error:
+            plain = b""
+        if self._inflate.unconsumed_tail:  # far more than a stream of text expands to: stop reading
+            self._splitter = self._splitter if self._splitter is None else SseSplitter()
+            self._sample = None
+        return plain
+
+
+def _triton_header(head: ResponseHead) -> BodySample | None:
+    """Sample of the JSON before binary tensors (KServe's binary tensor data extension)."""
+    length = head.get(b"inference-header-content-length")
+    if length is None or not length.isdigit() or not 0 < int(length) <= HEAD_BYTES:
+        return None
+    return _HeaderSample(int(length))
+
+
+class _HeaderSample(BodySample):
+    __slots__ = ()
+
+    @property
+    def whole(self) -> bool:
+        return len(self.head) == self._limit
+
+
+def _inflater(head: ResponseHead) -> zlib._Decompress | None:
+    coding = (head.get(b"content-encoding") or b"").strip().lower()
+    return zlib.decompressobj(47) if coding in {b"gzip", b"x-gzip", b"deflate"} else None  # 32 + 15: either header
+
+
+def _loads(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except _SURE_ERRORS:
+        return None

@@ -1,0 +1,70 @@
+"""W3C trace context and request ids, in and out (https://www.w3.org/TR/trace-context/)."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+_TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+_REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,256}")
+_KNOWN_FLAGS: Final = 0x03  # sampled, random
+_MAX_STATE: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """Trace of a request.
+
+    Attributes:
+        trace_id: 16 bytes.
+        parent_span_id: 8 bytes of the caller's span; empty when the trace begins here.
+        flags: The flags to hand on.
+    """
+
+    trace_id: bytes
+    parent_span_id: bytes
+    flags: int
+
+    @property
+    def continued(self) -> bool:
+        """Whether the caller began the trace."""
+        return bool(self.parent_span_id)
+
+    def header(self, span_id: bytes) -> bytes:
+        """Value of the ``traceparent`` that the server gets, with our span as parent."""
+        return f"00-{self.trace_id.hex()}-{span_id.hex()}-{self.flags:02x}".encode()
+
+
+def read_trace_context(values: list[bytes]) -> TraceContext:
+    """Trace of the values of ``traceparent``: the caller's if there is exactly one valid value, else a new one."""
+    match = _TRACEPARENT.fullmatch(values[0]) if len(values) == 1 else None
+    if match is None or match[1] == b"ff" or (match[1] == b"00" and match[5] is not None):
+        return new_trace_context()
+    trace_id, parent = bytes.fromhex(match[2].decode()), bytes.fromhex(match[3].decode())
+    if not any(trace_id) or not any(parent):
+        return new_trace_context()
+    return TraceContext(trace_id, parent, int(match[4], 16) & _KNOWN_FLAGS)
+
+
+def new_trace_context() -> TraceContext:
+    """A trace that begins here, sampled."""
+    return TraceContext(secrets.token_bytes(16), b"", 0x01)
+
+
+def read_trace_state(values: list[bytes]) -> str:
+    """``tracestate`` as text for the record; the bytes themselves are passed on untouched."""
+    return b",".join(values).decode("ascii", "replace")[:_MAX_STATE]
+
+
+def read_request_id(values: list[bytes]) -> str:
+    """The client's ``X-Request-Id`` if it is usable as a name, else empty."""
+    if values and _REQUEST_ID.fullmatch(values[0]) is not None:
+        return values[0].decode("ascii")
+    return ""
+
+
+def new_request_id() -> str:
+    """A request id for a client that sent none (32 hex digits)."""
+    return secrets.token_hex(16)

@@ -1,0 +1,75 @@
+"""llama.cpp server's metrics page (``llama-server --metrics``, recorded on build 11549).
+
+It has no label at all, not even the model's name, which only ``/props`` tells. There is no histogram, only sums; and
+no count of requests. Source: ``tools/server/README.md`` in https://github.com/ggml-org/llama.cpp.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agent.engines.table import About, Rule, Table
+from agent.vocabulary import Engine, Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.page import Page
+
+RULES = (
+    Rule(Signal.RUNNING, "llamacpp:requests_processing"),
+    Rule(Signal.WAITING, "llamacpp:requests_deferred"),
+    Rule(Signal.PROMPT_TOKENS_TOTAL, "llamacpp:prompt_tokens_total"),
+    Rule(Signal.GENERATION_TOKENS_TOTAL, "llamacpp:tokens_predicted_total"),
+    Rule(
+        Signal.PREFIX_CACHE_QUERIES_TOTAL, "llamacpp:prompt_tokens_total", plus=("llamacpp:prompt_tokens_cached_total",)
+    ),
+    Rule(Signal.PREFIX_CACHE_HITS_TOTAL, "llamacpp:prompt_tokens_cached_total"),
+    Rule(Signal.ENGINE_STEPS_TOTAL, "llamacpp:n_decode_total"),
+    Rule(Signal.PREFILL_SECONDS_TOTAL, "llamacpp:prompt_seconds_total"),
+    Rule(Signal.DECODE_SECONDS_TOTAL, "llamacpp:tokens_predicted_seconds_total"),
+    Rule(Signal.KV_CACHE_USAGE_RATIO, "llamacpp:kv_cache_usage_ratio", combine="max"),
+)
+
+IGNORED = {
+    "llamacpp:n_tokens_max": "a maximum that is called a counter",
+    "llamacpp:prompt_tokens_seconds": "an average since start; the counters give it",
+    "llamacpp:predicted_tokens_seconds": "an average since start; the counters give it",
+    "llamacpp:n_busy_slots_per_decode": "an average since start",
+    "llamacpp:kv_cache_tokens": "cells of the cache, gone in newer builds; the ratio is read",
+    "llamacpp:spec_decode_num_draft_tokens_total": "speculative decoding only",
+    "llamacpp:spec_decode_num_accepted_tokens_total": "speculative decoding only",
+    "llamacpp:spec_decode_num_drafts_total": "speculative decoding only",
+}
+
+
+def _about(reply: Mapping[str, Any]) -> About:
+    told = ("total_slots", "model_ftype", "model_path")
+    config = {key: str(reply[key]) for key in told if isinstance(reply.get(key), str | int)}
+    settings = reply.get("default_generation_settings")
+    if isinstance(settings, dict) and isinstance(settings.get("n_ctx"), int):
+        config["n_ctx"] = str(settings["n_ctx"])
+    return About(str(reply.get("build_info", "")), str(reply.get("model_alias", "")), config)
+
+
+def _notes(_page: Page) -> list[str]:
+    return [
+        "prompt_tokens_total leaves cached prompt tokens out; they are prefix_cache_hits_total",
+        "this page does not name its model: it is known only where /props can be reached",
+        "this engine shows sums and no histogram: latencies are means, and requests are not counted",
+    ]
+
+
+TABLE = Table(
+    engine=Engine.LLAMACPP,
+    prefixes=("llamacpp:",),
+    rules=RULES,
+    ignored=IGNORED,
+    # Newer builds dropped the cache's fill; builds before 2026 do not count cached tokens.
+    optional=frozenset(
+        {Signal.KV_CACHE_USAGE_RATIO, Signal.PREFIX_CACHE_QUERIES_TOTAL, Signal.PREFIX_CACHE_HITS_TOTAL}
+    ),
+    about_path="/props",
+    about=_about,
+    notes=_notes,
+)

@@ -1,0 +1,196 @@
+"""What an engine's table is made of, and the registry that finds the tables.
+
+A new engine is one new file in this folder with a module-level ``TABLE``; nothing else has to be edited.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import agent.engines
+from agent.errors import UnknownEngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agent.page import Layout, Page
+    from agent.vocabulary import Distribution, Signal
+
+Combine = Literal["sum", "max"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One signal and where a page has it.
+
+    Args:
+        signal: What it means.
+        source: Series name on the newest version known.
+        old: Names of older versions, newest first; the first name that a page has is taken, the others are passed over.
+        plus: Further series of the same page that are added in; the signal is absent unless all are there.
+        scale: Factor from the page's unit to ours (µs → s: 1e-6).
+        where: Labels a series must have to count.
+        combine: How several series of one model and rank become one value.
+    """
+
+    signal: Signal
+    source: str
+    old: tuple[str, ...] = ()
+    plus: tuple[str, ...] = ()
+    scale: float = 1.0
+    where: Mapping[str, str] = field(default_factory=dict)
+    combine: Combine = "sum"
+
+    @property
+    def counter(self) -> bool:
+        """Whether the signal only grows."""
+        return self.signal.endswith("_total")
+
+    def names(self) -> tuple[str, ...]:
+        """Every series name the rule reads."""
+        return (self.source, *self.old, *self.plus)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """One distribution and the histogram family a page has it in; ``old`` and ``scale`` as in :class:`Rule`."""
+
+    distribution: Distribution
+    source: str
+    old: tuple[str, ...] = ()
+    scale: float = 1.0
+
+    def names(self) -> tuple[str, ...]:
+        """Every family name the rule reads."""
+        return (self.source, *self.old)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a server tells of itself beside its metrics page; empty where it does not say."""
+
+    version: str = ""
+    model: str = ""
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """How one engine's page reads.
+
+    Args:
+        engine: Engine id, equal to the folder name of its fixtures.
+        prefixes: A page is this engine's when one of its series begins with one of these.
+        rules: Signals.
+        histograms: Distributions.
+        ignored: Families that are known and not read, with the reason; a ``_created`` twin needs no entry.
+        model_label: Label that names the model; "" where the page names none.
+        rank_label: Label that is the data-parallel rank; "" where there is none.
+        info: Family whose labels are the server's configuration.
+        optional: Signals that only some set-ups of the engine show, so that their absence is no news.
+        metrics_port_offset: Port of the metrics page less the port of the serving API; 0 where they are one.
+        about_path: Path on the serving API that tells the version.
+        about: Reads the JSON of ``about_path``.
+        notes: Says in plain English what to know of this very page.
+    """
+
+    engine: str
+    prefixes: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    histograms: tuple[Histogram, ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    model_label: str = ""
+    rank_label: str = ""
+    info: str = ""
+    optional: frozenset[Signal] = frozenset()
+    metrics_port_offset: int = 0
+    about_path: str = ""
+    about: Callable[[Mapping[str, Any]], About] = lambda _reply: About()
+    notes: Callable[[Page], list[str]] = lambda _page: []
+
+    def recognises(self, layout: Layout) -> bool:
+        """Whether the page is this engine's."""
+        return any(one.name.startswith(self.prefixes) for one in layout.series)
+
+    def knows(self, family: str) -> bool:
+        """Whether a family is read or ignored on purpose."""
+        known = known_families(self.engine)
+        return family in known or (family.endswith("_created") and _base(family) & known != frozenset())
+
+    def expected(self) -> list[Signal]:
+        """Signals that every healthy page of this engine has."""
+        return [signal for signal in dict.fromkeys(rule.signal for rule in self.rules) if signal not in self.optional]
+
+
+_HISTOGRAM_PARTS: Final = ("_sum", "_count", "_bucket")
+
+
+def _base(created: str) -> frozenset[str]:
+    name = created.removesuffix("_created")
+    return frozenset({name, f"{name}_total"})
+
+
+@cache
+def known_families(engine: str) -> frozenset[str]:
+    """Families that the table of ``engine`` reads or ignores by name."""
+    table = tables()[engine]
+    names = {name for rule in table.rules for name in rule.names()}
+    names |= {name.removesuffix(part) for name in names for part in _HISTOGRAM_PARTS}
+    names |= {name for histogram in table.histograms for name in histogram.names()}
+    return frozenset(names | table.ignored.keys() | ({table.info} if table.info else set()))
+
+
+@cache
+def tables() -> Mapping[str, Table]:
+    """Every engine table of this folder, by engine id."""
+    found: dict[str, Table] = {}
+    for module in pkgutil.iter_modules(agent.engines.__path__):
+        table = getattr(importlib.import_module(f"{agent.engines.__name__}.{module.name}"), "TABLE", None)
+        if isinstance(table, Table):
+            found[table.engine] = table
+    return found
+
+
+def find_table(engine: str) -> Table:
+    """The table of an engine id.
+
+    Raises:
+        UnknownEngineError: No such table; names those there are.
+    """
+    try:
+        return tables()[engine]
+    except KeyError:
+        raise UnknownEngineError(
+            f"engine {engine!r} is not known", f"Use one of: {', '.join(sorted(tables()))}, or auto"
+        ) from None
+
+
+def detect(page: Page) -> Table:
+    """The table that recognises a page.
+
+    Raises:
+        UnknownEngineError: None does; names what was seen instead.
+    """
+    for table in tables().values():
+        if table.recognises(page.layout):
+            return table
+    seen = page.layout.families()
+    what = ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "") if seen else "no metric at all"  # noqa: PLR2004
+    raise UnknownEngineError(
+        f"no engine table recognises this metrics page (it has {what})",
+        f"Known engines: {', '.join(sorted(tables()))}",
+    )
+
+
+def config_of(table: Table, layout: Layout) -> dict[str, str]:
+    """The server's configuration from its info series, without the labels that name model and rank."""
+    if not table.info:
+        return {}
+    for name, labels in layout.series:
+        if name == table.info:
+            return {key: value for key, value in labels.items() if key not in {table.model_label, table.rank_label}}
+    return {}

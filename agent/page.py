@@ -1,0 +1,325 @@
+"""Prometheus text → samples, within bounds.
+
+A page's series barely change between two scrapes, only their values do. So a :class:`PageReader` remembers the lines
+of the last page: an unchanged line costs a comparison, a changed one a prefix check and one ``float``. Only a page
+whose lines moved is laid out anew, and even then a known series is a dictionary lookup.
+
+Format: https://prometheus.io/docs/instrumenting/exposition_formats/ (text format 0.0.4, with quoted UTF-8 names).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from itertools import compress, count
+from operator import ne
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from agent.errors import PageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one page. A page over ``bytes`` or ``series`` is refused whole, a line over the others is skipped."""
+
+    bytes: int = 16 * 1024 * 1024
+    series: int = 100_000
+    line_bytes: int = 64 * 1024
+    labels: int = 64
+
+
+class Sample(NamedTuple):
+    """One line of a page; ``timestamp`` in seconds where the server gave one."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+    timestamp: float | None
+
+
+class Fault(NamedTuple):
+    """A line that could not be read: its number (from 1) and what is wrong with it."""
+
+    line: int
+    reason: str
+
+
+class Series(NamedTuple):
+    """What identifies a line: metric name as the page writes it, and its labels."""
+
+    name: str
+    labels: Mapping[str, str]
+
+
+_SUFFIXES: Final = ("_bucket", "_sum", "_count")
+_COMPOSITE: Final = frozenset({"histogram", "summary", "gaugehistogram"})
+_FAULTS_KEPT: Final = 20
+
+
+@dataclass(eq=False, slots=True)
+class Layout:
+    """The series of a page in page order, and its ``# TYPE`` lines; the same object as long as the series stay."""
+
+    series: tuple[Series, ...]
+    types: Mapping[str, str]
+
+    def family(self, name: str) -> str:
+        """Name of the metric family a series name belongs to: ``x_bucket`` → ``x`` where ``x`` is a histogram."""
+        if name in self.types:
+            return name
+        for suffix in _SUFFIXES:
+            if name.endswith(suffix) and self.types.get(base := name.removesuffix(suffix)) in _COMPOSITE:
+                return base
+        return name
+
+    def families(self) -> list[str]:
+        """Families that have at least one sample, in page order."""
+        return list(dict.fromkeys(self.family(name) for name in dict.fromkeys(one.name for one in self.series)))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page as read.
+
+    Args:
+        layout: Its series; compare by identity to know whether anything but values changed.
+        values: One value per series of the layout.
+        timestamps: Seconds by position in ``values``, for the few servers that send them.
+        faults: The first unreadable lines.
+        faults_total: How many lines were unreadable.
+    """
+
+    layout: Layout
+    values: Sequence[float]
+    timestamps: Mapping[int, float] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+    faults_total: int = 0
+
+    def samples(self) -> Iterator[Sample]:
+        """Every sample in page order."""
+        for slot, (one, value) in enumerate(zip(self.layout.series, self.values, strict=True)):
+            yield Sample(one.name, one.labels, value, self.timestamps.get(slot))
+
+
+_NAME = re.compile(rb"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL = re.compile(
+    rb"""[ \t]*(?:(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)|"(?P<quoted>(?:[^"\\]|\\.)*)")"""
+    rb"""[ \t]*(?:=[ \t]*"(?P<value>(?:[^"\\]|\\.)*)"[ \t]*)?(?:,[ \t]*|(?=\}))"""
+)
+_SPACES = re.compile(rb"[ \t]*")
+_ESCAPE = re.compile(r'\\[\\n"]')
+_ESCAPED: Final = {"\\\\": "\\", "\\n": "\n", '\\"': '"'}
+_OPEN: Final = ord("{")
+_CLOSE: Final = ord("}")
+
+
+def _text(raw: bytes) -> str:
+    text = raw.decode()
+    return _ESCAPE.sub(lambda hit: _ESCAPED[hit.group()], text) if "\\" in text else text
+
+
+def _labels(line: bytes, position: int, limit: int) -> tuple[str, dict[str, str], int]:
+    """Labels that begin after the ``{`` at ``position``: (quoted metric name or "", labels, offset after ``}``)."""
+    name, labels = "", {}
+    position = _SPACES.match(line, position + 1).end()  # type: ignore[union-attr]  # matches the empty text too
+    while position < len(line) and line[position] != _CLOSE:
+        hit = _LABEL.match(line, position)
+        if hit is None:
+            raise ValueError("bad label")
+        key = _text(hit["name"] if hit["quoted"] is None else hit["quoted"])
+        if hit["value"] is None:
+            if hit["quoted"] is None or name:
+                raise ValueError("label without a value")
+            name = key
+        elif key in labels:
+            raise ValueError(f"label {key!r} twice")
+        else:
+            labels[key] = _text(hit["value"])
+            if len(labels) > limit:
+                raise ValueError(f"more than {limit} labels")
+        position = hit.end()
+    if position >= len(line):
+        raise ValueError("labels without an end")
+    return name, labels, position + 1
+
+
+def _number(raw: bytes) -> float:
+    if b"_" in raw:  # Python reads 1_000, Prometheus does not
+        raise ValueError("bad value")
+    return float(raw)
+
+
+def _value(raw: bytes) -> tuple[float, float | None]:
+    """Value and timestamp (milliseconds on the page → seconds) after a series; an OpenMetrics exemplar is left out."""
+    parts = raw.partition(b" # ")[0].split()
+    if not 1 <= len(parts) <= 2:  # noqa: PLR2004 - a value and perhaps a timestamp
+        raise ValueError("no value" if not parts else "text after the value")
+    return _number(parts[0]), _number(parts[1]) / 1000 if len(parts) > 1 else None
+
+
+def _line(line: bytes, limit: int) -> tuple[Series, int]:
+    """Series of a line, and the offset at which its value begins."""
+    hit = _NAME.match(line)
+    name, position = (hit.group().decode(), hit.end()) if hit else ("", 0)
+    position = _SPACES.match(line, position).end()  # type: ignore[union-attr]  # matches the empty text too
+    labels: dict[str, str] = {}
+    if position < len(line) and line[position] == _OPEN:
+        inner, labels, position = _labels(line, position, limit)
+        if name and inner:
+            raise ValueError("metric name twice")
+        name = name or inner
+        position = _SPACES.match(line, position).end()  # type: ignore[union-attr]  # matches the empty text too
+    elif hit and position == hit.end():
+        raise ValueError("bad metric name" if position < len(line) else "no value")
+    if not name:
+        raise ValueError("no metric name")
+    return Series(name, labels), position
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A page while it is laid out."""
+
+    series: list[Series] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    prefixes: list[bytes | None] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+    types: dict[str, str] = field(default_factory=dict)
+    timestamps: dict[int, float] = field(default_factory=dict)
+    known: dict[bytes, Series] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    faults_total: int = 0
+
+    def skip(self) -> None:
+        self.prefixes.append(None)
+        self.slots.append(-1)
+
+    def fault(self, number: int, reason: str) -> None:
+        self.faults_total += 1
+        if len(self.faults) < _FAULTS_KEPT:
+            self.faults.append(Fault(number, reason))
+        self.skip()
+
+    def add(self, one: Series, value: float, timestamp: float | None, head: bytes) -> None:
+        if timestamp is not None:
+            self.timestamps[len(self.values)] = timestamp
+        self.prefixes.append(head)
+        self.slots.append(len(self.values))
+        self.series.append(one)
+        self.values.append(value)
+        self.known[head] = one
+
+
+class PageReader:
+    """Reads the pages of one server one after the other. Not thread-safe; holds about twice a page."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._lines: list[bytes] = []
+        self._draft = _Draft()
+        self._layout = Layout((), {})
+
+    def read(self, body: bytes) -> Page:
+        """Read one page.
+
+        Raises:
+            PageError: The page is over a bound, or not one of its lines is a sample though it has lines.
+        """
+        if len(body) > self._limits.bytes:
+            raise PageError(
+                f"metrics page has {len(body)} bytes, more than the {self._limits.bytes} allowed",
+                "Point at the metrics page of a model server",
+            )
+        lines = body.split(b"\n")
+        if len(lines) != len(self._lines) or not self._update(lines):
+            self._lay_out(lines)
+        draft = self._draft
+        return Page(self._layout, draft.values.copy(), draft.timestamps.copy(), tuple(draft.faults), draft.faults_total)
+
+    def _update(self, lines: list[bytes]) -> bool:
+        """Take over new values; False where a line is no longer the series it was."""
+        draft = self._draft
+        prefixes, slots, values, timestamps = draft.prefixes, draft.slots, draft.values, draft.timestamps
+        for index in compress(count(), map(ne, lines, self._lines)):
+            prefix, line = prefixes[index], lines[index]
+            if prefix is None or not line.startswith(prefix) or len(line) > self._limits.line_bytes:
+                return False
+            tail = line[len(prefix) :]
+            try:
+                if timestamps or b"_" in tail:
+                    value, timestamp = _value(tail)
+                    if (timestamp is not None) != (slots[index] in timestamps):
+                        return False
+                    if timestamp is not None:
+                        timestamps[slots[index]] = timestamp
+                    values[slots[index]] = value
+                else:
+                    values[slots[index]] = float(tail)
+            except ValueError:
+                return False
+        self._lines = lines
+        return True
+
+    def _lay_out(self, lines: list[bytes]) -> None:
+        limits, known = self._limits, self._draft.known
+        draft = _Draft()
+        for number, whole in enumerate(lines, 1):
+            if len(whole) > limits.line_bytes:
+                draft.fault(number, f"line of {len(whole)} bytes, more than the {limits.line_bytes} allowed")
+                continue
+            head, _, tail = whole.rpartition(b" ")
+            one = known.get(head + b" ")
+            try:
+                if one is not None:
+                    draft.add(one, _number(tail), None, head + b" ")
+                    continue
+                line = whole.strip()
+                if not line:
+                    draft.skip()
+                elif line.startswith(b"#"):
+                    _declare(line, draft)
+                else:
+                    one, position = _line(line, limits.labels)
+                    value, timestamp = _value(line[position:])
+                    start = whole.find(line) + position
+                    draft.add(one, value, timestamp, whole[:start])
+            except ValueError as error:
+                draft.fault(number, _reason(error))
+            if len(draft.series) > limits.series:
+                raise PageError(
+                    f"metrics page has more than {limits.series} series", "Point at the metrics page of a model server"
+                )
+        if draft.faults and not draft.series:
+            first = draft.faults[0]
+            raise PageError(
+                f"not a metrics page: none of its lines can be read (line {first.line}: {first.reason})",
+                "Point at a page in Prometheus text format, usually /metrics",
+            )
+        if self._layout.series != tuple(draft.series) or self._layout.types != draft.types:
+            self._layout = Layout(tuple(draft.series), draft.types)
+        self._draft, self._lines = draft, lines
+
+
+def _declare(line: bytes, draft: _Draft) -> None:
+    """A line that begins with ``#``: keep what ``# TYPE`` says, pass over the rest."""
+    parts = line.split(None, 3)
+    if len(parts) > 1 and parts[1] == b"TYPE":
+        if len(parts) < 4:  # noqa: PLR2004 - "#", "TYPE", name, type
+            raise ValueError("TYPE without a name and a type")
+        draft.types[_text(parts[2].strip(b'"'))] = parts[3].decode()
+    draft.skip()
+
+
+def _reason(error: ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
+    text = str(error)
+    return "bad value" if text.startswith("could not convert") else text
+
+
+def parse(text: bytes | str, limits: Limits | None = None) -> Page:
+    """Read one page by itself; see :meth:`PageReader.read`."""
+    return PageReader(limits).read(text.encode() if isinstance(text, str) else text)

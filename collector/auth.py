@@ -1,0 +1,88 @@
+"""Who may send: a right signature, or loopback where that is trusted."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agent import signing
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from collector.config import SenderKey
+
+
+class AuthError(Exception):
+    """A request that must be answered 401; the text is safe to show to its sender."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """Checks one request.
+
+    Attributes:
+        keys: Secrets by key id.
+        tenants: Tenant by key id, for keys that speak for one.
+        require_signature: Refuse unsigned requests from loopback too.
+    """
+
+    keys: Mapping[str, bytes] = field(repr=False)
+    tenants: Mapping[str, str] = field(default_factory=dict)
+    require_signature: bool = False
+
+    def admit(self, path: str, headers: Mapping[str, str], body: bytes, remote: str | None, now_ms: int) -> str:
+        """Return the tenant for which the sender speaks (empty: none in particular).
+
+        Args:
+            path: Path as requested, without query.
+            headers: Headers, case-insensitive.
+            body: The body as received, before decompression.
+            remote: The peer's address.
+            now_ms: Unix milliseconds.
+
+        Raises:
+            AuthError: A signature is wrong or expired, or missing where one is needed.
+        """
+        if signing.is_signed(headers):
+            refusal = signing.verify(self.keys, "POST", path, headers, body, now_ms=now_ms)
+            if refusal is not None:
+                raise AuthError(refusal.value)
+            return self.tenants.get(headers[signing.HEADER_KEY_ID], "")
+        if self.require_signature:
+            raise AuthError("this collector takes signed requests only")
+        if not _is_loopback(remote):
+            raise AuthError("unsigned requests are taken from loopback only")
+        return ""
+
+
+def open_door(agent_hmac: bytes, sender_keys: Sequence[SenderKey], *, require_signature: bool) -> Door:
+    """The door of a data folder's own key and those of the configuration.
+
+    Raises:
+        ConfigError: A key file can't be read or does not hold hex.
+    """
+    keys = {signing.key_id(agent_hmac): agent_hmac}
+    tenants = {}
+    for sender in sender_keys:
+        try:
+            key = bytes.fromhex(sender.file.read_text().strip())
+        except (OSError, ValueError):
+            raise ConfigError(f"collector.sender_keys: {sender.file} holds no key in hex", "Write one there.") from None
+        keys[signing.key_id(key)] = key
+        if sender.tenant:
+            tenants[signing.key_id(key)] = sender.tenant
+    return Door(keys, tenants, require_signature)
+
+
+def _is_loopback(remote: str | None) -> bool:
+    if not remote:
+        return False
+    try:
+        address = ipaddress.ip_address(remote.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

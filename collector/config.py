@@ -1,0 +1,91 @@
+"""Settings of the collector."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - pydantic reads it at run time
+from typing import Final
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agent.errors import ConfigError
+
+MEBIBYTE: Final = 1 << 20
+
+
+class SenderKey(BaseModel):
+    """One more key by which a sender may sign, beside the data folder's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: Path = Field(description="File with the key in hex; its id is the first 8 hex digits of its SHA-256.")
+    tenant: str = Field(default="", description="Written into the column `tenant` of everything this key sends.")
+
+
+class CollectorConfig(BaseModel):
+    """The section ``collector:`` of the configuration file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(
+        default=4318, ge=0, le=65535, description="Port of OTLP/HTTP, /healthz and /metrics; 0 picks a free one."
+    )
+    clickhouse: str = Field(default="http://127.0.0.1:8123", description="URL of the store, embedded or a server.")
+    database: str = Field(default="servescope", description="Database of the tables.")
+    user: str = Field(default="", description="User at the store; empty: owner of the embedded store.")
+    password_file: Path | None = Field(default=None, description="File with that user's password.")
+    store_prompts: bool = Field(
+        False, description="Keep attributes that hold prompt text. Off: they never touch a disk."
+    )
+    require_signature: bool = Field(default=False, description="Refuse unsigned requests from loopback too.")
+    sender_keys: tuple[SenderKey, ...] = Field(default=(), description="Further keys that senders may sign with.")
+    drop_repeats: bool = Field(
+        True, description="Drop requests taken before: same batch id, or same bytes without one."
+    )
+    max_body_bytes: int = Field(
+        default=16 * MEBIBYTE, ge=1024, le=64 * MEBIBYTE, description="Largest request, decompressed."
+    )
+    max_inflight_bytes: int = Field(
+        default=128 * MEBIBYTE, ge=1024, description="Requests held in memory together; more are told to come again."
+    )
+    log_max_bytes: int = Field(
+        2048 * MEBIBYTE,
+        ge=1024,
+        description="Disk the write-ahead log may take; beyond, senders are told to come again.",
+    )
+    seal_bytes: int = Field(default=8 * MEBIBYTE, ge=1024, le=16 * MEBIBYTE, description="Largest insert.")
+    seal_seconds: float = Field(
+        default=1.0, ge=0.05, le=60, description="Longest wait before what arrived is inserted."
+    )
+    settle_seconds: float = Field(
+        default=2.0, ge=0.1, le=60, description="Wait before spans of one trace are put together."
+    )
+    quarantine_max_bytes: int = Field(
+        default=256 * MEBIBYTE,
+        ge=0,
+        description="Disk for requests that the store can't read; beyond, they are only counted.",
+    )
+
+
+def load(path: Path | None) -> CollectorConfig:
+    """Read the section ``collector`` of a YAML file; defaults without a file.
+
+    Raises:
+        ConfigError: The file can't be read, or a field is wrong; names it.
+    """
+    if path is None:
+        return CollectorConfig()
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"The configuration file {path} can't be read: {error}", "Mend or leave out --config."
+        ) from None
+    section = document.get("collector", {}) if isinstance(document, dict) else {}
+    try:
+        return CollectorConfig.model_validate(section or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["collector", *(str(part) for part in first["loc"])])
+        raise ConfigError(f"{path}: {where}: {first['msg']}", "Correct the field.") from None

@@ -1,0 +1,186 @@
+"""How a request lies in a segment of the log: one varint-delimited protobuf message the engine reads as it is.
+
+Protobuf concatenation merges, so what the collector knows about a request is appended to its bytes as encoded fields
+instead of being wrapped around them: ``tenant`` (15001, string), ``received_ns`` (15002, fixed64) and ``batch``
+(15003, string) are columns of the landing tables. Three more end every message, at a fixed distance from its end, and
+are skipped by the engine as unknown: ``records`` (15004, fixed32), ``digest`` (15006, 16 bytes: the identity under
+which a repeat is recognised) and ``crc`` (15005, fixed32: CRC-32 of all bytes of the message before this field).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FIXED64: Final = 1
+_LENGTH: Final = 2
+_FIXED32: Final = 5
+DIGEST_BYTES: Final = 16
+FRAME_LIMIT: Final = 1 << 28
+"""No message is this long: a longer length is a damaged header."""
+
+
+def varint(value: int) -> bytes:
+    """Protobuf's base-128 encoding of a non-negative integer."""
+    out = bytearray()
+    while value > 0x7F:  # noqa: PLR2004
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _tag(number: int, wire: int) -> bytes:
+    return varint(number << 3 | wire)
+
+
+_TENANT: Final = _tag(15001, _LENGTH)
+_RECEIVED: Final = _tag(15002, _FIXED64)
+_BATCH: Final = _tag(15003, _LENGTH)
+_RECORDS: Final = _tag(15004, _FIXED32)
+_CRC: Final = _tag(15005, _FIXED32)
+_DIGEST: Final = _tag(15006, _LENGTH) + bytes([DIGEST_BYTES])
+_FOOTER: Final = struct.Struct(f"<{len(_RECORDS)}sI{len(_DIGEST)}s{DIGEST_BYTES}s{len(_CRC)}sI")
+_CRC_BYTES: Final = len(_CRC) + 4
+
+
+def encode(body: bytes, *, records: int, digest: bytes, received_ns: int, batch: str = "", tenant: str = "") -> bytes:
+    """One frame: length, the OTLP request and the appended fields.
+
+    The three columns are always written, empty ones too: a sender's own field of that number would count otherwise.
+    """
+    who, what = tenant.encode(), batch.encode()
+    columns = b"".join(
+        (
+            _TENANT,
+            varint(len(who)),
+            who,
+            _RECEIVED,
+            received_ns.to_bytes(8, "little"),
+            _BATCH,
+            varint(len(what)),
+            what,
+            _RECORDS,
+            records.to_bytes(4, "little"),
+            _DIGEST,
+            digest,
+        )
+    )
+    crc = zlib.crc32(columns, zlib.crc32(body))
+    length = varint(len(body) + len(columns) + _CRC_BYTES)
+    return b"".join((length, body, columns, _CRC, crc.to_bytes(4, "little")))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame found in a file.
+
+    Attributes:
+        offset: Where its length begins, in bytes from the start of the file.
+        end: Where the next frame begins.
+        message: The message without its length.
+        records: Spans, data points or log records in it; 0 when damaged.
+        digest: Identity of the request; empty when damaged.
+        intact: The checksum is right.
+    """
+
+    offset: int
+    end: int
+    message: bytes
+    records: int
+    digest: bytes
+    intact: bool
+
+
+def read(file: BinaryIO) -> Iterator[Frame]:
+    """Frames of a file one after the other, damaged ones included; ends at the first whose length can't be followed.
+
+    The caller compares the last frame's ``end`` with the file's size: what lies beyond is a torn tail.
+    """
+    offset = 0
+    while True:
+        length, width = _read_length(file)
+        if length is None:
+            return
+        message = file.read(length)
+        if len(message) < length:
+            return
+        end = offset + width + length
+        yield _frame(offset, end, message)
+        offset = end
+
+
+def _read_length(file: BinaryIO) -> tuple[int | None, int]:
+    value = width = 0
+    while True:
+        byte = file.read(1)
+        if not byte:
+            return None, width
+        value |= (byte[0] & 0x7F) << 7 * width
+        width += 1
+        if value > FRAME_LIMIT:
+            return None, width
+        if byte[0] < 0x80:  # noqa: PLR2004
+            return value, width
+
+
+def _frame(offset: int, end: int, message: bytes) -> Frame:
+    if len(message) >= _FOOTER.size:
+        records_tag, records, digest_tag, digest, crc_tag, crc = _FOOTER.unpack_from(
+            message, len(message) - _FOOTER.size
+        )
+        tags_right = (records_tag, digest_tag, crc_tag) == (_RECORDS, _DIGEST, _CRC)
+        if tags_right and zlib.crc32(memoryview(message)[:-_CRC_BYTES]) == crc:
+            return Frame(offset, end, message, records, digest, intact=True)
+    return Frame(offset, end, message, 0, b"", intact=False)
+
+
+def columns_of(message: bytes) -> bytes:
+    """The appended fields of an intact message, found from its end, to carry them over to a repaired body.
+
+    Raises:
+        ValueError: The message does not end in them.
+    """
+    # The columns before the fixed footer hold two strings of at most a few hundred bytes; their start is the last
+    # place where the three tags follow one another in the right order up to the footer.
+    end = len(message) - _FOOTER.size
+    start = message.rfind(_TENANT, 0, end)
+    while start >= 0:
+        if _columns_end(message, start) == end:
+            return message[start:]
+        start = message.rfind(_TENANT, 0, start)
+    raise ValueError("the message does not end in the log's own fields")
+
+
+def _columns_end(message: bytes, start: int) -> int:
+    at = _skip_text(message, start + len(_TENANT))
+    if message[at : at + len(_RECEIVED)] != _RECEIVED:
+        return -1
+    at += len(_RECEIVED) + 8
+    if message[at : at + len(_BATCH)] != _BATCH:
+        return -1
+    return _skip_text(message, at + len(_BATCH))
+
+
+def _skip_text(message: bytes, at: int) -> int:
+    length = shift = 0
+    while at < len(message):
+        byte = message[at]
+        at += 1
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:  # noqa: PLR2004
+            return at + length
+    return -1
+
+
+def reframe(body: bytes, original: bytes) -> bytes:
+    """A frame of a repaired ``body`` with the appended fields of the ``original`` message and a checksum of its own."""
+    columns = columns_of(original)[:-_CRC_BYTES]
+    crc = zlib.crc32(columns, zlib.crc32(body))
+    return b"".join((varint(len(body) + len(columns) + _CRC_BYTES), body, columns, _CRC, crc.to_bytes(4, "little")))

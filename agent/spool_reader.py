@@ -109,6 +109,7 @@ class Lane:
         self._max_age_seconds = max_age_seconds
         self._progress = self._load()
         self._turn_newest = False
+        self._caught_up = True
 
     def next_batch(self) -> Batch | None:
         """The batch to send now: one that was on its way, else by turns of the newest and the oldest segment.
@@ -122,8 +123,13 @@ class Lane:
         for name in order:
             batch = self._batch(name)
             if batch is not None:
+                self._caught_up = len(names) == 1 and len(batch.body) < self._max_batch_bytes // 2
                 return batch
         return None
+
+    def is_caught_up(self) -> bool:
+        """Whether the last batch was all that waited, so that the next may gather for a moment."""
+        return self._caught_up
 
     def acknowledge(self, batch: Batch) -> None:
         """The collector has it: move on."""

@@ -1,0 +1,288 @@
+"""Ships the spool to the collector: OTLP/HTTP, zstd, signed, each batch until it is acknowledged.
+
+Every lane (one producer's signal) has a task of its own, so that one that backs off holds up no other. The answers:
+
+- 2xx: acknowledged; what a partial success rejects is counted.
+- 400, 413, 415, 422: this batch will never be taken: it is halved until the one bad record is set aside and counted.
+- 429, 503: waits as long as ``Retry-After`` says.
+- anything else, no answer, wrong key: waits with exponential backoff and full jitter; the spool keeps the data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import random
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import structlog
+import zstandard
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from agent.signing import HEADER_BATCH, HEADER_RECEIVED, signed_headers
+
+if TYPE_CHECKING:
+    import ssl
+
+    from agent.spool_reader import Batch, Lane, SpoolReader
+
+CONTENT_TYPE: Final = "application/x-protobuf"
+_NEVER: Final = frozenset({400, 413, 415, 422})
+_OFFSET_SAMPLES: Final = 32
+_HTTP_OK: Final = 300
+_TRIM_SECONDS: Final = 5.0
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class ShipStats:
+    """What became of the batches; read by the agent's own metrics.
+
+    Attributes:
+        batches: Acknowledged batches, by signal.
+        sent_bytes: Compressed bytes of those, by signal.
+        errors: Attempts that failed, by reason (``unreachable``, ``timeout``, ``http_503`` …).
+        partly_rejected: Records that the collector refused out of batches it acknowledged.
+        last_success: Unix time of the last acknowledgement, 0 before the first.
+        last_error: One line on the last failure; empty once a batch has gone through since.
+        clock_offset_seconds: Collector's clock minus ours, None before the first answer.
+    """
+
+    batches: Counter[str] = field(default_factory=Counter)
+    sent_bytes: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    partly_rejected: int = 0
+    last_success: float = 0.0
+    last_error: str = ""
+    clock_offset_seconds: float | None = None
+
+
+class ClockOffset:
+    """Collector's clock minus ours, from the stamps of its answers.
+
+    A request received at the collector's ``r``, between our ``sent`` and ``answered``, bounds the offset by
+    ``[r - answered, r - sent]``; the middle is wrong by half the round trip at most, so the shortest of the last
+    rounds is the one to believe (Cristian's algorithm).
+    """
+
+    def __init__(self) -> None:
+        self._rounds: deque[tuple[int, float]] = deque(maxlen=_OFFSET_SAMPLES)
+
+    def add(self, sent_ns: int, answered_ns: int, received_ns: int) -> float:
+        """Take one round (Unix nanoseconds) and return the best estimate in seconds."""
+        self._rounds.append((answered_ns - sent_ns, (received_ns - (sent_ns + answered_ns) / 2) / 1e9))
+        return min(self._rounds)[1]
+
+
+class Backoff:
+    """Exponential backoff with full jitter: a random wait of up to ``first``·2ⁿ seconds, at most ``longest``."""
+
+    def __init__(self, first: float = 0.5, longest: float = 30.0) -> None:
+        self._first = first
+        self._longest = longest
+        self._failures = 0
+
+    def failed(self, at_least: float = 0.0) -> float:
+        """Seconds to wait before the next attempt, never less than ``at_least``."""
+        bound = min(self._longest, self._first * 2**self._failures)
+        self._failures = min(self._failures + 1, 32)
+        return at_least + random.uniform(self._first / 5, bound)  # noqa: S311 - spreads load, hides nothing
+
+    def succeeded(self) -> None:
+        """Begin anew."""
+        self._failures = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """``again`` in seconds where the batch must be sent again; ``never`` where that is useless."""
+
+    acknowledged: bool = False
+    never: bool = False
+    reason: str = ""
+    retry_after: float = 0.0
+
+
+class Shipper:
+    """Sends what the spool holds, until cancelled.
+
+    Args:
+        reader: The spool.
+        url: Base URL of the collector; ``/v1/<signal>`` is appended.
+        key: Secret that signs the batches; None sends them unsigned.
+        flush_seconds: How long records may gather into one batch.
+        longest_wait_seconds: Bound of the backoff.
+        tls: Context of an ``https`` URL; None takes the system's (or ``SSL_CERT_FILE``'s) authorities.
+    """
+
+    def __init__(
+        self,
+        reader: SpoolReader,
+        url: str,
+        *,
+        key: bytes | None,
+        flush_seconds: float = 0.5,
+        longest_wait_seconds: float = 30.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.reader = reader
+        self.stats = ShipStats()
+        self._url = url.rstrip("/")
+        self._path = urlsplit(self._url).path
+        self._key = key
+        self._flush_seconds = flush_seconds
+        self._longest_wait = longest_wait_seconds
+        self._tls = tls
+        self._offset = ClockOffset()
+
+    async def run(self) -> None:
+        """Ship until cancelled; lanes of new producers are picked up within a second."""
+        tasks: dict[Lane, asyncio.Task[None]] = {}
+        trimmed_at = time.monotonic()
+        async with self._session() as session:
+            try:
+                while True:
+                    for lane in self.reader.lanes():
+                        if lane not in tasks or tasks[lane].done():
+                            tasks[lane] = asyncio.create_task(self._ship_lane(session, lane))
+                    if time.monotonic() - trimmed_at >= _TRIM_SECONDS:
+                        trimmed_at = time.monotonic()
+                        for lane in tasks:
+                            lane.trim()
+                    await asyncio.sleep(1.0)
+            finally:
+                for task in tasks.values():
+                    task.cancel()
+                await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    async def drain(self, seconds: float) -> int:
+        """Send what is left, for at most so long; call it when ``run`` has ended.
+
+        Returns:
+            Bytes that stay in the spool for the next start.
+        """
+        async with self._session() as session:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    drains = (self._drain_lane(session, lane) for lane in self.reader.lanes())
+                    for failure in await asyncio.gather(*drains, return_exceptions=True):
+                        if failure is not None:
+                            log.warning("drain_failed", error=str(failure))
+        return sum(lane.pending_bytes() for lane in self.reader.lanes())
+
+    def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=60, connect=5),
+            connector=aiohttp.TCPConnector(limit=8, ssl=self._tls or True),
+            headers={"User-Agent": "servescope-agent", "Content-Type": CONTENT_TYPE, "Content-Encoding": "zstd"},
+        )
+
+    async def _ship_lane(self, session: aiohttp.ClientSession, lane: Lane) -> None:
+        backoff = Backoff(longest=self._longest_wait)
+        while True:
+            try:
+                batch = lane.next_batch()
+                if batch is None:
+                    await asyncio.sleep(self._flush_seconds)
+                    continue
+                wait = await self._attempt(session, lane, batch, backoff)
+            except OSError as error:
+                wait = self._failed(backoff, _Answer(reason="spool"), f"{lane.folder}: {error}")
+            if wait or lane.is_caught_up():
+                await asyncio.sleep(wait or self._flush_seconds)
+
+    async def _drain_lane(self, session: aiohttp.ClientSession, lane: Lane) -> None:
+        backoff = Backoff(first=0.1, longest=1.0)
+        while True:
+            batch = lane.next_batch()
+            if batch is None:
+                return
+            wait = await self._attempt(session, lane, batch, backoff)
+            await asyncio.sleep(wait)
+
+    async def _attempt(self, session: aiohttp.ClientSession, lane: Lane, batch: Batch, backoff: Backoff) -> float:
+        """Send once and book the answer; returns the seconds to wait."""
+        answer = await self._send(session, batch)
+        if answer.acknowledged:
+            lane.acknowledge(batch)
+            backoff.succeeded()
+            return 0.0
+        if answer.never:
+            self.stats.errors[answer.reason.partition(":")[0]] += 1
+            if lane.refuse(batch):
+                self.stats.last_error = f"a record of {lane.producer}/{lane.signal} was set aside: {answer.reason}"
+                log.warning("record_set_aside", lane=f"{lane.producer}/{lane.signal}", reason=answer.reason)
+            return 0.0
+        return self._failed(backoff, answer, f"{self._url}: {answer.reason}")
+
+    def _failed(self, backoff: Backoff, answer: _Answer, text: str) -> float:
+        if text != self.stats.last_error:
+            log.warning("ship_failed", error=text)
+        self.stats.errors[answer.reason.partition(":")[0]] += 1
+        self.stats.last_error = text
+        return backoff.failed(answer.retry_after)
+
+    async def _send(self, session: aiohttp.ClientSession, batch: Batch) -> _Answer:
+        body = zstandard.compress(batch.body, 3)
+        path = f"{self._path}/v1/{batch.signal}"
+        sent_ns = time.time_ns()
+        headers = {HEADER_BATCH: batch.batch_id}
+        if self._key is not None:
+            headers |= signed_headers(self._key, "POST", path, body, now_ms=sent_ns // 1_000_000, batch=batch.batch_id)
+        try:
+            async with session.post(
+                f"{self._url}/v1/{batch.signal}", data=body, headers=headers, allow_redirects=False
+            ) as response:
+                answered_ns = time.time_ns()
+                text = await response.content.read(65536)
+        except TimeoutError:
+            return _Answer(reason="timeout")
+        except (aiohttp.ClientError, OSError) as error:
+            return _Answer(reason=f"unreachable: {error}")
+        received = response.headers.get(HEADER_RECEIVED, "")
+        if received.isdecimal():
+            self.stats.clock_offset_seconds = self._offset.add(sent_ns, answered_ns, int(received))
+        if response.status < _HTTP_OK:
+            self._count(batch, len(body), text)
+            return _Answer(acknowledged=True)
+        reason = f"http_{response.status}: {_one_line(text)}"
+        if response.status in _NEVER:
+            return _Answer(never=True, reason=reason)
+        return _Answer(reason=reason, retry_after=retry_after_seconds(response.headers.get("Retry-After", "")))
+
+    def _count(self, batch: Batch, size: int, answer: bytes) -> None:
+        if answer:
+            # The three responses have the same shape: partial_success with a count and a message.
+            with contextlib.suppress(DecodeError):  # somebody else's collector may answer JSON: it is acknowledged
+                partial = ExportTraceServiceResponse.FromString(answer).partial_success
+                if partial.rejected_spans:
+                    self.stats.partly_rejected += partial.rejected_spans
+                    log.warning("records_rejected", count=partial.rejected_spans, reason=partial.error_message[:200])
+        self.stats.batches[batch.signal] += 1
+        self.stats.sent_bytes[batch.signal] += size
+        self.stats.last_success = time.time()
+        self.stats.last_error = ""
+
+
+def retry_after_seconds(value: str, *, now: float | None = None) -> float:
+    """Seconds that a ``Retry-After`` header asks for (number or HTTP date), between 0 and 300; 0 when unreadable."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - (time.time() if now is None else now)
+        except ValueError:
+            return 0.0
+    return min(max(seconds, 0.0), 300.0)
+
+
+def _one_line(text: bytes) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:200].decode(errors="replace")).strip()

@@ -1,0 +1,35 @@
+"""``python -m collector.embedded --data DIR --port N --owner-hash-file F``: the store as a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from agent.errors import ServescopeError
+
+
+@click.command()
+@click.option("--data", required=True, type=click.Path(path_type=Path, file_okay=False), help="Data folder.")
+@click.option("--port", required=True, type=click.IntRange(0, 65535), help="Port; 0 takes any free one.")
+@click.option(
+    "--owner-hash-file",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with the hex SHA-256 of the owner's password.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+def main(data: Path, port: int, owner_hash_file: Path, host: str) -> None:
+    """Run the embedded ClickHouse store until SIGTERM."""
+    from collector.embedded.serve import serve  # noqa: PLC0415 - the fence closes before the engine is imported
+
+    try:
+        serve(data.absolute(), host, port, owner_hash_file)
+    except ServescopeError as error:
+        click.echo(f"servescope store: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

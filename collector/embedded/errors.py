@@ -1,0 +1,80 @@
+"""Errors of the engine in the words of the ClickHouse HTTP interface: code, text, HTTP status."""
+
+from __future__ import annotations
+
+import re
+
+from agent.errors import ServescopeError
+
+VERSION = "26.9.2.1"
+"""Engine version as ClickHouse writes it into its errors."""
+
+BAD_ARGUMENTS = 36
+SYNTAX_ERROR = 62
+UNKNOWN_FORMAT = 73
+TIMEOUT_EXCEEDED = 159
+TOO_MANY_SIMULTANEOUS_QUERIES = 202
+NO_FREE_SPACE = 243
+SESSION_NOT_FOUND = 372
+SESSION_IS_LOCKED = 373
+QUERY_WAS_CANCELLED = 394
+ACCESS_DENIED = 497
+AUTHENTICATION_FAILED = 516
+
+_STATUS = {
+    400: {6, 20, 26, 27, 32, 33, 36, 38, 41, 43, 53, 62, 70, 72, 73, 108, 115, 117, 130, 137, 344, 456, 457},
+    401: {AUTHENTICATION_FAILED},
+    403: {ACCESS_DENIED, 164, 452},
+    404: {16, 46, 47, 48, 60, 81, SESSION_NOT_FOUND},
+    408: {TIMEOUT_EXCEEDED},
+    413: {307},
+    503: {TOO_MANY_SIMULTANEOUS_QUERIES},
+    507: {NO_FREE_SPACE},
+}
+_HTTP = {code: status for status, codes in _STATUS.items() for code in codes}
+_HEAD = re.compile(r"^(?:Streaming query failed: )?Code: (\d+)\. DB::Exception: ", re.DOTALL)
+_NAME = re.compile(r"\(([A-Z][A-Z0-9_]+)\)\s*$")
+
+
+class QueryError(ServescopeError):
+    """A query that the engine or the store refused.
+
+    Args:
+        code: ClickHouse error code.
+        message: Text without the leading ``Code: N``; ends with the error's name in brackets.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        self.code = code
+        self.message = message
+        super().__init__(f"Code: {code}. DB::Exception: {message}")
+
+    @property
+    def status(self) -> int:
+        """HTTP status that a ClickHouse server gives for this code."""
+        return _HTTP.get(self.code, 500)
+
+    @property
+    def text(self) -> str:
+        """The line a client reads: code, message, name, version."""
+        return f"Code: {self.code}. DB::Exception: {self.message} (version {VERSION} (chDB, embedded))\n"
+
+
+def refused(code: int, name: str, what: str, fix: str = "") -> QueryError:
+    """Build an error of our own: ``name`` is ClickHouse's name of the code."""
+    return QueryError(code, f"{what}. {fix + '. ' if fix else ''}({name})")
+
+
+def from_engine(error: Exception) -> QueryError:
+    """Read code and text out of an exception raised by the engine; 1001 where it carries no code."""
+    text = str(error)
+    match = _HEAD.match(text)
+    if match is None:
+        return QueryError(1001, text if _NAME.search(text) else f"{text}. (STD_EXCEPTION)")
+    message = text[match.end() :]
+    # The engine repeats its head when one layer wraps another.
+    inner = _HEAD.match(message)
+    if inner is not None:
+        message = message[inner.end() :]
+    message = re.sub(r" \(version [^)]*(?:\([^)]*\))?\)\.?(?= \(|$)", "", message.rstrip())
+    return QueryError(int(match.group(1)), re.sub(r"(\([A-Z0-9_]+\))\.? \1$", r"\1", message))

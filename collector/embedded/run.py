@@ -1,0 +1,227 @@
+"""Statements on the engine: handles, slots, cancellation, and the repair that follows a failed write."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import structlog
+
+from collector.embedded import guard
+from collector.embedded.engine import Engine, Handle, Outcome, assign, quote
+from collector.embedded.errors import TOO_MANY_SIMULTANEOUS_QUERIES, QueryError, refused
+from collector.embedded.sessions import Sessions
+from collector.embedded.statement import output_clause
+from collector.embedded.writes import Writes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from collector.embedded.pipe import Pipe
+    from collector.embedded.request import Ask, Plan
+
+_log = structlog.get_logger()
+_OWNERS = 16
+_WAITING = 128
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass
+class Job:
+    """One statement with its handle.
+
+    Attributes:
+        form: Format of the answer; None where the statement has no result set.
+    """
+
+    runner: Runner
+    handle: Handle
+    ask: Ask
+    plan: Plan
+    tag: str
+    form: str | None
+    mutates: bool
+    running: asyncio.Future[Outcome] | None = None
+    slot: asyncio.Semaphore | None = None
+    left: bool = False
+
+    async def settle(self) -> None:
+        """Give handle and slot back before the client sees the end: its next request may need the same session."""
+        await asyncio.shield(self.runner.finish(self))
+
+    async def run(self) -> Outcome:
+        """Run a statement without a result set, or an insert.
+
+        Raises:
+            QueryError: It failed; a failed write has been repaired.
+        """
+        sql, parameters = self.plan.sql, self.ask.parameters
+        if self.plan.insert is not None and self.plan.path is not None:
+            sql = self.plan.insert.from_file(str(self.plan.path))
+            parameters = {}
+        if self.plan.insert is not None or self.mutates:
+            self.running = self.runner.submit(
+                self.runner.writes.run, self.handle, sql, self.ask.default_format, parameters
+            )
+            # A write runs to its end even if the client has gone: half a batch helps nobody.
+            return await asyncio.shield(self.running)
+        self.running = self.runner.submit(self.handle.query, self._tagged(sql), self.ask.default_format, parameters)
+        return await asyncio.shield(self.running)
+
+    def start(self, pipe: Pipe) -> asyncio.Future[Outcome]:
+        """Start a query whose answer goes into ``pipe``."""
+        place, _ = output_clause(self.plan.sql)
+        head, tail = self.plan.sql[:place], self.plan.sql[place:]
+        form = "" if tail.strip() else f" FORMAT {self.form}"
+        sql = self._tagged(f"{head}\nINTO OUTFILE {quote(str(pipe.path))} TRUNCATE COMPRESSION 'none'{form} {tail}")
+        self.running = self.runner.submit(self.handle.query, sql, self.form or "", self.ask.parameters)
+        self.running.add_done_callback(lambda _: pipe.finish())
+        return self.running
+
+    def _tagged(self, sql: str) -> str:
+        return f"{sql}\n/* {self.tag} */"
+
+
+class Runner:
+    """Hands statements to the engine's threads, so many at a time.
+
+    Args:
+        engine: The open engine.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.writes = Writes(engine)
+        self.sessions = Sessions(engine)
+        self._threads = ThreadPoolExecutor(_OWNERS + engine.limits.readers + 8, thread_name_prefix="query")
+        self._control = ThreadPoolExecutor(2, thread_name_prefix="control")
+        self._slots = {"owner": asyncio.Semaphore(_OWNERS), "reader": asyncio.Semaphore(engine.limits.readers)}
+        self._waiting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._served = 0
+
+    def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        """Run ``work`` in a thread."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
+
+    async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``work`` in a thread and wait for it."""
+        return await self.submit(work, *args, **kwargs)
+
+    async def check(self) -> None:
+        """Ask the engine for a sign of life.
+
+        Raises:
+            QueryError: It gives none.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._control, self.engine.root, "SELECT 1")
+
+    def figures(self) -> dict[str, int]:
+        """Counts for the health page."""
+        return {
+            "queries": self._served,
+            "waiting": self._waiting,
+            "sessions": len(self.sessions),
+        } | self.writes.figures()
+
+    @contextlib.asynccontextmanager
+    async def job(self, ask: Ask, plan: Plan) -> AsyncIterator[Job]:
+        """Take a slot and a handle for ``plan``; both are given back whatever happens, the query cancelled first.
+
+        Raises:
+            QueryError: Refused by the guard, the session or the engine; too many wait already (202).
+        """
+        if self._waiting >= _WAITING:
+            raise refused(
+                TOO_MANY_SIMULTANEOUS_QUERIES,
+                "TOO_MANY_SIMULTANEOUS_QUERIES",
+                f"{self._waiting} queries wait for one of {self.engine.limits.readers} readers' places",
+                "Try again in a second",
+            )
+        slot = self._slots[ask.role]
+        self._waiting += 1
+        try:
+            await slot.acquire()
+        finally:
+            self._waiting -= 1
+        self._served += 1
+        opening = self.submit(self._open, ask, plan)
+        try:
+            job = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(lambda done: self._later(_forget(self, done, slot)))
+            raise
+        except BaseException:
+            slot.release()
+            raise
+        job.slot = slot
+        try:
+            yield job
+        finally:
+            if not job.left:
+                # Cancelled: the handle outlives its query, so clean up apart from the request's own task.
+                self._later(self.finish(job))
+
+    def _later(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _open(self, ask: Ask, plan: Plan) -> Job:
+        handle, kept = self.sessions.enter(ask)
+        try:
+            form, mutates = guard.admit(handle, ask, plan)
+            if ask.settings:
+                if kept is not None:
+                    kept.remember(ask.settings)
+                handle.query(f"SET {assign(ask.settings)}")
+            return Job(self, handle, ask, plan, f"q{secrets.token_hex(12)}", form, mutates)
+        except BaseException:
+            self.sessions.leave(ask, handle)
+            raise
+
+    async def finish(self, job: Job) -> None:
+        """Give handle and slot back, cancelling a query that still runs."""
+        if job.left:
+            return
+        job.left = True
+        try:
+            if job.running is not None and not job.running.done():
+                await self._cancel(job)
+            await self.call(self.sessions.leave, job.ask, job.handle)
+        finally:
+            if job.slot is not None:
+                job.slot.release()
+
+    async def _cancel(self, job: Job) -> None:
+        loop = asyncio.get_running_loop()
+        while job.running is not None and not job.running.done():
+            if not job.mutates and job.plan.insert is None:
+                with contextlib.suppress(QueryError):
+                    await loop.run_in_executor(self._control, self.engine.kill, job.tag)
+            await asyncio.wait([job.running], timeout=1)
+        if job.running is not None and not job.running.cancelled():
+            # Read it, so that nobody reports an exception that was never looked at.
+            job.running.exception()
+
+    async def close(self, seconds: float) -> None:
+        """Wait for what runs, at most ``seconds``, then give the engine's threads back."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        self.sessions.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._control.shutdown(wait=False, cancel_futures=True)
+
+
+async def _forget(runner: Runner, opening: asyncio.Future[Job], slot: asyncio.Semaphore) -> None:
+    try:
+        if opening.exception() is None:
+            job = opening.result()
+            await runner.call(runner.sessions.leave, job.ask, job.handle)
+    finally:
+        slot.release()

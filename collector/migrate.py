@@ -1,0 +1,211 @@
+"""Bring a store's tables and views to this version: numbered SQL files, applied in order, once each, forward only.
+
+The same files serve the embedded store, a server and a cluster. ``{database}``, ``{on_cluster}``, ``{engine:X}`` and
+``{ttl:NAME COLUMN DAYS}`` are filled in at run time, ``{part:name}`` is replaced by ``schema/parts/name.sql`` first,
+so that a checksum covers what a file really says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from agent.errors import ServescopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from collector.store import Store
+
+SCHEMA: Final = Path(__file__).parent / "schema"
+_NAME: Final = re.compile(r"^\d{4}_[a-z0-9]+(?:_[a-z0-9]+)+\.sql$")
+_PART: Final = re.compile(r"\{part:([a-z_]+)\}")
+_ENGINE: Final = re.compile(r"\{engine:(\w+)(?:\(([^)]*)\))?\}")
+_TTL: Final = re.compile(r"\{ttl:(\w+) ([^}]+?) (\d+)\}")
+_IDENTIFIER: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
+
+_log = structlog.get_logger()
+
+
+class MigrationError(ServescopeError):
+    """The store's schema and this version's files do not fit together."""
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One file of the schema, its parts included.
+
+    Attributes:
+        name: File name without ``.sql``, for instance ``0004_requests_create``.
+        text: The SQL with placeholders.
+        checksum: Hex SHA-256 of ``text``.
+    """
+
+    name: str
+    text: str = field(repr=False)
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where and how tables are made.
+
+    Attributes:
+        database: Name of the database.
+        cluster: Name of a ClickHouse cluster; tables are then made ON CLUSTER and replicated. Not run against one yet.
+        retention_days: Days to keep by TTL name (``requests``, ``otel_traces``, ``engine_samples``, …); the files
+            hold the defaults. 0 keeps for ever.
+    """
+
+    database: str = "servescope"
+    cluster: str = ""
+    retention_days: Mapping[str, int] = field(default_factory=dict)
+
+
+def load(folder: Path = SCHEMA) -> list[Migration]:
+    """Read the numbered files of a folder in order.
+
+    Raises:
+        MigrationError: A file is not named ``NNNN_noun_verb.sql``, a number occurs twice, or a part is missing.
+    """
+    found: list[Migration] = []
+    for path in sorted(folder.glob("*.sql")):
+        if not _NAME.match(path.name):
+            raise MigrationError(f"{path.name} is not named NNNN_noun_verb.sql", "Rename it.")
+        if found and found[-1].name[:4] == path.name[:4]:
+            raise MigrationError(f"{found[-1].name} and {path.stem} have the same number", "Give one the next number.")
+        text = _include(path.read_text(encoding="utf-8"), folder / "parts", path.name)
+        found.append(Migration(path.stem, text, hashlib.sha256(text.encode()).hexdigest()))
+    return found
+
+
+def statements(text: str, layout: Layout) -> list[str]:
+    """Fill in a migration's placeholders and cut it into statements (each ends with ``;`` at the end of a line).
+
+    Raises:
+        MigrationError: The database or cluster name is no plain identifier.
+    """
+    for name in filter(None, (layout.database, layout.cluster)):
+        if not _IDENTIFIER.match(name):
+            raise MigrationError(f"{name!r} is no plain name", "Use letters, digits and _ for database and cluster.")
+    filled = _ENGINE.sub(lambda match: _engine(match[1], match[2] or "", layout), text)
+    filled = _TTL.sub(lambda match: _ttl(match[2], layout.retention_days.get(match[1], int(match[3]))), filled)
+    filled = filled.replace("{on_cluster}", f"ON CLUSTER {layout.cluster}" if layout.cluster else "")
+    filled = filled.replace("{database}", layout.database)
+    bare = "\n".join(line for line in filled.splitlines() if not line.lstrip().startswith("--"))
+    return [statement for piece in re.split(r";[ \t]*(?:\n|$)", bare) if (statement := piece.strip())]
+
+
+def pending(store: Store, layout: Layout | None = None, folder: Path = SCHEMA) -> list[Migration]:
+    """The migrations a store lacks, in order.
+
+    Raises:
+        MigrationError: An applied file was changed since, is gone, or lies before one already applied.
+        StoreError: ClickHouse refused a statement.
+        StoreUnavailable: The store can't be reached.
+    """
+    layout = layout or Layout(database=store.address.database)
+    files = load(folder)
+    applied = _applied(store, layout)
+    known = {migration.name for migration in files}
+    if newer := sorted(applied.keys() - known):
+        raise MigrationError(
+            f"the store {store.address.url} was migrated by a newer version ({', '.join(newer)})",
+            "Use that version or a later one; schemas only go forward.",
+        )
+    for migration in files:
+        if migration.name in applied and applied[migration.name] != migration.checksum:
+            raise MigrationError(
+                f"migration {migration.name} was changed after it was applied to {store.address.url}",
+                "Restore the file and put the change into a new numbered one.",
+            )
+    last = max(applied, default="")
+    missing = [migration for migration in files if migration.name not in applied]
+    if missing and missing[0].name < last:
+        raise MigrationError(
+            f"migration {missing[0].name} lies before {last}, which is applied already", "Give it the next number."
+        )
+    return missing
+
+
+def apply(store: Store, *, dry_run: bool = False, layout: Layout | None = None, folder: Path = SCHEMA) -> list[str]:
+    """Apply what a store lacks; repeating it changes nothing.
+
+    Args:
+        store: A store opened as owner; its database need not exist yet.
+        dry_run: Only say what would be applied.
+        layout: Database, cluster and retention; by default the store's database on one server.
+        folder: Where the files are.
+
+    Returns:
+        Names of the migrations that were (or would be) applied, in order.
+
+    Raises:
+        MigrationError: See ``pending``.
+        StoreError: ClickHouse refused a statement; running it again continues with that file.
+        StoreUnavailable: The store can't be reached.
+    """
+    layout = layout or Layout(database=store.address.database)
+    missing = pending(store, layout, folder)
+    if dry_run:
+        return [migration.name for migration in missing]
+    if missing:
+        for statement in statements(_BOOKKEEPING, layout):
+            store.command(statement, database="")
+    for migration in missing:
+        for statement in statements(migration.text, layout):
+            store.command(statement)
+        store.insert("schema_migrations", [{"name": migration.name, "checksum": migration.checksum}])
+        _log.info("schema_migrated", migration=migration.name)
+    return [migration.name for migration in missing]
+
+
+_BOOKKEEPING: Final = """
+CREATE DATABASE IF NOT EXISTS {database} {on_cluster};
+CREATE TABLE IF NOT EXISTS {database}.schema_migrations {on_cluster}
+(
+  name String,
+  checksum String,
+  applied_at DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC')
+)
+ENGINE = {engine:ReplacingMergeTree}
+ORDER BY name;
+"""
+
+
+def _include(text: str, parts: Path, name: str, depth: int = 0) -> str:
+    def part(match: re.Match[str]) -> str:
+        path = parts / f"{match[1]}.sql"
+        if depth > 5 or not path.is_file():  # noqa: PLR2004 – a part that includes itself
+            raise MigrationError(f"{name} includes {match[0]}, which is missing or includes itself", f"Write {path}.")
+        return _include(path.read_text(encoding="utf-8").rstrip("\n"), parts, name, depth + 1)
+
+    return _PART.sub(part, text)
+
+
+def _engine(name: str, arguments: str, layout: Layout) -> str:
+    if not layout.cluster:
+        return f"{name}({arguments})" if arguments else name
+    path = f"'/clickhouse/tables/{{shard}}/{layout.database}/{{table}}', '{{replica}}'"
+    return f"Replicated{name}({path}{', ' + arguments if arguments else ''})"
+
+
+def _ttl(column: str, days: int) -> str:
+    return f"TTL {column} + toIntervalDay({days})" if days else ""
+
+
+def _applied(store: Store, layout: Layout) -> dict[str, str]:
+    exists = store.rows(
+        "SELECT count() AS n FROM system.tables WHERE database = {d:String} AND name = 'schema_migrations'",
+        {"d": layout.database},
+        database="",
+    )
+    if not exists or not exists[0]["n"]:
+        return {}
+    rows = store.rows(f"SELECT name, checksum FROM {layout.database}.schema_migrations FINAL", database="")  # noqa: S608
+    return {str(row["name"]): str(row["checksum"]) for row in rows}

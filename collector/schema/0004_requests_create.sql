@@ -1,0 +1,209 @@
+-- One wide row per request. Each half (edge, engine) writes what it knows under the same (time, key) and leaves the
+-- rest at ''/0, which mean "absent": max is then idempotent and free of order. Both halves know instance, model and
+-- the like, by names that may differ, so the engine's own are kept apart (engine_*) and the view prefers the edge's.
+-- moved = 1 marks an engine-only row whose data was joined to an edge row found later by request id.
+
+CREATE TABLE IF NOT EXISTS {database}.requests_t {on_cluster}
+(
+  time DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
+  key UInt64 CODEC(ZSTD(1)),
+  trace_id SimpleAggregateFunction(max, String) CODEC(ZSTD(1)),
+  request_id SimpleAggregateFunction(max, String) CODEC(ZSTD(1)),
+  response_id SimpleAggregateFunction(max, String) CODEC(ZSTD(1)),
+  engine_request_id SimpleAggregateFunction(max, String) CODEC(ZSTD(1)),
+  tenant SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  model SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  engine_model SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  engine SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  instance SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  engine_instance SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  deployment SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  engine_deployment SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  role SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  dp_rank SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  pod SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  node SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  region SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  cluster SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  version SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  engine_version SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  route SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  stream SimpleAggregateFunction(max, UInt8) CODEC(ZSTD(1)),
+  status SimpleAggregateFunction(max, UInt16) CODEC(ZSTD(1)),
+  outcome SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  engine_outcome SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  finish_reason SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  error_type SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  prompt_tokens SimpleAggregateFunction(max, UInt32) CODEC(ZSTD(1)),
+  cached_tokens SimpleAggregateFunction(max, UInt32) CODEC(ZSTD(1)),
+  completion_tokens SimpleAggregateFunction(max, UInt32) CODEC(ZSTD(1)),
+  counted_tokens SimpleAggregateFunction(max, UInt32) CODEC(ZSTD(1)),
+  request_bytes SimpleAggregateFunction(max, UInt64) CODEC(ZSTD(1)),
+  response_bytes SimpleAggregateFunction(max, UInt64) CODEC(ZSTD(1)),
+  edge_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  queue_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  prefill_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  decode_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  stall_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  compute_input_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  compute_infer_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  compute_output_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  ttft_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  e2e_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  engine_ttft_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  engine_e2e_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  itl_mean_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  itl_p50_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  itl_p99_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  itl_max_seconds SimpleAggregateFunction(max, Float32) CODEC(ZSTD(1)),
+  itl_gaps SimpleAggregateFunction(max, UInt32) CODEC(ZSTD(1)),
+  preemptions SimpleAggregateFunction(max, UInt32) CODEC(ZSTD(1)),
+  has_edge SimpleAggregateFunction(max, UInt8) CODEC(ZSTD(1)),
+  has_engine SimpleAggregateFunction(max, UInt8) CODEC(ZSTD(1)),
+  moved SimpleAggregateFunction(max, UInt8) CODEC(ZSTD(1)),
+  recording SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1))
+)
+ENGINE = {engine:AggregatingMergeTree}
+PARTITION BY toDate(time)
+ORDER BY (time, key)
+{ttl:requests toDateTime(time) 30}
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+
+CREATE VIEW IF NOT EXISTS {database}.requests {on_cluster} AS
+SELECT
+  time,
+  key,
+  lower(hex(t.trace_id)) AS trace_id,
+  if(t.request_id != '', t.request_id, t.engine_request_id) AS request_id,
+  response_id,
+  tenant,
+  if(t.model != '', t.model, t.engine_model) AS model,
+  engine,
+  if(t.instance != '', t.instance, t.engine_instance) AS instance,
+  if(t.deployment != '', t.deployment, t.engine_deployment) AS deployment,
+  role,
+  dp_rank,
+  pod,
+  node,
+  region,
+  cluster,
+  if(t.version != '', t.version, t.engine_version) AS version,
+  route,
+  stream,
+  status,
+  if(has_edge = 1, t.outcome, t.engine_outcome) AS outcome,
+  finish_reason,
+  error_type,
+  prompt_tokens,
+  cached_tokens,
+  if(t.completion_tokens > 0, t.completion_tokens, t.counted_tokens) AS completion_tokens,
+  toUInt8(t.completion_tokens = 0 AND t.counted_tokens > 0) AS tokens_counted,
+  request_bytes,
+  response_bytes,
+  edge_seconds,
+  -- a request that Triton refused or that was given up in its queue never computed: all its time there was queueing
+  if(t.queue_seconds = 0 AND compute_infer_seconds = 0 AND engine = 'triton'
+     AND t.outcome IN ('rejected', 'timeout', 'client_abort'), engine_e2e_seconds, t.queue_seconds) AS queue_seconds,
+  prefill_seconds,
+  decode_seconds,
+  stall_seconds,
+  compute_input_seconds,
+  compute_infer_seconds,
+  compute_output_seconds,
+  if(has_edge = 1, t.ttft_seconds, t.engine_ttft_seconds) AS ttft_seconds,
+  if(has_edge = 1, t.e2e_seconds, t.engine_e2e_seconds) AS e2e_seconds,
+  engine_ttft_seconds,
+  engine_e2e_seconds,
+  itl_mean_seconds,
+  itl_p50_seconds,
+  itl_p99_seconds,
+  itl_max_seconds,
+  itl_gaps,
+  preemptions,
+  toUInt32(1) AS weight,
+  has_edge,
+  has_engine,
+  recording
+FROM {database}.requests_t AS t FINAL
+WHERE moved = 0
+SETTINGS do_not_merge_across_partitions_select_final = 1;
+
+-- Where a trace's requests are: the bloom filter of a wide table does not prune under FINAL, this does.
+CREATE TABLE IF NOT EXISTS {database}.request_keys {on_cluster}
+(
+  trace_id String CODEC(ZSTD(1)),
+  time DateTime64(3, 'UTC') CODEC(ZSTD(1)),
+  key UInt64 CODEC(ZSTD(1))
+)
+ENGINE = {engine:ReplacingMergeTree}
+PARTITION BY toDate(time)
+ORDER BY (trace_id, time, key)
+{ttl:requests toDateTime(time) 30}
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+
+-- Per minute, from the edge half alone: a half that arrives twice or late must not count twice.
+CREATE TABLE IF NOT EXISTS {database}.requests_1m {on_cluster}
+(
+  time DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
+  model LowCardinality(String),
+  deployment LowCardinality(String),
+  instance LowCardinality(String),
+  engine LowCardinality(String),
+  tenant LowCardinality(String),
+  region LowCardinality(String),
+  version LowCardinality(String),
+  outcome LowCardinality(String),
+  recording LowCardinality(String),
+  count SimpleAggregateFunction(sum, UInt64),
+  prompt_tokens SimpleAggregateFunction(sum, UInt64),
+  completion_tokens SimpleAggregateFunction(sum, UInt64),
+  edge_seconds_sum SimpleAggregateFunction(sum, Float64),
+  e2e_seconds_sum SimpleAggregateFunction(sum, Float64),
+  ttft_seconds_state AggregateFunction(quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99), Float32),
+  e2e_seconds_state AggregateFunction(quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99), Float32),
+  itl_mean_seconds_state AggregateFunction(quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99), Float32)
+)
+ENGINE = {engine:AggregatingMergeTree}
+PARTITION BY toYYYYMM(time)
+ORDER BY (model, deployment, instance, engine, tenant, region, version, outcome, recording, time)
+{ttl:requests_1m time 400}
+SETTINGS non_replicated_deduplication_window = 10000;
+
+-- What Triton's traces say of a request is spread over three spans and several exports; collector/settle.py joins
+-- them from here. received_at first: settling reads what came lately.
+CREATE TABLE IF NOT EXISTS {database}.triton_spans {on_cluster}
+(
+  received_at DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
+  kind Enum8('request' = 1, 'model' = 2, 'compute' = 3),
+  trace_id String CODEC(ZSTD(1)),
+  span_id String CODEC(ZSTD(1)),
+  parent_span_id String CODEC(ZSTD(1)),
+  start_ns UInt64 CODEC(Delta, ZSTD(1)),
+  end_ns UInt64 CODEC(Delta, ZSTD(1)),
+  model LowCardinality(String),
+  model_version LowCardinality(String),
+  request_id String CODEC(ZSTD(1)),
+  outermost UInt8,
+  queue_start_ns UInt64 CODEC(Delta, ZSTD(1)),
+  request_end_ns UInt64 CODEC(Delta, ZSTD(1)),
+  response_complete_ns UInt64 CODEC(Delta, ZSTD(1)),
+  compute_start_ns UInt64 CODEC(Delta, ZSTD(1)),
+  compute_input_end_ns UInt64 CODEC(Delta, ZSTD(1)),
+  compute_output_start_ns UInt64 CODEC(Delta, ZSTD(1)),
+  compute_end_ns UInt64 CODEC(Delta, ZSTD(1)),
+  instance LowCardinality(String),
+  deployment LowCardinality(String),
+  engine LowCardinality(String),
+  role LowCardinality(String),
+  region LowCardinality(String),
+  cluster LowCardinality(String),
+  version LowCardinality(String),
+  pod LowCardinality(String),
+  node LowCardinality(String),
+  recording LowCardinality(String)
+)
+ENGINE = {engine:MergeTree}
+PARTITION BY toDate(received_at)
+ORDER BY (received_at, trace_id)
+{ttl:triton_spans toDateTime(received_at) 2}
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;

@@ -1,0 +1,15 @@
+  if(attribute_text(resource, 'servescope.instance') != '', attribute_text(resource, 'servescope.instance'), attribute_text(resource, 'service.instance.id')) AS instance,
+  multiIf(
+    attribute_text(resource, 'servescope.deployment') != '', attribute_text(resource, 'servescope.deployment'),
+    startsWith(attribute_text(resource, 'service.name'), 'unknown_service'), '',
+    attribute_text(resource, 'service.name')) AS deployment,
+  attribute_text(resource, 'servescope.engine') AS engine,
+  attribute_text(resource, 'servescope.model') AS model,
+  attribute_text(resource, 'servescope.dp_rank') AS dp_rank,
+  attribute_text(resource, 'servescope.role') AS role,
+  attribute_text(resource, 'cloud.region') AS region,
+  attribute_text(resource, 'k8s.cluster.name') AS cluster,
+  attribute_text(resource, 'service.version') AS version,
+  attribute_text(resource, 'k8s.pod.name') AS pod,
+  attribute_text(resource, 'host.name') AS node,
+  attribute_text(resource, 'servescope.recording') AS recording

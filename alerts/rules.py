@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping  # noqa: TC003 pydantic reads it at run time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal
 
@@ -18,21 +18,15 @@ from agent.vocabulary import Outcome, Signal
 from alerts.burn import BurnWindow, highest_burn_rate, windows_for
 from alerts.durations import Duration, PositiveDuration  # noqa: TC001 pydantic reads them at run time
 from alerts.state import NoData, Timing
+from analytics.outcomes import BAD
 
 Severity = Literal["critical", "error", "warning", "info"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("info", "warning", "error", "critical")
 """Ascending; the words are PagerDuty's."""
 
-BAD_OUTCOMES: Final = (
-    Outcome.REJECTED,
-    Outcome.SERVER_ERROR,
-    Outcome.UPSTREAM_RESET,
-    Outcome.UNREACHABLE,
-    Outcome.TIMEOUT,
-)
-"""What counts against availability. A client's own error or abort is neither good nor bad and is left out."""
 
-NEUTRAL_OUTCOMES: Final = (Outcome.CLIENT_ERROR, Outcome.CLIENT_ABORT)
+BAD_OUTCOMES: Final = tuple(Outcome(name) for name in BAD)
+"""What spends the budget; a client's own error or abort is a request and not a bad one."""
 
 REQUEST_SIGNALS: Final = (
     "ttft_seconds",
@@ -121,7 +115,7 @@ class Measure:
 
 
 class AvailabilitySli(_Strict):
-    """Share of requests that the service answered: good are all but `bad`; client errors and aborts don't count."""
+    """Share of requests that the service answered: good are all but those with an outcome in `bad`."""
 
     kind: Literal["availability"] = "availability"
     bad: tuple[Outcome, ...] = BAD_OUTCOMES

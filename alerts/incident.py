@@ -1,0 +1,286 @@
+"""Incidents: alerts that belong together, one page, a timeline. Pure: ids and the clock are arguments.
+
+Two alerts belong together when no place contradicts (deployment, region, component) and they share a deployment, an
+instance or a model; an alert without any label concerns everything and joins what is open. An incident is over when
+every alert of it has resolved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from alerts.rules import SEVERITIES, Severity
+from alerts.text import plain, within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+TITLE_LIMIT: Final = 300
+MEMBERS_LIMIT: Final = 200
+"""Alerts of one incident; when so many fire at once, further ones open another."""
+
+_CONTRADICT: Final = ("component", "region", "deployment")
+_SHARED: Final = ("deployment", "instance", "model")
+
+
+class IncidentState(StrEnum):
+    """Where an incident stands."""
+
+    OPEN = "open"
+    ACKNOWLEDGED = "acknowledged"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A firing alert as an incident sees it.
+
+    Attributes:
+        rule: Name of its rule.
+        labels: Its identity beside the rule.
+        context: Labels that place it (deployment, engine, region).
+        severity: Of its rule.
+        reason: Plain English with the numbers.
+        value, threshold, window_seconds: The numbers.
+        runbook: Path or URL, may be empty.
+        fired_at: Unix seconds.
+        resolved_at: Unix seconds, None while it fires.
+    """
+
+    rule: str
+    labels: dict[str, str]
+    context: dict[str, str]
+    severity: Severity
+    reason: str
+    value: float
+    threshold: float
+    window_seconds: float
+    runbook: str
+    fired_at: float
+    resolved_at: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Rule and labels as one text."""
+        return alert_key(self.rule, self.labels)
+
+    @property
+    def place(self) -> dict[str, str]:
+        """All labels."""
+        return {**self.context, **self.labels}
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Alerts that belong together.
+
+    Attributes:
+        id: Sortable by time, unique.
+        opened_at, updated_at, resolved_at: Unix seconds; `resolved_at` is None until then.
+        state: open, acknowledged or resolved.
+        severity: The highest that any of its alerts had.
+        title: The first alert's reason.
+        summary: All reasons, for the page and the list.
+        labels: What its alerts have in common.
+        owner: Who acknowledged it.
+        version: Grows with every change.
+        alerts: By key.
+    """
+
+    id: str
+    opened_at: float
+    updated_at: float
+    resolved_at: float | None
+    state: IncidentState
+    severity: Severity
+    title: str
+    summary: str
+    labels: dict[str, str]
+    owner: str
+    version: int
+    alerts: dict[str, Alert] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Incident:
+        """The incident that :meth:`as_dict` wrote."""
+        values = dict(stored)
+        values["state"] = IncidentState(values["state"])
+        values["alerts"] = {key: Alert(**alert) for key, alert in values["alerts"].items()}
+        return cls(**values)
+
+    @property
+    def firing(self) -> list[Alert]:
+        """Alerts that still fire, oldest first."""
+        return sorted((a for a in self.alerts.values() if a.resolved_at is None), key=lambda a: (a.fired_at, a.key))
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One entry of an incident's timeline."""
+
+    at: float
+    incident_id: str
+    kind: str
+    message: str
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+Wish = Literal["trigger", "acknowledge", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one alert or one person did to an incident.
+
+    Attributes:
+        incident: As it is now.
+        moments: New entries of the timeline.
+        wish: What a pager should be told, None for nothing.
+        opened: The incident is new.
+    """
+
+    incident: Incident
+    moments: tuple[Moment, ...] = ()
+    wish: Wish | None = None
+    opened: bool = False
+
+
+def alert_key(rule: str, labels: Mapping[str, str]) -> str:
+    """Rule and labels as one text, the same for the same labels in any order."""
+    return "\x1f".join([rule, *(f"{name}={labels[name]}" for name in sorted(labels))])
+
+
+def rank(severity: str) -> int:
+    """Severities as ascending numbers."""
+    return SEVERITIES.index(severity)
+
+
+def related(incident: Incident, alert: Alert) -> bool:
+    """Whether an alert belongs to an incident."""
+    place = {name: value for name, value in alert.place.items() if value}
+    return any(_near({n: v for n, v in member.place.items() if v}, place) for member in incident.alerts.values())
+
+
+def _near(left: Mapping[str, str], right: Mapping[str, str]) -> bool:
+    if left.get("component") != right.get("component"):
+        return False
+    if any(left.get(name, right.get(name)) != right.get(name, left.get(name)) for name in _CONTRADICT):
+        return False
+    if not left or not right:
+        return True
+    return any(name in left and left[name] == right.get(name) for name in (*_SHARED, "component"))
+
+
+def fire(incidents: Iterable[Incident], alert: Alert, now: float, new_id: Callable[[], str]) -> Change:
+    """An alert began to fire: it joins an open incident or opens one.
+
+    Args:
+        incidents: All that are not resolved.
+        alert: The alert.
+        now: Unix seconds.
+        new_id: Makes the id of a new incident.
+    """
+    candidates = [one for one in incidents if one.state is not IncidentState.RESOLVED]
+    known = [one for one in candidates if alert.key in one.alerts]
+    near = known or [one for one in candidates if len(one.firing) < MEMBERS_LIMIT and related(one, alert)]
+    message = plain(alert.reason, TITLE_LIMIT)
+    attributes = {"rule": alert.rule, "severity": alert.severity, **_named(alert)}
+    if not near:
+        identifier = new_id()
+        incident = Incident(
+            identifier,
+            now,
+            now,
+            None,
+            IncidentState.OPEN,
+            alert.severity,
+            message,
+            message,
+            _named(alert),
+            "",
+            1,
+            {alert.key: alert},
+        )
+        moments: tuple[Moment, ...] = (
+            Moment(now, identifier, "opened", message, {"severity": alert.severity}),
+            Moment(now, identifier, "alert_firing", message, attributes),
+        )
+        return Change(incident, moments, "trigger", opened=True)
+    old = max(near, key=lambda one: (one.opened_at, one.id))
+    alerts = {**old.alerts, alert.key: alert}
+    if len(alerts) > MEMBERS_LIMIT:
+        alerts = {key: one for key, one in alerts.items() if one.resolved_at is None}
+    raised = rank(alert.severity) > rank(old.severity)
+    incident = replace(
+        old,
+        updated_at=now,
+        severity=alert.severity if raised else old.severity,
+        summary=_summary(alerts.values()),
+        labels=_common(alerts.values()),
+        version=old.version + 1,
+        alerts=alerts,
+    )
+    moments = (Moment(now, old.id, "alert_firing", message, attributes),)
+    if raised:
+        said = f"severity rose from {old.severity} to {alert.severity}"
+        moments += (Moment(now, old.id, "severity_raised", said, {"severity": alert.severity}),)
+    return Change(incident, moments, "trigger" if raised else None)
+
+
+def clear(incident: Incident, key: str, now: float, reason: str) -> Change:
+    """An alert of this incident resolved; the incident does when it was the last."""
+    alert = incident.alerts[key]
+    alerts = {**incident.alerts, key: replace(alert, resolved_at=now)}
+    over = all(one.resolved_at is not None for one in alerts.values())
+    changed = replace(
+        incident,
+        updated_at=now,
+        resolved_at=now if over else None,
+        state=IncidentState.RESOLVED if over else incident.state,
+        version=incident.version + 1,
+        alerts=alerts,
+    )
+    said = f"{alert.rule} resolved: {reason}"
+    moments: tuple[Moment, ...] = (
+        Moment(now, incident.id, "alert_resolved", said, {"rule": alert.rule, **_named(alert)}),
+    )
+    if not over:
+        return Change(changed, moments)
+    moments += (Moment(now, incident.id, "resolved", "every alert has resolved", {}),)
+    return Change(changed, moments, "resolve")
+
+
+def acknowledge(incident: Incident, who: str, note: str, now: float) -> Change:
+    """A person took the incident. Acknowledging again changes the owner and pages nobody."""
+    who, note = plain(who), plain(note, 1000)
+    first = incident.state is IncidentState.OPEN
+    changed = replace(
+        incident,
+        updated_at=now,
+        state=IncidentState.ACKNOWLEDGED if first else incident.state,
+        owner=who,
+        version=incident.version + 1,
+    )
+    said = f"acknowledged by {who}" + (f": {note}" if note else "")
+    moment = Moment(now, incident.id, "acknowledged", said, {"who": who, "note": note})
+    return Change(changed, (moment,), "acknowledge" if first else None)
+
+
+def _named(alert: Alert) -> dict[str, str]:
+    return {name: plain(value) for name, value in alert.place.items() if value}
+
+
+def _common(alerts: Iterable[Alert]) -> dict[str, str]:
+    places = [_named(alert) for alert in alerts]
+    return {n: v for n, v in places[0].items() if all(place.get(n) == v for place in places)}
+
+
+def _summary(alerts: Iterable[Alert]) -> str:
+    ordered = sorted(alerts, key=lambda a: (-rank(a.severity), a.fired_at))
+    return within("; ".join(plain(alert.reason, TITLE_LIMIT) for alert in ordered), 2000)

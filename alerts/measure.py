@@ -1,0 +1,287 @@
+"""Asks the store what the rules of a round need: one statement per shape of data, however many rules there are.
+
+Long windows move slowly, so each is asked again only when it could have changed by half a percent of its length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
+
+from alerts.burn import Counted
+from alerts.rules import (
+    DIMENSIONS,
+    RATES,
+    RATIOS,
+    BurnRule,
+    Measure,
+    Rule,
+    Scope,
+    ShareCondition,
+    SignalCondition,
+    SilentCondition,
+    Threshold,
+    WedgedCondition,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+log = structlog.get_logger()
+
+MAX_GROUPS: Final = 50_000
+MAX_SAMPLES: Final = 500_000
+LOOK_BACK_SECONDS: Final = 30.0
+"""Samples looked at beyond what a rule needs, so that late ones and a missed round change nothing."""
+PROGRESS: Final = (
+    "generation_tokens_delta",
+    "prompt_tokens_delta",
+    "requests_finished_delta",
+    "requests_failed_delta",
+    "engine_steps_delta",
+    "inferences_delta",
+    "executions_delta",
+)
+"""Any of these above zero is progress."""
+GAUGE_COLUMNS: Final = {"running": "sum", "waiting": "sum", "kv_cache_usage_ratio": "max"}
+
+
+class Rows(Protocol):
+    """What is needed of a store."""
+
+    def rows(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows of a query; raises a ServescopeError when the store is away or refuses."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Counts of requests with one set of labels in one window."""
+
+    labels: Mapping[str, str]
+    counts: Mapping[Measure, Counted]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One scrape: Unix seconds and the columns that the server told."""
+
+    at: float
+    values: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class Series:
+    """Samples of one instance and model, oldest first. `labels` are those of the newest sample."""
+
+    labels: dict[str, str]
+    samples: list[Sample] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one round knows.
+
+    Attributes:
+        counts: By window seconds, the groups of requests that finished in it.
+        series: Recent samples.
+        last_seen: Instances with the Unix time of their newest sample.
+    """
+
+    counts: dict[float, list[Group]] = field(default_factory=dict)
+    series: list[Series] = field(default_factory=list)
+    last_seen: list[tuple[dict[str, str], float]] = field(default_factory=list)
+
+
+@cache
+def statements() -> dict[str, str]:
+    """The named blocks of ``sql/measure.sql``."""
+    text = (Path(__file__).parent / "sql" / "measure.sql").read_text(encoding="utf-8")
+    blocks = text.split("-- name: ")[1:]
+    return {block.partition("\n")[0].strip(): block.partition("\n")[2].strip() for block in blocks}
+
+
+class Measurer:
+    """Measures for a fixed set of rules.
+
+    Args:
+        rules: The rules.
+        ingest_delay_seconds: How late rows may be; windows reach back so much further.
+        longest_request_seconds: Requests that run longer may be missed by a short window.
+    """
+
+    def __init__(
+        self, rules: Sequence[Rule], *, ingest_delay_seconds: float = 3.0, longest_request_seconds: float = 600.0
+    ) -> None:
+        self._delay = ingest_delay_seconds
+        self._longest = longest_request_seconds
+        self._kept: dict[float, tuple[float, list[Group]]] = {}
+        self._measures: dict[Measure, None] = {}
+        self._windows: dict[float, None] = {}
+        self._columns: dict[str, str] = {}
+        self._look_back = 0.0
+        self._remember = 0.0
+        dimensions: set[str] = set()
+        self._replays = False
+        for rule in rules:
+            dimensions |= self._note(rule)
+        self._dimensions = tuple(name for name in DIMENSIONS if name in dimensions)
+
+    def _note(self, rule: Rule) -> set[str]:
+        scope = scope_of(rule)
+        self._replays |= scope.recordings == "include"
+        match rule:
+            case BurnRule():
+                self._measures[rule.slo.sli.measure()] = None
+                for window in rule.windows:
+                    self._windows |= {window.long_seconds: None, window.short_seconds: None}
+                return {*scope.dimensions(), *rule.slo.by}
+            case Threshold(when=ShareCondition() as share):
+                self._measures[share.sli.measure()] = None
+                self._windows[share.window] = None
+                return {*scope.dimensions(), *share.by}
+            case Threshold(when=SignalCondition() as signal):
+                self._columns |= _columns_of(signal.signal)
+                self._look_back = max(self._look_back, signal.over, 1.0)
+            case Threshold(when=WedgedCondition() as wedged):
+                self._columns |= {"running": "sum", "waiting": "sum"} | dict.fromkeys(PROGRESS, "sum")
+                self._look_back = max(self._look_back, wedged.after)
+            case Threshold(when=SilentCondition() as silent):
+                self._remember = max(self._remember, silent.remember)
+        return set()
+
+    def measure(self, store: Rows, now: float) -> Measured:
+        """Ask the store.
+
+        Args:
+            store: Where to ask.
+            now: Unix seconds at which windows end.
+
+        Raises:
+            ServescopeError: The store is away or refuses; nothing of the round is known then.
+        """
+        measured = Measured()
+        if self._windows:
+            measured.counts = self._requests(store, now)
+        if self._look_back:
+            measured.series = self._samples(store, now)
+        if self._remember:
+            measured.last_seen = self._seen(store, now)
+        return measured
+
+    def _where_recordings(self) -> str:
+        return "1" if self._replays else "recording = ''"
+
+    def _requests(self, store: Rows, now: float) -> dict[float, list[Group]]:
+        due = [w for w in self._windows if w not in self._kept or abs(now - self._kept[w][0]) >= w / 200]
+        if due:
+            found = self._count(store, sorted(due), now)
+            for window in due:
+                self._kept[window] = (now, found[window])
+        return {window: self._kept[window][1] for window in self._windows}
+
+    def _count(self, store: Rows, windows: Sequence[float], now: float) -> dict[float, list[Group]]:
+        columns = [*self._dimensions, *(["recording != '' AS replayed"] if self._replays else [])]
+        parameters: dict[str, Any] = {"limit": MAX_GROUPS + 1, "until": _ms(now + 60)}
+        longest = max(windows)
+        parameters["from"] = _ms(now - longest - self._delay)
+        parameters["arrived_from"] = _ms(now - longest - self._delay - self._longest)
+        for number, measure in enumerate(self._measures):
+            valid, bad = _conditions(measure, number, parameters)
+            for index, window in enumerate(windows):
+                parameters[f"w{index}"] = _ms(now - window - self._delay)
+                inside = f"finished >= fromUnixTimestamp64Milli({{w{index}:Int64}})"
+                columns.append(f"sumIf(weight, {inside} AND {valid}) AS valid_{number}_{index}")
+                columns.append(f"sumIf(weight, {inside} AND {valid} AND {bad}) AS bad_{number}_{index}")
+        keys = [*self._dimensions, *(["replayed"] if self._replays else [])]
+        sql = _fill(
+            statements()["request_counts"],
+            columns=",\n    ".join(columns),
+            recordings=self._where_recordings(),
+            group=f"GROUP BY {', '.join(keys)}" if keys else "",
+        )
+        rows = store.rows(sql, parameters)
+        if len(rows) > MAX_GROUPS:
+            log.error("rules_see_too_many_groups", limit=MAX_GROUPS, by=list(keys))
+        found: dict[float, list[Group]] = {window: [] for window in windows}
+        for row in rows:
+            labels: dict[str, str] = {name: str(row[name]) for name in self._dimensions}
+            labels["replayed"] = str(int(row.get("replayed") or 0))
+            for index, window in enumerate(windows):
+                counts = {
+                    measure: Counted(
+                        float(row[f"valid_{number}_{index}"] or 0), float(row[f"bad_{number}_{index}"] or 0)
+                    )
+                    for number, measure in enumerate(self._measures)
+                }
+                found[window].append(Group(labels, counts))
+        return found
+
+    def _samples(self, store: Rows, now: float) -> list[Series]:
+        columns = "".join(f",\n    {how}({name}) AS {name}" for name, how in self._columns.items())
+        sql = _fill(statements()["samples"], columns=columns, recordings=self._where_recordings())
+        start = now - self._look_back - self._delay - LOOK_BACK_SECONDS
+        rows = store.rows(sql, {"from": _ms(start), "limit": MAX_SAMPLES})
+        if len(rows) >= MAX_SAMPLES:
+            log.error("rules_see_too_many_samples", limit=MAX_SAMPLES)
+        series: dict[tuple[str, str], Series] = {}
+        told = ("up", "scrape_seconds", "interval_seconds", *self._columns)
+        for row in rows:
+            labels = _labels(row, ("instance", "model", "deployment", "engine", "region", "version"))
+            kept = series.setdefault((labels["instance"], labels["model"]), Series(labels))
+            kept.labels = labels
+            values = {name: float(row[name]) for name in told if row.get(name) is not None}
+            kept.samples.append(Sample(int(row["at"]) / 1000, values))
+        return list(series.values())
+
+    def _seen(self, store: Rows, now: float) -> list[tuple[dict[str, str], float]]:
+        sql = _fill(statements()["last_seen"], recordings=self._where_recordings())
+        rows = store.rows(sql, {"from": _ms(now - self._remember), "limit": MAX_GROUPS})
+        names = ("instance", "deployment", "engine", "region", "version")
+        return [(_labels(row, names), int(row["at"]) / 1000) for row in rows]
+
+
+def scope_of(rule: Rule) -> Scope:
+    """The scope of a rule of either kind."""
+    return rule.slo.filter if isinstance(rule, BurnRule) else rule.filter
+
+
+def _columns_of(signal: str) -> dict[str, str]:
+    if signal in RATES:
+        return {RATES[signal]: "sum"}
+    if signal in RATIOS:
+        return dict.fromkeys(RATIOS[signal], "sum")
+    return {signal: GAUGE_COLUMNS[signal]} if signal in GAUGE_COLUMNS else {}
+
+
+def _conditions(measure: Measure, number: int, parameters: dict[str, Any]) -> tuple[str, str]:
+    """SQL of *valid* and *bad*; outcomes and seconds travel as parameters, signals are names of `REQUEST_SIGNALS`."""
+    parameters[f"bad{number}"] = list(measure.bad)
+    over = []
+    for index, (signal, seconds) in enumerate(measure.limits):
+        parameters[f"limit{number}_{index}"] = seconds
+        over.append(f"{signal} > {{limit{number}_{index}:Float64}}")
+    if measure.finished_only:
+        known = " AND ".join(f"{signal} > 0" for signal, _ in measure.limits)
+        return f"(outcome = 'ok' AND {known})", f"({' OR '.join(over)})"
+    return "1", f"({' OR '.join([f'has({{bad{number}:Array(String)}}, outcome)', *over])})"
+
+
+def _labels(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    return {name: str(row[name]) for name in names} | {"replayed": str(int(row.get("replayed") or 0))}
+
+
+def _fill(sql: str, **parts: str) -> str:
+    for name, text in parts.items():
+        sql = sql.replace(f"/*{name}*/", text)
+    return sql
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

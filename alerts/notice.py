@@ -1,0 +1,82 @@
+"""What a pager is told, and what a notifier must be able to do. Notifiers live in ``notify/``, one file each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from alerts.incident import Wish
+    from alerts.rules import Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One message about one incident.
+
+    Attributes:
+        action: trigger, acknowledge or resolve.
+        incident_id: The incident.
+        dedup_key: The same for all messages about one incident.
+        at: Unix seconds.
+        severity: Of the incident.
+        title: One sentence with the reason.
+        source: What is affected.
+        group: Deployment, may be empty.
+        kind: Rule that opened the incident.
+        details: Evidence: names and values, nested at will, JSON-ready.
+        links: (text, URL) pairs; only http and https ones are sent as links.
+    """
+
+    action: Wish
+    incident_id: str
+    dedup_key: str
+    at: float
+    severity: Severity
+    title: str
+    source: str
+    group: str = ""
+    kind: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+    links: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How one attempt went.
+
+    Attributes:
+        verdict: ``sent``; ``retry`` (the other side is away, busy or failing); ``refused`` (it will never take this).
+        error: Why not, without any secret.
+        retry_after: Seconds that the other side asked for, None when it said nothing.
+    """
+
+    verdict: Literal["sent", "retry", "refused"]
+    error: str = ""
+    retry_after: float | None = None
+
+
+class Notifier(Protocol):
+    """A way to reach people."""
+
+    @property
+    def name(self) -> str:
+        """Short and unique, for routes and tables."""
+        ...
+
+    @property
+    def destination(self) -> str:
+        """Where it sends, without any secret."""
+        ...
+
+    def render(self, notice: Notice) -> dict[str, Any]:
+        """The payload, within the other side's limits and without credentials; kept through all retries."""
+        ...
+
+    def send(self, payload: dict[str, Any]) -> Delivery:
+        """One attempt, a few seconds at most; never raises for what the other side does."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...

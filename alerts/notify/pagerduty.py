@@ -1,0 +1,177 @@
+"""PagerDuty Events API v2 through PagerDuty's own client.
+
+Limits: https://developer.pagerduty.com/docs/events-api-v2-overview – an event is at most 512 KB, ``summary`` at most
+1,024 characters, ``dedup_key`` at most 255, about 120 events a minute and integration key. What is longer is cut
+here, never sent to be refused. The client would wait and retry on its own, 429 without end; the outbox owns time and
+order, so the client is made to hand every answer back at once.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import pagerduty
+
+from alerts.notice import Delivery, Notice
+from alerts.text import within
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_BYTES: Final = 512 * 1024
+SUMMARY_LIMIT: Final = 1024
+DEDUP_LIMIT: Final = 255
+SOURCE_LIMIT: Final = 1024
+DETAIL_LIMIT: Final = 1024
+LINKS_LIMIT: Final = 20
+TIMEOUT_SECONDS: Final = 5
+_SECRET_ROOM: Final = 2048
+"""Left free for the routing key and the envelope, which the client adds."""
+
+SEVERITIES: Final = {"critical": "critical", "error": "error", "warning": "warning", "info": "info"}
+"""Ours to PagerDuty's; the words are the same on purpose, the map is where a difference would live."""
+
+
+class _Answered(Exception):  # noqa: N818 it carries an answer, not a fault
+    """An answer that is not 2xx, thrown past the client's own retrying."""
+
+    def __init__(self, status: int, body: str, retry_after: str) -> None:
+        super().__init__(status)
+        self.status, self.body, self.retry_after = status, body, retry_after
+
+
+class _Client(pagerduty.EventsApiV2Client):  # type: ignore[misc, unused-ignore]
+    """The client without its patience."""
+
+    max_network_attempts = 0
+    timeout = TIMEOUT_SECONDS
+
+    def postprocess(self, response: Any) -> None:
+        """The client's hook for an answer; everything but a 2xx leaves here."""
+        if not response.is_success:
+            raise _Answered(response.status_code, response.text[:500], response.headers.get("retry-after", ""))
+
+
+class PagerDuty:
+    """Sends notices as events.
+
+    Args:
+        routing_key: Integration key of the service; secret.
+        base_url: ``https://events.pagerduty.com``, the EU region's, or a receiver of one's own.
+        ca_file: Extra certificate to trust for this client alone (a receiver of one's own); the system's trust store
+            stays in place for everything else.
+        name: For routes and tables.
+    """
+
+    def __init__(
+        self,
+        routing_key: str,
+        *,
+        base_url: str = "https://events.pagerduty.com",
+        ca_file: Path | None = None,
+        name: str = "pagerduty",
+    ) -> None:
+        self.name = name
+        self.destination = base_url
+        context = ssl.create_default_context()
+        if ca_file is not None:
+            context.load_verify_locations(cafile=ca_file)
+        self._client = _Client(routing_key, base_url=base_url, verify=context)
+        self._key = routing_key
+
+    def render(self, notice: Notice) -> dict[str, Any]:
+        """The event without its routing key."""
+        event: dict[str, Any] = {
+            "event_action": notice.action,
+            "dedup_key": notice.dedup_key[:DEDUP_LIMIT],
+            "client": "Servescope",
+        }
+        if notice.action != "trigger":
+            return event
+        links = [
+            {"href": url, "text": within(text, 255)}
+            for text, url in notice.links
+            if url.startswith(("https://", "http://"))
+        ][:LINKS_LIMIT]
+        event["payload"] = {
+            "summary": within(notice.title, SUMMARY_LIMIT),
+            "source": within(notice.source or "servescope", SOURCE_LIMIT),
+            "severity": SEVERITIES[notice.severity],
+            "timestamp": datetime.fromtimestamp(notice.at, UTC).isoformat(timespec="milliseconds"),
+            "component": within(notice.source, 255),
+            "group": within(notice.group, 255),
+            "class": within(notice.kind, 255),
+            "custom_details": _cut(notice.details, DETAIL_LIMIT),
+        }
+        if links:
+            event["links"] = links
+            event["client_url"] = links[0]["href"]
+        return _fit(event, MAX_BYTES - _SECRET_ROOM)
+
+    def send(self, payload: dict[str, Any]) -> Delivery:
+        """One attempt; see :class:`alerts.notice.Notifier`."""
+        event = dict(payload)
+        action, dedup_key = event.pop("event_action"), event.pop("dedup_key")
+        try:
+            self._client.send_event(action, dedup_key=dedup_key, **event)
+        except _Answered as answer:
+            return self._judge(answer)
+        except pagerduty.Error as error:
+            cause = error.__cause__ or error
+            return Delivery(
+                "retry", self._clean(f"{self.destination} can't be reached: {type(cause).__name__}: {cause}")
+            )
+        except ValueError as error:
+            return Delivery("refused", self._clean(f"PagerDuty's client refused the event: {error}"))
+        return Delivery("sent")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _judge(self, answer: _Answered) -> Delivery:
+        text = self._clean(f"HTTP {answer.status}: {answer.body}")
+        if answer.status == 429:  # noqa: PLR2004 HTTP
+            try:
+                after: float | None = max(0.0, float(answer.retry_after))
+            except ValueError:
+                after = None
+            return Delivery("retry", text, after)
+        return Delivery("refused" if answer.status in {400, 413} else "retry", text)
+
+    def _clean(self, text: str) -> str:
+        return within(text.replace(self._key, "…") if self._key else text, 1000)
+
+
+def _cut(value: Any, limit: int) -> Any:
+    if isinstance(value, str):
+        return within(value, limit)
+    if isinstance(value, dict):
+        return {within(str(key), 255): _cut(item, limit) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cut(item, limit) for item in value]
+    return value
+
+
+def _fit(event: dict[str, Any], limit: int) -> dict[str, Any]:
+    """Leave out the largest details until the event fits; says which."""
+    left_out: list[str] = []
+    while _size(event) > limit and event["payload"]["custom_details"]:
+        details = dict(event["payload"]["custom_details"])
+        details.pop("left_out", None)
+        if not details:
+            event["payload"]["custom_details"] = {}
+            break
+        biggest = max(details, key=lambda name: _size(details[name]))
+        del details[biggest]
+        left_out.append(biggest)
+        details["left_out"] = within(", ".join(left_out), 1000)
+        event["payload"]["custom_details"] = details
+    return event
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value).encode())

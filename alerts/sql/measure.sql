@@ -1,0 +1,51 @@
+-- Everything that the rules of one round look at, in at most three statements however many rules there are.
+-- A marker of the form /*name*/ is filled with columns or conditions made of this module's own words, never of data.
+
+-- name: request_counts
+-- Requests count when they finish: by arrival, a short window would never hold the slow ones.
+SELECT /*columns*/
+FROM
+(
+    SELECT *, addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) AS finished
+    FROM requests
+    WHERE time >= fromUnixTimestamp64Milli({arrived_from:Int64}) AND time <= fromUnixTimestamp64Milli({until:Int64})
+      AND (/*recordings*/)
+)
+WHERE finished >= fromUnixTimestamp64Milli({from:Int64})
+/*group*/
+LIMIT {limit:UInt32}
+
+-- name: samples
+-- One row per scrape, instance and model: ranks of one server add up, its fullest cache counts.
+SELECT
+    instance,
+    model,
+    toUnixTimestamp64Milli(time) AS at,
+    any(deployment) AS deployment,
+    any(engine) AS engine,
+    any(region) AS region,
+    any(version) AS version,
+    max(recording != '') AS replayed,
+    min(up) AS up,
+    max(scrape_seconds) AS scrape_seconds,
+    max(interval_seconds) AS interval_seconds
+    /*columns*/
+FROM engine_samples
+WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND (/*recordings*/)
+GROUP BY instance, model, time
+ORDER BY instance, model, time
+LIMIT {limit:UInt32}
+
+-- name: last_seen
+SELECT
+    instance,
+    argMax(deployment, time) AS deployment,
+    argMax(engine, time) AS engine,
+    argMax(region, time) AS region,
+    argMax(version, time) AS version,
+    max(recording != '') AS replayed,
+    toUnixTimestamp64Milli(max(time)) AS at
+FROM engine_samples
+WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND (/*recordings*/)
+GROUP BY instance
+LIMIT {limit:UInt32}

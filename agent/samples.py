@@ -124,10 +124,12 @@ class Sampler:
 
     Args:
         table: The engine's table.
+        model: Name for a model that the page does not name.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, model: str = "") -> None:
         self._table = table
+        self._model = model
         self._layout: Layout | None = None
         self._groups: dict[Key, _Group] = {}
         self._config: Mapping[str, str] = {}
@@ -172,7 +174,7 @@ class Sampler:
         groups: dict[Key, _Group] = {}
 
         def group_of(one: Series) -> _Group:
-            key = Key(one.labels.get(table.model_label, ""), one.labels.get(table.rank_label, ""))
+            key = Key(one.labels.get(table.model_label, self._model), one.labels.get(table.rank_label, ""))
             if key not in groups:
                 before = old.get(key)
                 groups[key] = _Group(key, totals=before.totals, seen=before.seen) if before else _Group(key)

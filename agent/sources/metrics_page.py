@@ -1,0 +1,280 @@
+"""The metrics page of each target, once a second: samples, up and down, restarts, versions, configuration.
+
+Each target has a task and a schedule of its own: a hung server delays nobody else and is never asked twice at once.
+Beside the page, a server is asked for its version at first sight, after a restart and every few minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+import structlog
+
+from agent.encode import Moment, SampleEncoder, attributes, encode_event
+from agent.engines.table import About, detect, find_table
+from agent.errors import PageError, ServescopeError, UnknownEngineError
+from agent.page import Limits, PageReader
+from agent.probing import about_url, fetch, learn_about, page_urls
+from agent.samples import Key, Sampler
+from agent.sources.source import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agent.engines.table import Table
+    from agent.page import Page
+    from agent.sources.source import Emit, Target
+
+INTERVAL_SECONDS: Final = 1.0
+TIMEOUT_SECONDS: Final = 3.0
+"""A starved API server can take a second or two for its page and is not down for that."""
+_ABOUT_EVERY_SECONDS: Final = 300.0
+_ABOUT_RETRY_SECONDS: Final = 30.0
+_NOBODY: Final = Key("", "")
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class ScrapeStats:
+    """Counts of one target since start, for the agent's own metrics."""
+
+    scrapes: int = 0
+    failures: int = 0
+    malformed_lines: int = 0
+
+
+class MetricsPages:
+    """Scrapes every target's metrics page.
+
+    Args:
+        targets: The servers; an instance name must be unique.
+        place: Where this agent runs.
+        interval_seconds: Time between two scrapes of a target.
+        timeout_seconds: When a page counts as not answered.
+        limits: Bounds of a page.
+
+    Raises:
+        UnknownEngineError: A target names an engine for which there is no table.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        place: Place | None = None,
+        *,
+        interval_seconds: float = INTERVAL_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        limits: Limits | None = None,
+    ) -> None:
+        self._interval = interval_seconds
+        self._timeout = timeout_seconds
+        self._watches = [_Watch(target, place or Place(), limits or Limits()) for target in targets]
+
+    @property
+    def stats(self) -> Mapping[str, ScrapeStats]:
+        """Counts by instance."""
+        return {watch.instance: watch.stats for watch in self._watches}
+
+    async def run(self, emit: Emit) -> None:
+        """Scrape until cancelled."""
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            ) as session,
+            asyncio.TaskGroup() as tasks,
+        ):
+            for watch in self._watches:
+                tasks.create_task(self._follow(watch, session, emit), name=f"scrape {watch.instance}")
+
+    async def _follow(self, watch: _Watch, session: aiohttp.ClientSession, emit: Emit) -> None:
+        loop = asyncio.get_running_loop()
+        # A fixed phase per instance spreads the targets over the interval and survives restarts.
+        phase = zlib.crc32(watch.instance.encode()) % 1000 / 1000 * self._interval
+        start = loop.time()
+        turn = 0
+        while True:
+            await asyncio.sleep(max(0.0, start + phase + turn * self._interval - loop.time()))
+            await watch.scrape(session, emit)
+            # A scrape that took longer than an interval skips turns instead of catching up.
+            turn = max(turn + 1, int((loop.time() - start - phase) / self._interval) + 1)
+
+
+class _Watch:
+    """What is known of one target."""
+
+    def __init__(self, target: Target, place: Place, limits: Limits) -> None:
+        engine = target.engine if target.engine not in {None, "", "auto"} else None
+        self._target = replace(target, engine=engine)
+        self._place = place
+        self._limits = limits
+        self._urls = [target.metrics_url] if target.metrics_url else page_urls(target.url)
+        self._table: Table | None = find_table(engine) if engine else None
+        self._reader = PageReader(limits)
+        self._sampler: Sampler | None = None
+        self._about = About()
+        self._about_due = 0.0
+        self._whose = attributes(self._target, place)
+        self._encoder = SampleEncoder(self._whose)
+        self._config: Mapping[str, str] | None = None
+        self._keys: tuple[Key, ...] = (_NOBODY,)
+        self._up: bool | None = None
+        self._unknown = ""
+        self._malformed = False
+        self._good_ns = 0
+        self.instance = target.instance
+        self.stats = ScrapeStats()
+
+    async def scrape(self, session: aiohttp.ClientSession, emit: Emit) -> None:
+        """One turn: whatever happens ends in a sample, never in an exception."""
+        time_ns, begun = time.time_ns(), time.perf_counter()
+        self.stats.scrapes += 1
+        try:
+            page = await self._page(session)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, ServescopeError) as error:
+            self._went_down(str(error) or "no answer in time", time_ns, emit)
+            return
+        moment = Moment(time_ns, self._good_ns, time.perf_counter() - begun)
+        try:
+            await self._understand(session, page, moment, emit)
+        except Exception:  # a fault of ours must neither stop this target nor any other
+            self.stats.failures += 1
+            log.exception("scrape_not_understood", instance=self.instance)
+
+    async def _page(self, session: aiohttp.ClientSession) -> Page:
+        """The page from the first URL that has one; that URL stays."""
+        if len(self._urls) == 1:
+            return self._reader.read(await fetch(session, self._urls[0], self._limits.bytes))
+        problem: Exception | None = None
+        for url in self._urls:
+            try:
+                page = self._reader.read(await fetch(session, url, self._limits.bytes))
+                table = self._table or detect(page)
+            except (aiohttp.ClientError, TimeoutError, OSError, PageError, UnknownEngineError) as error:
+                problem = problem or error
+            else:
+                if table.recognises(page.layout):
+                    self._urls = [url]
+                    return page
+        raise problem or PageError(
+            f"no metrics page at {self._urls[0]}", f"Set metrics_url of target {self.instance} to its metrics page"
+        )
+
+    async def _understand(self, session: aiohttp.ClientSession, page: Page, moment: Moment, emit: Emit) -> None:
+        if self._table is None and not self._detect(page, moment, emit):
+            return
+        table = self._table
+        if table is None:
+            return
+        if moment.time_ns / 1e9 >= self._about_due:
+            await self._ask(session, table, moment.time_ns, emit)
+        if self._sampler is None:
+            self._sampler = Sampler(table, self._about.model)
+        scrape = self._sampler.sample(page)
+        self._came_up(moment.time_ns, emit)
+        if scrape.restarted:
+            self._about_due = 0.0
+            self._event(
+                emit, "instance_restarted", f"{self.instance} was restarted: its counters began anew", moment.time_ns
+            )
+        if scrape.layout_changed or self._config is None:
+            self._configure({**scrape.config, **self._about.config}, moment.time_ns, emit)
+        self._check_faults(page, moment.time_ns, emit)
+        if scrape.samples:
+            self._keys = tuple(sample.key for sample in scrape.samples)
+            emit("metrics", self._encoder.encode(scrape.samples, moment))
+        else:
+            emit("metrics", self._encoder.encode_up(self._keys, moment))
+        self._good_ns = moment.time_ns
+
+    def _detect(self, page: Page, moment: Moment, emit: Emit) -> bool:
+        try:
+            self._table = detect(page)
+        except UnknownEngineError as error:
+            self._came_up(moment.time_ns, emit)
+            emit("metrics", self._encoder.encode_up(self._keys, moment))
+            if error.what != self._unknown:
+                self._unknown = error.what
+                self._event(emit, "engine_unknown", f"{self.instance}: {error}", moment.time_ns, warning=True)
+            return False
+        self._target = replace(self._target, engine=self._table.engine)
+        self._identify()
+        return True
+
+    def _identify(self) -> None:
+        self._whose = attributes(self._target, self._place, self._about.version)
+        self._encoder = SampleEncoder(self._whose)
+
+    async def _ask(self, session: aiohttp.ClientSession, table: Table, time_ns: int, emit: Emit) -> None:
+        """Ask for version, model and settings, and tell of what changed."""
+        about = await learn_about(session, table, about_url(table, self._target.url, self._urls[0]))
+        wait = _ABOUT_EVERY_SECONDS if about != About() or not table.about_path else _ABOUT_RETRY_SECONDS
+        self._about_due = time_ns / 1e9 + wait
+        if about in (About(), self._about):
+            return
+        before, self._about = self._about, about
+        self._identify()
+        if before.version and about.version != before.version:
+            message = f"{self.instance} went from version {before.version} to {about.version or 'one it does not tell'}"
+            details = {"from": before.version, "to": about.version}
+            self._event(emit, "version_changed", message, time_ns, details)
+        if about.model != before.model:
+            self._sampler = None  # the same series are another model's now
+        if about.config != before.config:
+            self._config = None
+
+    def _configure(self, config: Mapping[str, str], time_ns: int, emit: Emit) -> None:
+        before, self._config = self._config, config
+        if config == before or not config:
+            return
+        if before:
+            changed = sorted(key for key in before.keys() | config.keys() if before.get(key) != config.get(key))
+            details = {key: f"{before.get(key, '')} → {config.get(key, '')}" for key in changed}
+            message = f"The configuration of {self.instance} changed: {', '.join(changed)}"
+            self._event(emit, "config_changed", message, time_ns, details)
+        self._event(emit, "instance_config", f"Configuration of {self.instance}", time_ns, config)
+
+    def _check_faults(self, page: Page, time_ns: int, emit: Emit) -> None:
+        self.stats.malformed_lines += page.faults_total
+        if page.faults_total and not self._malformed:
+            first = page.faults[0]
+            message = (
+                f"The metrics page of {self.instance} has {page.faults_total} malformed lines, "
+                f"the first is line {first.line}: {first.reason}"
+            )
+            self._event(emit, "page_malformed", message, time_ns, warning=True)
+        self._malformed = page.faults_total > 0
+
+    def _came_up(self, time_ns: int, emit: Emit) -> None:
+        if not self._up:
+            self._up = True
+            self._event(emit, "instance_up", f"{self.instance} answers", time_ns)
+
+    def _went_down(self, reason: str, time_ns: int, emit: Emit) -> None:
+        self.stats.failures += 1
+        emit("metrics", self._encoder.encode_down(self._keys, Moment(time_ns)))
+        if self._up is not False:
+            self._up = False
+            self._about_due = 0.0  # what comes back may be another version
+            message = f"{self.instance} does not answer with its metrics page: {reason}"
+            self._event(emit, "instance_down", message, time_ns, {"reason": reason}, warning=True)
+
+    def _event(
+        self,
+        emit: Emit,
+        event: str,
+        message: str,
+        time_ns: int,
+        details: Mapping[str, str] | None = None,
+        *,
+        warning: bool = False,
+    ) -> None:
+        log.log(30 if warning else 20, event, instance=self.instance, message=message)
+        emit("logs", encode_event(self._whose, event, message, time_ns, details, warning=warning))

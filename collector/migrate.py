@@ -156,7 +156,7 @@ def apply(store: Store, *, dry_run: bool = False, layout: Layout | None = None, 
         return [migration.name for migration in missing]
     if missing:
         for statement in statements(_BOOKKEEPING, layout):
-            store.command(statement, database="")
+            store.command(statement, use_database=False)
     for migration in missing:
         for statement in statements(migration.text, layout):
             store.command(statement)
@@ -200,12 +200,8 @@ def _ttl(column: str, days: int) -> str:
 
 
 def _applied(store: Store, layout: Layout) -> dict[str, str]:
-    exists = store.rows(
-        "SELECT count() AS n FROM system.tables WHERE database = {d:String} AND name = 'schema_migrations'",
-        {"d": layout.database},
-        database="",
-    )
-    if not exists or not exists[0]["n"]:
-        return {}
-    rows = store.rows(f"SELECT name, checksum FROM {layout.database}.schema_migrations FINAL", database="")  # noqa: S608
+    for thing in (f"DATABASE {layout.database}", f"TABLE {layout.database}.schema_migrations"):
+        if store.command(f"EXISTS {thing}", use_database=False) != "1":
+            return {}
+    rows = store.rows(f"SELECT name, checksum FROM {layout.database}.schema_migrations FINAL")  # noqa: S608
     return {str(row["name"]): str(row["checksum"]) for row in rows}

@@ -1,0 +1,452 @@
+"""The one door to ClickHouse: embedded store, server or cluster, told apart by a URL alone.
+
+Only this module makes a ClickHouse client. A ``Store`` may be shared by threads: it keeps no session, and every value
+reaches the server as a parameter (``{name:Type}``), never pasted into SQL.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+from urllib.parse import unquote, urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from urllib3.exceptions import HTTPError
+
+from agent.errors import ConfigError, ServescopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping, Sequence
+
+    import pandas as pd
+    from clickhouse_connect.driver.client import Client
+
+Role = Literal["reader", "owner"]
+Signal = Literal["traces", "metrics", "logs"]
+
+DATABASE: Final = "servescope"
+LANDING: Final[dict[str, tuple[Signal, str]]] = {
+    "land_traces": ("traces", "ExportTraceServiceRequest"),
+    "land_metrics": ("metrics", "ExportMetricsServiceRequest"),
+    "land_logs": ("logs", "ExportLogsServiceRequest"),
+}
+"""Landing tables, the file of their message's text in ``schema/otlp/`` and the message's name."""
+
+# the driver logs each error that it raises; whoever catches it decides what is worth a line
+logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+
+_OTLP: Final = Path(__file__).parent / "schema" / "otlp"
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_CHUNK: Final = 1 << 18
+_IN_BODY: Final = ""
+"""No table: the statement stands in the body, before the data."""
+_COLUMN: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_.]*$")
+_TABLE: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$")
+
+
+class StoreError(ServescopeError):
+    """ClickHouse refused a statement.
+
+    Args:
+        code: ClickHouse's error code; 0 where it gave none.
+        name: Its name, for instance ``UNKNOWN_TABLE``.
+        message: What it said, without its stack.
+    """
+
+    def __init__(self, code: int, name: str, message: str) -> None:
+        self.code = code
+        self.name = name
+        self.message = message
+        super().__init__(f"ClickHouse refused the statement ({code} {name}): {message}", "")
+
+
+class StoreUnavailable(ServescopeError):  # noqa: N818 – a state of the store, the name callers know
+    """The store does not answer: down, still starting, unreachable, or the connection broke."""
+
+
+@dataclass(frozen=True)
+class StoreAddress:
+    """Where a store is and as whom to speak to it.
+
+    Attributes:
+        url: ``http://host:port`` or ``https://host:port[/path]``, without credentials.
+        database: Database of the tables.
+        user: User name; empty speaks without credentials, which is the reader of an embedded store.
+        password: Kept out of ``repr``.
+    """
+
+    url: str
+    database: str = DATABASE
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, url: str, database: str = DATABASE) -> StoreAddress:
+        """Read a URL that may carry ``user:password@``.
+
+        Raises:
+            ConfigError: It is no http(s) URL with a host, or its port is no number.
+        """
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = None
+            host = None
+        else:
+            host = parts.hostname
+        if parts.scheme not in {"http", "https"} or not host:
+            shown = f"{parts.scheme}://…" if "@" in url else url
+            raise ConfigError(
+                f"{shown!r} is no address of a ClickHouse store",
+                "Give one like http://127.0.0.1:8123 (HTTP interface).",
+            )
+        netloc = f"[{host}]" if ":" in host else host
+        plain = f"{parts.scheme}://{netloc}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+        return cls(plain, database, unquote(parts.username or ""), unquote(parts.password or ""))
+
+
+def locate(data: Path | None = None, url: str | None = None, *, role: Role = "reader") -> StoreAddress:
+    """Find the store: by URL, else by the ``run.json`` of a data folder.
+
+    Args:
+        data: Data folder of a running Servescope; ``$XDG_DATA_HOME/servescope`` where neither is given.
+        url: Address of the HTTP interface, may carry ``user:password@``.
+        role: ``owner`` adds the embedded store's password from the folder's ``keys/``, for a loopback address alone:
+            the password is sent to no other machine.
+
+    Raises:
+        ConfigError: Nothing runs there, or the URL is wrong.
+    """
+    folder = data if data is not None else _default_folder()
+    address = StoreAddress.parse(url if url is not None else _running(folder))
+    if role == "owner" and not address.user and urlsplit(address.url).hostname in _LOOPBACK:
+        try:
+            password = (folder / "keys" / "store_owner").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return address
+        except OSError as error:
+            raise ConfigError(
+                f"the key {folder / 'keys' / 'store_owner'} can't be read ({error.strerror})",
+                "Run as the user who owns the data folder.",
+            ) from error
+        return replace(address, user="owner", password=password)
+    return address
+
+
+class Store:
+    """A ClickHouse store.
+
+    Args:
+        address: Where it is.
+        timeout_seconds: Longest wait for an answer.
+
+    The connection is made at the first call; a store that comes up later is found then.
+    """
+
+    def __init__(self, address: StoreAddress, *, timeout_seconds: float = 60) -> None:
+        self.address = address
+        self._timeout = timeout_seconds
+        self._lock = threading.Lock()
+        self._made: Client | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def rows(
+        self, sql: str, parameters: Mapping[str, object] | None = None, settings: Mapping[str, object] | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows of a SELECT as dictionaries by column name; times are aware (UTC).
+
+        Raises:
+            StoreError: ClickHouse refused it.
+            StoreUnavailable: It does not answer.
+        """
+        with self._client() as client:
+            result = client.query(
+                sql, parameters=dict(parameters or {}), settings=dict(settings or {}), tz_mode="aware"
+            )
+            return [dict(zip(result.column_names, row, strict=True)) for row in result.result_rows]
+
+    def frame(
+        self, sql: str, parameters: Mapping[str, object] | None = None, settings: Mapping[str, object] | None = None
+    ) -> pd.DataFrame:
+        """A SELECT as a pandas frame; times are aware (UTC).
+
+        Raises:
+            StoreError: ClickHouse refused it.
+            StoreUnavailable: It does not answer.
+        """
+        with self._client() as client:
+            return client.query_df(
+                sql, parameters=dict(parameters or {}), settings=dict(settings or {}), tz_mode="aware"
+            )
+
+    def command(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        settings: Mapping[str, object] | None = None,
+        *,
+        use_database: bool = True,
+    ) -> str:
+        """Run a statement that returns nothing or one value; the value as text.
+
+        Args:
+            sql: The statement.
+            parameters: Server-side parameters.
+            settings: Settings of this statement.
+            use_database: False where the database need not exist.
+
+        Raises:
+            StoreError: ClickHouse refused it.
+            StoreUnavailable: It does not answer.
+        """
+        with self._client() as client:
+            answer = client.command(
+                sql, parameters=dict(parameters or {}), settings=dict(settings or {}), use_database=use_database
+            )
+        return str(answer) if isinstance(answer, (str, int)) else ""
+
+    def insert(self, table: str, rows: Sequence[Mapping[str, object]], *, token: str = "") -> None:
+        """Insert rows; all must have the same keys. Nothing happens for an empty list.
+
+        Args:
+            table: Name, with or without a database.
+            rows: Column name → value; a column left out takes its default.
+            token: Name of this insert: a second one of that name is dropped. Without it ClickHouse drops a block that
+                equals an earlier one, so an insert that failed halfway may be repeated either way.
+
+        Raises:
+            StoreError: ClickHouse refused it.
+            StoreUnavailable: It does not answer.
+        """
+        if not rows:
+            return
+        columns = list(rows[0])
+        if any(row.keys() != rows[0].keys() for row in rows):
+            raise ConfigError(f"the rows for {table} have different columns", "Give every row the same keys.")
+        settings: dict[str, object] = {"async_insert": 0}
+        if token:
+            settings["insert_deduplication_token"] = token
+        with self._client() as client:
+            client.insert(
+                table, [[row[name] for name in columns] for row in rows], column_names=columns, settings=settings
+            )
+
+    def insert_segment(
+        self, table: str, segment: Path | bytes, token: str, settings: Mapping[str, object] | None = None
+    ) -> None:
+        """Insert a file of varint-delimited OTLP export requests into a landing table, once per token.
+
+        The bytes go as the body behind the statement; the engine parses them and the views fan them out. All view
+        targets drop a token they have seen and take what they have not, so repeating a failed insert completes it.
+
+        Args:
+            table: A key of ``LANDING``.
+            segment: The file, or its bytes.
+            token: Id of the segment.
+            settings: Further settings of the insert.
+
+        Raises:
+            StoreError: ClickHouse refused it; nothing or a part was stored.
+            StoreUnavailable: It does not answer; whether it was stored is unknown until it is repeated.
+            OSError: The file can't be read.
+        """
+        head = f"{segment_statement(self.address.database, table, token, settings)}\n".encode()
+        if isinstance(segment, bytes):
+            with self._client() as client:
+                client.raw_insert(_IN_BODY, insert_block=head + segment)
+            return
+        with segment.open("rb") as file, self._client() as client:
+
+            def body() -> Generator[bytes, None, None]:
+                yield head
+                while chunk := file.read(_CHUNK):
+                    yield chunk
+
+            client.raw_insert(_IN_BODY, insert_block=body())
+
+    def stream(
+        self,
+        sql: str,
+        format: str = "JSONEachRow",  # noqa: A002 – ClickHouse's own word
+        parameters: Mapping[str, object] | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> Iterator[bytes]:
+        """The bytes of a SELECT in any output format, piece by piece.
+
+        Raises:
+            StoreError: ClickHouse refused it, before or in mid-answer.
+            StoreUnavailable: It does not answer, or the connection broke.
+        """
+        with self._client() as client:
+            source = cast(
+                "Any",
+                client.raw_stream(sql, parameters=dict(parameters or {}), settings=dict(settings or {}), fmt=format),
+            )
+            try:
+                yield from _checked(source)
+            finally:
+                source.close()
+
+    def ping(self) -> bool:
+        """Whether the store answers now."""
+        try:
+            return self.command("SELECT 1", use_database=False) == "1"
+        except ServescopeError:
+            return False
+
+    def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None:
+            made.close()
+
+    @contextmanager
+    def _client(self) -> Iterator[Client]:
+        try:
+            with self._lock:
+                if self._made is None:
+                    self._made = self._connect()
+                client = self._made
+            yield client
+        except ClickHouseError as error:
+            raise _translated(error, self.address) from error
+        except HTTPError as error:
+            raise _unavailable(self.address) from error
+
+    def _connect(self) -> Client:
+        parts = urlsplit(self.address.url)
+        return clickhouse_connect.get_client(
+            host=parts.hostname,
+            port=parts.port or (8443 if parts.scheme == "https" else 8123),
+            interface=parts.scheme,
+            proxy_path=parts.path,
+            username=self.address.user or None,
+            password=self.address.password,
+            database=self.address.database,
+            autogenerate_session_id=False,
+            client_name="servescope",
+            connect_timeout=5,
+            send_receive_timeout=int(self._timeout),
+            query_retries=0,
+            tz_source="server",
+            dedicated_pool=True,
+        )
+
+
+def segment_statement(database: str, table: str, token: str, settings: Mapping[str, object] | None = None) -> str:
+    """The INSERT whose data are a segment's bytes.
+
+    The message's text stands in the statement and not in the URL, whose lines are limited to 8 KB.
+
+    Raises:
+        ConfigError: The table is no landing table.
+    """
+    if table not in LANDING:
+        raise ConfigError(f"{table!r} is no landing table", f"Use one of {', '.join(LANDING)}.")
+    signal, message = LANDING[table]
+    values: dict[str, object] = {
+        "format_schema_source": "string",
+        "format_schema": (_OTLP / f"{signal}.proto").read_text(encoding="utf-8"),
+        "format_schema_message_name": message,
+        "input_format_protobuf_oneof_presence": 1,
+        "async_insert": 0,
+        "insert_deduplicate": 1,
+        "deduplicate_blocks_in_dependent_materialized_views": 1,
+        "insert_deduplication_token": token,
+        # a batch of late records may touch many days; refusing it would refuse it for ever
+        "max_partitions_per_insert_block": 0,
+        **(settings or {}),
+    }
+    pairs = ", ".join(f"{name} = {_literal(value)}" for name, value in values.items())
+    return f"INSERT INTO {database}.{table} SETTINGS {pairs} FORMAT Protobuf"
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, int):
+        return str(int(value))
+    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def _checked(source: Any) -> Iterator[bytes]:
+    """Pass an answer on, raising where it turns into an error (marked by the tag its headers announce)."""
+    tag = str(source.headers.get("X-ClickHouse-Exception-Tag") or "") if hasattr(source, "headers") else ""
+    marker = f"__exception__\r\n{tag}\r\n".encode() if tag else b""
+    held = b""
+    while chunk := source.read(_CHUNK):
+        held += chunk
+        if marker and (at := held.find(marker)) >= 0:
+            rest = held[at + len(marker) :] + source.read()
+            raise _from_text(rest.decode("utf-8", "replace"))
+        keep = len(marker)
+        if len(held) > keep:
+            yield held[: len(held) - keep]
+            held = held[len(held) - keep :]
+    if held:
+        yield held
+
+
+def _from_text(text: str) -> StoreError:
+    code = re.search(r"Code: (\d+)", text)
+    names = re.findall(r"\(([A-Z][A-Z0-9_]+)\)", text)
+    return StoreError(int(code[1]) if code else 0, names[-1] if names else "", _plain(text.split("\n", 1)[0]))
+
+
+def _plain(text: str) -> str:
+    """What went wrong, without the driver's and the server's wrapping."""
+    text = re.sub(r"^.*?Code: \d+\. (?:DB::Exception: )?", "", text, count=1, flags=re.DOTALL)
+    text = re.sub(r"\s*\(version [^()]*(?:\([^()]*\))?[^()]*\).*$", "", text, flags=re.DOTALL)
+    return re.sub(r"\s*\([A-Z][A-Z0-9_]+\)\s*$", "", text).strip()
+
+
+def _translated(error: ClickHouseError, address: StoreAddress) -> ServescopeError:
+    code = getattr(error, "code", None)
+    text = str(error)
+    if code is None:
+        found = re.search(r"Code: (\d+)", text)
+        code = int(found[1]) if found else None
+    if code is not None:
+        name = getattr(error, "name", None) or ""
+        return StoreError(int(code), str(name), _plain(text))
+    if "HTTP" in text or "connect" in text.lower():
+        return _unavailable(address)
+    return StoreError(0, type(error).__name__, text)
+
+
+def _unavailable(address: StoreAddress) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the store at {address.url} does not answer", "Start it with `servescope up` or give --clickhouse URL."
+    )
+
+
+def _default_folder() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "servescope"
+
+
+def _running(folder: Path) -> str:
+    path = folder / "run.json"
+    try:
+        url = json.loads(path.read_text(encoding="utf-8"))["urls"]["store"]
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no Servescope runs in {folder}", "Start one with `servescope up`, or give --data or --clickhouse."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} names no store ({error})", "Restart Servescope; it writes the file anew.") from error
+    return str(url)

@@ -47,7 +47,7 @@ class _Client(pagerduty.EventsApiV2Client):  # type: ignore[misc, unused-ignore]
     """The client without its patience."""
 
     max_network_attempts = 0
-    timeout = TIMEOUT_SECONDS
+    timeout = TIMEOUT_SECONDS  # type: ignore[assignment]  # a plain number, as the client's own class sets it
 
     def postprocess(self, response: Any) -> None:
         """The client's hook for an answer; everything but a 2xx leaves here."""

@@ -1,0 +1,283 @@
+"""Messages on their way to people: at least once, in order per incident, whatever fails in between.
+
+An entry lands in the journal in the same transaction as the alert that caused it. A sender per notifier takes the
+oldest unsent entry of every incident, so that a resolve never overtakes its trigger while other incidents go on. A
+repeat carries the same ``dedup_key``, so that at-least-once stays one page. What the other side will never take, or
+did not take within a day, becomes a dead letter: it stays in sight, and what depended on it is dead with it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import structlog
+
+from alerts.incident import Moment, Wish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from alerts.journal import Journal, Row
+    from alerts.notice import Delivery, Notice, Notifier
+
+log = structlog.get_logger()
+
+SECTION: Final = "outbox"
+GIVE_UP_SECONDS: Final = 86_400.0
+FIRST_WAIT_SECONDS: Final = 1.0
+LONGEST_WAIT_SECONDS: Final = 60.0
+PER_MINUTE: Final = 100
+"""Below PagerDuty's about 120 a minute and integration key, so that one's own bursts are not refused."""
+
+Status = Literal["queued", "sent", "failed", "dead"]
+"""``failed`` has been tried and will be again; ``dead`` will not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message to one notifier. Times are Unix seconds."""
+
+    id: str
+    order: int
+    incident_id: str
+    notifier: str
+    action: Wish
+    dedup_key: str
+    destination: str
+    payload: dict[str, Any]
+    at: float
+    next_at: float
+    status: Status = "queued"
+    attempts: int = 0
+    last_error: str = ""
+    sent_at: float | None = None
+    version: int = 1
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status in {"sent", "dead"}
+
+    def row(self) -> Row:
+        """Its row of the table ``notifications``; times stay Unix seconds."""
+        values = asdict(self)
+        del values["order"], values["next_at"]
+        values["time"] = values.pop("at")
+        return "notifications", values
+
+
+def wait_before(attempts: int, jitter: float) -> float:
+    """Seconds until the next attempt after `attempts` failed ones: 1, 2, 4, … 60, shortened by up to a fifth.
+
+    Args:
+        attempts: At least 1.
+        jitter: 0–1.
+    """
+    return min(FIRST_WAIT_SECONDS * 2.0 ** min(attempts - 1, 16), LONGEST_WAIT_SECONDS) * (1 - 0.2 * jitter)
+
+
+def heads(entries: Iterable[Entry], notifier: str) -> list[Entry]:
+    """The oldest unfinished entry of every incident, oldest first."""
+    first: dict[str, Entry] = {}
+    for entry in sorted(entries, key=lambda e: e.order):
+        if entry.notifier == notifier and not entry.final:
+            first.setdefault(entry.incident_id, entry)
+    return list(first.values())
+
+
+def settle(entry: Entry, delivery: Delivery, now: float, jitter: float) -> Entry:
+    """The entry after one attempt."""
+    tried = replace(entry, attempts=entry.attempts + 1, version=entry.version + 1, last_error=delivery.error)
+    if delivery.verdict == "sent":
+        return replace(tried, status="sent", sent_at=now)
+    if delivery.verdict == "refused" or now - entry.at > GIVE_UP_SECONDS:
+        return replace(tried, status="dead")
+    wait = wait_before(tried.attempts, jitter)
+    return replace(tried, status="failed", next_at=now + max(wait, delivery.retry_after or 0.0))
+
+
+def orphans(dead: Entry, entries: Iterable[Entry]) -> list[Entry]:
+    """Entries that make no sense now: later ones of an incident whose trigger nobody ever got."""
+    same = [e for e in entries if (e.incident_id, e.notifier) == (dead.incident_id, dead.notifier)]
+    if dead.action != "trigger" or any(e.action == "trigger" and e.status == "sent" for e in same):
+        return []
+    return [
+        replace(e, status="dead", version=e.version + 1, last_error="its trigger was never delivered")
+        for e in same
+        if e.order > dead.order and not e.final and e.action != "trigger"
+    ]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What a sender remembers of its notifier."""
+
+    paused_until: float = 0.0
+    sent: deque[float] = field(default_factory=lambda: deque(maxlen=PER_MINUTE))
+
+
+class Outbox:
+    """Queues and delivers.
+
+    Args:
+        journal: Where entries live.
+        notifiers: Ways to send, by their names.
+        clock: Unix seconds.
+    """
+
+    def __init__(self, journal: Journal, notifiers: Sequence[Notifier], clock: Callable[[], float]) -> None:
+        self._journal = journal
+        self._notifiers = {notifier.name: notifier for notifier in notifiers}
+        self._clock = clock
+        self._lanes = {name: _Lane() for name in self._notifiers}
+        self._wake = {name: threading.Event() for name in self._notifiers}
+        self._threads: list[threading.Thread] = []
+        self._stop = threading.Event()
+        self._order = max((entry.order for entry in self.entries()), default=0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All notifiers."""
+        return tuple(self._notifiers)
+
+    def entries(self) -> list[Entry]:
+        """Everything that the journal still holds, oldest first."""
+        return sorted((Entry(**v) for v in self._journal.section(SECTION).values()), key=lambda e: e.order)
+
+    def counts(self) -> dict[str, int]:
+        """How many entries have each status."""
+        found = dict.fromkeys(("queued", "sent", "failed", "dead"), 0)
+        for value in self._journal.section(SECTION).values():
+            found[value["status"]] += 1
+        return found
+
+    def told(self, incident_id: str) -> set[str]:
+        """Notifiers that a trigger of this incident was queued for."""
+        values = self._journal.section(SECTION).values()
+        return {v["notifier"] for v in values if v["incident_id"] == incident_id and v["action"] == "trigger"}
+
+    def queue(self, notice: Notice, names: Iterable[str]) -> list[Entry]:
+        """New entries for a notice; the caller writes them in its own transaction and then calls :meth:`wake`."""
+        made = []
+        for name in names:
+            notifier = self._notifiers[name]
+            self._order += 1
+            made.append(
+                Entry(
+                    id=f"{notice.incident_id}-{notifier.name}-{self._order}",
+                    order=self._order,
+                    incident_id=notice.incident_id,
+                    notifier=notifier.name,
+                    action=notice.action,
+                    dedup_key=notice.dedup_key,
+                    destination=notifier.destination,
+                    payload=notifier.render(notice),
+                    at=notice.at,
+                    next_at=notice.at,
+                )
+            )
+        return made
+
+    def start(self) -> None:
+        """Start a sender per notifier."""
+        for name in self._notifiers:
+            thread = threading.Thread(target=self._run, args=(name,), name=f"send-{name}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def wake(self) -> None:
+        """There is something new."""
+        for event in self._wake.values():
+            event.set()
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Stop the senders after the attempt in hand; what is unsent stays in the journal."""
+        self._stop.set()
+        self.wake()
+        for thread in self._threads:
+            thread.join(seconds)
+        for notifier in self._notifiers.values():
+            notifier.close()
+
+    def deliver(self, name: str) -> float | None:
+        """Send everything that is due to one notifier.
+
+        Returns:
+            Seconds until the next entry is due, None when nothing waits.
+        """
+        while not self._stop.is_set():
+            now = self._clock()
+            lane = self._lanes[name]
+            waiting = heads(self.entries(), name)
+            if not waiting:
+                return None
+            wait = max(min(e.next_at for e in waiting), lane.paused_until, self._paced(lane, now)) - now
+            if wait > 0:
+                return wait
+            for entry in [e for e in waiting if e.next_at <= now]:
+                if self._stop.is_set() or self._clock() < max(lane.paused_until, self._paced(lane, self._clock())):
+                    break
+                self._attempt(entry, lane)
+        return None
+
+    @staticmethod
+    def _paced(lane: _Lane, now: float) -> float:
+        """When the lane may send again."""
+        return lane.sent[0] + 60.0 if len(lane.sent) == PER_MINUTE else now
+
+    def _attempt(self, entry: Entry, lane: _Lane) -> None:
+        lane.sent.append(self._clock())
+        delivery = self._notifiers[entry.notifier].send(entry.payload)
+        now = self._clock()
+        after = settle(entry, delivery, now, random.random())  # noqa: S311 spreads retries, guards nothing
+        if delivery.retry_after is not None:
+            lane.paused_until = now + delivery.retry_after
+        changed, moments = [after], []
+        known = {"notifier": entry.notifier, "action": entry.action, "attempts": str(after.attempts)}
+        if after.status == "sent":
+            said = f"{entry.action} sent to {entry.notifier}"
+            moments.append(Moment(now, entry.incident_id, "notification_sent", said, known))
+            log.info("notification_sent", incident=entry.incident_id, **known)
+        elif after.status == "dead":
+            changed += orphans(after, self.entries())
+            said = f"{entry.action} given up for {entry.notifier}: {after.last_error}"
+            moments.append(Moment(now, entry.incident_id, "notification_dead", said, known))
+            log.error("notification_dead", incident=entry.incident_id, error=after.last_error, **known)
+        elif after.attempts == 1:
+            said = f"{entry.action} not delivered to {entry.notifier} yet: {after.last_error}"
+            moments.append(Moment(now, entry.incident_id, "notification_failed", said, known))
+            log.warning("notification_failed", incident=entry.incident_id, error=after.last_error, **known)
+        rows = [*(e.row() for e in changed), *(moment_row(m) for m in moments)]
+        self._journal.write({SECTION: {e.id: asdict(e) for e in changed}}, rows)
+
+    def _run(self, name: str) -> None:
+        wake = self._wake[name]
+        while not self._stop.is_set():
+            wake.clear()
+            try:
+                wait = self.deliver(name)
+            except OSError as error:
+                log.exception("outbox_cannot_write", error=str(error), notifier=name)
+                wait = 5.0
+            wake.wait(wait)
+
+
+def moment_row(moment: Moment) -> Row:
+    """A timeline entry's row of ``incident_events``; the time stays Unix seconds."""
+    return "incident_events", {
+        "time": moment.at,
+        "incident_id": moment.incident_id,
+        "kind": moment.kind,
+        "message": moment.message,
+        "attributes": dict(moment.attributes),
+    }
+
+
+def entry_changes(entries: Iterable[Entry]) -> tuple[Mapping[str, Any], list[Row]]:
+    """Journal values and mirror rows of entries."""
+    listed = list(entries)
+    return {entry.id: asdict(entry) for entry in listed}, [entry.row() for entry in listed]

@@ -9,8 +9,9 @@ from typing import Literal, Protocol
 SignalKind = Literal["traces", "metrics", "logs"]
 """Which of the three OTLP requests a body is."""
 
-Emit = Callable[[SignalKind, bytes], None]
-"""Takes one whole ``Export…ServiceRequest`` body (protobuf, not compressed). Never blocks, never raises."""
+Emit = Callable[[SignalKind, bytes], object]
+"""Takes one whole ``Export…ServiceRequest`` body (protobuf, not compressed). Never blocks, never raises; answers
+``False`` where the body had to be dropped, for those who can ask their sender to try again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,293 @@
+"""OTLP from the engines themselves: spans (and metrics, logs) over HTTP and gRPC on loopback.
+
+HTTP takes protobuf and JSON (Triton sends nothing else), gRPC is vLLM's default. A body is parsed once, to check it;
+prompts are taken out; the resource of each group gets the attributes of the target it comes from; spans are not
+walked. It is acknowledged when it lies in the spool, and a full spool is said (503, ``UNAVAILABLE``) instead of hidden.
+
+Which target a group comes from is told by ``service.name`` (an instance's or a deployment's name), else by the
+engine's scope name when only one target can be meant. A matched group takes instance and deployment from the target,
+so that both halves of a request name the same server; what the engine called itself stays under
+``servescope.reported.*``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
+
+import structlog
+from aiohttp import web
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from agent.encode import attributes
+from agent.engines.table import tables
+from agent.errors import PortInUseError
+from agent.otlp_json import MalformedJsonError, parse
+from agent.scrub import may_hold_prompts, scrub_request
+from agent.sources.source import Place, SignalKind
+from agent.vocabulary import Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
+
+    from agent.scrub import OtlpRequest
+    from agent.sources.source import Emit, Target
+
+REPORTED: Final = "servescope.reported."
+MAX_BODY_BYTES: Final = 8_000_000
+_OWNED: Final = frozenset({Resource.INSTANCE, Resource.DEPLOYMENT})
+_REQUESTS: Final[Mapping[str, type[OtlpRequest]]] = {
+    "traces": ExportTraceServiceRequest,
+    "metrics": ExportMetricsServiceRequest,
+    "logs": ExportLogsServiceRequest,
+}
+_SERVICES: Final = {
+    "traces": "opentelemetry.proto.collector.trace.v1.TraceService",
+    "metrics": "opentelemetry.proto.collector.metrics.v1.MetricsService",
+    "logs": "opentelemetry.proto.collector.logs.v1.LogsService",
+}
+_RETRY_AFTER_SECONDS: Final = "5"
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class SpanStats:
+    """What came in; read by the agent's own metrics.
+
+    Attributes:
+        last_seen: Unix time of the last group of each target; a target that is not here never sent any.
+        requests: Bodies taken.
+        malformed: Bodies refused because they do not parse.
+        refused: Bodies refused because the spool is full.
+        scrubbed: Prompt-bearing values removed.
+        unmatched: Groups that no target could be named for; they pass without a target's attributes.
+    """
+
+    last_seen: dict[str, float] = field(default_factory=dict)
+    requests: int = 0
+    malformed: int = 0
+    refused: int = 0
+    scrubbed: int = 0
+    unmatched: int = 0
+
+
+class Spans:
+    """Receives OTLP for the targets of this agent.
+
+    Args:
+        targets: The servers that may send.
+        place: Where this agent runs.
+        host: Address to listen on.
+        http_port: Port of OTLP/HTTP; 0 takes a free one, None leaves it out.
+        grpc_port: Port of OTLP/gRPC; 0 takes a free one, None leaves it out (and the library unloaded).
+        keep_prompts: Leave prompt text in; the operator's explicit choice.
+        engine_of: Engine of an instance whose target does not name one, once it is known.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        place: Place | None = None,
+        *,
+        host: str = "127.0.0.1",
+        http_port: int | None = 14318,
+        grpc_port: int | None = 14317,
+        keep_prompts: bool = False,
+        engine_of: Callable[[str], str | None] = lambda _instance: None,
+    ) -> None:
+        self.stats = SpanStats()
+        self.http_port = http_port
+        self.grpc_port = grpc_port
+        self._targets = tuple(targets)
+        self._place = place or Place()
+        self._host = host
+        self._keep_prompts = keep_prompts
+        self._engine_of = engine_of
+        self._emit: Emit = lambda _signal, _body: False
+        self._runner: web.AppRunner | None = None
+        self._grpc: Any = None
+
+    async def bind(self) -> None:
+        """Take the ports; until ``run`` a sender is asked to try again.
+
+        Raises:
+            PortInUseError: A port is taken.
+        """
+        if self.http_port is not None and self._runner is None:
+            app = web.Application(client_max_size=MAX_BODY_BYTES)
+            app.router.add_post("/v1/{signal:traces|metrics|logs}", self._receive_http)
+            self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+            await self._runner.setup()
+            try:
+                await web.TCPSite(self._runner, self._host, self.http_port).start()
+            except OSError as error:
+                await self.close()
+                raise _taken(self.http_port, "HTTP") from error
+            self.http_port = self._runner.addresses[0][1]
+        if self.grpc_port is not None and self._grpc is None:
+            await self._bind_grpc(self.grpc_port)
+
+    async def run(self, emit: Emit) -> None:
+        """Receive until cancelled."""
+        self._emit = emit
+        try:
+            await self.bind()
+            await asyncio.Event().wait()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Let go of the ports; what is under way is answered first."""
+        if self._grpc is not None:
+            await self._grpc.stop(2.0)
+            self._grpc = None
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def take(self, signal: SignalKind, body: bytes, *, as_json: bool = False) -> bool:
+        """Check, scrub, complete and hand on one body.
+
+        Returns:
+            Whether it is in the spool.
+
+        Raises:
+            MalformedJsonError, DecodeError: It is no export request of this signal.
+        """
+        request = _REQUESTS[signal]()
+        if as_json:
+            parse(body, request)
+        else:
+            request.ParseFromString(body)
+        if not self._keep_prompts and (as_json or may_hold_prompts(body, logs=signal == "logs")):
+            self.stats.scrubbed += scrub_request(request)
+        seen = [self._complete(resource, scopes) for resource, scopes in _groups(request)]
+        if self._emit(signal, request.SerializeToString()) is False:
+            self.stats.refused += 1
+            return False
+        now = time.time()
+        self.stats.requests += 1
+        for instance in seen:
+            if instance:
+                self.stats.last_seen[instance] = now
+            else:
+                self.stats.unmatched += 1
+        return True
+
+    def _complete(self, resource: OtlpResource, scopes: Sequence[str]) -> str:
+        """Add the target's attributes and return its instance name, empty where no single target is meant."""
+        own = {pair.key: pair.value.string_value for pair in resource.attributes}
+        matches = self._match(own.get(Resource.DEPLOYMENT, ""), scopes)
+        if not matches:
+            _add_missing(resource, own, attributes(None, self._place))
+            return ""
+        common = _common(attributes(target, self._place) for target in matches)
+        for pair in resource.attributes:
+            if pair.key in _OWNED and common.get(pair.key) != pair.value.string_value:
+                pair.key = REPORTED + pair.key
+                own.pop(pair.key.removeprefix(REPORTED))
+        _add_missing(resource, own, common)
+        return matches[0].instance if len(matches) == 1 else ""
+
+    def _match(self, service: str, scopes: Sequence[str]) -> list[Target]:
+        targets = [
+            replace(target, engine=target.engine or self._engine_of(target.instance)) for target in self._targets
+        ]
+        by_name = [target for target in targets if target.instance == service]
+        by_name = by_name or [target for target in targets if target.deployment == service]
+        if by_name:
+            return by_name
+        engine = next((engine for engine in tables() for scope in scopes if scope.startswith(engine)), None)
+        same = [target for target in targets if target.engine in {engine, None}]
+        return same if engine is not None and len(same) == 1 else []
+
+    async def _receive_http(self, request: web.Request) -> web.Response:
+        signal = cast("SignalKind", request.match_info["signal"])
+        as_json = request.content_type == "application/json"
+        if not as_json and request.content_type not in {"application/x-protobuf", "application/octet-stream"}:
+            return web.Response(status=415, text=f"{request.content_type}: send application/x-protobuf or json\n")
+        try:
+            taken = self.take(signal, await request.read(), as_json=as_json)
+        except (MalformedJsonError, DecodeError) as error:
+            self._refuse(error)
+            return web.Response(status=400, text=f"{error}\n")
+        if not taken:
+            return web.Response(status=503, text="the spool is full\n", headers={"Retry-After": _RETRY_AFTER_SECONDS})
+        if as_json:
+            return web.Response(text="{}", content_type="application/json")
+        return web.Response(body=b"", content_type="application/x-protobuf")
+
+    async def _bind_grpc(self, port: int) -> None:
+        import grpc  # noqa: PLC0415 - 20 MB that only those pay who use it
+
+        server = grpc.aio.server(
+            options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MAX_BODY_BYTES)),
+        )
+
+        def handler(signal: SignalKind) -> Any:
+            async def export(body: bytes, context: Any) -> bytes:
+                try:
+                    taken = self.take(signal, body)
+                except DecodeError as error:
+                    self._refuse(error)
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+                if not taken:
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "the spool is full")
+                return b""
+
+            method = grpc.unary_unary_rpc_method_handler(export)  # without a serializer: bytes as they came
+            return grpc.method_handlers_generic_handler(_SERVICES[signal], {"Export": method})
+
+        server.add_generic_rpc_handlers(tuple(handler(signal) for signal in get_args(SignalKind)))
+        try:
+            self.grpc_port = server.add_insecure_port(f"{self._host}:{port}")
+        except RuntimeError as error:
+            await self.close()
+            raise _taken(port, "gRPC") from error
+        await server.start()
+        self._grpc = server
+
+    def _refuse(self, error: Exception) -> None:
+        self.stats.malformed += 1
+        if self.stats.malformed == 1:  # the counter tells of the others
+            log.warning("otlp_malformed", error=str(error)[:200])
+
+
+def _groups(request: OtlpRequest) -> Iterable[tuple[OtlpResource, Sequence[str]]]:
+    if isinstance(request, ExportTraceServiceRequest):
+        for spans in request.resource_spans:
+            yield spans.resource, [scope.scope.name for scope in spans.scope_spans]
+    elif isinstance(request, ExportMetricsServiceRequest):
+        for metrics in request.resource_metrics:
+            yield metrics.resource, [scope.scope.name for scope in metrics.scope_metrics]
+    else:
+        for logs in request.resource_logs:
+            yield logs.resource, [scope.scope.name for scope in logs.scope_logs]
+
+
+def _common(whose: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """What several targets have in common: a deployment without its instance, where one can't be named."""
+    first, *others = whose
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+
+
+def _add_missing(resource: OtlpResource, own: Mapping[str, str], whose: Mapping[str, str]) -> None:
+    for key, value in whose.items():
+        if key not in own:
+            pair = resource.attributes.add()
+            pair.key, pair.value.string_value = key, value
+
+
+def _taken(port: int, protocol: str) -> PortInUseError:
+    return PortInUseError(
+        f"the agent can't listen for OTLP/{protocol} on port {port}: it is taken",
+        f"Stop what listens there, or set agent.otlp_{protocol.lower()}_port.",
+    )

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import aiohttp
+import grpc
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from agent.errors import PortInUseError
+from agent.sources.source import Place, Target
+from agent.sources.spans import Spans
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+TRITON = Target("triton-a", "vision", engine="triton")
+VLLM = Target("vllm-a", "chat", engine="vllm")
+
+
+def trace(service: str = "", scope: str = "vllm.tracing.otel", **more: str) -> ExportTraceServiceRequest:
+    request = ExportTraceServiceRequest()
+    group = request.resource_spans.add()
+    named = {"service.name": service} if service else {}
+    for key, value in (named | more).items():
+        pair = group.resource.attributes.add()
+        pair.key, pair.value.string_value = key, value
+    scoped = group.scope_spans.add()
+    scoped.scope.name = scope
+    scoped.spans.add(name="llm_request", trace_id=b"t" * 16, span_id=b"s" * 8)
+    return request
+
+
+def complete(request: ExportTraceServiceRequest, targets: Sequence[Target]) -> dict[str, str]:
+    out: list[bytes] = []
+    spans = Spans(targets, Place(region="eu-west-1"))
+    spans._emit = lambda _signal, body: out.append(body)
+    assert spans.take("traces", request.SerializeToString())
+    (group,) = ExportTraceServiceRequest.FromString(out[0]).resource_spans
+    return {pair.key: pair.value.string_value for pair in group.resource.attributes}
+
+
+def test_a_service_named_like_an_instance_is_that_instance():
+    found = complete(trace("triton-a", "triton-server"), [TRITON, VLLM])
+    assert found == {
+        "servescope.reported.service.name": "triton-a",
+        "service.name": "vision",
+        "service.instance.id": "triton-a",
+        "servescope.engine": "triton",
+        "servescope.role": "both",
+        "cloud.region": "eu-west-1",
+    }
+
+
+def test_what_an_engine_calls_itself_gives_way_and_stays_readable():
+    reported = {"service.instance.id": "5da8a787-e985"}
+    found = complete(trace("unknown_service:python3", **reported), [TRITON, VLLM])
+    assert found["service.instance.id"] == "vllm-a"
+    assert found["service.name"] == "chat"
+    assert found["servescope.reported.service.instance.id"] == "5da8a787-e985"
+    assert found["servescope.reported.service.name"] == "unknown_service:python3"
+
+
+def test_replicas_of_a_deployment_are_not_guessed():
+    two = [VLLM, Target("vllm-b", "chat", engine="vllm")]
+    found = complete(trace("chat", **{"service.instance.id": "uuid"}), two)
+    assert "service.instance.id" not in found
+    assert (found["service.name"], found["servescope.engine"]) == ("chat", "vllm")
+
+
+def test_two_targets_of_one_engine_are_not_guessed():
+    two = [VLLM, Target("vllm-b", "other", engine="vllm")]
+    found = complete(trace("unknown_service:python3"), two)
+    assert found == {"service.name": "unknown_service:python3", "cloud.region": "eu-west-1"}
+
+
+def test_an_engine_learnt_from_the_page_counts():
+    spans = Spans(
+        [Target("a", "chat"), Target("b", "vision")],
+        engine_of={"a": "vllm", "b": "triton"}.get,
+    )
+    assert [target.instance for target in spans._match("", ["triton-server"])] == ["b"]
+    assert [target.instance for target in spans._match("", ["somebody"])] == []
+
+
+def test_attributes_that_are_there_are_kept():
+    found = complete(trace("vllm-a", **{"cloud.region": "us-east-1"}), [VLLM])
+    assert found["cloud.region"] == "us-east-1"
+
+
+def test_spans_pass_untouched():
+    out: list[bytes] = []
+    spans = Spans([VLLM])
+    spans._emit = lambda _signal, body: out.append(body)
+    request = trace("vllm-a")
+    spans.take("traces", request.SerializeToString())
+    assert (
+        ExportTraceServiceRequest.FromString(out[0]).resource_spans[0].scope_spans
+        == request.resource_spans[0].scope_spans
+    )
+
+
+def test_prompts_are_taken_out_before_the_spool():
+    out: list[bytes] = []
+    spans = Spans([VLLM])
+    spans._emit = lambda _signal, body: out.append(body)
+    request = trace("vllm-a")
+    pair = request.resource_spans[0].scope_spans[0].spans[0].attributes.add()
+    pair.key, pair.value.string_value = "gen_ai.prompt.0.content", "my secret"
+    spans.take("traces", request.SerializeToString())
+    assert b"my secret" not in out[0]
+    assert spans.stats.scrubbed == 1
+
+
+class Intake:
+    """A running receiver and what it emitted."""
+
+    def __init__(self, *, grpc_port: int | None = None, full: bool = False) -> None:
+        self.out: list[tuple[str, bytes]] = []
+        self.full = full
+        self.spans = Spans([TRITON, VLLM], http_port=0, grpc_port=grpc_port)
+        self._task: asyncio.Task[None] | None = None
+
+    def _emit(self, signal: str, body: bytes) -> bool:
+        if not self.full:
+            self.out.append((signal, body))
+        return not self.full
+
+    async def __aenter__(self) -> Self:
+        await self.spans.bind()
+        self._task = asyncio.create_task(self.spans.run(self._emit))
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def post(self, body: bytes, signal: str = "traces", **headers: str) -> tuple[int, str, str]:
+        url = f"http://127.0.0.1:{self.spans.http_port}/v1/{signal}"
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        async with aiohttp.ClientSession() as session, session.post(url, data=body, headers=named) as response:
+            return response.status, response.content_type, await response.text()
+
+
+async def test_protobuf_plain_and_gzipped():
+    body = trace("vllm-a").SerializeToString()
+    async with Intake() as intake:
+        plain = await intake.post(body, Content_Type="application/x-protobuf")
+        zipped = await intake.post(gzip.compress(body), Content_Type="application/x-protobuf", Content_Encoding="gzip")
+    assert plain == zipped == (200, "application/x-protobuf", "")
+    assert intake.out[0] == intake.out[1]
+    assert set(intake.spans.stats.last_seen) == {"vllm-a"}
+
+
+async def test_real_triton_json_becomes_the_same_spans():
+    body = gzip.decompress((FIXTURES / "triton" / "otlp_json_4_spans.json.gz").read_bytes())
+    async with Intake() as intake:
+        assert await intake.post(body, Content_Type="application/json") == (200, "application/json", "{}")
+    (group,) = ExportTraceServiceRequest.FromString(intake.out[0][1]).resource_spans
+    sent = json.loads(body)["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    got = group.scope_spans[0].spans
+    assert [span.span_id.hex() for span in got] == [span["spanId"] for span in sent]
+    assert [span.start_time_unix_nano for span in got] == [int(span["startTimeUnixNano"]) for span in sent]
+    assert {pair.key: pair.value.string_value for pair in group.resource.attributes}[
+        "service.instance.id"
+    ] == "triton-a"
+
+
+async def test_metrics_and_logs_are_taken_too():
+    metrics = ExportMetricsServiceRequest()
+    metrics.resource_metrics.add().scope_metrics.add().scope.name = "vllm"
+    logs = ExportLogsServiceRequest()
+    logs.resource_logs.add().scope_logs.add().scope.name = "vllm"
+    async with Intake() as intake:
+        for signal, request in (("metrics", metrics), ("logs", logs)):
+            status, _, _ = await intake.post(request.SerializeToString(), signal, Content_Type="application/x-protobuf")
+            assert status == 200
+    assert [signal for signal, _ in intake.out] == ["metrics", "logs"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"\xff\xff", "application/x-protobuf", 400),
+        (b"{", "application/json", 400),
+        (b'{"resourceSpans": 3}', "application/json", 400),
+        (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"spanId": "xyz"}]}]}]}', "application/json", 400),
+        (b"x", "text/plain", 415),
+    ],
+)
+async def test_what_is_no_otlp_is_refused_and_counted(body: bytes, kind: str, status: int):
+    async with Intake() as intake:
+        assert (await intake.post(body, Content_Type=kind))[0] == status
+    assert intake.out == []
+    assert intake.spans.stats.malformed == (status == 400)
+
+
+async def test_a_full_spool_asks_the_sender_to_come_again():
+    async with Intake(full=True) as intake:
+        status, _, _ = await intake.post(trace().SerializeToString(), Content_Type="application/x-protobuf")
+    assert status == 503
+    assert intake.spans.stats.refused == 1
+    assert intake.spans.stats.last_seen == {}
+
+
+async def test_grpc_takes_what_vllm_sends_and_refuses_the_rest():
+    async with (
+        Intake(grpc_port=0) as intake,
+        grpc.aio.insecure_channel(f"127.0.0.1:{intake.spans.grpc_port}") as channel,
+    ):
+        export = channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+        assert await export(trace("vllm-a").SerializeToString(), compression=grpc.Compression.Gzip) == b""
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await export(b"\xff\xff")
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        intake.full = True
+        with pytest.raises(grpc.aio.AioRpcError) as later:
+            await export(trace("vllm-a").SerializeToString())
+        assert later.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert [signal for signal, _ in intake.out] == ["traces"]
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+async def test_a_taken_port_is_named(protocol: str):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        spans = Spans(
+            [], http_port=port if protocol == "http" else None, grpc_port=port if protocol == "grpc" else None
+        )
+        with pytest.raises(PortInUseError, match=f"otlp_{protocol}_port"):
+            await spans.bind()
+        await spans.close()

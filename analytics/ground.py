@@ -14,21 +14,21 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, get_args
 
 from agent.errors import ServescopeError
-from analytics.window import Coverage, Exactness, Filter, Window
+from analytics.shapes import By
+from analytics.window import Answer, Coverage, Exactness, Filter, Level, State, Window
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 EXACT_LIMIT: Final = 5_000_000
 """Requests up to which percentiles are exact: an exact one keeps every value in memory (8 bytes each), and a reader
-has 400 MB. Above it they are estimated within 1 % (DDSketch) and labelled ``derived``."""
-
-QUANTILES: Final = "quantilesExactInclusive(0.5, 0.9, 0.95, 0.99)"
-"""Linear between the two nearest values: numpy's default, Hyndman & Fan's type 7."""
-QUANTILES_ESTIMATED: Final = "quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99)"
+has 400 MB. Above it they are estimated within 1 % (DDSketch) and labelled ``derived``. Exact ones interpolate linearly
+between the two nearest values (numpy's default, Hyndman & Fan's type 7) and count each row once: ``weight`` is 1."""
 
 _SQL: Final = Path(__file__).parent / "sql"
 _NAME: Final = re.compile(r"^-- name: (\w+)[ \t]*\n", re.MULTILINE)
@@ -120,6 +120,38 @@ class Inquiry:
         self.asked.append(written_out(sql, bound))
         return self.store.rows(sql, bound)
 
+    def answer(
+        self,
+        result: T,
+        cover: Coverage,
+        *,
+        level: Level,
+        exactness: Exactness,
+        rows: int,
+        samples_used: bool = False,
+        notes: Sequence[str] = (),
+        state: State | None = None,
+    ) -> Answer[T]:
+        """The answer, with everything it owes its reader.
+
+        ``state`` is worked out when it is not given: without rows behind the result, *no traffic* where servers
+        report, *no data* where none does or the requests there are lack what was asked for.
+        """
+        if state is None:
+            state = "value" if rows else "no_data" if cover.rows else cover.state
+        return Answer(
+            result=result,
+            level=level,
+            exactness=exactness,
+            rows=rows,
+            freshness=cover.freshness,
+            sql=tuple(self.asked),
+            recordings=cover.recordings,
+            coverage=cover,
+            notes=(*notes, *rest_notes(cover, self.filter, samples_used=samples_used)),
+            state=state,
+        )
+
     def coverage(self) -> Coverage:
         """What the store holds for the window and filter."""
         cover = Coverage()
@@ -153,9 +185,50 @@ def written_out(sql: str, parameters: Mapping[str, object]) -> str:
     return _PARAMETER.sub(lambda match: _literal(parameters.get(match.group(1))), sql)
 
 
-def slots(window: Window, step: int) -> tuple[list[datetime], int]:
-    """Starts of the steps of a window, and the ``slot`` number (SQL: Unix time over step) of the first."""
-    return window.times(step), window.from_ms // (step * 1000)
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The steps of a window.
+
+    Attributes:
+        step: Seconds of one.
+        times: Their starts.
+        first: ``slot`` number of the first: Unix time over step, as in the statements.
+        covered: Seconds of each that lie inside the window, the divisor of rates.
+    """
+
+    step: int
+    times: list[datetime]
+    first: int
+    covered: list[float]
+
+    @classmethod
+    def of(cls, window: Window, points: int) -> Grid:
+        """About ``points`` steps over the window."""
+        step = window.step(points)
+        return cls(step, window.times(step), window.from_ms // (step * 1000), window.covered(step))
+
+    @property
+    def step_ms(self) -> int:
+        """Milliseconds of a step."""
+        return self.step * 1000
+
+    def blank(self) -> list[float | None]:
+        """A line without data."""
+        return [None] * len(self.times)
+
+    def zeros(self) -> list[float]:
+        """A line of zeros."""
+        return [0.0] * len(self.times)
+
+    def at(self, slot: object) -> int:
+        """Position of a slot in `times`."""
+        return int(str(slot)) - self.first
+
+    def rates(self, amounts: Sequence[float | None]) -> list[float | None]:
+        """Amounts per step as amounts per second."""
+        return [
+            None if amount is None else amount / seconds for amount, seconds in zip(amounts, self.covered, strict=True)
+        ]
 
 
 def moment(milliseconds: object) -> datetime:
@@ -187,9 +260,18 @@ def weakest(found: Sequence[Exactness]) -> Exactness:
     return min(found, key=_WORST.index, default="exact")
 
 
-def quantiles(rows: int) -> tuple[str, Exactness]:
-    """The aggregate function for percentiles over so many rows, and how exact it is."""
-    return (QUANTILES, "exact") if rows <= EXACT_LIMIT else (QUANTILES_ESTIMATED, "derived")
+def quantiles(cover: Coverage) -> tuple[str, Exactness]:
+    """``name(levels)`` of the aggregate for p50, p90, p95 and p99 over so many rows, and how exact it is."""
+    if cover.rows <= EXACT_LIMIT:
+        return "quantilesExactInclusive(0.5, 0.9, 0.95, 0.99)", "exact"
+    return "quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99)", "derived"
+
+
+def by_sql(by: By) -> str:
+    """The expression to group by."""
+    if by not in get_args(By):
+        raise QuestionError(f"Nothing is split by {by!r}", f"Use one of {', '.join(get_args(By))}")
+    return "''" if by == "all" else by
 
 
 def rest_notes(cover: Coverage, filter: Filter, *, samples_used: bool) -> tuple[str, ...]:  # noqa: A002

@@ -1,153 +1,41 @@
 """How long requests take: percentiles, distribution, heatmap, and where the time goes.
 
-Exact figures come from request rows. Where an instance has none, its engine's histograms give derived ones (wrong by
-up to a bucket), and where it shows sums alone (Triton, llama.cpp) there is a mean and no percentile. A line, a
-bucket and a phase say which.
+Exact figures come from request rows. Where there are none, the engines' histograms give derived ones (wrong by up to
+a bucket), and where only sums exist (Triton, llama.cpp) there is a mean and no percentile. A line, a bucket and a
+phase say which. Metrics know no tenant: under a tenant filter they are not used at all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from analytics.window import Answer, Exactness, Filter, Window
+from analytics.buckets import LOWEST, Buckets, bounds_as_edges, log_edges, rebucket
+from analytics.ground import Grid, Inquiry, number, quantiles, ratio, weakest
+from analytics.latency_shapes import Heatmap, Histogram, LatencyLine, Percentiles, PhaseLine, Phases
+from analytics.lines import histogram_rows, latency_lines
+from analytics.signals import PHASES, signal_of
+from analytics.window import Answer, Filter
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Mapping, Sequence
 
     from analytics.ground import Reader
     from analytics.shapes import By
     from analytics.signals import LatencySignal
+    from analytics.window import Exactness, Window
 
-
-@dataclass(frozen=True, slots=True)
-class LatencyLine:
-    """Percentiles of one signal over time, for one model, instance or the whole selection; seconds.
-
-    Attributes:
-        name: What it is of; empty for the whole selection.
-        exactness: ``means`` lines have ``mean`` and no percentile.
-        rows: Requests behind it (``exact``, ``derived``) or requests counted by the server (``means``).
-        count: Requests per step.
-        mean, p50, p90, p95, p99: One value per step, None where the step has none.
-        total: The same over the whole window: ``{"count", "mean", "p50", "p90", "p95", "p99", "max"}``.
-    """
-
-    name: str
-    exactness: Exactness
-    rows: int
-    count: list[float]
-    mean: list[float | None]
-    p50: list[float | None]
-    p90: list[float | None]
-    p95: list[float | None]
-    p99: list[float | None]
-    total: dict[str, float | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Percentiles:
-    """Percentiles over time.
-
-    Attributes:
-        signal: Which latency.
-        step: Seconds of a step.
-        times: Starts of the steps.
-        by: What the lines are split by.
-        lines: Largest first, at most the asked number; `left_out` counts the rest.
-        left_out: Lines not shown.
-    """
-
-    signal: str
-    step: int
-    times: list[datetime]
-    by: By
-    lines: list[LatencyLine]
-    left_out: int
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """How a latency is distributed over the window.
-
-    Attributes:
-        signal: Which latency.
-        edges: Bucket edges in seconds, ascending, ``len(counts) + 1``; the last may be infinite (null in JSON).
-        counts: Requests per bucket (for ``itl_seconds`` from histograms: gaps).
-        exactness: ``exact`` (log2/4 buckets over rows), ``derived`` (the engine's own buckets).
-        bucket_note: How coarse the buckets are, in words for the panel; empty when exact.
-    """
-
-    signal: str
-    edges: list[float]
-    counts: list[int]
-    exactness: Exactness
-    bucket_note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Heatmap:
-    """Time × latency.
-
-    Attributes:
-        signal: Which latency.
-        step: Seconds of a column.
-        times: Starts of the columns.
-        edges: Row edges in seconds, ascending, ``len(counts) + 1``; log2/4 from rows (each row 19 % above the last),
-            the engine's buckets when derived (the last edge may be infinite).
-        counts: ``counts[row][column]``: requests in that cell.
-        exactness: ``exact`` or ``derived``.
-    """
-
-    signal: str
-    step: int
-    times: list[datetime]
-    edges: list[float]
-    counts: list[list[int]]
-    exactness: Exactness
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseLine:
-    """Mean seconds that a request spent in one phase.
-
-    Attributes:
-        phase: ``edge``, ``queue``, ``prefill``, ``decode``, ``stall``, ``compute_input``, ``compute_infer``,
-            ``compute_output`` or ``unaccounted`` (end-to-end time less all phases; negative when clocks disagree).
-        seconds: Mean per step; None in a step without requests.
-        mean: Mean over the window.
-        share: Of the mean end-to-end time, None without one.
-        p99: 99th percentile over the window, from rows alone.
-    """
-
-    phase: str
-    seconds: list[float | None]
-    mean: float | None
-    share: float | None
-    p99: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Phases:
-    """Where an average request spends its time; the phases add up to ``e2e``.
-
-    Attributes:
-        step: Seconds of a step.
-        times: Starts of the steps.
-        phases: In the order in which a request meets them; phases that nobody spent time in are left out.
-        e2e: Mean end-to-end seconds per step.
-        e2e_mean: Mean over the window.
-        requests: Requests per step.
-        exactness: ``exact`` from rows; ``means`` from the servers' sums.
-    """
-
-    step: int
-    times: list[datetime]
-    phases: list[PhaseLine]
-    e2e: list[float | None]
-    e2e_mean: float | None
-    requests: list[float]
-    exactness: Exactness
+__all__ = [
+    "Heatmap",
+    "Histogram",
+    "LatencyLine",
+    "Percentiles",
+    "PhaseLine",
+    "Phases",
+    "heatmap",
+    "histogram",
+    "percentiles",
+    "phases",
+]
 
 
 def percentiles(
@@ -163,9 +51,22 @@ def percentiles(
     """p50, p90, p95, p99 and mean per step of one latency, split by model, instance, ….
 
     Percentiles interpolate linearly between the two nearest requests (as numpy's default does); above
-    `ground.EXACT_LIMIT` requests they are estimated within 1 % and labelled ``derived``.
+    `ground.EXACT_LIMIT` requests they are estimated within 1 % and labelled ``derived``. A model or instance that has
+    rows with this latency is told from rows alone, one that has none from metrics.
     """
-    raise NotImplementedError
+    about = signal_of(signal)
+    inquiry = Inquiry(store, "latency", window, filter)
+    cover = inquiry.coverage()
+    grid = Grid.of(window, points)
+    shown, left_out = latency_lines(inquiry, cover, about, grid, by, limit)
+    exact = [line for line in shown if line.level == "rows"]
+    return inquiry.answer(
+        Percentiles(signal, grid.step, grid.times, by, shown, left_out),
+        cover,
+        level="rows" if exact else "metrics",
+        exactness=weakest([line.exactness for line in shown]),
+        rows=sum(line.rows for line in exact or shown),
+    )
 
 
 def histogram(
@@ -176,7 +77,24 @@ def histogram(
     signal: LatencySignal = "ttft_seconds",
 ) -> Answer[Histogram]:
     """Distribution of one latency over the window."""
-    raise NotImplementedError
+    about = signal_of(signal)
+    inquiry = Inquiry(store, "latency", window, filter)
+    cover = inquiry.coverage()
+    fragments = {"value": about.value, "present": about.present}
+    rows = inquiry.ask("buckets_rows", fragments, lowest=LOWEST) if cover.rows else []
+    if rows:
+        found = {int(row["bucket"]): int(row["n"]) for row in rows}
+        lowest, highest = min(found), max(found)
+        counts = [found.get(bucket, 0) for bucket in range(lowest, highest + 1)]
+        result = Histogram(signal, log_edges(lowest, highest), counts, "exact", "")
+        return inquiry.answer(result, cover, level="rows", exactness="exact", rows=sum(counts))
+    buckets = Buckets()
+    for row in histogram_rows(inquiry, about, Grid.of(window, 1)):
+        buckets.add(row["bounds"], row["buckets"], row["n"], row["total"])
+    bounds, counts = buckets.merged() if buckets.n else ([], [])
+    edges = bounds_as_edges(bounds) if bounds else []
+    result = Histogram(signal, edges, counts if bounds else [], "derived", _bucket_note(bounds))
+    return inquiry.answer(result, cover, level="metrics", exactness="derived", rows=buckets.n)
 
 
 def heatmap(
@@ -188,9 +106,110 @@ def heatmap(
     points: int = 120,
 ) -> Answer[Heatmap]:
     """Requests per cell of time × latency."""
-    raise NotImplementedError
+    about = signal_of(signal)
+    inquiry = Inquiry(store, "latency", window, filter)
+    cover = inquiry.coverage()
+    grid = Grid.of(window, points)
+    fragments = {"value": about.value, "present": about.present}
+    rows = inquiry.ask("cells_rows", fragments, lowest=LOWEST, step_ms=grid.step_ms) if cover.rows else []
+    if rows:
+        lowest = min(int(row["bucket"]) for row in rows)
+        highest = max(int(row["bucket"]) for row in rows)
+        cells = [[0] * len(grid.times) for _ in range(lowest, highest + 1)]
+        for row in rows:
+            cells[int(row["bucket"]) - lowest][grid.at(row["slot"])] += int(row["n"])
+        result = Heatmap(signal, grid.step, grid.times, log_edges(lowest, highest), cells, "exact")
+        return inquiry.answer(result, cover, level="rows", exactness="exact", rows=sum(map(sum, cells)))
+    found = histogram_rows(inquiry, about, grid)
+    whole = Buckets()
+    for row in found:
+        whole.add(row["bounds"], row["buckets"], row["n"], row["total"])
+    shared, _ = whole.merged()
+    cells = [[0] * len(grid.times) for _ in range(len(shared) + 1)] if shared else []
+    for row in found if shared else ():
+        for index, count in enumerate(rebucket(row["bounds"], row["buckets"], shared)):
+            cells[index][grid.at(row["slot"])] += count
+    edges = bounds_as_edges(shared) if shared else []
+    result = Heatmap(signal, grid.step, grid.times, edges, cells, "derived")
+    return inquiry.answer(result, cover, level="metrics", exactness="derived", rows=whole.n)
 
 
 def phases(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[Phases]:  # noqa: A002, B008
-    """Mean seconds per phase over time, stacked up to the mean end-to-end time."""
-    raise NotImplementedError
+    """Mean seconds per phase over time, stacked up to the mean end-to-end time.
+
+    Of the requests that have an end-to-end latency (`signals.SIGNALS`). From metrics, a mean per finished request.
+    """
+    inquiry = Inquiry(store, "latency", window, filter)
+    cover = inquiry.coverage()
+    grid = Grid.of(window, points)
+    present = {"present": signal_of("e2e_seconds").present}
+    found: list[dict[str, Any]] = []
+    if cover.rows:
+        sums = ", ".join(f"sum({phase}_seconds * weight)" for phase in PHASES)
+        found = inquiry.ask("phases_rows", {**present, "phase_sums": sums}, step_ms=grid.step_ms)
+    whole = next((row for row in found if row["whole"] and row["n"]), None)
+    if whole is not None:
+        tail = quantiles(cover)[0].replace("0.5, 0.9, 0.95, ", "")
+        tails = ", ".join(f"{tail}({phase}_seconds)[1]" for phase in PHASES)
+        p99 = [number(value) for value in inquiry.ask("phases_tails", {**present, "phase_tails": tails})[0]["p99"]]
+        parts = [
+            (int(row["slot"]), float(row["n"]), float(row["e2e"]), dict(zip(PHASES, row["seconds"], strict=True)))
+            for row in found
+            if not row["whole"]
+        ]
+        missing = 1 - float(whole["with_engine"]) / float(whole["n"])
+        notes = [f"The engine told nothing of {missing:.0%} of these requests."] if missing >= 0.005 else []  # noqa: PLR2004 what rounds to 1 %
+        result = _stack(grid, parts, "exact", dict(zip(PHASES, p99, strict=True)))
+        return inquiry.answer(result, cover, level="rows", exactness="exact", rows=int(whole["n"]), notes=notes)
+    parts = [] if filter.tenant else _phases_of_metrics(inquiry, grid)
+    result = _stack(grid, parts, "means", {})
+    return inquiry.answer(
+        result, cover, level="metrics", exactness="means", rows=int(sum(n for _, n, _, _ in parts)), samples_used=True
+    )
+
+
+def _bucket_note(bounds: Sequence[float]) -> str:
+    if not bounds:
+        return ""
+    return f"The engine's buckets: nothing finer than {bounds[0]:g} s, nothing told apart above {bounds[-1]:g} s."
+
+
+def _phases_of_metrics(inquiry: Inquiry, grid: Grid) -> list[tuple[int, float, float, dict[str, float]]]:
+    found: dict[int, tuple[float, float, dict[str, float]]] = {}
+    for name in ("phases_histograms", "phases_sums"):
+        for row in inquiry.ask(name, step_ms=grid.step_ms):
+            n, e2e, held = found.get(int(row["slot"]), (0.0, 0.0, dict.fromkeys(PHASES, 0.0)))
+            for phase in PHASES:
+                held[phase] += float(row.get(phase) or 0.0)
+            if "ttft" in row:
+                held["stall"] += max(0.0, float(row["ttft"]) - float(row["queue"]) - float(row["prefill"]))
+            found[int(row["slot"])] = (n + float(row["n"] or 0), e2e + float(row["e2e"] or 0), held)
+    return [(slot, n, e2e, held) for slot, (n, e2e, held) in sorted(found.items()) if n]
+
+
+def _stack(
+    grid: Grid,
+    parts: Sequence[tuple[int, float, float, dict[str, float]]],
+    exactness: Exactness,
+    p99: Mapping[str, float | None],
+) -> Phases:
+    """Means per step and over the window, out of sums per slot: ``(slot, requests, e2e seconds, phase seconds)``."""
+    names = (*PHASES, "unaccounted")
+    lines = {name: grid.blank() for name in names}
+    e2e_line, requests = grid.blank(), grid.zeros()
+    sums = dict.fromkeys(names, 0.0)
+    total_n = total_e2e = 0.0
+    for slot, n, e2e, seconds in parts:
+        place = grid.at(slot)
+        rest = {**seconds, "unaccounted": e2e - sum(seconds.values())}
+        requests[place], e2e_line[place] = n, e2e / n
+        total_n, total_e2e = total_n + n, total_e2e + e2e
+        for name in names:
+            lines[name][place] = rest[name] / n
+            sums[name] += rest[name]
+    shown = [
+        PhaseLine(name, lines[name], ratio(sums[name], total_n), ratio(sums[name], total_e2e), p99.get(name))
+        for name in names
+        if sums[name] or (name == "unaccounted" and total_n)
+    ]
+    return Phases(grid.step, grid.times, shown, e2e_line, ratio(total_e2e, total_n), requests, exactness)

@@ -41,7 +41,8 @@ class Tile:
     """One figure of a row of tiles, with its sparkline.
 
     Attributes:
-        value: Over the whole window; None when ``state`` is not ``value``.
+        value: Over the whole window, or the newest for a gauge; None where nothing can say it. Without traffic a rate
+            is 0 and a latency None.
         unit: Unit of value and sparkline.
         state: *No traffic* and *no data* are told apart.
         reason: Why there is no value, in plain English; empty where there is one.

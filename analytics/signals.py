@@ -164,3 +164,16 @@ def signal_of(name: str) -> Signal:
         return SIGNALS[name]
     except KeyError:
         raise WindowError(f"There is no latency {name!r}", f"Use one of {', '.join(get_args(LatencySignal))}") from None
+
+
+PHASES: Final = (
+    "edge",
+    "queue",
+    "stall",
+    "prefill",
+    "decode",
+    "compute_input",
+    "compute_infer",
+    "compute_output",
+)
+"""Phases in the order in which a request meets them; the column of each is ``<phase>_seconds``."""

@@ -1,185 +1,210 @@
-"""What is being served, by whom, and is it well: the one-glance question."""
+"""What is being served, by whom, and is it well: the one-glance question.
+
+Requests and errors come from rows where an instance has them, from the engine's counters where it has not; both
+add up to one figure. Token rates come from the engines' counters, which count a token when it is made (a row has all
+its tokens at its arrival); under a tenant filter from rows, as metrics know no tenant.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from analytics.window import Answer, Exactness, Filter, Window
+from analytics.ground import Grid, Inquiry, moment, names, number, ratio, weakest
+from analytics.lines import metric_lines
+from analytics.signals import SIGNALS
+from analytics.traffic_shapes import Choices, InstanceRow, Instances, ModelRow, Overview
+from analytics.traffic_tiles import Ground
+from analytics.window import Answer, Filter
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from analytics.ground import Reader
-    from analytics.shapes import Tile
+    from analytics.latency_shapes import LatencyLine
+    from analytics.window import Window
 
-
-@dataclass(frozen=True, slots=True)
-class ModelRow:
-    """One model over the window; a figure is None where nothing can say it.
-
-    Attributes:
-        model: Name.
-        engines: Engine ids that serve it.
-        deployments: Deployments that serve it.
-        instances: Instances that serve it.
-        requests: Requests that arrived (rows) or finished (metrics).
-        requests_per_second: The same per second of the window.
-        error_share: Share of requests that ended in a server's fault, 0 to 1.
-        prompt_tokens_per_second: Prompt tokens read per second.
-        generation_tokens_per_second: Tokens generated per second.
-        ttft_p50_seconds: Median time to first token.
-        ttft_p99_seconds: Its 99th percentile.
-        e2e_p50_seconds: Median end-to-end time.
-        e2e_p99_seconds: Its 99th percentile.
-        e2e_mean_seconds: Mean end-to-end time, where only sums exist too.
-        waiting_peak: Most requests waiting at one instance at a time.
-        kv_peak_ratio: Fullest KV cache, 0 to 1.
-        preemptions: Preemptions in the window.
-        exactness: Of the latencies.
-    """
-
-    model: str
-    engines: list[str]
-    deployments: list[str]
-    instances: list[str]
-    requests: float | None
-    requests_per_second: float | None
-    error_share: float | None
-    prompt_tokens_per_second: float | None
-    generation_tokens_per_second: float | None
-    ttft_p50_seconds: float | None
-    ttft_p99_seconds: float | None
-    e2e_p50_seconds: float | None
-    e2e_p99_seconds: float | None
-    e2e_mean_seconds: float | None
-    waiting_peak: float | None
-    kv_peak_ratio: float | None
-    preemptions: float | None
-    exactness: Exactness
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """Tiles with sparklines, and a row per model.
-
-    Attributes:
-        step: Seconds of a step.
-        times: Starts of the steps of every tile's line.
-        requests: Arrivals per second (rows), finishes per second (metrics).
-        errors: Share of requests that ended in a server's fault (`analytics.outcomes.BAD`).
-        prompt_tokens: Prompt tokens per second.
-        generation_tokens: Generated tokens per second.
-        ttft_p50, ttft_p99: Time to first token.
-        e2e_p50, e2e_p99: End-to-end time.
-        e2e_mean: Mean end-to-end time; the one latency that sums can give.
-        running, waiting: Requests in the engines and before them, summed over instances; value = newest step.
-        kv: Fullest KV cache of any instance; value = newest step.
-        preemptions: Preemptions per second.
-        prefix_hits: Share of prompt tokens looked up that were found in the prefix cache.
-        models: One row per model, busiest first.
-        outcomes: Requests per outcome over the window (rows alone).
-    """
-
-    step: int
-    times: list[datetime]
-    requests: Tile
-    errors: Tile
-    prompt_tokens: Tile
-    generation_tokens: Tile
-    ttft_p50: Tile
-    ttft_p99: Tile
-    e2e_p50: Tile
-    e2e_p99: Tile
-    e2e_mean: Tile
-    running: Tile
-    waiting: Tile
-    kv: Tile
-    preemptions: Tile
-    prefix_hits: Tile
-    models: list[ModelRow]
-    outcomes: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceRow:
-    """One instance as it last reported within the window.
-
-    Attributes:
-        instance, deployment, engine, region, version: Its resource; empty where unknown.
-        models: Models seen.
-        ranks: Data-parallel ranks seen.
-        up: Whether its newest sample says up; None when it has requests and no samples.
-        last_sample: Time of the newest sample.
-        last_request: Arrival of the newest request.
-        requests: Requests that arrived at it (rows).
-        running, waiting, kv_cache_usage_ratio: Newest values, summed over models and ranks (KV: the fullest).
-        up_ratio: Share of scrapes that found it up, 0 to 1.
-        scrape_seconds: Mean time that its metrics page took.
-        recording: Recording that it comes from, empty when live.
-    """
-
-    instance: str
-    deployment: str
-    engine: str
-    region: str
-    version: str
-    models: list[str]
-    ranks: list[str]
-    up: bool | None
-    last_sample: datetime | None
-    last_request: datetime | None
-    requests: int
-    running: float | None
-    waiting: float | None
-    kv_cache_usage_ratio: float | None
-    up_ratio: float | None
-    scrape_seconds: float | None
-    recording: str
-
-
-@dataclass(frozen=True, slots=True)
-class Instances:
-    """All instances of a window, down ones first.
-
-    Attributes:
-        instances: One row each.
-    """
-
-    instances: list[InstanceRow]
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """Values that occur in a window, for the filters; each list sorted, empty values left out.
-
-    Attributes:
-        models, tenants, instances, deployments, engines, regions, versions, recordings: Distinct values of rows and
-            samples. Tenants and outcomes are those of rows; at most 500 each.
-        outcomes: Distinct outcomes.
-    """
-
-    models: list[str]
-    tenants: list[str]
-    instances: list[str]
-    deployments: list[str]
-    engines: list[str]
-    regions: list[str]
-    versions: list[str]
-    recordings: list[str]
-    outcomes: list[str]
+__all__ = ["Choices", "InstanceRow", "Instances", "ModelRow", "Overview", "choices", "instances", "overview"]
 
 
 def overview(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 60) -> Answer[Overview]:  # noqa: A002, B008
     """Tiles, sparklines of about ``points`` steps and one row per model."""
-    raise NotImplementedError
+    inquiry = Inquiry(store, "traffic", window, filter)
+    ground = Ground.read(inquiry, points)
+    cover = ground.cover
+    outcomes = inquiry.ask("outcomes") if cover.rows else []
+    result = Overview(
+        step=ground.grid.step,
+        times=ground.grid.times,
+        requests=ground.requests(),
+        errors=ground.errors(),
+        prompt_tokens=ground.rate("prompt_tokens", "prompt", "tokens_per_second"),
+        generation_tokens=ground.rate("generation_tokens", "generated", "tokens_per_second"),
+        ttft_p50=ground.latency("ttft", "p50"),
+        ttft_p99=ground.latency("ttft", "p99"),
+        e2e_p50=ground.latency("e2e", "p50"),
+        e2e_p99=ground.latency("e2e", "p99"),
+        e2e_mean=ground.latency("e2e", "mean"),
+        running=ground.gauge("running", "count"),
+        waiting=ground.gauge("waiting", "count"),
+        kv=ground.gauge("kv_peak", "ratio"),
+        preemptions=ground.rate("preemptions", "preempted", "per_second"),
+        prefix_hits=ground.share("prefix_hits", "prefix_queries", "nothing was looked up in a prefix cache"),
+        models=_models(ground),
+        outcomes={str(row["outcome"]) or "ok": int(row["n"]) for row in outcomes},
+    )
+    return inquiry.answer(
+        result,
+        cover,
+        level="rows" if cover.rows else "metrics",
+        exactness=weakest([result.ttft_p99.exactness, result.e2e_mean.exactness, ground.flow_exactness]),
+        rows=cover.rows or cover.samples,
+        samples_used=cover.samples > 0,
+        state="value" if ground.total else cover.state,
+    )
 
 
 def instances(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Instances]:  # noqa: A002, B008
     """Every instance that reported or was asked in the window, with its newest state."""
-    raise NotImplementedError
+    inquiry = Inquiry(store, "traffic", window, filter)
+    cover = inquiry.coverage()
+    asked = {(str(row["name"]), str(row["recorded"])): row for row in inquiry.ask("instances_rows")}
+    found: list[InstanceRow] = []
+    for row in inquiry.ask("instances_samples"):
+        requests = asked.pop((str(row["name"]), str(row["recorded"])), None)
+        found.append(
+            InstanceRow(
+                instance=str(row["name"]),
+                deployment=str(row["deployment"]),
+                engine=str(row["engine"]),
+                region=str(row["region"]),
+                version=str(row["version"]),
+                models=list(names([*row["models"], *(requests["models"] if requests else ())])),
+                ranks=list(names(row["ranks"])),
+                up=bool(row["is_up"]),
+                last_sample=moment(row["newest_ms"]),
+                last_request=moment(requests["newest_ms"]) if requests else None,
+                requests=int(requests["n"]) if requests else 0,
+                running=number(row["running"]),
+                waiting=number(row["waiting"]),
+                kv_cache_usage_ratio=number(row["kv"]),
+                up_ratio=number(row["up_ratio"]),
+                scrape_seconds=number(row["scrape_seconds"]),
+                recording=str(row["recorded"]),
+            )
+        )
+    found += [_without_samples(row) for row in asked.values()]
+    found.sort(key=lambda row: (row.up is not False, row.instance, row.recording))
+    return inquiry.answer(
+        Instances(found), cover, level="metrics" if cover.samples else "rows", exactness="exact", rows=len(found)
+    )
 
 
 def choices(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Choices]:  # noqa: A002, B008
-    """Values for the filters. The filter itself narrows nothing but ``recording``: one can always widen again."""
-    raise NotImplementedError
+    """Values for the filters. The filter narrows nothing but ``recording`` and ``tenant``: one can always widen again.
+
+    A tenant filter is kept, so that somebody who may see one tenant is offered no other.
+    """
+    inquiry = Inquiry(store, "traffic", window, Filter(tenant=filter.tenant, recording=filter.recording))
+    cover = inquiry.coverage()
+    parts = inquiry.ask("choices")
+
+    def values(column: str) -> list[str]:
+        return list(names([value for part in parts for value in part[column]]))
+
+    columns = (
+        "models",
+        "tenants",
+        "instances",
+        "deployments",
+        "engines",
+        "regions",
+        "versions",
+        "recordings",
+        "outcomes",
+    )
+    result = Choices(*(values(column) for column in columns))
+    rows = sum(int(part["n"]) for part in parts)
+    return inquiry.answer(
+        result, cover, level="rows" if cover.rows else "metrics", exactness="exact", rows=rows, samples_used=True
+    )
+
+
+def _without_samples(row: dict[str, Any]) -> InstanceRow:
+    return InstanceRow(
+        instance=str(row["name"]),
+        deployment=str(row["last_deployment"]),
+        engine=str(row["last_engine"]),
+        region=str(row["last_region"]),
+        version=str(row["last_version"]),
+        models=list(names(row["models"])),
+        ranks=list(names(row["ranks"])),
+        up=None,
+        last_sample=None,
+        last_request=moment(row["newest_ms"]),
+        requests=int(row["n"]),
+        running=None,
+        waiting=None,
+        kv_cache_usage_ratio=None,
+        up_ratio=None,
+        scrape_seconds=None,
+        recording=str(row["recorded"]),
+    )
+
+
+def _models(ground: Ground) -> list[ModelRow]:
+    rows = {str(row["name"]): row for row in ground.row_models}
+    samples = {str(row["model"]): row for row in ground.sample_models} if ground.split else {}
+    grid = Grid.of(ground.inquiry.window, 1)
+    lines: dict[str, dict[str, LatencyLine]] = {}
+    if samples.keys() - rows.keys():
+        for latency in ("ttft", "e2e"):
+            found = metric_lines(ground.inquiry, SIGNALS[f"{latency}_seconds"], grid, "model", sorted(rows))
+            lines[latency] = {line.name: line for line in found}
+    made = [_model(ground, name, rows.get(name), samples.get(name), lines) for name in {*rows, *samples}]
+    return sorted(made, key=lambda row: (-(row.requests or 0), row.model))
+
+
+def _model(
+    ground: Ground,
+    name: str,
+    row: dict[str, Any] | None,
+    sample: dict[str, Any] | None,
+    lines: dict[str, dict[str, LatencyLine]],
+) -> ModelRow:
+    seconds = ground.inquiry.window.seconds
+    held, seen = row or {}, sample or {}
+    ttft, e2e = (lines.get(latency, {}).get(name) for latency in ("ttft", "e2e"))
+    finished, failed = number(seen.get("finished_elsewhere")), number(seen.get("failed_elsewhere"))
+    requests = _plus(number(held.get("n")), finished, failed)
+    bad = _plus(number(held.get("bad")), failed)
+
+    def tokens(column: str, row_column: str) -> float | None:
+        amount = number(seen.get(column))
+        return ratio(number(held.get(row_column)) if amount is None else amount, seconds)
+
+    def figure(latency: str, key: str, place: int, line: LatencyLine | None) -> float | None:
+        return number(held[f"{latency}_q"][place]) if row else line.total[key] if line else None
+
+    return ModelRow(
+        model=name,
+        engines=list(names([*held.get("engines", ()), *seen.get("engines", ())])),
+        deployments=list(names([*held.get("deployments", ()), *seen.get("deployments", ())])),
+        instances=list(names([*held.get("instances", ()), *seen.get("instances", ())])),
+        requests=requests,
+        requests_per_second=ratio(requests, seconds),
+        error_share=ratio(bad, requests),
+        prompt_tokens_per_second=tokens("prompt_tokens", "prompt"),
+        generation_tokens_per_second=tokens("generation_tokens", "generated"),
+        ttft_p50_seconds=figure("ttft", "p50", 0, ttft),
+        ttft_p99_seconds=figure("ttft", "p99", 3, ttft),
+        e2e_p50_seconds=figure("e2e", "p50", 0, e2e),
+        e2e_p99_seconds=figure("e2e", "p99", 3, e2e),
+        e2e_mean_seconds=number(held.get("e2e_mean")) if row else e2e.total["mean"] if e2e else None,
+        waiting_peak=number(seen.get("waiting_peak")),
+        kv_peak_ratio=number(seen.get("kv_peak")),
+        preemptions=number(seen.get("preemptions")),
+        exactness=ground.exactness if row else weakest([line.exactness for line in (ttft, e2e) if line]),
+    )
+
+
+def _plus(*amounts: float | None) -> float | None:
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if known else None

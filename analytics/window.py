@@ -230,6 +230,7 @@ class Answer(Generic[T]):
         recordings: Recordings present among what was read.
         coverage: What the store holds for this window and filter; `Coverage.state` tells *no traffic* from *no data*.
         notes: Plain sentences about what this result leaves out or cannot know.
+        state: Whether there is a value, no traffic (servers report and nothing was asked of them) or no data.
     """
 
     result: T
@@ -241,11 +242,7 @@ class Answer(Generic[T]):
     recordings: tuple[str, ...]
     coverage: Coverage = field(default_factory=Coverage)
     notes: tuple[str, ...] = ()
-
-    @property
-    def state(self) -> State:
-        """Whether there is a value, no traffic, or no data at all."""
-        return "value" if self.rows and self.level == "rows" else self.coverage.state
+    state: State = "value"
 
     def envelope(self, window: Window, filter: Filter) -> dict[str, object]:  # noqa: A002 the contract's word
         """The stable JSON shape of every question.

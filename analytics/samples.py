@@ -1,0 +1,71 @@
+"""Engine samples added up per step, model or instance: the one statement that several questions read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from analytics.ground import number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from analytics.ground import Grid, Inquiry
+
+STEP: Final = "(slot)"
+INSTANCE_STEP: Final = "(slot, name_of_instance)"
+SERIES_STEP: Final = "(slot, name_of_instance, name_of_model)"
+MODEL: Final = "(name_of_model)"
+INSTANCE: Final = "(name_of_instance)"
+SERIES: Final = "(name_of_instance, name_of_model)"
+WHOLE: Final = "()"
+"""What a row may stand for."""
+
+
+def sampled(inquiry: Inquiry, grid: Grid, sets: Sequence[str], covered: Iterable[str] = ()) -> dict[str, list[Any]]:
+    """Rows of ``samples.by_step`` for each of ``sets``; the whole is left out when there is no sample at all.
+
+    Args:
+        inquiry: The question.
+        grid: Its steps.
+        sets: Of the constants above.
+        covered: Instances whose requests are known from rows: ``finished_elsewhere`` leaves them out.
+    """
+    found: dict[str, list[Any]] = {name: [] for name in sets}
+    shapes = {
+        ("slot" not in name, "model" not in name, "instance" not in name): name
+        for name in (STEP, INSTANCE_STEP, SERIES_STEP, MODEL, INSTANCE, SERIES, WHOLE)
+    }
+    rows = inquiry.ask(
+        "by_step", {"sets": ", ".join(sets)}, module="samples", step_ms=grid.step_ms, covered=sorted(covered)
+    )
+    for row in rows:
+        if row["samples"]:
+            found[shapes[bool(row["no_slot"]), bool(row["no_model"]), bool(row["no_instance"])]].append(row)
+    return found
+
+
+def line_of(rows: Iterable[Any], grid: Grid, column: str) -> list[float | None]:
+    """One column of rows per step as a line."""
+    line = grid.blank()
+    for row in rows:
+        line[grid.at(row["slot"])] = number(row[column])
+    return line
+
+
+def share_of(rows: Iterable[Any], grid: Grid, part: str, whole: str) -> list[float | None]:
+    """``part / whole`` of rows per step as a line; None where the whole is 0 or unknown."""
+    line = grid.blank()
+    for row in rows:
+        over, under = number(row[part]), number(row[whole])
+        line[grid.at(row["slot"])] = over / under if over is not None and under else None
+    return line
+
+
+def last(line: Iterable[float | None]) -> float | None:
+    """The newest value of a line."""
+    return next((value for value in reversed(list(line)) if value is not None), None)
+
+
+def peak(line: Iterable[float | None]) -> float | None:
+    """The highest value of a line."""
+    return max((value for value in line if value is not None), default=None)

@@ -1,0 +1,132 @@
+-- name: overview_rows
+SELECT
+    slot,
+    name,
+    grouping(slot) AS no_slot,
+    grouping(name) AS no_name,
+    sum(weight) AS n,
+    sumIf(weight, outcome IN {bad:Array(String)}) AS bad,
+    sum(prompt_tokens * weight) AS prompt,
+    sum(completion_tokens * weight) AS generated,
+    countIf(has_ttft) AS ttft_rows,
+    countIf(has_e2e) AS e2e_rows,
+    /*quantiles_if*/(ttft, has_ttft) AS ttft_q,
+    /*quantiles_if*/(e2e, has_e2e) AS e2e_q,
+    sumIf(e2e * weight, has_e2e) / sumIf(weight, has_e2e) AS e2e_mean,
+    sum(preemptions * weight) AS preempted,
+    groupUniqArray(10)(engine) AS engines,
+    groupUniqArray(100)(deployment) AS deployments,
+    groupUniqArray(1000)(instance) AS instances
+FROM
+(
+    SELECT
+        intDiv(toUnixTimestamp64Milli(time), {step_ms:Int64}) AS slot,
+        model AS name,
+        weight, outcome, prompt_tokens, completion_tokens, preemptions, engine, deployment, instance,
+        /*ttft_value*/ AS ttft,
+        /*e2e_value*/ AS e2e,
+        /*ttft_present*/ AS has_ttft,
+        /*e2e_present*/ AS has_e2e
+    FROM requests
+    WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+)
+GROUP BY GROUPING SETS ((slot), (name), ())
+ORDER BY no_slot, slot, n DESC
+
+-- name: outcomes
+SELECT outcome, sum(weight) AS n
+FROM requests
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+GROUP BY outcome
+ORDER BY n DESC, outcome
+
+-- name: instances_samples
+WITH series AS
+(
+    SELECT
+        instance AS name,
+        recording AS recorded,
+        model AS model_name,
+        dp_rank AS rank_name,
+        max(time) AS newest,
+        argMax(up, time) AS last_up,
+        argMax(deployment, time) AS last_deployment,
+        argMax(engine, time) AS last_engine,
+        argMax(region, time) AS last_region,
+        argMax(version, time) AS last_version,
+        argMax(tuple(running), time).1 AS last_running,
+        argMax(tuple(waiting), time).1 AS last_waiting,
+        argMax(tuple(kv_cache_usage_ratio), time).1 AS last_kv,
+        sum(up) AS ups,
+        count() AS samples,
+        sum(scrape_seconds) AS scrapes
+    FROM engine_samples FINAL
+    WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
+    GROUP BY name, recorded, model_name, rank_name
+)
+SELECT
+    name,
+    recorded,
+    groupUniqArray(1000)(model_name) AS models,
+    groupUniqArray(1000)(rank_name) AS ranks,
+    toUnixTimestamp64Milli(max(newest)) AS newest_ms,
+    argMax(last_up, newest) AS is_up,
+    argMax(last_deployment, newest) AS deployment,
+    argMax(last_engine, newest) AS engine,
+    argMax(last_region, newest) AS region,
+    argMax(last_version, newest) AS version,
+    sum(last_running) AS running,
+    sum(last_waiting) AS waiting,
+    max(last_kv) AS kv,
+    sum(ups) / sum(samples) AS up_ratio,
+    sum(scrapes) / sum(samples) AS scrape_seconds,
+    sum(samples) AS n
+FROM series
+GROUP BY name, recorded
+ORDER BY name, recorded
+
+-- name: instances_rows
+SELECT
+    instance AS name,
+    recording AS recorded,
+    groupUniqArray(1000)(model) AS models,
+    groupUniqArray(1000)(dp_rank) AS ranks,
+    toUnixTimestamp64Milli(max(time)) AS newest_ms,
+    argMax(deployment, time) AS last_deployment,
+    argMax(engine, time) AS last_engine,
+    argMax(region, time) AS last_region,
+    argMax(version, time) AS last_version,
+    sum(weight) AS n
+FROM requests
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+GROUP BY name, recorded
+ORDER BY name, recorded
+
+-- name: choices
+SELECT
+    groupUniqArray(500)(model) AS models,
+    groupUniqArray(500)(tenant) AS tenants,
+    groupUniqArray(500)(instance) AS instances,
+    groupUniqArray(500)(deployment) AS deployments,
+    groupUniqArray(500)(engine) AS engines,
+    groupUniqArray(500)(region) AS regions,
+    groupUniqArray(500)(version) AS versions,
+    groupUniqArray(500)(recording) AS recordings,
+    groupUniqArray(500)(outcome) AS outcomes,
+    count() AS n
+FROM requests
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+UNION ALL
+SELECT
+    groupUniqArray(500)(model),
+    [],
+    groupUniqArray(500)(instance),
+    groupUniqArray(500)(deployment),
+    groupUniqArray(500)(engine),
+    groupUniqArray(500)(region),
+    groupUniqArray(500)(version),
+    groupUniqArray(500)(recording),
+    [],
+    count()
+FROM engine_samples
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/

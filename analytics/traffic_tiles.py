@@ -1,0 +1,208 @@
+"""Tiles of the overview: each figure from rows where they are, from metrics where they are not, and it says which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from analytics.ground import Grid, Inquiry, number, quantiles, ratio
+from analytics.lines import metric_lines
+from analytics.outcomes import BAD
+from analytics.samples import MODEL, STEP, WHOLE, last, line_of, peak, sampled, share_of
+from analytics.shapes import Tile, Unit
+from analytics.signals import SIGNALS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analytics.latency_shapes import LatencyLine
+    from analytics.window import Coverage, Exactness
+
+Latency = str
+"""``ttft`` or ``e2e``."""
+
+_PLACES: Final = {"p50": 0, "p99": 3}
+_UNSEEN: Final = "no request in this window has one"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """All that the overview reads, read once.
+
+    Attributes:
+        inquiry, cover, grid: The question, what the store covers, the steps.
+        rows, row_models, row_whole: `overview_rows` per step, per model and over the window (empty without rows).
+        steps, sample_models, sample_whole: Engine samples likewise.
+        metric_lines: Latency from metrics, where no row has it.
+        exactness: Of percentiles from rows.
+    """
+
+    inquiry: Inquiry
+    cover: Coverage
+    grid: Grid
+    rows: list[dict[str, Any]]
+    row_models: list[dict[str, Any]]
+    row_whole: dict[str, Any]
+    steps: list[dict[str, Any]]
+    sample_models: list[dict[str, Any]]
+    sample_whole: dict[str, Any]
+    metric_lines: dict[Latency, LatencyLine | None]
+    exactness: Exactness
+
+    @classmethod
+    def read(cls, inquiry: Inquiry, points: int) -> Ground:
+        """Asks the store."""
+        cover = inquiry.coverage()
+        grid = Grid.of(inquiry.window, points)
+        function, exactness = quantiles(cover)
+        name, levels = function.split("(", 1)
+        fragments = {"quantiles_if": f"{name}If({levels}"}
+        for latency in ("ttft", "e2e"):
+            about = SIGNALS[f"{latency}_seconds"]
+            fragments |= {f"{latency}_value": about.value, f"{latency}_present": about.present}
+        found = inquiry.ask("overview_rows", fragments, step_ms=grid.step_ms, bad=list(BAD)) if cover.rows else []
+        whole = next((row for row in found if row["no_slot"] and row["no_name"]), {})
+        samples = sampled(inquiry, grid, (STEP, MODEL, WHOLE), cover.row_instances)
+        lines: dict[Latency, LatencyLine | None] = {}
+        for latency in ("ttft", "e2e"):
+            known = ("",) if whole.get(f"{latency}_rows") else ()
+            lines[latency] = next(iter(metric_lines(inquiry, SIGNALS[f"{latency}_seconds"], grid, "all", known)), None)
+        return cls(
+            inquiry=inquiry,
+            cover=cover,
+            grid=grid,
+            rows=[row for row in found if not row["no_slot"]],
+            row_models=[row for row in found if not row["no_name"]],
+            row_whole=whole,
+            steps=samples[STEP],
+            sample_models=samples[MODEL],
+            sample_whole=next(iter(samples[WHOLE]), {}),
+            metric_lines=lines,
+            exactness=exactness,
+        )
+
+    @property
+    def split(self) -> bool:
+        """Whether metrics may add to rows: not under a tenant filter, as they know no tenant."""
+        return not self.inquiry.filter.tenant
+
+    @property
+    def total(self) -> float | None:
+        """Requests that arrived (rows) plus those finished or failed where no rows are; None when nobody reports."""
+        known = [number(self.row_whole.get("n"))]
+        if self.split:
+            known += [number(self.sample_whole.get(name)) for name in ("finished_elsewhere", "failed_elsewhere")]
+        found = [value for value in known if value is not None]
+        return sum(found) if found else None if self.cover.state == "no_data" else 0.0
+
+    @property
+    def flow_exactness(self) -> Exactness:
+        """``derived`` when counters of finished requests stand in for arrivals."""
+        return "derived" if self.split and number(self.sample_whole.get("finished_elsewhere")) else "exact"
+
+    def tile(
+        self,
+        value: float | None,
+        unit: Unit,
+        line: list[float | None],
+        *,
+        rows: int,
+        exactness: Exactness = "exact",
+        reason: str = "",
+    ) -> Tile:
+        """A tile with its state: nothing served is told apart from nothing known."""
+        if value is not None:
+            return Tile(value, unit, "value", "", line, peak(line), exactness, rows)
+        if self.cover.state == "no_data":
+            return Tile(None, unit, "no_data", "nobody reported in this window", line, None, exactness, 0)
+        if not self.total:
+            return Tile(None, unit, "no_traffic", "no request in this window", line, None, exactness, 0)
+        return Tile(None, unit, "no_data", reason, line, None, exactness, 0)
+
+    def requests(self) -> Tile:
+        """Requests per second; 0 with the state *no traffic* when servers report and nobody asked."""
+        total = self.total
+        amounts = self._amounts("n", ("finished_elsewhere", "failed_elsewhere"))
+        if total is not None:
+            amounts = [amount or 0.0 for amount in amounts]
+        value = ratio(total, self.inquiry.window.seconds)
+        made = self.tile(
+            value, "per_second", self.grid.rates(amounts), rows=int(total or 0), exactness=self.flow_exactness
+        )
+        if total == 0:
+            return Tile(0.0, made.unit, "no_traffic", "no request in this window", made.line, 0.0, "exact", 0)
+        return made
+
+    def errors(self) -> Tile:
+        """Share of requests that ended in the service's fault; where no rows are, what the server calls failed."""
+        bad = number(self.row_whole.get("bad"))
+        if self.split:
+            elsewhere = number(self.sample_whole.get("failed_elsewhere"))
+            bad = elsewhere if bad is None else bad + (elsewhere or 0.0)
+        amounts = self._amounts("bad", ("failed_elsewhere",))
+        asked = self._amounts("n", ("finished_elsewhere", "failed_elsewhere"))
+        line = [ratio(a or 0.0, b) if bad is not None else None for a, b in zip(amounts, asked, strict=True)]
+        return self.tile(
+            ratio(bad, self.total),
+            "ratio",
+            line,
+            rows=int(self.total or 0),
+            exactness=self.flow_exactness,
+            reason="this server counts no failures",
+        )
+
+    def rate(self, column: str, row_column: str, unit: Unit) -> Tile:
+        """Something per second from the engines' counters, else from rows."""
+        seconds = self.inquiry.window.seconds
+        amount = number(self.sample_whole.get(column)) if self.split else None
+        if amount is not None:
+            line = self.grid.rates(line_of(self.steps, self.grid, column))
+            return self.tile(amount / seconds, unit, line, rows=self.cover.samples)
+        line = self.grid.rates(line_of(self.rows, self.grid, row_column))
+        value = ratio(number(self.row_whole.get(row_column)), seconds)
+        return self.tile(value, unit, line, rows=self.cover.rows, reason="no server shows it")
+
+    def latency(self, name: Latency, figure: str) -> Tile:
+        """``p50``, ``p99`` or ``mean`` of a latency."""
+        rows = int(self.row_whole.get(f"{name}_rows") or 0)
+        if rows and figure == "mean":
+            value, line = number(self.row_whole[f"{name}_mean"]), line_of(self.rows, self.grid, f"{name}_mean")
+            return self.tile(value, "seconds", line, rows=rows)
+        if rows:
+            place = _PLACES[figure]
+            line = self.grid.blank()
+            for row in self.rows:
+                line[self.grid.at(row["slot"])] = number(row[f"{name}_q"][place])
+            value = number(self.row_whole[f"{name}_q"][place])
+            return self.tile(value, "seconds", line, rows=rows, exactness=self.exactness)
+        found = self.metric_lines[name]
+        if found is None:
+            return self.tile(None, "seconds", self.grid.blank(), rows=0, reason=_UNSEEN)
+        return self.tile(
+            found.total[figure],
+            "seconds",
+            getattr(found, figure),
+            rows=found.rows,
+            exactness=found.exactness,
+            reason="these servers show sums alone: a mean and no percentile",
+        )
+
+    def gauge(self, column: str, unit: Unit) -> Tile:
+        """The newest value of a gauge."""
+        line = line_of(self.steps, self.grid, column)
+        return self.tile(last(line), unit, line, rows=self.cover.samples, reason="no server shows it")
+
+    def share(self, part: str, whole: str, reason: str) -> Tile:
+        """One counter over another."""
+        value = ratio(number(self.sample_whole.get(part)), number(self.sample_whole.get(whole)))
+        line = share_of(self.steps, self.grid, part, whole)
+        return self.tile(value, "ratio", line, rows=self.cover.samples, reason=reason)
+
+    def _amounts(self, row_column: str, sample_columns: Sequence[str]) -> list[float | None]:
+        lines = [line_of(self.rows, self.grid, row_column)]
+        if self.split:
+            lines += [line_of(self.steps, self.grid, column) for column in sample_columns]
+        return [
+            sum(value for value in values if value is not None) if any(v is not None for v in values) else None
+            for values in zip(*lines, strict=True)
+        ]

@@ -1,0 +1,265 @@
+"""What starves an engine: CPU, run-queue delay, state and memory of its processes, and pressure on the machine.
+
+An engine's processes are the one that listens on the target's port and all its children (vLLM: API server,
+``VLLM::EngineCore``, ``VLLM::Worker``). Run-queue delay is the second number of ``/proc/PID/task/*/schedstat``, summed
+over threads: the time in which they could have run and no core was free. Sources: ``proc(5)``,
+https://docs.kernel.org/scheduler/sched-stats.html, https://docs.kernel.org/accounting/psi.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import psutil
+import structlog
+
+from agent.encode import attributes, encode_gauges, resource
+from agent.probing import split_url
+from agent.sources.source import Place
+from agent.vocabulary import SCOPE_HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agent.sources.source import Emit, Target
+
+INTERVAL_SECONDS: Final = 1.0
+HOST_PROCESS: Final = "host"
+"""``process.name`` of the row that is about the whole machine."""
+_FIND_SECONDS: Final = 30.0
+_FIND_SOON_SECONDS: Final = 5.0
+_PROCESSES: Final = 256
+_THREADS: Final = 256
+_READ_BYTES: Final = 16384
+_TICK: Final = os.sysconf("SC_CLK_TCK")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_LOCAL: Final = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", ""})  # noqa: S104 - compared, not bound
+_PRESSURES: Final = ("cpu", "memory", "io")
+
+log = structlog.get_logger()
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, _READ_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _after(text: bytes, key: bytes) -> float | None:
+    """The number behind ``key`` in a file of ``key: number`` lines."""
+    _, found, rest = text.partition(key)
+    return float(rest.split(None, 1)[0]) if found else None
+
+
+@dataclass(slots=True)
+class Process:
+    """One process of an engine, read from /proc again and again."""
+
+    pid: int
+    resource: bytes
+    started: bytes = b""
+    delay_seconds: float = 0.0
+    delays: dict[str, int] = field(default_factory=dict)
+
+    def sample(self, proc: str = "/proc") -> dict[str, float]:
+        """Its figures now.
+
+        Raises:
+            ProcessLookupError: It is gone, or another process has its number.
+            OSError: It cannot be read.
+        """
+        try:
+            # The name may hold spaces and brackets, so fields are counted from the last bracket.
+            fields = _read(f"{proc}/{self.pid}/stat").rpartition(b")")[2].split()
+            status = _read(f"{proc}/{self.pid}/status")
+            self._add_delays(f"{proc}/{self.pid}/task")
+        except FileNotFoundError:
+            raise ProcessLookupError(self.pid) from None
+        started = fields[19]
+        if self.started and started != self.started:
+            raise ProcessLookupError(self.pid)
+        self.started = started
+        return {
+            "cpu_seconds_total": (int(fields[11]) + int(fields[12])) / _TICK,
+            "cpu_delay_seconds_total": self.delay_seconds,
+            "rss_bytes": float(int(fields[21]) * _PAGE),
+            "threads": float(fields[17]),
+            "stopped": float(fields[0] in {b"T", b"t"}),
+            "involuntary_switches_total": _after(status, b"nonvoluntary_ctxt_switches:") or 0.0,
+        }
+
+    def _add_delays(self, folder: str) -> None:
+        """Add what each thread waited since the last look, so that a thread's end takes nothing away."""
+        now: dict[str, int] = {}
+        for thread in islice(os.listdir(folder), _THREADS):  # noqa: PTH208 - names alone, each second
+            try:
+                waited = int(_read(f"{folder}/{thread}/schedstat").split()[1])
+            except (FileNotFoundError, ProcessLookupError, IndexError):
+                continue  # ended meanwhile, or a kernel without schedstat
+            now[thread] = waited
+            self.delay_seconds += max(0, waited - self.delays.get(thread, 0)) / 1e9
+        self.delays = now
+
+
+class Machine:
+    """Figures of the whole machine; rates are over the time since the last sample."""
+
+    def __init__(self, proc: str = "/proc") -> None:
+        self._proc = proc
+        self._jiffies: tuple[int, int] | None = None
+        self._stalled: dict[str, tuple[int, float]] = {}
+
+    def sample(self, now: float) -> dict[str, float]:
+        """What can be read at ``now`` (monotonic seconds); a kernel without PSI has no pressure figures."""
+        values: dict[str, float] = {}
+        jiffies = [int(one) for one in _read(f"{self._proc}/stat").split(b"\n", 1)[0].split()[1:9]]
+        total, idle = sum(jiffies), jiffies[3] + jiffies[4]
+        if self._jiffies is not None and total > self._jiffies[0]:
+            spent = total - self._jiffies[0]
+            values["cpu_usage_ratio"] = max(0.0, 1 - (idle - self._jiffies[1]) / spent)
+        self._jiffies = total, idle
+        values["load1"] = float(_read(f"{self._proc}/loadavg").split(None, 1)[0])
+        available = _after(_read(f"{self._proc}/meminfo"), b"MemAvailable:")
+        if available is not None:
+            values["memory_available_bytes"] = available * 1024
+        for kind in _PRESSURES:
+            ratio = self._pressure(kind, now)
+            if ratio is not None:
+                values[f"{kind}_pressure_some_ratio"] = ratio
+        return values
+
+    def _pressure(self, kind: str, now: float) -> float | None:
+        try:
+            line = _read(f"{self._proc}/pressure/{kind}").split(b"\n", 1)[0]
+        except OSError:
+            return None  # PSI is off in this kernel, or hidden from this container
+        stalled = int(line.rpartition(b"total=")[2])
+        before = self._stalled.get(kind)
+        self._stalled[kind] = stalled, now
+        if before is None or now <= before[1]:
+            return None
+        return min(1.0, max(0.0, (stalled - before[0]) / 1e6 / (now - before[1])))
+
+
+class Host:
+    """Samples the machine and the processes of the targets that run on it.
+
+    Args:
+        targets: The servers; one whose URL is not of this machine has no process rows.
+        place: Where this agent runs.
+        interval_seconds: Time between two samples.
+    """
+
+    def __init__(
+        self, targets: Sequence[Target], place: Place | None = None, *, interval_seconds: float = INTERVAL_SECONDS
+    ) -> None:
+        self._targets = [target for target in targets if ports_of(target)]
+        self._place = place or Place()
+        self._interval = interval_seconds
+        self._machine = Machine()
+        self._processes: dict[tuple[str, int], Process] = {}
+        self._find_at = 0.0
+        # The machine's row goes out once per target on it, so that each instance has its own to join with.
+        self._hosts = [self._identify(target, HOST_PROCESS, None) for target in self._targets] or [
+            self._identify(None, HOST_PROCESS, None)
+        ]
+
+    def _identify(self, target: Target | None, name: str, pid: int | None) -> bytes:
+        whose = attributes(target, self._place) | {"process.name": name}
+        return resource(whose if pid is None else whose | {"process.pid": str(pid)})
+
+    async def run(self, emit: Emit) -> None:
+        """Sample until cancelled."""
+        loop = asyncio.get_running_loop()
+        start, turn = loop.time(), 0
+        while True:
+            if self._targets and loop.time() >= self._find_at:
+                await self._find(loop.time())
+            rows = self.sample(loop.time())
+            emit("metrics", encode_gauges(rows, SCOPE_HOST, time.time_ns()))
+            turn = max(turn + 1, int((loop.time() - start) / self._interval) + 1)
+            await asyncio.sleep(max(0.0, start + turn * self._interval - loop.time()))
+
+    def sample(self, now: float) -> list[tuple[bytes, Mapping[str, float]]]:
+        """Rows (resource, figures) of the machine and of each known process at ``now`` (monotonic seconds)."""
+        rows: list[tuple[bytes, Mapping[str, float]]] = []
+        try:
+            machine = self._machine.sample(now)
+            rows += [(host, machine) for host in self._hosts]
+        except OSError as error:
+            log.warning("host_unreadable", error=str(error))
+        for key, process in list(self._processes.items()):
+            try:
+                rows.append((process.resource, process.sample()))
+            except OSError:
+                # Gone, or no longer ours to read: look for its successor soon.
+                del self._processes[key]
+                self._find_at = min(self._find_at, now + _FIND_SOON_SECONDS)
+        return rows
+
+    async def _find(self, now: float) -> None:
+        found = await asyncio.to_thread(find_processes, self._targets)
+        old, self._processes = self._processes, {}
+        for target in self._targets:
+            for pid, name in found.get(target.instance, {}).items():
+                key = target.instance, pid
+                self._processes[key] = old.get(key) or Process(pid, self._identify(target, name, pid))
+        complete = all(found.get(target.instance) for target in self._targets)
+        self._find_at = now + (_FIND_SECONDS if complete else _FIND_SOON_SECONDS)
+
+
+def ports_of(target: Target) -> set[int]:
+    """Ports of this machine on which a target listens; empty where it runs elsewhere."""
+    found = set()
+    for url in (target.url, target.metrics_url):
+        parts = split_url(url)
+        if url and parts.hostname in _LOCAL:
+            found.add(parts.port or (443 if parts.scheme == "https" else 80))
+    return found
+
+
+def find_processes(targets: Sequence[Target]) -> dict[str, dict[int, str]]:
+    """Pid → name of every process of each target's engine, by instance; what another user runs may stay hidden."""
+    listening: dict[int, set[int]] = {}
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.pid is not None and connection.laddr:
+                listening.setdefault(connection.laddr.port, set()).add(connection.pid)
+    except psutil.Error as error:
+        log.warning("listening_ports_unreadable", error=str(error))
+    found: dict[str, dict[int, str]] = {}
+    for target in targets:
+        processes: dict[int, str] = {}
+        for top in _tops(set().union(*(listening.get(port, set()) for port in ports_of(target)))):
+            try:
+                processes |= {process.pid: process.name() for process in (top, *top.children(recursive=True))}
+            except psutil.Error:
+                continue  # ended meanwhile
+        found[target.instance] = dict(islice(processes.items(), _PROCESSES))
+    return found
+
+
+def _tops(listeners: set[int]) -> list[psutil.Process]:
+    """Processes under which all of an engine runs.
+
+    Several API servers share one port, and the process that started them started the engine cores too: it is the top
+    where it runs the same program as they do.
+    """
+    tops, parents = [], set()
+    for pid in listeners:
+        try:
+            top = psutil.Process(pid)
+            parent = top.parent()
+            parents.add(parent if parent is not None and parent.exe() == top.exe() != "" else None)
+            tops.append(top)
+        except psutil.Error:
+            continue  # ended meanwhile, or another user's
+    common = parents.pop() if len(tops) > 1 and len(parents) == 1 else None
+    return tops if common is None else [common]

@@ -36,12 +36,12 @@ class CollectorConfig(BaseModel):
     user: str = Field(default="", description="User at the store; empty: owner of the embedded store.")
     password_file: Path | None = Field(default=None, description="File with that user's password.")
     store_prompts: bool = Field(
-        False, description="Keep attributes that hold prompt text. Off: they never touch a disk."
+        default=False, description="Keep attributes that hold prompt text. Off: they never touch a disk."
     )
     require_signature: bool = Field(default=False, description="Refuse unsigned requests from loopback too.")
     sender_keys: tuple[SenderKey, ...] = Field(default=(), description="Further keys that senders may sign with.")
     drop_repeats: bool = Field(
-        True, description="Drop requests taken before: same batch id, or same bytes without one."
+        default=True, description="Drop requests taken before: same batch id, or same bytes without one."
     )
     max_body_bytes: int = Field(
         default=16 * MEBIBYTE, ge=1024, le=64 * MEBIBYTE, description="Largest request, decompressed."
@@ -50,7 +50,7 @@ class CollectorConfig(BaseModel):
         default=128 * MEBIBYTE, ge=1024, description="Requests held in memory together; more are told to come again."
     )
     log_max_bytes: int = Field(
-        2048 * MEBIBYTE,
+        default=2048 * MEBIBYTE,
         ge=1024,
         description="Disk the write-ahead log may take; beyond, senders are told to come again.",
     )

@@ -1,0 +1,63 @@
+"""``python -m collector``: takes OTLP and brings it into ClickHouse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+
+from agent.errors import ServescopeError
+from collector.config import load
+from collector.server import Collector
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="Data folder.")
+@click.option("--clickhouse", help="URL of the store (HTTP interface), embedded or a server.")
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.")
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Configuration file.")
+def main(data: Path, config: Path | None, **given: Any) -> None:
+    """Receive OTLP over HTTP, keep it in a log on disk until ClickHouse has it."""
+    _log_to_stderr()
+    try:
+        settings = load(config).model_copy(update={k: v for k, v in given.items() if v is not None})
+        asyncio.run(_serve(Collector(settings, data.absolute())))
+    except ServescopeError as error:
+        click.echo(f"servescope collector: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        click.echo(f"servescope collector: {data} can't be used: {error}", err=True)
+        sys.exit(1)
+
+
+async def _serve(collector: Collector) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await collector.run(stop)
+
+
+def _log_to_stderr() -> None:
+    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    main()

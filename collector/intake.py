@@ -1,0 +1,124 @@
+"""The way in that every receiver shares: check, recognise a repeat, write to the log, acknowledge."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Final
+
+from collector import framing
+from collector.decode import decode
+from collector.framing import DIGEST_BYTES
+from collector.journal import identity
+from collector.log import LogFullError
+
+if TYPE_CHECKING:
+    from collector.config import CollectorConfig
+    from collector.decode import Decoded
+    from collector.journal import Journal
+    from collector.ledger import Ledger
+    from collector.log import WriteAheadLog
+
+RETRY_AFTER_SECONDS: Final = {"bound": 5, "disk": 10, "memory": 1}
+"""How long a sender should wait, by what is short."""
+_OFFLOAD_BYTES: Final = 1 << 20
+
+
+class BusyError(Exception):
+    """The request can't be taken now and stays its sender's; ``reason`` is a key of ``RETRY_AFTER_SECONDS``."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.retry_after = RETRY_AFTER_SECONDS[reason]
+        super().__init__(
+            {
+                "bound": "the write-ahead log is at its bound: the store is behind or away",
+                "disk": "the disk of the write-ahead log refuses writes; free some space",
+                "memory": "too many requests are in work",
+            }[reason]
+        )
+
+
+class Intake:
+    """Takes decompressed requests of any transport."""
+
+    def __init__(self, config: CollectorConfig, log: WriteAheadLog, journal: Journal, ledger: Ledger) -> None:
+        self._config = config
+        self._log = log
+        self._journal = journal
+        self._ledger = ledger
+        self._committing: dict[bytes, asyncio.Task[None]] = {}
+        self._held = 0
+
+    def hold(self, size: int) -> None:
+        """Account for bytes of a request in memory; a negative size gives them back.
+
+        Raises:
+            BusyError: The bound of all requests together is reached; nothing was accounted.
+        """
+        if size > 0 and self._held + size > self._config.max_inflight_bytes:
+            raise BusyError("memory")
+        self._held += size
+
+    async def take(self, signal: str, body: bytes, *, as_json: bool, batch: str, tenant: str, received_ns: int) -> None:
+        """Return once the request is durable (or was before).
+
+        Args:
+            signal: ``traces``, ``metrics`` or ``logs``.
+            body: The decompressed request.
+            as_json: It is OTLP/JSON.
+            batch: The sender's batch id, empty where it gives none.
+            tenant: For whom the sender speaks, empty for nobody in particular.
+            received_ns: The collector's clock at receipt.
+
+        Raises:
+            MalformedError: It is no OTLP request.
+            BusyError: It can't be taken now.
+        """
+        if as_json or len(body) > _OFFLOAD_BYTES:
+            decoded = await asyncio.to_thread(self._decode, signal, body, as_json)
+        else:
+            decoded = self._decode(signal, body, as_json)
+        if decoded.scrubbed:
+            self._ledger.scrubbed.labels(signal).inc(decoded.scrubbed)
+        if not decoded.records:
+            return
+        digest = identity(signal, body, batch) if self._config.drop_repeats else os.urandom(DIGEST_BYTES)
+        if digest in self._journal:
+            self._ledger.repeated(signal, decoded.records)
+            return
+        task = self._committing.get(digest)
+        repeated = task is not None
+        if task is None:
+            frame = framing.encode(
+                decoded.body,
+                records=decoded.records,
+                digest=digest,
+                received_ns=received_ns,
+                batch=batch,
+                tenant=tenant,
+            )
+            task = asyncio.create_task(self._commit(signal, frame, decoded, digest))
+            self._committing[digest] = task
+        try:
+            # A sender that hangs up must not stop what others may wait for.
+            await asyncio.shield(task)
+        except LogFullError as error:
+            raise BusyError(error.reason) from None
+        if repeated:
+            self._ledger.repeated(signal, decoded.records)
+
+    async def drain(self) -> None:
+        """Wait for what is on its way into the log."""
+        await asyncio.gather(*self._committing.values(), return_exceptions=True)
+
+    def _decode(self, signal: str, body: bytes, as_json: bool) -> Decoded:
+        return decode(signal, body, as_json=as_json, store_prompts=self._config.store_prompts)
+
+    async def _commit(self, signal: str, frame: bytes, decoded: Decoded, digest: bytes) -> None:
+        try:
+            with self._ledger.commit_seconds.time():
+                await self._log.append(signal, frame, decoded.records, digest)
+            self._ledger.received(signal, decoded.records, len(decoded.body))
+        finally:
+            del self._committing[digest]

@@ -1,0 +1,137 @@
+"""The books: every record is accounted for, on /metrics and /healthz.
+
+``received + recovered = stored + rejected + dropped + pending``, per signal, in records: spans, data points, log
+records. A body that can't be read counts as one record. What was refused with 429 or 503 is still its sender's and
+therefore not received; it is counted apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from collector.log import SIGNALS
+
+if TYPE_CHECKING:
+    from collector.log import WriteAheadLog
+
+_PREFIX: Final = "servescope_collector"
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Ledger:
+    """Counters of one collector.
+
+    Attributes:
+        registry: Where they are registered; one per collector, so that two in a process don't mix.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        by_signal = ("signal",)
+        with_reason = ("signal", "reason")
+        self._received = self._counter("received_records", "Records accepted from senders.", by_signal)
+        self._recovered = self._counter("recovered_records", "Records read back from the log at start.", by_signal)
+        self._stored = self._counter("stored_records", "Records that the store has.", by_signal)
+        self._rejected = self._counter("rejected_records", "Records refused for good.", with_reason)
+        self._dropped = self._counter("dropped_records", "Records taken and left out.", with_reason)
+        self._refused = self._counter("refused_requests", "Requests told to come again.", with_reason)
+        self._requests = self._counter("requests", "Requests answered.", ("signal", "code"))
+        self._bytes = self._counter("received_bytes", "Bytes of accepted requests, decompressed.", by_signal)
+        self.scrubbed = self._counter("scrubbed_values", "Values removed since they may hold prompt text.", by_signal)
+        self.insert_errors = self._counter("insert_errors", "Inserts that failed.", ("signal", "code"))
+        self.settle_errors = self._counter("settle_errors", "Runs of the settle job that failed.", ())
+        self.insert_seconds = Histogram(
+            f"{_PREFIX}_insert_seconds", "Time of an insert.", by_signal, registry=self.registry, buckets=_SECONDS
+        )
+        self.commit_seconds = Histogram(
+            f"{_PREFIX}_commit_seconds", "Wait of a request for the log.", registry=self.registry, buckets=_SECONDS
+        )
+        self.store_up = Gauge(f"{_PREFIX}_store_up", "1 while the store takes inserts.", registry=self.registry)
+        self._counts = {
+            signal: dict.fromkeys(("received", "recovered", "stored", "rejected", "dropped"), 0) for signal in SIGNALS
+        }
+        self._reasons: dict[str, int] = {}
+
+    def received(self, signal: str, records: int, size: int) -> None:
+        """Records that are durable in the log now."""
+        self._add(signal, "received", records)
+        self._received.labels(signal).inc(records)
+        self._bytes.labels(signal).inc(size)
+
+    def recovered(self, signal: str, records: int) -> None:
+        """Records found in the log at start."""
+        self._add(signal, "recovered", records)
+        self._recovered.labels(signal).inc(records)
+
+    def stored(self, signal: str, records: int) -> None:
+        """Records that an insert brought into the store."""
+        self._add(signal, "stored", records)
+        self._stored.labels(signal).inc(records)
+
+    def rejected(self, signal: str, reason: str, records: int = 1) -> None:
+        """Records that came and were refused for good; they count as received too."""
+        self._add(signal, "received", records)
+        self._received.labels(signal).inc(records)
+        self._add(signal, "rejected", records)
+        self._rejected.labels(signal, reason).inc(records)
+        self._why(f"rejected:{reason}", records)
+
+    def repeated(self, signal: str, records: int) -> None:
+        """Records that were taken before: received once more and dropped."""
+        self._add(signal, "received", records)
+        self._received.labels(signal).inc(records)
+        self.dropped(signal, "repeat", records)
+
+    def dropped(self, signal: str, reason: str, records: int) -> None:
+        """Records that were received and will not be stored."""
+        self._add(signal, "dropped", records)
+        self._dropped.labels(signal, reason).inc(records)
+        self._why(f"dropped:{reason}", records)
+
+    def refused(self, signal: str, reason: str) -> None:
+        """A request told to come again."""
+        self._refused.labels(signal, reason).inc()
+        self._why(f"refused:{reason}", 1)
+
+    def answered(self, signal: str, code: int) -> None:
+        """A request answered with an HTTP status."""
+        self._requests.labels(signal, str(code)).inc()
+
+    def watch(self, log: WriteAheadLog) -> None:
+        """Show the log's state beside the counters."""
+        pending = Gauge(f"{_PREFIX}_pending_records", "Records in the log only.", ("signal",), registry=self.registry)
+        for signal in SIGNALS:
+            pending.labels(signal).set_function(lambda signal=signal: log.pending(signal))  # type: ignore[misc]
+        size = Gauge(f"{_PREFIX}_log_bytes", "Disk that the write-ahead log takes.", registry=self.registry)
+        size.set_function(lambda: log.bytes)
+        segments = Gauge(f"{_PREFIX}_log_segments", "Segments waiting for their insert.", registry=self.registry)
+        segments.set_function(log.segments)
+
+    def page(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def books(self, log: WriteAheadLog) -> dict[str, dict[str, int]]:
+        """Counts by signal, with ``pending`` and the ``balance``, which is 0 when nothing was lost or doubled."""
+        result = {}
+        for signal, counts in self._counts.items():
+            pending = log.pending(signal)
+            came = counts["received"] + counts["recovered"]
+            went = counts["stored"] + counts["rejected"] + counts["dropped"] + pending
+            result[signal] = {**counts, "pending": pending, "balance": came - went}
+        return result
+
+    def reasons(self) -> dict[str, int]:
+        """Counts by ``rejected:…``, ``dropped:…`` and ``refused:…`` over all signals."""
+        return dict(sorted(self._reasons.items()))
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(f"{_PREFIX}_{name}", text, labels, registry=self.registry)
+
+    def _add(self, signal: str, kind: str, records: int) -> None:
+        self._counts[signal][kind] += records
+
+    def _why(self, key: str, count: int) -> None:
+        self._reasons[key] = self._reasons.get(key, 0) + count

@@ -1,0 +1,161 @@
+"""OTLP over HTTP: ``POST /v1/traces``, ``/v1/metrics``, ``/v1/logs``, protobuf or JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+from google.rpc import status_pb2  # type: ignore[import-untyped]
+
+from agent.signing import BATCH_ID_LIMIT, HEADER_BATCH, HEADER_RECEIVED
+from collector.auth import AuthError
+from collector.decode import ENCODINGS, KINDS, TooLargeError, decompress
+from collector.intake import BusyError
+from collector.otlp_json import MalformedError
+
+if TYPE_CHECKING:
+    from collector.auth import Door
+    from collector.config import CollectorConfig
+    from collector.intake import Intake
+    from collector.ledger import Ledger
+
+_PROTOBUF: Final = "application/x-protobuf"
+_JSON: Final = "application/json"
+_RPC_CODES: Final = {400: 3, 401: 16, 413: 3, 415: 3, 429: 8, 503: 14}
+"""Codes of ``google.rpc.Status``, OTLP's error body, by HTTP status."""
+
+
+class _FaultError(Exception):
+    def __init__(self, status: int, reason: str, text: str, retry_after: int = 0) -> None:
+        self.status = status
+        self.reason = reason
+        self.text = text
+        self.retry_after = retry_after
+        super().__init__(text)
+
+
+class OtlpHttp:
+    """Handlers for an aiohttp application, which must leave bodies compressed (``auto_decompress=False``)."""
+
+    def __init__(self, config: CollectorConfig, door: Door, intake: Intake, ledger: Ledger) -> None:
+        self._config = config
+        self._door = door
+        self._intake = intake
+        self._ledger = ledger
+
+    def routes(self) -> list[web.RouteDef]:
+        """The three routes."""
+        return [web.post(f"/v1/{signal}", self._handle) for signal in KINDS]
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        received_ns = time.time_ns()
+        signal = request.path.rpartition("/")[2]
+        held = 0
+        try:
+            as_json, encoding = _form(request)
+            body, held = await self._read(request)
+            tenant = self._admit(request, body, received_ns)
+            plain = self._plain(body, encoding)
+            held += _hold(self._intake, len(plain) if encoding != "identity" else 0)
+            await self._intake.take(
+                signal, plain, as_json=as_json, batch=_batch(request), tenant=tenant, received_ns=received_ns
+            )
+            response = _answer(request)
+        except MalformedError as error:
+            response = self._refuse(request, signal, _FaultError(400, "malformed", str(error)))
+        except BusyError as error:
+            status = 503 if error.reason == "disk" else 429
+            response = self._refuse(request, signal, _FaultError(status, error.reason, str(error), error.retry_after))
+        except _FaultError as fault:
+            response = self._refuse(request, signal, fault)
+        finally:
+            self._intake.hold(-held)
+        response.headers[HEADER_RECEIVED] = str(received_ns)
+        self._ledger.answered(signal, response.status)
+        return response
+
+    async def _read(self, request: web.Request) -> tuple[bytes, int]:
+        limit = self._config.max_body_bytes
+        if (request.content_length or 0) > limit:
+            raise _too_large(limit)
+        pieces: list[bytes] = []
+        held = 0
+        try:
+            async for piece in request.content.iter_any():
+                self._intake.hold(len(piece))
+                held += len(piece)
+                if held > limit:
+                    raise _too_large(limit)  # noqa: TRY301 - the handler below gives back what was held
+                pieces.append(piece)
+        except BaseException:
+            self._intake.hold(-held)
+            raise
+        return b"".join(pieces), held
+
+    def _admit(self, request: web.Request, body: bytes, received_ns: int) -> str:
+        try:
+            return self._door.admit(request.path, request.headers, body, request.remote, received_ns // 1_000_000)
+        except AuthError as error:
+            raise _FaultError(401, "unauthorized", str(error)) from None
+
+    def _plain(self, body: bytes, encoding: str) -> bytes:
+        limit = self._config.max_body_bytes
+        try:
+            return decompress(body, encoding, limit)
+        except TooLargeError:
+            raise _too_large(limit) from None
+
+    def _refuse(self, request: web.Request, signal: str, fault: _FaultError) -> web.Response:
+        if fault.retry_after:
+            self._ledger.refused(signal, fault.reason)
+        else:
+            self._ledger.rejected(signal, fault.reason)
+        if request.content_type == _JSON:
+            body = json.dumps({"code": _RPC_CODES[fault.status], "message": fault.text}).encode()
+        else:
+            body = status_pb2.Status(code=_RPC_CODES[fault.status], message=fault.text).SerializeToString()
+        response = web.Response(status=fault.status, body=body, content_type=_content_type(request))
+        if fault.retry_after:
+            response.headers["Retry-After"] = str(fault.retry_after)
+        if fault.status == 401:  # noqa: PLR2004
+            response.headers["WWW-Authenticate"] = "Servescope-HMAC"
+        return response
+
+
+def _too_large(limit: int) -> _FaultError:
+    return _FaultError(413, "too_large", f"the body is larger than {limit} bytes, decompressed; send smaller batches")
+
+
+def _hold(intake: Intake, size: int) -> int:
+    intake.hold(size)
+    return size
+
+
+def _form(request: web.Request) -> tuple[bool, str]:
+    if request.content_type not in {_PROTOBUF, _JSON, "application/protobuf"}:
+        text = f"Content-Type {request.content_type} is not {_PROTOBUF} or {_JSON}"
+        raise _FaultError(415, "content_type", text)
+    encoding = request.headers.get("Content-Encoding", "").strip().lower() or "identity"
+    if encoding not in ENCODINGS:
+        raise _FaultError(
+            415, "content_encoding", f"Content-Encoding {encoding[:40]} is none of {', '.join(ENCODINGS)}"
+        )
+    return request.content_type == _JSON, encoding
+
+
+def _batch(request: web.Request) -> str:
+    batch = request.headers.get(HEADER_BATCH, "")
+    if len(batch) > BATCH_ID_LIMIT or not (batch.isascii() and batch.isprintable()):
+        raise MalformedError(f"{HEADER_BATCH} is longer than {BATCH_ID_LIMIT} characters or not printable ASCII")
+    return batch
+
+
+def _content_type(request: web.Request) -> str:
+    return _JSON if request.content_type == _JSON else _PROTOBUF
+
+
+def _answer(request: web.Request) -> web.Response:
+    # An export response without partial success: no field in protobuf, an empty object in JSON.
+    return web.Response(body=b"{}" if request.content_type == _JSON else b"", content_type=_content_type(request))

@@ -1,0 +1,213 @@
+"""The collector's life: recover, listen, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from aiohttp import web
+
+from agent.errors import DataFolderInUseError, PortInUseError
+from agent.keys import ensure_keys
+from collector import migrate
+from collector.auth import open_door
+from collector.intake import Intake
+from collector.journal import Journal
+from collector.ledger import Ledger
+from collector.log import WriteAheadLog
+from collector.migrate import Layout
+from collector.quarantine import Quarantine
+from collector.receivers.otlp_http import OtlpHttp
+from collector.store import Store, StoreAddress, locate
+from collector.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from collector.config import CollectorConfig
+
+LOG: Final = structlog.get_logger()
+
+_DRAIN_SECONDS: Final = 5.0
+_INSERT_TIMEOUT_SECONDS: Final = 120.0
+
+
+class Collector:
+    """One collector on one data folder.
+
+    Args:
+        config: Its settings.
+        data: The data folder; the log lies in ``log/``, keys are read from (or made in) ``keys/``.
+    """
+
+    def __init__(self, config: CollectorConfig, data: Path) -> None:
+        self._config = config
+        self._data = data
+        self._started = time.time()
+        self.ledger = Ledger()
+        self.port = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set, then drain.
+
+        Raises:
+            PortInUseError: The port is taken.
+            DataFolderInUseError: Another collector has this log.
+            ConfigError: A key or the store's address is wrong.
+            OSError: The data folder can't be written.
+        """
+        keys = ensure_keys(self._data / "keys")
+        door = open_door(keys.agent_hmac, self._config.sender_keys, require_signature=self._config.require_signature)
+        folder = self._data / "log"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _locked(folder), Store(self._address(), timeout_seconds=_INSERT_TIMEOUT_SECONDS) as store:
+            journal = Journal(folder / "journal")
+            self.log = WriteAheadLog(
+                folder, journal, max_bytes=self._config.log_max_bytes, seal_bytes=self._config.seal_bytes
+            )
+            recovered = self.log.start()
+            for segment in recovered.segments:
+                self.ledger.recovered(segment.signal, segment.records)
+            self.ledger.watch(self.log)
+            self.intake = Intake(self._config, self.log, journal, self.ledger)
+            self.writer = self._writer(store, folder)
+            http = OtlpHttp(self._config, door, self.intake, self.ledger)
+            runner = web.AppRunner(self._application(http), auto_decompress=False, access_log=None, shutdown_timeout=3)
+            work = asyncio.create_task(self.writer.run())
+            try:
+                await self._listen(runner)
+                LOG.info("collector_ready", url=f"http://{self._config.host}:{self.port}", store=store.address.url)
+                await _first(stop, work)
+            finally:
+                await runner.cleanup()
+                await self._drain(work)
+                await self.log.close()
+                journal.close()
+
+    def _address(self) -> StoreAddress:
+        address = locate(self._data, self._config.clickhouse, role="owner")
+        user, password = address.user, address.password
+        if self._config.user:
+            file = self._config.password_file
+            user, password = self._config.user, file.read_text().strip() if file else ""
+        return StoreAddress(address.url, self._config.database, user, password)
+
+    def _writer(self, store: Store, folder: Path) -> Writer:
+        data = self._data / "store"
+        embedded = store.address.user == "owner" and data.is_dir()
+        durable: Callable[[], None] | None = partial(_sync_disk_of, data) if embedded else None
+        return Writer(
+            self.log,
+            store,
+            self.ledger,
+            Quarantine(folder / "quarantine", max_bytes=self._config.quarantine_max_bytes),
+            self._config,
+            migrate=lambda: migrate.apply(store, layout=Layout(database=self._config.database)),
+            settle=lambda: None,
+            make_durable=durable,
+        )
+
+    def _application(self, http: OtlpHttp) -> web.Application:
+        application = web.Application(client_max_size=self._config.max_body_bytes)
+        application.add_routes(http.routes())
+        application.router.add_get("/healthz", self._health)
+        application.router.add_get("/metrics", self._metrics)
+        return application
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        await runner.setup()
+        site = web.TCPSite(runner, self._config.host, self._config.port, backlog=512)
+        try:
+            await site.start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise PortInUseError(
+                f"Port {self._config.port} on {self._config.host} is taken", "Stop what listens there or give --port."
+            ) from None
+        self.port = int(runner.addresses[0][1])
+
+    async def _drain(self, work: asyncio.Task[None]) -> None:
+        await self.intake.drain()
+        with contextlib.suppress(OSError):
+            await self.log.seal_all()
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while (  # noqa: ASYNC110 - a few rounds, once in a life
+            self.log.segments() and not self.writer.last_error and not work.done() and time.monotonic() < deadline
+        ):
+            await asyncio.sleep(0.02)
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+        await self.writer.release()
+        LOG.info("collector_stopped", segments_kept=self.log.segments())
+
+    async def _health(self, _: web.Request) -> web.Response:
+        oldest = self.log.oldest()
+        trouble = self.writer.last_error
+        body = {
+            "status": "degraded" if trouble else "ok",
+            "store": {"error": trouble, "last_insert": self.writer.last_insert},
+            "log": {
+                "bytes": self.log.bytes,
+                "max_bytes": self._config.log_max_bytes,
+                "segments": self.log.segments(),
+                "oldest_seconds": round(time.time() - oldest, 3) if oldest else 0,
+                "commits": self.log.commits,
+            },
+            "ledger": self.ledger.books(self.log),
+            "reasons": self.ledger.reasons(),
+            "uptime_seconds": round(time.time() - self._started, 3),
+        }
+        return web.json_response(body, dumps=partial(json.dumps, separators=(",", ":")))
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(
+            body=self.ledger.page(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+
+async def _first(stop: asyncio.Event, work: asyncio.Task[None]) -> None:
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({stopped, work}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if work.done():
+        work.result()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    import fcntl  # noqa: PLC0415
+
+    descriptor = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise DataFolderInUseError(
+            f"Another collector writes the log in {folder}", "Stop it, or give another --data."
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync_disk_of(folder: Path) -> None:
+    # The engine does not sync the parts it writes; their segments must outlive a power cut until the disk has them.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,226 @@
+"""Brings sealed segments into the store, each once, and lets their files go when the rows are durable there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from collector.log import SIGNALS
+from collector.quarantine import divide
+from collector.store import StoreError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from collector.config import CollectorConfig
+    from collector.ledger import Ledger
+    from collector.log import WriteAheadLog
+    from collector.quarantine import Quarantine
+    from collector.recovery import Segment
+
+LOG: Final = structlog.get_logger()
+
+UNREADABLE: Final = frozenset({27, 32, 33, 117, 435, 436, 437, 444})
+"""Codes by which the engine refuses the bytes of a segment before anything is written (parse errors of the format)."""
+UNFIT: Final = frozenset({6, 38, 41, 53, 69, 70, 72, 128, 131, 190, 349, 395, 407, 441})
+"""Codes that a view could throw on odd values. Views are total, so these mean a fault of ours; targets written before
+the throw hold rows under the old token, so the segment is only divided after ``_UNFIT_PATIENCE`` attempts."""
+NO_SCHEMA: Final = frozenset({60, 81})
+"""No such table or database: the store was emptied or replaced, and wants its migrations again."""
+_UNFIT_PATIENCE: Final = 5
+_LONGEST_PAUSE_SECONDS: Final = 15.0
+_KEEP_SECONDS: Final = 10.0
+_KEEP_BYTES: Final = 64 << 20
+
+
+class SegmentStore(Protocol):
+    """What the writer needs of ``collector.store.Store``."""
+
+    def insert_segment(self, table: str, segment: Path | bytes, token: str) -> None:
+        """Insert a file of length-delimited requests under a token."""
+
+
+class Writer:
+    """One consumer per signal.
+
+    Args:
+        log: Where segments come from.
+        store: Where they go.
+        ledger: Told of every record stored or dropped.
+        quarantine: Takes requests that the store can't read.
+        config: Ages and sizes.
+        migrate: Brings the schema up to date; called before the first insert and again when tables are missing.
+        settle: Puts spans of one trace together; called a while after traces were inserted.
+        make_durable: Returns once everything inserted so far is on the store's disk; None where the store itself
+            answers for that.
+    """
+
+    def __init__(
+        self,
+        log: WriteAheadLog,
+        store: SegmentStore,
+        ledger: Ledger,
+        quarantine: Quarantine,
+        config: CollectorConfig,
+        *,
+        migrate: Callable[[], object],
+        settle: Callable[[], object],
+        make_durable: Callable[[], None] | None = None,
+    ) -> None:
+        self._log = log
+        self._store = store
+        self._ledger = ledger
+        self._quarantine = quarantine
+        self._config = config
+        self._migrate = migrate
+        self._settle = settle
+        self._make_durable = make_durable
+        self._schema = asyncio.Event()
+        self._wants_schema = asyncio.Event()
+        self._wants_schema.set()
+        self._inserted: list[Segment] = []
+        self._reap = asyncio.Event()
+        self._unsettled = asyncio.Event()
+        self.last_error = ""
+        self.last_insert: float | None = None
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_schema())
+            tasks.create_task(self._keep_settled())
+            tasks.create_task(self._keep_reaped())
+            for signal in SIGNALS:
+                tasks.create_task(self._consume(signal))
+
+    async def release(self) -> None:
+        """Delete the files of segments whose rows are in the store, after making those durable."""
+        batch, self._inserted = self._inserted, []
+        if not batch:
+            return
+        try:
+            if self._make_durable is not None:
+                await asyncio.to_thread(self._make_durable)
+            await self._log.unlink(batch)
+        except OSError as error:
+            # Kept files are inserted again at the next start and dropped by their tokens.
+            self._inserted = batch + self._inserted
+            LOG.warning("segments_kept", error=error.strerror, segments=len(batch))
+
+    async def _keep_schema(self) -> None:
+        while True:
+            await self._wants_schema.wait()
+            attempt = 0
+            while True:
+                try:
+                    await asyncio.to_thread(self._migrate)
+                except Exception as error:  # noqa: BLE001 - whatever it is, the log goes on taking requests
+                    self._trouble("migrate_failed", error, attempt)
+                    attempt += 1
+                    await asyncio.sleep(_pause(attempt))
+                else:
+                    break
+            self._wants_schema.clear()
+            self._schema.set()
+
+    async def _consume(self, signal: str) -> None:
+        while True:
+            await self._schema.wait()
+            try:
+                segment = await self._log.take(signal, seal_seconds=self._config.seal_seconds)
+                await self._bring(segment)
+            except OSError as error:
+                self._trouble("segment_unreadable", error, 0)
+                await asyncio.sleep(_pause(1))
+
+    async def _bring(self, segment: Segment) -> None:
+        attempt = 0
+        while True:
+            await self._schema.wait()
+            started = time.monotonic()
+            try:
+                await asyncio.to_thread(self._store.insert_segment, f"land_{segment.signal}", segment.path, segment.id)
+            except StoreError as error:
+                self._ledger.insert_errors.labels(segment.signal, str(error.code)).inc()
+                if error.code in UNREADABLE or (error.code in UNFIT and attempt >= _UNFIT_PATIENCE):
+                    await self._divide(segment, error)
+                    return
+                if error.code in NO_SCHEMA:
+                    self._schema.clear()
+                    self._wants_schema.set()
+                self._trouble("insert_failed", error, attempt)
+            except Exception as error:  # noqa: BLE001 - unknown outcomes are repeated under the same token
+                code = "unavailable" if isinstance(error, StoreUnavailable) else type(error).__name__
+                self._ledger.insert_errors.labels(segment.signal, code).inc()
+                self._trouble("insert_failed", error, attempt)
+            else:
+                self._ledger.insert_seconds.labels(segment.signal).observe(time.monotonic() - started)
+                self._stored(segment)
+                return
+            attempt += 1
+            await asyncio.sleep(_pause(attempt))
+
+    def _stored(self, segment: Segment) -> None:
+        if self.last_error:
+            LOG.info("store_takes_inserts_again")
+        self.last_error = ""
+        self.last_insert = time.time()
+        self._ledger.store_up.set(1)
+        self._log.finished(segment)
+        self._ledger.stored(segment.signal, segment.records)
+        self._inserted.append(segment)
+        self._reap.set()
+        if segment.signal == "traces":
+            self._unsettled.set()
+
+    async def _divide(self, segment: Segment, error: StoreError) -> None:
+        children, apart = await asyncio.to_thread(divide, segment)
+        LOG.warning(
+            "segment_refused",
+            segment=segment.id,
+            code=error.code,
+            name=error.name,
+            requests=segment.bodies,
+            becomes=len(children),
+        )
+        for index, frame in enumerate(apart):
+            self._quarantine.put(f"{segment.id}-{index}", frame.message, f"{error.code} {error.name}")
+        await self._log.replace(segment, children)
+        if lost := sum(frame.records for frame in apart):
+            self._ledger.dropped(segment.signal, "quarantined", lost)
+
+    async def _keep_reaped(self) -> None:
+        while True:
+            await self._reap.wait()
+            if self._make_durable is not None and sum(s.bytes for s in self._inserted) < _KEEP_BYTES:
+                # One sync for many segments; what is kept longer is only inserted again after a crash, and dropped.
+                await asyncio.sleep(_KEEP_SECONDS)
+            self._reap.clear()
+            await self.release()
+
+    async def _keep_settled(self) -> None:
+        while True:
+            await self._unsettled.wait()
+            await asyncio.sleep(self._config.settle_seconds)
+            self._unsettled.clear()
+            try:
+                await asyncio.to_thread(self._settle)
+            except Exception as error:  # noqa: BLE001 - the next run does what this one left
+                self._ledger.settle_errors.inc()
+                LOG.warning("settle_failed", error=type(error).__name__, text=str(error)[:300])
+
+    def _trouble(self, event: str, error: Exception, attempt: int) -> None:
+        self.last_error = f"{type(error).__name__}: {str(error)[:300]}"
+        self._ledger.store_up.set(0)
+        if attempt == 0:  # the metric counts the rest
+            LOG.warning(event, error=self.last_error)
+
+
+def _pause(attempt: int) -> float:
+    longest = min(_LONGEST_PAUSE_SECONDS, 0.25 * 2 ** min(attempt, 10))
+    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, not a secret

@@ -94,6 +94,8 @@ class Facts:
             self.error_type = "queue_timeout"
 
     def _read_plain(self, message: dict[str, Any]) -> bool:
+        if message.get("object") == "response":  # a whole OpenAI response reads like its last event
+            return self._read_responses_event(f"response.{message.get('status')}", {"response": message})
         self._name(message)
         choices = message.get("choices")
         if isinstance(choices, list):

@@ -125,16 +125,20 @@ class ResponseHead(Head):
     length: int | None
 
 
-def find_end(buffer: bytes) -> int:
+def find_end(buffer: bytes | bytearray, seen: int = 0) -> int:
     """Index after the head's empty line, or -1 while it has not come.
+
+    Args:
+        buffer: What came so far.
+        seen: How much of it an earlier call has looked at.
 
     Raises:
         HttpFault: The head is over the bound, or a line ends in a bare CR or LF.
     """
-    end = buffer.find(b"\r\n\r\n")
+    end = buffer.find(b"\r\n\r\n", max(0, seen - 3))
     if end > MAX_HEAD_BYTES or (end < 0 and len(buffer) > MAX_HEAD_BYTES):
         raise HttpFault(431, "head_too_large", f"the head of the message is over {MAX_HEAD_BYTES} bytes")
-    if end < 0 and _BARE_LINE_END.search(buffer):
+    if end < 0 and _BARE_LINE_END.search(buffer, max(0, seen - 2)):
         raise HttpFault(400, "bare_line_end", "a line of the head does not end in CR LF")
     return end + 4 if end >= 0 else -1
 
@@ -202,22 +206,27 @@ def parse_response(head: bytes) -> ResponseHead:
     if match is None:
         raise HttpFault(502, "upstream_malformed", "the server's status line is malformed")
     try:
-        response = ResponseHead(int(match[1]), _fields(lines), int(match[2]), match[3] or b"", chunked=False, length=None)
-        codings = [c.strip().lower() for value in response.all(b"transfer-encoding") for c in value.split(b",")]
-        lengths = response.all(b"content-length")
-        if codings:
-            if b"chunked" in codings[:-1] or codings[-1] != b"chunked":
-                raise HttpFault(400, "transfer_coding", "the Transfer-Encoding field is malformed")
-            response.chunked = True  # it wins over a length, which is not passed on (RFC 9112 §6.3)
-            response.fields = [f for f in response.fields if f[1] != b"content-length"]
-        elif lengths:
-            response.length = _length(sorted(set(lengths)))
-            if len(lengths) > 1:
-                first = next(f for f in response.fields if f[1] == b"content-length")
-                response.fields = [f for f in response.fields if f[1] != b"content-length" or f is first]
+        fields = _fields(lines)
+        response = ResponseHead(int(match[1]), fields, int(match[2]), match[3] or b"", chunked=False, length=None)
+        _find_response_length(response)
     except HttpFault as fault:
         raise HttpFault(502, "upstream_malformed", f"the server's answer is malformed: {fault}") from fault
     return response
+
+
+def _find_response_length(response: ResponseHead) -> None:
+    codings = [c.strip().lower() for value in response.all(b"transfer-encoding") for c in value.split(b",")]
+    lengths = response.all(b"content-length")
+    if codings:
+        if b"chunked" in codings[:-1] or codings[-1] != b"chunked":
+            raise HttpFault(400, "transfer_coding", "the Transfer-Encoding field is malformed")
+        response.chunked = True  # it wins over a length, which is not passed on (RFC 9112 §6.3)
+        response.fields = [f for f in response.fields if f[1] != b"content-length"]
+    elif lengths:
+        response.length = _length(sorted(set(lengths)))
+        if len(lengths) > 1:
+            first = next(f for f in response.fields if f[1] == b"content-length")
+            response.fields = [f for f in response.fields if f[1] != b"content-length" or f is first]
 
 
 def _fields(lines: list[bytes]) -> list[Field]:

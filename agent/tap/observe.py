@@ -19,11 +19,14 @@ HEAD_BYTES: Final = 65_536
 TAIL_BYTES: Final = 8_192
 _INFLATE_STEP: Final = 1_048_576
 _ERROR_STATUS: Final = 400
+_MAX_NAME: Final = 256
 _DONE: Final = b"[DONE]"
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _ID: Final = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _SURE_ERRORS: Final = (ValueError, RecursionError)  # what json.loads raises on bad input
+_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]|true|false')
+_SCAN_BYTES: Final = 16_384
 
 
 class BodySample:
@@ -181,10 +184,46 @@ class AnswerWatch:
             plain = self._inflate.decompress(piece, _INFLATE_STEP)
         except zlib.error:
             plain = b""
-        if self._inflate.unconsumed_tail:  # far more than a stream of text expands to: stop reading
-            self._splitter = self._splitter if self._splitter is None else SseSplitter()
-            self._sample = None
+        if self._inflate.unconsumed_tail:  # more than a stream of text expands to: stop reading, keep times and sizes
+            self._splitter = self._sample = None
         return plain
+
+
+def read_request(sample: BodySample) -> tuple[str, bool]:
+    """Model and ``stream`` that a JSON request body asks for; of a long one only beginning and end are read."""
+    message = sample.json()
+    if message is None and not sample.whole:
+        message = _top_level(bytes(sample.head[:_SCAN_BYTES]))
+        if "model" not in message and (match := _MODEL.search(sample.tail)) is not None:
+            message["model"] = _loads(match[1])
+    if not isinstance(message, dict):
+        return "", False
+    model = message.get("model")
+    return model[:_MAX_NAME] if isinstance(model, str) else "", message.get("stream") is True
+
+
+def _top_level(beginning: bytes) -> dict[str, Any]:
+    """Texts and truth values of the outermost object, from the beginning of its JSON alone."""
+    found: dict[str, Any] = {}
+    depth = 0
+    key = previous = b""
+    for match in _TOKENS.finditer(beginning):
+        token = match[0]
+        if token in b"{[":
+            depth += 1
+        elif token in b"}]":
+            depth -= 1
+        elif token == b":":
+            key = previous if depth == 1 else b""
+        elif key:
+            name = _loads(key)
+            if isinstance(name, str):
+                found.setdefault(name, _loads(token))
+            key = b""
+        previous = token
+        if token != b":" and token[:1] in b"{[":
+            key = b""
+    return found
 
 
 def _triton_header(head: ResponseHead) -> BodySample | None:

@@ -22,14 +22,15 @@ _SCHEME: Final = re.compile(rb"(?:bearer|basic|token)[ \t]+", re.IGNORECASE)
 class BoundedNames:
     """The first ``limit`` distinct names keep their name, the rest become ``other``.
 
-    Attributes:
-        overflowed: Requests whose name became ``other``.
+    Args:
+        limit: Distinct names kept.
+        overflow: Called for each request whose name becomes ``other``.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, overflow: Callable[[], object] = lambda: None) -> None:
         self._limit = limit
+        self._overflow = overflow
         self._known: set[str] = set()
-        self.overflowed = 0
 
     def __call__(self, name: str) -> str:
         """The name to record."""
@@ -38,7 +39,7 @@ class BoundedNames:
         if len(self._known) < self._limit:
             self._known.add(name)
             return name
-        self.overflowed += 1
+        self._overflow()
         return OTHER
 
     @property

@@ -1,0 +1,199 @@
+"""``python -m agent.tap``: a streaming reverse proxy before a model server that records every request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import structlog
+from prometheus_client import start_http_server
+
+from agent.errors import PortInUseError, ServescopeError
+from agent.keys import ensure_keys
+from agent.spool import SpoolWriter, producer_folder
+from agent.tap.config import FileConfig, read_config, read_upstream
+from agent.tap.core import Core
+from agent.tap.counters import Counters
+from agent.tap.recorder import Recorder
+from agent.tap.server import TapServer
+from agent.tap.tenants import BoundedNames, Tenants
+from agent.tap.upstream import Pool
+from agent.vocabulary import Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+log = structlog.get_logger()
+
+_MAX_IDLE_UPSTREAM = 512
+_SWITCH_SECONDS = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line of one tap."""
+
+    instance: str
+    deployment: str
+    engine: str
+    upstream: str
+    host: str
+    port: int
+    spool: Path
+    keys: Path
+    health_port: int
+    record_probes: bool
+    config: FileConfig
+
+
+async def serve(options: Options) -> None:
+    """Run a tap until SIGTERM or SIGINT.
+
+    Raises:
+        ServescopeError: It can't start.
+    """
+    loop = asyncio.get_running_loop()
+    counters = Counters()
+    core, recorder = _build(options, counters)
+    server = TapServer(core)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await server.start(options.host, options.port)
+    if options.health_port:
+        try:
+            start_http_server(options.health_port, "127.0.0.1", registry=counters.registry)
+        except OSError as error:
+            what = f"the tap's health port {options.health_port} can't be used: {error.strerror}"
+            raise PortInUseError(what, "Choose another --health-port.") from error
+    recorder.start(loop)
+    log.info("tap_started", instance=options.instance, port=server.port, upstream=core.pool.url)
+    await stop.wait()
+    log.info("tap_draining")
+    await server.stop()
+    await asyncio.to_thread(recorder.close)
+    log.info("tap_stopped")
+
+
+def _build(options: Options, counters: Counters) -> tuple[Core, Recorder]:
+    tenant, limits = options.config.tenant, options.config.limits
+    scheme, host, port = read_upstream(options.upstream)
+    resource = {
+        Resource.INSTANCE: options.instance,
+        Resource.DEPLOYMENT: options.deployment,
+        Resource.ENGINE: "" if options.engine == "auto" else options.engine,
+        **options.config.place,
+    }
+    spool = SpoolWriter(producer_folder(options.spool, f"tap-{options.instance}"))
+    recorder = Recorder(spool, resource, counters, hold_seconds=limits.hold_seconds)
+    core = Core(
+        pool=Pool(
+            scheme,
+            host,
+            port,
+            connect_seconds=limits.connect_seconds,
+            idle_seconds=limits.upstream_idle_seconds,
+            max_idle=_MAX_IDLE_UPSTREAM,
+        ),
+        records=recorder,
+        counters=counters,
+        tenants=Tenants(
+            _salt(options.keys),
+            header=tenant.header,
+            key_header=tenant.key_header,
+            names=tenant.names,
+            bound=BoundedNames(tenant.limit, counters.names_overflowed.labels("tenant").inc),
+        ),
+        models=BoundedNames(tenant.limit, counters.names_overflowed.labels("model").inc),
+        limits=limits.limits(),
+        record_probes=options.record_probes,
+    )
+    return core, recorder
+
+
+def _salt(keys: Path) -> bytes:
+    try:
+        return ensure_keys(keys).tenant_salt
+    except (OSError, ValueError) as error:
+        raise ServescopeError(f"the keys in {keys} can't be read: {error}", "Check --keys and its owner.") from error
+
+
+@click.command()
+@click.option("--instance", required=True, help="Name of the server behind this tap.")
+@click.option("--deployment", required=True, help="The replicas that serve one model together.")
+@click.option("--engine", default="auto", show_default=True, help="Engine id, such as vllm or triton.")
+@click.option("--upstream", required=True, help="The model server, http://HOST:PORT.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=9080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 for any.")
+@click.option("--spool", required=True, type=click.Path(path_type=Path), help="The data folder's spool/.")
+@click.option("--keys", required=True, type=click.Path(path_type=Path), help="The data folder's keys/.")
+@click.option("--health-port", default=0, show_default=True, help="Loopback port for /metrics; 0 for none.")
+@click.option("--tenant-header", default=None, help="Header that names the tenant; '' for none.")
+@click.option("--tenant-key-header", default=None, help="Header with the client's key, kept as a hash; '' for none.")
+@click.option("--record-probes", is_flag=True, help="Record health and metrics probes too.")
+@click.option("--config", type=click.Path(path_type=Path), default=None, help="The common YAML config file.")
+def main(
+    *,
+    instance: str,
+    deployment: str,
+    engine: str,
+    upstream: str,
+    host: str,
+    port: int,
+    spool: Path,
+    keys: Path,
+    health_port: int,
+    tenant_header: str | None,
+    tenant_key_header: str | None,
+    record_probes: bool,
+    config: Path | None,
+) -> None:
+    """Record every request to a model server, without holding any up.
+
+    Send clients to this port instead of the server's. If this process dies, they see a refused connection.
+    """
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
+    try:
+        read = read_config(config, instance)
+        chosen = {"header": tenant_header, "key_header": tenant_key_header}
+        tenant = read.tenant.model_copy(update={k: v for k, v in chosen.items() if v is not None})
+        options = Options(
+            instance=instance,
+            deployment=deployment,
+            engine=engine,
+            upstream=upstream,
+            host=host,
+            port=port,
+            spool=spool,
+            keys=keys,
+            health_port=health_port,
+            record_probes=record_probes,
+            config=FileConfig(tenant, read.limits, read.place),
+        )
+        _run(serve(options))
+    except ServescopeError as error:
+        click.echo(f"servescope tap: {error}", err=True)
+        sys.exit(1)
+
+
+def _run(coroutine: Coroutine[None, None, None]) -> None:
+    sys.setswitchinterval(_SWITCH_SECONDS)  # the recorder's thread must not wait 5 ms for its turn, nor we for ours
+    try:
+        import uvloop  # noqa: PLC0415 - optional: plain asyncio serves too, a little slower
+    except ImportError:
+        asyncio.run(coroutine)
+    else:
+        uvloop.run(coroutine)
+
+
+if __name__ == "__main__":
+    main(auto_envvar_prefix="SERVESCOPE_TAP")

@@ -1,0 +1,236 @@
+"""The account of one request: collects what is seen, makes the record. Never lets an error of its own out."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from agent.request import RequestRecord, time_coded_span_id
+from agent.tap.counters import describe_fault
+from agent.tap.observe import AnswerWatch, BodySample, read_request
+from agent.tap.routes import Route, find_route
+from agent.tap.tracing import (
+    TraceContext,
+    new_request_id,
+    new_trace_context,
+    read_request_id,
+    read_trace_context,
+    read_trace_state,
+)
+from agent.vocabulary import Outcome
+
+if TYPE_CHECKING:
+    from agent.tap.core import Core
+    from agent.tap.head import RequestHead, ResponseHead
+
+log = structlog.get_logger()
+
+_NS: Final = 1_000_000_000
+_TOO_MANY: Final = 429
+_UNAVAILABLE: Final = 503
+_SERVER_ERROR: Final = 500
+_CLIENT_ERROR: Final = 400
+
+
+class Account:
+    """Collects one request.
+
+    Args:
+        core: Shared state.
+        head: The request's head; ``None`` for one that could not be read.
+        arrived: Arrival on the monotonic clock, seconds.
+        arrived_ns: Arrival, Unix nanoseconds.
+
+    Attributes:
+        trace: Trace context to hand on.
+        span_id: The tap's span, parent of the server's.
+        request_id: The client's, or one made here.
+        edge_seconds: Sum so far.
+        request_bytes: Payload from the client.
+        response_bytes: Payload to the client.
+        status: Status sent to the client.
+        closed: The record is made.
+    """
+
+    def __init__(self, core: Core, head: RequestHead | None, arrived: float, arrived_ns: int) -> None:
+        self._core = core
+        self._arrived = arrived
+        self._arrived_ns = arrived_ns
+        self.span_id = time_coded_span_id(arrived_ns)
+        self.trace: TraceContext = read_trace_context(head.all(b"traceparent")) if head else new_trace_context()
+        self._trace_state = read_trace_state(head.all(b"tracestate")) if head and self.trace.continued else ""
+        self.client_request_id = read_request_id(head.all(b"x-request-id")) if head else ""
+        self.request_id = self.client_request_id or new_request_id()
+        self.route: Route = find_route(head.method, head.path) if head else Route("_OTHER", "/*")
+        self.edge_seconds = 0.0
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self.status: int | None = None
+        self.closed = False
+        self._ttft: float | None = None
+        self._tenant = ""
+        self._sample: BodySample | None = None
+        self._model = self.route.model
+        self._wants_stream = False
+        self._watch: AnswerWatch | None = None
+        self._broken = False
+        core.counters.active.inc()
+        if head is not None:
+            self._begin(head)
+
+    def _begin(self, head: RequestHead) -> None:
+        try:
+            self._tenant = self._core.tenants.resolve(head)
+            kind = head.get(b"content-type") or b""
+            if self.route.reads_json and b"json" in kind.lower() and head.get(b"content-encoding") is None:
+                self._sample = BodySample()
+        except Exception:  # noqa: BLE001 - recording must never break serving
+            self._fault("begin")
+
+    def request_payload(self, pieces: list[bytes]) -> None:
+        """Payload of the request went by."""
+        for piece in pieces:
+            self.request_bytes += len(piece)
+            if self._sample is not None:
+                self._sample.feed(piece)
+
+    def request_ended(self) -> None:
+        """The request is wholly here (and was handed on before this)."""
+        sample, self._sample = self._sample, None
+        if sample is None:
+            return
+        try:
+            self._model, self._wants_stream = read_request(sample)
+        except Exception:  # noqa: BLE001 - recording must never break serving
+            self._fault("request")
+
+    def answer_began(self, head: ResponseHead) -> None:
+        """The response's head is here."""
+        self.status = head.status
+        try:
+            self._watch = AnswerWatch(head)
+        except Exception:  # noqa: BLE001 - recording must never break serving
+            self._fault("answer")
+
+    def answer_payload(self, pieces: list[bytes], now: float) -> None:
+        """Payload of the answer came at ``now`` (monotonic seconds)."""
+        for piece in pieces:
+            self.response_bytes += len(piece)
+        if self._watch is None or self.closed:
+            return
+        try:
+            self._watch.feed(pieces, now)
+        except Exception:  # noqa: BLE001 - recording must never break serving
+            self._fault("answer")
+
+    @property
+    def answer_complete(self) -> bool:
+        """Whether an event has said that nothing more will come: the client has its whole answer with it."""
+        return self._watch is not None and self._watch.facts.complete
+
+    def handed_over(self, now: float) -> None:
+        """All that came so far is in the client's socket."""
+        if self._ttft is None and self._watch is not None and self._watch.has_content:
+            self._ttft = now - self._arrived
+
+    def close(self, outcome: Outcome | None, error_type: str = "") -> RequestRecord | None:
+        """Make the record, once.
+
+        Args:
+            outcome: How it ended; ``None`` to tell from the answer itself, which then is whole.
+            error_type: Why, when the answer doesn't say.
+
+        Returns:
+            The record; ``None`` when there is none to write (already made, a probe, or this code failed).
+        """
+        if self.closed:
+            return None
+        self.closed = True
+        self._core.counters.active.dec()
+        self.handed_over(time.monotonic())
+        try:
+            record = self._make(outcome, error_type)
+        except Exception:  # noqa: BLE001 - recording must never break serving
+            self._fault("record")
+            self._core.counters.lost.labels("fault").inc()
+            return None
+        self._core.counters.requests.labels(record.outcome.value).inc()
+        self._core.counters.edge.observe(self.edge_seconds)
+        if self.route.probe and not self._core.record_probes:
+            self._core.counters.probes.inc()
+            return None
+        return record
+
+    def _make(self, outcome: Outcome | None, error_type: str) -> RequestRecord:
+        if self._sample is not None:  # the request never ended
+            self.request_ended()
+        watch = self._watch
+        if watch is not None:
+            watch.finish()
+        facts = watch.facts if watch is not None else None
+        if outcome is None:
+            outcome, error_type = self._outcome()
+        ended_at = watch.ended_at if watch is not None else None
+        seconds = time.monotonic() - self._arrived
+        counted = facts.content_chunks if watch and facts and watch.stream and facts.completion_tokens is None else 0
+        gaps = watch.gaps if watch is not None and watch.gaps.count else None
+        return RequestRecord(
+            trace_id=self.trace.trace_id,
+            span_id=self.span_id,
+            parent_span_id=self.trace.parent_span_id,
+            trace_state=self._trace_state,
+            flags=self.trace.flags,
+            start_ns=self._arrived_ns,
+            end_ns=self._arrived_ns + int(seconds * _NS),
+            method=self.route.method,
+            route=self.route.template,
+            outcome=outcome,
+            status=self.status,
+            operation=self.route.operation,
+            request_model=self._core.models(self._model),
+            response_model=self._core.models(facts.model if facts else ""),
+            response_id=facts.response_id if facts else "",
+            request_id=self.request_id,
+            tenant=self._tenant,
+            finish_reasons=tuple(reason for _, reason in sorted(facts.finish.items())) if facts else (),
+            error_type=error_type,
+            stream=watch.stream if watch is not None else self._wants_stream,
+            prompt_tokens=facts.prompt_tokens if facts else None,
+            completion_tokens=counted or (facts.completion_tokens if facts else None),
+            cached_tokens=facts.cached_tokens if facts else None,
+            tokens_counted=counted > 0,
+            request_bytes=self.request_bytes,
+            response_bytes=self.response_bytes if ended_at is None else ended_at,
+            edge_seconds=self.edge_seconds,
+            ttft_seconds=self._ttft,
+            e2e_seconds=seconds,
+            itl_mean_seconds=gaps.mean if gaps else None,
+            itl_p50_seconds=gaps.quantile(0.5) if gaps else None,
+            itl_p99_seconds=gaps.quantile(0.99) if gaps else None,
+            itl_max_seconds=gaps.longest if gaps else None,
+            itl_gaps=gaps.count if gaps else 0,
+        )
+
+    def _outcome(self) -> tuple[Outcome, str]:
+        status = self.status or 0
+        facts = self._watch.facts if self._watch is not None else None
+        word = facts.error_type if facts else ""
+        if status == _TOO_MANY or (status == _UNAVAILABLE and facts is not None and facts.queue_full):
+            return Outcome.REJECTED, word or str(status)
+        if status >= _SERVER_ERROR:
+            return Outcome.SERVER_ERROR, word or str(status)
+        if status >= _CLIENT_ERROR:
+            return Outcome.CLIENT_ERROR, word or str(status)
+        if facts is not None and facts.error:
+            return Outcome.SERVER_ERROR, word or "error_in_answer"
+        return Outcome.OK, ""
+
+    def _fault(self, where: str) -> None:
+        self._watch = None
+        self._sample = None
+        self._core.counters.faults.labels(where).inc()
+        if not self._broken:
+            self._broken = True
+            log.error("tap_recording_failed", where=where, error=describe_fault())

@@ -1,0 +1,282 @@
+"""A client's connection: reads one request after the other, hands each to an exchange."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Final, cast
+
+from agent.tap.account import Account
+from agent.tap.exchange import Exchange
+from agent.tap.head import HttpFault, find_end, parse_request
+from agent.vocabulary import Outcome
+
+if TYPE_CHECKING:
+    from agent.tap.core import Core
+
+_AHEAD_BYTES: Final = 65_536
+"""Bytes of later requests that are read while one is in flight; reading goes on so that a client's leaving is seen."""
+_LINGER_BYTES: Final = 1 << 24
+_LINGER_SECONDS: Final = 2.0
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection.
+
+    Args:
+        core: Shared state.
+        connections: The open connections; this one adds and removes itself.
+
+    Attributes:
+        exchange: The request in flight, if any.
+        full: The client does not take our bytes for now.
+        arrived: When the current request's first byte came, monotonic seconds.
+    """
+
+    def __init__(self, core: Core, connections: set[ClientConnection]) -> None:
+        self._core = core
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._pending = bytearray()
+        self._seen = 0
+        self._holds: set[str] = set()
+        self._reading = True
+        self._closing = False
+        self._lingered: int | None = None
+        self._idle_since = time.monotonic()
+        self._arrived_ns = 0
+        self.arrived = 0.0
+        self.exchange: Exchange | None = None
+        self.full = False
+
+    # --- asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=0)  # to know when bytes are in the client's socket
+        if len(self._connections) >= self._core.limits.max_connections:
+            self._transport.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            self._transport.close()
+            self._core.counters.refused.inc()
+            return
+        self._connections.add(self)
+        self._core.counters.connections.inc()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        if self._lingered is not None:
+            self._lingered += len(data)
+            if self._lingered > _LINGER_BYTES:
+                self._abort()
+            return
+        exchange = self.exchange
+        if exchange is None:
+            if not self._pending:
+                self._clock_in()
+            self._pending += data
+            self._next_request()
+        elif exchange.tunnel:
+            exchange.client_tunnel(data)
+        elif not exchange.request_done:
+            self._feed_body(exchange, data)
+        else:
+            self._keep(data)
+
+    def eof_received(self) -> bool:
+        """See asyncio."""
+        self._leave()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """See asyncio."""
+        self._leave()
+        if self in self._connections:
+            self._connections.discard(self)
+            self._core.counters.connections.dec()
+
+    def pause_writing(self) -> None:
+        """See asyncio."""
+        self.full = True
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        self.full = False
+        if self.exchange is not None:
+            self.exchange.client_has_room()
+        else:
+            self._next_request()
+
+    # --- for the exchange
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the client."""
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def hold_reading(self, why: str, hold: bool) -> None:
+        """Stop reading while at least one reason holds."""
+        if hold:
+            self._holds.add(why)
+        else:
+            self._holds.discard(why)
+        self._read_on(not self._holds)
+
+    def flush_into_tunnel(self) -> None:
+        """The server switched protocols: what the client sent ahead belongs to it."""
+        if self.exchange is not None and self._pending:
+            ahead = bytes(self._pending)
+            self._pending.clear()
+            self.exchange.client_tunnel(ahead)
+        self.hold_reading("ahead", False)
+
+    def exchange_over(self, *, keep: bool, drain: bool) -> None:
+        """The answer is handed over.
+
+        Args:
+            keep: The connection may carry another request.
+            drain: The client may still be sending a request that nobody wants any more.
+        """
+        self.exchange = None
+        self._holds.clear()
+        self._read_on(True)
+        if drain:
+            self._linger()
+        elif not keep or self._core.draining or self._closing:
+            self._close()
+        else:
+            self._idle_since = time.monotonic()
+            if self._pending:
+                self._clock_in()
+                self._next_request()
+
+    def cut_off(self, *, hard: bool) -> None:
+        """Close in mid-answer; ``hard`` sends a reset, for answers whose end is their connection's end."""
+        self.exchange = None
+        if self._transport is None:
+            return
+        if hard:
+            with_socket = self._transport.get_extra_info("socket")
+            if with_socket is not None:
+                with_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    # --- for the server
+
+    def check(self, now: float) -> None:
+        """End what takes too long (``now`` on the monotonic clock)."""
+        limits = self._core.limits
+        if self._lingered is not None:
+            if now - self._idle_since > _LINGER_SECONDS:
+                self._abort()
+        elif self.exchange is not None:
+            self.exchange.check(now)
+        elif self._pending:
+            if 0 < limits.head_seconds < now - self.arrived:
+                self._refuse(HttpFault(408, "head_timeout", "the request's head did not come in time"))
+        elif 0 < limits.keep_alive_seconds < now - self._idle_since:
+            self._close()
+
+    def drain(self) -> None:
+        """Close when the request in flight is over, at once if there is none."""
+        self._closing = True
+        if self.exchange is None:
+            self._close()
+
+    def shut(self) -> None:
+        """Close now, whatever is open."""
+        if self.exchange is not None:
+            self.exchange.fail(503, Outcome.SERVER_ERROR, "tap_shutdown", "this tap is shutting down")
+        else:
+            self._abort()
+
+    # --- within
+
+    def _clock_in(self) -> None:
+        self.arrived = time.monotonic()
+        self._arrived_ns = time.time_ns()
+
+    def _keep(self, data: bytes) -> None:
+        self._pending += data
+        if len(self._pending) > _AHEAD_BYTES:
+            self.hold_reading("ahead", True)
+
+    def _next_request(self) -> None:
+        if self.exchange is not None or self.full or self._lingered is not None:
+            return  # an answer that is not taken yet: the next one would only pile up behind it
+        pending = self._pending
+        while pending[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines before a request are passed over
+            del pending[:2]
+            self._seen = 0
+        if not pending:
+            return
+        try:
+            end = find_end(pending, self._seen)
+            if end < 0:
+                self._seen = len(pending)
+                return
+            self._seen = 0
+            head = parse_request(bytes(pending[:end]))
+        except HttpFault as fault:
+            self._refuse(fault)
+            return
+        body = bytes(pending[end:])
+        pending.clear()
+        account = Account(self._core, head, self.arrived, self._arrived_ns)
+        self.exchange = exchange = Exchange(self._core, self, head, account)
+        exchange.start()
+        if body and not exchange.request_done:
+            self._feed_body(exchange, body)
+        elif body:
+            self._keep(body)
+
+    def _feed_body(self, exchange: Exchange, data: bytes) -> None:
+        try:
+            consumed = exchange.request_bytes(data)
+        except HttpFault as fault:
+            exchange.refuse(fault)
+            return
+        if consumed < len(data):
+            self._keep(data[consumed:])
+
+    def _refuse(self, fault: HttpFault) -> None:
+        self._pending.clear()
+        account = Account(self._core, None, self.arrived, self._arrived_ns)
+        self.exchange = Exchange(self._core, self, None, account)
+        self.exchange.refuse(fault)
+
+    def _leave(self) -> None:
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def _linger(self) -> None:
+        """Half-close, and read on for a moment: a reset would take the answer from a client that still sends."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._lingered = 0
+        self._idle_since = time.monotonic()
+        if transport.can_write_eof():
+            transport.write_eof()
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _read_on(self, reading: bool) -> None:
+        if reading != self._reading and self._transport is not None and not self._transport.is_closing():
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()

@@ -1,0 +1,163 @@
+"""Puts records into the spool, off the event loop, and lets an answer's last bytes go once its record is safe.
+
+A record must be in the spool before the client has its whole answer, or a crash right after loses a row that the client
+could miss. But a disk must never hold up serving. So: a thread writes; the answer's last bytes wait for it, but only
+``hold_seconds``; and once a wait ran out, no answer waits any more until the thread has caught up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from agent.request import to_otlp
+from agent.tap.counters import describe_fault
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping
+
+    from agent.request import RequestRecord
+    from agent.spool import SpoolSignal
+    from agent.tap.counters import Counters
+
+log = structlog.get_logger()
+
+_BATCH: Final = 64
+
+
+class Spool(Protocol):
+    """What the recorder needs of ``agent.spool.SpoolWriter``."""
+
+    def append(self, signal: SpoolSignal, body: bytes) -> bool:
+        """Append one serialized OTLP request; ``False`` when it was refused."""
+        ...
+
+    def close(self) -> None:
+        """Seal what is open."""
+        ...
+
+
+class Recorder:
+    """Writes records in order of submission.
+
+    Args:
+        spool: Where they go.
+        resource: Attributes of the target, the same for all records.
+        counters: The tap's counters.
+        hold_seconds: Longest that an answer's last bytes wait for their record.
+        capacity: Records that may wait for the thread; more are dropped and counted.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        resource: Mapping[str, str],
+        counters: Counters,
+        *,
+        hold_seconds: float = 0.25,
+        capacity: int = 10_000,
+    ) -> None:
+        self._spool = spool
+        self._resource = dict(resource)
+        self._counters = counters
+        self._hold_seconds = hold_seconds
+        self._capacity = capacity
+        self._queue: queue.SimpleQueue[tuple[int, RequestRecord] | None] = queue.SimpleQueue()
+        self._waiting: dict[int, tuple[Callable[[], None], asyncio.TimerHandle]] = {}
+        self._numbers = itertools.count()
+        self._behind = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="tap-recorder", daemon=True)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to write; ``release`` callbacks run on this loop."""
+        self._loop = loop
+        self._thread.start()
+
+    def submit(self, record: RequestRecord, release: Callable[[], None]) -> None:
+        """Queue a record; ``release`` is called exactly once: when it is written, given up, or too slow."""
+        if self._loop is None or self._queue.qsize() >= self._capacity:
+            self._counters.lost.labels("backlog").inc()
+            release()
+            return
+        number = next(self._numbers)
+        if self._behind:
+            self._counters.late.inc()
+            self._queue.put((number, record))
+            release()
+            return
+        timer = self._loop.call_later(self._hold_seconds, self._give_up_waiting)
+        self._waiting[number] = (release, timer)
+        self._queue.put((number, record))
+
+    def close(self, seconds: float = 5.0) -> bool:
+        """Write what is queued, seal the spool; returns whether that was done within ``seconds``."""
+        if self._loop is None:
+            return True
+        self._queue.put(None)
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            log.warning("tap_records_left_unwritten", records=self._queue.qsize())
+            return False
+        return True
+
+    def _give_up_waiting(self) -> None:
+        if not self._behind:
+            log.warning("tap_spool_too_slow", waited_seconds=self._hold_seconds)
+        self._behind = True
+        waiting, self._waiting = self._waiting, {}
+        for release, timer in waiting.values():
+            timer.cancel()
+            self._counters.late.inc()
+            release()
+
+    def _written(self, numbers: list[int]) -> None:
+        for number in numbers:
+            if (entry := self._waiting.pop(number, None)) is not None:
+                entry[1].cancel()
+                entry[0]()
+        if self._behind and self._queue.empty():
+            self._behind = False
+
+    def _run(self) -> None:
+        while True:
+            entry = self._queue.get()
+            numbers: list[int] = []
+            while entry is not None:
+                self._write(entry[1])
+                numbers.append(entry[0])
+                if len(numbers) >= _BATCH or self._queue.empty():
+                    break
+                entry = self._queue.get()
+            if numbers and not self._tell(numbers):
+                return
+            if entry is None:
+                self._spool.close()
+                return
+
+    def _tell(self, numbers: list[int]) -> bool:
+        loop = self._loop
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self._written, numbers)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return False
+        return True
+
+    def _write(self, record: RequestRecord) -> None:
+        try:
+            written = self._spool.append("traces", to_otlp(record, self._resource))
+        except Exception:  # noqa: BLE001 - whatever the recording does, the request is served
+            self._counters.faults.labels("spool").inc()
+            self._counters.lost.labels("fault").inc()
+            log.error("tap_record_failed", error=describe_fault())  # noqa: TRY400 - no message, see there
+            return
+        if written:
+            self._counters.written.inc()
+        else:
+            self._counters.lost.labels("spool").inc()

@@ -1,0 +1,143 @@
+"""What the tap changes in heads on their way through: hop-by-hop fields, trace context, request id – nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from agent.tap.framing import BodyReader, ChunkedBody, LengthBody, UntilClose
+from agent.tap.head import HttpFault, render
+
+if TYPE_CHECKING:
+    from agent.tap.account import Account
+    from agent.tap.head import Field, RequestHead, ResponseHead
+
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)", re.IGNORECASE)
+_NO_BODY: Final = frozenset({204, 304})
+_SWITCHING: Final = 101
+_REASONS: Final = {
+    400: b"Bad Request",
+    408: b"Request Timeout",
+    431: b"Request Header Fields Too Large",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+    505: b"HTTP Version Not Supported",
+}
+
+
+def request_head(head: RequestHead, account: Account, authority: bytes) -> bytes:
+    """The request's head as the server gets it.
+
+    Args:
+        head: As the client sent it.
+        account: Holds the trace context and the request id to hand on.
+        authority: The server's ``HOST:PORT``, for an HTTP/1.0 client that names no host.
+    """
+    ours = {b"traceparent"} if account.client_request_id else {b"traceparent", b"x-request-id"}
+    if not account.trace.continued:
+        ours.add(b"tracestate")  # it belongs to a trace that is not continued
+    fields: list[Field] = [f for f in head.forwarded() if f[1] not in ours]
+    target = head.target
+    if (match := _ABSOLUTE.match(target)) is not None:  # RFC 9112 §3.2.2: the URL's authority is the host
+        target = target[match.end() :]
+        target = target if target.startswith(b"/") else b"/" + target
+        fields = [(b"Host", b"host", match[1]), *(f for f in fields if f[1] != b"host")]
+    elif head.get(b"host") is None:
+        fields.insert(0, (b"Host", b"host", authority))
+    if head.length is None:
+        fields.append((b"Transfer-Encoding", b"transfer-encoding", b"chunked"))
+    if head.wants_websocket():
+        fields.append((b"Connection", b"connection", b"Upgrade"))
+        fields.append((b"Upgrade", b"upgrade", b"websocket"))
+    elif b"trailers" in head.tokens(b"te"):
+        fields.append((b"TE", b"te", b"trailers"))
+        fields.append((b"Connection", b"connection", b"TE"))
+    fields.append((b"traceparent", b"traceparent", account.trace.header(account.span_id)))
+    if not account.client_request_id:
+        fields.append((b"X-Request-Id", b"x-request-id", account.request_id.encode()))
+    return render(head.method + b" " + target + b" HTTP/1.1", fields)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPlan:
+    """How an answer's body is carried.
+
+    Attributes:
+        reader: Finds its end.
+        tunnel: Both sides switch to another protocol.
+        dechunk: The client can't read chunks: it gets the payload, ended by closing.
+        until_close: The body ends with the server's connection.
+    """
+
+    reader: BodyReader
+    tunnel: bool = False
+    dechunk: bool = False
+    until_close: bool = False
+
+    @property
+    def keeps_client(self) -> bool:
+        """Whether the client can tell the end without its connection being closed."""
+        return not (self.dechunk or self.until_close)
+
+
+def plan_answer(request: RequestHead, head: ResponseHead) -> AnswerPlan:
+    """Plan of an answer (RFC 9112 §6.3).
+
+    Raises:
+        HttpFault: 502, the server answers what it was not asked.
+    """
+    if head.status == _SWITCHING:
+        if not request.wants_websocket():
+            raise HttpFault(502, "upstream_malformed", "the server switched protocols unasked")
+        return AnswerPlan(UntilClose(), tunnel=True, until_close=True)
+    if request.method == b"HEAD" or head.status in _NO_BODY:
+        return AnswerPlan(LengthBody(0))
+    if head.chunked:
+        if request.minor == 0 and _codings(head).lower() != b"chunked":
+            raise HttpFault(502, "upstream_malformed", "the answer's transfer coding can't be given to HTTP/1.0")
+        return AnswerPlan(ChunkedBody(), dechunk=request.minor == 0)
+    if head.length is not None:
+        return AnswerPlan(LengthBody(head.length))
+    return AnswerPlan(UntilClose(), until_close=True)
+
+
+def answer_head(request: RequestHead, head: ResponseHead, plan: AnswerPlan, account: Account, *, keep: bool) -> bytes:
+    """The response's head as the client gets it; ``keep`` says whether the connection stays open after it."""
+    fields = head.forwarded()
+    if plan.tunnel:
+        fields.append((b"Connection", b"connection", b"Upgrade"))
+        fields.append((b"Upgrade", b"upgrade", head.get(b"upgrade") or b"websocket"))
+    elif not keep:
+        fields.append((b"Connection", b"connection", b"close"))
+    elif request.minor == 0:
+        fields.append((b"Connection", b"connection", b"keep-alive"))
+    if head.chunked and not plan.dechunk:
+        fields.append((b"Transfer-Encoding", b"transfer-encoding", _codings(head)))
+    if head.get(b"x-request-id") is None:
+        fields.append((b"X-Request-Id", b"x-request-id", account.request_id.encode()))
+    return render(b"HTTP/1.1 %d %s" % (head.status, head.reason), fields)
+
+
+def error_body(status: int, error_type: str, message: str) -> bytes:
+    """Body of an answer of our own, shaped as OpenAI clients read errors."""
+    return json.dumps({"error": {"message": message, "type": error_type, "code": status}}).encode()
+
+
+def error_head(status: int, length: int, request_id: str, *, keep: bool) -> bytes:
+    """Head of an answer of our own."""
+    fields: list[Field] = [
+        (b"Content-Type", b"content-type", b"application/json"),
+        (b"Content-Length", b"content-length", b"%d" % length),
+        (b"Server", b"server", b"servescope-tap"),
+        (b"X-Request-Id", b"x-request-id", request_id.encode()),
+        (b"Connection", b"connection", b"keep-alive" if keep else b"close"),
+    ]
+    return render(b"HTTP/1.1 %d %s" % (status, _REASONS.get(status, b"Error")), fields)
+
+
+def _codings(head: ResponseHead) -> bytes:
+    return b", ".join(head.all(b"transfer-encoding"))

@@ -119,7 +119,7 @@ class Supervisor:
         while time.monotonic() < deadline and not self._stopping.is_set():
             if part.process is not None and part.process.poll() is not None:
                 break
-            if await asyncio.to_thread(_answers, part.ready_url):
+            if await asyncio.to_thread(answers, part.ready_url):
                 return
             await asyncio.sleep(0.1)
         if self._stopping.is_set():
@@ -256,7 +256,8 @@ def _free(port: int) -> bool:
     return True
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a loopback URL answers 200 within two seconds."""
     try:
         with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own loopback URLs
             return bool(response.status == 200)  # noqa: PLR2004 - HTTP's own number

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 import aiohttp
+import click
 import structlog
 
 from agent.errors import ServescopeError
@@ -204,3 +205,38 @@ def shared_memory_left_behind() -> list[Path]:
         with contextlib.suppress(OSError):
             mapped.update(re.findall(r"/(triton_python_backend_shm_region_\S+)", maps.read_text()))
     return [region for region in regions if region.name not in mapped]
+
+
+@click.command()
+@click.option("--venv", type=click.Path(path_type=Path), required=True, help="Environment with nvidia-pytriton.")
+@click.option("--folder", type=click.Path(path_type=Path), required=True, help="Scratch folder.")
+@click.option("--port", type=int, required=True, help="HTTP port; gRPC and metrics take the next two.")
+@click.option("--otlp", default="", help="host:port of an OTLP/HTTP receiver for traces.")
+@click.option("--service", default="triton", show_default=True, help="service.name of its spans.")
+def main(venv: Path, folder: Path, port: int, otlp: str, service: str) -> None:
+    """Run a tritonserver, restarted when it aborts, until SIGTERM or SIGINT."""
+    server = TritonServer(venv=venv, folder=folder, http_port=port, otlp_endpoint=otlp, service_name=service)
+
+    async def run() -> None:
+        task = asyncio.current_task()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel if task else sys.exit)
+        try:
+            await server.start()
+            await server.keep_running()
+        except asyncio.CancelledError:
+            log.info("stopping")
+        finally:
+            server.stop()
+            for region in shared_memory_left_behind():
+                region.unlink(missing_ok=True)
+
+    try:
+        asyncio.run(run())
+    except ServescopeError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Drawings and readings of a result's lines that several pages share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dashboard.figures import Trace, stack
+from dashboard.theme import colour_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analytics.latency import Phases
+    from analytics.shapes import Line
+    from dashboard.shell import Look
+
+
+def phase_stack(result: Phases, look: Look) -> object:
+    """Mean seconds per phase, stacked up to the end-to-end time."""
+    colours = look.style.colours
+    traces = [
+        Trace(item.phase.replace("_", " "), item.seconds, colour_of(item.phase, colours)) for item in result.phases
+    ]
+    return stack(result.times, traces, look.style, title="Where an average request spends its time", unit="seconds")
+
+
+def one_each(shown: Sequence[Line], look: Look) -> list[Trace]:
+    """A trace per line, in the colours of things without one of their own."""
+    palette = look.style.colours.series
+    return [Trace(line.name, line.values, palette[index % len(palette)]) for index, line in enumerate(shown)]
+
+
+def newest(line: Line) -> float | None:
+    """Value of the newest step that has one."""
+    return next((value for value in reversed(line.values) if value is not None), None)
+
+
+def sparkline(values: Sequence[float | None]) -> list[float] | None:
+    """Values for a tile's sparkline, None when there are too few to draw."""
+    present = [value for value in values if value is not None]
+    return present if len(present) > 1 else None
+
+
+def with_values(shown: Sequence[Line]) -> list[Line]:
+    """Lines that have at least one value."""
+    return [line for line in shown if any(value is not None for value in line.values)]

@@ -1,0 +1,31 @@
+"""Tables: numbers right-aligned with one unit a column, three or four significant digits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import streamlit as st
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """Seconds as milliseconds, None kept."""
+    return None if seconds is None else seconds * 1000
+
+
+def percent(ratio: float | None) -> float | None:
+    """A share as per cent, None kept."""
+    return None if ratio is None else ratio * 100
+
+
+def numbers(frame: pd.DataFrame, **more: Any) -> Mapping[str, Any]:
+    """Column settings for every numeric column of a frame, and ``more`` for others."""
+    settings: dict[str, Any] = {
+        str(name): st.column_config.NumberColumn(format="%.4g")
+        for name in frame.columns
+        if pd.api.types.is_numeric_dtype(frame[name]) or frame[name].isna().all()
+    }
+    return {**settings, **more}

@@ -1,0 +1,107 @@
+"""SQL: ad hoc questions, read only, with the schema beside the editor."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pandas as pd
+import streamlit as st
+
+from agent.errors import ServescopeError
+from dashboard import words
+from dashboard.data import store
+from dashboard.shell import store_problem
+
+_ROWS: Final = 5000
+EXAMPLES: Final = {
+    "Slowest requests of the last hour": (
+        "SELECT time, tenant, model, outcome, e2e_seconds, ttft_seconds, queue_seconds\n"
+        "FROM requests\nWHERE time > now() - INTERVAL 1 HOUR\nORDER BY e2e_seconds DESC\nLIMIT 50"
+    ),
+    "Requests and failures by tenant": (
+        "SELECT tenant, count() AS requests, countIf(outcome NOT IN ('ok', 'client_abort', 'client_error')) AS failed,\n"
+        "  quantile(0.99)(e2e_seconds) AS p99\nFROM requests\nWHERE time > now() - INTERVAL 1 HOUR\n"
+        "GROUP BY tenant\nORDER BY requests DESC"
+    ),
+    "KV cache against waiting, per second": (
+        "SELECT toStartOfSecond(time) AS second, instance, max(kv_cache_usage_ratio) AS kv, max(waiting) AS waiting,\n"
+        "  sum(preemptions_delta) AS preemptions\nFROM engine_samples\nWHERE time > now() - INTERVAL 10 MINUTE\n"
+        "GROUP BY second, instance\nORDER BY second DESC\nLIMIT 600"
+    ),
+    "What happened": "SELECT time, event, instance, message\nFROM events\nORDER BY time DESC\nLIMIT 100",
+}
+
+
+def draw() -> None:
+    """The SQL page."""
+    st.markdown("## What else do you want to know?")
+    editor, schema = st.columns([3, 1], gap="medium")
+    with schema:
+        _schema()
+    with editor:
+        _editor()
+
+
+def _editor() -> None:
+    example = st.selectbox(
+        "Start from", list(EXAMPLES), index=None, placeholder="Start from an example", key="example",
+        label_visibility="collapsed",
+    )  # fmt: skip
+    if example and st.session_state.get("taken") != example:
+        st.session_state["taken"] = example
+        st.session_state["sql"] = EXAMPLES[example]
+    st.session_state.setdefault("sql", st.query_params.get("sql") or EXAMPLES["Slowest requests of the last hour"])
+    sql = st.text_area("SQL", key="sql", height=190, label_visibility="collapsed")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        run = st.button("Run", type="primary", key="run", shortcut="Ctrl+Enter")
+        st.caption(
+            f"Read only, ClickHouse's own SQL, at most {_ROWS:,} rows are shown. Elsewhere: `servescope sql`, curl."
+        )
+    if run:
+        st.session_state["asked"] = sql
+        st.query_params["sql"] = sql
+    asked = st.session_state.get("asked") or st.query_params.get("sql")
+    if asked:
+        _answer(asked)
+
+
+def _answer(sql: str) -> None:
+    try:
+        frame = _frame(sql)
+    except ServescopeError as error:
+        store_problem(error)
+        return
+    if frame.empty:
+        st.markdown("**No rows.** :gray[The query ran and found nothing.]")
+        return
+    shown = frame.head(_ROWS)
+    st.dataframe(shown, hide_index=True, key="answer", height=min(36 * (len(shown) + 1) + 4, 560))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(words.plural(len(frame), "row") + (f", the first {_ROWS:,} shown" if len(frame) > _ROWS else ""))
+        st.download_button("CSV", frame.to_csv(index=False), "servescope.csv", "text/csv", type="tertiary",
+                           on_click="ignore")  # fmt: skip
+
+
+@st.cache_data(ttl=5, max_entries=20, show_spinner="Asking ClickHouse")
+def _frame(sql: str) -> pd.DataFrame:
+    return store().frame(sql)
+
+
+def _schema() -> None:
+    try:
+        columns = _columns()
+    except ServescopeError as error:
+        store_problem(error)
+        return
+    st.markdown("#### Tables")
+    for table, frame in columns.groupby("table", sort=True):
+        with st.expander(str(table)):
+            st.dataframe(frame[["name", "type"]], hide_index=True, key=f"schema-{table}", height="content")
+
+
+@st.cache_data(ttl=300, max_entries=2, show_spinner=False)
+def _columns() -> pd.DataFrame:
+    return store().frame(
+        "SELECT table, name, type FROM system.columns WHERE database = currentDatabase() "
+        "AND table NOT LIKE 'land%' AND table NOT LIKE '.inner%' AND table NOT LIKE '%\\_mv' ORDER BY table, position"
+    )

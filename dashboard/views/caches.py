@@ -1,0 +1,151 @@
+"""KV cache and batching: how full, what it costs, what it saves, and how much work shares a step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import words
+from dashboard.data import ask
+from dashboard.drawings import one_each, sparkline, with_values
+from dashboard.figures import Trace, lines, stack
+from dashboard.panel import foot, guarded, panel
+from dashboard.shell import Look, page, tile
+from dashboard.tables import numbers, percent
+from dashboard.theme import colour_of
+
+if TYPE_CHECKING:
+    from analytics.batching import Batching
+    from analytics.kvcache import Occupancy
+
+MISSING: Final = "KV cache figures come from vLLM's metrics page: servescope up --target http://host:8000"
+MISSING_BATCHES: Final = "Batches come from the metrics page of vLLM or Triton: servescope up --target http://host:port"
+
+
+def draw() -> None:
+    """The KV cache and batching page."""
+    page("Is the KV cache the limit?", _body)
+
+
+def _body(look: Look) -> None:
+    guarded("tiles", lambda: _tiles(look))
+    with st.container(horizontal=True, gap="small"):
+        with st.container(key="half-usage"):
+            panel(
+                "usage", "kvcache.occupancy", look.window, look.filter, lambda result: _usage(result, look),
+                missing=MISSING, has_data=lambda result: bool(result.instances),
+                about="Share of KV cache blocks in use, as each engine shows it; the fullest rank counts.",
+            )  # fmt: skip
+        with st.container(key="half-preemptions"):
+            panel(
+                "preemptions", "kvcache.occupancy", look.window, look.filter, lambda result: _preempted(result, look),
+                missing=MISSING, has_data=lambda result: bool(result.instances),
+                about="Running requests thrown out of the cache to make room; their work is done again.",
+            )  # fmt: skip
+        with st.container(key="half-hits"):
+            panel(
+                "hits", "kvcache.occupancy", look.window, look.filter, lambda result: _hits(result, look),
+                missing=MISSING, has_data=lambda result: any(v is not None for v in result.hit_share.values),
+                about="Prompt tokens found in the prefix cache over those looked up.",
+            )  # fmt: skip
+        with st.container(key="half-tokens"):
+            panel(
+                "tokens", "kvcache.occupancy", look.window, look.filter, lambda result: _tokens(result, look),
+                missing="Needs request rows with token counts: send clients through the tap.",
+                has_data=lambda result: any(v is not None for v in result.computed_tokens.values),
+                about="Prompt tokens computed and prompt tokens taken from a cache.",
+            )  # fmt: skip
+        with st.container(key="half-batch"):
+            panel(
+                "batch", "batching.dynamics", look.window, look.filter, lambda result: _batch(result, look),
+                missing=MISSING_BATCHES, has_data=lambda result: bool(with_values(result.tokens_per_step)),
+                about="Tokens of an average engine step: the size of the batch that shares it.",
+            )  # fmt: skip
+        with st.container(key="half-executions"):
+            panel(
+                "executions", "batching.dynamics", look.window, look.filter, lambda result: _items(result, look),
+                missing=MISSING_BATCHES, has_data=lambda result: bool(with_values(result.inferences_per_execution)),
+                about="Triton: items over executions, the mean batch size that dynamic batching reached.",
+            )  # fmt: skip
+    guarded("caches", lambda: _table(look))
+
+
+def _tiles(look: Look) -> None:
+    cache: Occupancy = ask("kvcache.occupancy", look.window, look.filter).result
+    batches: Batching = ask("batching.dynamics", look.window, look.filter).result
+    above = max((item.seconds_above_90 for item in cache.instances), default=None)
+    with st.container(horizontal=True, gap="small", key="tiles"):
+        fullest = max((item.peak for item in cache.instances if item.peak is not None), default=None)
+        tile("kv", "Fullest KV cache", words.ratio(fullest), chart_data=sparkline(cache.usage_max.values))
+        tile("above", "Above 90 % full", words.seconds(above))
+        preempted = [item.preempted for item in cache.instances if item.preempted is not None]
+        tile("preempted", "Preemptions", words.count(sum(preempted)) if preempted else words.NOTHING,
+             chart_data=sparkline(cache.preemptions.values))  # fmt: skip
+        tile("cached", "Prompt tokens from cache", words.ratio(cache.cached_share))
+        tile("step", "Tokens per engine step", words.count(batches.mean_tokens_per_step))
+        tile("size", "Items per execution", words.count(batches.mean_batch_size))
+
+
+def _usage(result: Occupancy, look: Look) -> object:
+    colours = look.style.colours
+    if len(result.instances) == 1:
+        item = result.instances[0]
+        traces = [Trace(item.instance, item.usage_max, colour_of("kv", colours), width=2.0)]
+    else:
+        traces = [
+            Trace(item.instance, item.usage_max, colours.series[index % len(colours.series)])
+            for index, item in enumerate(result.instances)
+        ]
+    return lines(result.times, traces, look.style, title="KV cache in use", unit="ratio", top=1.05)
+
+
+def _preempted(result: Occupancy, look: Look) -> object:
+    trace = Trace("", result.preemptions.values, colour_of("preemptions", look.style.colours))
+    return lines(result.times, [trace], look.style, title="Preemptions", unit="per_second")
+
+
+def _hits(result: Occupancy, look: Look) -> object:
+    trace = Trace("", result.hit_share.values, colour_of("kv", look.style.colours))
+    return lines(result.times, [trace], look.style, title="Prefix cache hits", unit="ratio", top=1.05)
+
+
+def _tokens(result: Occupancy, look: Look) -> object:
+    colours = look.style.colours
+    traces = [
+        Trace("computed", result.computed_tokens.values, colour_of("prefill", colours)),
+        Trace("from cache", result.cached_tokens.values, colour_of("kv", colours)),
+    ]
+    return stack(result.times, traces, look.style, title="Prompt tokens", unit="tokens_per_second")
+
+
+def _batch(result: Batching, look: Look) -> object:
+    shown = one_each(with_values(result.tokens_per_step), look)
+    return lines(result.times, shown, look.style, title="Tokens per engine step",
+                 unit="tokens")  # fmt: skip
+
+
+def _items(result: Batching, look: Look) -> object:
+    shown = one_each(with_values(result.inferences_per_execution), look)
+    return lines(result.times, shown, look.style, title="Items per execution", unit="items")
+
+
+def _table(look: Look) -> None:
+    answer = ask("kvcache.occupancy", look.window, look.filter)
+    if not answer.result.instances:
+        return
+    st.markdown("#### KV caches")
+    frame = pd.DataFrame([
+        {
+            "Instance": item.instance,
+            "Peak %": percent(item.peak),
+            "Mean %": percent(item.mean),
+            "Above 90 %, s": item.seconds_above_90,
+            "Preemptions": item.preempted,
+            "Prefix hits %": percent(item.hits_share_window),
+        }
+        for item in answer.result.instances
+    ])  # fmt: skip
+    st.dataframe(frame, hide_index=True, key="caches", column_config=numbers(frame), height="content")
+    foot("caches", answer)

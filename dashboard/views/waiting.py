@@ -1,0 +1,117 @@
+"""Queue: does work pile up, where, and how long until it drains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import streamlit as st
+
+from dashboard import words
+from dashboard.data import ask
+from dashboard.drawings import newest, one_each, sparkline, with_values
+from dashboard.figures import Trace, lines
+from dashboard.panel import guarded, panel
+from dashboard.shell import Look, page, tile
+from dashboard.theme import colour_of, tints
+
+if TYPE_CHECKING:
+    from analytics.queue import QueueDynamics
+
+MISSING: Final = "Start an agent beside your servers: servescope up --target http://host:port"
+
+
+def draw() -> None:
+    """The queue page."""
+    page("Does work pile up?", _body)
+
+
+def _body(look: Look) -> None:
+    guarded("tiles", lambda: _tiles(look))
+    with st.container(horizontal=True, gap="small"):
+        with st.container(key="half-depth"):
+            _panel("depth", look, _depth, "Requests in the engine and before it, summed over instances.")
+        with st.container(key="half-flow"):
+            _panel("flow", look, _flow, "Arrivals above finishes make a queue grow; below, it drains.")
+        with st.container(key="half-time"):
+            _panel("time", look, _time, "Seconds in the engine's queue, of the requests that arrived in each step.")
+        with st.container(key="half-drain"):
+            _panel("drain", look, _drain, "Waiting requests over the finish rate, if nobody else came.")
+        with st.container(key="half-by"):
+            _panel("by", look, _by, "Which instance makes its clients wait.")
+        with st.container(key="half-runningby"):
+            _panel("runningby", look, _running_by, "Are replicas evenly loaded?")
+
+
+def _panel(key: str, look: Look, figure: object, about: str) -> None:
+    panel(
+        key, "queue.dynamics", look.window, look.filter, lambda result: figure(result, look),  # type: ignore[operator]
+        missing=MISSING, about=about,
+        has_data=lambda result: bool(with_values([result.waiting, result.running, result.arrivals])),
+    )  # fmt: skip
+
+
+def _tiles(look: Look) -> None:
+    result: QueueDynamics = ask("queue.dynamics", look.window, look.filter).result
+    law = result.littles_law
+    with st.container(horizontal=True, gap="small", key="tiles"):
+        tile("now", "Waiting now", words.count(newest(result.waiting)), chart_data=sparkline(result.waiting.values))
+        tile("peak", "Waiting, peak", words.count(result.waiting_peak))
+        tile("running", "Running now", words.count(newest(result.running)), chart_data=sparkline(result.running.values))
+        tile(
+            "p99",
+            "Queue p99 now",
+            words.seconds(newest(result.queue_p99)),
+            chart_data=sparkline(result.queue_p99.values),
+        )
+        tile("drain", "Time to drain", words.seconds(result.drain_seconds))
+        tile(
+            "law", "In flight, measured", words.count(law.get("measured")),
+            delta=f"Little's law {words.count(law.get('expected'))}", delta_arrow="off",
+            help="Arrival rate × mean end-to-end time should equal the mean number in flight. Far apart means requests "
+            "that one of the two views does not see.",
+        )  # fmt: skip
+
+
+def _depth(result: QueueDynamics, look: Look) -> object:
+    colours = look.style.colours
+    traces = [
+        Trace("running", result.running.values, colour_of("running", colours)),
+        Trace("waiting", result.waiting.values, colour_of("waiting", colours)),
+    ]
+    return lines(result.times, traces, look.style, title="Running and waiting", unit="requests")
+
+
+def _flow(result: QueueDynamics, look: Look) -> object:
+    colours = look.style.colours
+    traces = [
+        Trace("arrivals", result.arrivals.values, colour_of("requests", colours)),
+        Trace("finished", result.finished.values, colour_of("edge", colours)),
+    ]
+    return lines(result.times, traces, look.style, title="Arrivals and finishes", unit="per_second")
+
+
+def _time(result: QueueDynamics, look: Look) -> object:
+    own = colour_of("queue", look.style.colours)
+    if with_values([result.queue_p99]):
+        light, strong = tints(look.style.colours, own, 2)
+        traces = [Trace("p50", result.queue_p50.values, light), Trace("p99", result.queue_p99.values, strong)]
+        return lines(result.times, traces, look.style, title="Time in the queue", unit="seconds")
+    return lines(
+        result.times, [Trace("mean", result.queue_mean.values, own)], look.style, title="Time in the queue, mean",
+        unit="seconds",
+    )  # fmt: skip
+
+
+def _drain(result: QueueDynamics, look: Look) -> object:
+    trace = Trace("", result.drain.values, colour_of("waiting", look.style.colours))
+    return lines(result.times, [trace], look.style, title="Time to drain", unit="seconds")
+
+
+def _by(result: QueueDynamics, look: Look) -> object:
+    return lines(result.times, one_each(result.waiting_by_instance, look), look.style, title="Waiting by instance",
+                 unit="requests")  # fmt: skip
+
+
+def _running_by(result: QueueDynamics, look: Look) -> object:
+    return lines(result.times, one_each(result.running_by_instance, look), look.style, title="Running by instance",
+                 unit="requests")  # fmt: skip

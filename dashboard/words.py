@@ -1,0 +1,103 @@
+"""Numbers and times as people read them: three significant digits, always a unit, never 0 for nothing."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Final
+
+NOTHING: Final = "–"
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+
+
+def three(value: float) -> str:
+    """Three significant digits without an exponent: ``0.0123``, ``7.08``, ``1,230``."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else NOTHING
+    digits = 2 - math.floor(math.log10(abs(value)))
+    rounded = round(value, digits)
+    return f"{rounded:,.{max(digits, 0)}f}".rstrip("0").rstrip(".") if digits > 0 else f"{rounded:,.0f}"
+
+
+def seconds(value: float | None) -> str:  # noqa: PLR0911 - one return a unit reads best
+    """A duration in its best unit: ``850 µs``, ``21 ms``, ``7.08 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    size = abs(value)
+    if size == 0:
+        return "0 s"
+    if size < 0.001:  # noqa: PLR2004 - where the unit changes
+        return f"{three(value * 1e6)} µs"
+    if size < 1:
+        return f"{three(value * 1e3)} ms"
+    if size < 2 * _MINUTE:
+        return f"{three(value)} s"
+    if size < 2 * _HOUR:
+        minutes, rest = divmod(round(size), 60)
+        return f"{minutes} min {rest} s" if rest and minutes < 10 else f"{minutes} min"  # noqa: PLR2004 - as above
+    if size < 2 * _DAY:
+        hours, rest = divmod(round(size / 60), 60)
+        return f"{hours} h {rest} min" if rest else f"{hours} h"
+    return f"{three(size / _DAY)} d"
+
+
+def ratio(value: float | None) -> str:
+    """A share as per cent: ``99.93 %``; near one it keeps the digits that matter."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if 0.99 < value < 1:  # noqa: PLR2004 - there the nines count
+        return f"{value * 100:.2f} %"
+    return f"{three(value * 100)} %"
+
+
+def count(value: float | None) -> str:
+    """An amount: ``12``, ``1,230``, ``45.1 k``, ``3.2 M``."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    size = abs(value)
+    if size >= 1e6:  # noqa: PLR2004 - where the unit changes
+        return f"{three(value / 1e6)} M"
+    if size >= 1e4:  # noqa: PLR2004 - as above
+        return f"{three(value / 1e3)} k"
+    return three(value)
+
+
+def per_second(value: float | None) -> str:
+    """A rate: ``12.3 /s``."""
+    return NOTHING if value is None else f"{count(value)} /s"
+
+
+def figure(value: float | None, unit: str) -> str:
+    """A value in the unit of `analytics.shapes.Unit`."""
+    if unit == "seconds":
+        return seconds(value)
+    if unit == "ratio":
+        return ratio(value)
+    if unit in {"per_second", "tokens_per_second"}:
+        return per_second(value)
+    return count(value)
+
+
+def ago(moment: datetime | None, now: datetime | None = None) -> str:
+    """How long ago: ``3 s ago``; a recording may lie ahead by a moment."""
+    if moment is None:
+        return NOTHING
+    passed = ((now or datetime.now(UTC)) - moment).total_seconds()
+    return "now" if passed < 1 else f"{seconds(round(passed))} ago"
+
+
+def plural(number: float, word: str) -> str:
+    """``1 request``, ``1,230 requests``."""
+    return f"{number:,.0f} {word}" if number == 1 else f"{number:,.0f} {word}s"
+
+
+def clock(moment: datetime) -> str:
+    """UTC time of day to the second, with the date when it is not today's."""
+    moment = moment.astimezone(UTC)
+    today = datetime.now(UTC).date()
+    return f"{moment:%H:%M:%S} UTC" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def short(identifier: str, length: int = 10) -> str:
+    """An identifier shortened in the middle of a table."""
+    return identifier if len(identifier) <= length + 1 else f"{identifier[:length]}…"

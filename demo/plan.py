@@ -1,0 +1,92 @@
+"""What ``servescope demo`` runs beside Servescope itself: servers, their traffic, a recording that plays again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import wiring
+from supervisor import Part, Ports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT: Final = Path(__file__).parent.parent
+RECORDING: Final = Path(__file__).parent / "recordings" / "kv_exhaustion"
+SLOS: Final = Path(__file__).parent / "slos.yaml"
+NOTES: Final = (
+    "",
+    "What to look at:",
+    "  Overview      live within a minute: a tritonserver and a llama.cpp server, real, with traffic of five tenants",
+    "  KV cache      a real vLLM whose KV cache is flooded: a recording, labelled so, playing again and again",
+    "  Requests      click one: its phases, and what the engine was doing",
+    "  Incidents     each minute and a half a tenant floods the vision model; the page goes to a built-in receiver",
+)
+
+
+def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say: Callable[[str], None]) -> wiring.Plan:
+    """Lay out the demo over a data folder.
+
+    Args:
+        data: Data folder.
+        live_vllm: A real vLLM on the CPU instead of the recording.
+        vllm: Path of an installed ``vllm`` program; "" uses ``.venv-vllm``, installed on first use.
+        port_base: First of a row of fixed ports for Servescope.
+        say: Prints a line.
+
+    Raises:
+        PortInUseError: A port that was asked for is taken.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    ports = Ports(say)
+    triton = ports.take("tritonserver", 18000)
+    for offset, what in ((1, "tritonserver's gRPC"), (2, "tritonserver's metrics")):
+        ports.take(what, triton + offset, triton + offset)
+    llama = ports.take("llama.cpp", 18080)
+    targets: list[dict[str, Any]] = [
+        {
+            "instance": "triton-a", "deployment": "vision", "engine": "triton", "url": f"http://127.0.0.1:{triton}",
+            "metrics_url": f"http://127.0.0.1:{triton + 2}/metrics",
+        },
+        {
+            "instance": "llama-a", "deployment": "chat", "engine": "llamacpp", "url": f"http://127.0.0.1:{llama}",
+            "metrics_url": f"http://127.0.0.1:{llama}/metrics",
+        },
+    ]  # fmt: skip
+    if live_vllm:
+        port = ports.take("vLLM", 18100)
+        targets.append({
+            "instance": "vllm-a", "deployment": "tiny", "engine": "vllm", "url": f"http://127.0.0.1:{port}",
+            "metrics_url": f"http://127.0.0.1:{port}/metrics",
+        })  # fmt: skip
+    plan = wiring.plan(data, {}, targets, slos=SLOS, port_base=port_base, say=say)
+    receiver = plan.urls["agent_otlp"].removeprefix("http://")
+    servers = [
+        Part(
+            "triton-a",
+            wiring.python("demo.triton_server", "--venv", ROOT / ".venv-triton", "--folder", data / "triton",
+                          "--port", triton, "--otlp", receiver, "--service", "triton-a"),
+        ),
+        Part("llama-a", wiring.python("demo.llamacpp_server", "--port", llama, "--folder", data / "llama")),
+    ]  # fmt: skip
+    taps = plan.urls["taps"]
+    clients = ["--vision", taps["triton-a"], "--chat", taps["llama-a"]]
+    if live_vllm:
+        servers.append(Part(
+            "vllm-a",
+            wiring.python("demo.vllm_server", "--port", targets[2]["url"].rsplit(":", 1)[1], "--folder", data / "vllm",
+                          "--otlp", plan.urls["agent_otlp"], *(["--vllm", vllm] if vllm else [])),
+        ))  # fmt: skip
+        clients += ["--completions", taps["vllm-a"]]
+    plan.parts = [
+        *plan.parts,
+        *servers,
+        Part("traffic", wiring.python("demo.traffic", *clients)),
+    ]
+    if not live_vllm:
+        plan.parts.append(Part(
+            "recording",
+            wiring.python("agent.replaying", RECORDING, "--collector", plan.urls["otlp"], "--data", data, "--loop",
+                          "--shift-to-now"),
+        ))  # fmt: skip
+    return plan

@@ -1,0 +1,114 @@
+"""A store or a collector for the moment of one command, when none is running."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import DataFolderInUseError, ServescopeError
+from agent.keys import Keys, ensure_keys
+from supervisor import Part, Ports, answers
+from wiring import python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_START_SECONDS = 60.0
+
+
+def running(data: Path) -> dict[str, Any] | None:
+    """``run.json`` of the Servescope that runs over this data folder, None when none does."""
+    try:
+        facts: dict[str, Any] = json.loads((data / "run.json").read_text())
+        os.kill(int(facts["pid"]), 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    return facts
+
+
+def refuse_running(data: Path) -> None:
+    """Refuse to start twice over one data folder.
+
+    Raises:
+        DataFolderInUseError: One runs there; names its process and its dashboard.
+    """
+    facts = running(data)
+    if facts is not None:
+        raise DataFolderInUseError(
+            f"a Servescope already runs over {data} (process {facts['pid']}, {facts['urls'].get('dashboard', '')})",
+            "Use that one, stop it, or give another folder with --data",
+        )
+
+
+@contextlib.contextmanager
+def store(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterator[str]:
+    """URL of a ClickHouse: the one given, the running one of this folder, or an embedded one started for the moment.
+
+    Raises:
+        ServescopeError: There is no data folder, or the store did not start.
+    """
+    if clickhouse:
+        yield clickhouse
+        return
+    facts = running(data)
+    if facts is not None:
+        yield str(facts["urls"]["store"])
+        return
+    if not (data / "keys").exists() and not data.parent.exists():
+        raise ServescopeError(f"there is no data folder {data}", "Start one: servescope up, or give --data")
+    keys = ensure_keys(data / "keys")
+    port = Ports(say).take("the store", 8123)
+    url = f"http://127.0.0.1:{port}"
+    command = python(
+        "collector.embedded", "--data", data / "store", "--port", port, "--owner-hash-file", keys.store_owner_hash_file
+    )
+    with _process(Part("store", command, ready_url=f"{url}/ping")):
+        yield url
+
+
+@contextlib.contextmanager
+def collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterator[tuple[str, Keys]]:
+    """OTLP URL of a collector and the keys to sign with: the running one, or one for the moment.
+
+    Raises:
+        ServescopeError: It did not start.
+    """
+    facts = running(data)
+    if facts is not None and not clickhouse:
+        yield str(facts["urls"]["otlp"]), ensure_keys(data / "keys")
+        return
+    keys = ensure_keys(data / "keys")
+    with store(data, clickhouse, say) as url:
+        port = Ports(say).take("OTLP", 4318)
+        otlp = f"http://127.0.0.1:{port}"
+        command = python("collector", "--data", data, "--port", port, "--clickhouse", url)
+        with _process(Part("collector", command, ready_url=f"{otlp}/healthz")):
+            yield otlp, keys
+
+
+@contextlib.contextmanager
+def _process(part: Part) -> Iterator[None]:
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(list(part.command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + _START_SECONDS
+            while not answers(part.ready_url):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    lines = log.read().decode(errors="replace").strip().splitlines()
+                    raise ServescopeError(f"{part.name} did not start: {lines[-1] if lines else 'it said nothing'}")
+                time.sleep(0.1)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,236 @@
+"""From settings to processes: which parts run, on which ports, with which arguments."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from agent.errors import ConfigError
+from agent.keys import ensure_keys
+from supervisor import Part, Ports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+DEFAULT_PORTS: Final = {
+    "store": 8123,
+    "otlp": 4318,
+    "agent_otlp_http": 14318,
+    "agent_otlp_grpc": 14317,
+    "dashboard": 8501,
+    "agent_health": 9464,
+    "alerts_health": 9465,
+    "receiver": 9466,
+}
+FIRST_TAP_PORT: Final = 9080
+_TAP_OFFSET: Final = 20
+
+
+def default_data(name: str = "servescope") -> Path:
+    """``$XDG_DATA_HOME/<name>``, by default under ``~/.local/share``."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / name
+
+
+def read_settings(path: Path | None) -> dict[str, Any]:
+    """The sections of ``servescope.yaml`` as plain mappings; an absent path is an empty file.
+
+    Raises:
+        ConfigError: The file can't be read, is no mapping, or has a section that is unknown.
+    """
+    if path is None:
+        return {}
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"the configuration {path} can't be read: {error.strerror}", "Check --config") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the configuration {path} is not YAML: {error}", "Mend the line it names") from error
+    if settings is None:
+        return {}
+    known = {"agent", "collector", "alerts", "dashboard", "data"}
+    if not isinstance(settings, dict) or set(settings) - known:
+        wrong = ", ".join(sorted(set(settings) - known)) if isinstance(settings, dict) else "the top level"
+        raise ConfigError(f"{path}: {wrong} is not a section", f"Sections are {', '.join(sorted(known))}")
+    return settings
+
+
+def check_settings(settings: Mapping[str, Any], path: Path) -> None:
+    """Check every section against its package's own settings.
+
+    Raises:
+        ConfigError: Names each field that is wrong and what was expected.
+    """
+    from agent.config import AgentConfig  # noqa: PLC0415 - each package is an extra of its own
+    from alerts.config import AlertsConfig  # noqa: PLC0415 - as above
+    from collector.config import CollectorConfig  # noqa: PLC0415 - as above
+    from dashboard.config import DashboardConfig  # noqa: PLC0415 - as above
+
+    models: dict[str, type[BaseModel]] = {
+        "agent": AgentConfig, "collector": CollectorConfig, "alerts": AlertsConfig, "dashboard": DashboardConfig,
+    }  # fmt: skip
+    faults = []
+    for section, model in models.items():
+        try:
+            model.model_validate(settings.get(section) or {})
+        except ValidationError as error:
+            faults += [
+                f"{section}.{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
+            ]
+    if faults:
+        raise ConfigError(f"{path} is wrong: " + "; ".join(faults), "Mend the fields named")
+
+
+@dataclass
+class Plan:
+    """What one Servescope runs.
+
+    Attributes:
+        data: Data folder.
+        settings: Sections of the configuration, completed with ports and URLs; written to ``DIR/run.yaml``.
+        parts: Processes in the order of their start.
+        urls: For ``run.json`` and for people.
+    """
+
+    data: Path
+    settings: dict[str, Any]
+    parts: list[Part] = field(default_factory=list)
+    urls: dict[str, Any] = field(default_factory=dict)
+
+
+def plan(
+    data: Path,
+    settings: Mapping[str, Any],
+    targets: Sequence[Mapping[str, Any]],
+    *,
+    clickhouse: str = "",
+    slos: Path | None = None,
+    port_base: int | None = None,
+    receiver: bool = True,
+    say: Callable[[str], None],
+) -> Plan:
+    """Lay out the parts of ``servescope up``.
+
+    Args:
+        data: Data folder, made if missing.
+        settings: Sections of the configuration.
+        targets: Model servers, each with instance, deployment, engine, url, metrics_url and optionally tap_port.
+        clickhouse: URL of a ClickHouse server; "" starts the embedded store.
+        slos: SLO file; the configuration's own, else the shipped rules, when None.
+        port_base: First port; every port is fixed then.
+        receiver: Whether pages go to the built-in loopback receiver when no PagerDuty key is set.
+        say: Prints a line about a port that gave way.
+
+    Raises:
+        PortInUseError: A port that was asked for is taken.
+    """
+    keys = ensure_keys(data / "keys")
+    ports = Ports(say)
+    asked = dict(zip(DEFAULT_PORTS, range(port_base, port_base + len(DEFAULT_PORTS)), strict=True)) if port_base else {}
+    sections = {name: dict(settings.get(name) or {}) for name in ("agent", "collector", "alerts", "dashboard")}
+    for section, what in (("collector", "otlp"), ("dashboard", "dashboard")):
+        if "port" in sections[section]:
+            asked[what] = sections[section]["port"]
+    url = clickhouse or sections["collector"].get("clickhouse") or ""
+    port = {
+        what: ports.take(what.replace("_", " "), default, asked.get(what))
+        for what, default in DEFAULT_PORTS.items()
+        if not (what == "store" and url) and not (what == "receiver" and not receiver)
+    }
+    made = Plan(data=data, settings=sections)
+    run = data / "run.yaml"
+    if not url:
+        url = f"http://127.0.0.1:{port['store']}"
+        made.parts.append(Part(
+            "store",
+            python("collector.embedded", "--data", data / "store", "--port", port["store"],
+                    "--owner-hash-file", keys.store_owner_hash_file),
+            ready_url=f"{url}/ping",
+        ))  # fmt: skip
+    tapped = _taps(targets, ports, port_base)
+    sections["collector"] |= {"port": port["otlp"], "clickhouse": url}
+    sections["agent"] |= {
+        "collector": f"http://127.0.0.1:{port['otlp']}",
+        "targets": tapped,
+        "otlp_http_port": port["agent_otlp_http"],
+        "otlp_grpc_port": port["agent_otlp_grpc"],
+        "health_port": port["agent_health"],
+    }
+    sections["dashboard"] |= {"port": port["dashboard"]}
+    sections["alerts"] |= {"health_port": port["alerts_health"]}
+    made.parts += [
+        Part(
+            "collector",
+            python("collector", "--data", data, "--port", port["otlp"], "--clickhouse", url, "--config", run),
+            ready_url=f"http://127.0.0.1:{port['otlp']}/healthz",
+        ),
+        Part(
+            "agent",
+            python("agent", "--data", data, "--config", run),
+            ready_url=f"http://127.0.0.1:{port['agent_health']}/healthz",
+        ),
+        *(_tap(target, data, run) for target in tapped if target.get("tap_port")),
+    ]
+    alerts = ["--data", data, "--clickhouse", url, "--config", run, "--port", port["alerts_health"]]
+    if slos is not None:
+        alerts += ["--slos", slos]
+    if receiver:
+        alerts += ["--receiver-port", port["receiver"]]
+    made.parts += [
+        Part("alerts", python("alerts", *alerts), ready_url=f"http://127.0.0.1:{port['alerts_health']}/healthz"),
+        Part(
+            "dashboard",
+            python("dashboard", "--data", data, "--clickhouse", url, "--port", port["dashboard"],
+                    *(["--slos", slos] if slos is not None else [])),
+            ready_url=f"http://127.0.0.1:{port['dashboard']}/_stcore/health",
+            required=False,
+        ),
+    ]  # fmt: skip
+    made.urls = {
+        "store": url,
+        "otlp": f"http://127.0.0.1:{port['otlp']}",
+        "collector_health": f"http://127.0.0.1:{port['otlp']}/healthz",
+        "agent_otlp": f"http://127.0.0.1:{port['agent_otlp_http']}",
+        "agent_otlp_grpc": f"http://127.0.0.1:{port['agent_otlp_grpc']}",
+        "agent_health": f"http://127.0.0.1:{port['agent_health']}",
+        "alerts_health": f"http://127.0.0.1:{port['alerts_health']}",
+        "dashboard": f"http://127.0.0.1:{port['dashboard']}",
+        "taps": {t["instance"]: f"http://127.0.0.1:{t['tap_port']}" for t in tapped if t.get("tap_port")},
+    }
+    run.write_text(yaml.safe_dump(made.settings, sort_keys=False))
+    return made
+
+
+def _taps(targets: Sequence[Mapping[str, Any]], ports: Ports, port_base: int | None) -> list[dict[str, Any]]:
+    made = []
+    start = FIRST_TAP_PORT if port_base is None else port_base + _TAP_OFFSET
+    for number, target in enumerate(targets):
+        tapped = dict(target)
+        if tapped.pop("tap", True):
+            asked = tapped.get("tap_port") or (start + number if port_base is not None else None)
+            tapped["tap_port"] = ports.take(f"the tap of {tapped['instance']}", start + number, asked)
+        made.append(tapped)
+    return made
+
+
+def _tap(target: Mapping[str, Any], data: Path, run: Path) -> Part:
+    deployment = target.get("deployment") or target["instance"]
+    return Part(
+        f"tap-{target['instance']}",
+        python(
+            "agent.tap", "--instance", target["instance"], "--deployment", deployment,
+            "--engine", target.get("engine") or "auto", "--upstream", target["url"], "--port", target["tap_port"],
+            "--spool", data / "spool", "--keys", data / "keys", "--config", run,
+        ),
+    )  # fmt: skip
+
+
+def python(module: str, *arguments: object) -> list[str]:
+    """Command that runs a module of ours with this interpreter."""
+    return [sys.executable, "-m", module, *(str(argument) for argument in arguments)]

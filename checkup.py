@@ -1,0 +1,142 @@
+"""What ``servescope doctor`` examines: this machine, and the Servescope that runs on it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import momentary
+from agent.errors import ServescopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+State = Literal["ok", "note", "broken"]
+LEAST_SERVER: Final = (25, 6)
+"""First ClickHouse server with ``format_schema_source``, which the ingest needs."""
+_LEAST_FREE_BYTES: Final = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing examined.
+
+    Attributes:
+        name: What.
+        state: ``ok``; ``note`` for what is worth knowing and harms nothing; ``broken``.
+        text: What was seen.
+        fix: What mends it, "" when there is nothing to mend.
+    """
+
+    name: str
+    state: State
+    text: str
+    fix: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """As a mapping of texts."""
+        return asdict(self)
+
+
+def examine(data: Path, clickhouse: str = "") -> list[Finding]:
+    """Examine everything that can be seen from here; never raises for what it finds."""
+    found = [*_machine(data)]
+    facts = momentary.running(data)
+    if facts is None:
+        found.append(Finding("servescope", "note", f"none runs over {data}", "Start one: servescope up"))
+    else:
+        found.append(Finding("servescope", "ok", f"process {facts['pid']}, since {facts['started']}"))
+        found += _parts(facts)
+    url = clickhouse or (facts["urls"]["store"] if facts else "")
+    if url:
+        found.append(_store(data, url))
+    return found
+
+
+def _machine(data: Path) -> Iterator[Finding]:
+    least = (3, 11)
+    yield Finding("python", "ok" if sys.version_info >= least else "broken", platform.python_version())
+    for extra, module in (("embedded store", "chdb"), ("dashboard", "streamlit"), ("PagerDuty", "pagerduty")):
+        there = find_spec(module) is not None
+        yield Finding(extra, "ok" if there else "note", "installed" if there else f"not installed ({module})",
+                      "" if there else "pip install 'servescope[all]'")  # fmt: skip
+    yield _gpu()
+    folder = data if data.exists() else data.parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    enough = free > _LEAST_FREE_BYTES
+    yield Finding("disk", "ok" if enough else "broken", f"{free / 1e9:.1f} GB free at {folder}",
+                  "" if enough else "Free some space, or put the data elsewhere with --data")  # fmt: skip
+
+
+def _gpu() -> Finding:
+    try:
+        import pynvml  # noqa: PLC0415 - absent in a light install
+
+        pynvml.nvmlInit()
+    except ImportError:
+        return Finding("gpu", "note", "NVML is not installed: no GPU telemetry", "pip install 'servescope[agent]'")
+    except Exception as error:  # noqa: BLE001 - NVML raises its own classes, made at run time
+        return Finding("gpu", "note", f"no NVIDIA driver answers: {error}; GPU panels stay empty")
+    try:
+        return Finding("gpu", "ok", f"{pynvml.nvmlDeviceGetCount()} NVIDIA GPUs")
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _parts(facts: dict[str, Any]) -> Iterator[Finding]:
+    urls = facts["urls"]
+    checks = {
+        "collector": urls.get("collector_health"),
+        "agent": f"{urls['agent_health']}/healthz" if "agent_health" in urls else None,
+        "alerts": f"{urls['alerts_health']}/healthz" if "alerts_health" in urls else None,
+        "dashboard": f"{urls['dashboard']}/_stcore/health" if "dashboard" in urls else None,
+    }
+    for name, url in checks.items():
+        if url is None:
+            continue
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - loopback URLs of our own run file
+                text = response.read(20_000).decode(errors="replace")
+        except urllib.error.HTTPError as error:
+            text = error.read(2_000).decode(errors="replace")
+            yield Finding(name, "broken", _brief(text) or str(error), f"See {name}.log in the folder logs")
+        except OSError as error:
+            yield Finding(name, "broken", f"does not answer at {url}: {error}", f"See {name}.log in the folder logs")
+        else:
+            restarts = facts.get("restarts", {}).get(name, 0)
+            yield Finding(name, "ok", _brief(text) + (f"; restarted {restarts} times" if restarts else ""))
+
+
+def _brief(text: str) -> str:
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        return text.strip()[:200]
+    if not isinstance(facts, dict):
+        return str(facts)[:200]
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if not isinstance(value, dict | list))[:300]
+
+
+def _store(data: Path, url: str) -> Finding:
+    from collector.store import Store, locate  # noqa: PLC0415 - absent in an agent's install
+
+    try:
+        store = Store(locate(data, url, role="reader"))
+        row = store.rows("SELECT version() AS version, (SELECT count() FROM requests) AS requests")[0]
+    except ServescopeError as error:
+        return Finding("clickhouse", "broken", f"{url}: {error.what}", error.fix)
+    version = str(row["version"])
+    if tuple(int(part) for part in version.split(".")[:2]) < LEAST_SERVER:
+        least = ".".join(str(part) for part in LEAST_SERVER)
+        return Finding("clickhouse", "broken", f"{url} is version {version}", f"Ingest needs {least} or newer")
+    return Finding("clickhouse", "ok", f"{url}, version {version}, {row['requests']} requests")

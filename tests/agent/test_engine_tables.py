@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+
+import pytest
+
+from agent.engines.table import Table, config_of, detect, find_table, tables
+from agent.errors import UnknownEngineError
+from agent.page import Page, parse
+from agent.samples import Sampler
+from agent.vocabulary import Distribution, Engine, Signal
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+PAGES = [
+    path
+    for engine in Engine
+    for path in sorted((*FIXTURES.glob(f"{engine}/metrics_*.txt"), *FIXTURES.glob(f"{engine}/metrics_*.txt.gz")))
+]
+
+
+def page_of(path: Path) -> Page:
+    return parse(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+
+
+def signals_of(page: Page, model: str | None = None) -> dict[Signal, float]:
+    samples = Sampler(detect(page)).sample(page).samples
+    (found,) = [one for one in samples if model is None or one.key.model == model]
+    return found.signals()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_every_metric_of_a_recorded_page_is_mapped_or_ignored_by_name(path: Path):
+    page = page_of(path)
+    table = detect(page)
+    assert table.engine == path.parent.name
+    assert [family for family in page.layout.families() if not table.knows(family)] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_no_expected_signal_is_missing_from_a_recorded_page(path: Path):
+    page = page_of(path)
+    table = detect(page)
+    seen = {signal for sample in Sampler(table).sample(page).samples for signal in sample.signals()}
+    assert set(table.expected()) <= seen
+
+
+def test_pages_of_all_engines_were_recorded():
+    assert [sum(path.parent.name == engine for path in PAGES) for engine in ("vllm", "triton", "llamacpp")] == [6, 6, 3]
+
+
+def test_a_metric_nobody_names_is_not_known():
+    table = find_table("vllm")
+    assert not table.knows("vllm:brand_new_total")
+    assert not table.knows("vllm:brand_new_created")
+    assert table.knows("vllm:prompt_tokens_created")
+
+
+def test_every_file_of_the_folder_with_a_table_is_found():
+    assert set(tables()) >= set(Engine)
+
+
+@pytest.mark.parametrize("table", tables().values(), ids=lambda table: table.engine)
+def test_no_name_is_both_read_and_ignored(table: Table):
+    read = {name for rule in table.rules for name in rule.names()}
+    read |= {name for histogram in table.histograms for name in histogram.names()}
+    assert read.isdisjoint(table.ignored)
+    assert all(table.ignored.values())
+
+
+def test_an_unknown_page_is_named_by_what_it_has():
+    with pytest.raises(UnknownEngineError, match=r"node_load1.*Known engines: .*vllm"):
+        detect(parse("node_load1 0.5\n"))
+
+
+def test_an_unknown_engine_id_names_the_known_ones():
+    with pytest.raises(UnknownEngineError, match=r"'sglangg'.*triton.*vllm"):
+        find_table("sglangg")
+
+
+def test_vllm_busy_page():
+    page = page_of(FIXTURES / "vllm/metrics_busy_04.txt.gz")
+    found = signals_of(page, "tiny")
+    assert found[Signal.RUNNING] == 10
+    assert found[Signal.WAITING] == 0
+    assert found[Signal.KV_CACHE_USAGE_RATIO] == pytest.approx(0.002441704309608106)
+    assert found[Signal.PROMPT_TOKENS_TOTAL] == 73425
+    assert found[Signal.GENERATION_TOKENS_TOTAL] == 13378
+    assert found[Signal.PREFIX_CACHE_HITS_TOTAL] == 55552
+    assert found[Signal.REQUESTS_FINISHED_TOTAL] == 227
+    assert found[Signal.REQUESTS_FAILED_TOTAL] == 0
+    assert found[Signal.ENGINE_STEPS_TOTAL] == 592
+    assert found[Signal.BATCH_TOKENS_TOTAL] == 31251
+    assert found[Signal.QUEUE_SECONDS_TOTAL] == pytest.approx(0.00266304799788486)
+
+
+def test_vllm_configuration_leaves_model_and_rank_out():
+    page = page_of(FIXTURES / "vllm/metrics_idle.txt.gz")
+    config = config_of(find_table("vllm"), page.layout)
+    assert config["num_gpu_blocks"] == "8192"
+    assert config["enable_prefix_caching"] == "True"
+    assert "engine" not in config
+
+
+OLD_VLLM = """\
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{model_name="m"} 3
+# TYPE vllm:num_requests_swapped gauge
+vllm:num_requests_swapped{model_name="m"} 1
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{model_name="m"} 2
+# TYPE vllm:gpu_cache_usage_perc gauge
+vllm:gpu_cache_usage_perc{model_name="m"} 0.75
+# TYPE vllm:cpu_cache_usage_perc gauge
+vllm:cpu_cache_usage_perc{model_name="m"} 0
+# TYPE vllm:time_per_output_token_seconds histogram
+vllm:time_per_output_token_seconds_bucket{le="0.01",model_name="m"} 4
+vllm:time_per_output_token_seconds_bucket{le="+Inf",model_name="m"} %d
+vllm:time_per_output_token_seconds_sum{model_name="m"} 1.5
+vllm:time_per_output_token_seconds_count{model_name="m"} %d
+"""
+
+
+def test_old_vllm_names():
+    page = parse(OLD_VLLM % (5, 5))
+    table = detect(page)
+    assert [family for family in page.layout.families() if not table.knows(family)] == []
+    found = signals_of(page, "m")
+    assert found == {Signal.RUNNING: 3, Signal.WAITING: 2, Signal.KV_CACHE_USAGE_RATIO: 0.75}
+    assert any("gpu_cache_usage_perc" in note for note in table.notes(page))
+    sampler = Sampler(table)
+    sampler.sample(page)
+    (sample,) = sampler.sample(parse(OLD_VLLM % (8, 8))).samples
+    assert [(one.distribution, one.counts) for one in sample.histograms] == [(Distribution.ITL_SECONDS, (0, 3))]
+
+
+def test_the_newer_name_wins_where_a_page_has_both():
+    page = parse('vllm:kv_cache_usage_perc{model_name="m"} 0.5\nvllm:gpu_cache_usage_perc{model_name="m"} 0.4\n')
+    assert signals_of(page, "m") == {Signal.KV_CACHE_USAGE_RATIO: 0.5}
+
+
+def test_triton_busy_page():
+    page = page_of(FIXTURES / "triton/metrics_busy_02.txt.gz")
+    flaky = signals_of(page, "flaky")
+    assert flaky[Signal.REQUESTS_FINISHED_TOTAL] == 87
+    assert flaky[Signal.REQUESTS_FAILED_TOTAL] == 1  # one reason of four
+    assert (flaky[Signal.INFERENCES_TOTAL], flaky[Signal.EXECUTIONS_TOTAL]) == (87, 88)
+    assert flaky[Signal.REQUEST_SECONDS_TOTAL] == pytest.approx(0.162095)
+    assert flaky[Signal.QUEUE_SECONDS_TOTAL] == pytest.approx(0.055534)
+    assert flaky[Signal.COMPUTE_INFER_SECONDS_TOTAL] == pytest.approx(0.072419)
+    assert Signal.RESPONSE_CACHE_HITS_TOTAL not in flaky
+    assert Signal.RUNNING not in flaky
+    assert signals_of(page, "vision_classifier")[Signal.WAITING] == 48
+    ranker = signals_of(page, "ranker")
+    assert (ranker[Signal.RESPONSE_CACHE_HITS_TOTAL], ranker[Signal.RESPONSE_CACHE_MISSES_TOTAL]) == (137, 22)
+
+
+def test_triton_adds_up_the_versions_of_a_model_and_says_so():
+    page = parse(
+        'nv_inference_request_success{model="m",version="1"} 2\nnv_inference_request_success{model="m",version="2"} 3\n'
+    )
+    assert signals_of(page, "m") == {Signal.REQUESTS_FINISHED_TOTAL: 5}
+    assert any("versions 1, 2" in note for note in find_table("triton").notes(page))
+
+
+def test_llamacpp_busy_page():
+    found = signals_of(page_of(FIXTURES / "llamacpp/metrics_busy.txt"))
+    assert found[Signal.RUNNING] == 2
+    assert found[Signal.PROMPT_TOKENS_TOTAL] == 2378
+    assert found[Signal.GENERATION_TOKENS_TOTAL] == 68280
+    assert found[Signal.PREFIX_CACHE_HITS_TOTAL] == 6136
+    assert found[Signal.PREFIX_CACHE_QUERIES_TOTAL] == 2378 + 6136
+    assert found[Signal.ENGINE_STEPS_TOTAL] == 20271
+    assert Signal.KV_CACHE_USAGE_RATIO not in found
+    assert Signal.REQUESTS_FINISHED_TOTAL not in found
+
+
+def test_a_value_that_is_no_number_is_absent():
+    page = parse('vllm:num_requests_running{model_name="m"} Nan\nvllm:num_requests_waiting{model_name="m"} 1\n')
+    assert signals_of(page, "m") == {Signal.WAITING: 1}
+    assert not any(math.isnan(value) for value in signals_of(page, "m").values())

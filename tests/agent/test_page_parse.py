@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import gzip
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.errors import PageError
+from agent.page import Limits, PageReader, parse
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+PAGES = sorted((*FIXTURES.glob("*/metrics_*.txt"), *FIXTURES.glob("*/metrics_*.txt.gz")))
+
+
+def text_of(path: Path) -> str:
+    return (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
+
+
+def ours(text: str) -> Counter[tuple[object, ...]]:
+    page = parse(text)
+    assert page.faults == ()
+    return Counter((one.name, *sorted(one.labels.items()), repr(one.value), one.timestamp) for one in page.samples())
+
+
+def theirs(text: str) -> Counter[tuple[object, ...]]:
+    declared = {line.split()[2] for line in text.split("\n") if line.startswith("# TYPE")}
+
+    def original(kind: str, name: str) -> str:
+        # prometheus_client renames a counter without _total to the OpenMetrics name
+        return name.removesuffix("_total") if kind == "counter" and name not in declared else name
+
+    return Counter(
+        (original(family.type, one.name), *sorted(one.labels.items()), repr(float(one.value)), one.timestamp)
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+    )
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_recorded_pages_read_as_the_reference_parser_reads_them(path: Path):
+    text = text_of(path)
+    assert ours(text) == theirs(text)
+
+
+def test_there_are_recorded_pages():
+    assert len(PAGES) >= 15
+
+
+NAMES = st.from_regex(r"[a-z_:][a-zA-Z0-9_:]{0,8}", fullmatch=True)
+LABEL_NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,6}", fullmatch=True)
+LABEL_VALUES = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+VALUES = st.one_of(
+    st.floats().map(repr),
+    st.integers().map(str),
+    st.sampled_from(["NaN", "Nan", "nan", "+Inf", "-Inf", "Inf", "1e5", "1E-5", "0", "-0.0", "007"]),
+)
+
+
+def escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+@st.composite
+def sample_lines(draw: st.DrawFn, name: str) -> str:
+    labels = draw(st.dictionaries(LABEL_NAMES, LABEL_VALUES, max_size=4))
+    comma = draw(st.sampled_from([",", ", "])) if labels else ""
+    inner = comma.join(f'{key}="{escaped(value)}"' for key, value in labels.items())
+    braces = f"{{{inner}}}" if labels or draw(st.booleans()) else ""
+    space = draw(st.sampled_from([" ", "  ", "\t"]))
+    stamp = draw(st.one_of(st.just(""), st.integers(0, 2**45).map(lambda number: f" {number}")))
+    value = draw(VALUES)
+    # The reference reads a tab before the value and a space after it as one word.
+    return f"{name}{braces}{' ' if stamp else space}{value}{stamp}"
+
+
+@st.composite
+def pages(draw: st.DrawFn) -> str:
+    lines: list[str] = []
+    for name in draw(st.lists(NAMES, max_size=5, unique=True)):
+        if draw(st.booleans()):
+            lines.append(f"# HELP {name} {escaped(draw(LABEL_VALUES))}")
+        if draw(st.booleans()):
+            lines.append(f"# TYPE {name} {draw(st.sampled_from(['gauge', 'counter', 'untyped']))}")
+        lines += draw(st.lists(sample_lines(name), max_size=4))
+        lines += draw(st.lists(st.sampled_from(["", "# a comment", "#"]), max_size=1))
+    return "\n".join(lines) + draw(st.sampled_from(["", "\n"]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(pages())
+def test_well_formed_pages_read_as_the_reference_parser_reads_them(text: str):
+    assert ours(text) == theirs(text)
+
+
+ODD_LINES = st.sampled_from(
+    [
+        "foo 1", "foo 2", "foo NaN", "foo", "foo x", "foo 1_0", "foo 1 5", "foo 2 6", "foo 1 2 3", "foo  4", "foo\t5",
+        " foo 6", "foo 7 ", "foo 8\r", "foobar 3", "foo_total 3", 'foo{a="b"} 1', 'foo{a="b"} 2', 'foo{a="b"}3',
+        'foo {a="b"} 4', 'foo{a="b",} 5', 'foo{a="b} 1', 'foo{a="x y"} 1', 'foo{a="x y"} 2', 'foo{a="x 1', "foo{} 1",
+        'foo{a="b",a="c"} 1', "foo{a=b} 1", "{} 1", '{"foo.bar",a="b"} 1', "1foo 1", "foo 1 # {} 2", "", "#", "# TYPE",
+        "# TYPE foo counter", "# TYPE foo gauge", "# HELP foo x", "\xff 1", 'foo{a="\\"b\\\\"} 1', "foo 1e400",
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.lists(ODD_LINES, min_size=1, max_size=5), min_size=2, max_size=5))
+def test_a_page_reads_the_same_after_any_other_page(texts: list[list[str]]):
+    reader = PageReader()
+    for lines in texts:
+        body = "\n".join(["always 1", *lines]).encode("latin-1")
+        page, alone = reader.read(body), parse_bytes(body)
+        assert [repr(one) for one in page.samples()] == [repr(one) for one in alone.samples()]
+        assert page.layout.types == alone.layout.types
+        assert (page.faults, page.faults_total) == (alone.faults, alone.faults_total)
+
+
+def parse_bytes(body: bytes):
+    return PageReader().read(body)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_no_bytes_crash_the_reader(body: bytes):
+    reader = PageReader()
+    for text in (body, b"foo 1\n" + body, b"foo 2\n" + body):
+        try:
+            page = reader.read(text)
+        except PageError:
+            continue
+        assert len(page.values) == len(page.layout.series)
+
+
+def test_values_move_while_the_layout_stays_the_same_object():
+    reader = PageReader()
+    first = reader.read(b'a{x="1"} 1\nb 2\n')
+    second = reader.read(b'a{x="1"} 1\nb 3\n')
+    assert second.layout is first.layout
+    assert (list(first.values), list(second.values)) == ([1, 2], [1, 3])
+
+
+def test_a_new_series_gives_a_new_layout_and_keeps_the_others():
+    reader = PageReader()
+    first = reader.read(b"a 1\n")
+    second = reader.read(b"a 1\nb 2\n")
+    assert second.layout is not first.layout
+    assert [one.name for one in second.layout.series] == ["a", "b"]
+
+
+def test_malformed_lines_are_named_and_the_rest_goes_on():
+    page = parse('good 1\nbad{x="1" 2\n\nworse\nlast{x="y"} Nan\n')
+    assert [one.name for one in page.samples()] == ["good", "last"]
+    assert [fault.line for fault in page.faults] == [2, 4]
+    assert page.faults_total == 2
+    assert all(fault.reason for fault in page.faults)
+
+
+def test_kept_faults_are_bounded_but_all_are_counted():
+    page = parse("good 1\n" + "bad\n" * 500)
+    assert page.faults_total == 500
+    assert len(page.faults) <= 20
+
+
+@pytest.mark.parametrize("text", ["<html>\n<body>no</body>\n</html>", '{"error": "not found"}', "\x00\x01\x02"])
+def test_what_is_no_metrics_page_says_so_and_names_the_line(text: str):
+    with pytest.raises(PageError, match="line 1"):
+        parse(text)
+
+
+def test_an_empty_page_has_no_samples():
+    assert list(parse("").samples()) == []
+
+
+def test_bounds():
+    with pytest.raises(PageError, match="bytes"):
+        parse("a 1\n" * 10, Limits(bytes=20))
+    with pytest.raises(PageError, match="series"):
+        parse("".join(f"a{number} 1\n" for number in range(10)), Limits(series=5))
+    long = parse('a 1\nb{x="' + "y" * 100 + '"} 1', Limits(line_bytes=50))
+    assert [one.name for one in long.samples()] == ["a"]
+    assert "bytes" in long.faults[0].reason
+    wide = parse("a 1\nb{" + ",".join(f'x{number}="1"' for number in range(9)) + "} 1", Limits(labels=8))
+    assert "8 labels" in wide.faults[0].reason
+
+
+def test_families_join_the_parts_of_histograms_and_summaries():
+    text = (
+        '# TYPE h histogram\nh_bucket{le="+Inf"} 1\nh_sum 1\nh_count 1\n# TYPE s summary\ns_sum 1\ns 1\nlone_count 1\n'
+    )
+    assert parse(text).layout.families() == ["h", "s", "lone_count"]

@@ -44,12 +44,15 @@ def serve(data: Path, host: str, port: int, owner_hash_file: Path) -> None:
     from collector.embedded.engine import Engine  # noqa: PLC0415
     from collector.embedded.engine_config import Limits  # noqa: PLC0415
     from collector.embedded.errors import QueryError  # noqa: PLC0415
+    from collector.embedded.repair import after_open, before_open  # noqa: PLC0415
 
     spool = data / "spool"
     clear_spool(spool)
     engine = Engine(data, Limits())
+    before_open(data / "db")
     try:
         engine.open()
+        after_open(engine)
     except QueryError as error:
         raise DataFolderInUseError(
             f"The engine can't open {data}: {error}", "Stop the process that uses it, or choose another --data"

@@ -1,38 +1,109 @@
-"""Writes: any number at a time, but none while a failed one is being repaired."""
+"""Writes: any number at a time, but none while the traces of a failed one are being repaired."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
 import structlog
 
+from collector.embedded import repair
+from collector.embedded.errors import QueryError, refused
+from collector.embedded.statement import first_word
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from collector.embedded.engine import Engine, Handle, Outcome
 
 _log = structlog.get_logger()
+# Refused before a block was written: nothing to repair, and no reason to disturb the tables.
+_NOTHING_WRITTEN = frozenset({16, 36, 46, 47, 53, 60, 62, 73, 81, 115, 164, 452, 497})
+
+_INSERTING = frozenset({"INSERT", "WITH"})
 
 
 class Writes:
-    """Runs writes on handles and repairs after a failure."""
+    """Runs writes on handles; threads share it.
+
+    Args:
+        engine: The open engine.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._turn = threading.Condition()
         self._running = 0
         self._repairing = False
+        self._damage = False
         self._failed = 0
+        self._repaired = 0
 
     def figures(self) -> dict[str, int]:
-        """Counts for the health page."""
-        return {"failed_writes": self._failed}
+        """Counts for the health page: failed writes, log lines repaired."""
+        return {"failed_writes": self._failed, "repaired_lines": self._repaired}
 
     def run(self, handle: Handle, sql: str, form: str, parameters: Mapping[str, str]) -> Outcome:
-        """Run one write.
+        """Run one write; when it fails, repair before the error is handed on, so that a retry completes it.
 
         Raises:
-            QueryError: It failed.
+            QueryError: It failed, or an earlier failure can't be repaired yet (a full disk).
         """
-        return handle.query(sql, form, parameters)
+        if self._damage:
+            self._repair()
+        with self._shared():
+            try:
+                return handle.query(sql, form, parameters)
+            except QueryError as error:
+                failure = error
+        self._failed += 1
+        if failure.code not in _NOTHING_WRITTEN and first_word(sql) in _INSERTING:
+            _log.warning("write_failed", code=failure.code)
+            self._repair()
+        raise failure
+
+    def _repair(self) -> None:
+        with self._exclusive():
+            # Until a repair succeeds no write may pass: its parts would cover the missing ones.
+            self._damage = True
+            try:
+                self._engine.root("SYSTEM STOP MERGES")
+                try:
+                    self._repaired += repair.after_failure(self._engine)
+                finally:
+                    self._engine.root("SYSTEM START MERGES")
+            except (QueryError, OSError) as error:
+                _log.exception("repair_failed")
+                raise refused(
+                    243,
+                    "NOT_ENOUGH_SPACE",
+                    f"A failed write could not be repaired yet: {error}",
+                    "Free disk space; the next write tries again",
+                ) from None
+            self._damage = False
+
+    @contextlib.contextmanager
+    def _shared(self) -> Iterator[None]:
+        with self._turn:
+            self._turn.wait_for(lambda: not self._repairing)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._running -= 1
+                self._turn.notify_all()
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with self._turn:
+            self._turn.wait_for(lambda: not self._repairing)
+            self._repairing = True
+            self._turn.wait_for(lambda: self._running == 0)
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._repairing = False
+                self._turn.notify_all()

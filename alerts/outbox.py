@@ -137,6 +137,10 @@ class Outbox:
         self._wake = {name: threading.Event() for name in self._notifiers}
         self._threads: list[threading.Thread] = []
         self._stop = threading.Event()
+        self.reload()
+
+    def reload(self) -> None:
+        """Go on numbering after what the journal holds."""
         self._order = max((entry.order for entry in self.entries()), default=0)
 
     @property

@@ -51,6 +51,9 @@ RATIOS: Final[Mapping[str, tuple[str, str]]] = {
 }
 SAMPLE_SIGNALS: Final = (*GAUGES, *RATES, *RATIOS)
 
+STORE_RULE: Final = "store_unreachable"
+"""The pager's own rule, which needs no file and no store."""
+
 DIMENSIONS: Final = ("model", "tenant", "instance", "deployment", "engine", "region", "version")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 

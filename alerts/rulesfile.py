@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from agent.errors import ConfigError
 from alerts.durations import spell
-from alerts.rules import BurnRule, RulesFile, all_rules
+from alerts.rules import STORE_RULE, BurnRule, RulesFile, all_rules, burn_rules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,13 +80,20 @@ def parse(text: str, origin: str = "rules") -> RulesFile:
             path, line = _place(node, fault["loc"])
             faults.append(f"{origin}:{line}: {path}: {_say(fault)}")
         raise RulesError(faults) from error
-    names: dict[str, str] = {}
+    names: dict[str, str] = {STORE_RULE: "the pager's own rule"}
     for kind, entries in (("slos", file.slos), ("rules", file.rules)):
         for index, entry in enumerate(entries):
             path, line = _place(node, (kind, index, "name"))
             if entry.name in names:
                 faults.append(f"{origin}:{line}: {path}: {entry.name} is the name of {names[entry.name]} too")
             names.setdefault(entry.name, path)
+    for index, slo in enumerate(file.slos):
+        path, line = _place(node, ("slos", index, "name"))
+        faults += [
+            f"{origin}:{line}: {path}: it generates {rule.name}, the name of {names[rule.name]} too"
+            for rule in burn_rules(slo)
+            if rule.name in names
+        ]
     if faults:
         raise RulesError(faults)
     return file

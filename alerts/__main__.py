@@ -1,0 +1,53 @@
+"""``python -m alerts``: evaluate rules and page until SIGTERM."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import structlog
+
+from agent.errors import ServescopeError
+from alerts.config import read_config
+from alerts.process import build
+from alerts.signals import stop_event
+from collector.store import Store, locate
+
+log = structlog.get_logger()
+
+STORE_TIMEOUT_SECONDS = 10.0
+
+
+@click.command()
+@click.option("--config", "config_file", type=click.Path(dir_okay=False, path_type=Path), envvar="SERVESCOPE_CONFIG")
+@click.option("--data", type=click.Path(file_okay=False, path_type=Path), required=True, envvar="SERVESCOPE_DATA")
+@click.option("--clickhouse", envvar="SERVESCOPE_CLICKHOUSE", help="URL of the store; default: what runs in --data.")
+@click.option("--slos", type=click.Path(dir_okay=False, path_type=Path), help="Rules file, before the configuration's.")
+@click.option("--dashboard-url", help="For links in pages.")
+@click.option("--health-port", type=int, help="Port of /healthz and /metrics; 0 takes a free one.")
+def main(
+    config_file: Path | None,
+    data: Path,
+    clickhouse: str | None,
+    slos: Path | None,
+    dashboard_url: str | None,
+    health_port: int | None,
+) -> None:
+    """Evaluate rules and page."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    stop = stop_event()
+    given = {"slos": slos, "dashboard_url": dashboard_url, "health_port": health_port}
+    try:
+        config = read_config(config_file).model_copy(update={k: v for k, v in given.items() if v is not None})
+        store = Store(locate(data, clickhouse, role="owner"), timeout_seconds=STORE_TIMEOUT_SECONDS)
+        pager = build(config, data, store)
+    except (ServescopeError, OSError) as error:
+        click.echo(f"servescope alerts: {error}", err=True)
+        sys.exit(1)
+    pager.run(stop)
+    log.info("alerts_stopped")
+
+
+if __name__ == "__main__":
+    main()

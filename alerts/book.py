@@ -1,0 +1,255 @@
+"""Turns what alerts and people did into one transaction: incidents, timeline, messages and their mirror rows."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from alerts.durations import spell
+from alerts.incident import Alert, Change, Incident, IncidentState, Moment, Wish, acknowledge, clear, fire
+from alerts.notice import Notice
+from alerts.outbox import SECTION as OUTBOX
+from alerts.outbox import Entry, Outbox, entry_changes, moment_row
+from alerts.route import Route, receivers
+from alerts.state import AlertState, Phase
+from alerts.text import plain, subject, within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from alerts.journal import Journal, Row
+
+KEPT_SECONDS: Final = 86_400.0
+KEPT_RESOLVED: Final = 500
+"""Resolved incidents that the journal keeps; all of them are in the store."""
+
+
+def new_incident_id() -> str:
+    """An id that sorts by time: ``20261124-231746-9f3a1c``."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+@dataclass(slots=True)
+class Draft:
+    """One round's transaction while it grows."""
+
+    now: float
+    alerts: dict[str, Any] = field(default_factory=dict)
+    incidents: dict[str, Incident] = field(default_factory=dict)
+    seen: dict[str, Any] = field(default_factory=dict)
+    acks: dict[str, float] = field(default_factory=dict)
+    moments: list[Moment] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    wishes: dict[str, list[Wish]] = field(default_factory=dict)
+    opened: list[str] = field(default_factory=list)
+
+
+class Book:
+    """All incidents that are not over, and how changes to them are written.
+
+    Args:
+        journal: Where everything lives.
+        outbox: Where messages go.
+        routes: Who hears of what.
+        dashboard_url: For the link to an incident's page.
+        runbook_url: Prefix of relative runbook paths.
+        new_id: Makes incident ids.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        outbox: Outbox,
+        *,
+        routes: Sequence[Route] = (),
+        dashboard_url: str = "",
+        runbook_url: str = "",
+        new_id: Callable[[], str] = new_incident_id,
+    ) -> None:
+        self._journal, self._outbox, self._routes, self._new_id = journal, outbox, routes, new_id
+        self._dashboard_url, self._runbook_url = dashboard_url.rstrip("/"), runbook_url
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the incidents from the journal."""
+        found = (Incident.from_dict(stored) for stored in self._journal.section("incidents").values())
+        self._open = {one.id: one for one in found if one.state is not IncidentState.RESOLVED}
+
+    @property
+    def open(self) -> list[Incident]:
+        """Incidents that are not resolved, oldest first."""
+        return sorted(self._open.values(), key=lambda one: one.id)
+
+    def current(self, draft: Draft) -> list[Incident]:
+        """Incidents that are not resolved, as the draft has them."""
+        merged = {**self._open, **draft.incidents}
+        return [one for one in merged.values() if one.state is not IncidentState.RESOLVED]
+
+    def transition(self, draft: Draft, alert: Alert, state: AlertState, entered: Phase, reason: str) -> None:
+        """An alert changed its phase: note it, and let its incident know."""
+        identifier = ""
+        if entered is Phase.FIRING:
+            identifier = self._take(draft, fire(self.current(draft), alert, draft.now, self._new_id))
+        elif entered is Phase.RESOLVED:
+            for incident in self.current(draft):
+                member = incident.alerts.get(alert.key)
+                if member is not None and member.resolved_at is None:
+                    identifier = self._take(draft, clear(incident, alert.key, draft.now, reason))
+                    break
+        keep = entered is not Phase.RESOLVED
+        stored = {"rule": alert.rule, "labels": alert.labels, "context": alert.context, "state": state.as_dict()}
+        draft.alerts[alert.key] = stored if keep else None
+        row = {
+            "time": draft.now,
+            "rule": alert.rule,
+            "labels": {name: plain(value) for name, value in alert.place.items()},
+            "state": entered.value,
+            "value": alert.value,
+            "threshold": alert.threshold,
+            "reason": plain(alert.reason if keep else reason, 1000),
+            "incident_id": identifier,
+        }
+        draft.rows.append(("alert_transitions", row))
+
+    def acknowledge(self, draft: Draft, incident_id: str, who: str, note: str) -> None:
+        """A person took an incident; unknown and resolved ones are left alone."""
+        for incident in self.current(draft):
+            if incident.id == incident_id:
+                self._take(draft, acknowledge(incident, who, note, draft.now))
+
+    def _take(self, draft: Draft, change: Change) -> str:
+        incident = change.incident
+        draft.incidents[incident.id] = incident
+        draft.moments += change.moments
+        if change.wish is not None:
+            wishes = draft.wishes.setdefault(incident.id, [])
+            if change.wish not in wishes:
+                wishes.append(change.wish)
+        if change.opened:
+            draft.opened.append(incident.id)
+        return incident.id
+
+    def commit(self, draft: Draft, evidence: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the draft whole, then wake the senders.
+
+        Args:
+            draft: The round.
+            evidence: By incident id, the frozen numbers of incidents that opened.
+
+        Raises:
+            OSError: The disk is full or gone; nothing of the draft happened then.
+        """
+        entries: list[Entry] = []
+        for identifier, wishes in draft.wishes.items():
+            incident = draft.incidents[identifier]
+            for wish in wishes:
+                entries += self._outbox.queue(
+                    self.notice(incident, wish, draft.now, evidence.get(identifier, {})),
+                    self._names(incident, wish, entries),
+                )
+        for identifier, numbers in evidence.items():
+            text = json.dumps(numbers, default=str)
+            said = "numbers of the last minute when it opened"
+            draft.moments.append(Moment(draft.now, identifier, "evidence", said, {"json": text}))
+        values, rows = entry_changes(entries)
+        draft.rows += [incident_row(one) for one in draft.incidents.values()]
+        draft.rows += [moment_row(one) for one in draft.moments]
+        draft.rows += rows
+        changes = {
+            "alerts": draft.alerts,
+            "incidents": {one.id: one.as_dict() for one in draft.incidents.values()},
+            "seen": draft.seen,
+            "acks": draft.acks,
+            OUTBOX: values,
+        }
+        self._journal.write(changes, draft.rows)
+        for one in draft.incidents.values():
+            self._open[one.id] = one
+            if one.state is IncidentState.RESOLVED:
+                del self._open[one.id]
+        if entries:
+            self._outbox.wake()
+
+    def _names(self, incident: Incident, wish: Wish, entries: Sequence[Entry]) -> tuple[str, ...]:
+        """Who is told: of a trigger whom the routes name, of the rest whom a trigger was sent to."""
+        if wish == "trigger":
+            return receivers(incident, self._routes, self._outbox.names)
+        told = self._outbox.told(incident.id) | {
+            e.notifier for e in entries if e.incident_id == incident.id and e.action == "trigger"
+        }
+        return tuple(name for name in self._outbox.names if name in told)
+
+    def notice(self, incident: Incident, wish: Wish, now: float, evidence: Mapping[str, Any]) -> Notice:
+        """The message about an incident as it is now."""
+        alerts = incident.firing or sorted(incident.alerts.values(), key=lambda a: a.fired_at)
+        lead = max(alerts, key=lambda a: (a.severity == incident.severity, -a.fired_at))
+        runbooks = dict.fromkeys(a.runbook for a in alerts if a.runbook)
+        links = [("Incident in Servescope", f"{self._dashboard_url}/incidents?id={incident.id}")]
+        links += [(f"Runbook: {book.rsplit('/', 1)[-1]}", self._runbook_link(book)) for book in runbooks]
+        details: dict[str, Any] = {
+            "summary": incident.summary,
+            "rule": lead.rule,
+            "value": round(lead.value, 6),
+            "threshold": lead.threshold,
+            "window": spell(lead.window_seconds) if lead.window_seconds else "now",
+            "alerts": [{"rule": a.rule, "labels": a.labels, "reason": a.reason} for a in alerts[:20]],
+            "labels": incident.labels,
+            "incident": incident.id,
+            "runbook": ", ".join(runbooks),
+            **({"evidence": dict(evidence)} if evidence else {}),
+        }
+        title = incident.title if len(alerts) == 1 else within(f"{incident.title} (+{len(alerts) - 1} more)", 1024)
+        return Notice(
+            action=wish,
+            incident_id=incident.id,
+            dedup_key=f"servescope-{incident.id}",
+            at=now,
+            severity=incident.severity,
+            title=title,
+            source=subject(lead.place),
+            group=plain(lead.place.get("deployment", "")),
+            kind=lead.rule,
+            details=details,
+            links=tuple(links),
+        )
+
+    def _runbook_link(self, runbook: str) -> str:
+        return runbook if "://" in runbook or not self._runbook_url else f"{self._runbook_url.rstrip('/')}/{runbook}"
+
+    def prune(self, now: float) -> None:
+        """Forget resolved incidents that are old, or too many, and whose messages all reached their end."""
+        stored = self._journal.section("incidents")
+        over = sorted((v["resolved_at"], key) for key, v in stored.items() if v["state"] == IncidentState.RESOLVED)
+        surplus = {key for _, key in over[: max(0, len(over) - KEPT_RESOLVED)]}
+        entries = self._outbox.entries()
+        busy = {entry.incident_id for entry in entries if not entry.final}
+        gone = {key for at, key in over if (now - at > KEPT_SECONDS or key in surplus) and key not in busy}
+        if gone:
+            self._journal.write(
+                {
+                    "incidents": dict.fromkeys(gone),
+                    "seen": dict.fromkeys(gone),
+                    "acks": dict.fromkeys(gone),
+                    OUTBOX: {entry.id: None for entry in entries if entry.incident_id in gone},
+                }
+            )
+
+
+def incident_row(incident: Incident) -> Row:
+    """An incident's row of the table ``incidents``; times stay Unix seconds."""
+    names = (
+        "id",
+        "opened_at",
+        "updated_at",
+        "resolved_at",
+        "title",
+        "summary",
+        "labels",
+        "owner",
+        "version",
+        "severity",
+    )
+    return "incidents", {**{name: getattr(incident, name) for name in names}, "state": incident.state.value}

@@ -1,0 +1,143 @@
+"""Settings of the alerts process: the section ``alerts`` of the configuration file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path  # noqa: TC003 pydantic reads it at run time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agent.errors import ConfigError
+from alerts.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
+from alerts.route import Route  # noqa: TC001 pydantic reads it at run time
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROUTING_KEY_LENGTH = 32
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PagerDutyConfig(_Section):
+    """Where pages go.
+
+    Attributes:
+        routing_key_file: File with the integration key of a PagerDuty service (Events API v2).
+        routing_key_env: Environment variable that holds it instead.
+        base_url: PagerDuty's address; the EU region has its own.
+        ca_file: A further certificate to trust for this address alone.
+    """
+
+    routing_key_file: Path | None = None
+    routing_key_env: str = "SERVESCOPE_PAGERDUTY_ROUTING_KEY"
+    base_url: str = "https://events.pagerduty.com"
+    ca_file: Path | None = None
+
+    def routing_key(self, environment: Mapping[str, str] = os.environ) -> str:
+        """The key, empty when there is none.
+
+        Raises:
+            ConfigError: The file can't be read, or what it holds is no key.
+        """
+        key, origin = environment.get(self.routing_key_env, "").strip(), f"the variable {self.routing_key_env}"
+        if not key and self.routing_key_file is not None:
+            origin = f"alerts.pagerduty.routing_key_file {self.routing_key_file}"
+            try:
+                key = self.routing_key_file.expanduser().read_text().strip()
+            except OSError as error:
+                raise ConfigError(
+                    f"{origin} can't be read: {error.strerror}", "Name a file that holds the key"
+                ) from error
+        if key and len(key) != ROUTING_KEY_LENGTH:
+            raise ConfigError(
+                f"The routing key in {origin} has {len(key)} characters, not {ROUTING_KEY_LENGTH}",
+                "Copy the integration key of an Events API v2 integration",
+            )
+        return key
+
+
+class WebhookConfig(_Section):
+    """A signed webhook beside or instead of PagerDuty."""
+
+    url: str
+    secret_file: Path | None = None
+
+    def secret(self) -> bytes:
+        """The shared secret, empty when there is none.
+
+        Raises:
+            ConfigError: The file can't be read.
+        """
+        if self.secret_file is None:
+            return b""
+        try:
+            return self.secret_file.expanduser().read_bytes().strip()
+        except OSError as error:
+            raise ConfigError(
+                f"alerts.webhook.secret_file {self.secret_file} can't be read: {error.strerror}",
+                "Name a file that holds it",
+            ) from error
+
+
+class AlertsConfig(_Section):
+    """The section ``alerts``.
+
+    Attributes:
+        slos: The rules file; without one only the pager's own rules run (a store that is away).
+        pagerduty: Without a key, pages go to the built-in receiver on loopback, where the dashboard shows them.
+        webhook: A further way to be told.
+        routes: Who hears of what; without any, everybody of everything.
+        evaluate_every_seconds: Pause between rounds.
+        ingest_delay_seconds: How late rows may be.
+        longest_request_seconds: Requests that run longer may be missed by short windows.
+        store_unreachable_after_seconds: A store away for so long pages.
+        dashboard_url: For links to an incident's page.
+        runbook_url: Prefix that makes a runbook's relative path a link.
+        health_host, health_port: ``/healthz`` and ``/metrics``; 0 takes a free port.
+        receiver_port: Of the built-in receiver; 0 takes a free port.
+    """
+
+    slos: Path | None = None
+    pagerduty: PagerDutyConfig = PagerDutyConfig()
+    webhook: WebhookConfig | None = None
+    routes: tuple[Route, ...] = ()
+    evaluate_every_seconds: PositiveDuration = 5.0
+    ingest_delay_seconds: PositiveDuration = 3.0
+    longest_request_seconds: PositiveDuration = 600.0
+    store_unreachable_after_seconds: PositiveDuration = 20.0
+    dashboard_url: str = "http://127.0.0.1:8501"
+    runbook_url: str = ""
+    health_host: str = "127.0.0.1"
+    health_port: Annotated[int, Field(ge=0, le=65535)] = 9465
+    receiver_port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
+def read_config(path: Path | None) -> AlertsConfig:
+    """The section ``alerts`` of a configuration file; defaults without a file. Paths in it are relative to the file.
+
+    Raises:
+        ConfigError: The file can't be read or a field is wrong; names both.
+    """
+    if path is None:
+        return AlertsConfig()
+    try:
+        found: Any = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"The configuration {path} can't be read: {error}", "Mend or name another with --config"
+        ) from error
+    section = (found or {}).get("alerts") if isinstance(found, dict | None) else None
+    try:
+        config = AlertsConfig.model_validate(section or {})
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = ".".join(("alerts", *(str(part) for part in fault["loc"])))
+        raise ConfigError(f"{path}: {field}: {fault['msg']}", "Correct the field") from error
+    if config.slos is not None and not config.slos.is_absolute():
+        config = config.model_copy(update={"slos": path.parent / config.slos})
+    return config

@@ -1,0 +1,314 @@
+"""The clock-driven loop: measure, judge, remember, tell.
+
+A round asks the store what the rules need, advances every alert, and writes what changed as one transaction of the
+journal. When the store is away the rules keep still – an alert neither fires nor resolves on ignorance – and the
+pager says so itself after a while, from memory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from agent.errors import ServescopeError
+from alerts.book import Book, Draft
+from alerts.durations import spell
+from alerts.evaluate import Reading, evaluate, timing_of
+from alerts.evidence import AROUND_SECONDS, asked_acknowledgements, concerns, freeze, happenings
+from alerts.incident import Alert, Incident, Moment, alert_key
+from alerts.measure import Measured, Measurer
+from alerts.rules import STORE_RULE, BurnRule, Rule, RulesFile, Severity, all_rules
+from alerts.state import AlertState, Observation, Phase, Timing, step
+from alerts.text import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from alerts.config import AlertsConfig
+    from alerts.journal import Journal
+    from alerts.measure import Rows
+
+log = structlog.get_logger()
+
+STORE_LABELS: Final = {"component": "store"}
+STORE_RUNBOOK: Final = "docs/runbooks/store-unreachable.md"
+PRUNE_SECONDS: Final = 60.0
+START_SECONDS: Final = 60.0
+"""A store that has never answered is starting: it gets at least so long before it pages."""
+MOMENTS_LIMIT: Final = 200
+"""Events of the fleet that one incident's timeline takes."""
+
+_LOGGED: Final = {
+    Phase.PENDING: "alert_pending",
+    Phase.FIRING: "alert_firing",
+    Phase.RESOLVED: "alert_resolved",
+}
+
+
+@dataclass(slots=True)
+class _Tracked:
+    """One alert in memory."""
+
+    rule: str
+    labels: dict[str, str]
+    context: dict[str, str]
+    state: AlertState
+
+
+@dataclass(slots=True)
+class Health:
+    """What the process says of itself.
+
+    Attributes:
+        rounds: Rounds done.
+        failed_rounds: Rounds in which the store did not answer or refused.
+        last_round_at: Unix seconds.
+        last_round_seconds: How long it took.
+        store_error: Why the store could not be asked last time, empty when it could.
+        store_down_since: Unix seconds, None while it answers.
+        pending, firing: Alerts.
+        open_incidents: Incidents that are not resolved.
+    """
+
+    rounds: int = 0
+    failed_rounds: int = 0
+    last_round_at: float = 0.0
+    last_round_seconds: float = 0.0
+    store_error: str = ""
+    store_down_since: float | None = None
+    pending: int = 0
+    firing: int = 0
+    open_incidents: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    severity: Severity
+    runbook: str
+    timing: Timing
+
+
+@dataclass(slots=True)
+class Engine:
+    """Evaluates rules round by round.
+
+    Args:
+        store: Where to ask.
+        file: The rules.
+        journal: Where states live.
+        book: Where incidents live.
+        config: Settings.
+        clock: Unix seconds.
+    """
+
+    store: Rows
+    file: RulesFile
+    journal: Journal
+    book: Book
+    config: AlertsConfig
+    clock: Callable[[], float]
+    health: Health = field(default_factory=Health)
+    _rules: tuple[Rule, ...] = field(init=False)
+    _abouts: dict[str, _About] = field(init=False)
+    _measurer: Measurer = field(init=False)
+    _tracked: dict[str, _Tracked] = field(init=False)
+    _pruned_at: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self._rules = all_rules(self.file)
+        self._abouts = {rule.name: _about(rule) for rule in self._rules}
+        self._await_store(max(self.config.store_unreachable_after_seconds, START_SECONDS))
+        self._measurer = Measurer(
+            self._rules,
+            ingest_delay_seconds=self.config.ingest_delay_seconds,
+            longest_request_seconds=self.config.longest_request_seconds,
+        )
+        self.reload()
+
+    def _await_store(self, seconds: float) -> None:
+        self._abouts[STORE_RULE] = _About("critical", STORE_RUNBOOK, Timing(seconds, 0.0, "keep"))
+
+    def reload(self) -> None:
+        """Read the alerts from the journal."""
+        self._tracked = {
+            key: _Tracked(v["rule"], v["labels"], v.get("context", {}), AlertState.from_dict(v["state"]))
+            for key, v in self.journal.section("alerts").items()
+        }
+
+    def round(self) -> None:
+        """One round.
+
+        Raises:
+            Exception: Whatever went wrong (a full disk, say); nothing of the round happened then, and the next one
+                starts from the same states.
+        """
+        now = self.clock()
+        draft = Draft(now)
+        before = {key: replace(tracked) for key, tracked in self._tracked.items()}
+        measured = self._measure(now)
+        try:
+            if measured is not None:
+                for rule in self._rules:
+                    self._judge(draft, rule.name, evaluate(rule, measured, now))
+                self._retire(draft)
+                self._acknowledge(draft)
+            self._judge_store(draft)
+            evidence = self._illustrate(draft, reachable=measured is not None)
+            self.book.commit(draft, evidence)
+        except Exception:
+            self._tracked = before
+            self.book.reload()
+            raise
+        if now - self._pruned_at > PRUNE_SECONDS:
+            self.book.prune(now)
+            self._pruned_at = now
+        self._tracked = {k: t for k, t in self._tracked.items() if t.state.phase is not Phase.INACTIVE}
+        self._note(now)
+
+    def _measure(self, now: float) -> Measured | None:
+        try:
+            measured = self._measurer.measure(self.store, now)
+            if not self._rules:
+                self.store.rows("SELECT 1 AS one")
+        except ServescopeError as error:
+            self.health.failed_rounds += 1
+            self.health.store_error = plain(str(error), 500)
+            if self.health.store_down_since is None:
+                self.health.store_down_since = now
+                log.error("store_unreachable", error=self.health.store_error)  # noqa: TRY400 one line is enough
+            return None
+        if self.health.store_down_since is not None:
+            log.info("store_reachable", away_seconds=round(now - self.health.store_down_since, 1))
+        self.health.store_down_since, self.health.store_error = None, ""
+        self._await_store(self.config.store_unreachable_after_seconds)
+        return measured
+
+    def _judge(self, draft: Draft, name: str, readings: list[Reading]) -> None:
+        """Advance all alerts of one rule; those without a reading have no data."""
+        about = self._abouts[name]
+        seen: set[str] = set()
+        for reading in readings:
+            key = alert_key(name, reading.labels)
+            seen.add(key)
+            tracked = self._tracked.get(key)
+            if tracked is None:
+                if not reading.seen.breached:
+                    continue
+                tracked = _Tracked(name, dict(reading.labels), dict(reading.context), AlertState())
+                self._tracked[key] = tracked
+            tracked.context = dict(reading.context)
+            self._advance(draft, tracked, reading, about)
+        for key, tracked in self._tracked.items():
+            if tracked.rule == name and key not in seen:
+                silent = Reading(tracked.labels, Observation(None, draft.now), "no data", 0.0, 0.0, tracked.context)
+                self._advance(draft, tracked, silent, about)
+
+    def _advance(self, draft: Draft, tracked: _Tracked, reading: Reading, about: _About) -> None:
+        done = step(tracked.state, reading.seen, draft.now, about.timing)
+        tracked.state = done.state
+        if done.entered is None:
+            return
+        alert = Alert(
+            rule=tracked.rule,
+            labels=dict(tracked.labels),
+            context=dict(tracked.context),
+            severity=about.severity,
+            reason=reading.reason,
+            value=_finite(reading.seen.value),
+            threshold=_finite(reading.threshold),
+            window_seconds=reading.window_seconds,
+            runbook=about.runbook,
+            fired_at=draft.now,
+        )
+        reason = reading.reason if done.entered is not Phase.RESOLVED else done.reason
+        self.book.transition(draft, alert, done.state, done.entered, reason)
+        log.info(_LOGGED[done.entered], rule=tracked.rule, reason=plain(reason, 300), **_labels(tracked))
+
+    def _retire(self, draft: Draft) -> None:
+        """Alerts of rules that the file no longer has are over."""
+        for tracked in self._tracked.values():
+            if tracked.rule not in self._abouts:
+                about = _About("info", "", Timing(no_data="ok"))
+                gone = Reading(tracked.labels, Observation(None, draft.now), "the rule was removed", 0.0)
+                self._advance(draft, tracked, gone, about)
+
+    def _judge_store(self, draft: Draft) -> None:
+        since, now = self.health.store_down_since, draft.now
+        away = 0.0 if since is None else now - since
+        reason = f"the store has not answered for {spell(round(away))}: {self.health.store_error}"
+        seen = Observation(since is not None, now, away, since, unbroken=True)
+        limit = self.config.store_unreachable_after_seconds
+        self._judge(draft, STORE_RULE, [Reading(STORE_LABELS, seen, reason, limit)])
+
+    def _acknowledge(self, draft: Draft) -> None:
+        known = self.journal.section("acks")
+        wanted = [one.id for one in self.book.open]
+        try:
+            asked = asked_acknowledgements(self.store, wanted)
+        except ServescopeError as error:
+            log.warning("acknowledgements_unreadable", error=error.what)
+            return
+        for one in asked:
+            if one["at"] > known.get(one["incident_id"], 0.0):
+                self.book.acknowledge(draft, one["incident_id"], one["who"], one["note"])
+                draft.acks[one["incident_id"]] = one["at"]
+
+    def _illustrate(self, draft: Draft, *, reachable: bool) -> dict[str, dict[str, Any]]:
+        """Evidence of what opened, and events of the fleet for every open incident's timeline."""
+        current = self.book.current(draft)
+        if not reachable or not current:
+            return {}
+        evidence = {
+            identifier: freeze(self.store, draft.incidents[identifier], draft.now) for identifier in draft.opened
+        }
+        oldest = min(one.opened_at for one in current) - AROUND_SECONDS
+        try:
+            events = happenings(self.store, max(oldest, draft.now - 86_400.0), draft.now)
+        except ServescopeError as error:
+            log.warning("events_unreadable", error=error.what)
+            return evidence
+        for incident in current:
+            self._place_events(draft, incident, events)
+        return evidence
+
+    def _place_events(self, draft: Draft, incident: Incident, events: list[dict[str, Any]]) -> None:
+        known: list[str] = self.journal.get("seen", incident.id) or []
+        fresh: list[str] = []
+        for event in sorted(events, key=lambda e: float(e["at"])):
+            name = f"{event['at']:.3f} {event['event']} {event['instance']} {plain(event['message'])}"
+            early = event["at"] < incident.opened_at - AROUND_SECONDS
+            if early or name in known or name in fresh or len(known) + len(fresh) >= MOMENTS_LIMIT:
+                continue
+            if concerns(incident, event):
+                fresh.append(name)
+                labels = {n: plain(str(event[n])) for n in ("instance", "deployment", "model", "version") if event[n]}
+                kind = plain(str(event["event"]))
+                draft.moments.append(Moment(event["at"], incident.id, kind, plain(str(event["message"]), 500), labels))
+        if fresh:
+            draft.seen[incident.id] = [*known, *fresh]
+
+    def _note(self, now: float) -> None:
+        phases = [tracked.state.phase for tracked in self._tracked.values()]
+        self.health.rounds += 1
+        self.health.last_round_at = now
+        self.health.last_round_seconds = max(0.0, self.clock() - now)
+        self.health.pending = phases.count(Phase.PENDING)
+        self.health.firing = phases.count(Phase.FIRING)
+        self.health.open_incidents = len(self.book.open)
+
+
+def _about(rule: Rule) -> _About:
+    if isinstance(rule, BurnRule):
+        return _About(rule.severity, rule.slo.runbook, timing_of(rule))
+    return _About(rule.severity, rule.runbook, timing_of(rule))
+
+
+def _labels(tracked: _Tracked) -> dict[str, str]:
+    return {f"label_{name}": plain(value) for name, value in tracked.labels.items()}
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

@@ -1,0 +1,139 @@
+"""What the numbers were when an incident opened, frozen; and what happened around it.
+
+Evidence helps and never holds up a page: each question has two seconds, and what fails is named instead of shown.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from agent.errors import ServescopeError
+from alerts.text import plain
+from analytics.outcomes import BAD
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from alerts.incident import Incident
+    from alerts.measure import Rows
+
+WINDOW_SECONDS: Final = 60.0
+"""Span that the numbers are taken over, up to the moment of opening."""
+AROUND_SECONDS: Final = 900.0
+"""How long before the opening an event still belongs to the timeline."""
+_SETTINGS: Final = {"max_execution_time": 2}
+
+
+@cache
+def statements() -> dict[str, str]:
+    """The named blocks of ``sql/evidence.sql``."""
+    text = (Path(__file__).parent / "sql" / "evidence.sql").read_text(encoding="utf-8")
+    blocks = text.split("-- name: ")[1:]
+    return {block.partition("\n")[0].strip(): block.partition("\n")[2].strip() for block in blocks}
+
+
+def freeze(store: Rows, incident: Incident, now: float) -> dict[str, Any]:
+    """The numbers of the last minute for what the incident is about.
+
+    Returns:
+        ``window_seconds``, ``requests_per_second``, ``error_share``, ``ttft_p50_seconds``, ``ttft_p99_seconds``,
+        ``e2e_p99_seconds`` (None without traffic), ``tenants`` (by time taken: ``tenant, requests, tokens,
+        seconds``), ``instances`` (``instance, running_max, waiting_max, kv_cache_usage_ratio_max, preemptions,
+        version, up_min``), ``missing`` (what could not be asked, and why).
+    """
+    span = max([WINDOW_SECONDS, *(min(a.window_seconds, 900.0) for a in incident.firing)])
+    parameters = {**_about(incident), "from": int((now - span) * 1000), "to": int(now * 1000) + 1}
+    found: dict[str, Any] = {"window_seconds": span}
+    missing: list[str] = []
+    if totals := _ask(store, "requests", {**parameters, "bad": list(BAD)}, missing):
+        requests = float(totals[0]["requests"] or 0)
+        found["requests_per_second"] = round(requests / span, 3)
+        found["error_share"] = round(float(totals[0]["failed"]) / requests, 4) if requests else None
+        for name in ("ttft_p50_seconds", "ttft_p99_seconds", "e2e_p99_seconds"):
+            found[name] = _figure(totals[0][name]) if requests else None
+    found["tenants"] = [_row(row) for row in _ask(store, "tenants", parameters, missing)]
+    found["instances"] = [_row(row) for row in _ask(store, "samples", parameters, missing)]
+    if missing:
+        found["missing"] = missing
+    return found
+
+
+def happenings(store: Rows, since: float, now: float) -> list[dict[str, Any]]:
+    """Events of the fleet in a span, newest first.
+
+    Returns:
+        ``{"at": Unix seconds, "event", "message", "instance", "deployment", "model", "version"}``.
+
+    Raises:
+        ServescopeError: The store is away or refuses.
+    """
+    rows = store.rows(
+        statements()["events"], {"from": int(since * 1000), "to": int(now * 1000) + 1000}, settings=_SETTINGS
+    )
+    return [{**row, "at": int(row["at"]) / 1000} for row in rows]
+
+
+def concerns(incident: Incident, event: Mapping[str, Any]) -> bool:
+    """Whether an event of the fleet belongs to an incident's timeline: it contradicts no place of some alert."""
+    for alert in incident.alerts.values():
+        place = alert.place
+        if "component" in place:
+            continue
+        pairs = [(place.get(n, ""), str(event.get(n) or "")) for n in ("deployment", "instance", "model")]
+        if all(not ours or not theirs or ours == theirs for ours, theirs in pairs):
+            return True
+    return False
+
+
+def asked_acknowledgements(store: Rows, incidents: Sequence[str]) -> list[dict[str, Any]]:
+    """Acknowledgements that people asked for, oldest first: ``{"at", "incident_id", "who", "note"}``.
+
+    Raises:
+        ServescopeError: The store is away or refuses.
+    """
+    if not incidents:
+        return []
+    rows = store.rows(statements()["acknowledgements"], {"incidents": list(incidents)}, settings=_SETTINGS)
+    return [
+        {
+            "at": int(row["at"]) / 1000,
+            "incident_id": str(row["incident_id"]),
+            "who": str(row["attributes"].get("who", "")),
+            "note": str(row["attributes"].get("note", "")),
+        }
+        for row in rows
+    ]
+
+
+def _about(incident: Incident) -> dict[str, list[str]]:
+    """The narrowest filter that all alerts of an incident agree on."""
+    firing = incident.firing
+    return {
+        f"{name}s": sorted({v for a in firing if (v := a.place.get(name))})
+        if all(a.place.get(name) for a in firing)
+        else []
+        for name in ("deployment", "instance", "model")
+    }
+
+
+def _ask(store: Rows, block: str, parameters: Mapping[str, Any], missing: list[str]) -> list[dict[str, Any]]:
+    try:
+        return store.rows(statements()[block], parameters, settings=_SETTINGS)
+    except ServescopeError as error:
+        missing.append(f"{block}: {plain(error.what, 200)}")
+        return []
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _figure(value) for name, value in row.items()}
+
+
+def _figure(value: Any) -> Any:
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    return value

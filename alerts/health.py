@@ -1,0 +1,153 @@
+"""``/healthz`` and ``/metrics`` of the alerts process."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from agent.errors import PortInUseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from prometheus_client.core import Metric
+
+    from alerts.engine import Health
+    from alerts.journal import Journal
+    from alerts.outbox import Outbox
+
+STALE_ROUNDS: Final = 6
+"""A process that has missed so many rounds is not well."""
+
+
+class Status:
+    """What there is to say, gathered when asked.
+
+    Args:
+        health: Of the engine.
+        outbox: Its messages.
+        journal: Its memory.
+        every_seconds: Pause between rounds.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self, health: Health, outbox: Outbox, journal: Journal, every_seconds: float, clock: Callable[[], float]
+    ) -> None:
+        self._health, self._outbox, self._journal, self._clock = health, outbox, journal, clock
+        self._patience = max(STALE_ROUNDS * every_seconds, 60.0)
+        self._started = clock()
+
+    def summary(self) -> tuple[bool, dict[str, Any]]:
+        """Whether rounds go on, and the numbers. A store that is away does not make the pager unwell: it says so."""
+        health = self._health
+        age = self._clock() - (health.last_round_at or self._started)
+        return age < self._patience, {
+            "rounds": health.rounds,
+            "last_round_age_seconds": round(age, 3),
+            "last_round_seconds": round(health.last_round_seconds, 4),
+            "store_reachable": health.store_down_since is None and health.rounds > 0,
+            "store_error": health.store_error,
+            "pending": health.pending,
+            "firing": health.firing,
+            "open_incidents": health.open_incidents,
+            "notifications": self._outbox.counts(),
+            "history_rows_waiting": len(self._journal.waiting_rows(1 << 30)),
+            "history_rows_dropped": self._journal.dropped_rows,
+        }
+
+    def collect(self) -> Iterator[Metric]:
+        """Prometheus metrics."""
+        _, told = self.summary()
+        health = self._health
+        yield CounterMetricFamily("servescope_alerts_rounds", "Rounds of evaluation.", value=health.rounds)
+        yield CounterMetricFamily(
+            "servescope_alerts_failed_rounds", "Rounds in which the store did not answer.", value=health.failed_rounds
+        )
+        gauges = {
+            "round_seconds": ("Duration of the last round.", health.last_round_seconds),
+            "last_round_age_seconds": ("Time since the last round.", told["last_round_age_seconds"]),
+            "store_reachable": ("1 when the store answered last time.", float(told["store_reachable"])),
+            "pending": ("Alerts whose condition holds and that do not fire yet.", health.pending),
+            "firing": ("Alerts that fire.", health.firing),
+            "open_incidents": ("Incidents that are not resolved.", health.open_incidents),
+            "history_rows_waiting": ("Rows of history on their way to the store.", told["history_rows_waiting"]),
+            "history_rows_dropped": ("Rows of history given up.", told["history_rows_dropped"]),
+        }
+        for name, (text, value) in gauges.items():
+            yield GaugeMetricFamily(f"servescope_alerts_{name}", text, value=float(value))
+        notifications = GaugeMetricFamily(
+            "servescope_alerts_notifications", "Messages kept in the journal, by status.", labels=["status"]
+        )
+        for status, count in told["notifications"].items():
+            notifications.add_metric([status], count)
+        yield notifications
+
+
+class HealthServer:
+    """Serves a :class:`Status`.
+
+    Raises:
+        PortInUseError: The port is taken.
+    """
+
+    def __init__(self, status: Status, host: str, port: int) -> None:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(status)
+        try:
+            self._server = _Server((host, port), _Handler)
+        except OSError as error:
+            raise PortInUseError(
+                f"Alerts can't listen on {host}:{port}: {error.strerror}", "Set alerts.health_port to a free port"
+            ) from error
+        self._server.status, self._server.registry = status, registry
+        self.url = f"http://{host}:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="health", daemon=True)
+
+    def start(self) -> HealthServer:
+        """Serve in a thread."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop serving and let go of the port."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join(5)
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    status: Status
+    registry: CollectorRegistry
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = 10
+
+    def do_GET(self) -> None:
+        if self.path == "/healthz":
+            well, told = self.server.status.summary()
+            body = json.dumps({"status": "ok" if well else "stalled", **told}).encode()
+            self._send(200 if well else 503, "application/json", body)
+        elif self.path == "/metrics":
+            self._send(200, "text/plain; version=0.0.4", generate_latest(self.server.registry))
+        else:
+            self._send(404, "text/plain", b"not found\n")
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Probes are not worth a line."""

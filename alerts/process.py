@@ -1,0 +1,181 @@
+"""The alerts process: wires rules, engine, outbox, mirror and health together and runs rounds until told to stop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.errors import ServescopeError
+from alerts.book import Book
+from alerts.certificate import ensure_certificate
+from alerts.engine import Engine
+from alerts.health import HealthServer, Status
+from alerts.journal import Journal
+from alerts.mirror import Mirror
+from alerts.notify.pagerduty import PagerDuty
+from alerts.notify.webhook import Webhook
+from alerts.outbox import Outbox
+from alerts.receiver import Pages, Receiver
+from alerts.restore import restore
+from alerts.rules import BurnRule, Rule, RulesFile, ShareCondition, SignalCondition, SilentCondition, all_rules
+from alerts.rulesfile import load
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from alerts.config import AlertsConfig
+    from alerts.notice import Notifier
+    from collector.store import Store
+
+log = structlog.get_logger()
+
+LOOPBACK_KEY = "servescope0loopback0receiver0000"
+"""Routing key of the built-in receiver; no secret, 32 characters as PagerDuty's are."""
+
+
+@dataclass(slots=True)
+class Pager:
+    """All parts of a running alerts process.
+
+    Use :func:`build`, then :meth:`run` or, in tests, :meth:`once`.
+    """
+
+    config: AlertsConfig
+    store: Store
+    journal: Journal
+    outbox: Outbox
+    engine: Engine
+    mirror: Mirror
+    health: HealthServer
+    receiver: Receiver | None
+    clock: Callable[[], float]
+    _restored: bool = False
+
+    def once(self) -> None:
+        """One round, and whatever the store can take of the history. Never raises: a fault is logged and counted."""
+        try:
+            if not self._restored:
+                self._restored = self._restore()
+            self.engine.round()
+        except Exception as error:
+            # the pager outlives whatever one round trips over
+            self.engine.health.failed_rounds += 1
+            log.exception("alert_round_failed", error=str(error))
+        if self.engine.health.store_down_since is None:
+            try:
+                self.mirror.push(self.store)
+            except (ServescopeError, OSError) as error:
+                log.warning("alert_history_waits", error=str(error))
+
+    def run(self, stop: threading.Event) -> None:
+        """Rounds until `stop` is set, then a clean end: the message in hand goes out, the rest stays queued."""
+        self.start()
+        try:
+            while not stop.is_set():
+                began = time.monotonic()
+                self.once()
+                stop.wait(max(0.05, self.config.evaluate_every_seconds - (time.monotonic() - began)))
+        finally:
+            self.close()
+
+    def start(self) -> None:
+        """Start the servers and the senders."""
+        if self.receiver is not None:
+            self.receiver.start()
+        self.health.start()
+        self.outbox.start()
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.outbox.close()
+        if self.engine.health.store_down_since is None:
+            try:
+                self.mirror.push(self.store)
+            except (ServescopeError, OSError) as error:
+                log.warning("alert_history_waits", error=str(error))
+        self.health.stop()
+        if self.receiver is not None:
+            self.receiver.stop()
+        self.store.close()
+        self.journal.close()
+
+    def _restore(self) -> bool:
+        """Take up what the store knows, when the journal is new; True when that is settled."""
+        if not self.journal.fresh:
+            return True
+        try:
+            restore(self.store, self.journal, identities(self.engine.file))
+        except ServescopeError as error:
+            log.warning("alert_states_not_restored", error=error.what)
+            return False
+        self.engine.reload()
+        self.engine.book.reload()
+        self.outbox.reload()
+        return True
+
+
+def identities(file: RulesFile) -> dict[str, tuple[Rule, tuple[str, ...]]]:
+    """By rule name, the rule and the labels that identify its alerts."""
+    return {rule.name: (rule, _identity(rule)) for rule in all_rules(file)}
+
+
+def _identity(rule: Rule) -> tuple[str, ...]:
+    if isinstance(rule, BurnRule):
+        return tuple(rule.slo.by)
+    when = rule.when
+    if isinstance(when, ShareCondition | SignalCondition):
+        return tuple(when.by)
+    return ("instance",) if isinstance(when, SilentCondition) else ("instance", "model")
+
+
+def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[], float] = time.time) -> Pager:
+    """Put the parts together.
+
+    Args:
+        config: Settings.
+        data: Data folder; ``alerts/`` in it is ours.
+        store: The store, as its owner.
+        clock: Unix seconds.
+
+    Raises:
+        RulesError: The rules file is wrong.
+        ConfigError: A key can't be read or is none.
+        DataFolderInUseError: Another alerts process uses the folder.
+        PortInUseError: A port is taken.
+    """
+    file = RulesFile() if config.slos is None else load(config.slos)
+    for warning in file.warnings():
+        log.warning("rules_warning", text=warning)
+    folder = data / "alerts"
+    key = config.pagerduty.routing_key()
+    journal = Journal(folder)
+    receiver: Receiver | None = None
+    notifiers: list[Notifier] = []
+    try:
+        if key:
+            notifiers.append(PagerDuty(key, base_url=config.pagerduty.base_url, ca_file=config.pagerduty.ca_file))
+        else:
+            certificate = ensure_certificate(folder / "receiver")
+            receiver = Receiver(certificate, Pages(folder / "pages.json"), port=config.receiver_port, clock=clock)
+            notifiers.append(PagerDuty(LOOPBACK_KEY, base_url=receiver.url, ca_file=certificate.authority))
+            log.warning("no_pagerduty_key", effect="pages stay on this machine", receiver=receiver.url)
+        if config.webhook is not None:
+            notifiers.append(Webhook(config.webhook.url, config.webhook.secret(), clock=clock))
+        outbox = Outbox(journal, notifiers, clock)
+        book = Book(
+            journal, outbox, routes=config.routes, dashboard_url=config.dashboard_url, runbook_url=config.runbook_url
+        )
+        engine = Engine(store, file, journal, book, config, clock)
+        status = Status(engine.health, outbox, journal, config.evaluate_every_seconds, clock)
+        health = HealthServer(status, config.health_host, config.health_port)
+    except BaseException:
+        journal.close()
+        raise
+    rules = all_rules(file)
+    log.info("alerts_ready", rules=len(rules), slos=len(file.slos), health=health.url, notifiers=outbox.names)
+    return Pager(config, store, journal, outbox, engine, Mirror(journal), health, receiver, clock)

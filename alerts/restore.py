@@ -1,0 +1,111 @@
+"""A pager that lost its journal takes up from the store what it had paged, so that nobody is paged twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from alerts.incident import Alert, Incident, IncidentState
+from alerts.outbox import SECTION as OUTBOX
+from alerts.outbox import Entry
+from alerts.state import AlertState, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from alerts.journal import Journal
+    from alerts.measure import Rows
+    from alerts.rules import Rule
+
+log = structlog.get_logger()
+
+
+@cache
+def statements() -> dict[str, str]:
+    """The named blocks of ``sql/restore.sql``."""
+    text = (Path(__file__).parent / "sql" / "restore.sql").read_text(encoding="utf-8")
+    blocks = text.split("-- name: ")[1:]
+    return {block.partition("\n")[0].strip(): block.partition("\n")[2].strip() for block in blocks}
+
+
+def restore(store: Rows, journal: Journal, identities: Mapping[str, tuple[Rule, tuple[str, ...]]]) -> int:
+    """Fill an empty journal with the open incidents of the store, their firing alerts and their messages.
+
+    Args:
+        store: Where to read.
+        journal: An empty one.
+        identities: By rule name, the rule and the labels that identify its alerts.
+
+    Returns:
+        How many incidents were taken up.
+
+    Raises:
+        ServescopeError: The store is away or refuses; nothing was written then.
+    """
+    alerts = store.rows(statements()["alerts"])
+    incidents = {str(row["id"]): row for row in store.rows(statements()["incidents"])}
+    messages = store.rows(statements()["notifications"], {"incidents": list(incidents)})
+    members: dict[str, dict[str, Alert]] = {identifier: {} for identifier in incidents}
+    states: dict[str, Any] = {}
+    for row in alerts:
+        if row["state"] != Phase.FIRING.value or row["incident_id"] not in incidents:
+            continue
+        rule, place = str(row["rule"]), dict(row["labels"])
+        _, names = identities.get(rule, (None, tuple(place)))
+        labels = {name: place.get(name, "") for name in names}
+        context = {name: value for name, value in place.items() if name not in labels}
+        incident = incidents[row["incident_id"]]
+        at = row["at"] / 1000
+        alert = Alert(
+            rule, labels, context, incident["severity"], str(row["reason"]), row["value"], row["threshold"], 0.0, "", at
+        )
+        members[str(row["incident_id"])][alert.key] = alert
+        state = AlertState(Phase.FIRING, at, at, at, at, float(row["value"]))
+        states[alert.key] = {"rule": rule, "labels": labels, "context": context, "state": state.as_dict()}
+    kept = {}
+    for identifier, row in incidents.items():
+        if not members[identifier]:
+            continue
+        kept[identifier] = Incident(
+            identifier,
+            row["opened"] / 1000,
+            row["updated"] / 1000,
+            None,
+            IncidentState(row["state"]),
+            row["severity"],
+            str(row["title"]),
+            str(row["summary"]),
+            dict(row["labels"]),
+            str(row["owner"]),
+            int(row["version"]),
+            members[identifier],
+        ).as_dict()
+    entries = [_entry(order, row) for order, row in enumerate(messages, 1) if row["incident_id"] in kept]
+    journal.write({"alerts": states, "incidents": kept, OUTBOX: {entry.id: asdict(entry) for entry in entries}})
+    log.info("alerts_restored_from_store", incidents=len(kept), alerts=len(states), messages=len(entries))
+    return len(kept)
+
+
+def _entry(order: int, row: Mapping[str, Any]) -> Entry:
+    return Entry(
+        id=str(row["id"]),
+        order=order,
+        incident_id=str(row["incident_id"]),
+        notifier=str(row["notifier"]),
+        action=row["action"],
+        dedup_key=str(row["dedup_key"]),
+        destination=str(row["destination"]),
+        payload=json.loads(row["payload"]),
+        at=row["at"] / 1000,
+        next_at=row["at"] / 1000,
+        status=row["status"],
+        attempts=int(row["attempts"]),
+        last_error=str(row["last_error"]),
+        sent_at=row["sent"] / 1000 if row["sent"] is not None else None,
+        version=int(row["version"]),
+    )

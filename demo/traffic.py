@@ -54,12 +54,14 @@ class Traffic:
     Args:
         vision: Base URL of the Triton server or its tap; "" leaves it out.
         chat: Base URL of the llama.cpp server or its tap; "" leaves it out.
+        completions: Base URL of the vLLM server or its tap; "" leaves it out.
         seed: Seed of arrivals and inputs.
         sent: Requests by (model, status or error), filled as they end.
     """
 
     vision: str
     chat: str
+    completions: str = ""
     seed: int = 1
     sent: Counter[tuple[str, str]] = field(default_factory=Counter)
     _tasks: set[asyncio.Future[None]] = field(default_factory=set, repr=False)
@@ -79,6 +81,8 @@ class Traffic:
                 group.create_task(self._open_loop(0.1, draw, lambda: self.wrong_shape(session, _tenant(draw))))
             if self.chat:
                 group.create_task(self._open_loop(1.5, draw, lambda: self.chat_once(session, draw, _tenant(draw))))
+            if self.completions:
+                group.create_task(self._open_loop(3.0, draw, lambda: self.complete(session, draw, _tenant(draw))))
             group.create_task(self._trouble(session, draw))
 
     async def classify(self, session: aiohttp.ClientSession, draw: random.Random, tenant: str, images: int = 1) -> None:
@@ -123,6 +127,23 @@ class Traffic:
                         return
                 count(str(response.status))
 
+    async def complete(
+        self, session: aiohttp.ClientSession, draw: random.Random, tenant: str, words: tuple[int, int] = (20, 120)
+    ) -> None:
+        """One streamed completion at the vLLM server."""
+        body = {
+            "model": "tiny", "prompt": " ".join(draw.choices(_WORDS, k=draw.randint(*words))),
+            "max_tokens": draw.randint(16, 64), "ignore_eos": True, "stream": True,
+            "stream_options": {"include_usage": True},
+        }  # fmt: skip
+        with self._counted("tiny") as count:
+            async with session.post(
+                f"{self.completions}/v1/completions", json=body, headers={"X-Tenant-Id": tenant}
+            ) as response:
+                async for _ in response.content.iter_any():
+                    pass
+                count(str(response.status))
+
     async def _infer(
         self, session: aiohttp.ClientSession, model: str, name: str, shape: list[int], data: list[float], tenant: str
     ) -> None:
@@ -155,6 +176,9 @@ class Traffic:
                 log.info("trouble", what="flood of images", tenant=NOISY_TENANT, seconds=20)
                 await self.flood(session, draw, seconds=20.0, clients=90)
             await asyncio.sleep(CYCLE_SECONDS / 3)
+            if self.completions:
+                log.info("trouble", what="flood of long prompts", tenant=NOISY_TENANT, requests=48)
+                await asyncio.gather(*(self.complete(session, draw, NOISY_TENANT, (400, 700)) for _ in range(48)))
             if self.chat:
                 log.info("trouble", what="chats broken off", tenant=NOISY_TENANT, seconds=10)
                 await self._abort_storm(session, draw, seconds=10.0)
@@ -189,12 +213,13 @@ def _tenant(draw: random.Random) -> str:
 @click.command()
 @click.option("--vision", default="", help="Base URL of Triton or its tap.")
 @click.option("--chat", default="", help="Base URL of the OpenAI-compatible server or its tap.")
+@click.option("--completions", default="", help="Base URL of vLLM or its tap.")
 @click.option("--seed", default=1, show_default=True)
-def main(vision: str, chat: str, seed: int) -> None:
+def main(vision: str, chat: str, completions: str, seed: int) -> None:
     """Send traffic until SIGTERM or SIGINT."""
 
     async def run() -> None:
-        task = asyncio.ensure_future(Traffic(vision, chat, seed).run())
+        task = asyncio.ensure_future(Traffic(vision, chat, completions, seed).run())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)

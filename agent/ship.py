@@ -30,8 +30,12 @@ from agent.signing import HEADER_BATCH, HEADER_RECEIVED, signed_headers
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from agent.spool_reader import Batch, Lane, SpoolReader
+
+    OpenSpan = Callable[[str, Mapping[str, str | int]], AbstractContextManager[object]]
 
 CONTENT_TYPE: Final = "application/x-protobuf"
 _NEVER: Final = frozenset({400, 413, 415, 422})
@@ -121,6 +125,7 @@ class Shipper:
         flush_seconds: How long records may gather into one batch.
         longest_wait_seconds: Bound of the backoff.
         tls: Context of an ``https`` URL; None takes the system's (or ``SSL_CERT_FILE``'s) authorities.
+        span: Opens a span of our own around each attempt.
     """
 
     def __init__(
@@ -132,6 +137,7 @@ class Shipper:
         flush_seconds: float = 0.5,
         longest_wait_seconds: float = 30.0,
         tls: ssl.SSLContext | None = None,
+        span: OpenSpan | None = None,
     ) -> None:
         self.reader = reader
         self.stats = ShipStats()
@@ -141,6 +147,7 @@ class Shipper:
         self._flush_seconds = flush_seconds
         self._longest_wait = longest_wait_seconds
         self._tls = tls
+        self._span = span or (lambda _name, _attributes: contextlib.nullcontext())
         self._offset = ClockOffset()
 
     async def run(self) -> None:
@@ -210,7 +217,13 @@ class Shipper:
 
     async def _attempt(self, session: aiohttp.ClientSession, lane: Lane, batch: Batch, backoff: Backoff) -> float:
         """Send once and book the answer; returns the seconds to wait."""
-        answer = await self._send(session, batch)
+        facts: dict[str, str | int] = {
+            "servescope.batch": batch.batch_id,
+            "servescope.signal": batch.signal,
+            "bytes": len(batch.body),
+        }
+        with self._span("ship", facts):
+            answer = await self._send(session, batch)
         if answer.acknowledged:
             lane.acknowledge(batch)
             backoff.succeeded()

@@ -46,6 +46,8 @@ class ScrapeStats:
     scrapes: int = 0
     failures: int = 0
     malformed_lines: int = 0
+    last_good: float = 0.0
+    """Unix time of the last page that was understood, 0 before the first."""
 
 
 class MetricsPages:
@@ -202,6 +204,7 @@ class _Watch:
         else:
             emit("metrics", self._encoder.encode_up(self._keys, moment))
         self._good_ns = moment.time_ns
+        self.stats.last_good = moment.time_ns / 1e9
 
     def _detect(self, page: Page, moment: Moment, emit: Emit) -> bool:
         try:

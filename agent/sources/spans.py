@@ -144,6 +144,10 @@ class Spans:
         finally:
             await self.close()
 
+    def watch(self, targets: Sequence[Target]) -> None:
+        """Take these for the servers that may send."""
+        self._targets = tuple(targets)
+
     async def close(self) -> None:
         """Let go of the ports; what is under way is answered first."""
         if self._grpc is not None:

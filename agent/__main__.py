@@ -1,0 +1,64 @@
+"""``python -m agent``: the sidecar beside the model servers of one machine or pod."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+import structlog
+
+from agent.config import ENVIRONMENT_PREFIX, load
+from agent.discovery import target_of
+from agent.errors import ServescopeError
+from agent.sidecar import Sidecar
+
+
+@click.command(context_settings={"auto_envvar_prefix": "SERVESCOPE"})
+@click.option("--data", type=click.Path(file_okay=False, path_type=Path), required=True, help="Data folder.")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="YAML file with a section agent.")
+@click.option("--collector", help="Base URL of the collector, instead of the configuration's.")
+@click.option("--target", "targets", multiple=True, help="URL (or NAME=URL) of a further model server; repeatable.")
+@click.option("--discover", is_flag=True, help="Look for model servers on this machine.")
+@click.option(
+    "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
+)
+def main(
+    data: Path, config: Path | None, collector: str | None, targets: tuple[str, ...], discover: bool, log_level: str
+) -> None:
+    """Watch model servers and ship what is seen to a collector."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, log_level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        over = {"DISCOVER": "true" if discover else None, "COLLECTOR": collector}
+        given = {f"{ENVIRONMENT_PREFIX}{name}": value for name, value in over.items() if value}
+        settings = load(config, dict(os.environ) | given)
+        watched = [target.target() for target in settings.targets]
+        for url in targets:
+            watched.append(target_of(url, {target.instance for target in watched}))
+        sidecar = Sidecar(settings, data, watched)
+        asyncio.run(_live(sidecar))
+    except ServescopeError as error:
+        click.echo(f"agent: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        click.echo(f"agent: the data folder {data} can't be used: {error}. Check --data and its permissions.", err=True)
+        sys.exit(1)
+
+
+async def _live(sidecar: Sidecar) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await sidecar.run(stop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Settings of the agent: the section ``agent:`` of the configuration file, each with its default and its meaning."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path  # noqa: TC003 - pydantic reads it at run time
+from typing import Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from agent.errors import ConfigError
+from agent.sources.source import Place, Target
+
+ENVIRONMENT_PREFIX: Final = "SERVESCOPE_AGENT_"
+_SCALARS: Final = (str, int, float, bool)
+
+
+class TargetConfig(BaseModel):
+    """One model server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    instance: str = Field(min_length=1, max_length=100, description="Unique name of this server.")
+    deployment: str = Field(default="", description="Replicas that serve one model together; empty: the instance.")
+    engine: str = Field(default="auto", description="Engine id, or auto to read it off the metrics page.")
+    url: str = Field(default="", description="Base URL of the serving API.")
+    metrics_url: str = Field(default="", description="URL of the metrics page; empty derives it from url.")
+    role: Literal["both", "prefill", "decode", "router"] = Field(default="both", description="What it serves.")
+    tap_port: int | None = Field(default=None, ge=0, le=65535, description="Port of the tap in front of it.")
+    tap: bool = Field(default=True, description="Whether `servescope up` puts a tap in front of it.")
+
+    @field_validator("url", "metrics_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        return _check_url(value)
+
+    @model_validator(mode="after")
+    def _check_reachable(self) -> Self:
+        if not self.url and not self.metrics_url:
+            raise ValueError("give url, metrics_url or both")
+        return self
+
+    def target(self) -> Target:
+        """What the sources are told."""
+        return Target(
+            instance=self.instance,
+            deployment=self.deployment or self.instance,
+            engine=None if self.engine in {"", "auto"} else self.engine,
+            url=self.url,
+            metrics_url=self.metrics_url,
+            role=self.role,
+            tap_port=self.tap_port,
+        )
+
+
+class TenantConfig(BaseModel):
+    """How the tap tells who asks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    header: str = Field(default="x-tenant-id", description="Header whose value names the tenant as it is.")
+    key_header: str = Field(default="authorization", description="Header whose salted hash names the tenant otherwise.")
+    names: dict[str, str] = Field(default_factory=dict, description="Display names by hash.")
+
+
+class AgentConfig(BaseModel):
+    """The section ``agent:`` of the configuration file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    collector: str = Field(default="http://127.0.0.1:4318", description="Base URL to which batches go.")
+    collector_ca_file: Path | None = Field(default=None, description="Authorities an https collector is checked by.")
+    client_certificate_file: Path | None = Field(default=None, description="Certificate shown to an https collector.")
+    client_key_file: Path | None = Field(default=None, description="Private key of that certificate.")
+    key_file: Path | None = Field(default=None, description="Hex key that signs; empty: DATA/keys/agent_hmac.")
+    sign: bool = Field(default=True, description="Sign batches.")
+    region: str = Field(default="", description="Cloud region.")
+    cluster: str = Field(default="", description="Kubernetes cluster.")
+    pod: str = Field(default="", description="Kubernetes pod.")
+    node: str = Field(default="", description="Machine; empty: its host name.")
+    tenant: TenantConfig = Field(default_factory=TenantConfig, description="How the tap tells who asks.")
+    targets: tuple[TargetConfig, ...] = Field(default=(), description="The model servers.")
+    discover: bool = Field(default=False, description="Look for further model servers on this machine.")
+    interval_seconds: float = Field(default=1.0, ge=0.1, le=60, description="Time between two samples.")
+    gpu: bool = Field(default=True, description="Sample GPUs.")
+    host: bool = Field(default=True, description="Sample this machine and the engines' processes.")
+    otlp_host: str = Field(default="127.0.0.1", description="Address on which engines' spans are taken.")
+    otlp_http_port: int | None = Field(default=14318, ge=0, le=65535, description="OTLP/HTTP; null: not at all.")
+    otlp_grpc_port: int | None = Field(default=14317, ge=0, le=65535, description="OTLP/gRPC; null: not at all.")
+    store_prompts: bool = Field(default=False, description="Keep attributes that hold prompt text.")
+    health_host: str = Field(default="127.0.0.1", description="Address of /metrics and /healthz.")
+    health_port: int = Field(default=9464, ge=0, le=65535, description="Port of /metrics and /healthz.")
+    spool_max_bytes: int = Field(
+        default=512_000_000, ge=1_000_000, description="Disk that one producer's signal may take while none is sent."
+    )
+    flush_seconds: float = Field(default=0.5, ge=0.05, le=30, description="How long records gather into a batch.")
+    drain_seconds: float = Field(default=5.0, ge=0, le=300, description="Longest sending at shutdown.")
+    self_spans: bool = Field(default=False, description="Send spans of the agent's own work to the collector.")
+
+    @field_validator("collector")
+    @classmethod
+    def _check_collector(cls, value: str) -> str:
+        return _check_url(value)
+
+    @model_validator(mode="after")
+    def _check_instances(self) -> Self:
+        names = [target.instance for target in self.targets]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"instance {twice[0]!r} is there twice: names must be unique")
+        if (self.client_certificate_file is None) != (self.client_key_file is None):
+            raise ValueError("client_certificate_file and client_key_file go together")
+        return self
+
+    def place(self) -> Place:
+        """Where this agent runs."""
+        return Place(region=self.region, cluster=self.cluster, pod=self.pod, node=self.node or platform.node())
+
+
+def load(path: Path | None, environment: dict[str, str] | None = None) -> AgentConfig:
+    """Read the section ``agent`` of a YAML file, then ``SERVESCOPE_AGENT_<FIELD>`` over it.
+
+    Args:
+        path: The file; None takes the defaults.
+        environment: Instead of the process's own. A value is read as YAML, so lists and numbers work too.
+
+    Raises:
+        ConfigError: The file can't be read, or a field is wrong; names it.
+    """
+    section: dict[str, Any] = {}
+    if path is not None:
+        try:
+            document = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(
+                f"the configuration {path} can't be read: {error}", "Mend it or leave out --config"
+            ) from None
+        read = document.get("agent") if isinstance(document, dict) else None
+        if read is not None and not isinstance(read, dict):
+            raise ConfigError(f"{path}: agent is not a mapping", "Write its settings below it, indented")
+        section = dict(read or {})
+    variables = dict(os.environ) if environment is None else environment
+    for name in AgentConfig.model_fields:
+        if (text := variables.get(f"{ENVIRONMENT_PREFIX}{name.upper()}")) is not None:
+            section[name] = _value(name, text)
+    try:
+        return AgentConfig.model_validate(section)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["agent", *(str(part) for part in first["loc"])])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{path or 'the environment'}: {where}: {message}", "Correct this field") from None
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if AgentConfig.model_fields[name].annotation is str and isinstance(value, _SCALARS):
+        return text
+    return value
+
+
+def _check_url(value: str) -> str:
+    if not value:
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"{value!r} is not a URL such as http://127.0.0.1:8000")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"{value!r} has no valid port") from None
+    return value.rstrip("/") if parts.path == "/" else value

@@ -1,0 +1,132 @@
+"""Finds model servers: those named by URL, and those that listen on this machine with a metrics page we can read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+import psutil
+import structlog
+
+from agent.engines.table import detect
+from agent.errors import ConfigError, PageError, ServescopeError
+from agent.page import Limits, PageReader
+from agent.probing import about_url, fetch, split_url
+from agent.sources.source import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from agent.engines.table import Table
+
+_TIMEOUT_SECONDS: Final = 2.0
+_AT_ONCE: Final = 8
+_LOWEST_PORT: Final = 1024
+
+log = structlog.get_logger()
+
+
+def target_of(url: str, taken: Collection[str] = ()) -> Target:
+    """The target that ``--target URL`` means; nothing is asked yet, the engine shows with its first page.
+
+    Args:
+        url: Base URL of a server or URL of its metrics page, optionally ``NAME=URL``.
+        taken: Instance names in use already.
+
+    Raises:
+        ConfigError: It is no URL.
+    """
+    name, mark, address = url.partition("=")
+    if not mark or "/" in name or ":" in name:
+        name, address = "", url
+    try:
+        parts = split_url(address)
+        port = parts.port
+    except ValueError:
+        parts, port = split_url(""), None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigError(f"--target {url} is not a URL", "Give one such as http://127.0.0.1:8000 or NAME=URL")
+    is_page = parts.path.rstrip("/").endswith("metrics")
+    wanted = name or re.sub(r"[^A-Za-z0-9.-]", "-", f"{parts.hostname}-{port or parts.scheme}")
+    instance = _free(wanted, taken)
+    whole = urlunsplit(parts).rstrip("/")
+    return Target(instance, deployment=wanted, url="" if is_page else whole, metrics_url=whole if is_page else "")
+
+
+async def find_local(*, known: Iterable[Target] = (), skip_ports: Collection[int] = ()) -> list[Target]:
+    """Model servers on this machine that are not among ``known``: one GET of ``/metrics`` for each listening port.
+
+    Args:
+        known: Targets whose ports are left alone.
+        skip_ports: Further ports to leave alone (our own).
+
+    Returns:
+        Targets named ``<engine>-<port>`` after the serving port; the deployment is the engine's name.
+    """
+    known = tuple(known)
+    busy = set(skip_ports) | {port for target in known for port in _ports(target)}
+    ports = sorted(port for port in listening_ports() if port not in busy)
+    gate = asyncio.Semaphore(_AT_ONCE)
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        answers = await asyncio.gather(*(_look(session, gate, port) for port in ports))
+    found: list[Target] = []
+    for port, table in zip(ports, answers, strict=True):
+        if table is None:
+            continue
+        page = f"http://127.0.0.1:{port}/metrics"
+        serving = port - table.metrics_port_offset
+        base = f"http://127.0.0.1:{serving}"
+        names = {target.instance for target in (*known, *found)}
+        instance = _free(f"{table.engine}-{serving}", names)
+        found.append(Target(instance, table.engine, engine=table.engine, url=base, metrics_url=page))
+        log.info("target_found", instance=instance, engine=table.engine, url=base, about=about_url(table, base, page))
+    return found
+
+
+def listening_ports() -> set[int]:
+    """TCP ports from 1024 on that listen on loopback or on every address, our own process's excluded."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.Error as error:
+        log.warning("listening_ports_unreadable", error=str(error))
+        return set()
+    reachable = {"127.0.0.1", "0.0.0.0", "::", "::1", "::ffff:127.0.0.1"}  # noqa: S104 - compared, not bound
+    return {
+        one.laddr.port
+        for one in connections
+        if one.status == psutil.CONN_LISTEN
+        and one.laddr
+        and one.laddr.ip in reachable
+        and one.laddr.port >= _LOWEST_PORT
+        and one.pid != os.getpid()
+    }
+
+
+async def _look(session: aiohttp.ClientSession, gate: asyncio.Semaphore, port: int) -> Table | None:
+    async with gate:
+        try:
+            body = await fetch(session, f"http://127.0.0.1:{port}/metrics", Limits().bytes)
+            return detect(PageReader().read(body))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, PageError, ServescopeError):
+            return None  # most ports are somebody else's: silence is the normal answer
+
+
+def _ports(target: Target) -> set[int]:
+    found = {target.tap_port} if target.tap_port else set()
+    for url in (target.url, target.metrics_url):
+        parts = urlsplit(url)
+        if url and parts.hostname in {"127.0.0.1", "localhost", "::1"}:
+            found.add(parts.port or (443 if parts.scheme == "https" else 80))
+    return found
+
+
+def _free(wanted: str, taken: Collection[str]) -> str:
+    name, number = wanted, 2
+    while name in taken:
+        name, number = f"{wanted}-{number}", number + 1
+    return name

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from analytics.window import Answer, Filter, Window
+from analytics.ground import Grid, Inquiry, number, ratio
+from analytics.samples import SERIES, SERIES_STEP, WHOLE, line_of, sampled, share_of
+from analytics.shapes import Line
+from analytics.window import Answer, Filter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from analytics.ground import Reader
-    from analytics.shapes import Line
+    from analytics.shapes import Unit
+    from analytics.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +48,34 @@ class Batching:
 
 def dynamics(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[Batching]:  # noqa: A002, B008
     """Running requests, tokens per engine step and items per execution, per step."""
-    raise NotImplementedError
+    inquiry = Inquiry(store, "batching", window, filter)
+    cover = inquiry.coverage()
+    grid = Grid.of(window, points)
+    samples = sampled(inquiry, grid, (SERIES_STEP, SERIES, WHOLE))
+    by_series: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in samples[SERIES_STEP]:
+        by_series.setdefault((str(row["instance"]), str(row["model"])), []).append(row)
+    whole: dict[str, Any] = next(iter(samples[WHOLE]), {})
+
+    def lines(values: Callable[[list[dict[str, Any]]], list[float | None]], unit: Unit) -> list[Line]:
+        made = [
+            Line(" · ".join(part for part in key if part), values(rows), unit, "exact", len(rows))
+            for key, rows in by_series.items()
+        ]
+        shown = [line for line in made if any(value is not None for value in line.values)]
+        return sorted(shown, key=lambda line: (-sum(value or 0.0 for value in line.values), line.name))
+
+    result = Batching(
+        step=grid.step,
+        times=grid.times,
+        running=lines(lambda rows: line_of(rows, grid, "running"), "count"),
+        tokens_per_step=lines(lambda rows: share_of(rows, grid, "batch_tokens", "steps_with_tokens"), "tokens"),
+        steps_per_second=lines(lambda rows: grid.rates(line_of(rows, grid, "engine_steps")), "per_second"),
+        inferences_per_execution=lines(lambda rows: share_of(rows, grid, "inferences", "executions"), "count"),
+        executions_per_second=lines(lambda rows: grid.rates(line_of(rows, grid, "executions")), "per_second"),
+        mean_batch_size=ratio(number(whole.get("inferences")), number(whole.get("executions"))),
+        mean_tokens_per_step=ratio(number(whole.get("batch_tokens")), number(whole.get("steps_with_tokens"))),
+    )
+    return inquiry.answer(
+        result, cover, level="metrics", exactness="exact", rows=cover.samples, samples_used=cover.samples > 0
+    )

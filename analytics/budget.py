@@ -1,152 +1,24 @@
-"""Service levels: how much of what was promised is left, and how fast it goes.
-
-An objective promises that a share ``target`` of the requests of its ``period`` is good. The rest, ``1 − target``, is
-the error budget. The burn rate of a window is its share of bad requests over ``1 − target``: at 1 the budget lasts
-exactly the period (Google, *The Site Reliability Workbook*, ch. 5).
-"""
+"""How much of the promised service level is left, and how fast it goes: see `analytics.objective` for the words."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from datetime import timedelta
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
-from analytics.outcomes import BAD
-from analytics.window import Answer, Exactness, Filter, Window, WindowError
+from analytics.ground import Grid, Inquiry, QuestionError, conditions, ratio, weakest
+from analytics.objective import Budget, BudgetStatus, Burn, Burns, Objective, Sli
+from analytics.signals import signal_of
+from analytics.window import Answer, Coverage, Filter, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from analytics.ground import Reader
-    from analytics.signals import LatencySignal
+    from analytics.window import Exactness
 
-Sli = Literal["availability", "latency"]
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """A promise about requests.
-
-    Args:
-        name: Short and unique; names alerts and panels.
-        sli: ``availability``: good unless the outcome is one of ``bad_outcomes``. ``latency``: of the requests that
-            have the signal, those within ``threshold_seconds`` are good. Requests that failed have no latency and
-            belong to availability.
-        target: Share that shall be good, above 0 and below 1 (0.99).
-        period_seconds: Time the budget is for (28 days when not said).
-        filter: Whose requests; recordings are left out unless it says otherwise.
-        signal: Which latency (``latency`` alone).
-        threshold_seconds: Slowest good latency (``latency`` alone).
-        bad_outcomes: What spends the budget (``availability`` alone).
-        ignored_outcomes: Outcomes that do not count at all, neither good nor bad.
-        description: One sentence for people.
-
-    Raises:
-        WindowError: A field makes no sense.
-    """
-
-    name: str
-    sli: Sli
-    target: float
-    period_seconds: float = 28 * 86400.0
-    filter: Filter = field(default_factory=lambda: Filter(recording="exclude"))
-    signal: LatencySignal = "ttft_seconds"
-    threshold_seconds: float = 0.0
-    bad_outcomes: tuple[str, ...] = BAD
-    ignored_outcomes: tuple[str, ...] = ()
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.target < 1:
-            raise WindowError(f"Objective {self.name}: target is {self.target}", "Give a share above 0 and below 1")
-        if self.sli not in {"availability", "latency"}:
-            raise WindowError(f"Objective {self.name}: sli is {self.sli!r}", "Use availability or latency")
-        if self.sli == "latency" and not self.threshold_seconds > 0:
-            raise WindowError(f"Objective {self.name}: no threshold_seconds", "Say how slow is still good")
-        if not self.period_seconds > 0:
-            raise WindowError(f"Objective {self.name}: period_seconds is {self.period_seconds}", "Give a positive one")
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetStatus:
-    """One objective over one window.
-
-    Attributes:
-        objective: Its name.
-        sli: Kind.
-        target: Promised share of good requests.
-        total, bad, good: Requests, weighted; 0 without traffic.
-        sli_ratio: Share of good ones; None without traffic.
-        budget_ratio: Share of the window's budget left: 1 untouched, 0 spent, negative overspent; None without
-            traffic.
-        budget_requests: Bad requests still affordable at this volume; None without traffic.
-        burn_rate: Bad share over the allowed share; None without traffic.
-        times: Starts of the steps of the two lines.
-        line: Share of good requests per step, None in steps without traffic.
-        budget_line: ``budget_ratio`` as it went down over the window, measured against the window's whole volume.
-        exactness: ``exact`` from rows, ``derived`` from histogram or counters.
-        state: *No traffic* and *no data* are told apart.
-        note: What this SLI cannot see, empty when nothing.
-    """
-
-    objective: str
-    sli: Sli
-    target: float
-    total: float
-    bad: float
-    good: float
-    sli_ratio: float | None
-    budget_ratio: float | None
-    budget_requests: float | None
-    burn_rate: float | None
-    times: list[datetime]
-    line: list[float | None]
-    budget_line: list[float | None]
-    exactness: Exactness
-    state: str
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Objectives over one window, in the order given.
-
-    Attributes:
-        step: Seconds of a step of the lines.
-        objectives: One status each.
-    """
-
-    step: int
-    objectives: list[BudgetStatus]
-
-
-@dataclass(frozen=True, slots=True)
-class Burn:
-    """Burn rate of one objective over one window that ends now.
-
-    Attributes:
-        objective: Its name.
-        window_seconds: Length of the window.
-        total, bad: Requests, weighted.
-        burn_rate: None without traffic in that window.
-    """
-
-    objective: str
-    window_seconds: float
-    total: float
-    bad: float
-    burn_rate: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Burns:
-    """Burn rates of several objectives over several windows.
-
-    Attributes:
-        burns: By objective, then window, in the order asked.
-    """
-
-    burns: list[Burn]
+__all__ = ["Budget", "BudgetStatus", "Burn", "Burns", "Objective", "Sli", "burn", "status"]
 
 
 def status(
@@ -157,15 +29,160 @@ def status(
     objectives: Sequence[Objective],
     points: int = 120,
 ) -> Answer[Budget]:
-    """Each objective over the window; ``filter`` narrows further what the objective's own filter lets through."""
-    raise NotImplementedError
+    """Each objective over the window; ``filter`` narrows further what the objective's own filter lets through.
+
+    An objective without any row is read from metrics where they can say it: failures that the server counts, or the
+    histogram bucket at or below the threshold.
+    """
+    inquiry = Inquiry(store, "budget", window, filter)
+    cover = inquiry.coverage()
+    grid = Grid.of(window, points)
+    totals = [grid.zeros() for _ in objectives]
+    bads = [grid.zeros() for _ in objectives]
+    if objectives and cover.rows:
+        valid, bad, bound = _tests(objectives)
+        fragments = {
+            "totals": ", ".join(f"sumIf(weight, {test})" for test in valid),
+            "bads": ", ".join(f"sumIf(weight, {test} AND {wrong})" for test, wrong in zip(valid, bad, strict=True)),
+        }
+        for row in inquiry.ask("status_rows", fragments, step_ms=grid.step_ms, **bound):
+            place = grid.at(row["slot"])
+            for index in range(len(objectives)):
+                totals[index][place] = float(row["totals"][index])
+                bads[index][place] = float(row["bads"][index])
+    made = [
+        _status(objective, grid, total, bad, "exact", cover, "")
+        if any(total)
+        else _from_metrics(inquiry, cover, grid, objective)
+        for objective, total, bad in zip(objectives, totals, bads, strict=True)
+    ]
+    rows = sum(int(sum(total)) for total in totals)
+    return inquiry.answer(
+        Budget(grid.step, made),
+        cover,
+        level="rows" if rows or cover.rows else "metrics",
+        exactness=weakest([item.exactness for item in made]),
+        rows=rows or int(sum(item.total for item in made)),
+    )
 
 
-def burn(
-    store: Reader,
-    now: datetime,
-    objectives: Sequence[Objective],
-    windows: Sequence[float],
-) -> Answer[Burns]:
-    """Burn rates of all objectives over all windows (seconds, ending at ``now``) in one query, from request rows."""
-    raise NotImplementedError
+def burn(store: Reader, now: datetime, objectives: Sequence[Objective], windows: Sequence[float]) -> Answer[Burns]:
+    """Burn rates of all objectives over all windows (seconds, ending at ``now``) in one query, from request rows.
+
+    Raises:
+        QuestionError: There is no objective or no window, or a window is not longer than nothing.
+    """
+    if not objectives or not windows or min(windows) <= 0:
+        raise QuestionError("A burn rate needs objectives and windows", "Give at least one of each, in seconds")
+    span = Window(now - timedelta(seconds=max(windows)), now)
+    inquiry = Inquiry(store, "budget", span, Filter())
+    valid, bad, bound = _tests(objectives)
+    sums = [
+        f"sumForEach(arrayMap(start -> if({test} AND {inside}, weight, 0), {{starts:Array(Int64)}})) AS {name}_{index}"
+        for index, (ok, wrong) in enumerate(zip(valid, bad, strict=True))
+        for name, test in (("total", ok), ("bad", f"{ok} AND {wrong}"))
+    ]
+    starts = [Window(now - timedelta(seconds=seconds), now).from_ms for seconds in windows]
+    row = inquiry.ask("burn", {"sums": ",\n    ".join(sums)}, starts=starts, **bound)[0]
+    burns = [
+        _burn(objective, seconds, _nth(row[f"total_{index}"], place), _nth(row[f"bad_{index}"], place))
+        for index, objective in enumerate(objectives)
+        for place, seconds in enumerate(windows)
+    ]
+    longest = windows.index(max(windows))
+    rows = int(max(_nth(row[f"total_{index}"], longest) for index in range(len(objectives))))
+    return inquiry.answer(Burns(burns), Coverage(rows=rows), level="rows", exactness="exact", rows=rows)
+
+
+def _tests(objectives: Sequence[Objective]) -> tuple[list[str], list[str], dict[str, Any]]:
+    """Per objective, SQL for whether a request counts, SQL for whether it is bad; and their parameters."""
+    valid: list[str] = []
+    bad: list[str] = []
+    bound: dict[str, Any] = {}
+    for index, objective in enumerate(objectives):
+        narrowed, parameters = conditions(objective.filter, "requests", f"objective_{index}")
+        bound |= parameters
+        tests = ["1"]
+        if objective.ignored_outcomes:
+            tests.append(f"outcome NOT IN {{ignored_{index}:Array(String)}}")
+            bound[f"ignored_{index}"] = list(objective.ignored_outcomes)
+        if objective.sli == "latency":
+            about = signal_of(objective.signal)
+            tests.append(f"({about.present})")
+            bad.append(f"toFloat64({about.value}) > {{threshold_{index}:Float64}}")
+            bound[f"threshold_{index}"] = float(objective.threshold_seconds)
+        else:
+            bad.append(f"outcome IN {{bad_{index}:Array(String)}}")
+            bound[f"bad_{index}"] = list(objective.bad_outcomes)
+        valid.append(f"({' AND '.join(tests)} {narrowed})")
+    return valid, bad, bound
+
+
+def _from_metrics(inquiry: Inquiry, cover: Coverage, grid: Grid, objective: Objective) -> BudgetStatus:
+    total, bad = grid.zeros(), grid.zeros()
+    note = ""
+    if objective.filter.tenant or inquiry.filter.tenant:
+        return _status(objective, grid, total, bad, "exact", cover, "Server metrics know no tenant.")
+    bound: dict[str, Any]
+    narrowed, bound = conditions(objective.filter, "samples", "objective")
+    fragments = {"objective": narrowed}
+    if objective.sli == "availability":
+        for row in inquiry.ask("status_samples", fragments, step_ms=grid.step_ms, **bound):
+            place, failed = grid.at(row["slot"]), float(row["failed"] or 0.0)
+            total[place], bad[place] = float(row["finished"] or 0.0) + failed, failed
+        note = "From the servers' own counters: a refused or aborted request may be in none of them."
+    elif distribution := signal_of(objective.signal).distribution:
+        used = 0.0
+        asked: dict[str, Any] = {"distribution": distribution, "threshold": objective.threshold_seconds, **bound}
+        for row in inquiry.ask("status_histograms", fragments, step_ms=grid.step_ms, **asked):
+            place = grid.at(row["slot"])
+            total[place], bad[place] = float(row["total"]), float(row["total"]) - float(row["good"])
+            used = max(used, float(row["bound_used"]))
+        note = f"From the engine's buckets: good means at most {used:g} s, the last bound within the threshold."
+    if not any(total):
+        return _status(objective, grid, total, bad, "exact", cover, "")
+    return _status(objective, grid, total, bad, "derived", cover, note)
+
+
+def _status(
+    objective: Objective,
+    grid: Grid,
+    totals: list[float],
+    bads: list[float],
+    exactness: Exactness,
+    cover: Coverage,
+    note: str,
+) -> BudgetStatus:
+    total, bad = sum(totals), sum(bads)
+    allowed = total * (1 - objective.target)
+    burned = _burn(objective, 1, total, bad).burn_rate
+    spent = list(accumulate(bads))
+    return BudgetStatus(
+        objective=objective.name,
+        sli=objective.sli,
+        target=objective.target,
+        total=total,
+        bad=bad,
+        good=total - bad,
+        sli_ratio=ratio(total - bad, total),
+        budget_ratio=None if burned is None else 1 - burned,
+        budget_requests=allowed - bad if total else None,
+        burn_rate=burned,
+        times=grid.times,
+        line=[ratio(all_ - wrong, all_) for all_, wrong in zip(totals, bads, strict=True)],
+        budget_line=[1 - wrong / allowed if total else None for wrong in spent],
+        exactness=exactness,
+        state="value" if total else "no_data" if cover.state == "no_data" else "no_traffic",
+        note=note,
+    )
+
+
+def _burn(objective: Objective, seconds: float, total: float, bad: float) -> Burn:
+    share = ratio(bad, total)
+    rate = None if share is None else share / (1 - objective.target)
+    return Burn(objective.name, float(seconds), total, bad, rate)
+
+
+def _nth(values: Sequence[object], place: int) -> float:
+    """An entry of a sum over arrays, which is empty when no row was summed."""
+    return float(str(values[place])) if values else 0.0

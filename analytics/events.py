@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from analytics.window import Answer, Filter, Window
+from analytics.ground import Inquiry, moment, names
+from analytics.window import Answer, Coverage, Filter
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.ground import Reader
+    from analytics.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +87,56 @@ def timeline(
     events: tuple[str, ...] = (),
     limit: int = 500,
 ) -> Answer[Timeline]:
-    """Events (of these names, all when empty) and incidents; an event about no instance belongs to every filter."""
-    raise NotImplementedError
+    """Events (of these names, all when empty) and incidents; an event about no instance belongs to every filter.
+
+    An incident is shown unless one of its labels contradicts the filter.
+    """
+    inquiry = Inquiry(store, "events", window, filter)
+    only = "AND event IN {events:Array(String)}" if events else ""
+    rows = inquiry.ask("marks", {"only": only}, limit=limit, events=list(events))
+    marks = [_mark(row) for row in reversed(rows)]
+    tests, bound = _labels(filter)
+    bands = [_band(row) for row in inquiry.ask("bands", {"labels": tests}, **bound)]
+    newest = max((mark.time for mark in marks), default=None)
+    cover = Coverage(rows=len(marks), last_row=newest, recordings=names([mark.recording for mark in marks]))
+    left_out = int(rows[0]["found"]) - len(rows) if rows else 0
+    return inquiry.answer(
+        Timeline(marks, bands, left_out), cover, level="rows", exactness="exact", rows=len(marks) + len(bands)
+    )
+
+
+def _labels(filter: Filter) -> tuple[str, dict[str, Any]]:  # noqa: A002
+    tests: list[str] = []
+    bound: dict[str, Any] = {}
+    for column, values in filter.chosen():
+        tests.append(f"AND (labels['{column}'] = '' OR labels['{column}'] IN {{label_{column}:Array(String)}})")
+        bound[f"label_{column}"] = list(values)
+    return " ".join(tests), bound
+
+
+def _mark(row: dict[str, Any]) -> Mark:
+    return Mark(
+        time=moment(row["time_ms"]),
+        event=str(row["event"]),
+        message=str(row["message"]),
+        instance=str(row["instance"]),
+        deployment=str(row["deployment"]),
+        engine=str(row["engine"]),
+        model=str(row["model"]),
+        region=str(row["region"]),
+        version=str(row["version"]),
+        recording=str(row["recording"]),
+        attributes=dict(row["attributes"]),
+    )
+
+
+def _band(row: dict[str, Any]) -> Band:
+    return Band(
+        id=str(row["id"]),
+        start=moment(row["opened_ms"]),
+        end=None if row["resolved_ms"] is None else moment(row["resolved_ms"]),
+        state=str(row["state_now"]),
+        severity=str(row["severity"]),
+        title=str(row["title"]),
+        labels=dict(row["labels"]),
+    )

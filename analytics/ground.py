@@ -65,14 +65,17 @@ def blocks(module: str) -> dict[str, str]:
     return {name: text.strip().rstrip(";") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def conditions(filter: Filter, table: str) -> tuple[str, dict[str, object]]:  # noqa: A002 the contract's word
-    """``AND …`` conditions of a filter on ``requests``, ``samples`` or ``events``, and their parameters."""
+def conditions(filter: Filter, table: str, prefix: str = "only") -> tuple[str, dict[str, object]]:  # noqa: A002 the contract's word
+    """``AND …`` conditions of a filter on ``requests``, ``samples`` or ``events``, and their parameters.
+
+    Parameters are named ``<prefix>_<column>``, so that one statement can hold several filters.
+    """
     parts: list[str] = []
     parameters: dict[str, object] = {}
     for column, values in filter.chosen():
         if column in _ABSENT_FROM[table]:
             continue
-        name = f"only_{column}"
+        name = f"{prefix}_{column}"
         wide = f" OR {column} = ''" if table == "events" else ""
         test = f"{column} IN {{{name}:Array(String)}}"
         parts.append(f"AND ({test}{wide})" if wide else f"AND {test}")
@@ -100,7 +103,7 @@ class Inquiry:
     asked: list[str] = field(default_factory=list)
 
     def ask(
-        self, name: str, fragments: Mapping[str, str] | None = None, module: str | None = None, **parameters: object
+        self, name: str, fragments: Mapping[str, str] | None = None, module: str = "", **parameters: Any
     ) -> list[dict[str, Any]]:
         """Rows of one named block."""
         given = dict(fragments or {})
@@ -255,6 +258,18 @@ def names(values: Sequence[object]) -> tuple[str, ...]:
     return tuple(sorted({str(value) for value in values if value}))
 
 
+def trace_hex(text: str) -> str:
+    """A trace id as 32 lower-case hex digits.
+
+    Raises:
+        QuestionError: It is not one.
+    """
+    plain = text.strip().lower()
+    if re.fullmatch(r"[0-9a-f]{32}", plain) is None:
+        raise QuestionError(f"{text!r} is no trace id", "A trace id has 32 hex digits")
+    return plain
+
+
 def weakest(found: Sequence[Exactness]) -> Exactness:
     """The least exact of several; ``exact`` of none."""
     return min(found, key=_WORST.index, default="exact")
@@ -265,6 +280,13 @@ def quantiles(cover: Coverage) -> tuple[str, Exactness]:
     if cover.rows <= EXACT_LIMIT:
         return "quantilesExactInclusive(0.5, 0.9, 0.95, 0.99)", "exact"
     return "quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99)", "derived"
+
+
+def tail_sql(cover: Coverage, value: str, present: str) -> tuple[str, Exactness]:
+    """SQL of the 99th percentile of ``value`` over rows where ``present`` holds, and how exact it is."""
+    if cover.rows > EXACT_LIMIT:
+        return f"quantileDDIf(0.01, 0.99)({value}, {present})", "derived"
+    return f"quantileExactInclusiveIf(0.99)({value}, {present})", "exact"
 
 
 def by_sql(by: By) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from analytics.window import Answer, Filter, Window
+from analytics.ground import Grid, Inquiry, number, ratio
+from analytics.samples import INSTANCE, INSTANCE_STEP, STEP, line_of, sampled, share_of
+from analytics.shapes import Line
+from analytics.window import Answer, Filter
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.ground import Reader
-    from analytics.shapes import Line
+    from analytics.shapes import Unit
+    from analytics.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +29,9 @@ class InstanceCache:
         preemptions: Per second and step.
         hit_share: Prefix cache hits over look-ups per step, in tokens.
         peak: Fullest over the window.
-        mean: Mean over the window.
+        mean: Mean of its steps.
         preempted: Preemptions in the window.
-        hits_share_window: Hit share over the window.
+        hit_share_window: Hit share over the window.
         seconds_above_90: Seconds of samples whose usage was at least 0.9.
     """
 
@@ -39,7 +43,7 @@ class InstanceCache:
     peak: float | None
     mean: float | None
     preempted: float | None
-    hits_share_window: float | None
+    hit_share_window: float | None
     seconds_above_90: float
 
 
@@ -56,7 +60,7 @@ class Occupancy:
         hit_share: Prefix cache hits over look-ups (tokens), all instances.
         cached_tokens: Prompt tokens that came from a cache, per second, from request rows.
         computed_tokens: Prompt tokens really computed, per second, from request rows.
-        instances: Fullest first.
+        instances: Fullest first; servers that show no KV cache at all (Triton) are left out.
         cached_share: Cached over prompt tokens of all requests in the window, None without rows.
     """
 
@@ -74,4 +78,57 @@ class Occupancy:
 
 def occupancy(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[Occupancy]:  # noqa: A002, B008
     """KV usage per instance, preemptions, prefix hits and cached tokens per step."""
-    raise NotImplementedError
+    inquiry = Inquiry(store, "kvcache", window, filter)
+    cover = inquiry.coverage()
+    grid = Grid.of(window, points)
+    samples = sampled(inquiry, grid, (STEP, INSTANCE_STEP, INSTANCE))
+    steps = samples[STEP]
+    by_instance: dict[str, list[dict[str, Any]]] = {}
+    for row in samples[INSTANCE_STEP]:
+        by_instance.setdefault(str(row["instance"]), []).append(row)
+    instances = [_instance(grid, row, by_instance[str(row["instance"])]) for row in samples[INSTANCE]]
+    cached, computed, prompt_sum, cached_sum = grid.blank(), grid.blank(), 0.0, 0.0
+    for row in inquiry.ask("cached_rows", step_ms=grid.step_ms) if cover.rows else ():
+        place, prompt, hit = grid.at(row["slot"]), float(row["prompt"]), float(row["cached"])
+        cached[place], computed[place] = hit, max(0.0, prompt - hit)
+        prompt_sum, cached_sum = prompt_sum + prompt, cached_sum + hit
+
+    def line(values: list[float | None], unit: Unit, rows: int = cover.samples) -> Line:
+        return Line("", values, unit, "exact", rows)
+
+    result = Occupancy(
+        step=grid.step,
+        times=grid.times,
+        usage_max=line(line_of(steps, grid, "kv_peak"), "ratio"),
+        usage_mean=line(line_of(steps, grid, "kv_average"), "ratio"),
+        preemptions=line(grid.rates(line_of(steps, grid, "preemptions")), "per_second"),
+        hit_share=line(share_of(steps, grid, "prefix_hits", "prefix_queries"), "ratio"),
+        cached_tokens=line(grid.rates(cached), "tokens_per_second", cover.rows),
+        computed_tokens=line(grid.rates(computed), "tokens_per_second", cover.rows),
+        instances=sorted(
+            (row for row in instances if row is not None), key=lambda row: (-(row.peak or 0.0), row.instance)
+        ),
+        cached_share=ratio(cached_sum, prompt_sum),
+    )
+    return inquiry.answer(
+        result, cover, level="metrics", exactness="exact", rows=cover.samples, samples_used=cover.samples > 0
+    )
+
+
+def _instance(grid: Grid, whole: dict[str, Any], rows: list[dict[str, Any]]) -> InstanceCache | None:
+    """One instance; None when its server shows no KV cache, no preemption and no prefix look-up."""
+    if all(number(whole[column]) is None for column in ("kv_peak", "preemptions", "prefix_queries")):
+        return None
+    means = [value for value in line_of(rows, grid, "kv_average") if value is not None]
+    return InstanceCache(
+        instance=str(whole["instance"]),
+        usage_max=line_of(rows, grid, "kv_peak"),
+        usage_mean=line_of(rows, grid, "kv_average"),
+        preemptions=grid.rates(line_of(rows, grid, "preemptions")),
+        hit_share=share_of(rows, grid, "prefix_hits", "prefix_queries"),
+        peak=number(whole["kv_peak"]),
+        mean=sum(means) / len(means) if means else None,
+        preempted=number(whole["preemptions"]),
+        hit_share_window=ratio(number(whole["prefix_hits"]), number(whole["prefix_queries"])),
+        seconds_above_90=number(whole["kv_full_seconds"]) or 0.0,
+    )

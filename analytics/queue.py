@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from analytics.window import Answer, Exactness, Filter, Window
+from analytics.ground import Grid, Inquiry, number, ratio, weakest
+from analytics.lines import latency_lines
+from analytics.samples import INSTANCE_STEP, STEP, WHOLE, line_of, peak, sampled
+from analytics.shapes import Line
+from analytics.signals import SIGNALS
+from analytics.window import Answer, Filter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from analytics.ground import Reader
-    from analytics.shapes import Line
+    from analytics.latency_shapes import LatencyLine
+    from analytics.window import Coverage, Exactness, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,7 @@ class QueueDynamics:
             None while none finish.
         waiting_by_instance: One line per instance.
         running_by_instance: One line per instance.
-        waiting_peak: Most waiting at one moment, summed over instances; None without samples.
+        waiting_peak: Most waiting within one step, each instance at its own highest, summed; None without samples.
         drain_seconds: ``drain`` of the newest step that has samples: 0 when nobody waits.
         littles_law: ``arrival rate × mean end-to-end time`` beside the measured mean of running + waiting over the
             window: ``{"expected", "measured"}``; far apart means requests that one of the two views does not see.
@@ -58,4 +65,107 @@ class QueueDynamics:
 
 def dynamics(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[QueueDynamics]:  # noqa: A002, B008
     """Arrivals, finishes, waiting, running and queue time per step."""
-    raise NotImplementedError
+    inquiry = Inquiry(store, "queue", window, filter)
+    cover = inquiry.coverage()
+    grid = Grid.of(window, points)
+    samples = sampled(inquiry, grid, (STEP, INSTANCE_STEP, WHOLE))
+    steps = samples[STEP]
+    waiting, running = line_of(steps, grid, "waiting"), line_of(steps, grid, "running")
+    arrivals, finished = _flow(inquiry, cover, grid, steps)
+    queue = next(iter(latency_lines(inquiry, cover, SIGNALS["queue_seconds"], grid, "all", 1)[0]), None)
+    drain = [_drain(held, rate) for held, rate in zip(waiting, finished.values, strict=True)]
+    flow = weakest([arrivals.exactness, finished.exactness])
+    found = QueueDynamics(
+        step=grid.step,
+        times=grid.times,
+        arrivals=arrivals,
+        finished=finished,
+        waiting=Line("", waiting, "count", "exact", cover.samples),
+        running=Line("", running, "count", "exact", cover.samples),
+        queue_p50=_queue_line(queue, "p50", grid),
+        queue_p99=_queue_line(queue, "p99", grid),
+        queue_mean=_queue_line(queue, "mean", grid),
+        drain=Line("", drain, "seconds", "derived", cover.samples),
+        waiting_by_instance=_by_instance(samples[INSTANCE_STEP], grid, "waiting"),
+        running_by_instance=_by_instance(samples[INSTANCE_STEP], grid, "running"),
+        waiting_peak=peak(line_of(steps, grid, "waiting_peaks")),
+        drain_seconds=next(
+            (left for held, left in zip(reversed(waiting), reversed(drain), strict=True) if held is not None), None
+        ),
+        littles_law=_littles_law(inquiry, cover, running, waiting),
+        exactness=weakest([flow, queue.exactness if queue else "exact"]),
+    )
+    return inquiry.answer(
+        found,
+        cover,
+        level="rows" if cover.rows else "metrics",
+        exactness=found.exactness,
+        rows=cover.rows or cover.samples,
+        samples_used=cover.samples > 0,
+        notes=() if cover.rows else ("Arrivals are worked out from finishes and the change of running and waiting.",),
+    )
+
+
+def _flow(inquiry: Inquiry, cover: Coverage, grid: Grid, steps: Sequence[dict[str, Any]]) -> tuple[Line, Line]:
+    """Arrivals and finishes per second: from rows, else from the engine's counter of finished requests."""
+    if cover.rows:
+        arrived, done = grid.zeros(), grid.zeros()
+        for row in inquiry.ask("flow_rows", step_ms=grid.step_ms):
+            arrived[grid.at(row["slot"])] = float(row["arrived"])
+            done[grid.at(row["slot"])] = float(row["done"])
+        return (
+            Line("", grid.rates(arrived), "per_second", "exact", cover.rows),
+            Line("", grid.rates(done), "per_second", "exact", cover.rows),
+        )
+    if inquiry.filter.tenant:
+        return Line("", grid.blank(), "per_second", "exact"), Line("", grid.blank(), "per_second", "exact")
+    finishes = line_of(steps, grid, "finished")
+    inside = [
+        None if a is None and b is None else (a or 0.0) + (b or 0.0)
+        for a, b in zip(line_of(steps, grid, "running"), line_of(steps, grid, "waiting"), strict=True)
+    ]
+    arrivals = grid.blank()
+    before = inside[0] if inside else None
+    for place, (done_here, inside_here) in enumerate(zip(finishes, inside, strict=True)):
+        if done_here is not None and inside_here is not None and before is not None:
+            arrivals[place] = max(0.0, done_here + inside_here - before)
+        before = inside_here if inside_here is not None else before
+    return (
+        Line("", grid.rates(arrivals), "per_second", "derived", cover.samples),
+        Line("", grid.rates(finishes), "per_second", "exact", cover.samples),
+    )
+
+
+def _drain(waiting: float | None, rate: float | None) -> float | None:
+    if waiting is None:
+        return None
+    return 0.0 if waiting == 0 else ratio(waiting, rate)
+
+
+def _queue_line(line: LatencyLine | None, figure: str, grid: Grid) -> Line:
+    if line is None:
+        return Line("", grid.blank(), "seconds")
+    return Line("", getattr(line, figure), "seconds", line.exactness, line.rows)
+
+
+def _by_instance(rows: Sequence[dict[str, Any]], grid: Grid, column: str) -> list[Line]:
+    held: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        held.setdefault(str(row["instance"]), []).append(row)
+    lines = [
+        Line(name, line_of(found, grid, column), "count", "exact", sum(int(row["samples"]) for row in found))
+        for name, found in held.items()
+    ]
+    return sorted((line for line in lines if any(v is not None for v in line.values)), key=lambda line: line.name)
+
+
+def _littles_law(
+    inquiry: Inquiry, cover: Coverage, running: Sequence[float | None], waiting: Sequence[float | None]
+) -> dict[str, float | None]:
+    """L = λW (Little, 1961) over the window; the two sides come from different sources."""
+    expected = None
+    if cover.rows:
+        mean = number(inquiry.ask("e2e_mean")[0]["mean"])
+        expected = None if mean is None else cover.rows / inquiry.window.seconds * mean
+    inside = [(a or 0.0) + (b or 0.0) for a, b in zip(running, waiting, strict=True) if a is not None or b is not None]
+    return {"expected": expected, "measured": sum(inside) / len(inside) if inside else None}

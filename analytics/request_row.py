@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
+
+from analytics.ground import moment, number
+from analytics.signals import PHASES, SIGNALS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 
@@ -66,3 +70,63 @@ class RequestRow:
     has_edge: bool
     has_engine: bool
     recording: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> RequestRow:
+        """From a row of a statement that selects `COLUMNS`."""
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            value = row.get(item.name)
+            if item.name == "key":
+                values["key"] = str(value)
+            elif item.name == "time":
+                values["time"] = moment(row["time_ms"])
+            elif item.name in _TEXTS:
+                values[item.name] = str(value)
+            elif item.name in _FLAGS:
+                values[item.name] = bool(value)
+            elif item.name in _COUNTS:
+                values[item.name] = int(str(value))
+            else:
+                values[item.name] = number(row[item.name.removesuffix("seconds") + "s"])
+        return cls(**values)
+
+
+_TEXTS: Final = (
+    *("trace_id", "request_id", "response_id", "tenant", "model", "engine", "instance", "deployment", "region"),
+    *("version", "route", "outcome", "finish_reason", "error_type", "recording"),
+)
+_FLAGS: Final = ("stream", "tokens_counted", "has_edge", "has_engine")
+_COUNTS: Final = ("status", "prompt_tokens", "cached_tokens", "completion_tokens", "preemptions")
+_LLM: Final = ("prefill", "decode", "stall")
+_COMPUTE: Final = ("compute_input", "compute_infer", "compute_output")
+_PRESENT: Final = {
+    "edge": "has_edge = 1",
+    "queue": "has_engine = 1",
+    **dict.fromkeys(_LLM, "has_engine = 1 AND prefill_seconds > 0"),
+    **dict.fromkeys(
+        ("compute_input", "compute_infer", "compute_output"), "has_engine = 1 AND compute_infer_seconds > 0"
+    ),
+}
+_POSITIVE: Final = (
+    *("ttft_seconds", "e2e_seconds", "engine_ttft_seconds", "engine_e2e_seconds"),
+    *("itl_mean_seconds", "itl_p99_seconds", "itl_max_seconds"),
+)
+_MEASURED: Final = " - ".join(f"toFloat64({phase}_seconds)" for phase in PHASES)
+_TPOT: Final = SIGNALS["tpot_seconds"]
+COLUMNS: Final = ",\n    ".join(
+    (
+        "key",
+        "toUnixTimestamp64Milli(time) AS time_ms",
+        *_TEXTS,
+        *_FLAGS,
+        *_COUNTS,
+        *(f"if({test}, toFloat64({phase}_seconds), NULL) AS {phase}_s" for phase, test in _PRESENT.items()),
+        *(f"if({name} > 0, toFloat64({name}), NULL) AS {name[:-8]}_s" for name in _POSITIVE),
+        f"if({_TPOT.present}, toFloat64({_TPOT.value}), NULL) AS tpot_s",
+        f"if(e2e_seconds > 0, toFloat64(e2e_seconds) - {_MEASURED}, NULL) AS unaccounted_s",
+    )
+)
+"""What a statement over ``requests`` selects for `RequestRow.of`; durations come as ``<name>_s``, NULL = not measured.
+
+They are renamed because ClickHouse lets an alias shadow the column in the rest of the statement."""

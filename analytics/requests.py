@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from analytics.window import Answer, Filter, Window
+from analytics.ground import Inquiry, number, trace_hex
+from analytics.request_row import COLUMNS, RequestRow
+from analytics.signals import LatencySignal, signal_of
+from analytics.window import Answer, Filter, WindowError
 
 if TYPE_CHECKING:
     from analytics.ground import Reader
-    from analytics.request_row import RequestRow
-    from analytics.signals import LatencySignal
+    from analytics.signals import Signal
+    from analytics.window import Window
 
 LIMIT: Final = 1000
 """Most rows of one page."""
@@ -69,4 +72,76 @@ def find(
     Raises:
         WindowError: ``limit`` or ``after`` is not usable.
     """
-    raise NotImplementedError
+    if not 1 <= limit <= LIMIT:
+        raise WindowError(f"The limit is {limit}", f"Give 1 to {LIMIT}")
+    about = signal_of(signal)
+    inquiry = Inquiry(store, "requests", window, filter)
+    cover = inquiry.coverage()
+    narrow, bound = _narrowed(about, outcome, at_least, below, trace_id, request_id)
+    bounded = order == "slowest" or at_least is not None or below is not None
+    fragments = {
+        "value": about.value,
+        "present": about.present if bounded else "1",
+        "narrow": narrow,
+        "columns": COLUMNS,
+        "order": "ordering DESC, time DESC, key DESC" if order == "slowest" else "time DESC, key DESC",
+        "after": "",
+    }
+    if after is not None:
+        fragments["after"] = _AFTER[order]
+        bound |= _cursor(after)
+    rows = inquiry.ask("find", fragments, limit=limit + 1, **bound) if cover.rows else []
+    matching = int(inquiry.ask("matching", fragments, **bound)[0]["n"]) if cover.rows else 0
+    shown = [RequestRow.of(row) for row in rows[:limit]]
+    following = None
+    if len(rows) > limit:
+        edge = rows[limit - 1]
+        following = f"{number(edge['ordering']) or 0.0!r}~{edge['time_ms']}~{edge['key']}"
+    return inquiry.answer(
+        Found(order, signal, shown, matching, following), cover, level="rows", exactness="exact", rows=matching
+    )
+
+
+_AFTER: Final = {
+    "slowest": "AND (toFloat64(ordering), toUnixTimestamp64Milli(time), key)"
+    " < ({after_value:Float64}, {after_ms:Int64}, {after_key:UInt64})",
+    "newest": "AND time <= fromUnixTimestamp64Milli({after_ms:Int64})"
+    " AND (toUnixTimestamp64Milli(time), key) < ({after_ms:Int64}, {after_key:UInt64})",
+}
+
+
+_OF_TRACE: Final = "AND (time, key) IN (SELECT time, key FROM request_keys WHERE trace_id = unhex({trace_id:String}))"
+"""A small table by trace id: the bloom filter of the wide one does not prune under FINAL."""
+
+
+def _cursor(after: str) -> dict[str, Any]:
+    try:
+        value, milliseconds, key = after.split("~")
+        return {"after_value": float(value), "after_ms": int(milliseconds), "after_key": int(key)}
+    except ValueError:
+        raise WindowError(f"The page mark {after!r} is not one of ours", "Pass on `next` as it was given") from None
+
+
+def _narrowed(
+    about: Signal, outcome: tuple[str, ...], at_least: float | None, below: float | None, trace_id: str, request_id: str
+) -> tuple[str, dict[str, Any]]:
+    parts: list[str] = []
+    bound: dict[str, Any] = {}
+    if outcome:
+        parts.append("AND if(outcome = '', 'ok', outcome) IN {outcome:Array(String)}")
+        bound["outcome"] = list(outcome)
+    if at_least is not None:
+        parts.append(f"AND {about.value} >= {{at_least:Float64}}")
+        bound["at_least"] = float(at_least)
+    if below is not None:
+        parts.append(f"AND {about.value} < {{below:Float64}}")
+        bound["below"] = float(below)
+    if trace_id:
+        parts.append(
+            "AND (time, key) IN (SELECT time, key FROM request_keys WHERE trace_id = unhex({trace_id:String}))"
+        )
+        bound["trace_id"] = trace_hex(trace_id)
+    if request_id:
+        parts.append("AND (request_id = {request_id:String} OR response_id = {request_id:String})")
+        bound["request_id"] = request_id
+    return " ".join(parts), bound

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from agent.vocabulary import SCOPE_EDGE, SPAN_ID_RANDOM_BITS
+from analytics.ground import Inquiry, moment, names, number, trace_hex
+from analytics.request_row import COLUMNS, RequestRow
+from analytics.signals import PHASES
+from analytics.window import Answer, Coverage, Filter, Window, WindowError
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from analytics.ground import Reader
-    from analytics.request_row import RequestRow
-    from analytics.window import Answer
+
+_EVER: Final = Window(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+_ENGINE_SPANS: Final = ("llm_request", "InferRequest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +129,138 @@ def request(
     Raises:
         WindowError: Neither key nor trace id is given.
     """
-    raise NotImplementedError
+    if key is None and not trace_id:
+        raise WindowError("Neither a key nor a trace id is given", "Give one of the two")
+    lookup = Inquiry(store, "story", _EVER, Filter())
+    found = _found(lookup, None if key is None else int(key), time, trace_id)
+    if found is None:
+        nothing = Story(None, None, None, [], [], [], [], 0)
+        return lookup.answer(nothing, Coverage(), level="rows", exactness="exact", rows=0)
+    end = found.time + timedelta(seconds=found.e2e_seconds or found.engine_e2e_seconds or 0.0)
+    window = Window(found.time - timedelta(seconds=margin), end + timedelta(seconds=margin, milliseconds=1))
+    inquiry = Inquiry(store, "story", window, Filter(), lookup.asked)
+    spans = [_span(row) for row in inquiry.ask("spans", trace_id=found.trace_id)] if found.trace_id else []
+    where: dict[str, Any] = {"instance": found.instance, "recording": found.recording}
+    samples = [_point(row) for row in inquiry.ask("samples", **where)] if found.instance else []
+    bounds: dict[str, Any] = {"start_ms": _ms(found.time), "end_ms": _ms(end), "key": int(found.key)}
+    near = inquiry.ask("neighbours", {"columns": COLUMNS}, **where, **bounds) if end > found.time else []
+    story = Story(
+        request=found,
+        start=found.time,
+        end=end,
+        phases=intervals(found, end, _engine_start(found, spans)),
+        samples=samples,
+        spans=spans,
+        neighbours=[RequestRow.of(row) for row in near],
+        neighbours_total=int(near[0]["neighbours_total"]) if near else 0,
+    )
+    cover = Coverage(
+        rows=1,
+        samples=len(samples),
+        last_row=found.time,
+        last_sample=samples[-1].time if samples else None,
+        row_instances=names([found.instance]),
+        edge_instances=names([found.instance]) if found.has_edge else (),
+        sample_instances=names([found.instance]) if samples else (),
+        recordings=names([found.recording]),
+    )
+    return inquiry.answer(story, cover, level="rows", exactness="exact", rows=1)
+
+
+def intervals(row: RequestRow, end: datetime, engine_start: datetime | None) -> list[Phase]:
+    """The request's phases as touching intervals from its arrival to ``end``.
+
+    The engine's phases follow one another from the start of its span. Without a span they begin after the time at the
+    edge. What no phase covers is ``unaccounted``; a phase that would pass the end (two clocks) is cut there. A stall
+    is known by its length, not its place: it is drawn between queue and prefill.
+
+    Args:
+        row: The request.
+        end: Its last byte.
+        engine_start: When the engine took it, by its span.
+    """
+    placed = "measured" if engine_start else "assumed"
+    edge_left = row.edge_seconds or 0.0
+    made: list[Phase] = []
+
+    def put(phase: str, seconds: float, how: str = placed) -> None:
+        start = made[-1].end if made else row.time
+        stop = min(end, start + timedelta(seconds=max(0.0, seconds)))
+        if stop > start:
+            made.append(Phase(phase, start, stop, (stop - start).total_seconds(), how))
+
+    if engine_start is not None:
+        before = max(0.0, (min(engine_start, end) - row.time).total_seconds())
+        first = min(edge_left, before)
+        put("edge", first)
+        put("unaccounted", before - first)
+    else:
+        first = edge_left
+        put("edge", first)
+    for phase in PHASES:
+        if phase != "edge":
+            put(phase, getattr(row, f"{phase}_seconds") or 0.0)
+    rest = (end - (made[-1].end if made else row.time)).total_seconds()
+    back_pressure = min(edge_left - first, rest)
+    put("unaccounted", rest - back_pressure, "assumed")
+    put("edge", back_pressure, "assumed")
+    if made and made[-1].end < end and (end - made[-1].end) < timedelta(milliseconds=1):
+        last = made[-1]
+        made[-1] = Phase(last.phase, last.start, end, (end - last.start).total_seconds(), last.placed)
+    return made
+
+
+def _found(inquiry: Inquiry, key: int | None, time: datetime | None, trace_id: str) -> RequestRow | None:
+    columns = {"columns": COLUMNS}
+    if key is None:
+        rows = inquiry.ask("by_trace", columns, trace_id=trace_hex(trace_id))
+    else:
+        at = _ms(time) if time is not None else key >> SPAN_ID_RANDOM_BITS
+        rows = inquiry.ask("by_time_and_key", columns, time_ms=at, key=key)
+        if not rows and time is None:
+            rows = inquiry.ask("by_key", columns, key=key)
+    return RequestRow.of(rows[0]) if rows else None
+
+
+def _engine_start(row: RequestRow, spans: list[SpanRow]) -> datetime | None:
+    """Start of the engine's own span of this request: the child of the tap's span, else the only one there is."""
+    own = [span for span in spans if span.name in _ENGINE_SPANS and span.scope != SCOPE_EDGE]
+    children = [span for span in own if span.parent_span_id == f"{int(row.key):016x}"]
+    chosen = children or (own if len(own) == 1 else [])
+    return chosen[0].start if chosen and row.has_engine else None
+
+
+def _span(row: dict[str, Any]) -> SpanRow:
+    return SpanRow(
+        start=_from_us(row["start_us"]),
+        end=_from_us(row["end_us"]),
+        name=str(row["SpanName"]),
+        service=str(row["ServiceName"]),
+        scope=str(row["ScopeName"]),
+        span_id=str(row["SpanId"]),
+        parent_span_id=str(row["ParentSpanId"]),
+        status=str(row["StatusCode"]),
+        attributes={str(name): str(value) for name, value in row["SpanAttributes"].items()},
+    )
+
+
+def _point(row: dict[str, Any]) -> EnginePoint:
+    return EnginePoint(
+        time=moment(row["time_ms"]),
+        up=bool(row["is_up"]),
+        running=number(row["running_sum"]),
+        waiting=number(row["waiting_sum"]),
+        kv_cache_usage_ratio=number(row["kv"]),
+        preemptions=number(row["preempted"]),
+        generation_tokens=number(row["generated"]),
+        prompt_tokens=number(row["prompted"]),
+        tokens_per_step=number(row["tokens_per_step"]),
+    )
+
+
+def _from_us(microseconds: object) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(str(microseconds)))
+
+
+def _ms(time: datetime) -> int:
+    return round((time - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from analytics.window import Answer, Filter, Window
+from analytics.ground import Inquiry, number, ratio, tail_sql
+from analytics.outcomes import BAD, FORGIVEN
+from analytics.signals import SIGNALS
+from analytics.window import Answer, Filter
 
 if TYPE_CHECKING:
     from analytics.ground import Reader
+    from analytics.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +65,37 @@ class Tenants:
 
 def shares(store: Reader, window: Window, filter: Filter = Filter(), *, limit: int = 50) -> Answer[Tenants]:  # noqa: A002, B008
     """Requests, tokens, errors and p99 per tenant; rows alone, as server metrics know no tenant."""
-    raise NotImplementedError
+    inquiry = Inquiry(store, "tenants", window, filter)
+    cover = inquiry.coverage()
+    fragments: dict[str, str] = {}
+    exactness = tail_sql(cover, "0", "1")[1]
+    for name in ("ttft", "e2e", "queue"):
+        about = SIGNALS[f"{name}_seconds"]
+        fragments[f"{name}_p99"] = tail_sql(cover, about.value, about.present)[0]
+    asked: dict[str, Any] = {"limit": limit, "bad": list(BAD), "forgiven": list(FORGIVEN)}
+    rows = inquiry.ask("shares", fragments, **asked) if cover.rows else []
+    found = [_share(row) for row in rows]
+    total = float(rows[0]["n_total"]) if rows else 0.0
+    left_out = int(rows[0]["tenants_total"]) - len(rows) if rows else 0
+    return inquiry.answer(Tenants(found, left_out, total), cover, level="rows", exactness=exactness, rows=cover.rows)
+
+
+def _share(row: dict[str, Any]) -> TenantShare:
+    requests, errors = float(row["n"]), float(row["errors"])
+    tokens = float(row["prompt"]) + float(row["generated"])
+    return TenantShare(
+        tenant=str(row["name"]),
+        requests=requests,
+        request_share=requests / float(row["n_total"]),
+        errors=errors,
+        error_share=errors / requests,
+        forgiven=float(row["forgiven_n"]),
+        prompt_tokens=int(row["prompt"]),
+        cached_tokens=int(row["cached"]),
+        completion_tokens=int(row["generated"]),
+        token_share=ratio(tokens, float(row["tokens_total"])),
+        engine_seconds=float(row["engine_seconds"]),
+        ttft_p99_seconds=number(row["ttft_p99"]),
+        e2e_p99_seconds=number(row["e2e_p99"]),
+        queue_p99_seconds=number(row["queue_p99"]),
+    )

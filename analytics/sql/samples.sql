@@ -26,6 +26,7 @@ WITH series AS
         sum(requests_failed_delta) AS failed,
         sum(engine_steps_delta) AS engine_steps,
         sumIf(batch_tokens_delta, engine_steps_delta IS NOT NULL) AS batch_tokens,
+        sumIf(engine_steps_delta, batch_tokens_delta IS NOT NULL) AS steps_with_tokens,
         sum(inferences_delta) AS inferences,
         sum(executions_delta) AS executions
     FROM engine_samples FINAL
@@ -61,6 +62,7 @@ SELECT
     sumIf(failed, name_of_instance NOT IN {covered:Array(String)}) AS failed_elsewhere,
     sum(engine_steps) AS engine_steps,
     sum(batch_tokens) AS batch_tokens,
+    sum(steps_with_tokens) AS steps_with_tokens,
     sum(inferences) AS inferences,
     sum(executions) AS executions
 FROM series

@@ -1,0 +1,39 @@
+-- name: status_rows
+SELECT
+    intDiv(toUnixTimestamp64Milli(time), {step_ms:Int64}) AS slot,
+    [/*totals*/] AS totals,
+    [/*bads*/] AS bads
+FROM requests
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+GROUP BY slot
+ORDER BY slot
+
+-- name: status_samples
+SELECT
+    intDiv(toUnixTimestamp64Milli(time), {step_ms:Int64}) AS slot,
+    sum(requests_finished_delta) AS finished,
+    sum(requests_failed_delta) AS failed
+FROM engine_samples FINAL
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/ /*objective*/
+GROUP BY slot
+HAVING finished + failed > 0
+ORDER BY slot
+
+-- name: status_histograms
+SELECT
+    intDiv(toUnixTimestamp64Milli(time), {step_ms:Int64}) AS slot,
+    sum(count) AS total,
+    sum(arraySum((held, bound) -> if(bound <= {threshold:Float64}, held, 0), arrayPopBack(counts), bounds)) AS good,
+    max(arrayMax(arrayFilter(bound -> bound <= {threshold:Float64}, arrayPushFront(bounds, 0.)))) AS bound_used
+FROM engine_histograms FINAL
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/ /*objective*/
+  AND signal = {distribution:String}
+GROUP BY slot
+ORDER BY slot
+
+-- name: burn
+-- One pass for all objectives and windows: starts are the windows' first milliseconds.
+SELECT
+    /*sums*/
+FROM requests
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})

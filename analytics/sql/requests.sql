@@ -1,0 +1,15 @@
+-- name: find
+SELECT
+    toFloat64(/*value*/) AS ordering,
+    /*columns*/
+FROM requests
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+  AND (/*present*/) /*narrow*/ /*after*/
+ORDER BY /*order*/
+LIMIT {limit:UInt32}
+
+-- name: matching
+SELECT sum(weight) AS n
+FROM requests
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+  AND (/*present*/) /*narrow*/

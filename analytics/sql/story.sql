@@ -1,0 +1,64 @@
+-- name: by_time_and_key
+SELECT
+    /*columns*/
+FROM requests
+WHERE time = fromUnixTimestamp64Milli({time_ms:Int64}) AND key = {key:UInt64}
+
+-- name: by_key
+SELECT
+    /*columns*/
+FROM requests
+WHERE (time, key) IN (SELECT time, key FROM requests_t WHERE key = {key:UInt64})
+ORDER BY time
+LIMIT 1
+
+-- name: by_trace
+SELECT
+    /*columns*/
+FROM requests
+WHERE (time, key) IN (SELECT time, key FROM request_keys WHERE trace_id = unhex({trace_id:String}))
+ORDER BY time, key
+LIMIT 1
+
+-- name: samples
+SELECT
+    toUnixTimestamp64Milli(time) AS time_ms,
+    min(up) AS is_up,
+    sum(running) AS running_sum,
+    sum(waiting) AS waiting_sum,
+    max(kv_cache_usage_ratio) AS kv,
+    sum(preemptions_delta) AS preempted,
+    sum(generation_tokens_delta) AS generated,
+    sum(prompt_tokens_delta) AS prompted,
+    sumIf(batch_tokens_delta, engine_steps_delta > 0) / sum(engine_steps_delta) AS tokens_per_step
+FROM engine_samples FINAL
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
+  AND instance = {instance:String} AND recording = {recording:String}
+GROUP BY time
+ORDER BY time
+LIMIT 20000
+
+-- name: spans
+SELECT
+    toUnixTimestamp64Micro(Timestamp) AS start_us,
+    toUnixTimestamp64Micro(Timestamp) + intDiv(Duration, 1000) AS end_us,
+    SpanName, ServiceName, ScopeName, SpanId, ParentSpanId, StatusCode, SpanAttributes
+FROM otel_traces
+WHERE Timestamp >= fromUnixTimestamp64Milli({from_ms:Int64} - 3600000) AND Timestamp < fromUnixTimestamp64Milli({to_ms:Int64} + 3600000)
+  AND TraceId = {trace_id:String}
+ORDER BY Timestamp, SpanId
+LIMIT 1 BY SpanId
+LIMIT 1000
+
+-- name: neighbours
+SELECT
+    least({end_ms:Int64}, toUnixTimestamp64Milli(time) + toInt64(round(e2e_seconds * 1000))) - greatest({start_ms:Int64}, toUnixTimestamp64Milli(time)) AS overlap_ms,
+    count() OVER () AS neighbours_total,
+    /*columns*/
+FROM requests
+WHERE time >= fromUnixTimestamp64Milli({start_ms:Int64} - 3600000) AND time < fromUnixTimestamp64Milli({end_ms:Int64})
+  AND instance = {instance:String} AND recording = {recording:String}
+  AND NOT (key = {key:UInt64} AND time = fromUnixTimestamp64Milli({start_ms:Int64}))
+  AND overlap_ms > 0
+ORDER BY overlap_ms DESC, time, key
+LIMIT 200

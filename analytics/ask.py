@@ -51,9 +51,7 @@ def ask(name: str, store: Reader, window: Window, filter: Filter = Filter(), **o
         raise QuestionError(f"There is no question {name!r}", f"Ask one of {', '.join(QUESTIONS)}")
     known = set(question.__kwdefaults__ or {}) | ({"objectives"} if name == "budget" else set())
     if unknown := sorted(options.keys() - known):
-        raise QuestionError(
-            f"The question {name} takes no {', '.join(unknown)}", f"It takes {', '.join(sorted(known))}"
-        )
+        raise QuestionError(f"{name} takes no {', '.join(unknown)}", f"It takes {', '.join(sorted(known))}")
     if name == "budget" and not options.get("objectives"):
         raise QuestionError("A budget needs objectives", "Name a file of SLOs")
     return question(store, window, filter, **options).envelope(window, filter)

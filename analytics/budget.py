@@ -77,20 +77,22 @@ def burn(store: Reader, now: datetime, objectives: Sequence[Objective], windows:
     span = Window(now - timedelta(seconds=max(windows)), now)
     inquiry = Inquiry(store, "budget", span, Filter())
     valid, bad, bound = _tests(objectives)
-    sums = [
-        f"sumForEach(arrayMap(start -> if({test} AND {inside}, weight, 0), {{starts:Array(Int64)}})) AS {name}_{index}"
-        for index, (ok, wrong) in enumerate(zip(valid, bad, strict=True))
-        for name, test in (("total", ok), ("bad", f"{ok} AND {wrong}"))
-    ]
+    fragments = {
+        "totals": ", ".join(f"sumIf(weight, {test})" for test in valid),
+        "bads": ", ".join(f"sumIf(weight, {test} AND {wrong})" for test, wrong in zip(valid, bad, strict=True)),
+    }
     starts = [Window(now - timedelta(seconds=seconds), now).from_ms for seconds in windows]
-    row = inquiry.ask("burn", {"sums": ",\n    ".join(sums)}, starts=starts, **bound)[0]
+    ages = inquiry.ask("burn", fragments, starts=starts, **bound)
+
+    def summed(column: str, index: int, start: int) -> float:
+        return sum(float(age[column][index]) for age in ages if int(age["latest_start"]) >= start)
+
     burns = [
-        _burn(objective, seconds, _nth(row[f"total_{index}"], place), _nth(row[f"bad_{index}"], place))
+        _burn(objective, seconds, summed("totals", index, start), summed("bads", index, start))
         for index, objective in enumerate(objectives)
-        for place, seconds in enumerate(windows)
+        for seconds, start in zip(windows, starts, strict=True)
     ]
-    longest = windows.index(max(windows))
-    rows = int(max(_nth(row[f"total_{index}"], longest) for index in range(len(objectives))))
+    rows = int(max(item.total for item in burns))
     return inquiry.answer(Burns(burns), Coverage(rows=rows), level="rows", exactness="exact", rows=rows)
 
 
@@ -181,8 +183,3 @@ def _burn(objective: Objective, seconds: float, total: float, bad: float) -> Bur
     share = ratio(bad, total)
     rate = None if share is None else share / (1 - objective.target)
     return Burn(objective.name, float(seconds), total, bad, rate)
-
-
-def _nth(values: Sequence[object], place: int) -> float:
-    """An entry of a sum over arrays, which is empty when no row was summed."""
-    return float(str(values[place])) if values else 0.0

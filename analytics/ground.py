@@ -65,13 +65,13 @@ def blocks(module: str) -> dict[str, str]:
     return {name: text.strip().rstrip(";") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def conditions(filter: Filter, table: str, prefix: str = "only") -> tuple[str, dict[str, object]]:  # noqa: A002 the contract's word
+def conditions(filter: Filter, table: str, prefix: str = "only") -> tuple[str, dict[str, Any]]:  # noqa: A002 the contract's word
     """``AND …`` conditions of a filter on ``requests``, ``samples`` or ``events``, and their parameters.
 
     Parameters are named ``<prefix>_<column>``, so that one statement can hold several filters.
     """
     parts: list[str] = []
-    parameters: dict[str, object] = {}
+    parameters: dict[str, Any] = {}
     for column, values in filter.chosen():
         if column in _ABSENT_FROM[table]:
             continue

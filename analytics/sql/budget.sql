@@ -32,8 +32,12 @@ GROUP BY slot
 ORDER BY slot
 
 -- name: burn
--- One pass for all objectives and windows: starts are the windows' first milliseconds.
+-- One pass for all objectives and windows. All windows end now, so that a request belongs to every one that starts no
+-- later than the latest start at or before it.
 SELECT
-    /*sums*/
+    arrayMax(arrayFilter(start -> start <= toUnixTimestamp64Milli(time), {starts:Array(Int64)})) AS latest_start,
+    [/*totals*/] AS totals,
+    [/*bads*/] AS bads
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
+GROUP BY latest_start

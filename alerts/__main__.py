@@ -25,7 +25,8 @@ STORE_TIMEOUT_SECONDS = 10.0
 @click.option("--clickhouse", envvar="SERVESCOPE_CLICKHOUSE", help="URL of the store; default: what runs in --data.")
 @click.option("--slos", type=click.Path(dir_okay=False, path_type=Path), help="Rules file, before the configuration's.")
 @click.option("--dashboard-url", help="For links in pages.")
-@click.option("--health-port", type=int, help="Port of /healthz and /metrics; 0 takes a free one.")
+@click.option("--port", "health_port", type=int, help="Port of /healthz and /metrics; 0 takes a free one.")
+@click.option("--receiver-port", type=int, help="Port of the built-in receiver, which runs without a PagerDuty key.")
 def main(
     config_file: Path | None,
     data: Path,
@@ -33,11 +34,17 @@ def main(
     slos: Path | None,
     dashboard_url: str | None,
     health_port: int | None,
+    receiver_port: int | None,
 ) -> None:
     """Evaluate rules and page."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     stop = stop_event()
-    given = {"slos": slos, "dashboard_url": dashboard_url, "health_port": health_port}
+    given = {
+        "slos": slos,
+        "dashboard_url": dashboard_url,
+        "health_port": health_port,
+        "receiver_port": receiver_port,
+    }
     try:
         config = read_config(config_file).model_copy(update={k: v for k, v in given.items() if v is not None})
         store = Store(locate(data, clickhouse, role="owner"), timeout_seconds=STORE_TIMEOUT_SECONDS)

@@ -54,7 +54,7 @@ class Book:
         journal: Where everything lives.
         outbox: Where messages go.
         routes: Who hears of what.
-        dashboard_url: For the link to an incident's page.
+        dashboard_url: Asked for the base of the link to an incident's page.
         runbook_url: Prefix of relative runbook paths.
         new_id: Makes incident ids.
     """
@@ -65,12 +65,12 @@ class Book:
         outbox: Outbox,
         *,
         routes: Sequence[Route] = (),
-        dashboard_url: str = "",
+        dashboard_url: Callable[[], str] = lambda: "",
         runbook_url: str = "",
         new_id: Callable[[], str] = new_incident_id,
     ) -> None:
         self._journal, self._outbox, self._routes, self._new_id = journal, outbox, routes, new_id
-        self._dashboard_url, self._runbook_url = dashboard_url.rstrip("/"), runbook_url
+        self._dashboard_url, self._runbook_url = dashboard_url, runbook_url
         self.reload()
 
     def reload(self) -> None:
@@ -187,7 +187,7 @@ class Book:
         alerts = incident.firing or sorted(incident.alerts.values(), key=lambda a: a.fired_at)
         lead = max(alerts, key=lambda a: (a.severity == incident.severity, -a.fired_at))
         runbooks = dict.fromkeys(a.runbook for a in alerts if a.runbook)
-        links = [("Incident in Servescope", f"{self._dashboard_url}/incidents?id={incident.id}")]
+        links = [("Incident in Servescope", f"{self._dashboard_url().rstrip('/')}/incidents?id={incident.id}")]
         links += [(f"Runbook: {book.rsplit('/', 1)[-1]}", self._runbook_link(book)) for book in runbooks]
         details: dict[str, Any] = {
             "summary": incident.summary,

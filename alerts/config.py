@@ -96,7 +96,7 @@ class AlertsConfig(_Section):
         ingest_delay_seconds: How late rows may be.
         longest_request_seconds: Requests that run longer may be missed by short windows.
         store_unreachable_after_seconds: A store away for so long pages.
-        dashboard_url: For links to an incident's page.
+        dashboard_url: For links to an incident's page; by default the dashboard that runs on the same data folder.
         runbook_url: Prefix that makes a runbook's relative path a link.
         health_host, health_port: ``/healthz`` and ``/metrics``; 0 takes a free port.
         receiver_port: Of the built-in receiver; 0 takes a free port.
@@ -110,7 +110,7 @@ class AlertsConfig(_Section):
     ingest_delay_seconds: PositiveDuration = 3.0
     longest_request_seconds: PositiveDuration = 600.0
     store_unreachable_after_seconds: PositiveDuration = 20.0
-    dashboard_url: str = "http://127.0.0.1:8501"
+    dashboard_url: str = ""
     runbook_url: str = ""
     health_host: str = "127.0.0.1"
     health_port: Annotated[int, Field(ge=0, le=65535)] = 9465
@@ -118,7 +118,9 @@ class AlertsConfig(_Section):
 
 
 def read_config(path: Path | None) -> AlertsConfig:
-    """The section ``alerts`` of a configuration file; defaults without a file. Paths in it are relative to the file.
+    """The section ``alerts`` of a configuration file; defaults without one.
+
+    A relative path of the rules file is looked for beside the configuration first.
 
     Raises:
         ConfigError: The file can't be read or a field is wrong; names both.
@@ -138,6 +140,6 @@ def read_config(path: Path | None) -> AlertsConfig:
         fault = error.errors(include_url=False)[0]
         field = ".".join(("alerts", *(str(part) for part in fault["loc"])))
         raise ConfigError(f"{path}: {field}: {fault['msg']}", "Correct the field") from error
-    if config.slos is not None and not config.slos.is_absolute():
+    if config.slos is not None and (path.parent / config.slos).exists():
         config = config.model_copy(update={"slos": path.parent / config.slos})
     return config

@@ -195,7 +195,7 @@ class Engine:
             seen.add(key)
             tracked = self._tracked.get(key)
             if tracked is None:
-                if not reading.seen.breached:
+                if not reading.seen.breached or not reading.opens:
                     continue
                 tracked = _Tracked(name, dict(reading.labels), dict(reading.context), AlertState())
                 self._tracked[key] = tracked

@@ -54,6 +54,7 @@ class Reading:
         threshold: The bound that `seen.value` is compared with.
         window_seconds: Span that the value rests on; 0 for an instant.
         context: Labels that belong to the subject without being its identity (deployment, engine, region).
+        opens: Whether it may begin an alert; one that is under way goes on without.
     """
 
     labels: Mapping[str, str]
@@ -62,6 +63,7 @@ class Reading:
     threshold: float
     window_seconds: float = 0.0
     context: Mapping[str, str] = field(default_factory=dict)
+    opens: bool = True
 
 
 def timing_of(rule: Rule) -> Timing:

@@ -37,6 +37,8 @@ MAX_GROUPS: Final = 50_000
 MAX_SAMPLES: Final = 500_000
 LOOK_BACK_SECONDS: Final = 30.0
 """Samples looked at beyond what a rule needs, so that late ones and a missed round change nothing."""
+WAS_UP_SECONDS: Final = 3600.0
+"""An instance that was not up within this span is being deployed and cannot go down."""
 PROGRESS: Final = (
     "generation_tokens_delta",
     "prompt_tokens_delta",
@@ -92,11 +94,13 @@ class Measured:
         counts: By window seconds, the groups of requests that finished in it.
         series: Recent samples.
         last_seen: Instances with the Unix time of their newest sample.
+        was_up: Instances that were up at some time in that span.
     """
 
     counts: dict[float, list[Group]] = field(default_factory=dict)
     series: list[Series] = field(default_factory=list)
     last_seen: list[tuple[dict[str, str], float]] = field(default_factory=list)
+    was_up: set[str] = field(default_factory=set)
 
 
 @cache
@@ -149,6 +153,8 @@ class Measurer:
             case Threshold(when=SignalCondition() as signal):
                 self._columns |= _columns_of(signal.signal)
                 self._look_back = max(self._look_back, signal.over, 1.0)
+                if signal.signal == "up":
+                    self._remember = max(self._remember, WAS_UP_SECONDS)
             case Threshold(when=WedgedCondition() as wedged):
                 self._columns |= {"running": "sum", "waiting": "sum"} | dict.fromkeys(PROGRESS, "sum")
                 self._look_back = max(self._look_back, wedged.after)
@@ -172,7 +178,10 @@ class Measurer:
         if self._look_back:
             measured.series = self._samples(store, now)
         if self._remember:
-            measured.last_seen = self._seen(store, now)
+            rows = self._seen(store, now)
+            names = ("instance", "deployment", "engine", "region", "version")
+            measured.last_seen = [(_labels(row, names), int(row["at"]) / 1000) for row in rows]
+            measured.was_up = {str(row["instance"]) for row in rows if row["was_up"]}
         return measured
 
     def _where_recordings(self) -> str:
@@ -240,11 +249,9 @@ class Measurer:
             kept.samples.append(Sample(int(row["at"]) / 1000, values))
         return list(series.values())
 
-    def _seen(self, store: Rows, now: float) -> list[tuple[dict[str, str], float]]:
+    def _seen(self, store: Rows, now: float) -> list[dict[str, Any]]:
         sql = _fill(statements()["last_seen"], recordings=self._where_recordings())
-        rows = store.rows(sql, {"from": _ms(now - self._remember), "limit": MAX_GROUPS})
-        names = ("instance", "deployment", "engine", "region", "version")
-        return [(_labels(row, names), int(row["at"]) / 1000) for row in rows]
+        return store.rows(sql, {"from": _ms(now - self._remember), "limit": MAX_GROUPS})
 
 
 def scope_of(rule: Rule) -> Scope:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -168,7 +169,11 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
             notifiers.append(Webhook(config.webhook.url, config.webhook.secret(), clock=clock))
         outbox = Outbox(journal, notifiers, clock)
         book = Book(
-            journal, outbox, routes=config.routes, dashboard_url=config.dashboard_url, runbook_url=config.runbook_url
+            journal,
+            outbox,
+            routes=config.routes,
+            dashboard_url=lambda: config.dashboard_url or _dashboard_of(data),
+            runbook_url=config.runbook_url,
         )
         engine = Engine(store, file, journal, book, config, clock)
         status = Status(engine.health, outbox, journal, config.evaluate_every_seconds, clock)
@@ -179,3 +184,12 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
     rules = all_rules(file)
     log.info("alerts_ready", rules=len(rules), slos=len(file.slos), health=health.url, notifiers=outbox.names)
     return Pager(config, store, journal, outbox, engine, Mirror(journal), health, receiver, clock)
+
+
+def _dashboard_of(data: Path) -> str:
+    """URL of the dashboard that runs on this data folder, empty when none does."""
+    try:
+        return str(json.loads((data / "run.json").read_text())["urls"]["dashboard"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.debug("dashboard_unknown", error=str(error))
+        return ""

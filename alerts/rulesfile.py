@@ -58,6 +58,24 @@ def parse(text: str, origin: str = "rules") -> RulesFile:
     Raises:
         RulesError: As for :func:`load`.
     """
+    node, data = _read(text, origin)
+    faults = [] if node is None else [f"{origin}:{line}: {path}: given twice" for line, path in _repeated(node, "")]
+    if not isinstance(data, dict):
+        raise RulesError([f"{origin}:1: the file must be a mapping with slos: and rules:"])
+    try:
+        file = RulesFile.model_validate(data)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False):
+            path, line = _place(node, fault["loc"])
+            faults.append(f"{origin}:{line}: {path}: {_say(fault)}")
+        raise RulesError(faults) from error
+    faults += _clashes(file, node, origin)
+    if faults:
+        raise RulesError(faults)
+    return file
+
+
+def _read(text: str, origin: str) -> tuple[yaml.Node | None, Any]:
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
@@ -70,16 +88,12 @@ def parse(text: str, origin: str = "rules") -> RulesFile:
         raise RulesError([f"{origin}:1: not YAML: {error}"]) from error
     finally:
         loader.dispose()
-    faults = [] if node is None else [f"{origin}:{line}: {path}: given twice" for line, path in _repeated(node, "")]
-    if not isinstance(data, dict):
-        raise RulesError([f"{origin}:1: the file must be a mapping with slos: and rules:"])
-    try:
-        file = RulesFile.model_validate(data)
-    except ValidationError as error:
-        for fault in error.errors(include_url=False):
-            path, line = _place(node, fault["loc"])
-            faults.append(f"{origin}:{line}: {path}: {_say(fault)}")
-        raise RulesError(faults) from error
+    return node, data
+
+
+def _clashes(file: RulesFile, node: yaml.Node | None, origin: str) -> list[str]:
+    """Names that two rules bear."""
+    faults = []
     names: dict[str, str] = {STORE_RULE: "the pager's own rule"}
     for kind, entries in (("slos", file.slos), ("rules", file.rules)):
         for index, entry in enumerate(entries):
@@ -94,9 +108,7 @@ def parse(text: str, origin: str = "rules") -> RulesFile:
             for rule in burn_rules(slo)
             if rule.name in names
         ]
-    if faults:
-        raise RulesError(faults)
-    return file
+    return faults
 
 
 def summary(file: RulesFile) -> dict[str, object]:

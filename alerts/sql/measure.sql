@@ -44,6 +44,7 @@ SELECT
     argMax(region, time) AS region,
     argMax(version, time) AS version,
     max(recording != '') AS replayed,
+    countIf(up = 1) > 0 AS was_up,
     toUnixTimestamp64Milli(max(time)) AS at
 FROM engine_samples
 WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND (/*recordings*/)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS: Final = 1.0
 _LOOK_AGAIN_SECONDS: Final = 60.0
+_TOLD_KEPT: Final = 256
 
 log = structlog.get_logger()
 
@@ -88,7 +89,8 @@ class Gpus:
         self._whose = attributes(None, place or Place())
         self._interval = interval_seconds
         self._nvml = nvml
-        self._told = ""
+        # What was said once is not said again until it changed.
+        self._told: set[str] = set()
         # Written by the driver's thread, handed out on the event loop: an Emit need not be thread-safe.
         self._events: list[bytes] = []
 
@@ -97,13 +99,12 @@ class Gpus:
         while True:
             gpus = await asyncio.to_thread(self._open)
             self._hand_out(emit)
-            if not gpus:
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-                continue
-            try:
-                await self._follow(gpus, emit)
-            finally:
-                await asyncio.to_thread(self._close)
+            if gpus:
+                try:
+                    await self._follow(gpus, emit)
+                finally:
+                    await asyncio.to_thread(self._close)
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _hand_out(self, emit: Emit) -> None:
         events, self._events = self._events, []
@@ -115,34 +116,38 @@ class Gpus:
         try:
             nvml.nvmlInit()
         except nvml.NVMLError as error:
-            self._unavailable(f"No GPU can be watched: {error}")
+            self._say("gpu_unavailable", f"No GPU can be watched: {error}", {})
             return []
         gpus = []
-        try:
-            for index in range(nvml.nvmlDeviceGetCount()):
+        for index in range(self._count()):
+            try:
                 handle = nvml.nvmlDeviceGetHandleByIndex(index)
                 identity = {
                     "hw.id": _text(nvml.nvmlDeviceGetUUID(handle)),
                     "hw.name": _text(nvml.nvmlDeviceGetName(handle)),
                     "hw.index": str(index),
                 }
-                gpus.append(_Gpu(handle, identity, resource({**self._whose, "hw.type": "gpu", **identity})))
-        except nvml.NVMLError as error:
-            # One GPU that fell off the bus must not hide the others.
-            self._event("gpu_unavailable", f"GPU {len(gpus)} cannot be opened: {error}", {}, warning=True)
-        if not gpus:
-            self._unavailable("No GPU can be watched: the driver finds none")
-            self._close()
-            return []
-        for gpu in gpus:
-            self._sample(gpu)
+            except nvml.NVMLError as error:
+                self._say("gpu_unavailable", f"GPU {index} cannot be opened: {error}", {}, warning=True)
+                continue
+            gpu = _Gpu(handle, identity, resource({**self._whose, "hw.type": "gpu", **identity}))
+            if not self._sample(gpu):
+                continue
             without = ", ".join(sorted(gpu.unsupported))
-            message = f"GPU {gpu.identity['hw.index']} is a {gpu.identity['hw.name']}" + (
-                f"; it does not tell: {without}" if without else ""
-            )
-            self._event("gpu_found", message, {**gpu.identity, "unsupported": without})
-        self._told = ""
+            message = f"GPU {index} is a {identity['hw.name']}" + (f"; it does not tell: {without}" if without else "")
+            self._say("gpu_found", message, {**identity, "unsupported": without})
+            gpus.append(gpu)
+        if not gpus:
+            self._say("gpu_unavailable", "No GPU can be watched: the driver finds none that answers", {})
+            self._close()
         return gpus
+
+    def _count(self) -> int:
+        try:
+            return int(self._nvml.nvmlDeviceGetCount())
+        except self._nvml.NVMLError as error:
+            self._say("gpu_unavailable", f"GPUs cannot be counted: {error}", {}, warning=True)
+            return 0
 
     def _close(self) -> None:
         try:
@@ -183,15 +188,15 @@ class Gpus:
         if problem is not None and not values:
             gpu.lost = True
             message = f"GPU {gpu.identity['hw.index']} ({gpu.identity['hw.id']}) stopped answering: {problem}"
-            self._event("gpu_unavailable", message, gpu.identity, warning=True)
+            self._say("gpu_unavailable", message, gpu.identity, warning=True)
         return values
 
-    def _unavailable(self, message: str) -> None:
-        if message != self._told:
-            self._told = message
-            self._event("gpu_unavailable", message, {})
-
-    def _event(self, event: str, message: str, details: Mapping[str, str], *, warning: bool = False) -> None:
+    def _say(self, event: str, message: str, details: Mapping[str, str], *, warning: bool = False) -> None:
+        if message in self._told:
+            return
+        if len(self._told) >= _TOLD_KEPT:
+            self._told.clear()
+        self._told.add(message)
         log.log(30 if warning else 20, event, message=message)
         self._events.append(encode_event(self._whose, event, message, time.time_ns(), details, warning=warning))
 

@@ -164,18 +164,24 @@ class _Watch:
         if len(self._urls) == 1:
             return self._reader.read(await fetch(session, self._urls[0], self._limits.bytes))
         problem: Exception | None = None
+        stranger: Page | None = None
         for url in self._urls:
             try:
                 page = self._reader.read(await fetch(session, url, self._limits.bytes))
                 table = self._table or detect(page)
-            except (aiohttp.ClientError, TimeoutError, OSError, PageError, UnknownEngineError) as error:
+            except UnknownEngineError:
+                stranger = stranger or page
+            except (aiohttp.ClientError, TimeoutError, OSError, PageError) as error:
                 problem = problem or error
             else:
                 if table.recognises(page.layout):
                     self._urls = [url]
                     return page
+        if stranger is not None:
+            return stranger  # it answers: up, though nobody here can read it
         raise problem or PageError(
-            f"no metrics page at {self._urls[0]}", f"Set metrics_url of target {self.instance} to its metrics page"
+            f"no page of {self._target.engine} at {self._urls[0]}",
+            f"Set engine and metrics_url of target {self.instance} to what runs there",
         )
 
     async def _understand(self, session: aiohttp.ClientSession, page: Page, moment: Moment, emit: Emit) -> None:

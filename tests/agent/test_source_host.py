@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from agent.sources.host import Host, Machine, Process, find_processes, ports_of
+from agent.sources.source import Place, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SOON = 30.0
+SERVER = """
+import socket, subprocess, sys
+listener = socket.socket()
+listener.bind(("127.0.0.1", 0))
+listener.listen()
+child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+print(listener.getsockname()[1], child.pid, flush=True)
+sys.stdin.read()
+child.stdin.close()
+child.wait()
+"""
+
+
+@contextmanager
+def server() -> Iterator[tuple[int, int, int]]:
+    """A listening process with a child: (port, pid, child's pid)."""
+    process = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    port, child = map(int, process.stdout.readline().split())
+    try:
+        yield port, process.pid, child
+    finally:
+        process.communicate()
+
+
+def target(port: int) -> Target:
+    return Target("vllm-a", "chat", "vllm", f"http://127.0.0.1:{port}")
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_the_listener_and_its_children_are_the_engine():
+    with server() as (port, pid, child):
+        found = find_processes([target(port)])
+        assert set(found["vllm-a"]) == {pid, child}
+        assert all("python" in name for name in found["vllm-a"].values())
+
+
+def test_nobody_listening_is_no_process():
+    with server() as (port, _, _):
+        pass
+    assert find_processes([target(port)]) == {"vllm-a": {}}
+
+
+def test_only_this_machines_ports_count():
+    assert ports_of(Target("a", "d", None, "http://127.0.0.1:8000", "http://localhost:8002/metrics")) == {8000, 8002}
+    assert ports_of(Target("a", "d", None, "http://gpu-7.example:8000")) == set()
+    assert ports_of(Target("a", "d", None, "http://[::1]:9")) == {9}
+
+
+def test_a_stopped_process_is_told_from_a_running_one():
+    with server() as (_, _, child):
+        process = Process(child, b"")
+        assert process.sample()["stopped"] == 0
+        os.kill(child, signal.SIGSTOP)
+        try:
+            wait_for(lambda: process.sample()["stopped"] == 1)
+        finally:
+            os.kill(child, signal.SIGCONT)
+        wait_for(lambda: process.sample()["stopped"] == 0)
+
+
+def test_figures_of_our_own_process_are_true():
+    process = Process(os.getpid(), b"")
+    first = process.sample()
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    second = process.sample()
+    assert second["cpu_seconds_total"] >= first["cpu_seconds_total"] + 0.05
+    assert second["cpu_delay_seconds_total"] >= first["cpu_delay_seconds_total"] >= 0
+    assert second["rss_bytes"] > 1_000_000
+    assert second["threads"] >= 1
+
+
+def fake_proc(folder: Path, *, started: int = 5, delays: dict[int, int], name: str = "a) b") -> str:
+    process = folder / "7"
+    process.mkdir(parents=True, exist_ok=True)
+    fields = ["S", *["0"] * 10, "250", "50", "0", "0", "0", "0", "3", "0", str(started), "0", "10"]
+    (process / "stat").write_text(f"7 ({name}) {' '.join(fields)}\n")
+    (process / "status").write_text("Name:\ta\nvoluntary_ctxt_switches:\t1\nnonvoluntary_ctxt_switches:\t42\n")
+    for thread, delay in delays.items():
+        (process / "task" / str(thread)).mkdir(parents=True, exist_ok=True)
+        (process / "task" / str(thread) / "schedstat").write_text(f"1 {delay} 1\n")
+    return str(folder)
+
+
+def test_delay_is_summed_over_threads_and_survives_the_end_of_one(tmp_path: Path):
+    process = Process(7, b"")
+    proc = fake_proc(tmp_path, delays={7: 1_000_000_000, 8: 500_000_000})
+    assert process.sample(proc)["cpu_delay_seconds_total"] == 1.5
+    (tmp_path / "7/task/8/schedstat").unlink()
+    (tmp_path / "7/task/8").rmdir()
+    fake_proc(tmp_path, delays={7: 2_000_000_000})
+    assert process.sample(proc)["cpu_delay_seconds_total"] == 2.5
+
+
+def test_fields_are_found_behind_any_name(tmp_path: Path):
+    values = Process(7, b"").sample(fake_proc(tmp_path, delays={7: 0}))
+    assert values["cpu_seconds_total"] == 300 / os.sysconf("SC_CLK_TCK")
+    assert values["threads"] == 3
+    assert values["rss_bytes"] == 10 * os.sysconf("SC_PAGE_SIZE")
+    assert values["involuntary_switches_total"] == 42
+
+
+def test_a_process_whose_number_was_given_to_another_is_gone(tmp_path: Path):
+    process = Process(7, b"")
+    process.sample(fake_proc(tmp_path, delays={7: 0}))
+    proc = fake_proc(tmp_path, started=6, delays={7: 0})
+    try:
+        process.sample(proc)
+    except ProcessLookupError:
+        return
+    raise AssertionError("took another process for the same")
+
+
+def machine_files(folder: Path, *, busy: int, idle: int, stalled: int) -> str:
+    (folder / "pressure").mkdir(exist_ok=True)
+    (folder / "stat").write_text(f"cpu  {busy} 0 0 {idle} 0 0 0 0 0 0\ncpu0 1 2 3\n")
+    (folder / "loadavg").write_text("1.25 1 1 1/2 3\n")
+    (folder / "meminfo").write_text("MemTotal: 10 kB\nMemAvailable:    2048 kB\n")
+    (folder / "pressure/cpu").write_text(f"some avg10=0.00 avg60=0.00 avg300=0.00 total={stalled}\n")
+    return str(folder)
+
+
+def test_machine_rates_are_over_the_time_between_two_looks(tmp_path: Path):
+    machine = Machine(machine_files(tmp_path, busy=100, idle=100, stalled=1_000_000))
+    assert machine.sample(10.0) == {"load1": 1.25, "memory_available_bytes": 2048 * 1024}
+    machine_files(tmp_path, busy=175, idle=125, stalled=1_500_000)
+    found = machine.sample(12.0)
+    assert found["cpu_usage_ratio"] == 0.75
+    assert found["cpu_pressure_some_ratio"] == 0.25
+    assert "io_pressure_some_ratio" not in found  # a kernel that does not say
+
+
+async def test_rows_go_out_and_follow_a_restarted_engine():
+    rows: list[tuple[dict[str, str], dict[str, float]]] = []
+    news = asyncio.Event()
+
+    def emit(_signal: str, body: bytes) -> None:
+        for one in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+            whose = {pair.key: pair.value.string_value for pair in one.resource.attributes}
+            values = {found.name: found.gauge.data_points[0].as_double for found in one.scope_metrics[0].metrics}
+            rows.append((whose, values))
+        news.set()
+
+    async def until(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(SOON):
+            while not condition():
+                news.clear()
+                await news.wait()
+
+    with server() as (port, pid, child):
+        task = asyncio.create_task(Host([target(port)], Place(node="n1"), interval_seconds=0.02).run(emit))
+        await until(lambda: {str(pid), str(child)} <= {whose.get("process.pid", "") for whose, _ in rows})
+    # The engine is gone now: rows of the machine go on, rows of its processes do not.
+    await until(lambda: {whose["process.name"] for whose, _ in rows[-3:]} == {"host"})
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    hosts = [(whose, values) for whose, values in rows if whose["process.name"] == "host"]
+    assert hosts[0][0]["service.instance.id"] == "vllm-a"
+    assert hosts[0][0]["host.name"] == "n1"
+    assert hosts[-1][1]["load1"] >= 0
+    assert 0 <= hosts[-1][1]["cpu_usage_ratio"] <= 1
+
+
+async def test_without_targets_the_machine_has_one_row():
+    (row,) = Host([]).sample(1.0)
+    assert row[1]["memory_available_bytes"] > 0

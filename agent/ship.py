@@ -17,7 +17,7 @@ import random
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -26,6 +26,7 @@ import zstandard
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from agent.errors import ServescopeError
 from agent.signing import HEADER_BATCH, HEADER_RECEIVED, signed_headers
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE: Final = "application/x-protobuf"
 _NEVER: Final = frozenset({400, 413, 415, 422})
+_FORBIDDEN: Final = frozenset({401, 403, 404})
 _OFFSET_SAMPLES: Final = 32
 _HTTP_OK: Final = 300
 _TRIM_SECONDS: Final = 5.0
@@ -142,7 +144,6 @@ class Shipper:
         self.reader = reader
         self.stats = ShipStats()
         self._url = url.rstrip("/")
-        self._path = urlsplit(self._url).path
         self._key = key
         self._flush_seconds = flush_seconds
         self._longest_wait = longest_wait_seconds
@@ -186,11 +187,7 @@ class Shipper:
         return sum(lane.pending_bytes() for lane in self.reader.lanes())
 
     def _session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=60, connect=5),
-            connector=aiohttp.TCPConnector(limit=8, ssl=self._tls or True),
-            headers={"User-Agent": "servescope-agent", "Content-Type": CONTENT_TYPE, "Content-Encoding": "zstd"},
-        )
+        return open_session(self._tls)
 
     async def _ship_lane(self, session: aiohttp.ClientSession, lane: Lane) -> None:
         backoff = Backoff(longest=self._longest_wait)
@@ -244,45 +241,141 @@ class Shipper:
         return backoff.failed(answer.retry_after)
 
     async def _send(self, session: aiohttp.ClientSession, batch: Batch) -> _Answer:
-        body = zstandard.compress(batch.body, 3)
-        path = f"{self._path}/v1/{batch.signal}"
-        sent_ns = time.time_ns()
-        headers = {HEADER_BATCH: batch.batch_id}
-        if self._key is not None:
-            headers |= signed_headers(self._key, "POST", path, body, now_ms=sent_ns // 1_000_000, batch=batch.batch_id)
-        try:
-            async with session.post(
-                f"{self._url}/v1/{batch.signal}", data=body, headers=headers, allow_redirects=False
-            ) as response:
-                answered_ns = time.time_ns()
-                text = await response.content.read(65536)
-        except TimeoutError:
-            return _Answer(reason="timeout")
-        except (aiohttp.ClientError, OSError) as error:
-            return _Answer(reason=f"unreachable: {error}")
-        received = response.headers.get(HEADER_RECEIVED, "")
-        if received.isdecimal():
-            self.stats.clock_offset_seconds = self._offset.add(sent_ns, answered_ns, int(received))
-        if response.status < _HTTP_OK:
-            self._count(batch, len(body), text)
+        reply = await post(session, self._url, self._key, batch.signal, batch.body, batch.batch_id)
+        if reply.received_ns:
+            offset = self._offset.add(reply.sent_ns, reply.answered_ns, reply.received_ns)
+            self.stats.clock_offset_seconds = offset
+        if reply.acknowledged:
+            self._count(batch, reply)
             return _Answer(acknowledged=True)
-        reason = f"http_{response.status}: {_one_line(text)}"
-        if response.status in _NEVER:
-            return _Answer(never=True, reason=reason)
-        return _Answer(reason=reason, retry_after=retry_after_seconds(response.headers.get("Retry-After", "")))
+        return _Answer(never=reply.status in _NEVER, reason=reply.reason, retry_after=reply.retry_after)
 
-    def _count(self, batch: Batch, size: int, answer: bytes) -> None:
-        if answer:
+    def _count(self, batch: Batch, reply: Reply) -> None:
+        if reply.body:
             # The three responses have the same shape: partial_success with a count and a message.
             with contextlib.suppress(DecodeError):  # somebody else's collector may answer JSON: it is acknowledged
-                partial = ExportTraceServiceResponse.FromString(answer).partial_success
+                partial = ExportTraceServiceResponse.FromString(reply.body).partial_success
                 if partial.rejected_spans:
                     self.stats.partly_rejected += partial.rejected_spans
                     log.warning("records_rejected", count=partial.rejected_spans, reason=partial.error_message[:200])
         self.stats.batches[batch.signal] += 1
-        self.stats.sent_bytes[batch.signal] += size
+        self.stats.sent_bytes[batch.signal] += reply.sent_bytes
         self.stats.last_success = time.time()
         self.stats.last_error = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a collector answered to one attempt.
+
+    Attributes:
+        status: HTTP status; 0 when no answer came.
+        reason: One line beginning with ``http_<status>``, ``timeout`` or ``unreachable``.
+        retry_after: Seconds that it asks to wait.
+        body: The answer's first 64 KB.
+        sent_ns: Our clock before sending (Unix ns), ``answered_ns`` after the answer's head.
+        received_ns: The collector's clock at receipt; 0 when it does not say.
+        sent_bytes: Size of the compressed body.
+    """
+
+    status: int = 0
+    reason: str = ""
+    retry_after: float = 0.0
+    body: bytes = b""
+    sent_ns: int = 0
+    answered_ns: int = 0
+    received_ns: int = 0
+    sent_bytes: int = 0
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the collector has it."""
+        return 0 < self.status < _HTTP_OK
+
+
+def open_session(tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
+    """The session in which batches are posted."""
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=60, connect=5),
+        connector=aiohttp.TCPConnector(limit=8, ssl=tls or True),
+        headers={"User-Agent": "servescope-agent", "Content-Type": CONTENT_TYPE, "Content-Encoding": "zstd"},
+    )
+
+
+async def post(
+    session: aiohttp.ClientSession, url: str, key: bytes | None, signal: str, body: bytes, batch_id: str
+) -> Reply:
+    """Send one OTLP request once: compressed, signed where there is a key; no answer is a reply too."""
+    packed = zstandard.compress(body, 3)
+    sent_ns = time.time_ns()
+    headers = {HEADER_BATCH: batch_id}
+    if key is not None:
+        path = f"{urlsplit(url).path}/v1/{signal}"
+        headers |= signed_headers(key, "POST", path, packed, now_ms=sent_ns // 1_000_000, batch=batch_id)
+    try:
+        async with session.post(f"{url}/v1/{signal}", data=packed, headers=headers, allow_redirects=False) as response:
+            answered_ns = time.time_ns()
+            text = await response.content.read(65536)
+    except TimeoutError:
+        return Reply(reason="timeout")
+    except (aiohttp.ClientError, OSError) as error:
+        return Reply(reason=f"unreachable: {error}")
+    received = response.headers.get(HEADER_RECEIVED, "")
+    return Reply(
+        status=response.status,
+        reason=f"http_{response.status}: {_one_line(text)}",
+        retry_after=retry_after_seconds(response.headers.get("Retry-After", "")),
+        body=text,
+        sent_ns=sent_ns,
+        answered_ns=answered_ns,
+        received_ns=int(received) if received.isdecimal() else 0,
+        sent_bytes=len(packed),
+    )
+
+
+class Sender:
+    """Delivers batches that lie in no spool (a replay's), one after another; a context manager.
+
+    Args:
+        url: Base URL of the collector.
+        key: Secret that signs the batches; None sends them unsigned.
+        patience_seconds: How long one batch is tried.
+    """
+
+    def __init__(self, url: str, key: bytes | None, *, patience_seconds: float = 60.0) -> None:
+        self._url = url.rstrip("/")
+        self._key = key
+        self._patience = patience_seconds
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = open_session()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def deliver(self, signal: str, body: bytes, batch_id: str) -> None:
+        """Send until it is acknowledged.
+
+        Raises:
+            ServescopeError: The collector refuses it, or can't be reached for too long.
+        """
+        if self._session is None:
+            raise RuntimeError("use the sender as a context manager")
+        backoff = Backoff(longest=5.0)
+        give_up = time.monotonic() + self._patience
+        while True:
+            reply = await post(self._session, self._url, self._key, signal, body, batch_id)
+            if reply.acknowledged:
+                return
+            if reply.status in _NEVER or reply.status in _FORBIDDEN or time.monotonic() > give_up:
+                raise ServescopeError(
+                    f"the collector at {self._url} does not take the {signal}: {reply.reason}",
+                    "Check that it runs there, and that --data is its data folder",
+                )
+            await asyncio.sleep(backoff.failed(reply.retry_after))
 
 
 def retry_after_seconds(value: str, *, now: float | None = None) -> float:

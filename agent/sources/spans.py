@@ -33,7 +33,7 @@ from agent.sources.source import Place, SignalKind
 from agent.vocabulary import Resource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
 
@@ -193,12 +193,7 @@ class Spans:
         if not matches:
             _add_missing(resource, own, attributes(None, self._place))
             return ""
-        common = _common(attributes(target, self._place) for target in matches)
-        for pair in resource.attributes:
-            if pair.key in _OWNED and common.get(pair.key) != pair.value.string_value:
-                pair.key = REPORTED + pair.key
-                own.pop(pair.key.removeprefix(REPORTED))
-        _add_missing(resource, own, common)
+        claim(resource, _common(attributes(target, self._place) for target in matches))
         return matches[0].instance if len(matches) == 1 else ""
 
     def _match(self, service: str, scopes: Sequence[str]) -> list[Target]:
@@ -277,13 +272,25 @@ def _groups(request: OtlpRequest) -> Iterable[tuple[OtlpResource, Sequence[str]]
             yield logs.resource, [scope.scope.name for scope in logs.scope_logs]
 
 
+def claim(resource: OtlpResource, whose: Mapping[str, str]) -> None:
+    """Give a group the attributes of the target it comes from.
+
+    Instance and deployment become the target's, what the sender called them stays under ``servescope.reported.*``;
+    of the others only those are added that are missing.
+    """
+    for pair in resource.attributes:
+        if pair.key in _OWNED and whose.get(pair.key) != pair.value.string_value:
+            pair.key = REPORTED + pair.key
+    _add_missing(resource, {pair.key for pair in resource.attributes}, whose)
+
+
 def _common(whose: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """What several targets have in common: a deployment without its instance, where one can't be named."""
     first, *others = whose
     return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
-def _add_missing(resource: OtlpResource, own: Mapping[str, str], whose: Mapping[str, str]) -> None:
+def _add_missing(resource: OtlpResource, own: Collection[str], whose: Mapping[str, str]) -> None:
     for key, value in whose.items():
         if key not in own:
             pair = resource.attributes.add()

@@ -33,7 +33,7 @@ between the two nearest values (numpy's default, Hyndman & Fan's type 7) and cou
 _SQL: Final = Path(__file__).parent / "sql"
 _NAME: Final = re.compile(r"^-- name: (\w+)[ \t]*\n", re.MULTILINE)
 _PARAMETER: Final = re.compile(r"\{(\w+):([\w(), ]+)\}")
-_FRAGMENT: Final = re.compile(r"/\*([a-z_:]+)\*/")
+_FRAGMENT: Final = re.compile(r"/\*([a-z0-9_:]+)\*/")
 _WORST: Final[tuple[Exactness, ...]] = ("means", "derived", "exact")
 _ABSENT_FROM: Final[dict[str, frozenset[str]]] = {
     "requests": frozenset(),

@@ -20,6 +20,8 @@ SERIES: Final = "(name_of_instance, name_of_model)"
 WHOLE: Final = "()"
 """What a row may stand for."""
 
+_KEYS: Final = (("slot", "slot", "0"), ("model", "name_of_model", "''"), ("instance", "name_of_instance", "''"))
+
 
 def sampled(inquiry: Inquiry, grid: Grid, sets: Sequence[str], covered: Iterable[str] = ()) -> dict[str, list[Any]]:
     """Rows of ``samples.by_step`` for each of ``sets``; the whole is left out when there is no sample at all.
@@ -35,9 +37,15 @@ def sampled(inquiry: Inquiry, grid: Grid, sets: Sequence[str], covered: Iterable
         ("slot" not in name, "model" not in name, "instance" not in name): name
         for name in (STEP, INSTANCE_STEP, SERIES_STEP, MODEL, INSTANCE, SERIES, WHOLE)
     }
-    rows = inquiry.ask(
-        "by_step", {"sets": ", ".join(sets)}, module="samples", step_ms=grid.step_ms, covered=sorted(covered)
+    listed = ", ".join(sets)
+    keys = (  # a column that no set has cannot be selected
+        f"{column} AS {name}, grouping({column}) AS no_{name}"
+        if column in listed
+        else f"{nothing} AS {name}, 1 AS no_{name}"
+        for name, column, nothing in _KEYS
     )
+    fragments = {"keys": ",\n    ".join(keys), "sets": listed}
+    rows = inquiry.ask("by_step", fragments, module="samples", step_ms=grid.step_ms, covered=sorted(covered))
     for row in rows:
         if row["samples"]:
             found[shapes[bool(row["no_slot"]), bool(row["no_model"]), bool(row["no_instance"])]].append(row)

@@ -1,0 +1,29 @@
+"""One store for the questions, filled once and read as a reader: what a viewer may not run fails here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from collector.migrate import apply
+from collector.store import Store, StoreAddress
+from tests.analytics.lab import Lab, build, load
+from tests.store_process import start_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    server = start_store(tmp_path_factory.mktemp("analytics"))
+    made = build()
+    with Store(StoreAddress(server.url, user="owner", password=server.owner_password)) as owner:
+        apply(owner)
+        load(made, owner)
+        with Store(StoreAddress(server.url)) as reader:
+            made.store = reader
+            made.owner = owner
+            yield made
+    server.stop()

@@ -70,7 +70,7 @@ def attributes(target: Target | None, place: Place, version: str = "") -> dict[s
         found |= {
             Resource.DEPLOYMENT: target.deployment,
             Resource.INSTANCE: target.instance,
-            Resource.ENGINE: target.engine or "",
+            Resource.ENGINE: target.engine if target.engine not in {None, "auto"} else "",
             Resource.ROLE: target.role,
         }
     return {key: value for key, value in found.items() if value}

@@ -118,6 +118,7 @@ class _Watch:
 
     def __init__(self, target: Target, place: Place, limits: Limits) -> None:
         engine = target.engine if target.engine not in {None, "", "auto"} else None
+        self._auto = engine is None
         self._target = replace(target, engine=engine)
         self._place = place
         self._limits = limits
@@ -129,7 +130,8 @@ class _Watch:
         self._about_due = 0.0
         self._whose = attributes(self._target, place)
         self._encoder = SampleEncoder(self._whose)
-        self._config: Mapping[str, str] | None = None
+        self._config: Mapping[str, str] = {}
+        self._configure_again = True
         self._keys: tuple[Key, ...] = (_NOBODY,)
         self._up: bool | None = None
         self._unknown = ""
@@ -145,19 +147,22 @@ class _Watch:
 
     async def scrape(self, session: aiohttp.ClientSession, emit: Emit) -> None:
         """One turn: whatever happens ends in a sample, never in an exception."""
-        time_ns, begun = time.time_ns(), time.perf_counter()
         self.stats.scrapes += 1
+        try:
+            await self._turn(session, emit)
+        except Exception:  # a fault of ours must neither stop this target nor any other
+            self.stats.failures += 1
+            log.exception("scrape_failed", instance=self.instance)
+
+    async def _turn(self, session: aiohttp.ClientSession, emit: Emit) -> None:
+        time_ns, begun = time.time_ns(), time.perf_counter()
         try:
             page = await self._page(session)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, ServescopeError) as error:
             self._went_down(str(error) or "no answer in time", time_ns, emit)
-            return
-        moment = Moment(time_ns, self._good_ns, time.perf_counter() - begun)
-        try:
+        else:
+            moment = Moment(time_ns, self._good_ns, time.perf_counter() - begun)
             await self._understand(session, page, moment, emit)
-        except Exception:  # a fault of ours must neither stop this target nor any other
-            self.stats.failures += 1
-            log.exception("scrape_not_understood", instance=self.instance)
 
     async def _page(self, session: aiohttp.ClientSession) -> Page:
         """The page from the first URL that has one; that URL stays."""
@@ -201,7 +206,8 @@ class _Watch:
             self._event(
                 emit, "instance_restarted", f"{self.instance} was restarted: its counters began anew", moment.time_ns
             )
-        if scrape.layout_changed or self._config is None:
+        if scrape.layout_changed or self._configure_again:
+            self._configure_again = False
             self._configure({**scrape.config, **self._about.config}, moment.time_ns, emit)
         self._check_faults(page, moment.time_ns, emit)
         if scrape.samples:
@@ -209,6 +215,9 @@ class _Watch:
             emit("metrics", self._encoder.encode(scrape.samples, moment))
         else:
             emit("metrics", self._encoder.encode_up(self._keys, moment))
+            if self._auto and scrape.layout_changed and not table.recognises(page.layout):
+                # Another engine took the place of the one that was known: look again at the next page.
+                self._table, self._sampler, self._about_due = None, None, 0.0
         self._good_ns = moment.time_ns
         self.stats.last_good = moment.time_ns / 1e9
 
@@ -245,8 +254,7 @@ class _Watch:
             self._event(emit, "version_changed", message, time_ns, details)
         if about.model != before.model:
             self._sampler = None  # the same series are another model's now
-        if about.config != before.config:
-            self._config = None
+        self._configure_again = self._configure_again or about.config != before.config
 
     def _configure(self, config: Mapping[str, str], time_ns: int, emit: Emit) -> None:
         before, self._config = self._config, config

@@ -273,6 +273,30 @@ async def test_llamacpp_has_its_model_from_props():
     assert not any("chat_template" in key for key in config)
 
 
+async def test_a_changed_setting_that_only_props_tells_is_a_change_too():
+    async with serving() as (server,):
+        server.page = (FIXTURES / "llamacpp/metrics_busy.txt").read_text()
+        server.about = {"build_info": "b1", "model_alias": "tiny", "total_slots": 4}
+        async with scraping([target(server)]) as (seen, _):
+            await seen.until(lambda: "instance_config" in seen.names())
+            server.about = {"build_info": "b1", "model_alias": "tiny", "total_slots": 8}
+            server.page = None
+            await seen.until(lambda: "instance_down" in seen.names())
+            server.page = (FIXTURES / "llamacpp/metrics_busy.txt").read_text()
+            await seen.until(lambda: seen.names().count("instance_config") == 2)
+    (change,) = [details for name, _, details, _ in seen.events if name == "config_changed"]
+    assert change == {"total_slots": "4 → 8"}
+
+
+async def test_another_engine_in_the_same_place_is_recognised():
+    async with serving() as (server,), scraping([target(server)]) as (seen, _):
+        await seen.until(lambda: seen.samples)
+        server.page = (FIXTURES / "llamacpp/metrics_busy.txt").read_text()
+        server.about = {"build_info": "b1", "model_alias": "tiny"}
+        await seen.until(lambda: seen.samples[-1][0]["servescope.engine"] == "llamacpp")
+        assert seen.of("a")[-1]["running"] == 2
+
+
 async def test_an_unknown_engine_id_is_refused_at_once():
     with pytest.raises(UnknownEngineError, match="sglangg"):
         MetricsPages([Target("a", "chat", "sglangg", "http://127.0.0.1:1")])

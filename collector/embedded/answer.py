@@ -24,6 +24,8 @@ _TYPES = {
     "binary": "application/octet-stream",
 }
 
+_TEXTUAL = ("pretty", "vertical", "values", "markdown", "sql", "customseparated", "template", "raw", "line")
+
 
 class Packer(Protocol):
     """A streaming compressor."""

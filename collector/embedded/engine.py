@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import chdb
 
 from collector.embedded.engine_config import Limits, reader_settings, write_config
-from collector.embedded.errors import QueryError, from_engine
+from collector.embedded.errors import QUERY_WAS_CANCELLED, QueryError, from_engine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,12 +139,13 @@ class Engine:
         except (chdb.ChdbError, RuntimeError) as error:
             raise from_engine(error) from None
 
-    def handle(self, role: Role, database: str = DATABASE) -> Handle:
-        """Open a handle for ``role``, its limits set and closed against SQL.
+    def handle(self, role: Role, database: str = "") -> Handle:
+        """Open a handle for ``role``, its limits set and closed against SQL; ``database`` '' is the store's own.
 
         Raises:
             QueryError: Unknown database (81), or the engine is shutting down.
         """
+        database = database or DATABASE
         if role == "owner":
             return Handle(self._address, f"SET ROLE owner; USE {name(database)}")
         return Handle(
@@ -161,7 +162,7 @@ class Engine:
         """
         with self._root_lock:
             if self._root is None:
-                raise QueryError(QUERY_CANCELLED, "The store is shutting down. (QUERY_WAS_CANCELLED)")
+                raise QueryError(QUERY_WAS_CANCELLED, "The store is shutting down. (QUERY_WAS_CANCELLED)")
             try:
                 return self._root.query(sql, "TabSeparatedRaw", parameters).data.decode(errors="replace")
             except QueryError:
@@ -178,6 +179,3 @@ class Engine:
             if self._root is not None:
                 self._root.close()
                 self._root = None
-
-
-QUERY_CANCELLED = 394

@@ -43,7 +43,7 @@ READABLE_SYSTEM_TABLES = (
 )
 
 # A reader may not touch these at all: they change what a statement means, where it reads, or what a limit counts.
-_FIXED_SETTINGS = (
+FIXED_SETTINGS = (
     "additional_table_filters",
     "additional_result_filter",
     "allow_ddl",
@@ -52,6 +52,10 @@ _FIXED_SETTINGS = (
     "allow_experimental_prql_dialect",
     "dialect",
     "format_schema",
+    "format_template_resultset",
+    "format_template_resultset_format",
+    "format_template_row",
+    "format_template_row_format",
     "format_schema_message_name",
     "format_schema_source",
     "implicit_select",
@@ -171,7 +175,7 @@ def _users(limits: Limits) -> str:
             *(f"SELECT ON system.{table}" for table in READABLE_SYSTEM_TABLES),
         )
     )
-    fixed = "\n".join(f"        <{name}><readonly/></{name}>" for name in _FIXED_SETTINGS)
+    fixed = "\n".join(f"        <{name}><readonly/></{name}>" for name in FIXED_SETTINGS)
     return f"""<clickhouse>
   <profiles>
     <default/>

@@ -32,7 +32,7 @@ _STATUS = {
     507: {NO_FREE_SPACE},
 }
 _HTTP = {code: status for status, codes in _STATUS.items() for code in codes}
-_HEAD = re.compile(r"^(?:Streaming query failed: )?Code: (\d+)\. DB::Exception: ", re.DOTALL)
+_HEAD = re.compile(r"^(?:Streaming query failed: )?Code: (\d+)\. DB::(?:Errno)?Exception: ", re.DOTALL)
 _NAME = re.compile(r"\(([A-Z][A-Z0-9_]+)\)\s*$")
 
 

@@ -15,7 +15,6 @@ from collector.embedded.body import Body
 from collector.embedded.errors import ACCESS_DENIED, NO_FREE_SPACE, QueryError, refused
 from collector.embedded.pipe import Pipe
 from collector.embedded.request import Ask, Plan, authenticate, parse, plan
-from collector.embedded.run import Job, Runner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from collector.embedded.answer import Packer
     from collector.embedded.engine import Outcome
+    from collector.embedded.run import Job, Runner
 
 _log = structlog.get_logger()
 _FIRST_BYTES = 1 << 20

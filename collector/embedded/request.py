@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from collector.embedded.body import Body, Readable, read_some
-from collector.embedded.engine import DATABASE, Role
 from collector.embedded.errors import AUTHENTICATION_FAILED, SYNTAX_ERROR, QueryError, refused
 from collector.embedded.statement import Insert, before_data, first_word, split_insert
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from collector.embedded.engine import Role
 
 _HEAD_BYTES = 256 * 1024
 _STATEMENT_LIMIT = 16 * 1024 * 1024
@@ -70,7 +71,7 @@ class Ask:
     Attributes:
         role: Who asks.
         query_id: The client's id, or one made here.
-        database: Current database.
+        database: Current database, '' for the session's or the store's own.
         default_format: Answer format where the statement names none.
         settings: Engine settings of this request.
         parameters: Values of ``{name:Type}`` placeholders, in escaped text form.
@@ -160,7 +161,7 @@ def parse(method: str, url: Mapping[str, str], headers: Mapping[str, str], role:
     return Ask(
         role=role,
         query_id=url.get("query_id") or headers.get("X-ClickHouse-Query-Id") or str(uuid.uuid4()),
-        database=url.get("database") or headers.get("X-ClickHouse-Database") or DATABASE,
+        database=url.get("database") or headers.get("X-ClickHouse-Database", ""),
         default_format=url.get("default_format") or headers.get("X-ClickHouse-Format") or "TabSeparated",
         settings=settings,
         parameters=parameters,

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import structlog
 
-from collector.embedded import guard
 from collector.embedded.engine import Engine, Handle, Outcome, assign, quote
 from collector.embedded.errors import TOO_MANY_SIMULTANEOUS_QUERIES, QueryError, refused
+from collector.embedded.guard import Guard
 from collector.embedded.sessions import Sessions
-from collector.embedded.statement import output_clause
+from collector.embedded.statement import first_word, output_clause
 from collector.embedded.writes import Writes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from collector.embedded.pipe import Pipe
     from collector.embedded.request import Ask, Plan
@@ -52,7 +52,7 @@ class Job:
 
     async def settle(self) -> None:
         """Give handle and slot back before the client sees the end: its next request may need the same session."""
-        await asyncio.shield(self.runner.finish(self))
+        await asyncio.shield(self.runner.later(self.runner.finish(self)))
 
     async def run(self) -> Outcome:
         """Run a statement without a result set, or an insert.
@@ -60,17 +60,14 @@ class Job:
         Raises:
             QueryError: It failed; a failed write has been repaired.
         """
-        sql, parameters = self.plan.sql, self.ask.parameters
+        sql, form, parameters = self.plan.sql, self.ask.default_format, self.ask.parameters
         if self.plan.insert is not None and self.plan.path is not None:
             sql = self.plan.insert.from_file(str(self.plan.path))
-            parameters = {}
         if self.plan.insert is not None or self.mutates:
-            self.running = self.runner.submit(
-                self.runner.writes.run, self.handle, sql, self.ask.default_format, parameters
-            )
-            # A write runs to its end even if the client has gone: half a batch helps nobody.
-            return await asyncio.shield(self.running)
-        self.running = self.runner.submit(self.handle.query, self._tagged(sql), self.ask.default_format, parameters)
+            self.running = self.runner.submit(self.runner.writes.run, self.handle, sql, form, parameters)
+        else:
+            self.running = self.runner.submit(self.handle.query, self._tagged(sql), form, parameters)
+        # A write runs to its end even if the client has gone: half a batch helps nobody.
         return await asyncio.shield(self.running)
 
     def start(self, pipe: Pipe) -> asyncio.Future[Outcome]:
@@ -98,6 +95,7 @@ class Runner:
         self.engine = engine
         self.writes = Writes(engine)
         self.sessions = Sessions(engine)
+        self._guard = Guard(engine)
         self._threads = ThreadPoolExecutor(_OWNERS + engine.limits.readers + 8, thread_name_prefix="query")
         self._control = ThreadPoolExecutor(2, thread_name_prefix="control")
         self._slots = {"owner": asyncio.Semaphore(_OWNERS), "reader": asyncio.Semaphore(engine.limits.readers)}
@@ -154,7 +152,7 @@ class Runner:
         try:
             job = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            opening.add_done_callback(lambda done: self._later(_forget(self, done, slot)))
+            opening.add_done_callback(lambda done: self.later(_forget(self, done, slot)))
             raise
         except BaseException:
             slot.release()
@@ -165,17 +163,21 @@ class Runner:
         finally:
             if not job.left:
                 # Cancelled: the handle outlives its query, so clean up apart from the request's own task.
-                self._later(self.finish(job))
+                self.later(self.finish(job))
 
-    def _later(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+    def later(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run ``work`` to its end, whatever becomes of the request that needed it."""
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _open(self, ask: Ask, plan: Plan) -> Job:
         handle, kept = self.sessions.enter(ask)
         try:
-            form, mutates = guard.admit(handle, ask, plan)
+            form, mutates = self._guard.admit(handle, ask, plan)
+            if kept is not None:
+                kept.custom |= first_word(plan.sql) == "SET"
             if ask.settings:
                 if kept is not None:
                     kept.remember(ask.settings)

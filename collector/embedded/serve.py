@@ -8,17 +8,19 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import structlog
 from aiohttp import web
 
 from agent.errors import ConfigError, DataFolderInUseError, PortInUseError
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from collector.embedded.body import clear_spool
+from collector.embedded.engine_config import Limits
+from collector.embedded.sandbox import bound_memory, fence
 
 _DRAIN_SECONDS = 20
+# The engine's code is mapped privately and relocated: about half a gigabyte before it has done anything.
+_CODE_BYTES = 2_000_000_000
 
 
 def serve(data: Path, host: str, port: int, owner_hash_file: Path) -> None:
@@ -39,16 +41,22 @@ def serve(data: Path, host: str, port: int, owner_hash_file: Path) -> None:
     lock = _lock(data)
     listener = _listen(host, port)
 
+    limits = Limits()
+    spool = data / "spool"
+    clear_spool(spool)
+    bound_memory(4 * limits.server_memory + _CODE_BYTES)
+    log.info("store_fenced", fence=fence(data, Path(__file__).resolve().parents[2]))
+
+    # The engine makes its temporary folders where TMPDIR says, and outside the data folder it may not.
+    os.environ["TMPDIR"] = str(spool)
+    # It also keeps compiled format schemas under the current folder.
+    os.chdir(spool)
     # Imported late: loading the engine starts its threads, and those must be born inside the fence.
-    from collector.embedded.body import clear_spool  # noqa: PLC0415
     from collector.embedded.engine import Engine  # noqa: PLC0415
-    from collector.embedded.engine_config import Limits  # noqa: PLC0415
     from collector.embedded.errors import QueryError  # noqa: PLC0415
     from collector.embedded.repair import after_open, before_open  # noqa: PLC0415
 
-    spool = data / "spool"
-    clear_spool(spool)
-    engine = Engine(data, Limits())
+    engine = Engine(data, limits)
     before_open(data / "db")
     try:
         engine.open()

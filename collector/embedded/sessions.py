@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -22,17 +23,24 @@ class Session:
         self.handle = handle
         self.lock = threading.Lock()
         self.expires = float("inf")
+        self.custom = False
         self._before: dict[str, str | None] = {}
 
     def remember(self, settings: Iterable[str]) -> None:
-        """Note the values that a request is about to change for itself."""
+        """Note the values that a request is about to change for itself.
+
+        Raises:
+            QueryError: The engine can't tell them.
+        """
+        self._before = dict.fromkeys(settings)
+        if not self.custom:
+            # Nobody has SET anything in this session: the defaults are what to put back.
+            return
         names = ", ".join(quote(setting) for setting in settings)
         rows = self.handle.query(
-            f"SELECT name, value, changed FROM system.settings WHERE name IN ({names})", "JSONCompactEachRow"
+            f"SELECT name, value, changed FROM system.settings WHERE name IN ({names})",  # noqa: S608 - quoted above
+            "JSONCompactEachRow",
         )
-        import json  # noqa: PLC0415 - kept local
-
-        self._before = {}
         for line in rows.data.splitlines():
             key, value, changed = json.loads(line)
             self._before[key] = value if changed else None
@@ -92,7 +100,8 @@ class Sessions:
                 )
             session.expires = float("inf")
         try:
-            session.handle.query(f"USE {name(ask.database)}")
+            if ask.database:
+                session.handle.query(f"USE {name(ask.database)}")
         except QueryError:
             self.leave(ask, session.handle)
             raise

@@ -27,6 +27,8 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+_NO_DATA = frozenset({"SELECT", "WITH", "WATCH", "INFILE", "EXPLAIN"})
+
 
 @dataclass(frozen=True)
 class Token:
@@ -112,20 +114,13 @@ def split_insert(text: str) -> Insert | None:
     if first_word(text) != "INSERT":
         return None
     found = tokens(text)
+    _skip_target(found)
     settings: int | None = None
-    target = False
     for token in found:
-        if not target:
-            # The table's name may itself be a keyword: INSERT INTO format FORMAT CSV.
-            if token.word not in {"INSERT", "INTO", "TABLE", "FUNCTION", ""}:
-                target = True
-            elif token.kind == "quoted":
-                target = True
+        if token.depth or token.word in {"", *_NO_DATA}:
+            if token.depth == 0 and token.word:
+                return None
             continue
-        if token.depth or not token.word:
-            continue
-        if token.word in {"SELECT", "WITH", "WATCH", "INFILE", "EXPLAIN"}:
-            return None
         if token.word == "SETTINGS":
             settings = token.start
         elif token.word == "VALUES":
@@ -134,10 +129,17 @@ def split_insert(text: str) -> Insert | None:
             form = next(found, None)
             if form is None or not form.word:
                 return None
-            if form.word == "VALUES":
-                return _insert(text, settings, token, "Values", form.end)
-            return _insert(text, settings, token, form.text, _data_start(text, form.end))
+            values = form.word == "VALUES"
+            data = form.end if values else _data_start(text, form.end)
+            return _insert(text, settings, token, "Values" if values else form.text, data)
     return None
+
+
+def _skip_target(found: Iterator[Token]) -> None:
+    # The table's name may itself be a keyword: INSERT INTO format FORMAT CSV.
+    for token in found:
+        if token.word not in {"INSERT", "INTO", "TABLE", "FUNCTION"}:
+            return
 
 
 def _insert(text: str, settings: int | None, keyword: Token, form: str, data: int) -> Insert:

@@ -33,8 +33,8 @@ def spell(seconds: float) -> str:
     """A duration in the shortest exact form: ``90`` → ``90 s``, ``3600`` → ``1 h``, ``2592000`` → ``30 d``."""
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g} {unit}"
-    return f"{round(seconds, 3):g} s"
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.3f}".rstrip("0").rstrip(".") + " s"
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]

@@ -109,7 +109,10 @@ def _inside(scope: Scope, labels: Mapping[str, str]) -> bool:
     return (scope.recordings == "include" or not replayed) and scope.matches(labels)
 
 
-def _sums(groups: Iterable[Group], measure: Measure, scope: Scope, by: Sequence[str]) -> dict[tuple[str, ...], Counted]:
+def sums_by(
+    groups: Iterable[Group], measure: Measure, scope: Scope, by: Sequence[str]
+) -> dict[tuple[str, ...], Counted]:
+    """Counts inside a scope, added up by labels; one empty key for `by` without labels, even without traffic."""
     sums: dict[tuple[str, ...], Counted] = {} if by else {(): Counted(0, 0)}
     for group in groups:
         if _inside(scope, group.labels):
@@ -122,7 +125,7 @@ def _sums(groups: Iterable[Group], measure: Measure, scope: Scope, by: Sequence[
 def _burn(rule: BurnRule, measured: Measured, now: float) -> list[Reading]:
     slo, measure, none = rule.slo, rule.slo.sli.measure(), Counted(0, 0)
     sums = {
-        seconds: _sums(measured.counts.get(seconds, ()), measure, slo.filter, slo.by)
+        seconds: sums_by(measured.counts.get(seconds, ()), measure, slo.filter, slo.by)
         for window in rule.windows
         for seconds in (window.long_seconds, window.short_seconds)
     }
@@ -166,7 +169,7 @@ def _missed(sli: Sli, verdict: Verdict) -> str:
 def _share(rule: ShareCondition, scope: Scope, measured: Measured, now: float) -> list[Reading]:
     readings = []
     measure = rule.sli.measure()
-    for key, counted in sorted(_sums(measured.counts.get(rule.window, ()), measure, scope, rule.by).items()):
+    for key, counted in sorted(sums_by(measured.counts.get(rule.window, ()), measure, scope, rule.by).items()):
         labels = dict(zip(rule.by, key, strict=True))
         share = counted.bad / counted.total if counted.total else 0.0
         breached = share > rule.above and counted.total >= rule.min_requests

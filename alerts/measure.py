@@ -190,12 +190,17 @@ class Measurer:
     def _requests(self, store: Rows, now: float) -> dict[float, list[Group]]:
         due = [w for w in self._windows if w not in self._kept or abs(now - self._kept[w][0]) >= w / 200]
         if due:
-            found = self._count(store, sorted(due), now)
+            found = self.count(store, sorted(due), now)
             for window in due:
                 self._kept[window] = (now, found[window])
         return {window: self._kept[window][1] for window in self._windows}
 
-    def _count(self, store: Rows, windows: Sequence[float], now: float) -> dict[float, list[Group]]:
+    def count(self, store: Rows, windows: Sequence[float], now: float) -> dict[float, list[Group]]:
+        """Groups of requests that finished within each window (seconds) before `now`, in one statement.
+
+        Raises:
+            ServescopeError: The store is away or refuses.
+        """
         columns = [*self._dimensions, *(["recording != '' AS replayed"] if self._replays else [])]
         parameters: dict[str, Any] = {"limit": MAX_GROUPS + 1, "until": _ms(now + 60)}
         longest = max(windows)

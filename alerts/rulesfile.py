@@ -76,8 +76,9 @@ def parse(text: str, origin: str = "rules") -> RulesFile:
 
 
 def _read(text: str, origin: str) -> tuple[yaml.Node | None, Any]:
-    loader = yaml.SafeLoader(text)
+    loader: yaml.SafeLoader | None = None
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         data: Any = {} if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
@@ -87,7 +88,8 @@ def _read(text: str, origin: str) -> tuple[yaml.Node | None, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RulesError([f"{origin}:1: not YAML: {error}"]) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return node, data
 
 
@@ -188,22 +190,35 @@ def _say(fault: Any) -> str:
 
 
 def _place(root: yaml.Node | None, location: tuple[int | str, ...]) -> tuple[str, int]:
-    """The dotted path and line of a pydantic location; parts that no node answers to (union tags) are passed over."""
-    node, line, path = root, 1, ""
+    """The dotted path and line of a pydantic location; tags of unions, which no key answers to, are passed over."""
+    node, line, path, entered = root, 1, "", True
     for position, part in enumerate(location):
-        found: yaml.Node | None = None
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == str(part):
-                    found, line = value, key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            found = node.value[part]
-            line = found.start_mark.line + 1
+        if entered and part == _kind(node):
+            entered = False
+            continue
+        found, at = _child(node, part)
         last = position == len(location) - 1
-        if found is not None or (last and isinstance(node, yaml.MappingNode) and isinstance(part, str)):
+        if found is not None or (last and isinstance(node, yaml.MappingNode)):
             path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part}"
-        node = found if found is not None else node
+        if found is not None:
+            node, line, entered = found, at, True
     return path or "file", line
+
+
+def _kind(node: yaml.Node | None) -> object:
+    """The value of ``kind`` of a mapping, which pydantic puts into its locations."""
+    kind, _ = _child(node, "kind")
+    return kind.value if isinstance(kind, yaml.ScalarNode) else None
+
+
+def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node | None, int]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == str(part):
+                return value, key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part].start_mark.line + 1
+    return None, 0
 
 
 def _repeated(node: yaml.Node, path: str) -> list[tuple[int, str]]:

@@ -1,0 +1,101 @@
+"""Incidents as text: the lists and pages of ``servescope incidents``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from alerts.durations import spell
+from alerts.text import plain
+from analytics.window import as_plain, iso
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from alerts.history import IncidentRow, IncidentStory
+
+
+def listing(rows: Sequence[IncidentRow]) -> str:
+    """A line per incident."""
+    if not rows:
+        return "No incidents."
+    lines = []
+    for row in rows:
+        lasted = spell(round(row.seconds))
+        owner = f", {plain(row.owner)}" if row.owner else ""
+        lines.append(
+            f"{row.id}  {iso(row.opened_at)}  {row.severity:<8}  {row.state}{owner}, {lasted}  {plain(row.title, 160)}"
+        )
+    return "\n".join(lines)
+
+
+def listing_json(rows: Sequence[IncidentRow]) -> dict[str, Any]:
+    """``{"incidents": [{"id", "opened_at", …, "seconds"}]}``."""
+    return {"incidents": as_plain(list(rows))}
+
+
+def story_json(story: IncidentStory) -> object:
+    """``{"incident", "timeline", "alerts", "notifications", "evidence"}``."""
+    return as_plain(story)
+
+
+def story_text(story: IncidentStory) -> str:
+    """One incident for a terminal."""
+    one = story.incident
+    lines = [
+        f"{one.id}  {one.severity}  {one.state}" + (f" by {plain(one.owner)}" if one.owner else ""),
+        plain(one.title, 300),
+        f"opened {iso(one.opened_at)}" + (f", resolved {iso(one.resolved_at)}" if one.resolved_at else ", not over"),
+        "",
+        *(f"{iso(e.time)}  {e.kind:<20}  {plain(e.message, 200)}" for e in story.timeline),
+    ]
+    if story.evidence:
+        lines += ["", *(f"{name}: {_brief(value)}" for name, value in story.evidence.items())]
+    return "\n".join(lines)
+
+
+def story_markdown(story: IncidentStory) -> str:
+    """One incident as Markdown, to paste into a ticket or to begin a postmortem with."""
+    one = story.incident
+    lines = [
+        f"# {_cell(one.title)}",
+        "",
+        f"- **Incident** `{one.id}`, {one.severity}, {one.state}"
+        + (f", owner {_cell(one.owner)}" if one.owner else ""),
+        f"- **Opened** {iso(one.opened_at)}",
+        f"- **Resolved** {iso(one.resolved_at)} after {spell(round(one.seconds))}"
+        if one.resolved_at
+        else "- **Not over**",
+        f"- **About** {', '.join(f'{k} `{_cell(v)}`' for k, v in one.labels.items()) or 'everything'}",
+        "",
+        "## What happened",
+        "",
+        "| Time (UTC) | What | |",
+        "|---|---|---|",
+        *(f"| {iso(e.time)} | {_cell(e.kind)} | {_cell(e.message)} |" for e in story.timeline),
+    ]
+    if story.evidence:
+        lines += ["", "## The numbers when it opened", ""]
+        lines += [f"- {name.replace('_', ' ')}: {_cell(_brief(value))}" for name, value in story.evidence.items()]
+    lines += ["", "## Who was told", ""]
+    lines += [
+        f"- {iso(n.time)} {n.action} to {n.notifier}: {n.status}"
+        + (f" ({_cell(n.last_error)})" if n.last_error else "")
+        for n in story.notifications
+    ] or ["Nobody."]
+    return "\n".join(lines) + "\n"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, list):
+        return "; ".join(_brief(item) for item in value) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_brief(item)}" for name, item in value.items())
+    return "unknown" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cell(text: str) -> str:
+    """Names come from strangers: nothing of them may become markup."""
+    clean = plain(text, 300)
+    for mark in ("\\", "`", "|", "<", ">", "[", "]", "*", "_", "#"):
+        clean = clean.replace(mark, f"\\{mark}")
+    return clean

@@ -1,0 +1,89 @@
+"""A store with the product's schema, a database per test, and helpers that write rows as the collector would."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from alerts.certificate import Certificate, ensure_certificate
+from alerts.receiver import Pages, Receiver
+from collector.migrate import Layout, apply
+from collector.store import Store, StoreAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Fleet:
+    """Writes samples and requests."""
+
+    store: Store
+    keys: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def sample(self, at: float, instance: str = "triton-a", **values: object) -> None:
+        row: dict[str, object] = {
+            "time": datetime.fromtimestamp(at, UTC),
+            "instance": instance,
+            "deployment": "vision",
+            "engine": "triton",
+            "model": "m",
+            "dp_rank": "0",
+            "recording": "",
+            "up": 1,
+            "interval_seconds": 1.0,
+        }
+        self.store.insert("engine_samples", [row | values])
+
+    def requests(self, at: float, count: int, outcome: str = "ok", **values: object) -> None:
+        """Requests that arrive at ``at``."""
+        rows = []
+        for _ in range(count):
+            row: dict[str, object] = {
+                "time": datetime.fromtimestamp(at, UTC),
+                "key": next(self.keys),
+                "tenant": "acme",
+                "model": "m",
+                "instance": "triton-a",
+                "deployment": "vision",
+                "engine": "triton",
+                "outcome": outcome,
+                "e2e_seconds": 0.1,
+                "ttft_seconds": 0.05,
+                "has_edge": 1,
+                "recording": "",
+            }
+            rows.append(row | values)
+        self.store.insert("requests_t", rows)
+
+
+@pytest.fixture
+def fleet(store_server: Any) -> Iterator[Fleet]:
+    """A migrated database of its own in the shared store."""
+    database = f"alerts_{next(_numbers)}"
+    login = ("owner", store_server.owner_password)
+    with Store(StoreAddress(store_server.url, "default", *login)) as store:
+        store.command(f"CREATE DATABASE {database}")
+    address = StoreAddress(store_server.url, database, *login)
+    with Store(address, timeout_seconds=30) as store:
+        apply(store, layout=Layout(database=database))
+        yield Fleet(store)
+        store.command(f"DROP DATABASE {database}")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return ensure_certificate(tmp_path_factory.mktemp("receiver"))
+
+
+@pytest.fixture
+def receiver(certificate: Certificate) -> Iterator[Receiver]:
+    server = Receiver(certificate, Pages()).start()
+    yield server
+    server.stop()

@@ -1,40 +1,129 @@
 -- What becomes of a span. Every expression is total: one that throws on odd input would lose its whole batch.
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.otel_traces_mv {on_cluster} TO {database}.otel_traces AS
+-- Three levels of arrays (resources, scopes, spans) are joined leaf by leaf: _1 is a leaf below its resource, _2 below
+-- its scope, without a number it is one span's.
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.land_spans_mv {on_cluster} TO {database}.land_spans AS
 WITH
 {part:readers}
 SELECT
-  instant(span.start_time_unix_nano) AS Timestamp,
-  lower(hex(span.trace_id)) AS TraceId,
-  lower(hex(span.span_id)) AS SpanId,
-  lower(hex(span.parent_span_id)) AS ParentSpanId,
-  span.trace_state AS TraceState,
-  span.name AS SpanName,
-  transform(span.kind, [1, 2, 3, 4, 5], ['Internal', 'Server', 'Client', 'Producer', 'Consumer'], 'Unspecified') AS SpanKind,
+  tenant,
+  received_ns,
+  ResourceAttributes,
+{part:identity_names},
+  scope_name,
+  scope_version,
+  trace_id,
+  span_id,
+  parent_span_id,
+  trace_state,
+  name,
+  kind,
+  start_ns,
+  end_ns,
+  status_code,
+  status_message,
+  attributes.key AS keys,
+  arrayMap((s, l) -> if(empty(s), l.string_value[1], s), attributes.value.string_value, attributes.value.array_value.values) AS texts,
+  arrayMap((d, i) -> d + i, attributes.value.double_value, attributes.value.int_value) AS numbers,
+  attributes.value.bool_value AS flags,
+  attribute_map(attributes) AS SpanAttributes,
+  event_ns,
+  event_names,
+  arrayMap(a -> attribute_map(a), event_raw) AS event_attributes,
+  link_trace_ids,
+  link_span_ids,
+  link_trace_states,
+  arrayMap(a -> attribute_map(a), link_raw) AS link_attributes
+FROM
+(
+  SELECT
+    tenant, received_ns, ResourceAttributes,
+{part:identity_names},
+    scope_name, scope_version,
+    trace_id_2, span_id_2, parent_span_id_2, trace_state_2, name_2, kind_2, start_ns_2, end_ns_2,
+    status_code_2, status_message_2, attributes_2, event_ns_2, event_names_2, event_raw_2, link_trace_ids_2,
+    link_span_ids_2, link_trace_states_2, link_raw_2
+  FROM
+  (
+    WITH
+{part:readers}
+    SELECT
+      tenant,
+      received_ns,
+      attribute_map(resource) AS ResourceAttributes,
+{part:identity},
+      scope_name_1,
+      scope_version_1,
+      trace_id_1, span_id_1, parent_span_id_1, trace_state_1, name_1, kind_1, start_ns_1, end_ns_1,
+      status_code_1, status_message_1, attributes_1, event_ns_1, event_names_1, event_raw_1, link_trace_ids_1,
+      link_span_ids_1, link_trace_states_1, link_raw_1
+    FROM {database}.land_traces
+    ARRAY JOIN
+      resource_spans.resource.attributes AS resource,
+      resource_spans.scope_spans.scope.name AS scope_name_1,
+      resource_spans.scope_spans.scope.version AS scope_version_1,
+      resource_spans.scope_spans.spans.trace_id AS trace_id_1,
+      resource_spans.scope_spans.spans.span_id AS span_id_1,
+      resource_spans.scope_spans.spans.parent_span_id AS parent_span_id_1,
+      resource_spans.scope_spans.spans.trace_state AS trace_state_1,
+      resource_spans.scope_spans.spans.name AS name_1,
+      resource_spans.scope_spans.spans.kind AS kind_1,
+      resource_spans.scope_spans.spans.start_time_unix_nano AS start_ns_1,
+      resource_spans.scope_spans.spans.end_time_unix_nano AS end_ns_1,
+      resource_spans.scope_spans.spans.status.code AS status_code_1,
+      resource_spans.scope_spans.spans.status.message AS status_message_1,
+      resource_spans.scope_spans.spans.attributes AS attributes_1,
+      resource_spans.scope_spans.spans.events.time_unix_nano AS event_ns_1,
+      resource_spans.scope_spans.spans.events.name AS event_names_1,
+      resource_spans.scope_spans.spans.events.attributes AS event_raw_1,
+      resource_spans.scope_spans.spans.links.trace_id AS link_trace_ids_1,
+      resource_spans.scope_spans.spans.links.span_id AS link_span_ids_1,
+      resource_spans.scope_spans.spans.links.trace_state AS link_trace_states_1,
+      resource_spans.scope_spans.spans.links.attributes AS link_raw_1
+  )
+  ARRAY JOIN
+    scope_name_1 AS scope_name,
+    scope_version_1 AS scope_version,
+    trace_id_1 AS trace_id_2, span_id_1 AS span_id_2, parent_span_id_1 AS parent_span_id_2, trace_state_1 AS
+    trace_state_2, name_1 AS name_2, kind_1 AS kind_2, start_ns_1 AS start_ns_2, end_ns_1 AS end_ns_2,
+    status_code_1 AS status_code_2, status_message_1 AS status_message_2, attributes_1 AS attributes_2,
+    event_ns_1 AS event_ns_2, event_names_1 AS event_names_2, event_raw_1 AS event_raw_2, link_trace_ids_1 AS
+    link_trace_ids_2, link_span_ids_1 AS link_span_ids_2, link_trace_states_1 AS link_trace_states_2,
+    link_raw_1 AS link_raw_2
+)
+ARRAY JOIN
+  trace_id_2 AS trace_id, span_id_2 AS span_id, parent_span_id_2 AS parent_span_id, trace_state_2 AS
+  trace_state, name_2 AS name, kind_2 AS kind, start_ns_2 AS start_ns, end_ns_2 AS end_ns, status_code_2 AS
+  status_code, status_message_2 AS status_message, attributes_2 AS attributes, event_ns_2 AS event_ns,
+  event_names_2 AS event_names, event_raw_2 AS event_raw, link_trace_ids_2 AS link_trace_ids, link_span_ids_2
+  AS link_span_ids, link_trace_states_2 AS link_trace_states, link_raw_2 AS link_raw;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.otel_traces_mv {on_cluster} TO {database}.otel_traces AS
+WITH ns -> fromUnixTimestamp64Nano(toInt64(least(ns, 9000000000000000000))) AS instant
+SELECT
+  instant(start_ns) AS Timestamp,
+  lower(hex(trace_id)) AS TraceId,
+  lower(hex(span_id)) AS SpanId,
+  lower(hex(parent_span_id)) AS ParentSpanId,
+  trace_state AS TraceState,
+  name AS SpanName,
+  transform(kind, [1, 2, 3, 4, 5], ['Internal', 'Server', 'Client', 'Producer', 'Consumer'], 'Unspecified') AS SpanKind,
   ResourceAttributes['service.name'] AS ServiceName,
   ResourceAttributes,
   scope_name AS ScopeName,
   scope_version AS ScopeVersion,
-  attribute_map(span.attributes) AS SpanAttributes,
-  if(span.end_time_unix_nano > span.start_time_unix_nano, span.end_time_unix_nano - span.start_time_unix_nano, 0) AS Duration,
-  transform(span.status.code, [1, 2], ['Ok', 'Error'], 'Unset') AS StatusCode,
-  span.status.message AS StatusMessage,
-  arrayMap(x -> instant(x), span.events.time_unix_nano) AS `Events.Timestamp`,
-  span.events.name AS `Events.Name`,
-  arrayMap(x -> attribute_map(x), span.events.attributes) AS `Events.Attributes`,
-  arrayMap(x -> lower(hex(x)), span.links.trace_id) AS `Links.TraceId`,
-  arrayMap(x -> lower(hex(x)), span.links.span_id) AS `Links.SpanId`,
-  span.links.trace_state AS `Links.TraceState`,
-  arrayMap(x -> attribute_map(x), span.links.attributes) AS `Links.Attributes`
-FROM
-(
-  SELECT ResourceAttributes, scoped.scope.name AS scope_name, scoped.scope.version AS scope_version, arrayJoin(scoped.spans) AS span
-  FROM
-  (
-    SELECT attribute_map(resourced.resource.attributes) AS ResourceAttributes, arrayJoin(resourced.scope_spans) AS scoped
-    FROM (SELECT arrayJoin(resource_spans) AS resourced FROM {database}.land_traces)
-  )
-);
+  SpanAttributes,
+  if(end_ns > start_ns, end_ns - start_ns, 0) AS Duration,
+  transform(status_code, [1, 2], ['Ok', 'Error'], 'Unset') AS StatusCode,
+  status_message AS StatusMessage,
+  arrayMap(x -> instant(x), event_ns) AS `Events.Timestamp`,
+  event_names AS `Events.Name`,
+  event_attributes AS `Events.Attributes`,
+  arrayMap(x -> lower(hex(x)), link_trace_ids) AS `Links.TraceId`,
+  arrayMap(x -> lower(hex(x)), link_span_ids) AS `Links.SpanId`,
+  link_trace_states AS `Links.TraceState`,
+  link_attributes AS `Links.Attributes`
+FROM {database}.land_spans;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.otel_traces_trace_id_ts_mv {on_cluster} TO {database}.otel_traces_trace_id_ts AS
 SELECT TraceId, min(Timestamp) AS Start, max(Timestamp) AS End
@@ -46,18 +135,18 @@ GROUP BY TraceId;
 -- edge whose ids are not made like that keeps its span's start and a hash.
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.requests_edge_mv {on_cluster} TO {database}.requests_t AS
 WITH
-{part:readers},
-  reinterpretAsUInt64(reverse(span.span_id)) AS id,
-  intDiv(span.start_time_unix_nano, 1000000) AS start_ms,
-  length(span.span_id) = 8 AND abs(toInt64(bitShiftRight(id, 22)) - toInt64(start_ms)) < 3600000 AS timed
+{part:span_readers},
+  reinterpretAsUInt64(reverse(span_id)) AS id,
+  intDiv(start_ns, 1000000) AS start_ms,
+  length(span_id) = 8 AND abs(toInt64(bitShiftRight(id, 22)) - toInt64(start_ms)) < 3600000 AS timed
 SELECT
   fromUnixTimestamp64Milli(if(timed, toInt64(bitShiftRight(id, 22)), toInt64(start_ms)), 'UTC') AS time,
-  if(timed, id, sipHash64(span.trace_id, span.span_id)) AS key,
-  span.trace_id AS trace_id,
-  attribute_text(span.attributes, 'servescope.request.id') AS request_id,
-  attribute_text(span.attributes, 'gen_ai.response.id') AS response_id,
-  if(attribute_text(span.attributes, 'servescope.tenant') != '', attribute_text(span.attributes, 'servescope.tenant'), land_tenant) AS tenant,
-  if(attribute_text(span.attributes, 'gen_ai.response.model') != '', attribute_text(span.attributes, 'gen_ai.response.model'), attribute_text(span.attributes, 'gen_ai.request.model')) AS model,
+  if(timed, id, sipHash64(trace_id, span_id)) AS key,
+  trace_id,
+  text_of('servescope.request.id') AS request_id,
+  text_of('gen_ai.response.id') AS response_id,
+  if(text_of('servescope.tenant') != '', text_of('servescope.tenant'), l.tenant) AS tenant,
+  if(text_of('gen_ai.response.model') != '', text_of('gen_ai.response.model'), text_of('gen_ai.request.model')) AS model,
   engine,
   instance,
   deployment,
@@ -68,66 +157,53 @@ SELECT
   region,
   cluster,
   version,
-  attribute_text(span.attributes, 'http.route') AS route,
-  toUInt8(attribute_flag(span.attributes, 'servescope.stream')) AS stream,
-  toUInt16(least(attribute_count(span.attributes, 'http.response.status_code'), 65535)) AS status,
-  attribute_text(span.attributes, 'servescope.outcome') AS outcome,
-  if(attribute_text(span.attributes, 'gen_ai.response.finish_reasons') != '', attribute_text(span.attributes, 'gen_ai.response.finish_reasons'),
-    span.attributes.value.array_value.values[indexOf(span.attributes.key, 'gen_ai.response.finish_reasons')].string_value[1]) AS finish_reason,
-  attribute_text(span.attributes, 'error.type') AS error_type,
-  attribute_count(span.attributes, 'gen_ai.usage.input_tokens') AS prompt_tokens,
-  attribute_count(span.attributes, 'gen_ai.usage.cache_read.input_tokens') AS cached_tokens,
-  if(attribute_flag(span.attributes, 'servescope.tokens_counted'), 0, attribute_count(span.attributes, 'gen_ai.usage.output_tokens')) AS completion_tokens,
-  if(attribute_flag(span.attributes, 'servescope.tokens_counted'), attribute_count(span.attributes, 'gen_ai.usage.output_tokens'), 0) AS counted_tokens,
-  toUInt64(greatest(attribute_raw(span.attributes, 'http.request.body.size') AS request_size, 0)) AS request_bytes,
-  toUInt64(greatest(attribute_raw(span.attributes, 'http.response.body.size') AS response_size, 0)) AS response_bytes,
-  attribute_number(span.attributes, 'servescope.edge_seconds') AS edge_seconds,
-  attribute_number(span.attributes, 'servescope.ttft_seconds') AS ttft_seconds,
-  attribute_number(span.attributes, 'servescope.e2e_seconds') AS e2e_seconds,
-  attribute_number(span.attributes, 'servescope.itl_mean_seconds') AS itl_mean_seconds,
-  attribute_number(span.attributes, 'servescope.itl_p50_seconds') AS itl_p50_seconds,
-  attribute_number(span.attributes, 'servescope.itl_p99_seconds') AS itl_p99_seconds,
-  attribute_number(span.attributes, 'servescope.itl_max_seconds') AS itl_max_seconds,
-  attribute_count(span.attributes, 'servescope.itl_gaps') AS itl_gaps,
+  text_of('http.route') AS route,
+  toUInt8(flag_of('servescope.stream')) AS stream,
+  toUInt16(least(number_of('http.response.status_code'), 65535)) AS status,
+  text_of('servescope.outcome') AS outcome,
+  text_of('gen_ai.response.finish_reasons') AS finish_reason,
+  text_of('error.type') AS error_type,
+  count_of('gen_ai.usage.input_tokens') AS prompt_tokens,
+  count_of('gen_ai.usage.cache_read.input_tokens') AS cached_tokens,
+  if(flag_of('servescope.tokens_counted'), 0, count_of('gen_ai.usage.output_tokens')) AS completion_tokens,
+  if(flag_of('servescope.tokens_counted'), count_of('gen_ai.usage.output_tokens'), 0) AS counted_tokens,
+  toUInt64(number_of('http.request.body.size')) AS request_bytes,
+  toUInt64(number_of('http.response.body.size')) AS response_bytes,
+  toFloat32(number_of('servescope.edge_seconds')) AS edge_seconds,
+  toFloat32(number_of('servescope.ttft_seconds')) AS ttft_seconds,
+  toFloat32(number_of('servescope.e2e_seconds')) AS e2e_seconds,
+  toFloat32(number_of('servescope.itl_mean_seconds')) AS itl_mean_seconds,
+  toFloat32(number_of('servescope.itl_p50_seconds')) AS itl_p50_seconds,
+  toFloat32(number_of('servescope.itl_p99_seconds')) AS itl_p99_seconds,
+  toFloat32(number_of('servescope.itl_max_seconds')) AS itl_max_seconds,
+  count_of('servescope.itl_gaps') AS itl_gaps,
   toUInt8(1) AS has_edge,
   recording
-FROM
-(
-  SELECT land_tenant, instance, deployment, engine, dp_rank, role, region, cluster, version, pod, node, recording, arrayJoin(scoped.spans) AS span
-  FROM
-  (
-    WITH
-{part:readers}
-    SELECT
-      land_tenant,
-      arrayJoin(resourced.scope_spans) AS scoped,
-{part:identity}
-    FROM (SELECT tenant AS land_tenant, arrayJoin(resource_spans) AS resourced, resourced.resource.attributes AS resource FROM {database}.land_traces)
-    WHERE scoped.scope.name = 'servescope.edge'
-  )
-);
+FROM {database}.land_spans AS l
+WHERE scope_name = 'servescope.edge';
 
 -- The engine half from vLLM: one llm_request span per finished request. The tap's span id comes back as the parent;
 -- a parent whose time is not within an hour is somebody else's, and the row stands by itself under a hash.
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.requests_vllm_mv {on_cluster} TO {database}.requests_t AS
 WITH
-{part:readers},
-  reinterpretAsUInt64(reverse(span.parent_span_id)) AS id,
-  intDiv(span.start_time_unix_nano, 1000000) AS start_ms,
-  length(span.parent_span_id) = 8 AND abs(toInt64(bitShiftRight(id, 22)) - toInt64(start_ms)) < 3600000 AS timed,
-  attribute_text(span.attributes, 'gen_ai.request.id') AS raw_id,
+{part:span_readers},
+  reinterpretAsUInt64(reverse(parent_span_id)) AS id,
+  intDiv(start_ns, 1000000) AS start_ms,
+  length(parent_span_id) = 8 AND abs(toInt64(bitShiftRight(id, 22)) - toInt64(start_ms)) < 3600000 AS timed,
+  text_of('gen_ai.request.id') AS raw_id,
+  -- completions number their prompts, chat completions do not
   if(startsWith(raw_id, 'cmpl-') AND endsWith(raw_id, '-0'), substring(raw_id, 1, length(raw_id) - 2), raw_id) AS whole_id
 SELECT
   fromUnixTimestamp64Milli(if(timed, toInt64(bitShiftRight(id, 22)), toInt64(start_ms)), 'UTC') AS time,
-  if(timed, id, sipHash64(span.trace_id, span.span_id)) AS key,
-  span.trace_id AS trace_id,
+  if(timed, id, sipHash64(trace_id, span_id)) AS key,
+  trace_id,
   whole_id AS response_id,
   multiIf(startsWith(whole_id, 'cmpl-'), substring(whole_id, 6), startsWith(whole_id, 'chatcmpl-'), substring(whole_id, 10), whole_id) AS engine_request_id,
   multiIf(
-    attribute_text(span.attributes, 'gen_ai.response.model') != '', attribute_text(span.attributes, 'gen_ai.response.model'),
-    attribute_text(span.attributes, 'gen_ai.request.model') != '', attribute_text(span.attributes, 'gen_ai.request.model'),
+    text_of('gen_ai.response.model') != '', text_of('gen_ai.response.model'),
+    text_of('gen_ai.request.model') != '', text_of('gen_ai.request.model'),
     model) AS engine_model,
-  if(engine = '', 'vllm', engine) AS engine,
+  if(l.engine = '', 'vllm', l.engine) AS engine,
   instance AS engine_instance,
   deployment AS engine_deployment,
   version AS engine_version,
@@ -137,58 +213,45 @@ SELECT
   node,
   region,
   cluster,
-  if(span.status.code = 2, 'server_error', 'ok') AS engine_outcome,
-  greatest(attribute_count(span.attributes, 'gen_ai.usage.prompt_tokens'), attribute_count(span.attributes, 'gen_ai.usage.input_tokens')) AS prompt_tokens,
-  attribute_count(span.attributes, 'gen_ai.usage.cache_read.input_tokens') AS cached_tokens,
-  greatest(attribute_count(span.attributes, 'gen_ai.usage.completion_tokens'), attribute_count(span.attributes, 'gen_ai.usage.output_tokens')) AS completion_tokens,
-  attribute_number(span.attributes, 'gen_ai.latency.time_in_queue') AS queue_seconds,
-  attribute_number(span.attributes, 'gen_ai.latency.time_in_model_prefill') AS prefill_seconds,
-  attribute_number(span.attributes, 'gen_ai.latency.time_in_model_decode') AS decode_seconds,
+  if(status_code = 2, 'server_error', 'ok') AS engine_outcome,
+  greatest(count_of('gen_ai.usage.prompt_tokens'), count_of('gen_ai.usage.input_tokens')) AS prompt_tokens,
+  count_of('gen_ai.usage.cache_read.input_tokens') AS cached_tokens,
+  greatest(count_of('gen_ai.usage.completion_tokens'), count_of('gen_ai.usage.output_tokens')) AS completion_tokens,
+  toFloat32(number_of('gen_ai.latency.time_in_queue')) AS queue_seconds,
+  toFloat32(number_of('gen_ai.latency.time_in_model_prefill')) AS prefill_seconds,
+  toFloat32(number_of('gen_ai.latency.time_in_model_decode')) AS decode_seconds,
   -- queueing counts from the engine core's receipt: the rest of the time to the first token is time nobody worked
   greatest(engine_ttft_seconds - queue_seconds - prefill_seconds, 0) AS stall_seconds,
-  attribute_number(span.attributes, 'gen_ai.latency.time_to_first_token') AS engine_ttft_seconds,
-  attribute_number(span.attributes, 'gen_ai.latency.e2e') AS engine_e2e_seconds,
+  toFloat32(number_of('gen_ai.latency.time_to_first_token')) AS engine_ttft_seconds,
+  toFloat32(number_of('gen_ai.latency.e2e')) AS engine_e2e_seconds,
   toUInt8(1) AS has_engine,
   recording
-FROM
-(
-  SELECT instance, deployment, engine, model, dp_rank, role, region, cluster, version, pod, node, recording, arrayJoin(scoped.spans) AS span
-  FROM
-  (
-    WITH
-{part:readers}
-    SELECT
-      arrayJoin(resourced.scope_spans) AS scoped,
-{part:identity}
-    FROM (SELECT arrayJoin(resource_spans) AS resourced, resourced.resource.attributes AS resource FROM {database}.land_traces)
-    WHERE scoped.scope.name != 'servescope.edge'
-  )
-)
-WHERE span.name = 'llm_request';
+FROM {database}.land_spans AS l
+WHERE name = 'llm_request' AND scope_name != 'servescope.edge';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.triton_spans_mv {on_cluster} TO {database}.triton_spans AS
 WITH
-{part:readers},
-{part:event_ns}
+{part:span_readers},
+  k -> event_ns[indexOf(event_names, k)] AS event_at
 SELECT
   if(received_ns > 0, fromUnixTimestamp64Milli(toInt64(intDiv(received_ns, 1000000)), 'UTC'), now64(3, 'UTC')) AS received_at,
-  multiIf(attribute_text(span.attributes, 'triton.model_name') != '', 'model', span.name = 'InferRequest', 'request', 'compute') AS kind,
-  span.trace_id AS trace_id,
-  span.span_id AS span_id,
-  span.parent_span_id AS parent_span_id,
-  span.start_time_unix_nano AS start_ns,
-  span.end_time_unix_nano AS end_ns,
-  attribute_text(span.attributes, 'triton.model_name') AS model,
-  value_text(span.attributes.value[indexOf(span.attributes.key, 'triton.model_version')]) AS model_version,
-  attribute_text(span.attributes, 'triton.request_id') AS request_id,
-  toUInt8(attribute_raw(span.attributes, 'triton.trace_parent_id') = 0) AS outermost,
-  event_ns(span.events, 'QUEUE_START') AS queue_start_ns,
-  event_ns(span.events, 'REQUEST_END') AS request_end_ns,
-  event_ns(span.events, 'INFER_RESPONSE_COMPLETE') AS response_complete_ns,
-  event_ns(span.events, 'COMPUTE_START') AS compute_start_ns,
-  event_ns(span.events, 'COMPUTE_INPUT_END') AS compute_input_end_ns,
-  event_ns(span.events, 'COMPUTE_OUTPUT_START') AS compute_output_start_ns,
-  event_ns(span.events, 'COMPUTE_END') AS compute_end_ns,
+  multiIf(has(keys, 'triton.model_name'), 'model', name = 'InferRequest', 'request', 'compute') AS kind,
+  trace_id,
+  span_id,
+  parent_span_id,
+  start_ns,
+  end_ns,
+  text_of('triton.model_name') AS model,
+  SpanAttributes['triton.model_version'] AS model_version,
+  text_of('triton.request_id') AS request_id,
+  toUInt8(numbers[indexOf(keys, 'triton.trace_parent_id')] = 0) AS outermost,
+  event_at('QUEUE_START') AS queue_start_ns,
+  event_at('REQUEST_END') AS request_end_ns,
+  event_at('INFER_RESPONSE_COMPLETE') AS response_complete_ns,
+  event_at('COMPUTE_START') AS compute_start_ns,
+  event_at('COMPUTE_INPUT_END') AS compute_input_end_ns,
+  event_at('COMPUTE_OUTPUT_START') AS compute_output_start_ns,
+  event_at('COMPUTE_END') AS compute_end_ns,
   instance,
   deployment,
   engine,
@@ -199,21 +262,8 @@ SELECT
   pod,
   node,
   recording
-FROM
-(
-  SELECT received_ns, instance, deployment, engine, role, region, cluster, version, pod, node, recording, arrayJoin(scoped.spans) AS span
-  FROM
-  (
-    WITH
-{part:readers}
-    SELECT
-      received_ns,
-      arrayJoin(resourced.scope_spans) AS scoped,
-{part:identity}
-    FROM (SELECT received_ns, arrayJoin(resource_spans) AS resourced, resourced.resource.attributes AS resource FROM {database}.land_traces)
-    WHERE scoped.scope.name = 'triton-server'
-  )
-);
+FROM {database}.land_spans
+WHERE scope_name = 'triton-server';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.request_keys_mv {on_cluster} TO {database}.request_keys AS
 SELECT trace_id, time, key FROM {database}.requests_t WHERE trace_id != '';

@@ -1,48 +1,18 @@
 -- What becomes of a metric. Samples of our own agents become wide rows, everybody else's go to otel_metrics_*.
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.otel_metrics_gauge_mv {on_cluster} TO {database}.otel_metrics_gauge AS
-WITH
-{part:readers}
-SELECT
-  ResourceAttributes,
-  ResourceSchemaUrl,
-  ScopeName,
-  ScopeVersion,
-  ScopeAttributes,
-  ScopeDroppedAttrCount,
-  ScopeSchemaUrl,
-  ResourceAttributes['service.name'] AS ServiceName,
-  MetricName,
-  MetricDescription,
-  MetricUnit,
-  attribute_map(point.attributes) AS Attributes,
-  instant(point.start_time_unix_nano) AS StartTimeUnix,
-  instant(point.time_unix_nano) AS TimeUnix,
-  point.flags AS Flags,
-  point.as_double + point.as_int AS Value,
-  arrayMap(x -> attribute_map(x), point.exemplars.filtered_attributes) AS `Exemplars.FilteredAttributes`,
-  arrayMap(x -> instant(x), point.exemplars.time_unix_nano) AS `Exemplars.TimeUnix`,
-  arrayMap((x, y) -> x + y, point.exemplars.as_double, point.exemplars.as_int) AS `Exemplars.Value`,
-  arrayMap(x -> lower(hex(x)), point.exemplars.span_id) AS `Exemplars.SpanId`,
-  arrayMap(x -> lower(hex(x)), point.exemplars.trace_id) AS `Exemplars.TraceId`
-FROM
-(
-  SELECT
-    ResourceAttributes, ResourceSchemaUrl, ScopeName, ScopeVersion, ScopeAttributes, ScopeDroppedAttrCount, ScopeSchemaUrl,
-    metric.name AS MetricName,
-    metric.description AS MetricDescription,
-    metric.unit AS MetricUnit,
-    arrayJoin(metric.gauge.data_points) AS point
-  FROM
-  (
-{part:metrics}
-  )
-);
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.land_foreign_metrics_mv {on_cluster} TO {database}.land_foreign_metrics AS
+SELECT resource_metrics
+FROM {database}.land_metrics
+WHERE arrayExists(scopes -> arrayExists(scope -> scope NOT IN ('servescope.sample', 'servescope.host', 'servescope.gpu'), scopes),
+  resource_metrics.scope_metrics.scope.name);
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.otel_metrics_sum_mv {on_cluster} TO {database}.otel_metrics_sum AS
+-- A row a point, whatever its kind: only one of a metric's five lists of points has any, so joining them end to end is
+-- choosing. Lists that a kind lacks are shorter than the points; ARRAY JOIN pads them with defaults.
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.land_points_mv {on_cluster} TO {database}.land_points AS
 WITH
 {part:readers}
 SELECT
+  kind,
   ResourceAttributes,
   ResourceSchemaUrl,
   ScopeName,
@@ -50,335 +20,207 @@ SELECT
   ScopeAttributes,
   ScopeDroppedAttrCount,
   ScopeSchemaUrl,
-  ResourceAttributes['service.name'] AS ServiceName,
   MetricName,
   MetricDescription,
   MetricUnit,
-  attribute_map(point.attributes) AS Attributes,
-  instant(point.start_time_unix_nano) AS StartTimeUnix,
-  instant(point.time_unix_nano) AS TimeUnix,
-  point.flags AS Flags,
-  point.as_double + point.as_int AS Value,
   AggregationTemporality,
   IsMonotonic,
-  arrayMap(x -> attribute_map(x), point.exemplars.filtered_attributes) AS `Exemplars.FilteredAttributes`,
-  arrayMap(x -> instant(x), point.exemplars.time_unix_nano) AS `Exemplars.TimeUnix`,
-  arrayMap((x, y) -> x + y, point.exemplars.as_double, point.exemplars.as_int) AS `Exemplars.Value`,
-  arrayMap(x -> lower(hex(x)), point.exemplars.span_id) AS `Exemplars.SpanId`,
-  arrayMap(x -> lower(hex(x)), point.exemplars.trace_id) AS `Exemplars.TraceId`
+  attribute_map(point_attributes) AS Attributes,
+  start_ns,
+  time_ns,
+  flags,
+  as_double + as_int AS value,
+  count,
+  sum,
+  min,
+  max,
+  bucket_counts,
+  explicit_bounds,
+  scale,
+  zero_count,
+  positive_offset,
+  positive_counts,
+  negative_offset,
+  negative_counts,
+  quantiles,
+  quantile_values,
+  arrayMap(a -> scalar_map(a), exemplars.filtered_attributes) AS exemplar_attributes,
+  exemplars.time_unix_nano AS exemplar_ns,
+  arrayMap((d, i) -> d + i, exemplars.as_double, exemplars.as_int) AS exemplar_values,
+  exemplars.span_id AS exemplar_span_ids,
+  exemplars.trace_id AS exemplar_trace_ids
 FROM
 (
   SELECT
-    ResourceAttributes, ResourceSchemaUrl, ScopeName, ScopeVersion, ScopeAttributes, ScopeDroppedAttrCount, ScopeSchemaUrl,
+    multiIf(
+      notEmpty(metric.gauge.data_points.time_unix_nano), 'gauge',
+      notEmpty(metric.sum.data_points.time_unix_nano), 'sum',
+      notEmpty(metric.histogram.data_points.time_unix_nano), 'histogram',
+      notEmpty(metric.exponential_histogram.data_points.time_unix_nano), 'exponential_histogram',
+      notEmpty(metric.summary.data_points.time_unix_nano), 'summary', 'none') AS kind,
+    ResourceAttributes,
+    ResourceSchemaUrl,
+    ScopeName,
+    ScopeVersion,
+    ScopeAttributes,
+    ScopeDroppedAttrCount,
+    ScopeSchemaUrl,
     metric.name AS MetricName,
     metric.description AS MetricDescription,
     metric.unit AS MetricUnit,
-    metric.sum.aggregation_temporality AS AggregationTemporality,
+    greatest(metric.sum.aggregation_temporality, metric.histogram.aggregation_temporality, metric.exponential_histogram.aggregation_temporality) AS AggregationTemporality,
     metric.sum.is_monotonic AS IsMonotonic,
-    arrayJoin(metric.sum.data_points) AS point
+    arrayConcat(metric.gauge.data_points.attributes, metric.sum.data_points.attributes, metric.histogram.data_points.attributes, metric.exponential_histogram.data_points.attributes, metric.summary.data_points.attributes) AS point_attributes_1,
+    arrayConcat(metric.gauge.data_points.start_time_unix_nano, metric.sum.data_points.start_time_unix_nano, metric.histogram.data_points.start_time_unix_nano, metric.exponential_histogram.data_points.start_time_unix_nano, metric.summary.data_points.start_time_unix_nano) AS start_ns_1,
+    arrayConcat(metric.gauge.data_points.time_unix_nano, metric.sum.data_points.time_unix_nano, metric.histogram.data_points.time_unix_nano, metric.exponential_histogram.data_points.time_unix_nano, metric.summary.data_points.time_unix_nano) AS time_ns_1,
+    arrayConcat(metric.gauge.data_points.flags, metric.sum.data_points.flags, metric.histogram.data_points.flags, metric.exponential_histogram.data_points.flags, metric.summary.data_points.flags) AS flags_1,
+    arrayConcat(metric.gauge.data_points.as_double, metric.sum.data_points.as_double) AS as_double_1,
+    arrayConcat(metric.gauge.data_points.as_int, metric.sum.data_points.as_int) AS as_int_1,
+    arrayConcat(metric.histogram.data_points.count, metric.exponential_histogram.data_points.count, metric.summary.data_points.count) AS count_1,
+    arrayConcat(metric.histogram.data_points.sum, metric.exponential_histogram.data_points.sum, metric.summary.data_points.sum) AS sum_1,
+    arrayConcat(metric.histogram.data_points.min, metric.exponential_histogram.data_points.min) AS min_1,
+    arrayConcat(metric.histogram.data_points.max, metric.exponential_histogram.data_points.max) AS max_1,
+    metric.histogram.data_points.bucket_counts AS bucket_counts_1,
+    metric.histogram.data_points.explicit_bounds AS explicit_bounds_1,
+    metric.exponential_histogram.data_points.scale AS scale_1,
+    metric.exponential_histogram.data_points.zero_count AS zero_count_1,
+    metric.exponential_histogram.data_points.positive.offset AS positive_offset_1,
+    metric.exponential_histogram.data_points.positive.bucket_counts AS positive_counts_1,
+    metric.exponential_histogram.data_points.negative.offset AS negative_offset_1,
+    metric.exponential_histogram.data_points.negative.bucket_counts AS negative_counts_1,
+    metric.summary.data_points.quantile_values.quantile AS quantiles_1,
+    metric.summary.data_points.quantile_values.value AS quantile_values_1,
+    arrayConcat(metric.gauge.data_points.exemplars, metric.sum.data_points.exemplars, metric.histogram.data_points.exemplars, metric.exponential_histogram.data_points.exemplars) AS exemplars_1
   FROM
   (
-{part:metrics}
-  )
-);
-
-CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.otel_metrics_histogram_mv {on_cluster} TO {database}.otel_metrics_histogram AS
-WITH
+    WITH
 {part:readers}
-SELECT
-  ResourceAttributes,
-  ResourceSchemaUrl,
-  ScopeName,
-  ScopeVersion,
-  ScopeAttributes,
-  ScopeDroppedAttrCount,
-  ScopeSchemaUrl,
-  ResourceAttributes['service.name'] AS ServiceName,
-  MetricName,
-  MetricDescription,
-  MetricUnit,
-  attribute_map(point.attributes) AS Attributes,
-  instant(point.start_time_unix_nano) AS StartTimeUnix,
-  instant(point.time_unix_nano) AS TimeUnix,
-  point.flags AS Flags,
-  point.count AS Count,
-  point.sum AS Sum,
-  point.min AS Min,
-  point.max AS Max,
-  AggregationTemporality,
-  point.bucket_counts AS BucketCounts,
-  point.explicit_bounds AS ExplicitBounds,
-  arrayMap(x -> attribute_map(x), point.exemplars.filtered_attributes) AS `Exemplars.FilteredAttributes`,
-  arrayMap(x -> instant(x), point.exemplars.time_unix_nano) AS `Exemplars.TimeUnix`,
-  arrayMap((x, y) -> x + y, point.exemplars.as_double, point.exemplars.as_int) AS `Exemplars.Value`,
-  arrayMap(x -> lower(hex(x)), point.exemplars.span_id) AS `Exemplars.SpanId`,
-  arrayMap(x -> lower(hex(x)), point.exemplars.trace_id) AS `Exemplars.TraceId`
-FROM
-(
-  SELECT
-    ResourceAttributes, ResourceSchemaUrl, ScopeName, ScopeVersion, ScopeAttributes, ScopeDroppedAttrCount, ScopeSchemaUrl,
-    metric.name AS MetricName,
-    metric.description AS MetricDescription,
-    metric.unit AS MetricUnit,
-    metric.histogram.aggregation_temporality AS AggregationTemporality,
-    arrayJoin(metric.histogram.data_points) AS point
-  FROM
-  (
-{part:metrics}
-  )
-);
-
-CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.otel_metrics_exponential_histogram_mv {on_cluster} TO {database}.otel_metrics_exponential_histogram AS
-WITH
-{part:readers}
-SELECT
-  ResourceAttributes,
-  ResourceSchemaUrl,
-  ScopeName,
-  ScopeVersion,
-  ScopeAttributes,
-  ScopeDroppedAttrCount,
-  ScopeSchemaUrl,
-  ResourceAttributes['service.name'] AS ServiceName,
-  MetricName,
-  MetricDescription,
-  MetricUnit,
-  attribute_map(point.attributes) AS Attributes,
-  instant(point.start_time_unix_nano) AS StartTimeUnix,
-  instant(point.time_unix_nano) AS TimeUnix,
-  point.flags AS Flags,
-  point.count AS Count,
-  point.sum AS Sum,
-  point.min AS Min,
-  point.max AS Max,
-  AggregationTemporality,
-  point.scale AS Scale,
-  point.zero_count AS ZeroCount,
-  point.positive.offset AS PositiveOffset,
-  point.positive.bucket_counts AS PositiveBucketCounts,
-  point.negative.offset AS NegativeOffset,
-  point.negative.bucket_counts AS NegativeBucketCounts,
-  arrayMap(x -> attribute_map(x), point.exemplars.filtered_attributes) AS `Exemplars.FilteredAttributes`,
-  arrayMap(x -> instant(x), point.exemplars.time_unix_nano) AS `Exemplars.TimeUnix`,
-  arrayMap((x, y) -> x + y, point.exemplars.as_double, point.exemplars.as_int) AS `Exemplars.Value`,
-  arrayMap(x -> lower(hex(x)), point.exemplars.span_id) AS `Exemplars.SpanId`,
-  arrayMap(x -> lower(hex(x)), point.exemplars.trace_id) AS `Exemplars.TraceId`
-FROM
-(
-  SELECT
-    ResourceAttributes, ResourceSchemaUrl, ScopeName, ScopeVersion, ScopeAttributes, ScopeDroppedAttrCount, ScopeSchemaUrl,
-    metric.name AS MetricName,
-    metric.description AS MetricDescription,
-    metric.unit AS MetricUnit,
-    metric.exponential_histogram.aggregation_temporality AS AggregationTemporality,
-    arrayJoin(metric.exponential_histogram.data_points) AS point
-  FROM
-  (
-{part:metrics}
-  )
-);
-
-CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.otel_metrics_summary_mv {on_cluster} TO {database}.otel_metrics_summary AS
-WITH
-{part:readers}
-SELECT
-  ResourceAttributes,
-  ResourceSchemaUrl,
-  ScopeName,
-  ScopeVersion,
-  ScopeAttributes,
-  ScopeDroppedAttrCount,
-  ScopeSchemaUrl,
-  ResourceAttributes['service.name'] AS ServiceName,
-  MetricName,
-  MetricDescription,
-  MetricUnit,
-  attribute_map(point.attributes) AS Attributes,
-  instant(point.start_time_unix_nano) AS StartTimeUnix,
-  instant(point.time_unix_nano) AS TimeUnix,
-  point.flags AS Flags,
-  point.count AS Count,
-  point.sum AS Sum,
-  point.quantile_values.quantile AS `ValueAtQuantiles.Quantile`,
-  point.quantile_values.value AS `ValueAtQuantiles.Value`
-FROM
-(
-  SELECT
-    ResourceAttributes, ResourceSchemaUrl, ScopeName, ScopeVersion, ScopeAttributes, ScopeDroppedAttrCount, ScopeSchemaUrl,
-    metric.name AS MetricName,
-    metric.description AS MetricDescription,
-    metric.unit AS MetricUnit,
-    arrayJoin(metric.summary.data_points) AS point
-  FROM
-  (
-{part:metrics}
-  )
-);
-
-CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.engine_samples_mv {on_cluster} TO {database}.engine_samples AS
-WITH
-{part:readers},
-{part:sample_readers}
-SELECT
-  fromUnixTimestamp64Milli(toInt64(intDiv(sampled_ns(metrics), 1000000)), 'UTC') AS time,
-  instance,
-  deployment,
-  engine,
-  model,
-  dp_rank,
-  role,
-  region,
-  cluster,
-  version,
-  pod,
-  node,
-  recording,
-  toUInt8(ifNull(signal(metrics, 'up'), 0) > 0) AS up,
-  toFloat32(ifNull(signal(metrics, 'scrape_seconds'), 0)) AS scrape_seconds,
-  toFloat32(ifNull(signal(metrics, 'interval_seconds'), 0)) AS interval_seconds,
-  signal(metrics, 'running') AS running,
-  signal(metrics, 'waiting') AS waiting,
-  signal(metrics, 'kv_cache_usage_ratio') AS kv_cache_usage_ratio,
-  signal(metrics, 'preemptions_total') AS preemptions_total,
-  signal(metrics, 'preemptions_delta') AS preemptions_delta,
-  signal(metrics, 'prompt_tokens_total') AS prompt_tokens_total,
-  signal(metrics, 'prompt_tokens_delta') AS prompt_tokens_delta,
-  signal(metrics, 'generation_tokens_total') AS generation_tokens_total,
-  signal(metrics, 'generation_tokens_delta') AS generation_tokens_delta,
-  signal(metrics, 'prefix_cache_queries_total') AS prefix_cache_queries_total,
-  signal(metrics, 'prefix_cache_queries_delta') AS prefix_cache_queries_delta,
-  signal(metrics, 'prefix_cache_hits_total') AS prefix_cache_hits_total,
-  signal(metrics, 'prefix_cache_hits_delta') AS prefix_cache_hits_delta,
-  signal(metrics, 'requests_finished_total') AS requests_finished_total,
-  signal(metrics, 'requests_finished_delta') AS requests_finished_delta,
-  signal(metrics, 'requests_failed_total') AS requests_failed_total,
-  signal(metrics, 'requests_failed_delta') AS requests_failed_delta,
-  signal(metrics, 'engine_steps_total') AS engine_steps_total,
-  signal(metrics, 'engine_steps_delta') AS engine_steps_delta,
-  signal(metrics, 'batch_tokens_total') AS batch_tokens_total,
-  signal(metrics, 'batch_tokens_delta') AS batch_tokens_delta,
-  signal(metrics, 'inferences_total') AS inferences_total,
-  signal(metrics, 'inferences_delta') AS inferences_delta,
-  signal(metrics, 'executions_total') AS executions_total,
-  signal(metrics, 'executions_delta') AS executions_delta,
-  signal(metrics, 'response_cache_hits_total') AS response_cache_hits_total,
-  signal(metrics, 'response_cache_hits_delta') AS response_cache_hits_delta,
-  signal(metrics, 'response_cache_misses_total') AS response_cache_misses_total,
-  signal(metrics, 'response_cache_misses_delta') AS response_cache_misses_delta,
-  signal(metrics, 'request_seconds_total') AS request_seconds_total,
-  signal(metrics, 'request_seconds_delta') AS request_seconds_delta,
-  signal(metrics, 'queue_seconds_total') AS queue_seconds_total,
-  signal(metrics, 'queue_seconds_delta') AS queue_seconds_delta,
-  signal(metrics, 'prefill_seconds_total') AS prefill_seconds_total,
-  signal(metrics, 'prefill_seconds_delta') AS prefill_seconds_delta,
-  signal(metrics, 'decode_seconds_total') AS decode_seconds_total,
-  signal(metrics, 'decode_seconds_delta') AS decode_seconds_delta,
-  signal(metrics, 'compute_input_seconds_total') AS compute_input_seconds_total,
-  signal(metrics, 'compute_input_seconds_delta') AS compute_input_seconds_delta,
-  signal(metrics, 'compute_infer_seconds_total') AS compute_infer_seconds_total,
-  signal(metrics, 'compute_infer_seconds_delta') AS compute_infer_seconds_delta,
-  signal(metrics, 'compute_output_seconds_total') AS compute_output_seconds_total,
-  signal(metrics, 'compute_output_seconds_delta') AS compute_output_seconds_delta
-FROM
-(
-{part:samples}
-)
-WHERE scope_name = 'servescope.sample' AND sampled_ns(metrics) > 0;
-
-CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.engine_histograms_mv {on_cluster} TO {database}.engine_histograms AS
-SELECT
-  fromUnixTimestamp64Milli(toInt64(intDiv(point.time_unix_nano, 1000000)), 'UTC') AS time,
-  instance,
-  deployment,
-  engine,
-  model,
-  dp_rank,
-  region,
-  version,
-  recording,
-  signal,
-  point.count AS count,
-  point.sum AS sum,
-  point.explicit_bounds AS bounds,
-  point.bucket_counts AS counts
-FROM
-(
-  SELECT instance, deployment, engine, model, dp_rank, region, version, recording, metric.name AS signal, arrayJoin(metric.histogram.data_points) AS point
-  FROM
-  (
-    SELECT instance, deployment, engine, model, dp_rank, region, version, recording, arrayJoin(metrics) AS metric
+    SELECT
+      ResourceAttributes,
+      ResourceSchemaUrl,
+      ScopeName,
+      scoped.scope.version AS ScopeVersion,
+      scalar_map(scoped.scope.attributes) AS ScopeAttributes,
+      scoped.scope.dropped_attributes_count AS ScopeDroppedAttrCount,
+      scoped.schema_url AS ScopeSchemaUrl,
+      arrayJoin(scoped.metrics) AS metric
     FROM
     (
-{part:samples}
+      SELECT
+        attribute_map(resource) AS ResourceAttributes,
+        ResourceSchemaUrl,
+        arrayJoin(scoped_1) AS scoped,
+        scoped.scope.name AS ScopeName
+      FROM {database}.land_foreign_metrics
+      ARRAY JOIN
+        resource_metrics.resource.attributes AS resource,
+        resource_metrics.schema_url AS ResourceSchemaUrl,
+        resource_metrics.scope_metrics AS scoped_1
     )
-    WHERE scope_name = 'servescope.sample'
+    WHERE ScopeName NOT IN ('servescope.sample', 'servescope.host', 'servescope.gpu')
   )
-);
-
-CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.host_samples_mv {on_cluster} TO {database}.host_samples AS
-WITH
-{part:readers},
-{part:sample_readers}
-SELECT
-  fromUnixTimestamp64Milli(toInt64(intDiv(sampled_ns(metrics), 1000000)), 'UTC') AS time,
-  instance,
-  attribute_text(resource, 'process.name') AS process_name,
-  value_text(resource.value[indexOf(resource.key, 'process.pid')]) AS process_pid,
-  deployment,
-  region,
-  cluster,
-  pod,
-  node,
-  recording,
-  signal(metrics, 'cpu_seconds_total') AS cpu_seconds_total,
-  signal(metrics, 'cpu_delay_seconds_total') AS cpu_delay_seconds_total,
-  signal(metrics, 'rss_bytes') AS rss_bytes,
-  signal(metrics, 'threads') AS threads,
-  signal(metrics, 'stopped') AS stopped,
-  signal(metrics, 'involuntary_switches_total') AS involuntary_switches_total,
-  signal(metrics, 'cpu_usage_ratio') AS cpu_usage_ratio,
-  signal(metrics, 'load1') AS load1,
-  signal(metrics, 'memory_available_bytes') AS memory_available_bytes,
-  signal(metrics, 'cpu_pressure_some_ratio') AS cpu_pressure_some_ratio,
-  signal(metrics, 'memory_pressure_some_ratio') AS memory_pressure_some_ratio,
-  signal(metrics, 'io_pressure_some_ratio') AS io_pressure_some_ratio
-FROM
-(
-{part:samples}
 )
-WHERE scope_name = 'servescope.host' AND sampled_ns(metrics) > 0;
+ARRAY JOIN
+  point_attributes_1 AS point_attributes,
+  start_ns_1 AS start_ns,
+  time_ns_1 AS time_ns,
+  flags_1 AS flags,
+  as_double_1 AS as_double,
+  as_int_1 AS as_int,
+  count_1 AS count,
+  sum_1 AS sum,
+  min_1 AS min,
+  max_1 AS max,
+  bucket_counts_1 AS bucket_counts,
+  explicit_bounds_1 AS explicit_bounds,
+  scale_1 AS scale,
+  zero_count_1 AS zero_count,
+  positive_offset_1 AS positive_offset,
+  positive_counts_1 AS positive_counts,
+  negative_offset_1 AS negative_offset,
+  negative_counts_1 AS negative_counts,
+  quantiles_1 AS quantiles,
+  quantile_values_1 AS quantile_values,
+  exemplars_1 AS exemplars
+SETTINGS enable_unaligned_array_join = 1;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.gpu_samples_mv {on_cluster} TO {database}.gpu_samples AS
-WITH
-{part:readers},
-{part:sample_readers}
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.otel_metrics_gauge_mv {on_cluster} TO {database}.otel_metrics_gauge AS
+WITH ns -> fromUnixTimestamp64Nano(toInt64(least(ns, 9000000000000000000))) AS instant
 SELECT
-  fromUnixTimestamp64Milli(toInt64(intDiv(sampled_ns(metrics), 1000000)), 'UTC') AS time,
-  attribute_text(resource, 'hw.id') AS gpu,
-  attribute_text(resource, 'hw.name') AS gpu_name,
-  value_text(resource.value[indexOf(resource.key, 'hw.index')]) AS gpu_index,
-  instance,
-  deployment,
-  region,
-  cluster,
-  pod,
-  node,
-  recording,
-  signal(metrics, 'gpu_utilization_ratio') AS gpu_utilization_ratio,
-  signal(metrics, 'memory_utilization_ratio') AS memory_utilization_ratio,
-  signal(metrics, 'memory_used_bytes') AS memory_used_bytes,
-  signal(metrics, 'memory_total_bytes') AS memory_total_bytes,
-  signal(metrics, 'power_watts') AS power_watts,
-  signal(metrics, 'power_limit_watts') AS power_limit_watts,
-  signal(metrics, 'energy_joules_total') AS energy_joules_total,
-  signal(metrics, 'temperature_celsius') AS temperature_celsius,
-  signal(metrics, 'sm_clock_hertz') AS sm_clock_hertz,
-  signal(metrics, 'memory_clock_hertz') AS memory_clock_hertz,
-  signal(metrics, 'throttle_reasons') AS throttle_reasons,
-  signal(metrics, 'ecc_uncorrected_total') AS ecc_uncorrected_total,
-  signal(metrics, 'pcie_replay_total') AS pcie_replay_total
-FROM
-(
-{part:samples}
-)
-WHERE scope_name = 'servescope.gpu' AND sampled_ns(metrics) > 0;
+{part:point_columns},
+  value AS Value,
+  exemplar_attributes AS `Exemplars.FilteredAttributes`,
+  arrayMap(x -> instant(x), exemplar_ns) AS `Exemplars.TimeUnix`,
+  exemplar_values AS `Exemplars.Value`,
+  arrayMap(x -> lower(hex(x)), exemplar_span_ids) AS `Exemplars.SpanId`,
+  arrayMap(x -> lower(hex(x)), exemplar_trace_ids) AS `Exemplars.TraceId`
+FROM {database}.land_points
+WHERE kind = 'gauge';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.otel_metrics_sum_mv {on_cluster} TO {database}.otel_metrics_sum AS
+WITH ns -> fromUnixTimestamp64Nano(toInt64(least(ns, 9000000000000000000))) AS instant
+SELECT
+{part:point_columns},
+  value AS Value,
+  AggregationTemporality,
+  IsMonotonic,
+  exemplar_attributes AS `Exemplars.FilteredAttributes`,
+  arrayMap(x -> instant(x), exemplar_ns) AS `Exemplars.TimeUnix`,
+  exemplar_values AS `Exemplars.Value`,
+  arrayMap(x -> lower(hex(x)), exemplar_span_ids) AS `Exemplars.SpanId`,
+  arrayMap(x -> lower(hex(x)), exemplar_trace_ids) AS `Exemplars.TraceId`
+FROM {database}.land_points
+WHERE kind = 'sum';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.otel_metrics_histogram_mv {on_cluster} TO {database}.otel_metrics_histogram AS
+WITH ns -> fromUnixTimestamp64Nano(toInt64(least(ns, 9000000000000000000))) AS instant
+SELECT
+{part:point_columns},
+  count AS Count,
+  sum AS Sum,
+  min AS Min,
+  max AS Max,
+  AggregationTemporality,
+  bucket_counts AS BucketCounts,
+  explicit_bounds AS ExplicitBounds,
+  exemplar_attributes AS `Exemplars.FilteredAttributes`,
+  arrayMap(x -> instant(x), exemplar_ns) AS `Exemplars.TimeUnix`,
+  exemplar_values AS `Exemplars.Value`,
+  arrayMap(x -> lower(hex(x)), exemplar_span_ids) AS `Exemplars.SpanId`,
+  arrayMap(x -> lower(hex(x)), exemplar_trace_ids) AS `Exemplars.TraceId`
+FROM {database}.land_points
+WHERE kind = 'histogram';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.otel_metrics_exponential_histogram_mv {on_cluster} TO {database}.otel_metrics_exponential_histogram AS
+WITH ns -> fromUnixTimestamp64Nano(toInt64(least(ns, 9000000000000000000))) AS instant
+SELECT
+{part:point_columns},
+  count AS Count,
+  sum AS Sum,
+  min AS Min,
+  max AS Max,
+  AggregationTemporality,
+  scale AS Scale,
+  zero_count AS ZeroCount,
+  positive_offset AS PositiveOffset,
+  positive_counts AS PositiveBucketCounts,
+  negative_offset AS NegativeOffset,
+  negative_counts AS NegativeBucketCounts,
+  exemplar_attributes AS `Exemplars.FilteredAttributes`,
+  arrayMap(x -> instant(x), exemplar_ns) AS `Exemplars.TimeUnix`,
+  exemplar_values AS `Exemplars.Value`,
+  arrayMap(x -> lower(hex(x)), exemplar_span_ids) AS `Exemplars.SpanId`,
+  arrayMap(x -> lower(hex(x)), exemplar_trace_ids) AS `Exemplars.TraceId`
+FROM {database}.land_points
+WHERE kind = 'exponential_histogram';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.otel_metrics_summary_mv {on_cluster} TO {database}.otel_metrics_summary AS
+WITH ns -> fromUnixTimestamp64Nano(toInt64(least(ns, 9000000000000000000))) AS instant
+SELECT
+{part:point_columns},
+  count AS Count,
+  sum AS Sum,
+  quantiles AS `ValueAtQuantiles.Quantile`,
+  quantile_values AS `ValueAtQuantiles.Value`
+FROM {database}.land_points
+WHERE kind = 'summary';

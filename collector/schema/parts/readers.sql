@@ -1,13 +1,19 @@
-  v -> multiIf({part:value_text}, '') AS scalar_text,
-  v -> multiIf(
-    {part:value_text},
-    v.value = 'array_value', toJSONString(arrayMap(x -> scalar_text(x), v.array_value.values)),
-    v.value = 'kvlist_value', toJSONString(mapFromArrays(v.kvlist_value.values.key, arrayMap(x -> scalar_text(x), v.kvlist_value.values.value))),
+  x -> multiIf(
+    x.value = 'string_value', x.string_value, x.value = 'double_value', toString(x.double_value),
+    x.value = 'int_value', toString(x.int_value), x.value = 'bool_value', toString(x.bool_value),
+    x.value = 'bytes_value', base64Encode(x.bytes_value), '') AS scalar_text,
+  (kind, s, d, i, b, y, a, m) -> multiIf(
+    kind = 'string_value', s, kind = 'double_value', toString(d), kind = 'int_value', toString(i),
+    kind = 'bool_value', toString(b), kind = 'bytes_value', base64Encode(y),
+    kind = 'array_value', toJSONString(arrayMap(x -> scalar_text(x), a)),
+    kind = 'kvlist_value', toJSONString(mapFromArrays(m.key, arrayMap(x -> scalar_text(x), m.value))),
     '') AS value_text,
-  a -> CAST((a.key, arrayMap(x -> value_text(x), a.value)), 'Map(LowCardinality(String), String)') AS attribute_map,
-  (a, k) -> a.value.string_value[indexOf(a.key, k)] AS attribute_text,
-  (a, k) -> a.value.bool_value[indexOf(a.key, k)] AS attribute_flag,
-  (a, k) -> a.value.double_value[indexOf(a.key, k)] + a.value.int_value[indexOf(a.key, k)] AS attribute_raw,
-  (a, k) -> toFloat32(if(attribute_raw(a, k) > 0 AND attribute_raw(a, k) < 1e15, attribute_raw(a, k), 0)) AS attribute_number,
-  (a, k) -> toUInt32(if(attribute_raw(a, k) > 0 AND attribute_raw(a, k) < 4294967295, attribute_raw(a, k), 0)) AS attribute_count,
+  a -> CAST((a.key, arrayMap((kind, s, d, i, b, y, l, m) -> value_text(kind, s, d, i, b, y, l, m),
+    a.value.value, a.value.string_value, a.value.double_value, a.value.int_value, a.value.bool_value, a.value.bytes_value,
+    a.value.array_value.values, a.value.kvlist_value.values)), 'Map(LowCardinality(String), String)') AS attribute_map,
+  a -> CAST((a.key, arrayMap((kind, s, d, i, b, y) -> multiIf(
+    kind = 'string_value', s, kind = 'double_value', toString(d), kind = 'int_value', toString(i),
+    kind = 'bool_value', toString(b), kind = 'bytes_value', base64Encode(y), ''),
+    a.value.value, a.value.string_value, a.value.double_value, a.value.int_value, a.value.bool_value, a.value.bytes_value)),
+    'Map(LowCardinality(String), String)') AS scalar_map,
   ns -> fromUnixTimestamp64Nano(toInt64(least(ns, 9000000000000000000))) AS instant

@@ -1,1 +1,1 @@
-scope Tuple(name String, version String, attributes {part:attributes}, dropped_attributes_count UInt32)
+scope Tuple(name String, version String, attributes {part:scalar_attributes}, dropped_attributes_count UInt32)

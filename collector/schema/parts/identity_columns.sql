@@ -1,0 +1,12 @@
+  instance LowCardinality(String),
+  deployment LowCardinality(String),
+  engine LowCardinality(String),
+  model LowCardinality(String),
+  dp_rank LowCardinality(String),
+  role LowCardinality(String),
+  region LowCardinality(String),
+  cluster LowCardinality(String),
+  version LowCardinality(String),
+  pod LowCardinality(String),
+  node LowCardinality(String),
+  recording LowCardinality(String)

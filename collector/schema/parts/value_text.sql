@@ -1,1 +1,0 @@
-v.value = 'string_value', v.string_value, v.value = 'double_value', toString(v.double_value), v.value = 'int_value', toString(v.int_value), v.value = 'bool_value', toString(v.bool_value), v.value = 'bytes_value', base64Encode(v.bytes_value)

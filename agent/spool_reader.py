@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 import structlog
 
 from agent.errors import DataFolderInUseError
-from agent.spool import MAX_RECORD_BYTES, SIGNALS, SUFFIX, SpoolSignal
+from agent.spool import SIGNALS, SUFFIX, SpoolSignal
+from agent.spool_framing import Records, split_records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +32,6 @@ STATE_FILE: Final = "state.json"
 REJECTED_FOLDER: Final = "rejected"
 MAX_BATCH_BYTES: Final = 1_000_000
 _DONE: Final = -1
-_LONGEST_VARINT: Final = 5
 
 log = structlog.get_logger()
 
@@ -224,19 +224,19 @@ class Lane:
         self._save()
         (self.folder / name).unlink(missing_ok=True)
 
-    def _read(self, name: str, offset: int, *, limit: int | None, end: int | None = None) -> _Read:
+    def _read(self, name: str, offset: int, *, limit: int | None, end: int | None = None) -> Records:
         try:
             with (self.folder / name).open("rb") as file:
                 file.seek(offset)
                 wanted = end - offset if end is not None else (limit + 16 if limit is not None else -1)
                 data = file.read(wanted)
-                read = _split(data, offset, None if end is not None else limit)
+                read = split_records(data, offset, None if end is not None else limit)
                 if not read.ends and read.needs > len(data) and len(data) == wanted:
                     file.seek(offset)  # one record larger than a batch
-                    read = _split(file.read(read.needs), offset, None)
+                    read = split_records(file.read(read.needs), offset, None)
                 return read
         except FileNotFoundError:
-            return _Read(b"", (), 0)
+            return Records(b"", (), 0)
 
     def _keep_rejected(self, batch: Batch) -> None:
         folder = self.folder / REJECTED_FOLDER
@@ -307,49 +307,6 @@ class SpoolReader:
                         folder, self._id, max_batch_bytes=self._max_batch_bytes, max_bytes=self._max_bytes
                     )
         return list(self._lanes.values())
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """Whole records from an offset on. ``needs``: bytes that the first record takes, when it did not fit."""
-
-    body: bytes
-    ends: tuple[int, ...]
-    needs: int
-
-
-def _split(data: bytes, offset: int, limit: int | None) -> _Read:
-    parts: list[memoryview] = []
-    ends: list[int] = []
-    view = memoryview(data)
-    position = total = 0
-    while position < len(data):
-        size, begin = _length(data, position)
-        if (
-            begin and not 0 < size <= MAX_RECORD_BYTES
-        ):  # zeros after a power loss, or garbage: nothing to find behind it
-            break
-        stop = begin + size
-        if begin == 0 or stop > len(data) or (limit is not None and parts and total + size > limit):
-            return _Read(b"".join(parts), tuple(ends), stop - position)
-        parts.append(view[begin:stop])
-        total += size
-        position = stop
-        ends.append(offset + stop)
-    return _Read(b"".join(parts), tuple(ends), 0)
-
-
-def _length(data: bytes, position: int) -> tuple[int, int]:
-    """(length, where the record's bytes begin): (0, 0) when the varint is cut off, a huge length when it is garbage."""
-    size = shift = 0
-    for index in range(position, min(position + _LONGEST_VARINT, len(data))):
-        byte = data[index]
-        size |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:  # noqa: PLR2004 - the last byte of a varint
-            return size, index + 1
-    cut_off = len(data) - position < _LONGEST_VARINT
-    return (0, 0) if cut_off else (MAX_RECORD_BYTES + 1, position + _LONGEST_VARINT)
 
 
 def _size(path: Path) -> int:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Final, Generic, Literal, TypeVar
 
 from agent.errors import ServescopeError
@@ -103,10 +102,12 @@ class Window:
 
     def covered(self, step: int) -> list[float]:
         """Seconds of each step of `times` that lie inside the window: the divisor of a rate at both edges."""
-        edges = [t.timestamp() for t in self.times(step)]
-        edges.append(edges[-1] + step)
-        start, end = self.from_ms / 1000, self.to_ms / 1000
-        return [min(right, end) - max(left, start) for left, right in pairwise(edges)]
+        width = step * 1000
+        first, last = self.from_ms // width, (self.to_ms - 1) // width
+        return [
+            (min((index + 1) * width, self.to_ms) - max(index * width, self.from_ms)) / 1000
+            for index in range(first, last + 1)
+        ]
 
     def previous(self) -> Window:
         """The window of the same length that ends where this one starts."""

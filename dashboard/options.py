@@ -20,6 +20,7 @@ def _theme(name: str, colours: Palette) -> dict[str, Any]:
 
 
 OPTIONS: Final[dict[str, Any]] = {
+    "runner.magicEnabled": False,
     "server.headless": True,
     "server.fileWatcherType": "none",
     "server.runOnSave": False,
@@ -28,6 +29,8 @@ OPTIONS: Final[dict[str, Any]] = {
     "client.showErrorDetails": "none",
     "global.developmentMode": False,
     "theme.baseFontSize": 14,
+    "theme.headingFontSizes": ["1.6rem", "1.35rem", "1.15rem", "1rem", "0.95rem", "0.9rem"],
+    "theme.headingFontWeights": [600, 600, 600, 600, 600, 600],
     "theme.metricValueFontSize": "1.5rem",
     "theme.metricValueFontWeight": 600,
     "theme.baseRadius": "6px",

@@ -33,7 +33,7 @@ DEFAULT_RANGE: Final = "15m"
 _RECORDINGS: Final = {"include": "Live and recorded", "exclude": "Live only", "only": "Recorded only"}
 _CSS: Final = """
 <style>
-.stMainBlockContainer { padding: 3.4rem 1.4rem 2rem 1.4rem; max-width: 1900px; }
+.stMainBlockContainer { padding: 4.2rem 1.4rem 2rem 1.4rem; max-width: 1900px; }
 [data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
 [data-testid="stMetric"] { padding: 0.55rem 0.8rem; }
 [class*="st-key-tile-"] { min-width: 168px; flex: 1 1 168px; }

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
+from dashboard import words
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -29,3 +31,10 @@ def numbers(frame: pd.DataFrame, **more: Any) -> Mapping[str, Any]:
         if pd.api.types.is_numeric_dtype(frame[name]) or frame[name].isna().all()
     }
     return {**settings, **more}
+
+
+def table(frame: pd.DataFrame, key: str, *, height: Any = "content") -> None:
+    """A table of figures; what is not there is a dash, never *None*."""
+    st.dataframe(
+        frame, hide_index=True, placeholder=words.NOTHING, key=key, column_config=numbers(frame), height=height
+    )  # fmt: skip

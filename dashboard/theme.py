@@ -23,6 +23,7 @@ class Palette:
         accent: Interaction, and nothing else.
         broken: What does not work.
         at_risk: An objective in danger.
+        nobody: Time that nobody measured.
         series: Eight colours for things without a colour of their own.
         ramp: From the page's background to the strongest tone, for heatmaps.
     """
@@ -36,6 +37,7 @@ class Palette:
     accent: str
     broken: str
     at_risk: str
+    nobody: str
     series: tuple[str, ...]
     ramp: tuple[str, ...]
 
@@ -50,6 +52,7 @@ LIGHT: Final = Palette(
     accent="#2f5fd0",
     broken="#c0342b",
     at_risk="#9a6700",
+    nobody="#cfd1d6",
     series=("#2f5fd0", "#c2671a", "#2a8f78", "#8455b8", "#7a7d85", "#b8860b", "#3b97c4", "#a3496d"),
     ramp=("#fbfbfa", "#d5dff3", "#9db5e8", "#5f86d8", "#2f5fd0", "#16357f"),
 )
@@ -64,6 +67,7 @@ DARK: Final = Palette(
     accent="#7aa2ff",
     broken="#ff6b5e",
     at_risk="#e0b341",
+    nobody="#454b57",
     series=("#7aa2ff", "#e8995a", "#5cc4a8", "#b794e0", "#9aa0aa", "#d9b44a", "#6cc0e8", "#d487a6"),
     ramp=("#14161a", "#1d2b4d", "#2b4a8f", "#4a78d6", "#7aa2ff", "#d3e0ff"),
 )
@@ -77,7 +81,6 @@ _SLOT: Final = {
     "prefill": 3,
     "compute_input": 3,
     "edge": 4,
-    "unaccounted": 4,
     "preemptions": 5,
     "compute_output": 5,
     "decode": 6,
@@ -98,12 +101,12 @@ def colour_of(signal: str, colours: Palette) -> str:
     Raises:
         KeyError: The signal has no colour yet; give it one here.
     """
-    return colours.series[_SLOT[signal]]
+    return colours.nobody if signal == "unaccounted" else colours.series[_SLOT[signal]]
 
 
 def has_colour(signal: str) -> bool:
     """Whether a signal has a colour of its own."""
-    return signal in _SLOT
+    return signal in _SLOT or signal == "unaccounted"
 
 
 def tints(colours: Palette, base: str, count: int) -> list[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import pandas as pd
 import streamlit as st
 
 from agent.errors import ServescopeError
 from dashboard import words
 from dashboard.data import store
 from dashboard.shell import store_problem
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ROWS: Final = 5000
 EXAMPLES: Final = {
@@ -19,9 +21,9 @@ EXAMPLES: Final = {
         "FROM requests\nWHERE time > now() - INTERVAL 1 HOUR\nORDER BY e2e_seconds DESC\nLIMIT 50"
     ),
     "Requests and failures by tenant": (
-        "SELECT tenant, count() AS requests, countIf(outcome NOT IN ('ok', 'client_abort', 'client_error')) AS failed,\n"
-        "  quantile(0.99)(e2e_seconds) AS p99\nFROM requests\nWHERE time > now() - INTERVAL 1 HOUR\n"
-        "GROUP BY tenant\nORDER BY requests DESC"
+        "SELECT tenant, count() AS requests, quantile(0.99)(e2e_seconds) AS p99,\n"
+        "  countIf(outcome NOT IN ('ok', 'client_abort', 'client_error')) AS failed\n"
+        "FROM requests\nWHERE time > now() - INTERVAL 1 HOUR\nGROUP BY tenant\nORDER BY requests DESC"
     ),
     "KV cache against waiting, per second": (
         "SELECT toStartOfSecond(time) AS second, instance, max(kv_cache_usage_ratio) AS kv, max(waiting) AS waiting,\n"
@@ -93,10 +95,11 @@ def _schema() -> None:
     except ServescopeError as error:
         store_problem(error)
         return
-    st.markdown("#### Tables")
-    for table, frame in columns.groupby("table", sort=True):
-        with st.expander(str(table)):
-            st.dataframe(frame[["name", "type"]], hide_index=True, key=f"schema-{table}", height="content")
+    tables = sorted(columns["table"].unique())
+    start = tables.index("requests") if "requests" in tables else 0
+    table = st.selectbox("Table", tables, index=start, key="table", label_visibility="collapsed")
+    frame = columns[columns["table"] == table][["name", "type"]]
+    st.dataframe(frame, hide_index=True, key="schema", height=520)
 
 
 @st.cache_data(ttl=300, max_entries=2, show_spinner=False)

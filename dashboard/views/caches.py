@@ -13,7 +13,7 @@ from dashboard.drawings import one_each, sparkline, with_values
 from dashboard.figures import Trace, lines, stack
 from dashboard.panel import foot, guarded, panel
 from dashboard.shell import Look, page, tile
-from dashboard.tables import numbers, percent
+from dashboard.tables import percent, table
 from dashboard.theme import colour_of
 
 if TYPE_CHECKING:
@@ -147,5 +147,5 @@ def _table(look: Look) -> None:
         }
         for item in answer.result.instances
     ])  # fmt: skip
-    st.dataframe(frame, hide_index=True, key="caches", column_config=numbers(frame), height="content")
+    table(frame, "caches")
     foot("caches", answer)

@@ -14,7 +14,7 @@ from dashboard.data import ask
 from dashboard.figures import CONFIG, Style, Trace, around, spans
 from dashboard.panel import foot, guarded
 from dashboard.shell import colours, tile, zone
-from dashboard.tables import milliseconds, numbers
+from dashboard.tables import milliseconds, table
 from dashboard.theme import colour_of
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _neighbours(story: Story) -> None:
         }
         for other in story.neighbours
     ])  # fmt: skip
-    st.dataframe(frame, hide_index=True, key="neighbours", column_config=numbers(frame), height=240)
+    table(frame, "neighbours", height=240)
 
 
 def _details(story: Story, row: RequestRow) -> None:
@@ -169,7 +169,7 @@ def _details(story: Story, row: RequestRow) -> None:
             [(name, str(value)) for name, value in shown.items() if value not in {None, "", 0}],
             columns=["Column of requests", "Value"],
         )
-        st.dataframe(frame, hide_index=True, key="figures", height="content")
+        st.dataframe(frame, hide_index=True, placeholder=words.NOTHING, key="figures", height="content")
     if story.spans:
         with st.expander(f"Spans of the trace: {len(story.spans)}"):
             frame = pd.DataFrame([
@@ -183,7 +183,7 @@ def _details(story: Story, row: RequestRow) -> None:
                 }
                 for item in story.spans
             ])  # fmt: skip
-            st.dataframe(frame, hide_index=True, key="spans", column_config=numbers(frame), height="content")
+            table(frame, "spans")
 
 
 def _fields(row: RequestRow) -> list[str]:

@@ -13,7 +13,7 @@ from dashboard.drawings import phase_stack, sparkline
 from dashboard.figures import Trace, lines, percentiles
 from dashboard.panel import empty, foot, guarded, panel
 from dashboard.shell import Look, page, tile
-from dashboard.tables import milliseconds, numbers
+from dashboard.tables import milliseconds, table
 from dashboard.theme import colour_of
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _models(look: Look) -> None:
         }
         for row in rows
     ])  # fmt: skip
-    st.dataframe(frame, hide_index=True, key="models", column_config=numbers(frame), height="content")
+    table(frame, "models")
     foot("models", answer)
 
 
@@ -151,5 +151,5 @@ def _instances(look: Look) -> None:
         }
         for row in answer.result.instances
     ])  # fmt: skip
-    st.dataframe(frame, hide_index=True, key="instances", column_config=numbers(frame), height="content")
+    table(frame, "instances")
     foot("instances", answer)

@@ -75,7 +75,8 @@ def _list(look: Look) -> None:
     st.caption(shown if answer.result.matching <= len(rows) else f"{shown}; the first {len(rows)} are listed")
     frame = _frame(rows)
     state = st.dataframe(
-        frame, hide_index=True, key="requests", on_select="rerun", selection_mode="single-row", height=620,
+        frame, hide_index=True, placeholder=words.NOTHING, key="requests", on_select="rerun",
+        selection_mode="single-row", height=620,
         column_config=numbers(frame, Phases=st.column_config.BarChartColumn(
                 "Phases, share", help=", ".join(name for name, _ in PHASES), y_min=0, y_max=1, width="small"
             )),

@@ -1,0 +1,24 @@
+"""Data to Plotly figures; pure, and the only place that draws.
+
+Every figure: title and unit in one quiet line top left, horizontal grid only, gaps drawn as gaps, lines named at
+their ends, incidents as bands and deploys as thin lines behind the data, the same x range in all charts of a page.
+"""
+
+from dashboard.figures.base import CONFIG, HEIGHT, Style, Trace
+from dashboard.figures.distribution import heatmap, histogram
+from dashboard.figures.one_request import around, spans
+from dashboard.figures.over_time import lines, percentiles, stack
+
+__all__ = [
+    "CONFIG",
+    "HEIGHT",
+    "Style",
+    "Trace",
+    "around",
+    "heatmap",
+    "histogram",
+    "lines",
+    "percentiles",
+    "spans",
+    "stack",
+]

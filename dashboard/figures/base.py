@@ -1,0 +1,242 @@
+"""What all figures share: style, titles, axes, labels at line ends, incidents and deploys behind the data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import plotly.graph_objects as go
+
+from dashboard import words
+from dashboard.theme import Palette, faded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime, tzinfo
+
+HEIGHT: Final = 230
+CONFIG: Final[dict[str, Any]] = {"displayModeBar": False, "responsive": True}
+"""Plotly's own settings for every chart."""
+
+_NAMED_AT_END = 4
+_LABEL_SHARE = 0.25
+_LABEL_PIXELS = 13.0
+_PLOT_PIXELS = 160.0
+_TICKS_SECONDS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What a figure takes from its page.
+
+    Attributes:
+        colours: Palette of the page's mode.
+        zone: The viewer's time zone, in which axes are labelled.
+        span: Start and end of the x axis, the same for all charts of a page.
+        marks: Times and labels of deploys and restarts.
+        bands: Start, end and label of incidents.
+    """
+
+    colours: Palette
+    zone: tzinfo
+    span: tuple[datetime, datetime]
+    marks: Sequence[tuple[datetime, str]] = ()
+    bands: Sequence[tuple[datetime, datetime, str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One line.
+
+    Attributes:
+        name: At its end, or in the legend when there are many.
+        values: One per time, None for a gap.
+        colour: Hex.
+        width: Pixels.
+        dash: Plotly's word for a broken line, "" for a solid one.
+        text: What a hover adds per point, such as the sample size.
+    """
+
+    name: str
+    values: Sequence[float | None]
+    colour: str
+    width: float = 1.8
+    dash: str = ""
+    text: Sequence[str] = field(default=())
+
+
+def blank(style: Style, title: str, unit: str, height: int) -> go.Figure:
+    """An empty figure with the title, the axes and the manners that all charts share."""
+    colours = style.colours
+    figure = go.Figure()
+    label = {"seconds": "s", "per_second": "per second", "ratio": "share", "tokens_per_second": "tokens per second"}
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 34, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": colours.text, "size": 12},
+        hovermode="x unified",
+        hoverlabel={"bgcolor": colours.panel, "bordercolor": colours.grid, "font": {"color": colours.text, "size": 12}},
+        title={
+            "text": f"{title} <span style='color:{colours.quiet}'>· {label.get(unit, unit)}</span>",
+            "x": 0, "xanchor": "left", "xref": "container", "y": 0.985, "yanchor": "top", "pad": {"l": 8, "t": 4},
+            "font": {"size": 13, "weight": 500},
+        },
+        showlegend=False,
+        uirevision="keep",
+    )  # fmt: skip
+    start, end = style.span
+    figure.update_xaxes(
+        range=[local(start, style), local(end, style)], showgrid=False, zeroline=False, automargin=True,
+        tickfont={"size": 11, "color": colours.quiet}, linecolor=colours.grid, showline=True,
+        showspikes=True, spikemode="across", spikethickness=1, spikecolor=colours.quiet, spikedash="solid",
+        tickformatstops=[
+            {"dtickrange": [None, 60_000], "value": "%H:%M:%S"},
+            {"dtickrange": [60_000, 86_400_000], "value": "%H:%M" if start.date() == end.date() else "%H:%M\n%d %b"},
+            {"dtickrange": [86_400_000, None], "value": "%d %b"},
+        ], nticks=8,
+    )  # fmt: skip
+    figure.update_yaxes(
+        gridcolor=colours.grid, zeroline=False, automargin=True, tickfont={"size": 11, "color": colours.quiet}, nticks=5
+    )
+    return figure
+
+
+def decorate(figure: go.Figure, style: Style) -> None:
+    """Incidents as bands and deploys as thin lines, behind the data of a chart over time."""
+    start, end = style.span
+    length = (end - start).total_seconds() or 1.0
+    free_from = -1.0
+    for begun, ended, text in style.bands:
+        left = max(begun, start)
+        figure.add_shape(
+            type="rect", x0=local(left, style), x1=local(min(ended, end), style), y0=0, y1=1, yref="paper",
+            line_width=0, layer="below", fillcolor=faded(style.colours.broken, 0.08),
+        )  # fmt: skip
+        place = (left - start).total_seconds() / length
+        if place >= free_from:
+            side = "left" if place < 1 - _LABEL_SHARE else "right"
+            figure.add_annotation(
+                x=local(left, style), y=1, yref="paper", yanchor="bottom", text=words.short(text, 30),
+                showarrow=False, xanchor=side, font={"size": 10, "color": style.colours.quiet},
+            )  # fmt: skip
+            free_from = place + _LABEL_SHARE
+    for moment, text in style.marks:
+        x = local(moment, style)
+        figure.add_shape(
+            type="line", x0=x, x1=x, y0=0, y1=1, yref="paper", layer="below",
+            line={"color": style.colours.quiet, "width": 1, "dash": "dot"},
+        )  # fmt: skip
+        figure.add_annotation(
+            x=x, y=0, yref="paper", yanchor="bottom", xanchor="left", text=text, showarrow=False, textangle=-90,
+            font={"size": 10, "color": style.colours.quiet},
+        )  # fmt: skip
+
+
+def name_lines(
+    figure: go.Figure, x: Sequence[object], traces: Sequence[Trace], style: Style, *, log: bool = False
+) -> None:
+    """Name lines at their ends; with more than four, in a legend."""
+    named = [trace for trace in traces if trace.name]
+    if len(named) > _NAMED_AT_END:
+        figure.update_traces(showlegend=True, selector={"type": "scatter"})
+        legend(figure, style)
+        return
+    if len(traces) < 2 and not (traces and traces[0].name):  # noqa: PLR2004 - one nameless line needs no label
+        return
+    ends = [
+        (trace, index, trace.values[index])
+        for trace in named
+        if (index := last(trace.values)) is not None and trace.values[index] is not None
+    ]
+    shifts = _spread([value or 0.0 for _, _, value in ends], log=log)
+    for (trace, index, value), shift in zip(ends, shifts, strict=True):
+        figure.add_annotation(
+            x=x[index], y=math.log10(value) if log and value else value, text=trace.name, showarrow=False,
+            xanchor="left", xshift=4, yshift=shift, font={"size": 11, "color": trace.colour},
+        )  # fmt: skip
+    if ends:
+        longest = max(len(trace.name) for trace, _, _ in ends)
+        figure.update_layout(margin_r=min(12 + 6.4 * longest, 160))
+
+
+def _spread(values: Sequence[float], *, log: bool) -> list[float]:
+    """Pixels by which each label moves up so that none covers another."""
+    highest = max(values, default=1.0) or 1.0
+    lowest = min((value for value in values if value > 0), default=highest)
+    decades = max(math.log10(highest / lowest), 0.1)
+
+    def place_of(value: float) -> float:
+        share = math.log10(max(value, lowest) / lowest) / decades if log else value / highest
+        return share * _PLOT_PIXELS
+
+    shifts = [0.0] * len(values)
+    free_from = -math.inf
+    for position in sorted(range(len(values)), key=values.__getitem__):
+        place = place_of(values[position])
+        shifts[position] = max(free_from - place, 0.0)
+        free_from = place + shifts[position] + _LABEL_PIXELS
+    return shifts
+
+
+def legend(figure: go.Figure, style: Style) -> None:
+    """A legend beneath the chart."""
+    figure.update_layout(
+        showlegend=True,
+        legend={
+            "orientation": "h", "x": 0, "xanchor": "left", "y": -0.16, "yanchor": "top", "traceorder": "normal",
+            "font": {"size": 11, "color": style.colours.quiet}, "itemsizing": "constant", "bgcolor": "rgba(0,0,0,0)",
+        },
+    )  # fmt: skip
+
+
+def y_axis(figure: go.Figure, unit: str, peak: float, *, log: bool = False, top: float | None = None) -> None:
+    """The y axis in its unit, from zero, or logarithmic with round ticks."""
+    if log:
+        low = min(
+            (value for trace in figure.data for value in (trace.y or ()) if value is not None and value > 0),
+            default=1e-3,
+        )
+        high = max(peak, low * 10)
+        figure.update_yaxes(type="log", range=[math.log10(low) - 0.1, math.log10(high) + 0.1], **log_ticks(low, high))
+        return
+    figure.update_yaxes(range=[0, top if top is not None else (peak * 1.12 or 1.0)])
+    if unit in {"seconds", "s"}:
+        figure.update_yaxes(tickformat="~s", ticksuffix="s")
+    elif unit == "ratio":
+        figure.update_yaxes(tickformat=".0%" if (top or peak) >= 0.05 else ".2~%")  # noqa: PLR2004 - small shares
+    else:
+        figure.update_yaxes(tickformat="~s" if peak >= 1000 else "~g")  # noqa: PLR2004 - below, SI prefixes mislead
+
+
+def log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Round ticks of a logarithmic axis of seconds."""
+    chosen = [tick for tick in _TICKS_SECONDS if low * 0.7 <= tick <= high * 1.4]
+    if len(chosen) > 7:  # noqa: PLR2004 - more labels would touch
+        chosen = [tick for tick in chosen if f"{tick:e}".startswith("1.0")]
+    return {"tickvals": chosen, "ticktext": [words.seconds(tick) for tick in chosen]}
+
+
+def hover(trace: Trace, unit: str) -> list[str]:
+    """What a hover says per point."""
+    shown = [words.figure(value, unit) for value in trace.values]
+    if len(trace.text) == len(shown):
+        return [f"{value} · {extra}" for value, extra in zip(shown, trace.text, strict=True)]
+    return shown
+
+
+def peak(traces: Sequence[Trace]) -> float:
+    """Highest value of all traces, 0 without any."""
+    return max((value for trace in traces for value in trace.values if value is not None), default=0.0)
+
+
+def last(values: Sequence[float | None]) -> int | None:
+    """Index of the newest value, None without any."""
+    return next((index for index in range(len(values) - 1, -1, -1) if values[index] is not None), None)
+
+
+def local(moment: datetime, style: Style) -> datetime:
+    """A time in the viewer's zone, as Plotly draws it."""
+    return moment.astimezone(style.zone).replace(tzinfo=None)

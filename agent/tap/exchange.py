@@ -188,15 +188,16 @@ class Exchange:
         request = self._head
         if request is None:
             return b""
+        plan = plan_answer(request, head)
         self._answer = head
         if not self._forwarded:  # answered before all was sent: the edge's part ends here
             self._account.edge_seconds += time.monotonic() - self._client.arrived
-        plan = plan_answer(request, head)
         self._answer_reader = plan.reader
         self._dechunk = plan.dechunk
         self.tunnel = plan.tunnel
         self._keep_upstream = head.keeps_alive() and not plan.until_close
-        self._keep_client = plan.keeps_client and not self._core.draining and self.request_done
+        keeps = request.keeps_alive() and plan.keeps_client and self.request_done
+        self._keep_client = keeps and not self._core.draining
         self._account.answer_began(head)
         return answer_head(request, head, plan, self._account, keep=self._keep_client)
 

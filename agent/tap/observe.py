@@ -25,7 +25,7 @@ _USAGE: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _ID: Final = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _SURE_ERRORS: Final = (ValueError, RecursionError)  # what json.loads raises on bad input
-_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]|true|false')
+_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[{}\[\]:]|true|false')
 _SCAN_BYTES: Final = 16_384
 
 

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import ConfigError
+from alerts.config import PagerDutyConfig
+from alerts.notice import Notice
+from alerts.notify.pagerduty import MAX_BYTES, PagerDuty, _Answered
+from alerts.notify.webhook import Webhook, sign
+from alerts.receiver import KEPT_PAGES, PER_MINUTE, Pages, Receiver, faults_of, read_pages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from alerts.certificate import Certificate
+
+KEY = "k" * 31 + "K"
+NOTICE = Notice(
+    "trigger",
+    "i1",
+    "servescope-i1",
+    1_800_000_000.0,
+    "critical",
+    "waiting 57 on triton-a, limit 20, for 6 s",
+    "triton-a",
+    group="vision",
+    kind="engine-waiting",
+    details={"rule": "engine-waiting", "value": 57.0, "evidence": {"tenants": [{"tenant": "a", "seconds": 3}]}},
+    links=(("Incident", "http://127.0.0.1:8501/incidents?id=i1"), ("Runbook", "docs/runbooks/engine-waiting.md")),
+)
+
+
+@pytest.fixture
+def pager(receiver: Receiver) -> Iterator[PagerDuty]:
+    made = PagerDuty(KEY, base_url=receiver.url, ca_file=receiver.certificate.authority)
+    yield made
+    made.close()
+
+
+def test_a_page_and_its_end_arrive_as_pagerduty_wants_them(pager: PagerDuty, receiver: Receiver):
+    assert pager.send(pager.render(NOTICE)).verdict == "sent"
+    assert pager.send(pager.render(replace(NOTICE, action="acknowledge"))).verdict == "sent"
+    assert pager.send(pager.render(replace(NOTICE, action="resolve"))).verdict == "sent"
+    trigger, acknowledge, resolve = (page["event"] for page in receiver.pages.all())
+    assert trigger["payload"]["summary"] == NOTICE.title
+    assert trigger["payload"]["severity"] == "critical"
+    assert trigger["payload"]["source"] == "triton-a"
+    assert trigger["payload"]["custom_details"]["value"] == 57.0
+    assert trigger["links"] == [{"href": "http://127.0.0.1:8501/incidents?id=i1", "text": "Incident"}]
+    assert [e["event_action"] for e in (trigger, acknowledge, resolve)] == ["trigger", "acknowledge", "resolve"]
+    assert {e["dedup_key"] for e in (trigger, acknowledge, resolve)} == {"servescope-i1"}
+    assert "payload" not in resolve
+    assert KEY not in json.dumps(receiver.pages.all())
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "verdict", "after"),
+    [
+        (429, {"Retry-After": "7"}, "retry", 7.0),
+        (429, {}, "retry", None),
+        (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "retry", None),
+        (500, {}, "retry", None),
+        (503, {}, "retry", None),
+        (401, {}, "retry", None),
+        (302, {"Location": "https://elsewhere.test/"}, "retry", None),
+        (400, {}, "refused", None),
+    ],
+)
+def test_every_answer_comes_back_at_once(
+    pager: PagerDuty, receiver: Receiver, status: int, headers: dict[str, str], verdict: str, after: float | None
+):
+    asked: list[int] = []
+    receiver.fail_with = lambda: asked.append(1) or (status, headers)
+    began = time.monotonic()
+    delivery = pager.send(pager.render(NOTICE))
+    assert (delivery.verdict, delivery.retry_after) == (verdict, after)
+    assert f"HTTP {status}" in delivery.error
+    assert len(asked) == 1  # the client's own retrying is off
+    assert time.monotonic() - began < 10
+
+
+def test_a_receiver_that_is_down_or_not_trusted_is_a_retry(certificate: Certificate, tmp_path: Path):
+    receiver = Receiver(certificate, Pages()).start()
+    stranger = PagerDuty(KEY, base_url=receiver.url)
+    distrust = stranger.send(stranger.render(NOTICE))
+    assert distrust.verdict == "retry"
+    assert "CERTIFICATE_VERIFY_FAILED" in distrust.error
+    stranger.close()
+    receiver.stop()
+    pager = PagerDuty(KEY, base_url=receiver.url, ca_file=certificate.authority)
+    away = pager.send(pager.render(NOTICE))
+    assert away.verdict == "retry"
+    assert "can't be reached" in away.error
+    pager.close()
+
+
+def test_the_key_is_in_no_log_and_no_error(
+    pager: PagerDuty, receiver: Receiver, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+):
+    caplog.set_level(logging.DEBUG)
+    receiver.fail_with = lambda: (500, {})
+    assert KEY not in pager.send(pager.render(NOTICE)).error
+    assert pager._judge(_Answered(400, f"no such key {KEY}", "")).error == "HTTP 400: no such key …"
+    assert KEY not in caplog.text
+    assert KEY not in "".join(capsys.readouterr())
+    assert KEY not in repr(pager.render(NOTICE))
+
+
+trees = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=3000),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=300), inner, max_size=4),
+    max_leaves=30,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.text(max_size=3000),
+    st.text(max_size=3000),
+    st.text(max_size=600),
+    st.dictionaries(st.text(max_size=300), trees, max_size=6),
+    st.sampled_from(["critical", "error", "warning", "info"]),
+)
+def test_whatever_the_notice_the_event_is_within_pagerdutys_limits(
+    title: str, source: str, key: str, details: dict[str, Any], severity: Any
+):
+    pager = PagerDuty(KEY)
+    notice = Notice("trigger", "i", "k" + key, 0.0, severity, "t" + title, source, details=details)
+    event = {**pager.render(notice), "routing_key": KEY}
+    blank = {"'payload.source' is missing or blank"} if not (source or "s").strip() else set()
+    assert set(faults_of(event)) - blank == set()
+    assert len(json.dumps(event).encode()) <= MAX_BYTES
+    pager.close()
+
+
+def test_huge_details_are_left_out_by_name_not_refused(pager: PagerDuty):
+    details = {"rule": "r", "small": [1, 2], **{f"big{n}": ["ä" * 1000] * 100 for n in range(8)}}
+    event = pager.render(replace(NOTICE, details=details))
+    kept = event["payload"]["custom_details"]
+    assert kept["rule"] == "r"
+    assert "big" in kept["left_out"]
+    assert pager.send(event).verdict == "sent"
+
+
+@pytest.mark.parametrize(
+    ("event", "fault"),
+    [
+        ([], "not a JSON object"),
+        ({"routing_key": "short", "event_action": "resolve", "dedup_key": "x"}, "routing_key"),
+        ({"routing_key": KEY, "event_action": "shout", "dedup_key": "x"}, "event_action"),
+        ({"routing_key": KEY, "event_action": "resolve"}, "'dedup_key' is missing"),
+        ({"routing_key": KEY, "event_action": "resolve", "dedup_key": "x" * 256}, "255"),
+        ({"routing_key": KEY, "event_action": "trigger"}, "'payload' is missing"),
+        ({"routing_key": KEY, "event_action": "trigger", "payload": {"summary": "s" * 1025}}, "1024"),
+        ({"routing_key": KEY, "event_action": "trigger", "payload": {"severity": "bad"}}, "severity"),
+    ],
+)
+def test_the_receiver_refuses_what_pagerduty_refuses(receiver: Receiver, event: Any, fault: str):
+    status, body, _ = receiver.answer(event)
+    assert status == 400
+    assert any(fault in text for text in body["errors"])
+    assert receiver.pages.all() == []
+
+
+def test_the_receiver_takes_120_a_minute_and_key(certificate: Certificate):
+    now = [1000.0]
+    receiver = Receiver(certificate, Pages(), clock=lambda: now[0])
+    event = {"routing_key": KEY, "event_action": "resolve", "dedup_key": "x"}
+    assert {receiver.answer(dict(event))[0] for _ in range(PER_MINUTE)} == {202}
+    status, _, headers = receiver.answer(dict(event))
+    assert (status, headers) == (429, {"Retry-After": "5"})
+    assert receiver.answer(event | {"routing_key": "o" * 32})[0] == 202
+    now[0] += 60
+    assert receiver.answer(dict(event))[0] == 202
+    receiver.start().stop()
+
+
+def test_pages_are_kept_in_a_bounded_file(tmp_path: Path):
+    path = tmp_path / "pages.json"
+    pages = Pages(path)
+    for number in range(KEPT_PAGES + 5):
+        pages.add(float(number), {"event_action": "trigger", "dedup_key": str(number), "routing_key": KEY})
+    kept = read_pages(path)
+    assert len(kept) == KEPT_PAGES
+    assert kept[-1]["dedup_key"] == str(KEPT_PAGES + 4)
+    assert KEY not in path.read_text()
+    assert path.stat().st_mode & 0o077 == 0
+    assert Pages(path).all() == kept
+    path.write_text("{broken")
+    assert read_pages(path) == []
+
+
+def test_the_routing_key_comes_from_file_or_environment_and_is_checked(tmp_path: Path):
+    path = tmp_path / "key"
+    path.write_text(KEY + "\n")
+    config = PagerDutyConfig(routing_key_file=path)
+    assert config.routing_key({}) == KEY
+    assert config.routing_key({"SERVESCOPE_PAGERDUTY_ROUTING_KEY": "e" * 32}) == "e" * 32
+    assert PagerDutyConfig().routing_key({}) == ""
+    path.write_text("short")
+    with pytest.raises(ConfigError, match="5 characters, not 32"):
+        config.routing_key({})
+    path.unlink()
+    with pytest.raises(ConfigError, match="can't be read"):
+        config.routing_key({})
+
+
+def test_a_webhook_is_signed_and_its_answers_are_judged():
+    got: list[tuple[dict[str, str], bytes]] = []
+    answers = iter([200, 500, 410, 302])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append((dict(self.headers), self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(next(answers))
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    hook = Webhook(f"http://127.0.0.1:{server.server_address[1]}/secret-path", b"s3cret", clock=lambda: 1000.0)
+    verdicts = [hook.send(hook.render(NOTICE)) for _ in range(4)]
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    assert [v.verdict for v in verdicts] == ["sent", "retry", "refused", "retry"]
+    assert len(got) == 4  # a redirect is not followed
+    headers, body = got[0]
+    assert headers["X-Servescope-Signature"] == sign(b"s3cret", "1000", body)
+    assert json.loads(body)["title"] == NOTICE.title
+    assert {h["X-Servescope-Delivery"] for h, _ in got} == {headers["X-Servescope-Delivery"]}
+    assert "secret-path" not in hook.destination + "".join(v.error for v in verdicts)
+    assert hook.send(hook.render(NOTICE)).verdict == "retry"
+    with pytest.raises(ConfigError, match="no http"):
+        Webhook("file:///etc/passwd")

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -107,10 +107,23 @@ class CollectorProcess:
         self.process.wait(30)
 
     def stop(self) -> int:
-        if self.process is None or self.process.poll() is not None:
-            return -1
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        """Drain it and return its exit status; one that does not end is killed."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
 
 
 def spans(first: int, count: int, *, scope: str = "test", **attributes: str) -> bytes:

@@ -1,0 +1,255 @@
+"""The way into the store, with a store that behaves as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from collector import framing, writer
+from collector.config import CollectorConfig
+from collector.journal import Journal, identity
+from collector.ledger import Ledger
+from collector.log import WriteAheadLog
+from collector.quarantine import Quarantine
+from collector.store import StoreError, StoreUnavailable
+from collector.writer import Writer
+from tests.collector_process import spans
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+POISON = b"\xba\x3e\x06poison"  # an unknown field to upb
+STUBBORN = b"stubborn"
+
+
+class FakeStore:
+    """Keeps rows by token as the engine does: a token seen before brings nothing."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, list[bytes]] = {}
+        self.calls: list[str] = []
+        self.failures: list[Exception] = []
+        self.readable: Callable[[bytes], bool] = lambda _: True
+
+    def insert_segment(self, table: str, segment: Path | bytes, token: str) -> None:
+        assert not isinstance(segment, bytes)
+        assert table.startswith("land_")
+        self.calls.append(token)
+        if self.failures:
+            raise self.failures.pop(0)
+        with segment.open("rb") as file:
+            messages = [frame.message for frame in framing.read(file)]
+        if not all(self.readable(message) for message in messages):
+            raise StoreError(444, "UNKNOWN_PROTOBUF_FORMAT", "wrong wire type")
+        self.taken.setdefault(token, messages)
+
+    def names(self) -> list[str]:
+        requests = (ExportTraceServiceRequest.FromString(m) for batch in self.taken.values() for m in batch)
+        return sorted(s.name for r in requests for g in r.resource_spans for sc in g.scope_spans for s in sc.spans)
+
+
+class Bench:
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self.journal = Journal(folder / "journal")
+        self.log = WriteAheadLog(folder, self.journal, max_bytes=1 << 24, seal_bytes=1 << 20)
+        self.store = FakeStore()
+        self.ledger = Ledger()
+        self.migrations: list[Exception] = []
+        self.migrated = 0
+        self.settled = asyncio.Event()
+        self.synced = 0
+        config = CollectorConfig(seal_seconds=0.05, settle_seconds=0.1)
+        self.writer = Writer(
+            self.log,
+            self.store,
+            self.ledger,
+            Quarantine(folder / "quarantine", max_bytes=settings.get("quarantine_max_bytes", 1 << 20)),
+            config,
+            migrate=self._migrate,
+            settle=lambda: loop.call_soon_threadsafe(self.settled.set),
+            make_durable=self._sync,
+        )
+        loop = asyncio.get_running_loop()
+        self.log.start()
+        self.work = asyncio.create_task(self.writer.run())
+
+    def _migrate(self) -> None:
+        if self.migrations:
+            raise self.migrations.pop(0)
+        self.migrated += 1
+
+    def _sync(self) -> None:
+        self.synced += 1
+
+    async def give(self, body: bytes, records: int = 1, signal: str = "traces") -> None:
+        digest = identity(signal, body)
+        await self.log.append(
+            signal, framing.encode(body, records=records, digest=digest, received_ns=1), records, digest
+        )
+        self.ledger.received(signal, records, len(body))
+
+    async def drained(self) -> dict[str, int]:
+        async with asyncio.timeout(60):
+            while self.log.segments():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        books = self.ledger.books(self.log)["traces"]
+        assert books["balance"] == 0
+        return books
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(writer, "_pause", lambda _: 0.01)
+    made = Bench(tmp_path)
+    yield made
+    made.work.cancel()
+    await asyncio.gather(made.work, return_exceptions=True)
+    await made.log.close()
+    made.journal.close()
+
+
+async def test_segments_reach_the_store_and_their_files_go_when_durable(bench: Bench):
+    for number in range(5):
+        await bench.give(spans(number, 1))
+    books = await bench.drained()
+    assert bench.store.names() == [f"n{n}" for n in range(5)]
+    assert (books["stored"], books["pending"]) == (5, 0)
+    await bench.writer.release()
+    assert bench.synced == 1
+    assert list(bench.folder.glob("*.seg")) == []
+    assert identity("traces", spans(99, 1)) not in bench.journal
+
+
+async def test_files_stay_when_the_stores_disk_can_not_be_synced(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    def broken() -> None:
+        raise OSError(5, "Input/output error")
+
+    await bench.give(spans(0, 1))
+    await bench.drained()
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.writer, "_make_durable", broken)
+        await bench.writer.release()
+    assert len(list(bench.folder.glob("*.seg"))) == 1
+    await bench.writer.release()
+    assert list(bench.folder.glob("*.seg")) == []
+
+
+async def test_failures_are_repeated_under_the_same_token(bench: Bench):
+    bench.store.failures = [
+        StoreUnavailable("the store does not answer"),
+        StoreError(243, "NOT_ENOUGH_SPACE", "full"),
+        StoreError(241, "MEMORY_LIMIT_EXCEEDED", "large"),
+        OSError(104, "reset"),
+        ValueError("anything"),
+    ]
+    await bench.give(spans(0, 2), records=2)
+    await bench.drained()
+    assert len(bench.store.calls) == 6
+    assert len(set(bench.store.calls)) == 1
+    assert bench.store.names() == ["n0", "n1"]
+    assert bench.writer.last_error == ""
+
+
+async def test_segments_grow_while_the_store_is_away(bench: Bench):
+    bench.store.failures = [StoreUnavailable("down")] * 30
+    await bench.give(spans(0, 1))
+    while len(bench.store.calls) < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    for number in range(1, 20):
+        await bench.give(spans(number, 1))
+    await bench.drained()
+    assert bench.store.names() == sorted(f"n{n}" for n in range(20))
+    assert len(bench.store.taken) <= 3
+
+
+async def test_migrations_come_first_and_again_when_tables_are_missing(bench: Bench):
+    await bench.give(spans(0, 1))
+    await bench.drained()
+    assert bench.migrated == 1
+    bench.store.failures = [StoreError(60, "UNKNOWN_TABLE", "no land_traces")]
+    bench.migrations = [StoreUnavailable("down"), StoreUnavailable("down")]
+    await bench.give(spans(1, 1))
+    await bench.drained()
+    assert bench.migrated == 2
+    assert bench.store.names() == ["n0", "n1"]
+
+
+async def test_requests_wait_while_migrations_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(writer, "_pause", lambda _: 0.01)
+    bench = Bench(tmp_path)
+    bench.migrations = [StoreUnavailable("down")] * 20
+    await bench.give(spans(0, 1))
+    await bench.drained()
+    assert bench.migrated == 1
+    bench.work.cancel()
+    await asyncio.gather(bench.work, return_exceptions=True)
+    await bench.log.close()
+    bench.journal.close()
+
+
+async def test_unknown_fields_that_poison_a_segment_are_taken_out(bench: Bench):
+    bench.store.readable = lambda message: POISON not in message
+    for number in range(6):
+        await bench.give(spans(number, 1) + (POISON if number == 3 else b""))
+    books = await bench.drained()
+    assert bench.store.names() == [f"n{n}" for n in range(6)]
+    assert (books["stored"], books["dropped"]) == (6, 0)
+    tokens = list(bench.store.taken)
+    assert len(tokens) == 1
+    assert tokens[0] == bench.store.calls[0] + "-s"
+
+
+async def test_a_request_that_nobody_can_read_is_set_aside_alone(bench: Bench):
+    bench.store.readable = lambda message: STUBBORN not in message
+    for number in range(9):
+        await bench.give(spans(number, 1, **({"key": STUBBORN.decode()} if number in {2, 7} else {})))
+    books = await bench.drained()
+    assert bench.store.names() == [f"n{n}" for n in range(9) if n not in {2, 7}]
+    assert (books["stored"], books["dropped"]) == (7, 2)
+    kept = sorted((bench.folder / "quarantine").glob("*.pb"))
+    assert len(kept) == 2
+    assert all(STUBBORN in path.read_bytes() for path in kept)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in kept)
+    assert bench.ledger.reasons() == {"dropped:quarantined": 2}
+
+
+async def test_values_that_a_view_refuses_get_some_patience(bench: Bench):
+    bench.store.failures = [StoreError(131, "TOO_LARGE_STRING_SIZE", "x")] * 3
+    await bench.give(spans(0, 1))
+    await bench.drained()
+    assert len(set(bench.store.calls)) == 1
+    bench.store.failures = [StoreError(131, "TOO_LARGE_STRING_SIZE", "x")] * 6
+    bench.store.calls.clear()
+    await bench.give(spans(1, 1))
+    await bench.drained()
+    assert bench.store.calls[5] == bench.store.calls[0]
+    assert bench.store.calls[6] == bench.store.calls[0] + "-s"
+
+
+async def test_the_settle_job_follows_traces_only(bench: Bench):
+    await bench.give(spans(0, 1), signal="logs")
+    await bench.drained()
+    await bench.give(spans(0, 1))
+    await asyncio.wait_for(bench.settled.wait(), 60)
+    bench.settled.clear()
+    await asyncio.sleep(0.4)  # nothing new came: the store is left alone
+    assert not bench.settled.is_set()
+
+
+def test_quarantine_is_bounded(tmp_path: Path):
+    quarantine = Quarantine(tmp_path, max_bytes=100)
+    assert quarantine.put("a", b"x" * 60, "444")
+    assert not quarantine.put("b", b"x" * 60, "444")
+    again = Quarantine(tmp_path, max_bytes=100)
+    assert not again.put("c", b"x" * 60, "444")
+    assert again.put("d", b"x" * 40, "444")
+
+
+@pytest.mark.parametrize("attempt", [0, 1, 5, 50, 5000])
+def test_pauses_grow_and_are_bounded(attempt: int):
+    assert 0 < writer._pause(attempt) <= 15

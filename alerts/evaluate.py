@@ -230,9 +230,10 @@ def _signal(rule: SignalCondition, scope: Scope, measured: Measured) -> list[Rea
             if rule.signal == "up"
             else f"{word} {number(run.seen.value, unit)} on {subject(labels)}, {side} {number(bound, unit)}"
         )
-        readings.append(
-            Reading(labels, run.seen, f"{told}, for {spell(round(run.seconds))}", bound, rule.over, context)
-        )
+        reason = f"{told}, for {spell(round(run.seconds))}"
+        # a server that has not come up yet is being deployed, which is no outage
+        opens = rule.signal != "up" or labels["instance"] in measured.was_up
+        readings.append(Reading(labels, run.seen, reason, bound, rule.over, context, opens))
     return readings
 
 

@@ -1,0 +1,319 @@
+"""Rounds over scripted measurements: pages, restarts, a store that is away."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from alerts.book import Book
+from alerts.config import AlertsConfig
+from alerts.engine import START_SECONDS, Engine
+from alerts.journal import Journal
+from alerts.measure import Measured, Sample, Series
+from alerts.notice import Delivery, Notice
+from alerts.outbox import Outbox
+from alerts.rulesfile import parse
+from collector.store import StoreError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE = """
+rules:
+  - name: waiting
+    when: {kind: signal, signal: waiting, above: 20}
+    for: 3s
+    keep_firing_for: 10s
+    runbook: docs/runbooks/engine-waiting.md
+  - name: kv
+    when: {kind: signal, signal: kv_cache_usage_ratio, above: 0.9}
+    severity: warning
+"""
+
+
+class Sent:
+    """A notifier that takes everything."""
+
+    name = "pager"
+    destination = "test"
+
+    def __init__(self) -> None:
+        self.notices: list[Notice] = []
+        self.payloads: list[dict[str, Any]] = []
+
+    def render(self, notice: Notice) -> dict[str, Any]:
+        self.notices.append(notice)
+        return {"action": notice.action, "key": notice.dedup_key}
+
+    def send(self, payload: dict[str, Any]) -> Delivery:
+        self.payloads.append(payload)
+        return Delivery("sent")
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Stage:
+    """An engine whose measurements a test writes, and whose clock it turns."""
+
+    folder: Path
+    now: float = 1_000_000.0
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    error: Exception | None = None
+    answers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    sent: Sent = field(default_factory=Sent)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self, text: str = FILE) -> None:
+        self.journal = Journal(self.folder)
+        self.outbox = Outbox(self.journal, [self.sent], lambda: self.now)
+        book = Book(self.journal, self.outbox, dashboard_url=lambda: "http://d")
+        self.engine = Engine(self, parse(text), self.journal, book, AlertsConfig(), lambda: self.now)
+        self.engine._measurer = self  # type: ignore[assignment]
+
+    def restart(self, text: str = FILE) -> None:
+        self.journal.close()
+        self.start(text)
+
+    # what the engine asks for
+    def measure(self, _store: object, now: float) -> Measured:
+        if self.error is not None:
+            raise self.error
+        shown = []
+        for instance, samples in self.samples.items():
+            labels = {"instance": instance, "model": "m", "deployment": "d", "engine": "e", "region": "", "version": ""}
+            recent = [s for s in samples if now - 40 <= s.at <= now]
+            if recent:
+                shown.append(Series(labels | {"replayed": "0"}, recent))
+        return Measured(series=shown)
+
+    def rows(self, sql: str, _parameters: object = None, settings: object = None) -> list[dict[str, Any]]:  # noqa: ARG002
+        return next((rows for mark, rows in self.answers.items() if mark in sql), [])
+
+    # what a test does
+    def run(self, seconds: int, instance: str = "a", every: int = 5, **values: float) -> None:
+        """Time passes: a sample a second, a round every five, everything delivered."""
+        for second in range(seconds):
+            self.now += 1
+            self.samples.setdefault(instance, []).append(Sample(self.now, values))
+            if second % every == every - 1:
+                self.round()
+
+    def round(self) -> None:
+        self.engine.round()
+        self.outbox.deliver("pager")
+
+    @property
+    def pages(self) -> list[str]:
+        return [payload["action"] for payload in self.sent.payloads]
+
+    def rows_of(self, table: str) -> list[dict[str, Any]]:
+        return [row for _, (name, row) in self.journal.waiting_rows(10_000) if name == table]
+
+
+@pytest.fixture
+def stage(tmp_path: Path):
+    made = Stage(tmp_path)
+    yield made
+    made.journal.close()
+
+
+def test_an_overload_pages_once_within_ten_seconds_and_resolves_within_half_a_minute(stage: Stage):
+    stage.run(20, waiting=2)
+    assert stage.pages == []
+    began = stage.now
+    stage.run(10, waiting=57)
+    assert stage.pages == ["trigger"]
+    (notice,) = stage.sent.notices
+    assert notice.at - began <= 10
+    assert notice.title.startswith("waiting 57 on a, model m, limit 20, for ")
+    assert notice.details["threshold"] == 20
+    assert notice.details["runbook"] == "docs/runbooks/engine-waiting.md"
+    assert dict(notice.links)["Incident in Servescope"] == f"http://d/incidents?id={notice.incident_id}"
+    stage.run(60, waiting=57)
+    ended = stage.now
+    stage.run(30, waiting=2)
+    assert stage.pages == ["trigger", "resolve"]
+    assert stage.sent.notices[-1].at - ended <= 20
+    assert stage.sent.notices[0].dedup_key == stage.sent.notices[1].dedup_key
+    kinds = [row["kind"] for row in stage.rows_of("incident_events")]
+    assert kinds[:3] == ["opened", "alert_firing", "evidence"]
+    assert {"notification_sent", "alert_resolved", "resolved"} <= set(kinds)
+    assert [r["state"] for r in stage.rows_of("alert_transitions")][-2:] == ["firing", "resolved"]
+
+
+def test_a_short_peak_pages_nobody(stage: Stage):
+    for _ in range(10):
+        stage.run(2, waiting=57)
+        stage.run(8, waiting=2)
+    assert stage.pages == []
+
+
+def test_flapping_is_one_incident(stage: Stage):
+    for _ in range(6):
+        stage.run(10, waiting=57)
+        stage.run(5, waiting=2)
+    assert stage.pages == ["trigger"]
+
+
+@pytest.mark.parametrize("when", range(0, 60, 5))
+def test_a_restart_at_any_moment_pages_no_more_and_no_less(stage: Stage, when: int):
+    course = [2] * 10 + [57] * 25 + [2] * 25
+    for start in range(0, 60, 5):
+        if start == when:
+            stage.restart()
+        for value in course[start : start + 5]:
+            stage.now += 1
+            stage.samples.setdefault("a", []).append(Sample(stage.now, {"waiting": value}))
+        stage.engine.round()
+        if start == when:  # written, and the process dies before it is sent
+            stage.restart()
+        stage.outbox.deliver("pager")
+    assert stage.pages == ["trigger", "resolve"]
+
+
+def test_late_samples_count_as_if_they_had_been_in_time(stage: Stage):
+    stage.run(10, waiting=2)
+    late = [Sample(stage.now + i, {"waiting": 57.0}) for i in range(1, 9)]
+    stage.now += 10
+    stage.round()
+    assert stage.pages == []
+    stage.samples["a"] += late
+    stage.round()
+    assert stage.pages == ["trigger"]
+
+
+def test_a_store_that_goes_away_pages_from_memory_and_freezes_everything_else(stage: Stage):
+    stage.run(15, waiting=57)
+    stage.error = StoreUnavailable("the store at http://s does not answer")
+    for _ in range(10):
+        stage.now += 5
+        stage.round()
+    assert stage.pages == ["trigger", "trigger"]
+    down = stage.sent.notices[-1]
+    assert down.title == "the store has not answered for 20 s: the store at http://s does not answer"
+    assert down.incident_id != stage.sent.notices[0].incident_id
+    stage.error = None
+    stage.run(5, waiting=57)
+    assert stage.pages == ["trigger", "trigger", "resolve"]
+    assert stage.sent.notices[-1].dedup_key == down.dedup_key
+    assert stage.engine.health.firing == 1
+
+
+def test_a_store_that_refuses_is_away_too_and_a_starting_one_gets_time(stage: Stage):
+    stage.error = StoreError(60, "UNKNOWN_TABLE", "Table servescope.requests does not exist")
+    for _ in range(int(START_SECONDS / 5)):
+        stage.now += 5
+        stage.round()
+    assert stage.pages == []
+    stage.now += 5
+    stage.round()
+    assert stage.pages == ["trigger"]
+    assert "does not exist" in stage.sent.notices[0].title
+
+
+def test_alerts_of_one_place_are_one_page_and_a_worse_one_tells_again(stage: Stage):
+    stage.run(5, waiting=2, kv_cache_usage_ratio=0.97)
+    stage.run(10, waiting=57, kv_cache_usage_ratio=0.97)
+    assert stage.pages == ["trigger", "trigger"]
+    first, second = stage.sent.notices
+    assert first.dedup_key == second.dedup_key
+    assert (first.severity, second.severity) == ("warning", "critical")
+    stage.run(5, "b", waiting=2, kv_cache_usage_ratio=0.97)
+    assert stage.pages == ["trigger", "trigger"]
+    assert stage.engine.health.open_incidents == 1
+
+
+def test_acknowledging_tells_the_pager_once(stage: Stage):
+    stage.run(10, waiting=57)
+    (incident,) = stage.engine.book.open
+    ask = {"at": int(stage.now * 1000), "incident_id": incident.id, "attributes": {"who": "ada", "note": "mine"}}
+    stage.answers["acknowledge_asked"] = [ask]
+    stage.run(10, waiting=57)
+    stage.restart()
+    stage.run(10, waiting=57)
+    assert stage.pages == ["trigger", "acknowledge"]
+    (incident,) = stage.engine.book.open
+    assert (incident.state.value, incident.owner) == ("acknowledged", "ada")
+
+
+def test_events_around_an_incident_join_its_timeline_once(stage: Stage):
+    stage.run(10, waiting=2)
+
+    def event(name: str, instance: str, age: float) -> dict[str, Any]:
+        at = int((stage.now - age) * 1000)
+        named = {"instance": instance, "deployment": "", "model": "", "version": "2"}
+        return {"at": at, "event": name, "message": f"{name} of {instance}"} | named
+
+    stage.answers["FROM events"] = [event("deploy", "", 60), event("instance_restarted", "a", 5), event("x", "z", 5)]
+    stage.run(20, waiting=57)
+    stage.restart()
+    stage.run(20, waiting=57)
+    found = [
+        r["message"] for r in stage.rows_of("incident_events") if r["kind"] in {"deploy", "instance_restarted", "x"}
+    ]
+    assert sorted(found) == ["deploy of", "instance_restarted of a"]
+
+
+def test_a_rule_that_leaves_the_file_ends_its_alert(stage: Stage):
+    stage.run(10, waiting=57)
+    stage.restart("rules: []")
+    stage.now += 20
+    stage.round()
+    stage.now += 20
+    stage.round()
+    assert stage.pages == ["trigger", "resolve"]
+
+
+def test_a_subject_that_disappears_resolves_after_a_while(stage: Stage):
+    stage.run(10, waiting=57)
+    stage.samples.clear()
+    for _ in range(12):
+        stage.now += 5
+        stage.round()
+    assert stage.pages == ["trigger"]
+    stage.now += 300
+    stage.round()
+    assert stage.pages == ["trigger", "resolve"]
+
+
+def test_a_full_disk_undoes_the_round_and_the_next_one_pages(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    stage.run(5, waiting=2)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stage.journal, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        stage.run(5, waiting=57)
+    assert stage.pages == []
+    monkeypatch.undo()
+    stage.run(5, waiting=57)
+    assert stage.pages == ["trigger"]
+
+
+def test_old_incidents_leave_the_journal_and_unsent_ones_stay(stage: Stage):
+    stage.run(10, waiting=57)
+    stage.run(30, waiting=2)
+    assert len(stage.journal.section("incidents")) == 1
+    stage.now += 90_000
+    stage.samples.clear()
+    stage.round()
+    assert stage.journal.section("incidents") == {}
+    assert stage.journal.section("outbox") == {}
+
+
+def test_hostile_names_reach_pages_clean(stage: Stage):
+    name = "a\u202e\n<script>" + "x" * 500
+    stage.run(10, name, waiting=57)
+    title = stage.sent.notices[0].title
+    assert "\u202e" not in title
+    assert "\n" not in title
+    assert len(title) < 400
+    assert len(json.dumps(stage.sent.notices[0].details["labels"])) < 500

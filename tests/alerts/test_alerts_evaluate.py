@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alerts.burn import Counted
+from alerts.evaluate import evaluate, timing_of, trailing_run
+from alerts.measure import Group, Measured, Sample, Series
+from alerts.rules import Rule, all_rules
+from alerts.rulesfile import parse
+
+NOW = 1000.0
+
+
+def rule(text: str) -> Rule:
+    return all_rules(parse(f"rules:\n  - {text}" if text.startswith("{name") else text))[0]
+
+
+def series(instance: str, model: str = "m", replayed: str = "0", **columns: list[float]) -> Series:
+    """One sample a second, the last one at NOW."""
+    length = max(len(values) for values in columns.values())
+    samples = [
+        Sample(NOW - length + 1 + i, {name: values[i] for name, values in columns.items()} | {"interval_seconds": 1.0})
+        for i in range(length)
+    ]
+    labels = {"instance": instance, "model": model, "deployment": "d", "engine": "vllm", "region": "", "version": "1"}
+    return Series(labels | {"replayed": replayed}, samples)
+
+
+def test_a_threshold_says_since_when_and_in_plain_english():
+    waiting = rule("{name: w, when: {kind: signal, signal: waiting, above: 20}, for: 3s}")
+    measured = Measured(series=[series("triton-a", waiting=[3, 50, 21, 30, 40, 50, 60, 57])])
+    (reading,) = evaluate(waiting, measured, NOW)
+    assert reading.reason == "waiting 57 on triton-a, model m, limit 20, for 6 s"
+    assert reading.seen.breached
+    assert (reading.seen.since, reading.seen.at, reading.seen.unbroken) == (NOW - 6, NOW, False)
+    assert reading.labels == {"instance": "triton-a", "model": "m"}
+    assert reading.context == {"deployment": "d", "engine": "vllm", "version": "1"}
+
+
+def test_models_of_an_instance_join_where_the_rule_says_so():
+    waiting = rule("{name: w, when: {kind: signal, signal: waiting, above: 20, by: [instance]}}")
+    kv = rule("{name: k, when: {kind: signal, signal: kv_cache_usage_ratio, above: 0.9, by: [instance]}}")
+    both = [
+        series("a", "x", waiting=[10, 15], kv_cache_usage_ratio=[0.5, 0.95]),
+        series("a", "y", waiting=[10, 9], kv_cache_usage_ratio=[0.2, 0.1]),
+    ]
+    (joined,) = evaluate(waiting, Measured(series=both), NOW)
+    assert joined.seen.value == 24
+    (fullest,) = evaluate(kv, Measured(series=both), NOW)
+    assert fullest.seen.value == 0.95
+    assert fullest.reason == "KV cache use 95 % on a, limit 90 %, for 0 s"
+
+
+def test_rates_and_ratios_rest_on_their_span():
+    storm = rule("{name: p, when: {kind: signal, signal: preemptions_per_second, above: 1, over: 4s}}")
+    (reading,) = evaluate(storm, Measured(series=[series("a", preemptions_delta=[0, 0, 0, 0, 3, 3])]), NOW)
+    assert reading.seen.value == pytest.approx(1.5)
+    cache = rule("{name: c, when: {kind: signal, signal: prefix_cache_hit_ratio, below: 0.1, over: 3s}}")
+    hits = series("a", prefix_cache_hits_delta=[90, 1, 1, 1], prefix_cache_queries_delta=[100, 50, 30, 20])
+    (reading,) = evaluate(cache, Measured(series=[hits]), NOW)
+    assert reading.seen.value == pytest.approx(3 / 100)
+    idle = series("a", prefix_cache_hits_delta=[0, 0], prefix_cache_queries_delta=[0, 0])
+    assert evaluate(cache, Measured(series=[idle]), NOW) == []
+
+
+def test_replayed_samples_page_only_where_asked():
+    text = "{name: w, when: {kind: signal, signal: waiting, above: 20}%s}"
+    measured = Measured(series=[series("a", replayed="1", waiting=[50])])
+    assert evaluate(rule(text % ""), measured, NOW) == []
+    assert len(evaluate(rule(text % ", filter: {recordings: include}"), measured, NOW)) == 1
+
+
+def test_a_server_that_never_came_up_is_not_down():
+    down = rule("{name: d, when: {kind: signal, signal: up, below: 1, by: [instance]}}")
+    measured = Measured(series=[series("a", up=[0, 0]), series("b", up=[0, 0])], was_up={"a"})
+    a, b = evaluate(down, measured, NOW)
+    assert (a.opens, b.opens) == (True, False)
+    assert a.reason == "a does not answer, for 1 s"
+
+
+def test_a_wedged_engine_has_work_and_no_progress():
+    wedged = rule("{name: w, when: {kind: wedged, after: 3s}}")
+    assert timing_of(wedged).for_seconds == 3
+    stuck = series("a", running=[5] * 5, generation_tokens_delta=[40, 0, 0, 0, 0])
+    busy = series("b", running=[5] * 5, generation_tokens_delta=[0, 0, 0, 0, 1])
+    idle = series("c", running=[0] * 5, generation_tokens_delta=[0] * 5)
+    mute = series("d", running=[5] * 5)  # a server that shows no counter cannot be judged
+    verdicts = {r.labels["instance"]: r for r in evaluate(wedged, Measured(series=[stuck, busy, idle, mute]), NOW)}
+    assert {name: r.seen.breached for name, r in verdicts.items()} == {"a": True, "b": False, "c": False}
+    assert verdicts["a"].reason == "a, model m has 5 requests and made no progress for 3 s"
+
+
+def test_silence_is_measured_from_the_last_sample():
+    silent = rule("{name: s, when: {kind: silent, after: 30s, remember: 1h}}")
+    known = [({"instance": n, "deployment": "d"}, NOW - age) for n, age in (("a", 31), ("b", 29), ("c", 4000))]
+    a, b = evaluate(silent, Measured(last_seen=known), NOW)
+    assert (a.seen.breached, b.seen.breached) == (True, False)
+    assert a.reason == "no sample of a for 31 s, limit 30 s"
+
+
+SHARE = "{name: e, when: {kind: share, above: 0.1, window: 30s, min_requests: 20, by: [deployment]}}"
+
+
+@pytest.mark.parametrize(
+    ("total", "bad", "breached"), [(100, 11, True), (100, 10, False), (19, 19, False), (20, 20, True), (0, 0, False)]
+)
+def test_a_share_needs_traffic(total: float, bad: float, breached: bool):
+    share = rule(SHARE)
+    groups = [Group({"deployment": "d", "replayed": "0"}, {share.when.sli.measure(): Counted(total, bad)})]
+    (reading,) = evaluate(share, Measured(counts={30.0: groups}), NOW)
+    assert reading.seen.breached is breached
+
+
+def test_a_burn_rate_names_share_rates_and_limit():
+    burn = rule(
+        "slos:\n  - {name: ttft, sli: {kind: latency, threshold_seconds: 1.5}, target: 0.9, by: [deployment],"
+        " windows: [{long: 60s, short: 10s, factor: 2}]}"
+    )
+    measure = burn.slo.sli.measure()
+
+    def groups(total: float, bad: float) -> list[Group]:
+        return [
+            Group({"deployment": "d", "replayed": "0"}, {measure: Counted(total, bad)}),
+            Group({"deployment": "d", "replayed": "1"}, {measure: Counted(1000, 1000)}),
+        ]
+
+    (reading,) = evaluate(burn, Measured(counts={60.0: groups(100, 28), 10.0: groups(10, 4)}), NOW)
+    assert reading.seen.breached
+    assert reading.reason == (
+        "28 % of requests missed ttft_seconds 1.5 s of deployment d: the error budget of ttft burns 2.8x over 1 min "
+        "and 4x over 10 s, limit 2x"
+    )
+    (over,) = evaluate(burn, Measured(counts={60.0: groups(100, 28), 10.0: groups(10, 1)}), NOW)
+    assert not over.seen.breached
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_the_trailing_run_equals_a_plain_scan(verdicts: list[bool]):
+    points = [(float(i), holds, 1.0) for i, holds in enumerate(verdicts)]
+    run = trailing_run(points)
+    assert run is not None
+    assert run.seen.breached is verdicts[-1]
+    if verdicts[-1]:
+        start = len(verdicts)
+        while start > 0 and verdicts[start - 1]:
+            start -= 1
+        assert run.seen.since == float(start)
+        assert run.seen.unbroken is (start == 0)
+    last = max((i for i, holds in enumerate(verdicts) if holds), default=None)
+    assert run.seen.last_breach == (None if last is None else float(last))
+    assert trailing_run([]) is None

@@ -201,7 +201,9 @@ async def talk(port: int, *pieces: bytes) -> bytes:
         return got
 
 
-def post(path: bytes = b"/v1/completions", body: bytes = b'{"model":"tiny"}', *fields: bytes, close: bool = True) -> bytes:
+def post(
+    path: bytes = b"/v1/completions", body: bytes = b'{"model":"tiny"}', *fields: bytes, close: bool = True
+) -> bytes:
     lines = [
         b"POST " + path + b" HTTP/1.1",
         b"Host: tap",
@@ -262,7 +264,9 @@ def spooled(spool: Path) -> list[Any]:
 
 
 @contextlib.asynccontextmanager
-async def tap_process(upstream_port: int, folder: Path, *arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+async def tap_process(
+    upstream_port: int, folder: Path, *arguments: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     """A real tap process; yields it and its port."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "agent.tap", "--instance", "one", "--deployment", "shop", "--engine", "vllm",

@@ -238,7 +238,7 @@ async def test_early_refusal_of_an_upload_reaches_the_client():
 
     body = b"x" * 4_000_000
     async with upstream(script) as up, tap(up.port) as served:
-        got = await talk(served.port, post(b"/v1/completions", body)[: 300_000])
+        got = await talk(served.port, post(b"/v1/completions", body)[:300_000])
         record = await served.memory.only()
     assert got.startswith(b"HTTP/1.1 413")
     assert b"Connection: close" in got
@@ -276,7 +276,9 @@ async def test_pipelined_requests_are_answered_in_order():
 
 async def test_url_as_target_becomes_path_and_host():
     async with upstream(echo_heads) as up, tap(up.port) as served:
-        got = await talk(served.port, b"GET http://real.example/a?b HTTP/1.1\r\nHost: fake\r\nConnection: close\r\n\r\n")
+        got = await talk(
+            served.port, b"GET http://real.example/a?b HTTP/1.1\r\nHost: fake\r\nConnection: close\r\n\r\n"
+        )
     assert b"GET /a?b HTTP/1.1\r\nHost: real.example\r\n" in got
     assert b"fake" not in got
 
@@ -285,7 +287,9 @@ async def test_websocket_passes_as_raw_bytes():
     async def script(peer: Peer) -> None:
         head = await peer.head()
         assert b"Connection: Upgrade\r\nUpgrade: websocket\r\n" in head
-        await peer.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n\x81\x02hi")
+        await peer.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n\x81\x02hi"
+        )
         assert await peer.reader.readexactly(5) == b"\x82\x03\x00\r\n"
         await peer.send(b"\x88\x00")
 

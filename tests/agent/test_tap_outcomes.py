@@ -71,7 +71,11 @@ async def test_triton_stream_as_recorded():
     body = body.partition("Transfer-Encoding: chunked\n\n")[2].encode()
     request = post(b"/v2/models/stream_words/generate_stream", b'{"id":"sse-1","prompt":"the quick brown fox"}')
     _, record = await one(replying(STREAM_HEAD, chunked(body)), request)
-    assert (record.request_model, record.response_model, record.response_id) == ("stream_words", "stream_words", "sse-1")
+    assert (record.request_model, record.response_model, record.response_id) == (
+        "stream_words",
+        "stream_words",
+        "sse-1",
+    )
     assert (record.completion_tokens, record.tokens_counted, record.itl_gaps) == (4, True, 3)
     assert record.route == "/v2/models/{model}/generate_stream"
 
@@ -150,14 +154,22 @@ async def test_usage_of_a_whole_answer():
 
 
 async def test_usage_at_the_end_of_an_answer_too_long_to_parse():
-    body = b'{"id":"embd-1","model":"m","data":[' + b"0.5," * 100_000 + b'0],"usage":{"prompt_tokens":7,"total_tokens":7}}'
+    body = (
+        b'{"id":"embd-1","model":"m","data":[' + b"0.5," * 100_000 + b'0],"usage":{"prompt_tokens":7,"total_tokens":7}}'
+    )
     _, record = await one(replying(answer(body)), post(b"/v1/embeddings"))
     assert (record.prompt_tokens, record.response_id, record.operation) == (7, "embd-1", "embeddings")
 
 
 async def test_model_in_front_of_a_request_too_long_to_parse():
-    prompt = b"\\\"model\\\": \\\"fake\\\" " * 10_000
-    body = b'{"tools":[{"model":"nested"}],"prompt":"' + prompt[:2_000] + b'","model":"real","stream":true,"x":"' + prompt + b'"}'
+    prompt = b'\\"model\\": \\"fake\\" ' * 10_000
+    body = (
+        b'{"tools":[{"model":"nested"}],"prompt":"'
+        + prompt[:2_000]
+        + b'","model":"real","stream":true,"x":"'
+        + prompt
+        + b'"}'
+    )
     _, record = await one(replying(answer(b"{}")), post(b"/v1/completions", body))
     assert record.request_model == "real"
     body = b'{"prompt":"' + prompt + b'","model":"last"}'
@@ -225,7 +237,9 @@ async def test_responses_stream():
     assert (record.response_id, record.finish_reasons, record.itl_gaps) == ("resp_1", ("stop",), 1)
 
 
-@pytest.mark.parametrize("bad", [b"data: {\n\n", b"data:\n\n", b"data: [1]\n\n", b": ping\n\n", b"\n\n\n", b"\xff\xfe\n\n"])
+@pytest.mark.parametrize(
+    "bad", [b"data: {\n\n", b"data:\n\n", b"data: [1]\n\n", b": ping\n\n", b"\n\n\n", b"\xff\xfe\n\n"]
+)
 async def test_malformed_events_pass_and_do_no_harm(bad: bytes):
     got, record = await one(replying(STREAM_HEAD, chunked(event("a"), bad, event("b", "stop"), DONE)))
     assert bad in got
@@ -421,11 +435,21 @@ async def test_probes_pass_unrecorded_unless_asked_for():
 
 async def test_last_bytes_wait_for_the_record():
     memory = Memory(hold=True)
-    async with upstream(replying(STREAM_HEAD, chunked(event("a"), end=False), chunked(event("b"), DONE))) as up:
+    go_on = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.send(STREAM_HEAD, chunked(event("a"), end=False))
+            await asyncio.wait_for(go_on.wait(), PATIENCE)
+            await peer.send(chunked(event("b"), DONE))
+
+    async with upstream(script) as up:
         async with tap(up.port, memory=memory) as served, connect(served.port) as client:
             await client.send(post(close=False))
-            await memory.wait()
             await client.head()
+            go_on.set()
+            await memory.wait()
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(client.reader.readuntil(b"[DONE]"), 0.2)
             memory.let_go()
@@ -446,6 +470,9 @@ async def test_slow_client_is_edge_time():
     async with upstream(script) as up, tap(up.port) as served, connect(served.port) as client:
         client.writer.transport.pause_reading()
         await client.send(post())
+        async with asyncio.timeout(PATIENCE):
+            while not any(c.full for c in served.server._connections):
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)  # the client's slowness itself, nothing is awaited by it
         client.writer.transport.resume_reading()
         await client.reader.readuntil(b"\r\n\r\n")

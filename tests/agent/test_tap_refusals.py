@@ -129,7 +129,9 @@ async def test_malformed_answers_become_502(reply: bytes):
 async def test_answer_with_coding_and_length_loses_the_length():
     async def script(peer: object) -> None:
         await peer.request()
-        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n")
+        await peer.send(
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
+        )
 
     async with upstream(script) as up, tap(up.port) as served:
         got = await talk(served.port, post())

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import ConfigError
+from agent.tap.config import read_config, read_upstream
+from agent.tap.routes import OTHER_ROUTE, find_route
+from agent.tap.tenants import BoundedNames, hash_key
+from agent.tap.tracing import read_request_id, read_trace_context
+from agent.vocabulary import Resource
+
+TRACE = b"0af7651916cd43dd8448eb211c80319c"
+SPAN = b"b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "template", "operation", "model"),
+    [
+        (b"POST", "/v1/chat/completions", "/v1/chat/completions", "chat", ""),
+        (b"POST", "/v1/chat/completions/", "/v1/chat/completions", "chat", ""),
+        (b"POST", "/v1/embeddings", "/v1/embeddings", "embeddings", ""),
+        (b"POST", "/v2/models/a%20b/infer", "/v2/models/{model}/infer", "infer", "a b"),
+        (b"POST", "/v2/models/m/versions/3/infer", "/v2/models/{model}/versions/{version}/infer", "infer", "m"),
+        (b"POST", "/v2/models/m/generate_stream", "/v2/models/{model}/generate_stream", "generate", "m"),
+        (b"GET", "/v2/models/m", "/v2/models/{model}", "", "m"),
+        (b"GET", "/v2/models/stats", "/v2/models/stats", "", ""),
+        (b"GET", "/v2/models/m/secret", OTHER_ROUTE, "", ""),
+        (b"POST", "/v1/models/m:predict", "/v1/models/{model}:predict", "infer", "m"),
+        (b"GET", "/v1/models/org/name", "/v1/models/{model}", "", "org/name"),
+        (b"POST", "/users/42", OTHER_ROUTE, "", ""),
+    ],
+)
+def test_routes(method: bytes, path: str, template: str, operation: str, model: str):
+    route = find_route(method, path)
+    assert (route.template, route.operation, route.model) == (template, operation, model)
+
+
+def test_probes_are_reads_only():
+    assert find_route(b"GET", "/health").probe
+    assert find_route(b"HEAD", "/v2/models/m/ready").probe
+    assert not find_route(b"POST", "/health").probe
+    assert not find_route(b"GET", "/v1/models").probe
+
+
+@given(st.text(max_size=60), st.binary(max_size=10))
+def test_any_path_has_a_bounded_route(path: str, method: bytes):
+    route = find_route(method, "/" + path)
+    assert len(route.template) < 64
+    assert route.method in {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "_OTHER"}
+
+
+@pytest.mark.parametrize(
+    ("values", "continued", "flags"),
+    [
+        ([b"00-" + TRACE + b"-" + SPAN + b"-01"], True, 1),
+        ([b"00-" + TRACE + b"-" + SPAN + b"-00"], True, 0),
+        ([b"00-" + TRACE + b"-" + SPAN + b"-ff"], True, 3),
+        ([b"cc-" + TRACE + b"-" + SPAN + b"-01-what-comes"], True, 1),
+        ([b"cc-" + TRACE + b"-" + SPAN + b"-01."], False, 1),
+        ([b"00-" + TRACE + b"-" + SPAN + b"-01-more"], False, 1),
+        ([b"ff-" + TRACE + b"-" + SPAN + b"-01"], False, 1),
+        ([b"00-" + b"0" * 32 + b"-" + SPAN + b"-01"], False, 1),
+        ([b"00-" + TRACE + b"-" + b"0" * 16 + b"-01"], False, 1),
+        ([b"00-" + TRACE.upper() + b"-" + SPAN + b"-01"], False, 1),
+        ([b"00-" + TRACE + b"-" + SPAN + b"-1"], False, 1),
+        ([b"00-" + TRACE + b"-" + SPAN + b"-01"] * 2, False, 1),
+        ([], False, 1),
+    ],
+)
+def test_trace_context(values: list[bytes], continued: bool, flags: int):
+    context = read_trace_context(values)
+    assert context.continued is continued
+    assert context.flags == flags
+    assert (context.trace_id.hex().encode() == TRACE) is continued
+    assert context.header(b"\x01" * 8).decode() == f"00-{context.trace_id.hex()}-{'01' * 8}-{flags:02x}"
+
+
+def test_request_ids_that_could_not_be_names_are_replaced():
+    assert read_request_id([b"abc-1"]) == "abc-1"
+    for bad in (b"", b"a b", b"x" * 257, b"\xff", b"a\tb"):
+        assert read_request_id([bad]) == ""
+
+
+def test_tenant_hash_is_versioned_salted_and_ignores_the_scheme():
+    assert hash_key(b"a", b"Bearer k") == hash_key(b"a", b"k") == hash_key(b"a", b" bearer   k ")
+    assert hash_key(b"a", b"k") != hash_key(b"b", b"k")
+    assert hash_key(b"a", b"k").startswith("v1:")
+    assert len(hash_key(b"a", b"k")) == 19
+
+
+def test_names_past_the_bound_become_other():
+    lost = []
+    names = BoundedNames(2, lambda: lost.append(1))
+    assert [names(n) for n in ("a", "b", "c", "a", "", "d")] == ["a", "b", "other", "a", "", "other"]
+    assert (names.distinct, len(lost)) == (2, 2)
+
+
+def test_config_file(tmp_path):
+    path = tmp_path / "servescope.yaml"
+    path.write_text(
+        "agent: {region: eu-west-1, tenant: {header: x-team, names: {'v1:0': acme}}, tap: {stall_seconds: 7},"
+        " targets: [{instance: a, version: '2'}, {instance: b, version: '3'}]}"
+    )
+    config = read_config(path, "b")
+    assert config.tenant.header == "x-team"
+    assert config.tenant.names == {"v1:0": "acme"}
+    assert config.limits.limits().stall_seconds == 7
+    assert config.place == {Resource.REGION: "eu-west-1", Resource.VERSION: "3"}
+    assert read_config(None, "b").tenant.header == "x-tenant-id"
+
+
+@pytest.mark.parametrize(
+    "text", ["agent: [", "agent: 3", "[1]", "agent: {tenant: {hedaer: x}}", "agent: {tap: {stall_seconds: x}}"]
+)
+def test_config_faults_name_the_file_or_field(tmp_path, text: str):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        read_config(path, "a")
+
+
+def test_upstream_addresses():
+    assert read_upstream("http://127.0.0.1:8000") == ("http", "127.0.0.1", 8000)
+    assert read_upstream("https://[::1]/") == ("https", "::1", None)
+    for bad in ("127.0.0.1:8000", "http://", "ftp://a", "http://a/b", "http://a:x", "http://a?x=1"):
+        with pytest.raises(ConfigError):
+            read_upstream(bad)

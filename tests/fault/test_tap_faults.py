@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+from agent.request import RequestRecord
+from agent.tap import account as account_module
+from agent.tap.counters import Counters
+from agent.tap.recorder import Recorder
+from agent.vocabulary import Edge, Outcome
+from tests.tap_kit import (
+    DONE,
+    PATIENCE,
+    STREAM_HEAD,
+    Memory,
+    Peer,
+    answer,
+    chunked,
+    connect,
+    event,
+    post,
+    spooled,
+    talk,
+    tap,
+    tap_process,
+    upstream,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECORD = RequestRecord(b"t" * 16, b"s" * 8, 1, 2, "GET", "/*", Outcome.OK)
+
+
+def attribute(span: Any, key: str) -> Any:
+    for item in span.attributes:
+        if item.key == key:
+            return getattr(item.value, item.value.WhichOneof("value"))
+    return None
+
+
+async def serve_both(peer: Peer) -> None:
+    while True:
+        _, body = await peer.request()
+        if b'"stream":true' in body:
+            await peer.send(STREAM_HEAD, chunked(event("a"), end=False), chunked(event("b", "stop"), end=False))
+            await peer.send(chunked(DONE, end=False))
+            await peer.send(b"0\r\n\r\n")
+        else:
+            await peer.send(answer(b'{"id":"whole","model":"tiny"}'))
+
+
+# --- the recording breaks, serving does not
+
+
+class BrokenSpool:
+    def __init__(self, how: str) -> None:
+        self.how = how
+        self.block = threading.Event()
+        self.bodies: list[bytes] = []
+
+    def append(self, signal: str, body: bytes) -> bool:
+        if self.how == "raises":
+            raise RuntimeError("spool is gone")
+        if self.how == "hangs":
+            self.block.wait(PATIENCE)
+        if self.how == "full":
+            return False
+        self.bodies.append(body)
+        return True
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs", "full", "works"])
+async def test_answers_come_whatever_the_spool_does(how: str):
+    spool = BrokenSpool(how)
+    counters = Counters()
+    recorder = Recorder(spool, {}, counters, hold_seconds=0.2)
+    recorder.start(asyncio.get_running_loop())
+    async with upstream(serve_both) as up, tap(up.port, memory=recorder) as served:
+        for _ in range(5):
+            for body in (b"{}", b'{"stream":true}'):
+                got = await talk(served.port, post(b"/v1/completions", body))
+                assert got.endswith((b'"tiny"}', b"0\r\n\r\n"))
+    if how == "hangs":
+        assert counters.registry.get_sample_value("servescope_tap_records_late_total") == 10
+    spool.block.set()
+    assert await asyncio.to_thread(recorder.close)
+    written = counters.registry.get_sample_value("servescope_tap_records_written_total")
+    lost = sum(
+        counters.registry.get_sample_value("servescope_tap_records_lost_total", {"reason": r}) or 0
+        for r in ("fault", "spool", "backlog")
+    )
+    assert written + lost == 10
+    assert (lost == 10) is (how in {"raises", "full"})
+
+
+async def test_backlog_of_records_is_bounded_and_counted():
+    spool = BrokenSpool("hangs")
+    counters = Counters()
+    recorder = Recorder(spool, {}, counters, hold_seconds=60, capacity=10)
+    recorder.start(asyncio.get_running_loop())
+    released = []
+    for _ in range(50):
+        recorder.submit(RECORD, lambda: released.append(1))
+    lost = counters.registry.get_sample_value("servescope_tap_records_lost_total", {"reason": "backlog"})
+    assert lost >= 39
+    assert len(released) == lost
+    spool.block.set()
+    assert await asyncio.to_thread(recorder.close)
+    assert len(spool.bodies) == 50 - lost
+
+
+@pytest.mark.parametrize("name", ["AnswerWatch", "read_request", "RequestRecord"])
+async def test_recording_code_that_raises_is_counted_and_not_seen(name: str, monkeypatch: pytest.MonkeyPatch):
+    def explode(*_: object, **__: object) -> None:
+        raise KeyError("a prompt nobody may read")
+
+    monkeypatch.setattr(account_module, name, explode)
+    async with upstream(serve_both) as up, tap(up.port) as served:
+        for body in (b"{}", b'{"stream":true}'):
+            got = await talk(served.port, post(b"/v1/completions", body))
+            assert got.startswith(b"HTTP/1.1 200")
+            assert got.endswith((b'"tiny"}', b"0\r\n\r\n"))
+        faults = served.core.counters.faults.collect()[0].samples
+    assert sum(s.value for s in faults if s.name.endswith("_total")) == 2
+
+
+async def test_watch_that_raises_in_mid_stream(monkeypatch: pytest.MonkeyPatch):
+    def explode(*_: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr("agent.tap.facts.Facts.read", explode)
+    async with upstream(serve_both) as up, tap(up.port) as served:
+        got = await talk(served.port, post(b"/v1/completions", b'{"stream":true}'))
+        record = await served.memory.only()
+    assert got.endswith(chunked(event("a"), end=False) + chunked(event("b", "stop"), end=False) + chunked(DONE))
+    assert record.outcome is Outcome.OK
+
+
+# --- peers that misbehave
+
+
+async def test_slow_loris_is_cut_off_and_others_are_served():
+    async with upstream(serve_both) as up, tap(up.port, head_seconds=0.5) as served:
+        async with connect(served.port) as slow:
+            await slow.send(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nX: ")
+
+            async def drip() -> None:
+                with contextlib.suppress(ConnectionError):
+                    while True:
+                        await slow.send(b"y")
+                        await asyncio.sleep(0.05)
+
+            dripping = asyncio.create_task(drip())
+            assert (await talk(served.port, post())).startswith(b"HTTP/1.1 200")
+            got = await asyncio.wait_for(slow.reader.read(-1), PATIENCE)
+            dripping.cancel()
+        records = await served.memory.wait(2)
+    assert got.startswith(b"HTTP/1.1 408 ")
+    assert [r.error_type for r in records if r.status == 408] == ["head_timeout"]
+
+
+async def test_body_that_never_comes():
+    async with upstream(serve_both) as up, tap(up.port, client_stall_seconds=0.3) as served:
+        got = await talk(served.port, post(b"/v1/completions", b"x" * 50)[:-10])
+        record = await served.memory.only()
+    assert got.startswith(b"HTTP/1.1 408 ")
+    assert (record.outcome, record.error_type) == (Outcome.CLIENT_ERROR, "body_timeout")
+
+
+async def test_reader_that_never_reads_is_bounded_then_let_go():
+    left = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n")
+        piece = chunked(b"x" * 100_000, end=False)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(2_000):
+                await peer.send(piece)
+        left.set()
+
+    async with upstream(script) as up, tap(up.port, client_stall_seconds=0.5) as served, connect(served.port) as client:
+        client.writer.transport.pause_reading()
+        await client.send(post())
+        await asyncio.wait_for(left.wait(), PATIENCE)
+        record = await served.memory.only()
+    assert (record.outcome, record.error_type) == (Outcome.CLIENT_ABORT, "slow_reader")
+    assert record.response_bytes < 100_000_000  # what fits into sockets, not what the server had
+
+
+async def test_connections_over_the_bound_are_turned_away():
+    async with upstream(serve_both) as up, tap(up.port, max_connections=2) as served:
+        async with connect(served.port) as one, connect(served.port) as two:
+            for client in (one, two):
+                await client.send(post(close=False))
+                await client.request()
+            assert (await talk(served.port)).startswith(b"HTTP/1.1 503 ")
+        async with asyncio.timeout(PATIENCE):
+            while not (await talk(served.port, post())).startswith(b"HTTP/1.1 200 "):
+                await asyncio.sleep(0.01)
+
+
+async def test_idle_client_is_closed():
+    async with upstream(serve_both) as up, tap(up.port, keep_alive_seconds=0.3) as served:
+        got = await talk(served.port, post(close=False))
+    assert got.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_many_aborts_at_every_stage_leave_nothing_behind():
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.send(STREAM_HEAD)
+            for _ in range(20):
+                await peer.send(chunked(event("a"), end=False))
+                await asyncio.sleep(0.001)
+            await peer.send(chunked(DONE))
+
+    request = post(b"/v1/completions", b'{"model":"tiny","stream":true}', close=False)
+    begun = 0
+    async with upstream(script) as up, tap(up.port) as served:
+        for stage in range(1, 120, 7):
+            async with connect(served.port) as client:
+                await client.send(request[: len(request) * stage // 40])
+                begun += stage >= 40
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(client.reader.readexactly(stage * 20), 0.02)
+        async with asyncio.timeout(PATIENCE):
+            while served.server._connections:
+                await asyncio.sleep(0.01)
+        assert served.core.counters.registry.get_sample_value("servescope_tap_active_requests") == 0
+        assert served.core.counters.registry.get_sample_value("servescope_tap_connections") == 0
+        assert len(served.memory.records) >= begun
+
+
+async def test_drain_lets_open_requests_end_then_ends_the_rest():
+    finish, hang = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        _, body = await peer.request()
+        await peer.send(STREAM_HEAD, chunked(event("a"), end=False))
+        await asyncio.wait_for((hang if b"hang" in body else finish).wait(), PATIENCE)
+        await peer.send(chunked(DONE))
+
+    memory = Memory()
+    async with upstream(script) as up, tap(up.port, memory=memory, drain_seconds=1.0) as served:
+        async with connect(served.port) as good, connect(served.port) as bad, connect(served.port):
+            for client, body in ((good, b"{}"), (bad, b"hang")):
+                await client.send(post(b"/v1/completions", body, close=False))
+                await client.head()
+            stopping = asyncio.create_task(served.server.stop())
+            await asyncio.sleep(0)
+            finish.set()
+            assert (await good.reader.read(-1)).endswith(b"0\r\n\r\n")
+            assert not (await bad.reader.read(-1)).endswith(b"0\r\n\r\n")
+            await stopping
+        hang.set()
+    assert {(r.outcome, r.error_type) for r in memory.records} == {
+        (Outcome.OK, ""),
+        (Outcome.SERVER_ERROR, "tap_shutdown"),
+    }
+
+
+# --- the real process
+
+
+@pytest.mark.parametrize("body", [b'{"model":"tiny"}', b'{"model":"tiny","stream":true}'])
+async def test_kill_right_after_the_whole_answer_loses_no_row(tmp_path: Path, body: bytes):
+    arguments = ("--config", str(tmp_path / "c.yaml"))
+    (tmp_path / "c.yaml").write_text("agent: {tap: {hold_seconds: 30}}")
+    async with upstream(serve_both) as up:
+        for round_ in range(3):
+            async with tap_process(up.port, tmp_path, *arguments) as (process, port):
+                end = b"data: [DONE]\n\n" if b"stream" in body else b'"tiny"}'
+                async with connect(port) as client:
+                    for n in range(4):
+                        request_id = b"X-Request-Id: r%d-%d" % (round_, n)
+                        await client.send(post(b"/v1/completions", body, request_id, close=False))
+                        await asyncio.wait_for(client.reader.readuntil(end), PATIENCE)
+                        if n < 3 and b"stream" in body:
+                            await asyncio.wait_for(client.reader.readuntil(b"0\r\n\r\n"), PATIENCE)
+                    process.send_signal(signal.SIGKILL)
+                    await process.wait()
+    found = {attribute(s, Edge.REQUEST_ID) for s in spooled(tmp_path / "spool")}
+    assert found == {f"r{r}-{n}" for r in range(3) for n in range(4)}
+
+
+async def test_process_serves_counts_drains_and_keeps_no_secret(tmp_path: Path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        health = probe.getsockname()[1]
+    async with upstream(serve_both) as up:
+        async with tap_process(up.port, tmp_path, "--health-port", str(health)) as (process, port):
+            headers = {"Authorization": "Bearer sk-very-secret"}
+            async with aiohttp.ClientSession() as session:
+                for n in range(20):
+                    body = {"model": "tiny", "prompt": "my secret words", "stream": n % 2 == 0}
+                    async with session.post(
+                        f"http://127.0.0.1:{port}/v1/completions", json=body, headers=headers
+                    ) as reply:
+                        assert reply.status == 200
+                        await reply.read()
+                async with session.get(f"http://127.0.0.1:{health}/metrics") as reply:
+                    page = await reply.text()
+            process.send_signal(signal.SIGTERM)
+            errors = (await asyncio.wait_for(process.stderr.read(), PATIENCE)).decode()
+            assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+    assert 'servescope_tap_requests_total{outcome="ok"} 20.0' in page
+    spans = spooled(tmp_path / "spool")
+    assert len(spans) == 20
+    assert {attribute(s, Edge.TENANT)[:3] for s in spans} == {"v1:"}
+    written = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and "keys" not in p.parts)
+    for secret in ("sk-very-secret", "my secret words"):
+        assert secret not in errors
+        assert secret.encode() not in written
+
+
+async def test_port_in_use_is_one_clear_line(tmp_path: Path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        async with upstream(serve_both) as up:
+            process = await asyncio.create_subprocess_exec(
+                *_command(tmp_path, up.port), "--port", str(port), stderr=asyncio.subprocess.PIPE
+            )
+            _, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
+    assert process.returncode == 1
+    assert errors.decode().strip().count("\n") == 0
+    assert f"127.0.0.1:{port}" in errors.decode()
+
+
+async def test_spool_that_can_not_be_written_serves_on(tmp_path: Path):
+    (tmp_path / "spool").write_text("a file, not a folder")
+    async with upstream(serve_both) as up, tap_process(up.port, tmp_path) as (process, port):
+        for _ in range(3):
+            assert (await talk(port, post())).startswith(b"HTTP/1.1 200 ")
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+
+
+def _command(folder: Path, upstream_port: int) -> list[str]:
+    return [
+        sys.executable, "-m", "agent.tap", "--instance", "one", "--deployment", "shop", "--engine", "vllm",
+        "--upstream", f"http://127.0.0.1:{upstream_port}", "--spool", str(folder / "spool"), "--keys", str(folder / "keys"),
+    ]  # fmt: skip

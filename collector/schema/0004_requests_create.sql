@@ -1,7 +1,8 @@
 -- One wide row per request. Each half (edge, engine) writes what it knows under the same (time, key) and leaves the
 -- rest at ''/0, which mean "absent": max is then idempotent and free of order. Both halves know instance, model and
 -- the like, by names that may differ, so the engine's own are kept apart (engine_*) and the view prefers the edge's.
--- moved = 1 marks an engine-only row whose data was joined to an edge row found later by request id.
+-- orphan = 1 marks an engine half that came without a tap's span id, moved = 1 one whose data were since given to the
+-- edge row that has its request id (collector/settle.py).
 
 CREATE TABLE IF NOT EXISTS {database}.requests_t {on_cluster}
 (
@@ -60,6 +61,7 @@ CREATE TABLE IF NOT EXISTS {database}.requests_t {on_cluster}
   preemptions SimpleAggregateFunction(max, UInt32) CODEC(ZSTD(1)),
   has_edge SimpleAggregateFunction(max, UInt8) CODEC(ZSTD(1)),
   has_engine SimpleAggregateFunction(max, UInt8) CODEC(ZSTD(1)),
+  orphan SimpleAggregateFunction(max, UInt8) CODEC(ZSTD(1)),
   moved SimpleAggregateFunction(max, UInt8) CODEC(ZSTD(1)),
   recording SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1))
 )
@@ -170,10 +172,10 @@ ORDER BY (model, deployment, instance, engine, tenant, region, version, outcome,
 SETTINGS non_replicated_deduplication_window = 10000;
 
 -- What Triton's traces say of a request is spread over three spans and several exports; collector/settle.py joins
--- them from here. received_at first: settling reads what came lately.
+-- them from here. inserted_at first: settling reads what came lately, however old it is.
 CREATE TABLE IF NOT EXISTS {database}.triton_spans {on_cluster}
 (
-  received_at DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
+  inserted_at DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
   kind Enum8('request' = 1, 'model' = 2, 'compute' = 3),
   trace_id String CODEC(ZSTD(1)),
   span_id String CODEC(ZSTD(1)),
@@ -203,7 +205,22 @@ CREATE TABLE IF NOT EXISTS {database}.triton_spans {on_cluster}
   recording LowCardinality(String)
 )
 ENGINE = {engine:MergeTree}
-PARTITION BY toDate(received_at)
-ORDER BY (received_at, trace_id)
-{ttl:triton_spans toDateTime(received_at) 2}
+PARTITION BY toDate(inserted_at)
+ORDER BY (inserted_at, trace_id)
+{ttl:triton_spans toDateTime(inserted_at) 2}
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+
+-- Engine halves that nothing ties to an edge yet.
+CREATE TABLE IF NOT EXISTS {database}.request_orphans {on_cluster}
+(
+  inserted_at DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
+  time DateTime64(3, 'UTC') CODEC(ZSTD(1)),
+  key UInt64 CODEC(ZSTD(1)),
+  request_id String CODEC(ZSTD(1)),
+  response_id String CODEC(ZSTD(1))
+)
+ENGINE = {engine:MergeTree}
+PARTITION BY toDate(inserted_at)
+ORDER BY inserted_at
+{ttl:triton_spans toDateTime(inserted_at) 2}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;

@@ -225,6 +225,7 @@ SELECT
   toFloat32(number_of('gen_ai.latency.time_to_first_token')) AS engine_ttft_seconds,
   toFloat32(number_of('gen_ai.latency.e2e')) AS engine_e2e_seconds,
   toUInt8(1) AS has_engine,
+  toUInt8(NOT timed) AS orphan,
   recording
 FROM {database}.land_spans AS l
 WHERE name = 'llm_request' AND scope_name != 'servescope.edge';
@@ -234,7 +235,7 @@ WITH
 {part:span_readers},
   k -> event_ns[indexOf(event_names, k)] AS event_at
 SELECT
-  if(received_ns > 0, fromUnixTimestamp64Milli(toInt64(intDiv(received_ns, 1000000)), 'UTC'), now64(3, 'UTC')) AS received_at,
+  now64(3, 'UTC') AS inserted_at,
   multiIf(has(keys, 'triton.model_name'), 'model', name = 'InferRequest', 'request', 'compute') AS kind,
   trace_id,
   span_id,
@@ -266,7 +267,12 @@ FROM {database}.land_spans
 WHERE scope_name = 'triton-server';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.request_keys_mv {on_cluster} TO {database}.request_keys AS
-SELECT trace_id, time, key FROM {database}.requests_t WHERE trace_id != '';
+SELECT trace_id, time, key FROM {database}.requests_t WHERE trace_id != '' AND moved = 0;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.request_orphans_mv {on_cluster} TO {database}.request_orphans AS
+SELECT now64(3, 'UTC') AS inserted_at, time, key, engine_request_id AS request_id, response_id
+FROM {database}.requests_t
+WHERE orphan = 1 AND moved = 0 AND has_edge = 0 AND (engine_request_id != '' OR response_id != '');
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.requests_1m_mv {on_cluster} TO {database}.requests_1m AS
 SELECT

@@ -1,0 +1,59 @@
+"""Put together what arrives in pieces: Triton's spans of one request, and engine halves that came without a tap's id.
+
+ClickHouse does the work, in two statements (``schema/settle/``) that may be repeated at will: rows of ``requests_t``
+merge by maximum, and a half that was given away is marked, never deleted.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from collector.migrate import SCHEMA
+
+if TYPE_CHECKING:
+    from collector.store import Store
+
+FIRST_LOOK: Final = timedelta(days=1)
+"""How far back the first run looks: what was inserted before a crash and not yet settled."""
+
+OVERLAP: Final = timedelta(seconds=15)
+"""Spans are stamped when their insert runs and visible when it ends: a run looks this far behind the one before."""
+
+_STEPS: Final = ("triton", "orphans")
+
+
+class Settler:
+    """Settles what was inserted since its last run.
+
+    Args:
+        store: A store opened as owner, its schema applied.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._since: datetime | None = None
+        self._statements = [
+            (SCHEMA / "settle" / f"{step}.sql")
+            .read_text(encoding="utf-8")
+            .replace("{database}", store.address.database)
+            for step in _STEPS
+        ]
+
+    def run(self) -> None:
+        """Settle once; the next run begins where this one began.
+
+        Raises:
+            StoreError: ClickHouse refused a statement; the next run repeats it.
+            StoreUnavailable: The store does not answer; likewise.
+        """
+        now = datetime.fromisoformat(self._store.command("SELECT toString(now64(3, 'UTC'))"))
+        since = self._since or now - FIRST_LOOK
+        for statement in self._statements:
+            self._store.command(statement, {"since": since.isoformat(sep=" ", timespec="milliseconds")})
+        self._since = now - OVERLAP
+
+
+def settle(store: Store) -> None:
+    """Settle everything of the last day once."""
+    Settler(store).run()

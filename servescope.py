@@ -20,6 +20,8 @@ from supervisor import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from agent.sources.source import Target
+
 _PARTS = {
     "agent": ("agent", "The sidecar: scrapes, takes spans, spools and ships."),
     "tap": ("agent.tap", "The streaming reverse proxy in front of one model server."),
@@ -86,10 +88,7 @@ def up(
     folder = _folder(data or settings.get("data"), "servescope")
     found = asyncio.run(_targets(targets, settings, tap=not no_tap))
     momentary.refuse_running(folder)
-    plan = wiring.plan(
-        folder, settings, found, clickhouse=clickhouse, slos=slos, port_base=port_base, say=_say,
-        receiver=not _pagerduty(settings),
-    )  # fmt: skip
+    plan = wiring.plan(folder, settings, found, clickhouse=clickhouse, slos=slos, port_base=port_base, say=_say)
     if not found:
         _say(
             "No model server was found here. Give one with --target http://host:port; OpenTelemetry is taken meanwhile"
@@ -136,7 +135,7 @@ def probe(where: str) -> None:
     """What we understand of a model server or of a saved metrics page, as JSON."""
     from agent import probing  # noqa: PLC0415 - commands load only what they need
 
-    click.echo(json.dumps(asyncio.run(probing.probe(where)), indent=2))
+    click.echo(json.dumps(probing.probe(where), indent=2))
 
 
 @main.command()
@@ -237,13 +236,23 @@ async def _targets(urls: Sequence[str], settings: dict[str, Any], *, tap: bool) 
     configured = (settings.get("agent") or {}).get("targets") or []
     if configured and not urls:
         return [dict(target) for target in configured]
-    found = await discovery.from_urls(urls) if urls else await discovery.local()
-    return [{**target, "tap": tap} for target in found]
-
-
-def _pagerduty(settings: dict[str, Any]) -> bool:
-    section = ((settings.get("alerts") or {}).get("pagerduty")) or {}
-    return bool(section.get("routing_key_file") or os.environ.get("PAGERDUTY_ROUTING_KEY"))
+    if urls:
+        found: list[Target] = []
+        for url in urls:
+            found.append(discovery.target_of(url, [target.instance for target in found]))
+    else:
+        found = await discovery.find_local()
+    return [
+        {
+            "instance": target.instance,
+            "deployment": target.deployment,
+            "engine": target.engine or "auto",
+            "url": target.url,
+            "metrics_url": target.metrics_url,
+            "tap": tap and bool(target.url),
+        }
+        for target in found
+    ]
 
 
 def _announce(plan: wiring.Plan, notes: Sequence[str] = ()) -> None:

@@ -112,7 +112,6 @@ def plan(
     clickhouse: str = "",
     slos: Path | None = None,
     port_base: int | None = None,
-    receiver: bool = True,
     say: Callable[[str], None],
 ) -> Plan:
     """Lay out the parts of ``servescope up``.
@@ -124,7 +123,6 @@ def plan(
         clickhouse: URL of a ClickHouse server; "" starts the embedded store.
         slos: SLO file; the configuration's own, else the shipped rules, when None.
         port_base: First port; every port is fixed then.
-        receiver: Whether pages go to the built-in loopback receiver when no PagerDuty key is set.
         say: Prints a line about a port that gave way.
 
     Raises:
@@ -141,7 +139,7 @@ def plan(
     port = {
         what: ports.take(what.replace("_", " "), default, asked.get(what))
         for what, default in DEFAULT_PORTS.items()
-        if not (what == "store" and url) and not (what == "receiver" and not receiver)
+        if not (what == "store" and url)
     }
     made = Plan(data=data, settings=sections)
     run = data / "run.yaml"
@@ -163,7 +161,11 @@ def plan(
         "health_port": port["agent_health"],
     }
     sections["dashboard"] |= {"port": port["dashboard"]}
-    sections["alerts"] |= {"health_port": port["alerts_health"]}
+    sections["alerts"] |= {
+        "health_port": port["alerts_health"],
+        "receiver_port": port["receiver"],
+        "dashboard_url": f"http://127.0.0.1:{port['dashboard']}",
+    }
     made.parts += [
         Part(
             "collector",
@@ -177,11 +179,9 @@ def plan(
         ),
         *(_tap(target, data, run) for target in tapped if target.get("tap_port")),
     ]
-    alerts = ["--data", data, "--clickhouse", url, "--config", run, "--port", port["alerts_health"]]
+    alerts = ["--data", data, "--clickhouse", url, "--config", run]
     if slos is not None:
         alerts += ["--slos", slos]
-    if receiver:
-        alerts += ["--receiver-port", port["receiver"]]
     made.parts += [
         Part("alerts", python("alerts", *alerts), ready_url=f"http://127.0.0.1:{port['alerts_health']}/healthz"),
         Part(

@@ -36,11 +36,20 @@ _CSS: Final = """
 .stMainBlockContainer { padding: 4.2rem 1.4rem 2rem 1.4rem; max-width: 1900px; }
 [data-testid="stMetricValue"] { font-variant-numeric: tabular-nums; }
 [data-testid="stMetric"] { padding: 0.55rem 0.8rem; }
-[class*="st-key-tile-"] { min-width: 168px; flex: 1 1 168px; }
-[class*="st-key-foot-"] { margin-top: -0.5rem; min-height: 1.6rem; }
+[data-testid="stLayoutWrapper"]:has(> [class*="st-key-tile-"]) {
+  flex: 1 1 136px !important; min-width: 136px !important; align-self: stretch;
+}
+[data-testid="stLayoutWrapper"]:has(> [class*="st-key-tile-"]) [data-testid="stElementContainer"] { flex: 1 1 auto; }
+[data-testid="stHorizontalBlock"][class*="st-key-tiles"] { align-items: stretch; }
+[class*="st-key-tile-"] { min-width: 0; height: 100%; }
+[class*="st-key-tile-"] [data-testid="stMetric"] { height: 100%; }
+[data-testid="stLayoutWrapper"]:has(> [class*="st-key-half-"]) {
+  flex: 1 1 46% !important; min-width: 420px !important;
+}
+[class*="st-key-foot-"] { margin-top: -0.5rem; min-height: 1.6rem; flex-wrap: nowrap; }
+[class*="st-key-foot-"] [data-testid="stElementContainer"]:has(button) { flex: 0 0 auto; }
 [class*="st-key-foot-"] button { min-height: 1.2rem; padding: 0 0.3rem; font-size: 0.8rem; }
 [class*="st-key-panel-"] { padding: 0.5rem 0.7rem 0.3rem 0.7rem; }
-[class*="st-key-half-"] { min-width: 420px; flex: 1 1 46%; }
 h2 { padding: 0 !important; }
 </style>
 """

@@ -59,7 +59,7 @@ def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say:
             "instance": "vllm-a", "deployment": "tiny", "engine": "vllm", "url": f"http://127.0.0.1:{port}",
             "metrics_url": f"http://127.0.0.1:{port}/metrics",
         })  # fmt: skip
-    plan = wiring.plan(data, {}, targets, slos=SLOS, port_base=port_base, say=say)
+    plan = wiring.plan(data, {}, targets, slos=SLOS if SLOS.exists() else None, port_base=port_base, say=say)
     receiver = plan.urls["agent_otlp"].removeprefix("http://")
     servers = [
         Part(

@@ -89,7 +89,7 @@ def blank(style: Style, title: str, unit: str, height: int) -> go.Figure:
     )  # fmt: skip
     start, end = style.span
     figure.update_xaxes(
-        range=[local(start, style), local(end, style)], showgrid=False, zeroline=False, automargin=True,
+        type="date", range=[local(start, style), local(end, style)], showgrid=False, zeroline=False, automargin=True,
         tickfont={"size": 11, "color": colours.quiet}, linecolor=colours.grid, showline=True,
         showspikes=True, spikemode="across", spikethickness=1, spikecolor=colours.quiet, spikedash="solid",
         tickformatstops=[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import streamlit as st
@@ -16,6 +18,7 @@ from dashboard.theme import colour_of, tints
 
 if TYPE_CHECKING:
     from analytics.queue import QueueDynamics
+    from analytics.shapes import Line
 
 MISSING: Final = "Start an agent beside your servers: servescope up --target http://host:port"
 
@@ -28,26 +31,12 @@ def draw() -> None:
 def _body(look: Look) -> None:
     guarded("tiles", lambda: _tiles(look))
     with st.container(horizontal=True, gap="small"):
-        with st.container(key="half-depth"):
-            _panel("depth", look, _depth, "Requests in the engine and before it, summed over instances.")
-        with st.container(key="half-flow"):
-            _panel("flow", look, _flow, "Arrivals above finishes make a queue grow; below, it drains.")
-        with st.container(key="half-time"):
-            _panel("time", look, _time, "Seconds in the engine's queue, of the requests that arrived in each step.")
-        with st.container(key="half-drain"):
-            _panel("drain", look, _drain, "Waiting requests over the finish rate, if nobody else came.")
-        with st.container(key="half-by"):
-            _panel("by", look, _by, "Which instance makes its clients wait.")
-        with st.container(key="half-runningby"):
-            _panel("runningby", look, _running_by, "Are replicas evenly loaded?")
-
-
-def _panel(key: str, look: Look, figure: object, about: str) -> None:
-    panel(
-        key, "queue.dynamics", look.window, look.filter, lambda result: figure(result, look),  # type: ignore[operator]
-        missing=MISSING, about=about,
-        has_data=lambda result: bool(with_values([result.waiting, result.running, result.arrivals])),
-    )  # fmt: skip
+        for key, (figure, needs, about) in _FIGURES.items():
+            with st.container(key=f"half-{key}"):
+                panel(
+                    key, "queue.dynamics", look.window, look.filter, partial(figure, look=look), missing=MISSING,
+                    about=about, has_data=lambda result, needs=needs: bool(with_values(needs(result))),
+                )  # fmt: skip
 
 
 def _tiles(look: Look) -> None:
@@ -115,3 +104,26 @@ def _by(result: QueueDynamics, look: Look) -> object:
 def _running_by(result: QueueDynamics, look: Look) -> object:
     return lines(result.times, one_each(result.running_by_instance, look), look.style, title="Running by instance",
                  unit="requests")  # fmt: skip
+
+
+_FIGURES: Final[dict[str, tuple[Callable[..., object], Callable[[QueueDynamics], list[Line]], str]]] = {
+    "depth": (
+        _depth,
+        lambda result: [result.running, result.waiting],
+        "Requests in the engine and before it, summed over instances.",
+    ),
+    "flow": (
+        _flow,
+        lambda result: [result.arrivals, result.finished],
+        "Arrivals above finishes make a queue grow; below, it drains.",
+    ),
+    "time": (
+        _time,
+        lambda result: [result.queue_p99, result.queue_mean],
+        "Seconds in the engine's queue, of the requests that arrived in each step.",
+    ),
+    "drain": (_drain, lambda result: [result.drain], "Waiting requests over the finish rate, if nobody else came."),
+    "by": (_by, lambda result: result.waiting_by_instance, "Which instance makes its clients wait."),
+    "runningby": (_running_by, lambda result: result.running_by_instance, "Are replicas evenly loaded?"),
+}
+"""Key → how it is drawn, the lines it needs, what it says."""

@@ -92,7 +92,7 @@ def quantile(bounds: Sequence[float], counts: Sequence[int], q: float) -> float 
             if index == len(bounds):
                 return bounds[-1]
             lower = bounds[index - 1] if index else min(0.0, bounds[0])
-            return lower + (bounds[index] - lower) * max(0.0, rank - seen) / count
+            return min(bounds[index], lower + (bounds[index] - lower) * max(0.0, rank - seen) / count)
         seen += count
     return bounds[-1]
 

@@ -26,7 +26,7 @@ FROM
         toUnixTimestamp64Milli(max(time)) AS newest_ms,
         argMax(up, time) AS last_up,
         groupUniqArray(100)(recording) AS recorded
-    FROM engine_samples
+    FROM engine_samples FINAL
     WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
     GROUP BY instance
 )

@@ -26,8 +26,10 @@ FILTERS = [
 SIGNALS = get_args(LatencySignal)
 
 
-@pytest.mark.parametrize("signal", SIGNALS)
-@pytest.mark.parametrize("filter", FILTERS, ids=str)
+@pytest.mark.parametrize(
+    ("signal", "filter"),
+    [(signal, FILTERS[1]) for signal in SIGNALS] + [("ttft_seconds", filter) for filter in FILTERS],
+)
 def test_percentiles_from_rows_are_those_of_the_rows(lab: Lab, signal: LatencySignal, filter: Filter):  # noqa: A002
     answer = percentiles(lab.store, lab.window, filter, signal=signal)
     truth = latencies(lab.rows(filter), signal)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from analytics.ask import QUESTIONS, ask
+from analytics.budget import Objective
+from analytics.events import timeline
+from analytics.ground import QuestionError, blocks, written_out
+from analytics.tenants import shares
+from analytics.window import Filter, Window
+from tests.analytics.truth import BAD, grouped, latencies, quantile
+
+if TYPE_CHECKING:
+    from tests.analytics.lab import Lab
+
+OBJECTIVE = Objective("answers", "availability", 0.9)
+
+
+def test_tenants_shares_are_those_of_the_rows(lab: Lab):
+    only = Filter(recording="exclude")
+    answer = shares(lab.store, lab.window, only)
+    rows = lab.rows(only)
+    truth = grouped(rows, lambda r: r["tenant"])
+    tokens = sum(r["prompt_tokens"] + r["completion_tokens"] for r in rows)
+    assert {t.tenant for t in answer.result.tenants} == truth.keys()
+    assert sum(t.request_share for t in answer.result.tenants) == pytest.approx(1)
+    assert sum(t.token_share or 0 for t in answer.result.tenants) == pytest.approx(1)
+    for told in answer.result.tenants:
+        held = truth[told.tenant]
+        assert told.requests == len(held)
+        assert told.errors == sum(r["has_edge"] and r["outcome"] in BAD for r in held)
+        assert told.error_share == pytest.approx(told.errors / len(held))
+        assert told.forgiven == sum(r["has_edge"] and r["outcome"] in {"client_abort", "client_error"} for r in held)
+        for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
+            assert getattr(told, name) == sum(r[name] for r in held)
+        assert told.token_share == pytest.approx(
+            sum(r["prompt_tokens"] + r["completion_tokens"] for r in held) / tokens
+        )
+        for name in ("ttft", "e2e", "queue"):
+            values = latencies(held, f"{name}_seconds")
+            assert getattr(told, f"{name}_p99_seconds") == pytest.approx(quantile(values, 0.99), rel=1e-6)
+    first = shares(lab.store, lab.window, only, limit=1).result
+    assert first.tenants == answer.result.tenants[:1]
+    assert first.left_out == len(truth) - 1
+    assert first.requests == len(rows)
+
+
+def test_events_and_incidents_mark_the_window(lab: Lab):
+    opened = lab.start + timedelta(seconds=100)
+    incident: dict[str, Any] = {
+        "id": "inc-1",
+        "opened_at": opened,
+        "updated_at": opened,
+        "resolved_at": None,
+        "state": "open",
+        "severity": "page",
+        "title": "TTFT budget burns",
+        "summary": "",
+        "labels": {"model": "llama"},
+        "owner": "",
+        "version": 1,
+    }
+    closed = incident | {"resolved_at": opened + timedelta(seconds=50), "state": "resolved", "version": 2}
+    lab.owner.insert("incidents", [incident])
+    lab.owner.insert("incidents", [closed])
+    answer = timeline(lab.store, lab.window)
+    assert [(m.event, m.message, m.instance) for m in answer.result.marks] == [
+        ("deploy", "version 0.33 goes to vllm-1", "vllm-1"),
+        ("note", "load test starts", ""),
+        ("instance_restarted", "vllm-0 restarted", "vllm-0"),
+    ]
+    (band,) = answer.result.bands
+    assert (band.id, band.state, band.start, band.end) == ("inc-1", "resolved", opened, opened + timedelta(seconds=50))
+    narrowed = timeline(lab.store, lab.window, Filter(instance=("vllm-0",), model=("qwen",))).result
+    assert [m.event for m in narrowed.marks] == ["note", "instance_restarted"]
+    assert narrowed.bands == [], "it is about another model"
+    assert [m.event for m in timeline(lab.store, lab.window, events=("deploy",)).result.marks] == ["deploy"]
+    newest = timeline(lab.store, lab.window, limit=1).result
+    assert [m.event for m in newest.marks] == ["instance_restarted"]
+    assert newest.left_out == 2
+    after = Window(opened + timedelta(seconds=60), lab.window.end)
+    assert timeline(lab.store, after).result.bands == []
+
+
+@pytest.mark.parametrize("name", sorted(QUESTIONS))
+def test_every_question_has_an_envelope_in_json_full_or_empty(lab: Lab, name: str):
+    empty = Window(lab.start - timedelta(days=3), lab.start - timedelta(days=3) + timedelta(minutes=5))
+    options: dict[str, Any] = {"objectives": [OBJECTIVE]} if name == "budget" else {}
+    for window in (lab.window, empty):
+        told = json.loads(
+            json.dumps(ask(name, lab.store, window, Filter(recording="exclude"), **options), allow_nan=False)
+        )
+        assert set(told) == {"window", "filters", "level", "rows", "result"}
+        assert told["level"] in {"rows", "metrics"}
+        assert told["result"]["about"]["state"] == ("value" if window == lab.window else "no_data")
+        assert told["result"]["about"]["recordings"] == []
+
+
+@pytest.mark.parametrize("name", sorted(QUESTIONS))
+def test_the_sql_beside_an_answer_can_be_pasted_and_run(lab: Lab, name: str):
+    options: dict[str, Any] = {"objectives": [OBJECTIVE]} if name == "budget" else {}
+    answer = QUESTIONS[name](lab.store, lab.window, Filter(model=("llama", "it's \\ one")), **options)
+    assert answer.sql
+    for sql in answer.sql:
+        assert "{" not in sql
+        lab.store.rows(sql)
+
+
+def test_recordings_are_named_left_out_or_looked_at_alone(lab: Lab):
+    for word, expected in (("include", ["kv_exhaustion"]), ("only", ["kv_exhaustion"]), ("exclude", [])):
+        told = ask("latency", lab.store, lab.window, Filter(recording=word))  # type: ignore[arg-type]
+        assert told["result"]["about"]["recordings"] == expected  # type: ignore[index]
+
+
+def test_questions_and_options_that_do_not_exist_are_named(lab: Lab):
+    with pytest.raises(QuestionError, match="no question 'weather'"):
+        ask("weather", lab.store, lab.window)
+    with pytest.raises(QuestionError, match="latency takes no colour"):
+        ask("latency", lab.store, lab.window, colour="red")
+    with pytest.raises(QuestionError, match="needs objectives"):
+        ask("budget", lab.store, lab.window)
+
+
+def test_every_statement_takes_values_as_parameters_alone():
+    modules = (
+        "ground",
+        "traffic",
+        "latency",
+        "samples",
+        "queue",
+        "kvcache",
+        "requests",
+        "story",
+        "budget",
+        "events",
+        "tenants",
+    )
+    for module in modules:
+        for name, sql in blocks(module).items():
+            assert "%" not in sql.replace("'%'", ""), (module, name)
+            assert sql.count("{") == sql.count(":Int64}") + sum(
+                sql.count(f":{kind}}}")
+                for kind in ("Array(String)", "Array(Int64)", "String", "UInt32", "UInt64", "Int32", "Float64")
+            ), (module, name)
+
+
+def test_written_out_statements_quote_what_they_show():
+    assert written_out("{a:String} {b:Array(String)} {c:Int64}", {"a": "it's \\", "b": ["x", "y'"], "c": 5}) == (
+        "'it\\'s \\\\' ['x', 'y\\''] 5"
+    )

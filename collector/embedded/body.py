@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 IN_MEMORY = 256 * 1024
 _PIECE = 1 << 20
+_ZSTD_PIECE = 4096
 _BLOCK_HEAD = 25
-_BLOCK_LIMIT = 1 << 30
+_BLOCK_LIMIT = 64 << 20
 _METHOD_NONE, _METHOD_LZ4, _METHOD_ZSTD = 0x02, 0x82, 0x90
 
 
@@ -172,7 +173,7 @@ def _decoded(raw: Readable, encoding: str) -> Readable:
     if encoding == "deflate":
         return _Deflate(raw)
     if encoding == "zstd":
-        return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        return _Zstd(raw)
     if encoding == "lz4":
         return cast("Readable", lz4.frame.LZ4FrameFile(file))
     if encoding == "xz":
@@ -203,6 +204,32 @@ class _Deflate:
         return b""
 
 
+class _Zstd:
+    """Zstandard frames one after the other; a frame that ends early is an error, which the library's reader hides."""
+
+    def __init__(self, raw: Readable) -> None:
+        self._raw = raw
+        self._plain = memoryview(b"")
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._begun = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        while not self._plain:
+            # Small pieces: even the best compressed body can't grow much past a hundred megabytes at a step.
+            pending = (self._frame.unused_data if self._frame.eof else b"") or self._raw.read(_ZSTD_PIECE)
+            if not pending:
+                if self._begun and not self._frame.eof:
+                    raise EOFError("the compressed stream ends early")
+                return b""
+            if self._frame.eof:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._begun = True
+            self._plain = memoryview(self._frame.decompress(pending))
+        size = len(self._plain) if size < 0 else size
+        piece, self._plain = self._plain[:size], self._plain[size:]
+        return bytes(piece)
+
+
 class _NativeBlocks:
     """ClickHouse's compressed blocks: 16 bytes checksum, 1 method, 4 packed size, 4 plain size, data.
 
@@ -211,19 +238,19 @@ class _NativeBlocks:
 
     def __init__(self, raw: Readable) -> None:
         self._raw = raw
-        self._plain = b""
+        self._plain = memoryview(b"")
 
     def read(self, size: int = -1, /) -> bytes:
         if not self._plain:
-            self._plain = self._block()
+            self._plain = memoryview(self._block())
         if size < 0:
-            pieces = [self._plain]
-            while piece := self._block():
-                pieces.append(piece)
-            self._plain = b""
+            pieces = [bytes(self._plain)]
+            while block := self._block():
+                pieces.append(block)
+            self._plain = memoryview(b"")
             return b"".join(pieces)
         piece, self._plain = self._plain[:size], self._plain[size:]
-        return piece
+        return bytes(piece)
 
     def _block(self) -> bytes:
         head = self._exactly(_BLOCK_HEAD, ends=True)

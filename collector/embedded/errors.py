@@ -33,6 +33,7 @@ _STATUS = {
 }
 _HTTP = {code: status for status, codes in _STATUS.items() for code in codes}
 _HEAD = re.compile(r"^(?:Streaming query failed: )?Code: (\d+)\. DB::(?:Errno)?Exception: ", re.DOTALL)
+_SPOOLED = re.compile(r": \(in file/uri [^)]*\)|, file: [^ ,]*\.body")
 _NAME = re.compile(r"\(([A-Z][A-Z0-9_]+)\)\s*$")
 
 
@@ -67,7 +68,7 @@ def refused(code: int, name: str, what: str, fix: str = "") -> QueryError:
 
 def from_engine(error: Exception) -> QueryError:
     """Read code and text out of an exception raised by the engine; 1001 where it carries no code."""
-    text = str(error)
+    text = _SPOOLED.sub("", str(error))
     match = _HEAD.match(text)
     if match is None:
         return QueryError(1001, text if _NAME.search(text) else f"{text}. (STD_EXCEPTION)")

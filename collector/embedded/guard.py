@@ -146,7 +146,9 @@ class Guard:
             if name == "system" and after == "." and index + 2 < len(found):
                 table = _name(found[index + 2])
                 if table not in _SYSTEM:
-                    raise _denied(f"The table system.{table} is not for readers", f"Readable: {', '.join(_SYSTEM)}")
+                    raise _denied(
+                        f"The table system.{table} is not for readers", f"Readable: {', '.join(READABLE_SYSTEM_TABLES)}"
+                    )
 
     def _check_identifier(self, value: str) -> None:
         parts = [part.strip('`" \t\n').lower() for part in value.split(".")]

@@ -64,7 +64,8 @@ class Insert:
 
     def from_file(self, path: str) -> str:
         """The same insert, reading the file at ``path`` (no quotes in it)."""
-        return f"{self.head.rstrip()} FROM INFILE '{path}' COMPRESSION 'none' {self.tail.strip()} FORMAT {self.form}"
+        # On lines of their own: either part may end in a comment.
+        return f"{self.head}\nFROM INFILE '{path}' COMPRESSION 'none'\n{self.tail}\nFORMAT {self.form}"
 
 
 def tokens(text: str, limit: int | None = None) -> Iterator[Token]:

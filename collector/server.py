@@ -26,6 +26,7 @@ from collector.log import WriteAheadLog
 from collector.migrate import Layout
 from collector.quarantine import Quarantine
 from collector.receivers.otlp_http import OtlpHttp
+from collector.settle import Settler
 from collector.store import Store, StoreAddress, locate
 from collector.writer import Writer
 
@@ -112,7 +113,7 @@ class Collector:
             Quarantine(folder / "quarantine", max_bytes=self._config.quarantine_max_bytes),
             self._config,
             migrate=lambda: migrate.apply(store, layout=Layout(database=self._config.database)),
-            settle=lambda: None,
+            settle=Settler(store).run,
             make_durable=durable,
         )
 

@@ -127,6 +127,7 @@ class Writer:
                     break
             self._wants_schema.clear()
             self._schema.set()
+            self._unsettled.set()  # what an earlier run inserted and did not settle
 
     async def _consume(self, signal: str) -> None:
         while True:
@@ -204,15 +205,21 @@ class Writer:
             await self.release()
 
     async def _keep_settled(self) -> None:
+        failures = 0
         while True:
             await self._unsettled.wait()
-            await asyncio.sleep(self._config.settle_seconds)
+            await asyncio.sleep(self._config.settle_seconds if not failures else _pause(failures + 2))
             self._unsettled.clear()
             try:
                 await asyncio.to_thread(self._settle)
             except Exception as error:  # noqa: BLE001 - the next run does what this one left
                 self._ledger.settle_errors.inc()
-                LOG.warning("settle_failed", error=type(error).__name__, text=str(error)[:300])
+                if not failures:
+                    LOG.warning("settle_failed", error=type(error).__name__, text=str(error)[:300])
+                failures += 1
+                self._unsettled.set()
+            else:
+                failures = 0
 
     def _trouble(self, event: str, error: Exception, attempt: int) -> None:
         self.last_error = f"{type(error).__name__}: {str(error)[:300]}"

@@ -231,9 +231,28 @@ async def test_values_that_a_view_refuses_get_some_patience(bench: Bench):
     assert bench.store.calls[6] == bench.store.calls[0] + "-s"
 
 
+async def test_a_failed_settle_is_repeated(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    done = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    outcomes: list[Exception | None] = [StoreUnavailable("down"), StoreError(241, "MEMORY_LIMIT_EXCEEDED", "x"), None]
+
+    def settle() -> None:
+        if outcome := outcomes.pop(0):
+            raise outcome
+        loop.call_soon_threadsafe(done.set)
+
+    monkeypatch.setattr(bench.writer, "_settle", settle)
+    await asyncio.wait_for(done.wait(), 60)
+    assert "settle_errors_total 2.0" in bench.ledger.page().decode()
+
+
 async def test_the_settle_job_follows_traces_only(bench: Bench):
+    await asyncio.wait_for(bench.settled.wait(), 60)  # once at start: what an earlier run left
+    bench.settled.clear()
     await bench.give(spans(0, 1), signal="logs")
     await bench.drained()
+    await asyncio.sleep(0.4)
+    assert not bench.settled.is_set()
     await bench.give(spans(0, 1))
     await asyncio.wait_for(bench.settled.wait(), 60)
     bench.settled.clear()

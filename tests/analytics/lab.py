@@ -152,6 +152,7 @@ def _request(lab: Lab, chance: random.Random, number: int) -> dict[str, Any]:
         for phase in ("input", "infer", "output"):
             seconds[f"compute_{phase}_seconds"] = chance.uniform(0.001, 0.01)
     inside = sum(value for name, value in seconds.items() if name != "edge_seconds")
+    row["finish_reason"] = chance.choice(["stop", "length"]) if served and engine == "vllm" else ""
     row |= {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "itl_gaps": 0, "itl_mean_seconds": 0.0}
     if engine == "vllm" and (served or answered):
         row["prompt_tokens"] = chance.randrange(10, 2000)
@@ -189,7 +190,15 @@ _EDGE = (
 )
 _ENGINE = (
     *_BOTH,
-    *("region", "prompt_tokens", "cached_tokens", "completion_tokens", "queue_seconds", "prefill_seconds"),
+    *(
+        "region",
+        "finish_reason",
+        "prompt_tokens",
+        "cached_tokens",
+        "completion_tokens",
+        "queue_seconds",
+        "prefill_seconds",
+    ),
     *("decode_seconds", "stall_seconds", "compute_input_seconds", "compute_infer_seconds", "compute_output_seconds"),
     *("engine_ttft_seconds", "engine_e2e_seconds", "has_engine"),
 )

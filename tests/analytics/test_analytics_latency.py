@@ -28,7 +28,7 @@ SIGNALS = get_args(LatencySignal)
 
 @pytest.mark.parametrize(
     ("signal", "filter"),
-    [(signal, FILTERS[1]) for signal in SIGNALS] + [("ttft_seconds", filter) for filter in FILTERS],
+    [(signal, FILTERS[1]) for signal in SIGNALS] + [("ttft_seconds", only) for only in FILTERS],
 )
 def test_percentiles_from_rows_are_those_of_the_rows(lab: Lab, signal: LatencySignal, filter: Filter):  # noqa: A002
     answer = percentiles(lab.store, lab.window, filter, signal=signal)

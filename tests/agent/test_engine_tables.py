@@ -140,6 +140,11 @@ def test_the_newer_name_wins_where_a_page_has_both():
     assert signals_of(page, "m") == {Signal.KV_CACHE_USAGE_RATIO: 0.5}
 
 
+def test_of_several_caches_the_fullest_counts():
+    page = parse("".join(f'vllm:kv_cache_usage_perc{{model_name="m",pool="{one}"}} 0.{one}\n' for one in (3, 8, 5)))
+    assert signals_of(page, "m") == {Signal.KV_CACHE_USAGE_RATIO: 0.8}
+
+
 def test_triton_busy_page():
     page = page_of(FIXTURES / "triton/metrics_busy_02.txt.gz")
     flaky = signals_of(page, "flaky")

@@ -143,6 +143,15 @@ def test_values_move_while_the_layout_stays_the_same_object():
     assert (list(first.values), list(second.values)) == ([1, 2], [1, 3])
 
 
+@pytest.mark.parametrize("line", ["foo 1_0", "foo x", "foo", "foo 1 2 3", 'foo{a="b 1'])
+def test_a_value_that_goes_bad_is_noticed_on_a_page_already_known(line: str):
+    reader = PageReader()
+    reader.read(b"always 1\nfoo 1\n")
+    page = reader.read(f"always 1\n{line}\n".encode())
+    assert [one.name for one in page.samples()] == ["always"]
+    assert [fault.line for fault in page.faults] == [2]
+
+
 def test_a_new_series_gives_a_new_layout_and_keeps_the_others():
     reader = PageReader()
     first = reader.read(b"a 1\n")

@@ -195,6 +195,22 @@ async def test_a_hung_server_is_never_asked_twice_at_once_and_stops_nobody():
         assert seen.of("hung") == []
 
 
+async def test_a_server_is_asked_once_an_interval_and_what_was_missed_is_not_caught_up():
+    loop = asyncio.get_running_loop()
+    async with serving() as (server,):
+        begun = loop.time()
+        async with scraping([target(server)]) as (seen, _):
+            await seen.until(lambda: len(seen.of("a")) >= 4)
+            server.hang.clear()
+            await asyncio.sleep(0.5)
+            server.hang.set()
+            so_far = len(seen.of("a"))
+            await seen.until(lambda: len(seen.of("a")) >= so_far + 4)
+            turns = (loop.time() - begun) / 0.05
+        # Ten intervals passed while it hung; only a lower bound of time is asked, so a busy machine does no harm.
+        assert server.asked <= turns - 8 + 2
+
+
 async def test_a_hung_server_is_down_after_the_timeout():
     async with serving() as (server,):
         server.hang.clear()

@@ -90,7 +90,7 @@ class Table:
         ignored: Families that are known and not read, with the reason; a ``_created`` twin needs no entry.
         model_label: Label that names the model; "" where the page names none.
         rank_label: Label that is the data-parallel rank; "" where there is none.
-        info: Family whose labels are the server's configuration.
+        info: Families whose labels are the server's configuration, with the labels to take; none named takes all.
         optional: Signals that only some set-ups of the engine show, so that their absence is no news.
         metrics_port_offset: Port of the metrics page less the port of the serving API; 0 where they are one.
         about_path: Path on the serving API that tells the version.
@@ -105,7 +105,7 @@ class Table:
     ignored: Mapping[str, str] = field(default_factory=dict)
     model_label: str = ""
     rank_label: str = ""
-    info: str = ""
+    info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: frozenset[Signal] = frozenset()
     metrics_port_offset: int = 0
     about_path: str = ""
@@ -141,7 +141,7 @@ def known_families(engine: str) -> frozenset[str]:
     names = {name for rule in table.rules for name in rule.names()}
     names |= {name.removesuffix(part) for name in names for part in _HISTOGRAM_PARTS}
     names |= {name for histogram in table.histograms for name in histogram.names()}
-    return frozenset(names | table.ignored.keys() | ({table.info} if table.info else set()))
+    return frozenset(names | table.ignored.keys() | table.info.keys())
 
 
 @cache
@@ -187,10 +187,14 @@ def detect(page: Page) -> Table:
 
 
 def config_of(table: Table, layout: Layout) -> dict[str, str]:
-    """The server's configuration from its info series, without the labels that name model and rank."""
-    if not table.info:
-        return {}
+    """The server's configuration from its info series, without the labels that name model and rank.
+
+    Of several series of a family the first counts: ranks of one server are configured alike.
+    """
+    found: dict[str, str] = {}
+    left = dict(table.info)
     for name, labels in layout.series:
-        if name == table.info:
-            return {key: value for key, value in labels.items() if key not in {table.model_label, table.rank_label}}
-    return {}
+        if name in left:
+            wanted = left.pop(name) or labels.keys() - {table.model_label, table.rank_label}
+            found |= {key: value for key, value in labels.items() if key in wanted}
+    return found

@@ -70,7 +70,6 @@ HISTOGRAMS = (
 IGNORED = {
     "vllm:num_requests_waiting_by_reason": "parts of num_requests_waiting; capacity means blocks or token budget alike",
     "vllm:engine_sleep_state": "set by an operator, not by load",
-    "vllm:lora_requests_info": "value is a time, labels are combinations of adapters; only the newest is true",
     "vllm:external_prefix_cache_queries_total": "KV connector; 0 without one",
     "vllm:external_prefix_cache_hits_total": "KV connector; 0 without one",
     "vllm:mm_cache_queries_total": "multi-modal preprocessor cache",
@@ -153,7 +152,8 @@ TABLE = Table(
     ignored=IGNORED,
     model_label="model_name",
     rank_label="engine",
-    info="vllm:cache_config_info",
+    # Value and other labels of the LoRA family say which adapters ran when, not how the server is set up.
+    info={"vllm:cache_config_info": (), "vllm:lora_requests_info": ("max_lora",)},
     # Versions that show a finished_reason only once it happened have no series for it before.
     optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}),
     about_path="/version",

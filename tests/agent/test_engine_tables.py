@@ -101,6 +101,14 @@ def test_vllm_configuration_leaves_model_and_rank_out():
     assert config["num_gpu_blocks"] == "8192"
     assert config["enable_prefix_caching"] == "True"
     assert "engine" not in config
+    assert "max_lora" not in config
+
+
+def test_of_vllm_adapters_only_the_limit_is_configuration():
+    config = config_of(find_table("vllm"), page_of(FIXTURES / "vllm/metrics_lora.txt.gz").layout)
+    assert config["max_lora"] == "1"
+    assert not any("adapters" in key for key in config)
+    assert config["num_gpu_blocks"]
 
 
 OLD_VLLM = """\

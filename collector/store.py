@@ -330,14 +330,13 @@ class Store:
 
     def _connect(self) -> Client:
         parts = urlsplit(self.address.url)
-        return clickhouse_connect.get_client(
+        client = clickhouse_connect.get_client(
             host=parts.hostname,
             port=parts.port or (8443 if parts.scheme == "https" else 8123),
             interface=parts.scheme,
             proxy_path=parts.path,
             username=self.address.user or None,
             password=self.address.password,
-            database=self.address.database,
             autogenerate_session_id=False,
             client_name="servescope",
             connect_timeout=5,
@@ -346,6 +345,9 @@ class Store:
             tz_source="server",
             dedicated_pool=True,
         )
+        # set afterwards: the driver's first queries would fail in a database that is yet to be made
+        client.database = self.address.database
+        return client
 
 
 def segment_statement(database: str, table: str, token: str, settings: Mapping[str, object] | None = None) -> str:

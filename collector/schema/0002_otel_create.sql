@@ -1,3 +1,5 @@
+-- Rows live for so many days after they came in, not after their own time: a recording of last year may be replayed.
+
 -- Column names and types of the OpenTelemetry Collector's ClickHouse exporter, so that Grafana's ClickHouse data
 -- source, HyperDX and people's own SQL work unchanged. Bloom filters over attribute values are left out: they cost
 -- an eighth of the ingest and a scan of the day's attributes is rarely what a query waits for.
@@ -31,25 +33,27 @@ CREATE TABLE IF NOT EXISTS {database}.otel_traces {on_cluster}
     Attributes Map(LowCardinality(String), String)
   ) CODEC(ZSTD(1)),
   recording String ALIAS ResourceAttributes['servescope.recording'],
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1)),
   INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
   INDEX idx_duration Duration TYPE minmax GRANULARITY 1
 )
 ENGINE = {engine:MergeTree}
 PARTITION BY toDate(Timestamp)
 ORDER BY (ServiceName, SpanName, toDateTime(Timestamp))
-{ttl:otel_traces toDateTime(Timestamp) 7}
+{ttl:otel_traces inserted_at 7}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS {database}.otel_traces_trace_id_ts {on_cluster}
 (
   TraceId String CODEC(ZSTD(1)),
   Start DateTime CODEC(Delta, ZSTD(1)),
-  End DateTime CODEC(Delta, ZSTD(1))
+  End DateTime CODEC(Delta, ZSTD(1)),
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:MergeTree}
 PARTITION BY toDate(Start)
 ORDER BY (TraceId, Start)
-{ttl:otel_traces Start 7}
+{ttl:otel_traces inserted_at 7}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS {database}.otel_logs {on_cluster}
@@ -71,11 +75,12 @@ CREATE TABLE IF NOT EXISTS {database}.otel_logs {on_cluster}
   LogAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
   EventName String CODEC(ZSTD(1)),
   recording String ALIAS ResourceAttributes['servescope.recording'],
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1)),
   INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
   INDEX idx_body Body TYPE tokenbf_v1(32768, 3, 0) GRANULARITY 8
 )
 ENGINE = {engine:MergeTree}
 PARTITION BY toDate(Timestamp)
 ORDER BY (ServiceName, toDateTime(Timestamp), Timestamp)
-{ttl:otel_logs toDateTime(Timestamp) 14}
+{ttl:otel_logs inserted_at 14}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;

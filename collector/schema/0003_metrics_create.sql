@@ -25,12 +25,13 @@ CREATE TABLE IF NOT EXISTS {database}.otel_metrics_gauge {on_cluster}
     SpanId String,
     TraceId String
   ) CODEC(ZSTD(1)),
-  recording String ALIAS ResourceAttributes['servescope.recording']
+  recording String ALIAS ResourceAttributes['servescope.recording'],
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:MergeTree}
 PARTITION BY toDate(TimeUnix)
 ORDER BY (ServiceName, MetricName, Attributes, toUnixTimestamp64Nano(TimeUnix))
-{ttl:otel_metrics toDateTime(TimeUnix) 14}
+{ttl:otel_metrics inserted_at 14}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS {database}.otel_metrics_sum {on_cluster}
@@ -60,12 +61,13 @@ CREATE TABLE IF NOT EXISTS {database}.otel_metrics_sum {on_cluster}
   ) CODEC(ZSTD(1)),
   AggregationTemporality Int32 CODEC(ZSTD(1)),
   IsMonotonic Boolean CODEC(Delta, ZSTD(1)),
-  recording String ALIAS ResourceAttributes['servescope.recording']
+  recording String ALIAS ResourceAttributes['servescope.recording'],
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:MergeTree}
 PARTITION BY toDate(TimeUnix)
 ORDER BY (ServiceName, MetricName, Attributes, toUnixTimestamp64Nano(TimeUnix))
-{ttl:otel_metrics toDateTime(TimeUnix) 14}
+{ttl:otel_metrics inserted_at 14}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS {database}.otel_metrics_histogram {on_cluster}
@@ -99,12 +101,13 @@ CREATE TABLE IF NOT EXISTS {database}.otel_metrics_histogram {on_cluster}
   Min Float64 CODEC(ZSTD(1)),
   Max Float64 CODEC(ZSTD(1)),
   AggregationTemporality Int32 CODEC(ZSTD(1)),
-  recording String ALIAS ResourceAttributes['servescope.recording']
+  recording String ALIAS ResourceAttributes['servescope.recording'],
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:MergeTree}
 PARTITION BY toDate(TimeUnix)
 ORDER BY (ServiceName, MetricName, Attributes, toUnixTimestamp64Nano(TimeUnix))
-{ttl:otel_metrics toDateTime(TimeUnix) 14}
+{ttl:otel_metrics inserted_at 14}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS {database}.otel_metrics_exponential_histogram {on_cluster}
@@ -142,12 +145,13 @@ CREATE TABLE IF NOT EXISTS {database}.otel_metrics_exponential_histogram {on_clu
   Min Float64 CODEC(ZSTD(1)),
   Max Float64 CODEC(ZSTD(1)),
   AggregationTemporality Int32 CODEC(ZSTD(1)),
-  recording String ALIAS ResourceAttributes['servescope.recording']
+  recording String ALIAS ResourceAttributes['servescope.recording'],
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:MergeTree}
 PARTITION BY toDate(TimeUnix)
 ORDER BY (ServiceName, MetricName, Attributes, toUnixTimestamp64Nano(TimeUnix))
-{ttl:otel_metrics toDateTime(TimeUnix) 14}
+{ttl:otel_metrics inserted_at 14}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS {database}.otel_metrics_summary {on_cluster}
@@ -173,10 +177,11 @@ CREATE TABLE IF NOT EXISTS {database}.otel_metrics_summary {on_cluster}
     Value Float64
   ) CODEC(ZSTD(1)),
   Flags UInt32 CODEC(ZSTD(1)),
-  recording String ALIAS ResourceAttributes['servescope.recording']
+  recording String ALIAS ResourceAttributes['servescope.recording'],
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:MergeTree}
 PARTITION BY toDate(TimeUnix)
 ORDER BY (ServiceName, MetricName, Attributes, toUnixTimestamp64Nano(TimeUnix))
-{ttl:otel_metrics toDateTime(TimeUnix) 14}
+{ttl:otel_metrics inserted_at 14}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;

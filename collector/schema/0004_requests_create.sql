@@ -63,12 +63,13 @@ CREATE TABLE IF NOT EXISTS {database}.requests_t {on_cluster}
   has_engine SimpleAggregateFunction(max, UInt8) CODEC(ZSTD(1)),
   orphan SimpleAggregateFunction(max, UInt8) CODEC(ZSTD(1)),
   moved SimpleAggregateFunction(max, UInt8) CODEC(ZSTD(1)),
-  recording SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1))
+  recording SimpleAggregateFunction(max, LowCardinality(String)) CODEC(ZSTD(1)),
+  inserted_at SimpleAggregateFunction(max, DateTime('UTC')) MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:AggregatingMergeTree}
 PARTITION BY toDate(time)
 ORDER BY (time, key)
-{ttl:requests toDateTime(time) 30}
+{ttl:requests inserted_at 30}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE VIEW IF NOT EXISTS {database}.requests {on_cluster} AS
@@ -135,12 +136,13 @@ CREATE TABLE IF NOT EXISTS {database}.request_keys {on_cluster}
 (
   trace_id String CODEC(ZSTD(1)),
   time DateTime64(3, 'UTC') CODEC(ZSTD(1)),
-  key UInt64 CODEC(ZSTD(1))
+  key UInt64 CODEC(ZSTD(1)),
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:ReplacingMergeTree}
 PARTITION BY toDate(time)
 ORDER BY (trace_id, time, key)
-{ttl:requests toDateTime(time) 30}
+{ttl:requests inserted_at 30}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 -- Per minute, from the edge half alone: a half that arrives twice or late must not count twice.

@@ -61,12 +61,13 @@ CREATE TABLE IF NOT EXISTS {database}.engine_samples {on_cluster}
   compute_infer_seconds_total Nullable(Float64) CODEC(ZSTD(1)),
   compute_infer_seconds_delta Nullable(Float64) CODEC(ZSTD(1)),
   compute_output_seconds_total Nullable(Float64) CODEC(ZSTD(1)),
-  compute_output_seconds_delta Nullable(Float64) CODEC(ZSTD(1))
+  compute_output_seconds_delta Nullable(Float64) CODEC(ZSTD(1)),
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:ReplacingMergeTree}
 PARTITION BY toDate(time)
 ORDER BY (instance, model, dp_rank, time)
-{ttl:engine_samples toDateTime(time) 30}
+{ttl:engine_samples inserted_at 30}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS {database}.engine_histograms {on_cluster}
@@ -84,12 +85,13 @@ CREATE TABLE IF NOT EXISTS {database}.engine_histograms {on_cluster}
   count UInt64 CODEC(ZSTD(1)),
   sum Float64 CODEC(ZSTD(1)),
   bounds Array(Float64) CODEC(ZSTD(1)),
-  counts Array(UInt64) CODEC(ZSTD(1))
+  counts Array(UInt64) CODEC(ZSTD(1)),
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:ReplacingMergeTree}
 PARTITION BY toDate(time)
 ORDER BY (instance, model, dp_rank, signal, time)
-{ttl:engine_histograms toDateTime(time) 30}
+{ttl:engine_histograms inserted_at 30}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 -- A row per process of a server, and one with process_name 'host' for the machine. NULL = not measured here.
@@ -116,12 +118,13 @@ CREATE TABLE IF NOT EXISTS {database}.host_samples {on_cluster}
   memory_available_bytes Nullable(Float64) CODEC(ZSTD(1)),
   cpu_pressure_some_ratio Nullable(Float64) CODEC(ZSTD(1)),
   memory_pressure_some_ratio Nullable(Float64) CODEC(ZSTD(1)),
-  io_pressure_some_ratio Nullable(Float64) CODEC(ZSTD(1))
+  io_pressure_some_ratio Nullable(Float64) CODEC(ZSTD(1)),
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:ReplacingMergeTree}
 PARTITION BY toDate(time)
 ORDER BY (node, instance, process_name, process_pid, time)
-{ttl:host_samples toDateTime(time) 14}
+{ttl:host_samples inserted_at 14}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS {database}.gpu_samples {on_cluster}
@@ -149,10 +152,11 @@ CREATE TABLE IF NOT EXISTS {database}.gpu_samples {on_cluster}
   memory_clock_hertz Nullable(Float64) CODEC(ZSTD(1)),
   throttle_reasons Nullable(Float64) CODEC(ZSTD(1)),
   ecc_uncorrected_total Nullable(Float64) CODEC(ZSTD(1)),
-  pcie_replay_total Nullable(Float64) CODEC(ZSTD(1))
+  pcie_replay_total Nullable(Float64) CODEC(ZSTD(1)),
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:ReplacingMergeTree}
 PARTITION BY toDate(time)
 ORDER BY (gpu, instance, time)
-{ttl:gpu_samples toDateTime(time) 30}
+{ttl:gpu_samples inserted_at 30}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;

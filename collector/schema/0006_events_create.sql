@@ -12,12 +12,13 @@ CREATE TABLE IF NOT EXISTS {database}.events {on_cluster}
   region LowCardinality(String),
   version LowCardinality(String),
   recording LowCardinality(String),
-  attributes Map(String, String) CODEC(ZSTD(1))
+  attributes Map(String, String) CODEC(ZSTD(1)),
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:ReplacingMergeTree}
 PARTITION BY toYYYYMM(time)
 ORDER BY (time, event, instance, model, message)
-{ttl:events toDateTime(time) 400}
+{ttl:events inserted_at 400}
 SETTINGS non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS {database}.instance_config {on_cluster}
@@ -27,10 +28,11 @@ CREATE TABLE IF NOT EXISTS {database}.instance_config {on_cluster}
   engine LowCardinality(String),
   version LowCardinality(String),
   recording LowCardinality(String),
-  config Map(String, String) CODEC(ZSTD(1))
+  config Map(String, String) CODEC(ZSTD(1)),
+  inserted_at DateTime('UTC') MATERIALIZED now('UTC') CODEC(DoubleDelta, ZSTD(1))
 )
 ENGINE = {engine:ReplacingMergeTree}
 PARTITION BY toYYYYMM(time)
 ORDER BY (instance, time, recording)
-{ttl:events toDateTime(time) 400}
+{ttl:events inserted_at 400}
 SETTINGS non_replicated_deduplication_window = 10000;

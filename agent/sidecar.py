@@ -202,12 +202,15 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
 def _key(config: AgentConfig, data: Path) -> bytes | None:
     if not config.sign:
         return None
-    if config.key_file is None:
+    path = config.key_file or data / "keys" / "agent_hmac"
+    if config.key_file is None and not path.exists():
         return ensure_keys(data / "keys").agent_hmac
-    try:
-        return bytes.fromhex(config.key_file.read_text().strip())
+    try:  # read, not made anew: an agent must come up again on a full disk
+        return bytes.fromhex(path.read_text().strip())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"agent.key_file {config.key_file} can't be read as hex: {error}", "Check the file") from None
+        raise ConfigError(
+            f"the key {path} can't be read as hex: {error}", "Check agent.key_file, or the file"
+        ) from None
 
 
 def _tls(config: AgentConfig) -> ssl.SSLContext | None:

@@ -88,7 +88,9 @@ class MetricsPages:
         return {watch.instance: watch.engine for watch in self._watches if watch.engine}
 
     async def run(self, emit: Emit) -> None:
-        """Scrape until cancelled."""
+        """Scrape until cancelled; without targets, wait to be."""
+        if not self._watches:
+            await asyncio.Event().wait()
         async with (
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),

@@ -316,3 +316,11 @@ async def test_another_engine_in_the_same_place_is_recognised():
 async def test_an_unknown_engine_id_is_refused_at_once():
     with pytest.raises(UnknownEngineError, match="sglangg"):
         MetricsPages([Target("a", "chat", "sglangg", "http://127.0.0.1:1")])
+
+
+async def test_without_targets_the_source_goes_on_waiting():
+    task = asyncio.create_task(MetricsPages([]).run(Seen().emit))
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -102,6 +102,7 @@ class Engine:
         book: Where incidents live.
         config: Settings.
         clock: Unix seconds.
+        blocked: Why the store must not be believed yet, empty when it may; the rules keep still meanwhile.
     """
 
     store: Rows
@@ -111,6 +112,7 @@ class Engine:
     config: AlertsConfig
     clock: Callable[[], float]
     health: Health = field(default_factory=Health)
+    blocked: str = ""
     _rules: tuple[Rule, ...] = field(init=False)
     _abouts: dict[str, _About] = field(init=False)
     _measurer: Measurer = field(init=False)
@@ -170,9 +172,7 @@ class Engine:
 
     def _measure(self, now: float) -> Measured | None:
         try:
-            measured = self._measurer.measure(self.store, now)
-            if not self._rules:
-                self.store.rows("SELECT 1 AS one")
+            measured = self._ask(now)
         except ServescopeError as error:
             self.health.failed_rounds += 1
             self.health.store_error = plain(str(error), 500)
@@ -185,6 +185,13 @@ class Engine:
         self.health.store_down_since, self.health.store_error = None, ""
         self._await_store(self.config.store_unreachable_after_seconds)
         return measured
+
+    def _ask(self, now: float) -> Measured:
+        if self.blocked:
+            raise ServescopeError(self.blocked)
+        if not self._rules:
+            self.store.rows("SELECT 1 AS one")
+        return self._measurer.measure(self.store, now)
 
     def _judge(self, draft: Draft, name: str, readings: list[Reading]) -> None:
         """Advance all alerts of one rule; those without a reading have no data."""

@@ -113,7 +113,10 @@ class Pager:
             restore(self.store, self.journal, identities(self.engine.file))
         except ServescopeError as error:
             log.warning("alert_states_not_restored", error=error.what)
+            # without them, what fires already would page again
+            self.engine.blocked = error.what
             return False
+        self.engine.blocked = ""
         self.engine.reload()
         self.engine.book.reload()
         self.outbox.reload()
@@ -179,6 +182,10 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         status = Status(engine.health, outbox, journal, config.evaluate_every_seconds, clock)
         health = HealthServer(status, config.health_host, config.health_port)
     except BaseException:
+        for notifier in notifiers:
+            notifier.close()
+        if receiver is not None:
+            receiver.stop()
         journal.close()
         raise
     rules = all_rules(file)

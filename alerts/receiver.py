@@ -170,9 +170,10 @@ class Receiver:
 
     def stop(self) -> None:
         """Stop serving and let go of the port."""
-        self._server.shutdown()
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join(5)
         self._server.server_close()
-        self._thread.join(5)
 
     def answer(self, event: object) -> tuple[int, dict[str, Any], dict[str, str]]:
         """Status, body and headers for one event."""

@@ -53,7 +53,7 @@ def restore(store: Rows, journal: Journal, identities: Mapping[str, tuple[Rule, 
     members: dict[str, dict[str, Alert]] = {identifier: {} for identifier in incidents}
     states: dict[str, Any] = {}
     for row in alerts:
-        if row["state"] != Phase.FIRING.value or row["incident_id"] not in incidents:
+        if row["last_state"] != Phase.FIRING.value or row["incident_id"] not in incidents:
             continue
         rule, place = str(row["rule"]), dict(row["labels"])
         _, names = identities.get(rule, (None, tuple(place)))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 NAME_LIMIT: Final = 80
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
-SUBJECTS: Final = ("instance", "deployment", "model", "tenant", "region", "version", "engine")
+SUBJECTS: Final = ("component", "instance", "deployment", "model", "tenant", "region", "version", "engine")
 """Labels in the order in which a sentence names them."""
 
 
@@ -38,6 +38,8 @@ def subject(labels: Mapping[str, str]) -> str:
     named = [(name, plain(labels[name])) for name in SUBJECTS if labels.get(name)]
     if not named:
         return "all requests"
+    if named[0][0] == "component":
+        return named[0][1]
     if named[0][0] == "instance":
         rest = [f"{name} {value}" for name, value in named[1:] if name in {"model", "tenant"}]
         return ", ".join([named[0][1], *rest])

@@ -4,7 +4,7 @@
 SELECT
     rule,
     labels,
-    argMax(state, time) AS state,
+    argMax(state, time) AS last_state,
     argMax(incident_id, time) AS incident_id,
     argMax(reason, time) AS reason,
     argMax(value, time) AS value,

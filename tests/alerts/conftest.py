@@ -28,6 +28,10 @@ class Fleet:
     keys: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def sample(self, at: float, instance: str = "triton-a", **values: object) -> None:
+        self.store.insert("engine_samples", [self.sample_row(at, instance, **values)])
+
+    @staticmethod
+    def sample_row(at: float, instance: str = "triton-a", **values: object) -> dict[str, object]:
         row: dict[str, object] = {
             "time": datetime.fromtimestamp(at, UTC),
             "instance": instance,
@@ -39,28 +43,28 @@ class Fleet:
             "up": 1,
             "interval_seconds": 1.0,
         }
-        self.store.insert("engine_samples", [row | values])
+        return row | values
 
     def requests(self, at: float, count: int, outcome: str = "ok", **values: object) -> None:
         """Requests that arrive at ``at``."""
-        rows = []
-        for _ in range(count):
-            row: dict[str, object] = {
-                "time": datetime.fromtimestamp(at, UTC),
-                "key": next(self.keys),
-                "tenant": "acme",
-                "model": "m",
-                "instance": "triton-a",
-                "deployment": "vision",
-                "engine": "triton",
-                "outcome": outcome,
-                "e2e_seconds": 0.1,
-                "ttft_seconds": 0.05,
-                "has_edge": 1,
-                "recording": "",
-            }
-            rows.append(row | values)
-        self.store.insert("requests_t", rows)
+        self.store.insert("requests_t", [self.request_row(at, outcome, **values) for _ in range(count)])
+
+    def request_row(self, at: float, outcome: str = "ok", **values: object) -> dict[str, object]:
+        row: dict[str, object] = {
+            "time": datetime.fromtimestamp(at, UTC),
+            "key": next(self.keys),
+            "tenant": "acme",
+            "model": "m",
+            "instance": "triton-a",
+            "deployment": "vision",
+            "engine": "triton",
+            "outcome": outcome,
+            "e2e_seconds": 0.1,
+            "ttft_seconds": 0.05,
+            "has_edge": 1,
+            "recording": "",
+        }
+        return row | values
 
 
 @pytest.fixture

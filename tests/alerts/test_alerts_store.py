@@ -1,0 +1,235 @@
+"""The whole pager against a real store: pages, history, acknowledgement, restart, a lost journal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agent.errors import ServescopeError
+from alerts import history
+from alerts.config import AlertsConfig, WebhookConfig
+from alerts.process import Pager, build
+from alerts.report import listing, story_markdown, story_text
+from alerts.rulesfile import load
+from analytics.window import as_plain
+from collector.store import StoreUnavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RULES = """
+slos:
+  - name: vision
+    description: Images are answered.
+    sli: availability
+    target: 0.9
+    period: 1h
+    filter: {deployment: vision}
+    windows: [{long: 30s, short: 10s, factor: 2}]
+    keep_firing_for: 5s
+    runbook: docs/runbooks/availability-burn.md
+rules:
+  - name: engine-waiting
+    when: {kind: signal, signal: waiting, above: 20}
+    for: 3s
+    keep_firing_for: 5s
+    runbook: docs/runbooks/engine-waiting.md
+"""
+
+
+class World:
+    """A pager on a folder, and a clock that a test turns."""
+
+    def __init__(self, fleet: Any, folder: Path) -> None:
+        self.fleet, self.folder, self.now = fleet, folder, float(int(time.time()))
+        self.rules = folder / "rules.yaml"
+        self.rules.write_text(RULES)
+        self.pager = self.start()
+
+    def start(self) -> Pager:
+        config = AlertsConfig(slos=self.rules, health_port=0, dashboard_url="http://dash")
+        pager = build(config, self.folder, self.fleet.store, clock=lambda: self.now)
+        assert pager.receiver is not None
+        pager.receiver.start()
+        return pager
+
+    def stop(self) -> None:
+        """End the pager as a crash would, without its last words; the store is the test's own."""
+        assert self.pager.receiver is not None
+        self.pager.receiver.stop()
+        self.pager.health.stop()
+        self.pager.outbox.close()
+        self.pager.journal.close()
+
+    def restart(self) -> None:
+        self.stop()
+        self.pager = self.start()
+
+    def play(self, seconds: int, waiting: float, **requests: int) -> None:
+        for _ in range(seconds // 5):
+            samples, rows = [], []
+            for _ in range(5):
+                self.now += 1
+                samples.append(self.fleet.sample_row(self.now, waiting=waiting, running=4.0, kv_cache_usage_ratio=0.5))
+                for outcome, count in requests.items():
+                    rows += [self.fleet.request_row(self.now - 0.2, outcome) for _ in range(count)]
+            self.fleet.store.insert("engine_samples", samples)
+            self.fleet.store.insert("requests_t", rows)
+            self.once()
+
+    def once(self) -> None:
+        self.pager.once()
+        self.pager.outbox.deliver("pagerduty")
+        self.pager.mirror.push(self.fleet.store)
+
+    @property
+    def pages(self) -> list[dict[str, Any]]:
+        return list(reversed(history.pages(self.folder)))
+
+
+@pytest.fixture
+def world(fleet: Any, tmp_path: Path):
+    made = World(fleet, tmp_path)
+    yield made
+    made.stop()
+
+
+def at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def test_an_overload_from_the_first_row_to_the_last_line_of_its_story(world: World):
+    began = world.now
+    world.play(20, 2, ok=3)
+    assert world.pages == []
+    world.fleet.store.insert(
+        "events",
+        [{"time": at(world.now), "event": "deploy", "message": "vision 1.2 rolled out", "deployment": "vision"}],
+    )
+    overload = world.now
+    world.play(20, 57, ok=2, rejected=3)
+    (page,) = world.pages
+    assert page["at"] - overload <= 20
+    payload = page["event"]["payload"]
+    assert payload["summary"].startswith("waiting 57 on triton-a, model m, limit 20, for ")
+    evidence = payload["custom_details"]["evidence"]
+    assert evidence["tenants"][0]["tenant"] == "acme"
+    assert evidence["instances"][0]["waiting_max"] == 57
+    assert 0 < evidence["error_share"] < 1
+    assert "missing" not in evidence
+
+    store = world.fleet.store
+    counts = history.open_counts(store)
+    assert (counts.open, counts.acknowledged, counts.critical) == (1, 0, 1)
+    active = {alert.rule: alert.state for alert in history.active_alerts(store)}
+    assert active == {"engine-waiting": "firing", "vision-burn": "firing"}
+    (row,) = history.incidents(store, at(began), at(world.now + 1))
+    history.acknowledge(store, row.id, "ada", "looking", at(world.now))
+    world.play(5, 57, ok=2, rejected=3)
+    assert history.open_counts(store).acknowledged == 1
+
+    ended = world.now
+    world.play(60, 2, ok=5)
+    assert [page["action"] for page in world.pages] == ["trigger", "acknowledge", "resolve"]
+    assert world.pages[-1]["at"] - ended <= 60
+    assert {page["dedup_key"] for page in world.pages} == {f"servescope-{row.id}"}
+
+    told = history.story(store, row.id)
+    assert told.incident.state == "resolved"
+    assert told.incident.owner == "ada"
+    kinds = [entry.kind for entry in told.timeline]
+    assert kinds.count("opened") == kinds.count("resolved") == kinds.count("deploy") == 1
+    assert kinds.count("notification_sent") == 3
+    assert kinds.index("deploy") < kinds.index("opened") < kinds.index("acknowledged") < kinds.index("resolved")
+    assert told.evidence["instances"] == evidence["instances"]
+    assert [n.action for n in told.notifications] == ["trigger", "acknowledge", "resolve"]
+    assert all(n.status == "sent" and n.sent_at for n in told.notifications)
+    assert history.open_counts(store) == history.OpenCounts(0, 0, 0)
+    assert history.active_alerts(store) == []
+    assert row.id in listing(history.incidents(store, at(began), at(world.now + 1)))
+    assert "vision 1.2 rolled out" in story_text(told)
+    assert "| opened |" in story_markdown(told)
+    json.dumps(as_plain(told))
+    with pytest.raises(history.UnknownIncidentError):
+        history.story(store, "nothing")
+
+
+def test_slos_say_what_is_left_of_their_budgets(world: World):
+    file = load(world.rules)
+    (idle,) = history.slo_statuses(world.fleet.store, file, at(world.now))
+    assert (idle.state, idle.budget_ratio) == ("no_traffic", None)
+    world.fleet.requests(world.now - 600, 95)
+    world.fleet.requests(world.now - 600, 5, "server_error")
+    (calm,) = history.slo_statuses(world.fleet.store, file, at(world.now))
+    assert (calm.state, calm.total, calm.bad) == ("ok", 100, 5)
+    assert calm.budget_ratio == pytest.approx(0.5)
+    world.fleet.requests(world.now - 2, 20, "timeout")
+    (burning,) = history.slo_statuses(world.fleet.store, file, at(world.now))
+    assert burning.state == "burning"
+    assert burning.burn_rates[30.0] == pytest.approx(10)
+
+
+def test_a_lost_journal_is_taken_up_from_the_store(world: World):
+    world.play(15, 57)
+    world.stop()
+    shutil.rmtree(world.folder / "alerts" / "receiver")
+    (world.folder / "alerts" / "journal.jsonl").unlink()
+    world.pager = world.start()
+    world.play(15, 57)
+    assert [page["action"] for page in world.pages] == ["trigger"]
+    world.play(20, 2)
+    assert [page["action"] for page in world.pages] == ["trigger", "resolve"]
+    assert len({page["dedup_key"] for page in world.pages}) == 1
+
+
+def test_history_written_while_the_store_was_away_follows(world: World):
+    world.play(5, 2)
+    real, world.pager.store = world.pager.store, Away()
+    world.pager.engine.store = Away()
+    for _ in range(8):
+        world.now += 5
+        world.pager.once()
+        world.pager.outbox.deliver("pagerduty")
+    assert [page["event"]["payload"]["source"] for page in world.pages] == ["store"]
+    world.restart()
+    world.pager.store = real
+    world.play(10, 2)
+    (row,) = history.incidents(real, at(world.now - 3600), at(world.now + 1))
+    assert row.title.startswith("the store has not answered for ")
+    assert row.state == "resolved"
+    assert world.pager.journal.waiting_rows() == []
+    world.pager.mirror.push(real)
+    assert len(history.story(real, row.id).notifications) == 2
+
+
+class Away:
+    """A store that is away."""
+
+    def rows(self, *_: object, **__: object) -> list[dict[str, Any]]:
+        raise StoreUnavailable("the store at http://s does not answer")
+
+    insert = rows
+
+
+def test_build_refuses_what_is_wrong_before_anything_starts(fleet: Any, tmp_path: Path):
+    (tmp_path / "rules.yaml").write_text("rules: [{name: x}]")
+    for config in (
+        AlertsConfig(slos=tmp_path / "rules.yaml", health_port=0),
+        AlertsConfig(slos=tmp_path / "none.yaml", health_port=0),
+        AlertsConfig(webhook=WebhookConfig(url="ftp://x"), health_port=0),
+    ):
+        with pytest.raises(ServescopeError):
+            build(config, tmp_path, fleet.store)
+    pager = build(AlertsConfig(health_port=0), tmp_path, fleet.store)
+    with pytest.raises(ServescopeError, match="Another alerts process"):
+        build(AlertsConfig(health_port=0), tmp_path, fleet.store)
+    assert pager.receiver is not None
+    pager.receiver.start().stop()
+    pager.health.stop()
+    pager.outbox.close()
+    pager.journal.close()

@@ -106,7 +106,8 @@ class Sidecar:
             await self.receiver.bind()
             self._tell("agent_started", "The agent started", {"targets": ", ".join(t.instance for t in self._targets)})
             shipping = asyncio.create_task(self._supervise("ship", lambda _emit: self.shipper.run()))
-            self._start(self._pages[0], "metrics_page")
+            if self._targets:
+                self._start(self._pages[0], "metrics_page")
             self._start(self.receiver, "spans")
             if self._config.host:
                 self._start(Host(self._targets, self._place, interval_seconds=self._config.interval_seconds), "host")
@@ -126,7 +127,7 @@ class Sidecar:
             await _end(self._tasks)
             await self.receiver.close()
             await self.health.close()
-            self._end_spans()
+            await asyncio.to_thread(self._end_spans)
             self.writer.close()
             self.reader.close()
 

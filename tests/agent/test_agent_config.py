@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.config import load
+from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WHOLE = """
+agent:
+  collector: http://127.0.0.1:4318
+  region: eu-west-1
+  tenant: {header: x-tenant-id, key_header: authorization, names: {abc: Acme}}
+  targets:
+    - {instance: triton-a, deployment: vision, engine: auto, url: http://127.0.0.1:8000,
+       metrics_url: http://127.0.0.1:8002/metrics, tap_port: 9080}
+    - {instance: llama-a, url: http://127.0.0.1:8080/}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "servescope.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_documented_section(tmp_path: Path):
+    config = load(write(tmp_path, WHOLE), {})
+    triton, llama = (target.target() for target in config.targets)
+    assert (triton.deployment, triton.engine, triton.tap_port) == ("vision", None, 9080)
+    assert (llama.deployment, llama.url) == ("llama-a", "http://127.0.0.1:8080")
+    assert config.place().region == "eu-west-1"
+    assert config.place().node
+    assert config.tenant.names == {"abc": "Acme"}
+
+
+def test_no_file_is_all_defaults(tmp_path: Path):
+    assert load(None, {}).collector == "http://127.0.0.1:4318"
+    assert load(write(tmp_path, "collector: {port: 1}\n"), {}) == load(None, {})
+
+
+def test_the_environment_comes_last(tmp_path: Path):
+    environment = {
+        "SERVESCOPE_AGENT_REGION": "us",
+        "SERVESCOPE_AGENT_CLUSTER": "42",
+        "SERVESCOPE_AGENT_OTLP_GRPC_PORT": "null",
+        "SERVESCOPE_AGENT_GPU": "false",
+        "SERVESCOPE_AGENT_TARGETS": "[{instance: a, url: http://h:1}]",
+    }
+    config = load(write(tmp_path, WHOLE), environment)
+    assert (config.region, config.cluster, config.otlp_grpc_port, config.gpu) == ("us", "42", None, False)
+    assert [target.instance for target in config.targets] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("agent: {colector: x}", "agent.colector"),
+        ("agent: {collector: 127.0.0.1:4318}", "agent.collector"),
+        ("agent: {collector: 'http://h:99999'}", "agent.collector"),
+        ("agent: {health_port: 70000}", "agent.health_port"),
+        ("agent: {targets: [{instance: a}]}", "agent.targets.0: give url, metrics_url or both"),
+        ("agent: {targets: [{url: 'http://h'}]}", "agent.targets.0.instance"),
+        ("agent: {targets: [{instance: a, url: 'ftp://h'}]}", "agent.targets.0.url"),
+        ("agent: {targets: [{instance: a, url: 'http://h'}, {instance: a, url: 'http://h'}]}", "'a' is there twice"),
+        ("agent: {client_key_file: /x}", "go together"),
+        ("agent: [1]", "agent is not a mapping"),
+        ("agent: {", "can't be read"),
+    ],
+)
+def test_a_wrong_field_is_named(tmp_path: Path, text: str, named: str):
+    with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
+        load(write(tmp_path, text), {})
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match="nowhere"):
+        load(tmp_path / "nowhere.yaml", {})

@@ -47,7 +47,8 @@ _CSS: Final = """
   flex: 1 1 46% !important; min-width: 420px !important;
 }
 [class*="st-key-foot-"] { margin-top: -0.5rem; min-height: 1.6rem; flex-wrap: nowrap; }
-[class*="st-key-foot-"] [data-testid="stElementContainer"]:has(button) { flex: 0 0 auto; }
+[class*="st-key-foot-"] > :first-child { min-width: 0; flex: 1 1 auto; overflow: hidden; }
+[class*="st-key-foot-"] > :not(:first-child) { flex: 0 0 auto; width: auto; }
 [class*="st-key-foot-"] button { min-height: 1.2rem; padding: 0 0.3rem; font-size: 0.8rem; }
 [class*="st-key-panel-"] { padding: 0.5rem 0.7rem 0.3rem 0.7rem; }
 h2 { padding: 0 !important; }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +16,8 @@ from dashboard.shell import Look, page, tile
 from dashboard.theme import colour_of, tints
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from analytics.queue import QueueDynamics
     from analytics.shapes import Line
 
@@ -35,7 +36,7 @@ def _body(look: Look) -> None:
             with st.container(key=f"half-{key}"):
                 panel(
                     key, "queue.dynamics", look.window, look.filter, partial(figure, look=look), missing=MISSING,
-                    about=about, has_data=lambda result, needs=needs: bool(with_values(needs(result))),
+                    about=about, has_data=partial(_any, needs),
                 )  # fmt: skip
 
 
@@ -104,6 +105,10 @@ def _by(result: QueueDynamics, look: Look) -> object:
 def _running_by(result: QueueDynamics, look: Look) -> object:
     return lines(result.times, one_each(result.running_by_instance, look), look.style, title="Running by instance",
                  unit="requests")  # fmt: skip
+
+
+def _any(needs: Callable[[QueueDynamics], list[Line]], result: QueueDynamics) -> bool:
+    return bool(with_values(needs(result)))
 
 
 _FIGURES: Final[dict[str, tuple[Callable[..., object], Callable[[QueueDynamics], list[Line]], str]]] = {

@@ -27,7 +27,7 @@ WITH
     SELECT o.time AS time, o.key AS key, e.time AS edge_time, e.key AS edge_key, abs(toInt64(toUnixTimestamp64Milli(o.time)) - toInt64(toUnixTimestamp64Milli(e.time))) AS distance, o.e2e AS e2e
     FROM
     (
-      SELECT time, key, arrayJoin(arrayFilter(x -> x != '', arrayDistinct([concat('request ', request_id), concat('response ', response_id)]))) AS id, 0 AS e2e
+      SELECT time, key, arrayJoin(arrayFilter(x -> NOT endsWith(x, ' '), [concat('request ', request_id), concat('response ', response_id)])) AS id, 0 AS e2e
       FROM orphans
     ) AS o
     INNER JOIN

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -20,6 +19,7 @@ from agent.tap.upstream import Pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from agent.request import RequestRecord
 
@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0
 SALT = b"salt"
-TIMES = {f for f in ("start_ns", "end_ns", "edge_seconds", "ttft_seconds", "e2e_seconds", "span_id", "trace_id")} | {
+TIMES = {
+    "start_ns",
+    "end_ns",
+    "edge_seconds",
+    "ttft_seconds",
+    "e2e_seconds",
+    "span_id",
+    "trace_id",
     "itl_mean_seconds",
     "itl_p50_seconds",
     "itl_p99_seconds",

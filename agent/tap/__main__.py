@@ -20,6 +20,7 @@ from agent.spool import SpoolWriter, producer_folder
 from agent.tap.config import FileConfig, read_config, read_upstream
 from agent.tap.core import Core
 from agent.tap.counters import Counters
+from agent.tap.identity import identify
 from agent.tap.recorder import Recorder
 from agent.tap.server import TapServer
 from agent.tap.tenants import BoundedNames, Tenants
@@ -73,9 +74,12 @@ async def serve(options: Options) -> None:
             what = f"the tap's health port {options.health_port} can't be used: {error.strerror}"
             raise PortInUseError(what, "Choose another --health-port.") from error
     recorder.start(loop)
+    identifying = loop.create_task(identify(core.pool.url, recorder.learn)) if options.engine == "auto" else None
     log.info("tap_started", instance=options.instance, port=server.port, upstream=core.pool.url)
     await stop.wait()
     log.info("tap_draining")
+    if identifying is not None:
+        identifying.cancel()
     await server.stop()
     await asyncio.to_thread(recorder.close)
     log.info("tap_stopped")

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from agent.tap.head import HttpFault
 
 _CHUNK_LINE: Final = re.compile(rb"([0-9a-fA-F]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_PLAIN_SIZE: Final = re.compile(rb"[0-9a-fA-F]{1,15}\r\n")
 _TRAILER: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 _MAX_CHUNK_LINE: Final = 1_024
 _MAX_TRAILERS: Final = 16_384
@@ -86,6 +87,9 @@ class ChunkedBody:
                 at = self._take_chunk(data, at, payload)
                 continue
             end = data.find(b"\n", at)
+            if (after := self._take_whole_chunk(data, at, end, payload)) > 0:
+                at = after
+                continue
             if end < 0:
                 self._keep_line(data[at:])
                 return size, payload
@@ -94,6 +98,17 @@ class ChunkedBody:
             at = end + 1
             self._take_line(line)
         return at, payload
+
+    def _take_whole_chunk(self, data: bytes, at: int, end: int, payload: list[bytes]) -> int:
+        """The short way for a plain chunk that is all here: index after it, or 0 to go the long way."""
+        if self._line or self._in_trailers or _PLAIN_SIZE.fullmatch(data, at, end + 1) is None:
+            return 0
+        start = end + 1
+        stop = start + int(data[at : end - 1], 16)
+        if stop == start or data[stop : stop + 2] != b"\r\n":
+            return 0
+        payload.append(data[start:stop])
+        return stop + _CHUNK_END
 
     def _take_chunk(self, data: bytes, at: int, payload: list[bytes]) -> int:
         body_left = self._left - _CHUNK_END

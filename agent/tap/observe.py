@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from agent.tap.facts import Facts
 from agent.tap.gaps import Gaps
@@ -20,6 +20,9 @@ TAIL_BYTES: Final = 8_192
 _INFLATE_STEP: Final = 1_048_576
 _ERROR_STATUS: Final = 400
 _MAX_NAME: Final = 256
+_TEXT: Final = re.compile(rb'''[{,] ?"(?:text|content)": ?"([^"\\\x00-\x1f]+)"''')
+_PLAIN_TEXT: Final = re.compile(rb"[ !#-\[\]-\x7e]+")
+_DECODER: Final = json.JSONDecoder()
 _DONE: Final = b"[DONE]"
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
@@ -74,6 +77,36 @@ class BodySample:
             return None
 
 
+class Likeness(NamedTuple):
+    """What the events of a stream share: all but one text.
+
+    Most events of a stream differ in nothing but the token. One that equals an event that was parsed, save for a
+    text without quotes and backslashes between the same bytes, says the same facts and need not be parsed.
+    """
+
+    before: bytes
+    after: bytes
+
+    def matches(self, data: bytes) -> bool:
+        """Whether an event is that one with another text, not empty."""
+        start, end = len(self.before), len(data) - len(self.after)
+        return (
+            start < end
+            and data.startswith(self.before)
+            and data.endswith(self.after)
+            and _PLAIN_TEXT.fullmatch(data, start, end) is not None
+        )
+
+
+def likeness(data: bytes) -> Likeness | None:
+    """Likeness of an event that has exactly one ``text`` or ``content`` of plain characters."""
+    found = _TEXT.findall(data)
+    match = _TEXT.search(data)
+    if match is None or len(found) != 1:
+        return None
+    return Likeness(data[: match.start(1)], data[match.end(1) :])
+
+
 class AnswerWatch:
     """Watches one answer.
 
@@ -98,6 +131,7 @@ class AnswerWatch:
         self.ended_at: int | None = None
         self.has_content = False
         self._last_content = 0.0
+        self._like_last: Likeness | None = None
         self._splitter = SseSplitter() if self.stream else None
         self._sample: BodySample | None = None
         is_json = kind == b"application/json" or kind.endswith(b"+json")
@@ -155,15 +189,23 @@ class AnswerWatch:
             self._last_content = now
 
     def _read_event(self, event: SseEvent) -> bool:
+        data = event.data or b""
+        if self._like_last is not None and not event.name and self._like_last.matches(data):
+            self.facts.content_chunks += 1
+            return True
         try:
-            message = json.loads(event.data or b"")
+            message = _DECODER.decode(data.decode())  # json.loads looks for UTF-16 first
         except _SURE_ERRORS:
             self.facts.content_chunks += 1
-            return True  # not JSON: somebody's own words, and still content
+            return True  # not JSON: somebody's own words, and still content; it says no fact
         if event.name == b"error" and not (isinstance(message, dict) and message.get("error")):
             self.facts.read_error(message)
             return False
-        return self.facts.read(message)
+        before = self.facts.content_chunks
+        content = self.facts.read(message)
+        single = content and self.facts.content_chunks == before + 1
+        self._like_last = likeness(data) if single else None  # of the last one only: later facts win over earlier
+        return content
 
     def _read_sample(self, sample: BodySample) -> None:
         if sample.whole:

@@ -79,6 +79,11 @@ class Recorder:
         self._loop = loop
         self._thread.start()
 
+    def learn(self, resource: Mapping[str, str]) -> None:
+        """Add attributes of the target that were found out later; what was given at the start wins."""
+        given = {key: value for key, value in self._resource.items() if value}
+        self._resource = {**resource, **given}
+
     def submit(self, record: RequestRecord, release: Callable[[], None]) -> None:
         """Queue a record; ``release`` is called exactly once: when it is written, given up, or too slow."""
         if self._loop is None or self._queue.qsize() >= self._capacity:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,9 @@ from agent.tap.routes import OTHER_ROUTE, find_route
 from agent.tap.tenants import BoundedNames, hash_key
 from agent.tap.tracing import read_request_id, read_trace_context
 from agent.vocabulary import Resource
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TRACE = b"0af7651916cd43dd8448eb211c80319c"
 SPAN = b"b7ad6b7169203331"
@@ -97,7 +102,7 @@ def test_names_past_the_bound_become_other():
     assert (names.distinct, len(lost)) == (2, 2)
 
 
-def test_config_file(tmp_path):
+def test_config_file(tmp_path: Path):
     path = tmp_path / "servescope.yaml"
     path.write_text(
         "agent: {region: eu-west-1, tenant: {header: x-team, names: {'v1:0': acme}}, tap: {stall_seconds: 7},"
@@ -114,7 +119,7 @@ def test_config_file(tmp_path):
 @pytest.mark.parametrize(
     "text", ["agent: [", "agent: 3", "[1]", "agent: {tenant: {hedaer: x}}", "agent: {tap: {stall_seconds: x}}"]
 )
-def test_config_faults_name_the_file_or_field(tmp_path, text: str):
+def test_config_faults_name_the_file_or_field(tmp_path: Path, text: str):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError):

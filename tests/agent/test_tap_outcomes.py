@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,10 +28,14 @@ from tests.tap_kit import (
     upstream,
 )
 
+if TYPE_CHECKING:
+    from agent.request import RequestRecord
+    from tests.tap_kit import Script
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
-def replying(*pieces: bytes, close: bool = False):
+def replying(*pieces: bytes, close: bool = False) -> Script:
     async def script(peer: Peer) -> None:
         while True:
             await peer.request()
@@ -41,7 +46,7 @@ def replying(*pieces: bytes, close: bool = False):
     return script
 
 
-async def one(script, request: bytes | None = None, **options):
+async def one(script: Script, request: bytes | None = None, **options: Any) -> tuple[bytes, RequestRecord]:
     async with upstream(script) as up, tap(up.port, **options) as served:
         got = await talk(served.port, request or post())
         return got, await served.memory.only()
@@ -208,8 +213,9 @@ async def test_error_inside_a_stream(last: bytes, error_type: str):
 
 
 async def test_anthropic_stream():
+    usage = {"input_tokens": 3, "cache_read_input_tokens": 7}
     events = [
-        {"type": "message_start", "message": {"id": "msg_1", "model": "c", "usage": {"input_tokens": 3, "cache_read_input_tokens": 7}}},
+        {"type": "message_start", "message": {"id": "msg_1", "model": "c", "usage": usage}},
         {"type": "content_block_start", "index": 0},
         {"type": "content_block_delta", "delta": {"text": "a"}},
         {"type": "ping"},
@@ -444,7 +450,7 @@ async def test_last_bytes_wait_for_the_record():
             await asyncio.wait_for(go_on.wait(), PATIENCE)
             await peer.send(chunked(event("b"), DONE))
 
-    async with upstream(script) as up:
+    async with upstream(script) as up:  # noqa: SIM117
         async with tap(up.port, memory=memory) as served, connect(served.port) as client:
             await client.send(post(close=False))
             await client.head()
@@ -472,7 +478,7 @@ async def test_slow_client_is_edge_time():
         await client.send(post())
         async with asyncio.timeout(PATIENCE):
             while not any(c.full for c in served.server._connections):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # noqa: ASYNC110
         await asyncio.sleep(0.5)  # the client's slowness itself, nothing is awaited by it
         client.writer.transport.resume_reading()
         await client.reader.readuntil(b"\r\n\r\n")

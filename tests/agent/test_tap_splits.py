@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,7 +40,7 @@ ENDS = [b"\n", b"\r\n", b"\r"]
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({0, len(data), *(c % (len(data) + 1) for c in cuts)})
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(places)]
 
 
 def watch(data: list[bytes], *fields: bytes) -> tuple[object, ...]:
@@ -110,7 +112,7 @@ JSON = st.recursive(
                     "tokens_predicted",
                     "stop",
                     "stop_reason",
-                ]  # fmt: skip
+                ]
             ),
             inner,
             max_size=5,
@@ -204,3 +206,28 @@ def test_gaps_stay_small_however_many():
         gaps.add(1e-6 * 1.0001**n)
     assert gaps._exact is None
     assert len(gaps._buckets) <= 1_300
+
+
+TEXTS = st.sampled_from(["a", "", '\\"', '","finish_reason":"stop"', "\\u00e9", "é", "}", "\\\\", '","x":"', "b c"])
+SHAPES = st.sampled_from(
+    [
+        '{"id":"1","choices":[{"index":0,"text":"%s","finish_reason":null}]}',
+        '{"id":"1","choices":[{"index":0,"text":"%s","finish_reason":"length"}]}',
+        '{"id":"2","choices":[{"index":0,"delta":{"content":"%s"}}]}',
+        '{"id":"2","choices":[{"index":0,"delta":{"role":"a","content":"%s"}}],"usage":{"completion_tokens":3}}',
+        '{"choices":[{"text":"%s"},{"text":"b"}]}',
+        '{"error":"","content":"%s"}',
+        '{"error":{"content":"%s"}}',
+        '{"model_name":"m","text":"%s"}',
+        '["text","%s"]',
+    ]
+)
+
+
+@given(st.lists(st.tuples(SHAPES, TEXTS), max_size=12))
+@settings(max_examples=400)
+def test_events_that_look_like_the_last_one_say_what_parsing_says(events: list[tuple[str, str]]):
+    data = b"".join(b"data: " + (shape % text).encode() + b"\n\n" for shape, text in events)
+    quick = watch([data])
+    with patch("agent.tap.observe.likeness", return_value=None):
+        assert watch([data]) == quick

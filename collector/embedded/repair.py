@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collector.embedded.engine import Engine
 
 _log = structlog.get_logger()
-_PART = re.compile(r"^(?P<partition>.+)_(?P<first>\d+)_(?P<last>\d+)_(?P<level>\d+)(?:_\d+)?$")
+# A partition id has no underscore, so a mutation's number can't be taken for a level.
+_PART = re.compile(r"^(?P<partition>[^_]+)_(?P<first>\d+)_(?P<last>\d+)_(?P<level>\d+)(?:_\d+)?$")
 _LOGS = "deduplication_logs"
 _ADDED = "1"
 _ATTEMPTS = 10

@@ -34,7 +34,7 @@ _ABI_REFER, _ABI_TRUNCATE, _ABI_NET, _ABI_IOCTL, _ABI_SCOPE = 2, 3, 4, 5, 6
 
 _SYSTEM_PATHS = ("/usr", "/lib", "/lib64", "/etc/localtime", "/etc/timezone", "/etc/ld.so.cache", "/etc/ssl/certs")
 # The main thread's stack is measured through maps; statm and meminfo are what the engine's memory tracker reads.
-_FACTS = ("/proc/self/maps", "/proc/self/statm", "/proc/meminfo", "/proc/cpuinfo", "/sys/fs/cgroup")
+_FACTS = ("/proc/self/maps", "/proc/self/smaps", "/proc/self/statm", "/proc/meminfo", "/proc/cpuinfo", "/sys/fs/cgroup")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 

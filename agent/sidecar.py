@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import ssl
 import time
 from typing import TYPE_CHECKING, Final
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
     from agent.config import AgentConfig
     from agent.ship import OpenSpan
     from agent.sources.metrics_page import ScrapeStats
-    from agent.sources.source import Source, Target
+    from agent.sources.source import Emit, Source, Target
     from agent.sources.spans import SpanStats
 
 PRODUCER: Final = "agent"
 _STEADY_SECONDS: Final = 60.0
 _DISCOVER_SECONDS: Final = 30.0
+_DRIVER_SECONDS: Final = 60.0
 
 log = structlog.get_logger()
 
@@ -112,7 +114,7 @@ class Sidecar:
             if self._config.host:
                 self._start(Host(self._targets, self._place, interval_seconds=self._config.interval_seconds), "host")
             if self._config.gpu:
-                self._start(_gpus(self._config), "gpu")
+                self._start(_GpusWhenThere(self._config), "gpu")
             if self._config.discover:
                 self._tasks.append(asyncio.create_task(self._supervise("discovery", self._discover)))
             log.info("agent_started", targets=[target.instance for target in self._targets], health=self.health.port)
@@ -186,10 +188,32 @@ class Sidecar:
         )
 
 
-def _gpus(config: AgentConfig) -> Source:
-    from agent.sources.gpu import Gpus  # noqa: PLC0415 - the driver's binding is loaded by those who want it
+class _GpusWhenThere:
+    """GPUs of this machine; the driver's binding (13 MB) is loaded only once there is a driver."""
 
-    return Gpus(config.place(), interval_seconds=config.interval_seconds)
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._place = config.place()
+
+    async def run(self, emit: Emit) -> None:
+        """Sample until cancelled; look for a driver each minute until there is one."""
+        if not _has_driver():
+            message = "No GPU can be watched: this machine has no NVIDIA driver"
+            log.info("gpu_unavailable", message=message)
+            emit("logs", encode_event(attributes(None, self._place), "gpu_unavailable", message, time.time_ns()))
+            while not _has_driver():  # noqa: ASYNC110 - nobody tells when a driver is installed
+                await asyncio.sleep(_DRIVER_SECONDS)
+        from agent.sources.gpu import Gpus  # noqa: PLC0415 - see above
+
+        await Gpus(self._place, interval_seconds=self._config.interval_seconds).run(emit)
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -27,6 +27,7 @@ from alerts.rules import (
     Sli,
     Threshold,
     WedgedCondition,
+    title,
 )
 from alerts.state import Observation, Timing
 from alerts.text import number, subject
@@ -117,7 +118,7 @@ def sums_by(
     for group in groups:
         if _inside(scope, group.labels):
             key = tuple(group.labels.get(name, "") for name in by)
-            known, more = sums.get(key, Counted(0, 0)), group.counts[measure]
+            known, more = sums.get(key, Counted(0, 0)), group.counts.get(measure, Counted(0, 0))
             sums[key] = Counted(known.total + more.total, known.bad + more.bad)
     return sums
 
@@ -148,7 +149,7 @@ def _burn(rule: BurnRule, measured: Measured, now: float) -> list[Reading]:
         window, worst = max(judged, key=lambda pair: (pair[1].breached, pair[1].long_rate / pair[0].factor))
         everything = {**slo.filter.fixed(), **labels}
         reason = (
-            f"{_missed(slo.sli, worst)} of {subject(everything)}: the error budget of {slo.name} burns "
+            f"{_missed(slo.sli, worst, subject(everything))}: the error budget of {slo.name} burns "
             f"{number(worst.long_rate)}x over {spell(window.long_seconds)} and {number(worst.short_rate)}x over "
             f"{spell(window.short_seconds)}, limit {number(window.factor)}x"
         )
@@ -157,13 +158,12 @@ def _burn(rule: BurnRule, measured: Measured, now: float) -> list[Reading]:
     return readings
 
 
-def _missed(sli: Sli, verdict: Verdict) -> str:
+def _missed(sli: Sli, verdict: Verdict, about: str) -> str:
     share = number(verdict.bad / verdict.total if verdict.total else 0.0, "ratio")
     measure = sli.measure()
-    limits = ", ".join(f"{signal} {seconds:g} s" for signal, seconds in measure.limits)
-    if not limits:
-        return f"{share} of requests failed"
-    return f"{share} of requests {'failed or ' if measure.bad else ''}missed {limits}"
+    limits = " or ".join(f"exceeded {spell(seconds)} ({title(signal)})" for signal, seconds in measure.limits)
+    verbs = [*(["failed"] if measure.bad or not limits else []), *([limits] if limits else [])]
+    return f"{share} of {'requests of ' if about != 'all requests' else ''}{about} {' or '.join(verbs)}"
 
 
 def _share(rule: ShareCondition, scope: Scope, measured: Measured, now: float) -> list[Reading]:
@@ -175,7 +175,7 @@ def _share(rule: ShareCondition, scope: Scope, measured: Measured, now: float) -
         breached = share > rule.above and counted.total >= rule.min_requests
         verdict = Verdict(breached, share, share, counted.total, counted.bad, guarded=False)
         reason = (
-            f"{_missed(rule.sli, verdict)} of {subject({**scope.fixed(), **labels})}: {number(counted.bad)} of "
+            f"{_missed(rule.sli, verdict, subject({**scope.fixed(), **labels}))}: {number(counted.bad)} of "
             f"{number(counted.total)} in {spell(rule.window)}, limit {number(rule.above, 'ratio')}"
         )
         seen = Observation(breached, now, share)

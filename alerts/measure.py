@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
-from alerts.burn import Counted
+from alerts import counting
 from alerts.rules import (
     DIMENSIONS,
     RATES,
@@ -30,6 +30,8 @@ from alerts.rules import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from alerts.burn import Counted
 
 log = structlog.get_logger()
 
@@ -196,45 +198,35 @@ class Measurer:
         return {window: self._kept[window][1] for window in self._windows}
 
     def count(self, store: Rows, windows: Sequence[float], now: float) -> dict[float, list[Group]]:
-        """Groups of requests that finished within each window (seconds) before `now`, in one statement.
+        """Groups of requests that finished within each window (seconds) before `now`: one statement per source.
 
         Raises:
             ServescopeError: The store is away or refuses.
         """
-        columns = [*self._dimensions, *(["recording != '' AS replayed"] if self._replays else [])]
-        parameters: dict[str, Any] = {"limit": MAX_GROUPS + 1, "until": _ms(now + 60)}
-        longest = max(windows)
-        parameters["from"] = _ms(now - longest - self._delay)
-        parameters["arrived_from"] = _ms(now - longest - self._delay - self._longest)
-        for number, measure in enumerate(self._measures):
-            valid, bad = _conditions(measure, number, parameters)
-            for index, window in enumerate(windows):
-                parameters[f"w{index}"] = _ms(now - window - self._delay)
-                inside = f"finished >= fromUnixTimestamp64Milli({{w{index}:Int64}})"
-                columns.append(f"sumIf(weight, {inside} AND {valid}) AS valid_{number}_{index}")
-                columns.append(f"sumIf(weight, {inside} AND {valid} AND {bad}) AS bad_{number}_{index}")
-        keys = [*self._dimensions, *(["replayed"] if self._replays else [])]
-        sql = _fill(
-            statements()["request_counts"],
-            columns=",\n    ".join(columns),
-            recordings=self._where_recordings(),
-            group=f"GROUP BY {', '.join(keys)}" if keys else "",
-        )
-        rows = store.rows(sql, parameters)
-        if len(rows) > MAX_GROUPS:
-            log.error("rules_see_too_many_groups", limit=MAX_GROUPS, by=list(keys))
         found: dict[float, list[Group]] = {window: [] for window in windows}
-        for row in rows:
-            labels: dict[str, str] = {name: str(row[name]) for name in self._dimensions}
-            labels["replayed"] = str(int(row.get("replayed") or 0))
-            for index, window in enumerate(windows):
-                counts = {
-                    measure: Counted(
-                        float(row[f"valid_{number}_{index}"] or 0), float(row[f"bad_{number}_{index}"] or 0)
-                    )
-                    for number, measure in enumerate(self._measures)
-                }
-                found[window].append(Group(labels, counts))
+        for source in dict.fromkeys(counting.source_of(measure) for measure in self._measures):
+            measures = [measure for measure in self._measures if counting.source_of(measure) == source]
+            names = [n for n in self._dimensions if source == "request_counts" or n != "tenant"]
+            columns, parameters = counting.columns(measures, windows, now - self._delay)
+            parameters |= {"limit": MAX_GROUPS + 1, "until": _ms(now + 60)}
+            parameters["from"] = _ms(now - max(windows) - self._delay)
+            if source == "request_counts":
+                parameters["arrived_from"] = parameters["from"] - _ms(self._longest)
+            keys = [*names, *(["replayed"] if self._replays else [])]
+            sql = _fill(
+                statements()[source],
+                columns=",\n    ".join([*names, *(["recording != '' AS replayed"] if self._replays else []), *columns]),
+                recordings=self._where_recordings(),
+                group=f"GROUP BY {', '.join(keys)}" if keys else "",
+            )
+            rows = store.rows(sql, parameters)
+            if len(rows) > MAX_GROUPS:
+                log.error("rules_see_too_many_groups", limit=MAX_GROUPS, by=keys)
+            for row in rows:
+                labels: dict[str, str] = {name: str(row[name]) for name in names}
+                labels["replayed"] = str(int(row.get("replayed") or 0))
+                for index, window in enumerate(windows):
+                    found[window].append(Group(labels, counting.counts(measures, index, row)))
         return found
 
     def _samples(self, store: Rows, now: float) -> list[Series]:
@@ -270,19 +262,6 @@ def _columns_of(signal: str) -> dict[str, str]:
     if signal in RATIOS:
         return dict.fromkeys(RATIOS[signal], "sum")
     return {signal: GAUGE_COLUMNS[signal]} if signal in GAUGE_COLUMNS else {}
-
-
-def _conditions(measure: Measure, number: int, parameters: dict[str, Any]) -> tuple[str, str]:
-    """SQL of *valid* and *bad*; outcomes and seconds travel as parameters, signals are names of `REQUEST_SIGNALS`."""
-    parameters[f"bad{number}"] = list(measure.bad)
-    over = []
-    for index, (signal, seconds) in enumerate(measure.limits):
-        parameters[f"limit{number}_{index}"] = seconds
-        over.append(f"{signal} > {{limit{number}_{index}:Float64}}")
-    if measure.finished_only:
-        known = " AND ".join(f"{signal} > 0" for signal, _ in measure.limits)
-        return f"(outcome = 'ok' AND {known})", f"({' OR '.join(over)})"
-    return "1", f"({' OR '.join([f'has({{bad{number}:Array(String)}}, outcome)', *over])})"
 
 
 def _labels(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from alerts.burn import BurnWindow, highest_burn_rate, windows_for
 from alerts.durations import Duration, PositiveDuration  # noqa: TC001 pydantic reads them at run time
 from alerts.state import NoData, Timing
 from analytics.outcomes import BAD
+from analytics.signals import SIGNALS
 
 Severity = Literal["critical", "error", "warning", "info"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("info", "warning", "error", "critical")
@@ -28,17 +29,15 @@ SEVERITIES: Final[tuple[Severity, ...]] = ("info", "warning", "error", "critical
 BAD_OUTCOMES: Final = tuple(Outcome(name) for name in BAD)
 """What spends the budget; a client's own error or abort is a request and not a bad one."""
 
-REQUEST_SIGNALS: Final = (
-    "ttft_seconds",
-    "e2e_seconds",
-    "itl_mean_seconds",
-    "itl_p99_seconds",
-    "itl_max_seconds",
-    "queue_seconds",
-    "prefill_seconds",
-    "decode_seconds",
-    "stall_seconds",
-)
+REQUEST_SIGNALS: Final[Mapping[str, tuple[str, str]]] = {
+    **{name: (signal.value, signal.present) for name, signal in SIGNALS.items()},
+    "itl_p99_seconds": ("itl_p99_seconds", "itl_gaps > 0"),
+    "itl_max_seconds": ("itl_max_seconds", "itl_gaps > 0"),
+}
+"""Latencies of a request: SQL of the value and of whether a row has it, the same as the dashboard's."""
+_TITLES: Final = {"itl_p99_seconds": "p99 gap between tokens", "itl_max_seconds": "longest gap between tokens"}
+METRIC_SIGNALS: Final = {name: signal.distribution for name, signal in SIGNALS.items() if signal.distribution}
+"""Latencies that some server shows as a histogram."""
 GAUGES: Final = ("up", "running", "waiting", "kv_cache_usage_ratio", "scrape_seconds")
 RATES: Final[Mapping[str, str]] = {
     signal.value.removesuffix("_total") + "_per_second": signal.value.removesuffix("_total") + "_delta"
@@ -56,6 +55,11 @@ STORE_RULE: Final = "store_unreachable"
 
 DIMENSIONS: Final = ("model", "tenant", "instance", "deployment", "engine", "region", "version")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def title(signal: str) -> str:
+    """A request's latency in words, for a sentence."""
+    return _TITLES.get(signal) or SIGNALS[signal].title[:1].lower() + SIGNALS[signal].title[1:]
 
 
 def _patterns(value: object) -> object:
@@ -102,6 +106,9 @@ class Scope(_Strict):
         }
 
 
+Source = Literal["rows", "metrics"]
+
+
 @dataclass(frozen=True, slots=True)
 class Measure:
     """What is counted of requests: which are valid and which of them are bad. Rules that share it share columns.
@@ -109,42 +116,60 @@ class Measure:
     Attributes:
         bad: Outcomes that are bad.
         limits: (signal, seconds) pairs; a request that exceeds any is bad.
-        finished_only: Only requests with outcome ``ok`` that have every limited signal are valid (pure latency).
+        latency_only: Only requests that have every limited signal are valid.
+        source: ``rows``: request by request. ``metrics``: the servers' own counters and histograms, for those that
+            nobody stands in front of.
     """
 
     bad: tuple[str, ...] = ()
     limits: tuple[tuple[str, float], ...] = ()
-    finished_only: bool = False
+    latency_only: bool = False
+    source: Source = "rows"
 
 
 class AvailabilitySli(_Strict):
-    """Share of requests that the service answered: good are all but those with an outcome in `bad`."""
+    """Share of requests that the service answered: good are all but those with an outcome in `bad`.
+
+    With ``source: metrics`` it is what the servers count as failed, which leaves out what never reached them.
+    """
 
     kind: Literal["availability"] = "availability"
     bad: tuple[Outcome, ...] = BAD_OUTCOMES
+    source: Source = "rows"
 
     def measure(self) -> Measure:
         """What to count."""
-        return Measure(bad=tuple(o.value for o in self.bad))
+        return Measure(bad=tuple(o.value for o in self.bad), source=self.source)
 
 
 class LatencySli(_Strict):
-    """Share of successful requests whose `signal` is at most `threshold_seconds`."""
+    """Share of the requests that have `signal` in which it is at most `threshold_seconds`.
+
+    With ``source: metrics`` it is read out of the servers' histograms: a request counts as good when its whole bucket
+    lies at or below the threshold.
+    """
 
     kind: Literal["latency"]
-    signal: Literal[REQUEST_SIGNALS] = "ttft_seconds"  # type: ignore[valid-type]
+    signal: Literal[tuple(REQUEST_SIGNALS)] = "ttft_seconds"  # type: ignore[valid-type]
     threshold_seconds: Annotated[float, Field(gt=0)]
+    source: Source = "rows"
+
+    @model_validator(mode="after")
+    def _shown(self) -> LatencySli:
+        if self.source == "metrics" and self.signal not in METRIC_SIGNALS:
+            raise ValueError(f"no server shows {self.signal} as a histogram; use one of {', '.join(METRIC_SIGNALS)}")
+        return self
 
     def measure(self) -> Measure:
         """What to count."""
-        return Measure(limits=((self.signal, self.threshold_seconds),), finished_only=True)
+        return Measure((), ((self.signal, self.threshold_seconds),), latency_only=True, source=self.source)
 
 
 class GoodputSli(_Strict):
     """Share of requests that were answered *and* kept every limit in `limits` (signal: seconds)."""
 
     kind: Literal["goodput"]
-    limits: Annotated[dict[Literal[REQUEST_SIGNALS], Annotated[float, Field(gt=0)]], Field(min_length=1)]  # type: ignore[valid-type]
+    limits: Annotated[dict[Literal[tuple(REQUEST_SIGNALS)], Annotated[float, Field(gt=0)]], Field(min_length=1)]  # type: ignore[valid-type]
 
     def measure(self) -> Measure:
         """What to count."""

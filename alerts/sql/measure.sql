@@ -15,6 +15,23 @@ WHERE finished >= fromUnixTimestamp64Milli({from:Int64})
 /*group*/
 LIMIT {limit:UInt32}
 
+-- name: histogram_counts
+-- For servers that only show metrics: what lies in buckets above the threshold is bad.
+SELECT /*columns*/
+FROM engine_histograms FINAL
+WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND time <= fromUnixTimestamp64Milli({until:Int64})
+  AND signal IN {signals:Array(String)} AND (/*recordings*/)
+/*group*/
+LIMIT {limit:UInt32}
+
+-- name: counter_counts
+SELECT /*columns*/
+FROM engine_samples FINAL
+WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND time <= fromUnixTimestamp64Milli({until:Int64})
+  AND (/*recordings*/)
+/*group*/
+LIMIT {limit:UInt32}
+
 -- name: samples
 -- One row per scrape, instance and model: ranks of one server add up, its fullest cache counts.
 SELECT

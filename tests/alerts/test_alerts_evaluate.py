@@ -129,8 +129,8 @@ def test_a_burn_rate_names_share_rates_and_limit():
     (reading,) = evaluate(burn, Measured(counts={60.0: groups(100, 28), 10.0: groups(10, 4)}), NOW)
     assert reading.seen.breached
     assert reading.reason == (
-        "28 % of requests missed ttft_seconds 1.5 s of deployment d: the error budget of ttft burns 2.8x over 1 min "
-        "and 4x over 10 s, limit 2x"
+        "28 % of requests of deployment d exceeded 1.5 s (time to first token): the error budget of ttft burns 2.8x "
+        "over 1 min and 4x over 10 s, limit 2x"
     )
     (over,) = evaluate(burn, Measured(counts={60.0: groups(100, 28), 10.0: groups(10, 1)}), NOW)
     assert not over.seen.breached

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from alerts.burn import Counted
+from alerts.evaluate import evaluate
 from alerts.measure import Measurer
 from alerts.rules import all_rules
 from alerts.rulesfile import parse
@@ -42,7 +46,7 @@ def test_counts_requests_when_they_finish_and_leaves_recordings_out(fleet: Any):
     assert long.labels["model"] == "m"
     assert long.counts[slo["a"]] == Counted(12, 2)
     assert short.counts[slo["a"]] == Counted(5, 2)
-    assert long.counts[slo["l"]] == Counted(7, 0)
+    assert long.counts[slo["l"]] == Counted(9, 2)  # a client that gave up waited that long at least
 
 
 def test_samples_of_ranks_add_up_and_the_newest_scrape_is_known(fleet: Any):
@@ -57,3 +61,31 @@ def test_samples_of_ranks_add_up_and_the_newest_scrape_is_known(fleet: Any):
     assert b.samples[0].values["up"] == 0.0
     assert {labels["instance"] for labels, _ in measured.last_seen} == {"triton-a", "b"}
     assert measured.was_up == {"triton-a"}
+
+
+METRICS = """
+slos:
+  - {name: a, sli: {kind: availability, source: metrics}, target: 0.9, windows: [{long: 60s, short: 10s, factor: 2}]}
+  - name: l
+    sli: {kind: latency, signal: ttft_seconds, threshold_seconds: 0.5, source: metrics}
+    target: 0.9
+    by: [instance]
+    windows: [{long: 60s, short: 10s, factor: 2}]
+"""
+
+
+def test_servers_that_only_show_metrics_have_slos_too(fleet: Any):
+    now = time.time()
+    fleet.sample(now - 30, requests_finished_delta=90.0, requests_failed_delta=4.0)
+    fleet.sample(now - 2, requests_finished_delta=5.0, requests_failed_delta=1.0)
+    row = {"time": datetime.fromtimestamp(now - 2, UTC), "instance": "v", "deployment": "d", "model": "m"}
+    histogram = {"count": 10, "sum": 7.0, "bounds": [0.25, 0.5, 1.0], "counts": [2, 3, 4, 1]}
+    other = {"signal": "e2e_seconds", **histogram}
+    fleet.store.insert("engine_histograms", [row | {"signal": "ttft_seconds"} | histogram, row | other])
+    rules = all_rules(parse(METRICS))
+    measured = Measurer(rules).measure(fleet.store, now)
+    slo = {rule.slo.name: rule for rule in rules}
+    assert evaluate(slo["a"], measured, now)[0].seen.value == pytest.approx(0.5)
+    readings = {reading.labels["instance"]: reading for reading in evaluate(slo["l"], measured, now)}
+    assert readings["v"].seen.value == pytest.approx(5)
+    assert readings["v"].seen.breached

@@ -1,0 +1,212 @@
+"""The whole line as its user starts it: a real tritonserver, ``servescope up`` over it, clients through the tap."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from collector.store import Store, locate
+from demo.triton_server import TritonServer
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = 40
+
+
+def free_block() -> int:
+    """First of forty free ports in a row, below the range that the kernel hands out."""
+    for base in range(20000, 32000, BLOCK):
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(base, base + BLOCK):
+                    probe = stack.enter_context(socket.socket())
+                    probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return base
+    pytest.fail("no forty free ports in a row")
+
+
+@dataclass
+class Line:
+    """A running ``servescope up``."""
+
+    data: Path
+    base: int
+    target: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tap(self) -> str:
+        return str(next(iter(self.facts["urls"]["taps"].values())))
+
+    @property
+    def otlp(self) -> str:
+        return str(self.facts["urls"]["otlp"])
+
+    def pid(self, part: str) -> int:
+        return int(json.loads((self.data / "run.json").read_text())["pids"][part])
+
+    def store(self) -> Store:
+        return Store(locate(self.data, None, role="reader"))
+
+    def rows(self, sql: str, parameters: dict[str, object] | None = None) -> list[dict[str, Any]]:
+        store = self.store()
+        try:
+            return store.rows(sql, parameters)
+        finally:
+            store.close()
+
+    def pages(self) -> list[dict[str, Any]]:
+        path = self.data / "alerts" / "pages.json"
+        return list(json.loads(path.read_text())) if path.exists() else []
+
+    def kill(self, part: str) -> int:
+        """SIGKILL a part and wait until the supervisor has started another one."""
+        old = self.pid(part)
+        os.kill(old, signal.SIGKILL)
+        wait_for(lambda: self.pid(part) != old, 60, f"{part} to be started again")
+        return old
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(90)
+
+
+def start_line(data: Path, base: int, target: str, *arguments: str) -> Line:
+    """Start ``servescope up`` on fixed ports and wait until everything answers."""
+    log = data.parent / f"{data.name}-up.log"
+    command = [sys.executable, "-m", "servescope", "up", "--data", str(data), "--port-base", str(base)]
+    with log.open("ab") as out:
+        process = subprocess.Popen([*command, "--target", target, *arguments], cwd=ROOT, stdout=out, stderr=out)
+    line = Line(data, base, target, process, log)
+
+    def ready() -> bool:
+        if process.poll() is not None:
+            pytest.fail(f"servescope up ended with {process.returncode}:\n{log.read_text()[-3000:]}")
+        return (data / "run.json").exists()
+
+    wait_for(ready, 120, "servescope up")
+    line.facts = json.loads((data / "run.json").read_text())
+    return line
+
+
+def wait_for(condition: Any, seconds: float, what: str, every: float = 0.25) -> float:
+    """Wait until a condition holds; returns how long that took."""
+    begun = time.monotonic()
+    last: Exception | None = None
+    while time.monotonic() - begun < seconds:
+        try:
+            if condition():
+                return time.monotonic() - begun
+        except Exception as error:  # noqa: BLE001 - a store that is being restarted refuses in many ways
+            last = error
+        time.sleep(every)
+    pytest.fail(f"waited {seconds} s for {what}" + (f"; last: {last!r}" if last else ""))
+
+
+class Triton:
+    """A tritonserver that lives in a thread's event loop and is restarted when it aborts."""
+
+    def __init__(self, folder: Path, port: int, otlp: str) -> None:
+        if not (ROOT / ".venv-triton" / "bin" / "python").exists():
+            if os.environ.get("SERVESCOPE_TEST_NO_SKIPS"):
+                pytest.fail("no tritonserver: run make install")
+            pytest.skip("no tritonserver: run make install")
+        self.server = TritonServer(
+            venv=ROOT / ".venv-triton", folder=folder, http_port=port, otlp_endpoint=otlp, service_name="triton"
+        )
+
+    def __enter__(self) -> Self:
+        asyncio.run(self.server.start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.stop()
+
+    def page(self) -> str:
+        with urllib.request.urlopen(self.server.metrics_url, timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def counter(self, name: str, model: str) -> float:
+        """Value of one series of the engine's own page."""
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in self.page().splitlines()
+            if line.startswith(f"{name}{{") and f'model="{model}"' in line
+        )
+
+
+def infer(model: str, name: str, shape: list[int], values: list[float]) -> tuple[str, bytes]:
+    """Path and body of one KServe-v2 inference."""
+    body = {"inputs": [{"name": name, "shape": shape, "datatype": "FP32", "data": values}]}
+    return f"/v2/models/{model}/infer", json.dumps(body).encode()
+
+
+@dataclass
+class Client:
+    """A plain HTTP client that counts what it saw; its counts are the truth of a test."""
+
+    base: str
+    tenant: str = "acme"
+    seen: Counter[tuple[str, str]] = field(default_factory=Counter)
+    whole: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def send(self, model: str, path: str, body: bytes, request_id: str) -> int:
+        """Send and read the whole answer; notes (model, outcome) and, when whole, the request's id."""
+        request = urllib.request.Request(
+            f"{self.base}{path}", data=body,
+            headers={"Content-Type": "application/json", "X-Tenant-Id": self.tenant, "X-Request-Id": request_id},
+        )  # fmt: skip
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                answer.read()
+                status = int(answer.status)
+        except urllib.error.HTTPError as error:
+            error.read()
+            status = error.code
+        with self._lock:
+            self.seen[model, outcome_of(status)] += 1
+            self.whole.append(request_id)
+        return status
+
+    def abort(self, model: str, path: str, body: bytes, request_id: str) -> None:
+        """Send a request and hang up before its answer."""
+        host, port = self.base.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            head = (
+                f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+                f"X-Tenant-Id: {self.tenant}\r\nX-Request-Id: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            connection.sendall(head.encode() + body)
+            time.sleep(0.02)
+        with self._lock:
+            self.seen[model, "client_abort"] += 1
+
+
+def outcome_of(status: int) -> str:
+    """Our word for a status, as far as these tests meet it."""
+    if status < 400:
+        return "ok"
+    if status in {429, 503}:
+        return "rejected"
+    return "client_error" if status < 500 else "server_error"

@@ -1,0 +1,180 @@
+"""The line end to end over a real tritonserver: counts, phases, the engine's own figures, a page and its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.line_kit import Client, Line, Triton, free_block, infer, start_line, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(480)]
+
+SLOS = """
+version: 1
+slos:
+  - name: vision-availability
+    description: Images are answered.
+    sli: availability
+    target: 0.9
+    period: 1h
+    filter: {model: vision_classifier}
+    windows: [{long: 20s, short: 5s, factor: 3}]
+    severity: critical
+    min_requests: 20
+    keep_firing_for: 5s
+rules:
+  - name: engine-waiting
+    description: The queue grows faster than it is served.
+    when: {kind: signal, signal: waiting, above: 20}
+    for: 2s
+    keep_firing_for: 5s
+    severity: critical
+"""
+PHASES = (
+    "edge_seconds + queue_seconds + prefill_seconds + decode_seconds + stall_seconds + compute_input_seconds"
+    " + compute_infer_seconds + compute_output_seconds"
+)
+
+
+@pytest.fixture(scope="module")
+def triton_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Line, Triton]]:
+    folder = tmp_path_factory.mktemp("line")
+    base = free_block()
+    slos = folder / "slos.yaml"
+    slos.write_text(SLOS)
+    with Triton(folder / "triton", base + 30, f"127.0.0.1:{base + 2}") as triton:
+        line = start_line(folder / "data", base, f"triton=http://127.0.0.1:{base + 30}", "--slos", str(slos))
+        try:
+            wait_for(
+                lambda: line.rows("SELECT count() AS n FROM engine_samples WHERE up = 1")[0]["n"] > 3, 90, "samples"
+            )
+            yield line, triton
+        finally:
+            assert line.stop() == 0, line.log.read_text()[-3000:]
+
+
+def _drive(client: Client) -> None:
+    firsts = (-1.0, -2.0, -3.0)  # an error response, an exception, an answer
+    work = [
+        *(("vision_classifier", "image", [1, 3, 32, 32], [number / 60] * 3072) for number in range(60)),
+        *(("ranker", "features", [1, 64], [number % 20 / 20] * 64) for number in range(50)),
+        *(("flaky", "x", [1, 16], [firsts[number % 3]] + [0.5] * 15) for number in range(30)),
+        *(("ranker", "features", [1, 63], [0.5] * 63) for _ in range(12)),
+        *(("no_such_model", "x", [1, 16], [0.5] * 16) for _ in range(8)),
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        for number, (model, name, shape, values) in enumerate(work):
+            pool.submit(client.send, model, *infer(model, name, shape, values), f"line-{number}")
+    path, body = infer("vision_classifier", "image", [16, 3, 32, 32], [0.5] * 3072 * 16)
+    for number in range(6):
+        client.abort("vision_classifier", path, body, f"line-abort-{number}")
+
+
+def test_every_request_has_its_row_and_its_outcome(triton_line: tuple[Line, Triton]) -> None:
+    line, triton = triton_line
+    client = Client(line.tap)
+    _drive(client)
+    sent = sum(client.seen.values())
+    assert sent == 166
+
+    def counted() -> int:
+        return int(line.rows("SELECT count() AS n FROM requests WHERE has_edge = 1")[0]["n"])
+
+    wait_for(lambda: counted() >= sent, 60, "all rows")
+    rows = line.rows("SELECT model, outcome, count() AS n FROM requests WHERE has_edge = 1 GROUP BY model, outcome")
+    assert Counter({(row["model"], row["outcome"]): row["n"] for row in rows}) == client.seen
+
+    served = "model IN ('vision_classifier', 'ranker', 'flaky') AND outcome = 'ok'"
+    wait_for(
+        lambda: not line.rows(f"SELECT count() AS n FROM requests WHERE {served} AND has_engine = 0")[0]["n"],
+        60, "the engine's half of every answered request",
+    )  # fmt: skip
+    off = line.rows(
+        f"SELECT count() AS n, countIf(abs(e2e_seconds - ({PHASES})) <= greatest(0.005, 0.05 * e2e_seconds)) AS within,"
+        f" quantile(0.5)(abs(e2e_seconds - ({PHASES}))) AS median FROM requests WHERE {served} AND has_edge = 1"
+    )[0]
+    assert off["n"] == sum(number for (_, outcome), number in client.seen.items() if outcome == "ok")
+    assert off["within"] >= 0.5 * off["n"], off  # a starved machine adds time that nobody can measure
+    assert off["median"] <= 0.005, off
+
+    _engine_agrees(line, triton)
+
+
+def _engine_agrees(line: Line, triton: Triton) -> None:
+    for model in ("vision_classifier", "ranker", "flaky"):
+        shown = {
+            "requests_finished_total": triton.counter("nv_inference_request_success", model),
+            "executions_total": triton.counter("nv_inference_exec_count", model),
+            "inferences_total": triton.counter("nv_inference_count", model),
+            "requests_failed_total": triton.counter("nv_inference_request_failure", model),
+            "queue_seconds_total": triton.counter("nv_inference_queue_duration_us", model) / 1e6,
+            "waiting": triton.counter("nv_inference_pending_request_count", model),
+        }
+        wait_for(partial(_newest_is, line, model, shown), 20, f"{model}'s newest sample to be {shown}")
+
+
+def _newest_is(line: Line, model: str, shown: dict[str, float]) -> bool:
+    newest = line.rows(
+        f"SELECT {', '.join(shown)} FROM engine_samples WHERE model = {{model:String}} AND up = 1"
+        " ORDER BY time DESC LIMIT 1", {"model": model},
+    )  # fmt: skip
+    return bool(newest[0] == pytest.approx(shown))
+
+
+def test_an_overload_pages_and_its_end_resolves(triton_line: tuple[Line, Triton]) -> None:
+    line, _ = triton_line
+    client = Client(line.tap, tenant="hooli")
+    path, body = infer("vision_classifier", "image", [8, 3, 32, 32], [0.5] * 3072 * 8)
+    stop = threading.Event()
+    known = len(line.pages())
+
+    def flood(worker: int) -> None:
+        number = 0
+        while not stop.is_set():
+            client.send("vision_classifier", path, body, f"flood-{worker}-{number}")
+            number += 1
+
+    with ThreadPoolExecutor(80) as pool:
+        begun = time.time()
+        for worker in range(80):
+            pool.submit(flood, worker)
+        try:
+            wait_for(lambda: len(line.pages()) > known, 60, "a page")
+            paged = time.time()
+        finally:
+            stop.set()
+    ended = time.time()
+    page = line.pages()[known]
+    assert page["action"] == "trigger"
+    assert paged - begun < 20, f"paged after {paged - begun:.1f} s"
+    details = page["event"]["payload"]["custom_details"]
+    assert "vision" in str(details) or "triton" in str(details)
+
+    def resolved() -> bool:
+        return any(one["action"] == "resolve" and one["dedup_key"] == page["dedup_key"] for one in line.pages())
+
+    wait_for(resolved, 90, "the page's resolve")
+    assert time.time() - ended < 60, f"resolved {time.time() - ended:.1f} s after the end"
+    triggers = [one for one in line.pages() if one["action"] == "trigger" and one["dedup_key"] == page["dedup_key"]]
+    assert len(triggers) == 1
+    rows = line.rows("SELECT state, title FROM incidents FINAL ORDER BY opened_at DESC LIMIT 1")
+    assert rows[0]["state"] == "resolved"
+
+
+def test_a_second_start_finds_the_data_again(tmp_path: Path, triton_line: tuple[Line, Triton]) -> None:
+    line, _ = triton_line
+    before = line.rows("SELECT count() AS n FROM requests")[0]["n"]
+    assert line.stop() == 0
+    again = start_line(line.data, line.base, line.target)
+    line.process, line.facts = again.process, again.facts
+    assert line.rows("SELECT count() AS n FROM requests")[0]["n"] >= before > 0

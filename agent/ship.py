@@ -159,7 +159,11 @@ class Shipper:
             try:
                 while True:
                     for lane in self.reader.lanes():
-                        if lane not in tasks or tasks[lane].done():
+                        task = tasks.get(lane)
+                        if task is None or task.done():
+                            if task is not None and (error := task.exception()) is not None:
+                                self.stats.errors["lane"] += 1
+                                log.error("lane_failed", lane=str(lane.folder), exc_info=error)
                             tasks[lane] = asyncio.create_task(self._ship_lane(session, lane))
                     if time.monotonic() - trimmed_at >= _TRIM_SECONDS:
                         trimmed_at = time.monotonic()

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from agent import signing
 from agent.ship import Backoff, ClockOffset, Shipper, retry_after_seconds
 from agent.spool import SpoolWriter
-from agent.spool_reader import SpoolReader
+from agent.spool_reader import Lane, SpoolReader
 from tests.agent_fakes import FakeCollector, until
 
 if TYPE_CHECKING:
@@ -166,6 +166,22 @@ async def test_the_clock_offset_is_measured(tmp_path: Path):
         await shipper.drain(20)
     assert shipper.stats.clock_offset_seconds == pytest.approx(90, abs=5)
     reader.close()
+
+
+async def test_a_lane_that_breaks_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    SpoolWriter(tmp_path / "agent").append("traces", b"a")
+    real, calls = Lane.next_batch, []
+
+    def broken_once(lane: Lane) -> object:
+        calls.append(lane)
+        if len(calls) == 1:
+            raise RuntimeError("a fault of ours")
+        return real(lane)
+
+    monkeypatch.setattr(Lane, "next_batch", broken_once)
+    async with FakeCollector() as collector, shipping(tmp_path, collector.url) as shipper:
+        await until(lambda: collector.merged("traces") == b"a")
+    assert shipper.stats.errors["lane"] == 1
 
 
 def test_the_shortest_round_trip_is_believed():

@@ -86,6 +86,45 @@ async def test_killed_again_and_again_while_shipping(tmp_path: Path):
     assert kills >= 4
 
 
+SHIP_ONLY = """
+import asyncio, sys
+from pathlib import Path
+from agent.ship import Shipper
+from agent.spool_reader import SpoolReader
+asyncio.run(Shipper(SpoolReader(Path(sys.argv[1])), sys.argv[2], key=None, flush_seconds=0.01).run())
+"""
+
+
+def ship_only(spool: Path, collector: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", SHIP_ONLY, str(spool), collector])
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1500)
+async def test_killed_at_200_random_points(tmp_path: Path):
+    choose = random.Random(23)
+    kills = 200
+    writer = SpoolWriter(tmp_path / "tap-a", segment_bytes=1_500)
+    sent = 0
+    async with FakeCollector(fail_share=0.3) as collector:
+        for _ in range(kills):
+            process = ship_only(tmp_path, collector.url)
+            seen = collector.requests
+            while collector.requests <= seen + choose.randrange(4):
+                assert writer.append("traces", record(sent))
+                sent += 1
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(choose.random() * 0.03)
+            process.kill()
+            process.wait()
+        process = ship_only(tmp_path, collector.url)
+        await until(lambda: len(numbers(collector.merged("traces"))) >= sent, 120)
+        process.kill()
+        process.wait()
+    assert numbers(collector.merged("traces")) == Counter(range(sent))
+    assert all(len(bodies) == 1 for bodies in collector.bodies.values())
+
+
 async def test_a_collector_that_is_gone_for_ten_seconds_costs_nothing(tmp_path: Path):
     writer = SpoolWriter(tmp_path / "spool" / "tap-a", segment_bytes=2_000)
     collector = FakeCollector()

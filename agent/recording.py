@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import structlog
+import yaml
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -66,7 +67,8 @@ async def record(
         out: Folder to make; with several targets, a folder for each in it, named after its instance.
         targets: The servers, as targets or as their settings.
         seconds: How long.
-        spool: Spool of a running agent and its taps: their requests and spans are recorded too.
+        spool: Spool of a running agent and its taps: their requests and spans are recorded too, and a server that
+            they watch is called what they call it.
         otlp_http_port: Where to take spans when no agent listens there; None for not at all.
         interval_seconds: Time between two pages.
         say: Takes lines of progress for a person.
@@ -78,6 +80,9 @@ async def record(
         RecordingError: The folder exists and is not empty, or can't be written.
     """
     chosen = [target if isinstance(target, Target) else _target(target) for target in targets]
+    if spool is not None:
+        running = _running_targets(spool.parent / "run.yaml")
+        chosen = [running.get(target.url or target.metrics_url, target) for target in chosen]
     recorders = [_Recorder(out if len(chosen) == 1 else out / target.instance, target) for target in chosen]
     tail = SpoolTail(spool) if spool is not None else None
     receiver = await _receiver(chosen, otlp_http_port)
@@ -346,6 +351,16 @@ async def _receiver(targets: Sequence[Target], port: int | None) -> Spans | None
 
 def _texts(attributes: Sequence[KeyValue]) -> dict[str, str]:
     return {pair.key: pair.value.string_value for pair in attributes}
+
+
+def _running_targets(path: Path) -> dict[str, Target]:
+    """Targets of the Servescope that runs over this data folder, by each of their URLs; none where none runs."""
+    try:
+        document = yaml.safe_load(path.read_text())
+        found = [_target(settings) for settings in document["agent"]["targets"]]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return {}  # recording goes on without: names are then those that were given
+    return {url: target for target in found for url in (target.url, target.metrics_url) if url}
 
 
 def _target(settings: Mapping[str, Any]) -> Target:

@@ -18,6 +18,7 @@ from agent.request_lines import to_row
 from agent.sources.source import Target
 from agent.spool import SpoolWriter
 from agent.vocabulary import SCOPE_EDGE, Outcome, Resource
+from tests.agent_fakes import until
 
 PAGE = Path(__file__).parent.parent / "fixtures" / "vllm" / "metrics_busy_02.txt.gz"
 WHOSE = {Resource.INSTANCE: "vllm-a", Resource.DEPLOYMENT: "chat"}
@@ -161,6 +162,20 @@ async def test_settings_are_targets_too_and_each_has_its_folder(tmp_path: Path):
     ]
     folders = await record(tmp_path / "out", settings, seconds=0.2, otlp_http_port=None)
     assert folders == [tmp_path / "out" / "a", tmp_path / "out" / "b"]
+
+
+async def test_a_watched_server_is_called_what_its_agent_calls_it(tmp_path: Path):
+    spool = tmp_path / "spool"
+    watched = {"instance": "vllm-a", "deployment": "chat", "url": "http://127.0.0.1:9", "tap_port": 9080}
+    (tmp_path / "run.yaml").write_text(json.dumps({"agent": {"targets": [watched]}}))
+    writer = SpoolWriter(spool / "tap-vllm-a")
+    found = Target("vllm-9", "vllm", url="http://127.0.0.1:9")
+    task = asyncio.create_task(record(tmp_path / "out", [found], seconds=1.5, spool=spool, otlp_http_port=None))
+    await until((tmp_path / "out" / "requests.jsonl.gz").exists)
+    writer.append("traces", to_otlp(request(1), WHOSE))
+    await task
+    about = json.loads((tmp_path / "out" / "recording.json").read_text())
+    assert (about["instance"], about["deployment"], about["counts"]["requests"]) == ("vllm-a", "chat", 1)
 
 
 def test_the_tail_reads_what_is_new_and_leaves_no_mark(tmp_path: Path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from analytics.buckets import LOWEST, Buckets, bounds_as_edges, log_edges, rebucket
-from analytics.ground import Grid, Inquiry, number, ratio, tail_sql, weakest
+from analytics.ground import Grid, Inquiry, number, quantiles_sql, ratio, weakest
 from analytics.latency_shapes import Heatmap, Histogram, LatencyLine, Percentiles, PhaseLine, Phases
 from analytics.lines import histogram_rows, latency_lines
 from analytics.signals import PHASES, signal_of
@@ -149,7 +149,7 @@ def phases(store: Reader, window: Window, filter: Filter = Filter(), *, points: 
         found = inquiry.ask("phases_rows", {**present, "phase_sums": sums}, step_ms=grid.step_ms)
     whole = next((row for row in found if row["whole"] and row["n"]), None)
     if whole is not None:
-        tails = ", ".join(tail_sql(cover, f"{phase}_seconds", "1")[0] for phase in PHASES)
+        tails = ", ".join(quantiles_sql(cover, f"{phase}_seconds", levels=(0.99,))[0] + "[1]" for phase in PHASES)
         p99 = [number(value) for value in inquiry.ask("phases_tails", {**present, "phase_tails": tails})[0]["p99"]]
         parts = [
             (int(row["slot"]), float(row["n"]), float(row["e2e"]), dict(zip(PHASES, row["seconds"], strict=True)))

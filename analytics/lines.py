@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.buckets import Buckets
-from analytics.ground import Grid, Inquiry, by_sql, number, quantiles, ratio
+from analytics.ground import Grid, Inquiry, by_sql, number, quantiles_sql, ratio
 from analytics.latency_shapes import LatencyLine
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def metric_lines(inquiry: Inquiry, about: Signal, grid: Grid, by: By, known: Seq
 def _lines_of_rows(
     inquiry: Inquiry, cover: Coverage, about: Signal, grid: Grid, by: By, limit: int
 ) -> tuple[list[LatencyLine], int]:
-    function, exactness = quantiles(cover)
+    sql, exactness = quantiles_sql(cover, "value")
     column = by_sql(by)
-    fragments = {"by": column, "value": about.value, "present": about.present, "quantiles": f"{function}(value)"}
+    fragments = {"by": column, "value": about.value, "present": about.present, "quantiles": sql}
     left_out, only, top = 0, "", list[str]()
     if by == "tenant":  # tenants may be very many: the statement must not return a line for each
         ranked = [str(row["name"]) for row in inquiry.ask("names_rows", fragments, module="latency")]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analytics.ground import Inquiry, number, ratio, tail_sql
+from analytics.ground import Inquiry, number, quantiles_sql, ratio
 from analytics.outcomes import BAD, FORGIVEN
 from analytics.signals import SIGNALS
 from analytics.window import Answer, Filter
 
 if TYPE_CHECKING:
     from analytics.ground import Reader
-    from analytics.window import Window
+    from analytics.window import Exactness, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,11 @@ def shares(store: Reader, window: Window, filter: Filter = Filter(), *, limit: i
     inquiry = Inquiry(store, "tenants", window, filter)
     cover = inquiry.coverage()
     fragments: dict[str, str] = {}
-    exactness = tail_sql(cover, "0", "1")[1]
+    exactness: Exactness = "exact"
     for name in ("ttft", "e2e", "queue"):
         about = SIGNALS[f"{name}_seconds"]
-        fragments[f"{name}_p99"] = tail_sql(cover, about.value, about.present)[0]
+        sql, exactness = quantiles_sql(cover, about.value, about.present, (0.99,))
+        fragments[f"{name}_p99"] = f"{sql}[1]"
     asked: dict[str, Any] = {"limit": limit, "bad": list(BAD), "forgiven": list(FORGIVEN)}
     rows = inquiry.ask("shares", fragments, **asked) if cover.rows else []
     found = [_share(row) for row in rows]

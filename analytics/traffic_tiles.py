@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from analytics.ground import Grid, Inquiry, number, quantiles, ratio
+from analytics.ground import Grid, Inquiry, number, quantiles_sql, ratio
 from analytics.lines import metric_lines
 from analytics.outcomes import BAD
 from analytics.samples import MODEL, STEP, WHOLE, last, line_of, peak, sampled, share_of
@@ -54,12 +54,16 @@ class Ground:
         """Asks the store."""
         cover = inquiry.coverage()
         grid = Grid.of(inquiry.window, points)
-        function, exactness = quantiles(cover)
-        name, levels = function.split("(", 1)
-        fragments = {"quantiles_if": f"{name}If({levels}"}
+        fragments: dict[str, str] = {}
+        exactness: Exactness = "exact"
         for latency in ("ttft", "e2e"):
             about = SIGNALS[f"{latency}_seconds"]
-            fragments |= {f"{latency}_value": about.value, f"{latency}_present": about.present}
+            sql, exactness = quantiles_sql(cover, latency, f"has_{latency}")
+            fragments |= {
+                f"{latency}_value": about.value,
+                f"{latency}_present": about.present,
+                f"{latency}_quantiles": sql,
+            }
         found = inquiry.ask("overview_rows", fragments, step_ms=grid.step_ms, bad=list(BAD)) if cover.rows else []
         whole = next((row for row in found if row["no_slot"] and row["no_name"]), {})
         samples = sampled(inquiry, grid, (STEP, MODEL, WHOLE), cover.row_instances)

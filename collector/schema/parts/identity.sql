@@ -1,15 +1,15 @@
-  if(ResourceAttributes['servescope.instance'] != '', ResourceAttributes['servescope.instance'], ResourceAttributes['service.instance.id']) AS instance,
-  multiIf(
+  toLowCardinality(if(ResourceAttributes['servescope.instance'] != '', ResourceAttributes['servescope.instance'], ResourceAttributes['service.instance.id'])) AS instance,
+  toLowCardinality(multiIf(
     ResourceAttributes['servescope.deployment'] != '', ResourceAttributes['servescope.deployment'],
     startsWith(ResourceAttributes['service.name'], 'unknown_service'), '',
-    ResourceAttributes['service.name']) AS deployment,
-  ResourceAttributes['servescope.engine'] AS engine,
-  ResourceAttributes['servescope.model'] AS model,
-  ResourceAttributes['servescope.dp_rank'] AS dp_rank,
-  ResourceAttributes['servescope.role'] AS role,
-  ResourceAttributes['cloud.region'] AS region,
-  ResourceAttributes['k8s.cluster.name'] AS cluster,
-  ResourceAttributes['service.version'] AS version,
-  ResourceAttributes['k8s.pod.name'] AS pod,
-  ResourceAttributes['host.name'] AS node,
-  ResourceAttributes['servescope.recording'] AS recording
+    ResourceAttributes['service.name'])) AS deployment,
+  toLowCardinality(ResourceAttributes['servescope.engine']) AS engine,
+  toLowCardinality(ResourceAttributes['servescope.model']) AS model,
+  toLowCardinality(ResourceAttributes['servescope.dp_rank']) AS dp_rank,
+  toLowCardinality(ResourceAttributes['servescope.role']) AS role,
+  toLowCardinality(ResourceAttributes['cloud.region']) AS region,
+  toLowCardinality(ResourceAttributes['k8s.cluster.name']) AS cluster,
+  toLowCardinality(ResourceAttributes['service.version']) AS version,
+  toLowCardinality(ResourceAttributes['k8s.pod.name']) AS pod,
+  toLowCardinality(ResourceAttributes['host.name']) AS node,
+  toLowCardinality(ResourceAttributes['servescope.recording']) AS recording

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping  # noqa: TC003 pydantic reads it at run time
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -69,6 +70,12 @@ def _patterns(value: object) -> object:
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
 
 
+@lru_cache(maxsize=65_536)
+def _any_matches(value: str, patterns: tuple[str, ...]) -> bool:
+    """Remembered, for a round asks the same of every rule and group each few seconds."""
+    return any(fnmatchcase(value, pattern) for pattern in patterns)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -89,7 +96,7 @@ class Scope(_Strict):
         """Whether labels lie inside; a missing label is an empty one."""
         for name in DIMENSIONS:
             patterns: tuple[str, ...] = getattr(self, name)
-            if patterns and not any(fnmatchcase(labels.get(name, ""), pattern) for pattern in patterns):
+            if patterns and not _any_matches(labels.get(name, ""), patterns):
                 return False
         return True
 

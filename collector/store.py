@@ -6,22 +6,20 @@ reaches the server as a parameter (``{name:Type}``), never pasted into SQL.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import re
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from agent.errors import ConfigError, ServescopeError
+from collector.address import DATABASE, Role, StoreAddress, locate
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -29,10 +27,20 @@ if TYPE_CHECKING:
     import pandas as pd
     from clickhouse_connect.driver.client import Client
 
-Role = Literal["reader", "owner"]
 Signal = Literal["traces", "metrics", "logs"]
 
-DATABASE: Final = "servescope"
+__all__ = [
+    "DATABASE",
+    "LANDING",
+    "Role",
+    "Store",
+    "StoreAddress",
+    "StoreError",
+    "StoreUnavailable",
+    "locate",
+    "segment_statement",
+]
+
 LANDING: Final[dict[str, tuple[Signal, str]]] = {
     "land_traces": ("traces", "ExportTraceServiceRequest"),
     "land_metrics": ("metrics", "ExportMetricsServiceRequest"),
@@ -44,12 +52,9 @@ LANDING: Final[dict[str, tuple[Signal, str]]] = {
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 
 _OTLP: Final = Path(__file__).parent / "schema" / "otlp"
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _CHUNK: Final = 1 << 18
 _IN_BODY: Final = ""
 """No table: the statement stands in the body, before the data."""
-_COLUMN: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_.]*$")
-_TABLE: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$")
 
 
 class StoreError(ServescopeError):
@@ -70,76 +75,6 @@ class StoreError(ServescopeError):
 
 class StoreUnavailable(ServescopeError):  # noqa: N818 – a state of the store, the name callers know
     """The store does not answer: down, still starting, unreachable, or the connection broke."""
-
-
-@dataclass(frozen=True)
-class StoreAddress:
-    """Where a store is and as whom to speak to it.
-
-    Attributes:
-        url: ``http://host:port`` or ``https://host:port[/path]``, without credentials.
-        database: Database of the tables.
-        user: User name; empty speaks without credentials, which is the reader of an embedded store.
-        password: Kept out of ``repr``.
-    """
-
-    url: str
-    database: str = DATABASE
-    user: str = ""
-    password: str = field(default="", repr=False)
-
-    @classmethod
-    def parse(cls, url: str, database: str = DATABASE) -> StoreAddress:
-        """Read a URL that may carry ``user:password@``.
-
-        Raises:
-            ConfigError: It is no http(s) URL with a host, or its port is no number.
-        """
-        parts = urlsplit(url)
-        try:
-            port = parts.port
-        except ValueError:
-            port = None
-            host = None
-        else:
-            host = parts.hostname
-        if parts.scheme not in {"http", "https"} or not host:
-            shown = f"{parts.scheme}://…" if "@" in url else url
-            raise ConfigError(
-                f"{shown!r} is no address of a ClickHouse store",
-                "Give one like http://127.0.0.1:8123 (HTTP interface).",
-            )
-        netloc = f"[{host}]" if ":" in host else host
-        plain = f"{parts.scheme}://{netloc}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
-        return cls(plain, database, unquote(parts.username or ""), unquote(parts.password or ""))
-
-
-def locate(data: Path | None = None, url: str | None = None, *, role: Role = "reader") -> StoreAddress:
-    """Find the store: by URL, else by the ``run.json`` of a data folder.
-
-    Args:
-        data: Data folder of a running Servescope; ``$XDG_DATA_HOME/servescope`` where neither is given.
-        url: Address of the HTTP interface, may carry ``user:password@``.
-        role: ``owner`` adds the embedded store's password from the folder's ``keys/``, for a loopback address alone:
-            the password is sent to no other machine.
-
-    Raises:
-        ConfigError: Nothing runs there, or the URL is wrong.
-    """
-    folder = data if data is not None else _default_folder()
-    address = StoreAddress.parse(url if url is not None else _running(folder))
-    if role == "owner" and not address.user and urlsplit(address.url).hostname in _LOOPBACK:
-        try:
-            password = (folder / "keys" / "store_owner").read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            return address
-        except OSError as error:
-            raise ConfigError(
-                f"the key {folder / 'keys' / 'store_owner'} can't be read ({error.strerror})",
-                "Run as the user who owns the data folder.",
-            ) from error
-        return replace(address, user="owner", password=password)
-    return address
 
 
 class Store:
@@ -434,21 +369,3 @@ def _unavailable(address: StoreAddress) -> StoreUnavailable:
     return StoreUnavailable(
         f"the store at {address.url} does not answer", "Start it with `servescope up` or give --clickhouse URL."
     )
-
-
-def _default_folder() -> Path:
-    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "servescope"
-
-
-def _running(folder: Path) -> str:
-    path = folder / "run.json"
-    try:
-        url = json.loads(path.read_text(encoding="utf-8"))["urls"]["store"]
-    except FileNotFoundError:
-        raise ConfigError(
-            f"no Servescope runs in {folder}", "Start one with `servescope up`, or give --data or --clickhouse."
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} names no store ({error})", "Restart Servescope; it writes the file anew.") from error
-    return str(url)

@@ -58,6 +58,13 @@ class CollectorConfig(BaseModel):
     seal_seconds: float = Field(
         default=1.0, ge=0.05, le=60, description="Longest wait before what arrived is inserted."
     )
+    quiet_seal_seconds: float = Field(
+        default=5.0,
+        ge=0.05,
+        le=60,
+        description="The same for metrics and logs while no spans come: an idle fleet's samples need no haste, and "
+        "every insert costs the store the same however small.",
+    )
     settle_seconds: float = Field(
         default=2.0, ge=0.1, le=60, description="Wait before spans of one trace are put together."
     )

@@ -9,6 +9,7 @@ segment is never cut again: its id is the token by which the store knows a repea
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import queue
 import threading
@@ -95,6 +96,7 @@ class WriteAheadLog:
         self._unpersisted: list[bytes] = []
         self._reserved = 0
         self._pending = dict.fromkeys(SIGNALS, 0)
+        self._touched = dict.fromkeys(SIGNALS, -math.inf)
         self.bytes = 0
         self.commits = 0
 
@@ -128,6 +130,7 @@ class WriteAheadLog:
             raise LogFullError("bound")
         done: asyncio.Future[None] = self._loop.create_future()
         self._reserved += len(frame)
+        self._touched[signal] = time.monotonic()
         try:
             self._queue.put(_Append(signal, frame, records, digest, done))
             # A sender that hangs up must not undo what the thread is about to make durable.
@@ -187,6 +190,10 @@ class WriteAheadLog:
     def pending(self, signal: str) -> int:
         """Acknowledged records that the store does not have yet."""
         return self._pending[signal]
+
+    def quiet_seconds(self, signal: str) -> float:
+        """Seconds since the last request of a signal came, infinite before the first."""
+        return time.monotonic() - self._touched[signal]
 
     def oldest(self) -> float | None:
         """Unix time of the oldest waiting segment, None when nothing waits."""

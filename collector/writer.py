@@ -34,6 +34,7 @@ NO_SCHEMA: Final = frozenset({60, 81})
 """No such table or database: the store was emptied or replaced, and wants its migrations again."""
 _UNFIT_PATIENCE: Final = 5
 _LONGEST_PAUSE_SECONDS: Final = 15.0
+_QUIET_SECONDS: Final = 20.0
 _KEEP_SECONDS: Final = 10.0
 _KEEP_BYTES: Final = 64 << 20
 
@@ -133,11 +134,15 @@ class Writer:
         while True:
             await self._schema.wait()
             try:
-                segment = await self._log.take(signal, seal_seconds=self._config.seal_seconds)
+                segment = await self._log.take(signal, seal_seconds=self._seal_seconds(signal))
                 await self._bring(segment)
             except OSError as error:
                 self._trouble("segment_unreadable", error, 0)
                 await asyncio.sleep(_pause(1))
+
+    def _seal_seconds(self, signal: str) -> float:
+        quiet = signal != "traces" and self._log.quiet_seconds("traces") > _QUIET_SECONDS
+        return max(self._config.seal_seconds, self._config.quiet_seal_seconds if quiet else 0.0)
 
     async def _bring(self, segment: Segment) -> None:
         attempt = 0

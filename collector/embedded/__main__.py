@@ -29,6 +29,9 @@ def main(data: Path, port: int, owner_hash_file: Path, host: str) -> None:
     except ServescopeError as error:
         click.echo(f"servescope store: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        click.echo(f"servescope store: {error}. Make {data} writable and leave it free space", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

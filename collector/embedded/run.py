@@ -211,13 +211,21 @@ class Runner:
             # Read it, so that nobody reports an exception that was never looked at.
             job.running.exception()
 
-    async def close(self, seconds: float) -> None:
-        """Wait for what runs, at most ``seconds``, then give the engine's threads back."""
+    async def close(self, seconds: float) -> bool:
+        """Wait for what runs, at most ``seconds``, then give the engine's threads back.
+
+        Returns:
+            Whether everything had ended; if not, the engine can't be closed.
+        """
+        pending: set[asyncio.Task[None]] = set()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
+            _, pending = await asyncio.wait(self._tasks, timeout=seconds)
+        if pending:
+            return False
         self.sessions.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._control.shutdown(wait=False, cancel_futures=True)
+        return True
 
 
 async def _forget(runner: Runner, opening: asyncio.Future[Job], slot: asyncio.Semaphore) -> None:

@@ -19,6 +19,8 @@ from collector.embedded.engine_config import Limits
 from collector.embedded.sandbox import bound_memory, fence
 
 _DRAIN_SECONDS = 20
+# aiohttp waits this long twice: for answers to end by themselves, then for their cancellation.
+_GRACE_SECONDS = 3
 # The engine's code is mapped privately and relocated: about half a gigabyte before it has done anything.
 _CODE_BYTES = 2_000_000_000
 
@@ -90,7 +92,7 @@ async def _run(engine: object, spool: Path, owner_hash: str, listener: socket.so
     runner = Runner(engine)
     application = Gateway(runner, spool, owner_hash, host).app()
     server = web.AppRunner(
-        application, access_log=None, handler_cancellation=True, shutdown_timeout=_DRAIN_SECONDS, auto_decompress=False
+        application, access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE_SECONDS, auto_decompress=False
     )
     await server.setup()
     await web.SockSite(server, listener).start()
@@ -100,7 +102,10 @@ async def _run(engine: object, spool: Path, owner_hash: str, listener: socket.so
     await stop.wait()
     structlog.get_logger().info("store_draining")
     await server.cleanup()
-    await runner.close(_DRAIN_SECONDS)
+    if not await runner.close(_DRAIN_SECONDS):
+        # A query that can't be cancelled must not keep the process: what is on disk survives any end.
+        structlog.get_logger().warning("store_cut_off", seconds=_DRAIN_SECONDS)
+        os._exit(0)
 
 
 def _configure_log() -> None:

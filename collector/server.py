@@ -89,10 +89,13 @@ class Collector:
                 LOG.info("collector_ready", url=f"http://{self._config.host}:{self.port}", store=store.address.url)
                 await _first(stop, work)
             finally:
-                await runner.cleanup()
-                await self._drain(work)
-                await self.log.close()
-                journal.close()
+                try:
+                    await runner.cleanup()
+                    await self._drain(work)
+                finally:
+                    # The log's thread would keep a process alive that has failed and must be started anew.
+                    await self.log.close()
+                    journal.close()
 
     def _address(self) -> StoreAddress:
         address = locate(self._data, self._config.clickhouse, role="owner")
@@ -147,8 +150,7 @@ class Collector:
         ):
             await asyncio.sleep(0.02)
         work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
+        await asyncio.gather(work, return_exceptions=True)  # what it died of is told by run()
         await self.writer.release()
         LOG.info("collector_stopped", segments_kept=self.log.segments())
 

@@ -95,7 +95,7 @@ def _build(options: Options, counters: Counters) -> tuple[Core, Recorder]:
         **options.config.place,
     }
     spool = SpoolWriter(producer_folder(options.spool, f"tap-{options.instance}"))
-    recorder = Recorder(spool, resource, counters, hold_seconds=limits.hold_seconds)
+    recorder = Recorder(spool, resource, counters, hold_seconds=limits.hold_seconds, inline=limits.inline_records)
     core = Core(
         pool=Pool(
             scheme,

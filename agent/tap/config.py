@@ -48,6 +48,7 @@ class TapLimits(BaseModel):
     max_connections: int = 4_096
     upstream_idle_seconds: float = 4.0
     hold_seconds: float = 0.25
+    inline_records: bool = True
 
     def limits(self) -> Limits:
         """The part that connections need."""

@@ -1,8 +1,9 @@
-"""Puts records into the spool, off the event loop, and lets an answer's last bytes go once its record is safe.
+"""Puts records into the spool and lets an answer's last bytes go once its record is safe.
 
 A record must be in the spool before the client has its whole answer, or a crash right after loses a row that the client
-could miss. But a disk must never hold up serving. So: a thread writes; the answer's last bytes wait for it, but only
-``hold_seconds``; and once a wait ran out, no answer waits any more until the thread has caught up.
+could miss. But a disk must not hold up serving. So: a record is appended at once, which is one write to the page cache,
+as long as that is quick. When it was slow once, a thread writes for a while: the answer's last bytes wait for it, but
+only ``hold_seconds``; and once a wait ran out, no answer waits any more until the thread has caught up.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _BATCH: Final = 64
+_SLOW_SECONDS: Final = 0.05
+_COOL_SECONDS: Final = 60.0
 
 
 class Spool(Protocol):
@@ -51,6 +55,8 @@ class Recorder:
         counters: The tap's counters.
         hold_seconds: Longest that an answer's last bytes wait for their record.
         capacity: Records that may wait for the thread; more are dropped and counted.
+        inline: Append at once while that is quick. ``False`` always leaves it to the thread: slower for every answer,
+            but then not even a disk that hangs outright can hold one up.
     """
 
     def __init__(
@@ -61,16 +67,18 @@ class Recorder:
         *,
         hold_seconds: float = 0.25,
         capacity: int = 10_000,
+        inline: bool = True,
     ) -> None:
         self._spool = spool
         self._resource = dict(resource)
         self._counters = counters
         self._hold_seconds = hold_seconds
         self._capacity = capacity
-        self._queue: queue.SimpleQueue[tuple[int, RequestRecord] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self._waiting: dict[int, tuple[Callable[[], None], asyncio.TimerHandle]] = {}
         self._numbers = itertools.count()
         self._behind = False
+        self._threaded_until = 0.0 if inline else float("inf")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="tap-recorder", daemon=True)
 
@@ -90,15 +98,29 @@ class Recorder:
             self._counters.lost.labels("backlog").inc()
             release()
             return
+        try:
+            body = to_otlp(record, self._resource)  # here: a thread preempted while it builds would hold the GIL
+        except Exception:  # noqa: BLE001 - whatever the recording does, the request is served
+            self._fault()
+            release()
+            return
+        began = time.monotonic()
+        if began >= self._threaded_until and not self._waiting and not self._behind:
+            self._write(body)
+            if time.monotonic() - began > _SLOW_SECONDS:
+                self._threaded_until = time.monotonic() + _COOL_SECONDS
+                log.warning("tap_spool_slow", seconds=round(time.monotonic() - began, 3))
+            release()
+            return
         number = next(self._numbers)
         if self._behind:
             self._counters.late.inc()
-            self._queue.put((number, record))
+            self._queue.put((number, body))
             release()
             return
         timer = self._loop.call_later(self._hold_seconds, self._give_up_waiting)
         self._waiting[number] = (release, timer)
-        self._queue.put((number, record))
+        self._queue.put((number, body))
 
     def close(self, seconds: float = 5.0) -> bool:
         """Write what is queued, seal the spool; returns whether that was done within ``seconds``."""
@@ -154,15 +176,18 @@ class Recorder:
             return False
         return True
 
-    def _write(self, record: RequestRecord) -> None:
+    def _write(self, body: bytes) -> None:
         try:
-            written = self._spool.append("traces", to_otlp(record, self._resource))
+            written = self._spool.append("traces", body)
         except Exception:  # noqa: BLE001 - whatever the recording does, the request is served
-            self._counters.faults.labels("spool").inc()
-            self._counters.lost.labels("fault").inc()
-            log.error("tap_record_failed", error=describe_fault())  # noqa: TRY400 - no message, see there
+            self._fault()
             return
         if written:
             self._counters.written.inc()
         else:
             self._counters.lost.labels("spool").inc()
+
+    def _fault(self) -> None:
+        self._counters.faults.labels("spool").inc()
+        self._counters.lost.labels("fault").inc()
+        log.error("tap_record_failed", error=describe_fault())

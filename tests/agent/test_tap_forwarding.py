@@ -38,8 +38,8 @@ async def echo_heads(peer: Peer) -> None:
 async def test_request_fields_go_through_in_order_and_case_without_hop_by_hop_ones():
     request = (
         b"POST /v1/completions?a=1 HTTP/1.1\r\nHost: shop.example\r\nX-CuStOm:   two  words \r\nAccept: a\r\n"
-        b"Accept: b\r\nConnection: close, X-Secret-Hop\r\nX-Secret-Hop: 1\r\nKeep-Alive: timeout=3\r\nProxy-Authorization: x\r\n"
-        b"TE: gzip\r\nUpgrade: h2c\r\nX-Request-Id: mine\r\nContent-Length: 3\r\n\r\nabc"
+        b"Accept: b\r\nConnection: close, X-Secret-Hop\r\nX-Secret-Hop: 1\r\nKeep-Alive: timeout=3\r\n"
+        b"Proxy-Authorization: x\r\nTE: gzip\r\nUpgrade: h2c\r\nX-Request-Id: mine\r\nContent-Length: 3\r\n\r\nabc"
     )
     async with upstream(echo_heads) as up, tap(up.port) as served:
         got = await talk(served.port, request)

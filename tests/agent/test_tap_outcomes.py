@@ -477,8 +477,8 @@ async def test_slow_client_is_edge_time():
         client.writer.transport.pause_reading()
         await client.send(post())
         async with asyncio.timeout(PATIENCE):
-            while not any(c.full for c in served.server._connections):
-                await asyncio.sleep(0.01)  # noqa: ASYNC110
+            while not any(c.full for c in served.server._connections):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)  # the client's slowness itself, nothing is awaited by it
         client.writer.transport.resume_reading()
         await client.reader.readuntil(b"\r\n\r\n")

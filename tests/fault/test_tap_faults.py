@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -70,7 +71,9 @@ class BrokenSpool:
     def append(self, _signal: str, body: bytes) -> bool:
         if self.how == "raises":
             raise RuntimeError("spool is gone")
-        if self.how == "hangs":
+        if self.how == "slows down and hangs" and not self.bodies:
+            time.sleep(0.1)
+        elif "hangs" in self.how:
             self.block.wait(PATIENCE)
         if self.how == "full":
             return False
@@ -80,19 +83,26 @@ class BrokenSpool:
     def close(self) -> None: ...
 
 
-@pytest.mark.parametrize("how", ["raises", "hangs", "full", "works"])
-async def test_answers_come_whatever_the_spool_does(how: str):
+@pytest.mark.parametrize(
+    ("how", "inline"),
+    [
+        ("hangs", False),
+        *[(how, i) for how in ("raises", "slows down and hangs", "full", "works") for i in (True, False)],
+    ],
+)  # only the thread can take a spool that hangs at once
+async def test_answers_come_whatever_the_spool_does(how: str, inline: bool):
     spool = BrokenSpool(how)
     counters = Counters()
-    recorder = Recorder(spool, {}, counters, hold_seconds=0.2)
+    recorder = Recorder(spool, {}, counters, hold_seconds=0.2, inline=inline)
     recorder.start(asyncio.get_running_loop())
     async with upstream(serve_both) as up, tap(up.port, memory=recorder) as served:
         for _ in range(5):
             for body in (b"{}", b'{"stream":true}'):
                 got = await talk(served.port, post(b"/v1/completions", body))
                 assert got.endswith((b'"tiny"}', b"0\r\n\r\n"))
-    if how == "hangs":
-        assert counters.registry.get_sample_value("servescope_tap_records_late_total") == 10
+    if "hangs" in how:
+        late = 10 - (how != "hangs")
+        assert counters.registry.get_sample_value("servescope_tap_records_late_total") == late
     spool.block.set()
     assert await asyncio.to_thread(recorder.close)
     written = counters.registry.get_sample_value("servescope_tap_records_written_total")
@@ -107,7 +117,7 @@ async def test_answers_come_whatever_the_spool_does(how: str):
 async def test_backlog_of_records_is_bounded_and_counted():
     spool = BrokenSpool("hangs")
     counters = Counters()
-    recorder = Recorder(spool, {}, counters, hold_seconds=60, capacity=10)
+    recorder = Recorder(spool, {}, counters, hold_seconds=60, capacity=10, inline=False)
     recorder.start(asyncio.get_running_loop())
     released = []
     for _ in range(50):
@@ -207,8 +217,8 @@ async def test_connections_over_the_bound_are_turned_away():
                 await client.request()
             assert (await talk(served.port)).startswith(b"HTTP/1.1 503 ")
         async with asyncio.timeout(PATIENCE):
-            while not (await talk(served.port, post())).startswith(b"HTTP/1.1 200 "):
-                await asyncio.sleep(0.01)  # noqa: ASYNC110
+            while not (await talk(served.port, post())).startswith(b"HTTP/1.1 200 "):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
 
 async def test_idle_client_is_closed():
@@ -237,8 +247,8 @@ async def test_many_aborts_at_every_stage_leave_nothing_behind():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(client.reader.readexactly(stage * 20), 0.02)
         async with asyncio.timeout(PATIENCE):
-            while served.server._connections:
-                await asyncio.sleep(0.01)  # noqa: ASYNC110
+            while served.server._connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         assert served.core.counters.registry.get_sample_value("servescope_tap_active_requests") == 0
         assert served.core.counters.registry.get_sample_value("servescope_tap_connections") == 0
         assert len(served.memory.records) >= begun

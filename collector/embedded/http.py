@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import sys
 from typing import TYPE_CHECKING
 
 import structlog
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 _FIRST_BYTES = 1 << 20
 _WAIT_BYTES = 64 << 20
+_TEXT_PER_BYTE = 4
 _SLOW_CLIENT_SECONDS = 120
 _URL_LIMIT = 4 << 20
 
@@ -46,6 +48,7 @@ class Gateway:
         self._spool = spool
         self._owner_hash = owner_hash
         self._loopback = _is_loopback(host)
+        self._reader_limit = _TEXT_PER_BYTE * runner.engine.limits.reader_result
         self._body_limit = runner.engine.limits.body
 
     def app(self) -> web.Application:
@@ -132,13 +135,18 @@ class Gateway:
         head["X-ClickHouse-Summary"] = answer.summary(None)
         response = web.StreamResponse(headers=head)
         await response.prepare(request)
-        chunk = bytes(first)
-        while chunk:
+        chunk, sent, last = bytes(first), 0, b""
+        # The engine counts a constant column once, however often it is written: what leaves is counted here as well.
+        limit = self._reader_limit if ask.role == "reader" else sys.maxsize
+        while chunk and sent <= limit:
+            sent += len(chunk)
             async with asyncio.timeout(_SLOW_CLIENT_SECONDS):
                 await response.write(pack.compress(chunk) if pack else chunk)
             chunk = await pipe.read()
-        last = b""
         try:
+            if chunk:
+                pipe.close()
+                raise refused(396, "TOO_MANY_ROWS_OR_BYTES", f"The answer is larger than {limit} bytes")
             await running
         except QueryError as error:
             _log.warning("query_failed_in_stream", code=error.code, query_id=ask.query_id)

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import base64
 import gzip
-import http.client
 import json
 import re
 import shutil
-import socket
 import subprocess
-import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import zlib
 from typing import TYPE_CHECKING
 
@@ -23,43 +17,12 @@ import lz4.frame
 import pytest
 import zstandard
 
+from tests.store_calls import call
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from tests.store_process import StoreServer
-
-
-class Answer:
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status, self.headers, self.body = status, headers, body
-
-    @property
-    def text(self) -> str:
-        return self.body.decode()
-
-
-def call(
-    server: StoreServer,
-    body: bytes | str = b"",
-    *,
-    owner: bool = True,
-    method: str = "POST",
-    headers: Mapping[str, str] | None = None,
-    path: str = "/",
-    **query: str | int,
-) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=90)
-    sent = dict(headers or {})
-    if owner:
-        secret = base64.b64encode(f"owner:{server.owner_password}".encode()).decode()
-        sent.setdefault("Authorization", f"Basic {secret}")
-    data = body.encode() if isinstance(body, str) else body
-    try:
-        connection.request(method, f"{path}?{urllib.parse.urlencode(query)}", data or None, sent)
-        answer = connection.getresponse()
-        return Answer(answer.status, dict(answer.getheaders()), answer.read())
-    finally:
-        connection.close()
 
 
 @pytest.fixture
@@ -321,97 +284,6 @@ def test_sessions_keep_tables_and_settings(store_server: StoreServer):
     call(store_server, "SELECT 1", session_id=session, close_session=1)
     gone = call(store_server, "SELECT 1", session_id=session, session_check=1)
     assert gone.headers["X-ClickHouse-Exception-Code"] == "372"
-
-
-def test_rows_of_a_failed_query_never_show_again(store_server: StoreServer):
-    for owner in (True, False):
-        for sql in (
-            "SELECT throwIf(number = 60000) FROM numbers(100000) SETTINGS max_block_size = 1000",
-            "SELECT number FROM numbers(100000) SETTINGS max_result_bytes = 1000, max_block_size = 100",
-        ):
-            for session in ("", "leaky"):
-                call(store_server, sql, owner=owner, session_id=session)
-                assert call(store_server, "SELECT 'mine'", owner=owner, session_id=session).text == "mine\n"
-                listed = call(store_server, "EXISTS TABLE nothing_here", owner=owner, session_id=session)
-                assert listed.text == "0\n"
-
-
-def test_an_error_inside_a_stream_is_marked(store_server: StoreServer):
-    answer = call(store_server, "SELECT throwIf(number = 3000000), number FROM numbers(4000000)", owner=False)
-    assert answer.status == 200
-    tag = answer.headers["X-ClickHouse-Exception-Tag"].encode()
-    found = re.search(
-        rb"\r\n__exception__\r\n" + tag + rb"\r\n(.*)\n(\d+) " + tag + rb"\r\n__exception__\r\n$",
-        answer.body,
-        re.DOTALL,
-    )
-    assert found is not None
-    assert found[1].startswith(b"Code: 395.")
-    assert int(found[2]) == len(found[1]) + 1
-
-
-def processes(server: StoreServer, mark: str) -> int:
-    sql = f"SELECT count() FROM system.processes WHERE query LIKE '%{mark}%' AND query NOT LIKE '%system.processes%'"
-    return int(call(server, sql).text)
-
-
-def wait_for(server: StoreServer, mark: str, count: int, seconds: float) -> float:
-    begun = time.monotonic()
-    while processes(server, mark) != count:
-        assert time.monotonic() - begun < seconds, f"{mark}: not {count} within {seconds} s"
-    return time.monotonic() - begun
-
-
-def test_a_session_serves_one_request_at_a_time(store_server: StoreServer):
-    first: list[Answer] = []
-
-    def slow() -> None:
-        first.append(call(store_server, "SELECT sleep(3), 'busymark'", session_id="busy"))
-
-    thread = threading.Thread(target=slow)
-    thread.start()
-    wait_for(store_server, "busymark", 1, 60)
-    second = call(store_server, "SELECT 1", session_id="busy")
-    still_running = thread.is_alive()
-    thread.join()
-    assert first[0].status == 200
-    if still_running:
-        assert second.headers["X-ClickHouse-Exception-Code"] == "373"
-    assert call(store_server, "SELECT 1", session_id="busy").text == "1\n"
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "SELECT number, '{mark}' FROM system.numbers",
-        "SELECT count(), '{mark}' FROM system.numbers WHERE number % 7 = 9",
-        "SELECT number, '{mark}' FROM system.numbers FORMAT JSON",
-    ],
-)
-def test_a_disconnect_cancels_the_query(store_server: StoreServer, sql: str):
-    mark = f"gone{abs(hash(sql))}"
-    text = sql.format(mark=mark).encode()
-    with socket.create_connection(("127.0.0.1", store_server.port), timeout=30) as connection:
-        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text))
-        wait_for(store_server, mark, 1, 60)
-    # A second on a quiet machine; tests share theirs.
-    assert wait_for(store_server, mark, 0, 30) < 30
-
-
-def test_endless_answers_do_not_fill_memory(store_server: StoreServer):
-    def resident() -> int:
-        with open(f"/proc/{store_server.process.pid}/status") as status:  # noqa: PTH123
-            return int(re.search(r"VmRSS:\s+(\d+)", status.read())[1])  # type: ignore[index]
-
-    before = resident()
-    text = b"SELECT number, 'lazy' FROM system.numbers FORMAT JSON"
-    with socket.create_connection(("127.0.0.1", store_server.port), timeout=30) as connection:
-        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text))
-        wait_for(store_server, "lazy", 1, 60)
-        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
-        time.sleep(2)
-        assert resident() - before < 150_000
-    wait_for(store_server, "lazy", 0, 30)
 
 
 def test_curl_as_people_use_it(store_server: StoreServer, table: str):

@@ -107,8 +107,10 @@ def demo(engine: str | None, vllm: str, port_base: int | None, data: Path | None
 
     folder = _folder(data, "servescope-demo")
     momentary.refuse_running(folder)
-    plan = demo_plan.build(folder, live_vllm=engine == "vllm" or bool(vllm), vllm=vllm, port_base=port_base, say=_say)
-    asyncio.run(Supervisor(folder, plan.parts, plan.urls, _say).run(lambda: _announce(plan, demo_plan.NOTES)))
+    live = engine == "vllm" or bool(vllm)
+    plan = demo_plan.build(folder, live_vllm=live, vllm=vllm, port_base=port_base, say=_say)
+    notes = demo_plan.notes(live_vllm=live)
+    asyncio.run(Supervisor(folder, plan.parts, plan.urls, _say).run(lambda: _announce(plan, notes)))
 
 
 def _part(name: str, module: str, text: str) -> None:

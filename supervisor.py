@@ -145,7 +145,7 @@ class Supervisor:
             stdout=part.log_file,
             stderr=part.log_file,
             start_new_session=True,  # Ctrl-C reaches us alone: the order of stopping is ours
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call; a killed supervisor must not leave parts
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl call; a killed supervisor must not leave parts
         )
         part.started = time.monotonic()
 
@@ -265,7 +265,8 @@ def answers(url: str) -> bool:
         return False
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Between fork and exec: have the kernel send this process SIGTERM when its parent dies."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import wiring
+from demo import vllm_server
 from supervisor import Part, Ports
 
 if TYPE_CHECKING:
@@ -14,14 +15,24 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parent.parent
 RECORDING: Final = Path(__file__).parent / "recordings" / "kv_exhaustion"
 SLOS: Final = Path(__file__).parent / "slos.yaml"
-NOTES: Final = (
+_NOTES: Final = (
     "",
     "What to look at:",
     "  Overview      live within a minute: a tritonserver and a llama.cpp server, real, with traffic of five tenants",
-    "  KV cache      a real vLLM whose KV cache is flooded: a recording, labelled so, playing again and again",
+    "  KV cache      {kv_cache}",
     "  Requests      click one: its phases, and what the engine was doing",
     "  Incidents     each minute and a half a tenant floods the vision model; the page goes to a built-in receiver",
 )
+
+
+def notes(*, live_vllm: bool) -> tuple[str, ...]:
+    """What to tell the person at the terminal."""
+    shown = (
+        "a real vLLM, up after a minute or two; every three minutes a tenant floods its KV cache"
+        if live_vllm
+        else "a real vLLM whose KV cache is flooded: a recording, labelled so, playing again and again"
+    )
+    return tuple(line.format(kv_cache=shown) for line in _NOTES)
 
 
 def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say: Callable[[str], None]) -> wiring.Plan:
@@ -36,7 +47,10 @@ def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say:
 
     Raises:
         PortInUseError: A port that was asked for is taken.
+        VllmUnavailableError: There is no vllm program at that path, or ours can't be installed.
     """
+    # Here and not in the server's own process: a wrong path is said at once, and two minutes of installing are shown.
+    program = vllm_server.program(vllm, say) if live_vllm else None
     data.mkdir(parents=True, exist_ok=True)
     ports = Ports(say)
     triton = ports.take("tritonserver", 18000)
@@ -71,11 +85,11 @@ def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say:
     ]  # fmt: skip
     taps = plan.urls["taps"]
     clients = ["--vision", taps["triton-a"], "--chat", taps["llama-a"]]
-    if live_vllm:
+    if program is not None:
         servers.append(Part(
             "vllm-a",
             wiring.python("demo.vllm_server", "--port", targets[2]["url"].rsplit(":", 1)[1], "--folder", data / "vllm",
-                          "--otlp", plan.urls["agent_otlp"], *(["--vllm", vllm] if vllm else [])),
+                          "--otlp", plan.urls["agent_otlp"], "--service", "vllm-a", "--vllm", program),
         ))  # fmt: skip
         clients += ["--completions", taps["vllm-a"]]
     plan.parts = [
@@ -83,7 +97,7 @@ def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say:
         *servers,
         Part("traffic", wiring.python("demo.traffic", *clients)),
     ]
-    if not live_vllm:
+    if program is None:
         plan.parts.append(Part(
             "recording",
             wiring.python("agent.replaying", RECORDING, "--collector", plan.urls["otlp"], "--data", data, "--loop",

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.errors import ServescopeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 MISMATCHED: Final = ("torchvision", "torchaudio", "torchcodec")
 _FACTS: Final = (
@@ -58,8 +58,6 @@ def install(venv: Path, say: Callable[[str], None]) -> Path:
             "Point pip at an index or folder with the +cpu build (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS), remove "
             f"{venv.name} and try again; or give an installed program: make demo VLLM=/path/to/vllm",
         )
-    from pathlib import Path  # noqa: PLC0415 - a name for types alone above
-
     alias = Path(purelib) / f"vllm-{version}+cpu.dist-info"
     alias.mkdir(exist_ok=True)
     (alias / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n")

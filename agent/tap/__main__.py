@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -74,6 +75,8 @@ async def serve(options: Options) -> None:
             what = f"the tap's health port {options.health_port} can't be used: {error.strerror}"
             raise PortInUseError(what, "Choose another --health-port.") from error
     recorder.start(loop)
+    gc.collect()
+    gc.freeze()  # what imports made stays: a full collection over it would stop every stream for tens of milliseconds
     identifying = loop.create_task(identify(core.pool.url, recorder.learn)) if options.engine == "auto" else None
     log.info("tap_started", instance=options.instance, port=server.port, upstream=core.pool.url)
     await stop.wait()

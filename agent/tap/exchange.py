@@ -60,8 +60,6 @@ class Exchange:
         self._stalled_since = 0.0
         self._last_move = time.monotonic()
 
-    # --- towards the server
-
     def start(self) -> None:
         """Send the head, on a connection of the pool if one is idle."""
         upstream = self._core.pool.take()
@@ -144,8 +142,6 @@ class Exchange:
         self._last_move = time.monotonic()
         if self.request_done:
             self._request_forwarded()
-
-    # --- towards the client
 
     def answer_bytes(self, data: bytes) -> None:
         """Bytes from the server."""
@@ -246,8 +242,6 @@ class Exchange:
         self._account.handed_over(now)
         if self._upstream is not None and self._held is None:
             self._upstream.read_on(True)
-
-    # --- the end
 
     def _hold(self, out: bytes, outcome: Outcome | None, error_type: str = "") -> None:
         """Make the record, and let ``out`` go when it is in the spool."""

@@ -1,36 +1,76 @@
-"""The pages' way to the questions: one store, one cache keyed by plain values."""
+"""The pages' way to the questions: one store, and every question and statement asked once for all who ask it.
+
+Questions of one page share statements (what the store covers, engine samples), and viewers share questions, so both
+are kept for a moment by their plain values.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-import streamlit as st
-from collector.store import Store, locate
-
-from analytics.window import Answer, Filter, Window
+from agent.errors import ServescopeError
+from collector.store import Store, StoreError, StoreUnavailable, locate
+from dashboard import words
+from dashboard.once import Once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
-    from agent.errors import ServescopeError
+    from analytics.window import Answer, Filter, Window
 
-_SECONDS_KEPT = 30
+Question = tuple[str, dict[str, Any]]
+"""``module.function`` of analytics and its options."""
+
+_STORE_SECONDS: Final = 20.0
+_MESSAGE: Final = 240
+"""Letters of ClickHouse's message on a page; the log has it whole."""
+_ANSWERS: Final = Once(seconds=30, entries=300)
+_STATEMENTS: Final = Once(seconds=20, entries=120)
+_POOL: Final = ThreadPoolExecutor(max_workers=4, thread_name_prefix="question")
 
 
-@st.cache_resource(show_spinner=False)
 def store() -> Store:
     """The store of this dashboard, as a reader.
 
     Raises:
         ServescopeError: No store is running where it was said to be; names the place and the fix.
     """
+    return _store(os.environ.get("SERVESCOPE_DATA"), os.environ.get("SERVESCOPE_CLICKHOUSE") or None)
+
+
+@functools.cache
+def _store(data: str | None, url: str | None) -> Store:
+    return Store(locate(Path(data) if data else None, url, role="reader"), timeout_seconds=_STORE_SECONDS)
+
+
+def owner() -> Store:
+    """A store that may write, for the one thing that a viewer may write: that he takes an incident. Close it.
+
+    Raises:
+        ServescopeError: No store is running, or its key cannot be read.
+    """
     data = os.environ.get("SERVESCOPE_DATA")
-    return Store(locate(Path(data) if data else None, os.environ.get("SERVESCOPE_CLICKHOUSE") or None, role="reader"))
+    address = locate(Path(data) if data else None, os.environ.get("SERVESCOPE_CLICKHOUSE") or None, role="owner")
+    return Store(address, timeout_seconds=_STORE_SECONDS)
+
+
+class Shared:
+    """A reader that puts a statement to the store once, however many questions of a page need its rows."""
+
+    def rows(
+        self, sql: str, parameters: Mapping[str, object] | None = None, settings: Mapping[str, object] | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows of a SELECT; the caller's own to change."""
+        key = (sql, repr(sorted((parameters or {}).items())), repr(sorted((settings or {}).items())))
+        found: list[dict[str, Any]] = _STATEMENTS.get(key, lambda: store().rows(sql, parameters, settings))
+        return [dict(row) for row in found]
 
 
 def ask(question: str, window: Window | None = None, filter: Filter | None = None, **options: Any) -> Answer[Any]:  # noqa: A002 - the questions' own word
@@ -45,28 +85,73 @@ def ask(question: str, window: Window | None = None, filter: Filter | None = Non
     Raises:
         ServescopeError: The store does not answer, or refuses.
     """
-    span = (window.start.timestamp(), window.end.timestamp()) if window else None
+    found: Answer[Any] = _ANSWERS.get(
+        _key(question, window, filter, options), _maker(question, window, filter, options)
+    )
+    return found
+
+
+def ahead(questions: Sequence[Question], window: Window, filter: Filter) -> None:  # noqa: A002 - as above
+    """Start to work out several questions side by side; `ask` then waits for what is left of each."""
+    for question, options in questions:
+        key = _key(question, window, filter, options)
+        if not _ANSWERS.ready(key):
+            _POOL.submit(_quietly, key, _maker(question, window, filter, options))
+
+
+def ready(question: str, window: Window, filter: Filter, **options: Any) -> bool:  # noqa: A002 - as above
+    """Whether `ask` would answer at once."""
+    return _ANSWERS.ready(_key(question, window, filter, options))
+
+
+def forget() -> None:
+    """Drop all answers and the store itself, so that the next question looks for it anew."""
+    _ANSWERS.clear()
+    _STATEMENTS.clear()
+    _store.cache_clear()
+
+
+def _quietly(key: Hashable, make: Callable[[], Answer[Any]]) -> None:
+    try:
+        _ANSWERS.get(key, make)
+    except ServescopeError:
+        return  # failures are not kept: the panel asks again and says what is wrong
+
+
+def _key(question: str, window: Window | None, filter: Filter | None, options: Mapping[str, Any]) -> Hashable:  # noqa: A002 - as above
+    span = (window.from_ms, window.to_ms) if window else None
     narrowed = tuple(asdict(filter).items()) if filter else None
-    return _asked(question, span, narrowed, tuple(sorted(options.items())))
+    place = (os.environ.get("SERVESCOPE_DATA"), os.environ.get("SERVESCOPE_CLICKHOUSE"))
+    return (place, question, span, narrowed, tuple(sorted(options.items())))
 
 
-@st.cache_data(ttl=_SECONDS_KEPT, max_entries=400, show_spinner=False)
-def _asked(
+def _maker(
     question: str,
-    span: tuple[float, float] | None,
-    narrowed: tuple[tuple[str, Any], ...] | None,
-    options: tuple[tuple[str, Any], ...],
-) -> Answer[Any]:
-    module, _, function = question.partition(".")
-    asked = cast("Callable[..., Answer[Any]]", getattr(importlib.import_module(f"analytics.{module}"), function))
-    positional: list[Any] = [store()]
-    if span is not None:
-        positional.append(Window(*(datetime.fromtimestamp(edge, UTC) for edge in span)))
-    if narrowed is not None:
-        positional.append(replace(Filter(), **dict(narrowed)))
-    return asked(*positional, **dict(options))
+    window: Window | None,
+    filter: Filter | None,  # noqa: A002 - as above
+    options: Mapping[str, Any],
+) -> Callable[[], Answer[Any]]:
+    def make() -> Answer[Any]:
+        module, _, function = question.partition(".")
+        asked = cast("Callable[..., Answer[Any]]", getattr(importlib.import_module(f"analytics.{module}"), function))
+        given = [part for part in (window, replace(filter) if filter else None) if part is not None]
+        try:
+            return asked(Shared(), *given, **options)
+        except StoreUnavailable:
+            _store.cache_clear()  # it may come back at another address
+            raise
+
+    return make
 
 
 def explain(error: ServescopeError) -> tuple[str, str]:
-    """What is wrong and what mends it, for a box on the page."""
-    return error.what, error.fix
+    """What is wrong and what mends it, as two sentences for a box on the page."""
+    what = error.what[:1].upper() + error.what[1:]
+    if isinstance(error, StoreError):
+        return f"ClickHouse refused a question ({error.name or error.code})", words.short(error.message, _MESSAGE)
+    return what, error.fix
+
+
+def now() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from analytics.latency import Phases
     from analytics.shapes import Line
-    from dashboard.shell import Look
+    from dashboard.look import Look
 
 
 def phase_stack(result: Phases, look: Look) -> object:
@@ -33,12 +33,6 @@ def one_each(shown: Sequence[Line], look: Look) -> list[Trace]:
 def newest(line: Line) -> float | None:
     """Value of the newest step that has one."""
     return next((value for value in reversed(line.values) if value is not None), None)
-
-
-def sparkline(values: Sequence[float | None]) -> list[float] | None:
-    """Values for a tile's sparkline, None when there are too few to draw."""
-    present = [value for value in values if value is not None]
-    return present if len(present) > 1 else None
 
 
 def with_values(shown: Sequence[Line]) -> list[Line]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from dataclasses import fields, is_dataclass
-from datetime import UTC, datetime
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -13,13 +10,16 @@ import structlog
 
 from agent.errors import ServescopeError
 from dashboard import words
-from dashboard.data import ask
+from dashboard.data import ask, explain, now
+from dashboard.export import as_csv
 from dashboard.figures import CONFIG
+from dashboard.look import Look, colours
+from dashboard.tiles import Tile, row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    from analytics.window import Answer, Filter, Window
+    from analytics.window import Answer
 
 log = structlog.get_logger()
 
@@ -27,8 +27,7 @@ log = structlog.get_logger()
 def panel(
     key: str,
     question: str,
-    window: Window,
-    filter: Filter,  # noqa: A002 - the questions' own word
+    look: Look,
     draw: Callable[[Any], Any],
     *,
     missing: str,
@@ -42,8 +41,7 @@ def panel(
     Args:
         key: Unique on the page.
         question: ``module.function`` of analytics.
-        window: Window of the page.
-        filter: Filter of the page.
+        look: Window and filter of the page.
         draw: From the answer's result to a figure.
         missing: What is missing when there is nothing to draw, and the one command or setting that brings it.
         has_data: Whether a result can be drawn; by default the answer must have rows.
@@ -57,9 +55,9 @@ def panel(
     kept = f"kept:{key}"
     with st.container(border=True, key=f"panel-{key}"):
         try:
-            answer = ask(question, window, filter, **options)
+            answer = ask(question, look.window, look.filter, **options)
         except ServescopeError as error:
-            _failed(error, key, kept)
+            _failed(look, error, key)
             return None
         drawable = has_data(answer.result) if has_data else bool(answer.rows)
         if not drawable:
@@ -67,7 +65,7 @@ def panel(
             foot(key, answer, about)
             return None
         figure = draw(answer.result)
-        st.session_state[kept] = (datetime.now(UTC), figure)
+        st.session_state[kept] = (now(), figure)
         state = st.plotly_chart(
             figure, key=f"chart-{key}", config=CONFIG, theme=None,
             on_select="rerun" if select else "ignore", selection_mode=("box",) if select else ("points",),
@@ -77,13 +75,47 @@ def panel(
         return state if select else None
 
 
-def guarded(key: str, body: Callable[[], None]) -> None:
+def tiles(look: Look, key: str, made: Callable[[], Sequence[Tile]]) -> None:
+    """A row of tiles; when the store does not answer, the last good ones in grey."""
+    kept = f"kept:{key}"
+    try:
+        shown = made()
+    except ServescopeError as error:
+        _note(look, error, key)
+        last = st.session_state.get(kept)
+        if last is not None:
+            st.caption(f"Last good figures, {words.ago(last[0])}")
+            st.html(row(last[1], look.colours, old=True))
+        return
+    st.session_state[kept] = (now(), shown)
+    st.html(row(shown, look.colours))
+
+
+def guarded(look: Look | None, key: str, body: Callable[[], None]) -> None:
     """Run a part of a page that is not a single figure; an error becomes a box that says what and how to mend it."""
     try:
         body()
     except ServescopeError as error:
-        with st.container(border=True, key=f"failed-{key}"):
-            _failed(error, key, "")
+        if look is not None:
+            _note(look, error, key)
+            return
+        log.warning("part_failed", part=key, what=error.what)
+        problem(error)
+
+
+def problem(error: ServescopeError) -> None:
+    """A box that says what is wrong and what mends it."""
+    what, fix = explain(error)
+    shades = _shades()
+    st.html(f'<div class="servescope-trouble" role="alert" style="{shades}"><b>{escape(what)}</b>{escape(fix)}</div>')
+
+
+def trouble(look: Look, top: Any) -> None:
+    """Say each trouble of the page once, at its top, however many panels met it."""
+    told: dict[str, ServescopeError] = {error.what: error for error in look.troubles}
+    with top:
+        for error in told.values():
+            problem(error)
 
 
 def empty(state: str, missing: str) -> None:
@@ -95,59 +127,45 @@ def empty(state: str, missing: str) -> None:
 
 
 def foot(key: str, answer: Answer[Any], about: str = "") -> None:
-    """Exact or derived · sample size · freshness · SQL · CSV."""
-    basis = {"exact": "exact", "derived": "derived from histograms", "means": "means only, from sums"}[answer.exactness]
-    unit = "request" if answer.level == "rows" else "sample"
-    facts = [basis, words.plural(answer.rows, unit), words.ago(answer.freshness)]
-    if answer.recordings:
-        facts.append(f"recording: {', '.join(answer.recordings)}")
+    """Exact or derived · sample size · freshness · recording · SQL · CSV."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"foot-{key}"):
-        st.caption(" · ".join(facts), help="\n\n".join([about, *answer.notes]).strip() or None)
+        st.caption(" · ".join(facts(answer)), help="\n\n".join([about, *answer.notes]).strip() or None)
         with st.popover("SQL", type="tertiary", key=f"sql-{key}"):
             for statement in answer.sql:
                 st.code(statement, language="sql", wrap_lines=True)
-        with st.popover("CSV", type="tertiary", key=f"csv-{key}"):
-            st.download_button(
-                "Download what is drawn", _as_csv(answer.result), file_name=f"{key}.csv", mime="text/csv",
-                key=f"download-{key}", on_click="ignore",
-            )  # fmt: skip
+        st.download_button(
+            "CSV", lambda: as_csv(answer.result), file_name=f"{key}.csv", mime="text/csv", type="tertiary",
+            key=f"download-{key}", on_click="ignore", help="Download what is drawn",
+        )  # fmt: skip
 
 
-def _failed(error: ServescopeError, key: str, kept: str) -> None:
+def facts(answer: Answer[Any]) -> list[str]:
+    """What a figure rests on, in words."""
+    basis = {"exact": "exact", "derived": "derived from histograms", "means": "means only, from sums"}[answer.exactness]
+    unit = "request" if answer.level == "rows" else "sample"
+    found = [basis, words.plural(answer.rows, unit), words.ago(answer.freshness)]
+    if answer.recordings:
+        found.append(f"with the recording {', '.join(answer.recordings)}")
+    return found
+
+
+def _note(look: Look, error: ServescopeError, key: str) -> None:
     log.warning("panel_failed", panel=key, what=error.what)
-    last: tuple[datetime, Any] | None = st.session_state.get(kept) if kept else None
-    st.markdown(f":material/error: **{error.what}**" + (f"  \n{error.fix}" if error.fix else ""))
-    if last is not None:
-        taken, figure = last
-        figure.update_layout(paper_bgcolor="rgba(128,128,128,0.12)")
+    look.troubles.append(error)
+
+
+def _failed(look: Look, error: ServescopeError, key: str) -> None:
+    _note(look, error, key)
+    last = st.session_state.get(f"kept:{key}")
+    if last is None:
+        st.markdown("**No picture yet.** :gray[The question could not be asked; see the top of the page.]")
+        return
+    taken, figure = last
+    with st.container(key=f"stale-{key}"):
         st.caption(f"Last good picture, {words.ago(taken)}")
-        st.plotly_chart(figure, key=f"stale-{key}", config=CONFIG, theme=None)
+        st.plotly_chart(figure, key=f"old-{key}", config=CONFIG, theme=None, alt="The last good picture")
 
 
-def _as_csv(result: Any) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out)
-    times: Sequence[Any] = getattr(result, "times", [])
-    if times:
-        columns = [(name, values) for name, values in _columns("", result) if len(values) == len(times)]
-        columns = [(name, values) for name, values in columns if name != "times"]
-        writer.writerow(["time", *(name for name, _ in columns)])
-        for index, moment in enumerate(times):
-            writer.writerow([moment.isoformat(), *(values[index] for _, values in columns)])
-    else:
-        for name, values in _columns("", result):
-            writer.writerow([name, *values])
-    return out.getvalue()
-
-
-def _columns(prefix: str, value: Any) -> Iterator[tuple[str, Sequence[Any]]]:
-    if is_dataclass(value) and not isinstance(value, type):
-        own = next((getattr(value, word) for word in ("name", "phase", "instance") if getattr(value, word, "")), "")
-        for item in fields(value):
-            yield from _columns(" ".join(part for part in (prefix, own, item.name) if part), getattr(value, item.name))
-    elif isinstance(value, list | tuple) and value:
-        if is_dataclass(value[0]):
-            for item in value:
-                yield from _columns(prefix, item)
-        else:
-            yield prefix, value
+def _shades() -> str:
+    shown = colours()
+    return f"--broken:{shown.broken};--text:{shown.text}"

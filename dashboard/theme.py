@@ -78,6 +78,7 @@ _SLOT: Final = {
     "waiting": 1,
     "queue": 1,
     "kv": 2,
+    "frontend": 2,
     "prefill": 3,
     "compute_input": 3,
     "edge": 4,
@@ -88,6 +89,9 @@ _SLOT: Final = {
     "tokens": 6,
     "stall": 7,
 }
+
+
+_NOBODYS: Final = {"transit": "nobody", "unaccounted": "grid"}
 
 
 def palette(mode: str | None) -> Palette:
@@ -101,12 +105,14 @@ def colour_of(signal: str, colours: Palette) -> str:
     Raises:
         KeyError: The signal has no colour yet; give it one here.
     """
-    return colours.nobody if signal == "unaccounted" else colours.series[_SLOT[signal]]
+    if signal in _NOBODYS:
+        return getattr(colours, _NOBODYS[signal])  # type: ignore[no-any-return]
+    return colours.series[_SLOT[signal]]
 
 
 def has_colour(signal: str) -> bool:
     """Whether a signal has a colour of its own."""
-    return signal in _SLOT or signal == "unaccounted"
+    return signal in _SLOT or signal in _NOBODYS
 
 
 def tints(colours: Palette, base: str, count: int) -> list[str]:

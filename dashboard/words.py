@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
 
 NOTHING: Final = "–"
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
@@ -96,6 +99,29 @@ def clock(moment: datetime) -> str:
     moment = moment.astimezone(UTC)
     today = datetime.now(UTC).date()
     return f"{moment:%H:%M:%S} UTC" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def local_clock(moment: datetime, zone: tzinfo, *, milliseconds: bool = False, now: datetime | None = None) -> str:
+    """Time of day in a zone, with the date when it is not today's there."""
+    local = moment.astimezone(zone)
+    text = f"{local:%H:%M:%S}" + (f".{local.microsecond // 1000:03d}" if milliseconds else "")
+    return text if local.date() == (now or datetime.now(UTC)).astimezone(zone).date() else f"{local:%d %b} {text}"
+
+
+def span(start: datetime, end: datetime, zone: tzinfo) -> str:
+    """A window in a zone: ``10:02:00 to 10:17:00``."""
+    return f"{local_clock(start, zone)} to {local_clock(end, zone)}"
+
+
+def change(value: float | None, before: float | None, unit: str) -> str:
+    """What became of a figure since the compared period, in words: ``+5.9 s``, ``no change``; shares in points."""
+    if value is None or before is None:
+        return ""
+    gap = value - before
+    if abs(gap) <= abs(before) * 0.005:
+        return "no change"
+    sign = "+" if gap > 0 else "−"
+    return f"{sign}{three(abs(gap) * 100)} points" if unit == "ratio" else f"{sign}{figure(abs(gap), unit)}"
 
 
 def short(identifier: str, length: int = 10) -> str:

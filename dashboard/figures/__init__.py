@@ -6,19 +6,20 @@ their ends, incidents as bands and deploys as thin lines behind the data, the sa
 
 from dashboard.figures.base import CONFIG, HEIGHT, Style, Trace
 from dashboard.figures.distribution import heatmap, histogram
-from dashboard.figures.one_request import around, spans
+from dashboard.figures.one_request import Interval, Lane, story
 from dashboard.figures.over_time import lines, percentiles, stack
 
 __all__ = [
     "CONFIG",
     "HEIGHT",
+    "Interval",
+    "Lane",
     "Style",
     "Trace",
-    "around",
     "heatmap",
     "histogram",
     "lines",
     "percentiles",
-    "spans",
     "stack",
+    "story",
 ]

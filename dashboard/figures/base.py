@@ -16,11 +16,24 @@ if TYPE_CHECKING:
     from datetime import datetime, tzinfo
 
 HEIGHT: Final = 230
-CONFIG: Final[dict[str, Any]] = {"displayModeBar": False, "responsive": True}
-"""Plotly's own settings for every chart."""
+FONT: Final = "Source Sans, Source Sans Pro, sans-serif"
+CONFIG: Final[dict[str, Any]] = {
+    "displayModeBar": "hover",
+    "displaylogo": False,
+    "modeBarButtons": [["toImage"]],
+    "responsive": True,
+    "toImageButtonOptions": {"format": "png", "scale": 2, "filename": "servescope"},
+}
+"""Plotly's own settings for every chart: its one button saves a PNG and shows while the pointer is on the chart."""
+
+LEFT: Final = 58
+RIGHT: Final = 84
+"""Margins of all charts over time, in pixels: fixed, so that times stand under one another down the page."""
 
 _NAMED_AT_END = 4
-_LABEL_SHARE = 0.25
+_LONGEST_AT_END = 13
+_LABEL_SHARE = 0.28
+_LABEL_LETTERS = 26
 _LABEL_PIXELS = 13.0
 _PLOT_PIXELS = 160.0
 _TICKS_SECONDS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -73,74 +86,101 @@ def blank(style: Style, title: str, unit: str, height: int) -> go.Figure:
     label = {"seconds": "s", "per_second": "per second", "ratio": "share", "tokens_per_second": "tokens per second"}
     figure.update_layout(
         height=height,
-        margin={"l": 8, "r": 8, "t": 34, "b": 8},
+        margin={"l": LEFT, "r": RIGHT, "t": 36, "b": 30, "autoexpand": False},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": colours.text, "size": 12},
+        font={"color": colours.text, "size": 12, "family": FONT},
         hovermode="x unified",
         hoverlabel={"bgcolor": colours.panel, "bordercolor": colours.grid, "font": {"color": colours.text, "size": 12}},
         title={
             "text": f"{title} <span style='color:{colours.quiet}'>· {label.get(unit, unit)}</span>",
-            "x": 0, "xanchor": "left", "xref": "container", "y": 0.985, "yanchor": "top", "pad": {"l": 8, "t": 4},
-            "font": {"size": 13, "weight": 500},
+            "x": 0, "xanchor": "left", "xref": "container", "y": 1, "yref": "container", "yanchor": "top",
+            "pad": {"l": 4, "t": 4}, "font": {"size": 14, "weight": 500},
         },
         showlegend=False,
         uirevision="keep",
     )  # fmt: skip
     start, end = style.span
     figure.update_xaxes(
-        type="date", range=[local(start, style), local(end, style)], showgrid=False, zeroline=False, automargin=True,
-        tickfont={"size": 11, "color": colours.quiet}, linecolor=colours.grid, showline=True,
+        type="date", range=[local(start, style), local(end, style)], showgrid=False, zeroline=False,
+        tickfont={"size": 12, "color": colours.quiet}, linecolor=colours.grid, showline=True,
         showspikes=True, spikemode="across", spikethickness=1, spikecolor=colours.quiet, spikedash="solid",
+        ticklabeloverflow="hide past div",
         tickformatstops=[
             {"dtickrange": [None, 60_000], "value": "%H:%M:%S"},
             {"dtickrange": [60_000, 86_400_000], "value": "%H:%M" if start.date() == end.date() else "%H:%M\n%d %b"},
             {"dtickrange": [86_400_000, None], "value": "%d %b"},
         ], nticks=8,
     )  # fmt: skip
-    figure.update_yaxes(
-        gridcolor=colours.grid, zeroline=False, automargin=True, tickfont={"size": 11, "color": colours.quiet}, nticks=5
-    )
+    figure.update_yaxes(gridcolor=colours.grid, zeroline=False, tickfont={"size": 12, "color": colours.quiet}, nticks=5)
     return figure
 
 
 def decorate(figure: go.Figure, style: Style) -> None:
-    """Incidents as bands and deploys as thin lines, behind the data of a chart over time."""
+    """Incidents as bands and deploys as thin lines behind the data; their full words come with the pointer.
+
+    Labels share one line above the plot: one that would cover its neighbour, or repeat it, is left to the pointer.
+    """
     start, end = style.span
     length = (end - start).total_seconds() or 1.0
-    free_from = -1.0
+    told: list[tuple[datetime, str]] = []
     for begun, ended, text in style.bands:
         left = max(begun, start)
         figure.add_shape(
             type="rect", x0=local(left, style), x1=local(min(ended, end), style), y0=0, y1=1, yref="paper",
-            line_width=0, layer="below", fillcolor=faded(style.colours.broken, 0.08),
+            line_width=0, layer="below", fillcolor=faded(style.colours.broken, 0.09),
         )  # fmt: skip
-        place = (left - start).total_seconds() / length
-        if place >= free_from:
-            side = "left" if place < 1 - _LABEL_SHARE else "right"
-            figure.add_annotation(
-                x=local(left, style), y=1, yref="paper", yanchor="bottom", text=words.short(text, 30),
-                showarrow=False, xanchor=side, font={"size": 10, "color": style.colours.quiet},
-            )  # fmt: skip
-            free_from = place + _LABEL_SHARE
+        told.append((left, text))
     for moment, text in style.marks:
         x = local(moment, style)
         figure.add_shape(
             type="line", x0=x, x1=x, y0=0, y1=1, yref="paper", layer="below",
             line={"color": style.colours.quiet, "width": 1, "dash": "dot"},
         )  # fmt: skip
+        told.append((moment, text))
+    told.sort(key=lambda item: item[0])
+    free_from, before = -1.0, ""
+    for moment, text in told:
+        place = (moment - start).total_seconds() / length
+        shown = words.short(text, _LABEL_LETTERS)
+        if place < free_from or shown == before:
+            continue
         figure.add_annotation(
-            x=x, y=0, yref="paper", yanchor="bottom", xanchor="left", text=text, showarrow=False, textangle=-90,
-            font={"size": 10, "color": style.colours.quiet},
+            x=local(moment, style), y=1, yref="paper", yanchor="bottom", text=html_safe(shown), showarrow=False,
+            xanchor="left" if place < 1 - _LABEL_SHARE else "right",
+            font={"size": 11, "color": style.colours.quiet},
         )  # fmt: skip
+        free_from, before = place + _LABEL_SHARE, shown
+    _pointed_at(figure, told, style)
+
+
+def _pointed_at(figure: go.Figure, told: Sequence[tuple[datetime, str]], style: Style) -> None:
+    """Unseen points that tell the pointer of deploys and incidents."""
+    if told:
+        figure.add_scatter(
+            x=[local(moment, style) for moment, _ in told], y=[0] * len(told), yaxis="y2", mode="markers",
+            marker={"opacity": 0, "size": 1}, showlegend=False, name="",
+            customdata=[html_safe(words.short(text, 90)) for _, text in told],
+            hovertemplate="%{customdata}<extra></extra>",
+        )  # fmt: skip
+        figure.update_layout(
+            yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True, "showspikes": False}
+        )
+
+
+def html_safe(text: str) -> str:
+    """A text from elsewhere in Plotly's little HTML, which knows tags and entities."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def name_lines(
     figure: go.Figure, x: Sequence[object], traces: Sequence[Trace], style: Style, *, log: bool = False
 ) -> None:
-    """Name lines at their ends; with more than four, in a legend."""
+    """Name lines at their ends; many lines, long names or a line that ended early make it a legend."""
     named = [trace for trace in traces if trace.name]
-    if len(named) > _NAMED_AT_END:
+    ends_early = any((index := last(trace.values)) is not None and index < len(x) * 0.9 for trace in named)
+    long = any(len(trace.name) > _LONGEST_AT_END for trace in named)
+    if len(named) > _NAMED_AT_END or (named and (long or (ends_early and len(named) > 1))):
         figure.update_traces(showlegend=True, selector={"type": "scatter"})
         legend(figure, style)
         return
@@ -155,11 +195,8 @@ def name_lines(
     for (trace, index, value), shift in zip(ends, shifts, strict=True):
         figure.add_annotation(
             x=x[index], y=math.log10(value) if log and value else value, text=trace.name, showarrow=False,
-            xanchor="left", xshift=4, yshift=shift, font={"size": 11, "color": trace.colour},
+            xanchor="left", xshift=4, yshift=shift, font={"size": 12, "color": trace.colour},
         )  # fmt: skip
-    if ends:
-        longest = max(len(trace.name) for trace, _, _ in ends)
-        figure.update_layout(margin_r=min(12 + 6.4 * longest, 160))
 
 
 def _spread(values: Sequence[float], *, log: bool) -> list[float]:
@@ -186,9 +223,11 @@ def legend(figure: go.Figure, style: Style) -> None:
     figure.update_layout(
         showlegend=True,
         legend={
-            "orientation": "h", "x": 0, "xanchor": "left", "y": -0.16, "yanchor": "top", "traceorder": "normal",
-            "font": {"size": 11, "color": style.colours.quiet}, "itemsizing": "constant", "bgcolor": "rgba(0,0,0,0)",
+            "orientation": "h", "x": 0, "xref": "paper", "xanchor": "left", "y": 0, "yref": "container",
+            "yanchor": "bottom", "traceorder": "normal", "font": {"size": 12, "color": style.colours.quiet},
+            "itemsizing": "constant", "bgcolor": "rgba(0,0,0,0)", "itemwidth": 30,
         },
+        margin_b=54,
     )  # fmt: skip
 
 
@@ -240,3 +279,20 @@ def last(values: Sequence[float | None]) -> int | None:
 def local(moment: datetime, style: Style) -> datetime:
     """A time in the viewer's zone, as Plotly draws it."""
     return moment.astimezone(style.zone).replace(tzinfo=None)
+
+
+def at_utc(moment: datetime, style: Style) -> str:
+    """A hover's line that says a time in UTC; empty for a viewer who lives there."""
+    return f"<br>{moment:%H:%M:%S} UTC" if moment.astimezone(style.zone).utcoffset() else ""
+
+
+def tell_utc(figure: go.Figure, times: Sequence[datetime], style: Style) -> None:
+    """Add UTC to what the pointer says, for a viewer in another zone."""
+    if not times or not times[0].astimezone(style.zone).utcoffset():
+        return
+    figure.add_scatter(
+        x=[local(moment, style) for moment in times], y=[0] * len(times), yaxis="y2", mode="markers",
+        marker={"opacity": 0, "size": 1}, showlegend=False, name="",
+        customdata=[f"{moment:%H:%M:%S} UTC" for moment in times], hovertemplate="%{customdata}<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "showspikes": False})

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from dashboard import words
-from dashboard.figures.base import HEIGHT, Style, blank, decorate, local, log_ticks, y_axis
+from dashboard.figures.base import HEIGHT, Style, at_utc, blank, decorate, local, log_ticks, y_axis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ def histogram(
         type="log", range=[math.log10(low) - 0.05, math.log10(high) + 0.05], showgrid=False, showspikes=False,
         **log_ticks(low, high),
     )  # fmt: skip
-    figure.update_layout(hovermode="closest", bargap=0.02)
+    figure.update_layout(hovermode="closest", bargap=0.02, margin_r=24)
     y_axis(figure, "count", max(counts, default=0))
     return figure
 
@@ -75,11 +75,12 @@ def heatmap(
     smallest = next((edge for edge in finite if edge > 0), 1e-3)
     y = [math.sqrt((low or smallest / 2) * high) for low, high in pairwise(finite)]
     shown = [[math.log1p(number) if number else None for number in row] for row in counts]
+    clocks = [at_utc(moment, style) for moment in times]
     hover = [
         [
             f"{words.seconds(low)} to {words.seconds(high) if math.isfinite(high) else 'more'}"
-            f"<br>{words.plural(number, 'request')}"
-            for number in row
+            f"<br>{words.plural(number, 'request')}{clock}"
+            for number, clock in zip(row, clocks, strict=True)
         ]
         for (low, high), row in zip(pairwise(edges), counts, strict=True)
     ]

@@ -1,11 +1,14 @@
-"""One request: its phases, and the engine's state around it on the same axis."""
+"""One request: its phases, and beneath, on the same axis, what the engine was doing."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from plotly.subplots import make_subplots
+
 from dashboard import words
-from dashboard.figures.base import Style, Trace, blank, hover, name_lines, peak, y_axis
+from dashboard.figures.base import RIGHT, Style, Trace, blank, hover, last, peak
 from dashboard.theme import faded
 
 if TYPE_CHECKING:
@@ -13,58 +16,127 @@ if TYPE_CHECKING:
 
     import plotly.graph_objects as go
 
-
-def spans(
-    rows: Sequence[tuple[str, float, float, str, str]],
-    style: Style,
-    *,
-    title: str,
-    total: float,
-    height: int = 0,
-) -> go.Figure:
-    """Intervals of one request: ``(name, start, seconds, colour, hover)``, starts and axis in seconds since arrival."""
-    figure = blank(style, title, "seconds since arrival", height or 70 + 26 * max(len(rows), 1))
-    names = [row[0] for row in rows]
-    figure.add_bar(
-        y=names, base=[row[1] for row in rows], x=[row[2] for row in rows], orientation="h",
-        marker={"color": [row[3] for row in rows], "line": {"width": 0}}, customdata=[row[4] for row in rows],
-        text=[words.seconds(row[2]) for row in rows], textposition="outside", cliponaxis=False,
-        textfont={"size": 11, "color": style.colours.quiet}, hovertemplate="%{y}: %{customdata}<extra></extra>",
-    )  # fmt: skip
-    figure.update_xaxes(
-        type="linear", range=[-0.01 * total, total * 1.12 or 1.0], tickformat="~s", ticksuffix="s", showgrid=True,
-        gridcolor=style.colours.grid, showspikes=False,
-    )  # fmt: skip
-    figure.update_yaxes(autorange="reversed", showgrid=False, type="category")
-    figure.update_layout(hovermode="closest", bargap=0.35)
-    return figure
+_BAR = 26
+_LANE = 92
+_HEAD = 26
+_FOOT = 40
+_LEFT = 112
 
 
-def around(
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """One phase: its start and length in seconds since the request's arrival."""
+
+    name: str
+    start: float
+    seconds: float
+    colour: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One picture of the engine under the phases: its title with unit, its lines, the top of its axis or None."""
+
+    title: str
+    unit: str
+    traces: Sequence[Trace]
+    top: float | None = None
+
+
+def story(
+    intervals: Sequence[Interval],
     offsets: Sequence[float],
-    traces: Sequence[Trace],
+    lanes: Sequence[Lane],
     style: Style,
     *,
-    title: str,
-    unit: str,
+    total: float,
     span: tuple[float, float],
-    request: tuple[float, float],
-    top: float | None = None,
-    height: int = 150,
 ) -> go.Figure:
-    """Engine state around one request: x is seconds since its arrival, the request's own time is a band."""
-    figure = blank(style, title, unit, height)
-    for trace in traces:
-        figure.add_scatter(
-            x=list(offsets), y=list(trace.values), name=trace.name, mode="lines",
-            line={"color": trace.colour, "width": trace.width, "shape": "hv"}, connectgaps=False,
-            customdata=hover(trace, unit), hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
-            showlegend=False,
-        )  # fmt: skip
-    name_lines(figure, list(offsets), traces, style)
-    figure.add_vrect(
-        x0=request[0], x1=request[1], fillcolor=faded(style.colours.accent, 0.10), line_width=0, layer="below"
+    """Phases as a waterfall and the engine's state beneath, all over seconds since the request's arrival.
+
+    Args:
+        intervals: Phases, in order.
+        offsets: Seconds since arrival of the engine's samples.
+        lanes: Lines over ``offsets``.
+        style: Colours.
+        total: Seconds that the request took; tinted in every lane.
+        span: What the axis shows.
+    """
+    heights = [_BAR * max(len(intervals), 1) + 14, *(_LANE for _ in lanes)]
+    gap = _HEAD / max(sum(heights) + _HEAD * len(heights), 1)
+    figure = make_subplots(
+        rows=len(heights), cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=min(gap, 0.9 / len(heights))
     )
-    figure.update_xaxes(type="linear", range=list(span), tickformat="~s", ticksuffix="s")
-    y_axis(figure, unit, peak(traces), top=top)
+    manners = blank(style, "", "", sum(heights) + _HEAD * len(heights) + _FOOT)
+    figure.update_layout(manners.layout)
+    figure.update_layout(title=None, margin={"l": _LEFT, "r": RIGHT, "t": _HEAD, "b": _FOOT}, bargap=0.35)
+    figure.update_layout(hovermode="x unified", hoversubplots="axis")
+    _bars(figure, intervals, style, span)
+    for index, lane in enumerate(lanes, start=2):
+        _lane(figure, index, offsets, lane, style)
+    for index, title in enumerate(["Phases · s", *(f"{lane.title} · {lane.unit}" for lane in lanes)], start=1):
+        axis = "" if index == 1 else str(index)
+        figure.add_annotation(
+            text=title, xref="paper", x=0, xanchor="left", xshift=-_LEFT + 4, yref=f"y{axis} domain", y=1,
+            yanchor="bottom", yshift=3, showarrow=False, font={"size": 13, "color": style.colours.quiet},
+        )  # fmt: skip
+        figure.add_vrect(
+            x0=0, x1=total, fillcolor=faded(style.colours.accent, 0.10), line_width=0, layer="below", row=index, col=1
+        )
+    figure.update_xaxes(
+        type="linear", range=list(span), tickformat="~s", ticksuffix="s", showgrid=False, showspikes=True,
+        spikemode="across", spikethickness=1, spikecolor=style.colours.quiet, spikedash="solid", zeroline=False,
+        tickfont={"size": 12, "color": style.colours.quiet}, linecolor=style.colours.grid, showline=True,
+        tickformatstops=[], hoverformat="~s", nticks=10,
+    )  # fmt: skip
+    figure.update_xaxes(title={"text": "seconds since arrival", "font": {"size": 12}}, row=len(heights), col=1)
     return figure
+
+
+def _bars(figure: go.Figure, intervals: Sequence[Interval], style: Style, span: tuple[float, float]) -> None:
+    names = [item.name for item in intervals]
+    figure.add_bar(
+        y=names, base=[item.start for item in intervals], x=[item.seconds for item in intervals], orientation="h",
+        marker={"color": [item.colour for item in intervals], "line": {"width": 0}},
+        customdata=[item.meaning for item in intervals],
+        hovertemplate="%{y}: %{customdata}<extra></extra>", showlegend=False, row=1, col=1,
+    )  # fmt: skip
+    wide = span[1] - span[0]
+    for item in intervals:
+        end = item.start + item.seconds
+        left = end > span[0] + 0.9 * wide
+        figure.add_annotation(
+            x=item.start if left else end, y=item.name, xref="x", yref="y", text=words.seconds(item.seconds),
+            xanchor="right" if left else "left", xshift=-4 if left else 4, showarrow=False,
+            font={"size": 12, "color": style.colours.text},
+        )  # fmt: skip
+    figure.update_yaxes(
+        autorange="reversed", showgrid=False, type="category", tickfont={"size": 12, "color": style.colours.text},
+        row=1, col=1,
+    )  # fmt: skip
+
+
+def _lane(figure: go.Figure, row: int, offsets: Sequence[float], lane: Lane, style: Style) -> None:
+    unit = {"share": "ratio"}.get(lane.unit, lane.unit)
+    for trace in lane.traces:
+        figure.add_scatter(
+            x=list(offsets), y=list(trace.values), name=trace.name or lane.title, mode="lines",
+            line={"color": trace.colour, "width": 1.8, "shape": "hv"}, connectgaps=False,
+            customdata=hover(trace, unit), hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
+            showlegend=False, row=row, col=1,
+        )  # fmt: skip
+    named = [trace for trace in lane.traces if trace.name]
+    for place, trace in enumerate(named):
+        if last(trace.values) is not None:
+            figure.add_annotation(
+                xref="paper", x=1, xanchor="left", xshift=6, yref=f"y{row} domain", y=0.8 - 0.3 * place,
+                text=trace.name, showarrow=False, font={"size": 12, "color": trace.colour},
+            )  # fmt: skip
+    highest = lane.top if lane.top is not None else (peak(lane.traces) * 1.12 or 1.0)
+    figure.update_yaxes(
+        range=[0, highest], nticks=4, gridcolor=style.colours.grid, zeroline=False,
+        tickfont={"size": 12, "color": style.colours.quiet},
+        tickformat=".0%" if unit == "ratio" else "~s" if highest >= 1000 else "~g",  # noqa: PLR2004 - SI prefixes above
+        row=row, col=1,
+    )  # fmt: skip

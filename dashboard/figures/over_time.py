@@ -6,7 +6,20 @@ import math
 from typing import TYPE_CHECKING
 
 from dashboard import words
-from dashboard.figures.base import HEIGHT, Style, Trace, blank, decorate, hover, legend, local, name_lines, peak, y_axis
+from dashboard.figures.base import (
+    HEIGHT,
+    Style,
+    Trace,
+    blank,
+    decorate,
+    hover,
+    legend,
+    local,
+    name_lines,
+    peak,
+    tell_utc,
+    y_axis,
+)
 from dashboard.theme import colour_of, faded, tints
 
 if TYPE_CHECKING:
@@ -41,6 +54,7 @@ def lines(
         )  # fmt: skip
     name_lines(figure, x, traces, style, log=log)
     decorate(figure, style)
+    tell_utc(figure, times, style)
     if limit is not None:
         figure.add_shape(
             type="line", x0=0, x1=1, xref="paper", y0=limit[0], y1=limit[0],
@@ -98,5 +112,6 @@ def stack(
         )  # fmt: skip
     legend(figure, style)
     decorate(figure, style)
+    tell_utc(figure, times, style)
     y_axis(figure, unit, max(sums, default=0.0))
     return figure

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import re
+from typing import Final
 
+import pandas as pd
 import streamlit as st
 
 from agent.errors import ServescopeError
+from collector.store import StoreError
 from dashboard import words
 from dashboard.data import store
-from dashboard.shell import store_problem
-
-if TYPE_CHECKING:
-    import pandas as pd
+from dashboard.look import zone
+from dashboard.panel import problem
 
 _ROWS: Final = 5000
 EXAMPLES: Final = {
@@ -57,7 +58,8 @@ def _editor() -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         run = st.button("Run", type="primary", key="run", shortcut="Ctrl+Enter")
         st.caption(
-            f"Read only, ClickHouse's own SQL, at most {_ROWS:,} rows are shown. Elsewhere: `servescope sql`, curl."
+            f"Read only, ClickHouse's own SQL, at most {_ROWS:,} rows are shown, times in {zone().key}. "
+            "Elsewhere: `servescope sql`, curl."
         )
     if run:
         st.session_state["asked"] = sql
@@ -70,18 +72,37 @@ def _editor() -> None:
 def _answer(sql: str) -> None:
     try:
         frame = _frame(sql)
+    except StoreError as error:
+        refused(error)
+        return
     except ServescopeError as error:
-        store_problem(error)
+        problem(error)
         return
     if frame.empty:
         st.markdown("**No rows.** :gray[The query ran and found nothing.]")
         return
-    shown = frame.head(_ROWS)
-    st.dataframe(shown, hide_index=True, key="answer", height=min(36 * (len(shown) + 1) + 4, 560))
+    shown = local_times(frame.head(_ROWS))
+    height = min(36 * (len(shown) + 1) + 4, 560)
+    st.dataframe(shown, hide_index=True, placeholder=words.NOTHING, key="answer", height=height, alt="Rows found")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(words.plural(len(frame), "row") + (f", the first {_ROWS:,} shown" if len(frame) > _ROWS else ""))
         st.download_button("CSV", frame.to_csv(index=False), "servescope.csv", "text/csv", type="tertiary",
                            on_click="ignore")  # fmt: skip
+
+
+def refused(error: StoreError) -> None:
+    """ClickHouse's own words, and what helps for the refusals that people meet."""
+    why = {
+        "READONLY": "This page reads only. Write with `servescope sql` as the owner, or with any ClickHouse client.",
+        "ACCESS_DENIED": "A reader may not do that: it reads, within limits, and sees no files or addresses.",
+        "UNKNOWN_IDENTIFIER": "The columns of each table stand on the right.",
+        "UNKNOWN_TABLE": "The tables stand on the right.",
+        "TIMEOUT_EXCEEDED": "Ask for less time: narrow the WHERE on `time`, by which the tables are sorted.",
+        "MEMORY_LIMIT_EXCEEDED": "Ask for less: narrow the WHERE on `time`, or group by fewer values.",
+        "SYNTAX_ERROR": "The statement could not be read; ClickHouse names the place.",
+    }.get(error.name, "")
+    problem(ServescopeError(f"ClickHouse refused it ({error.name or error.code})", why))
+    st.code(error.message, language=None, wrap_lines=True)
 
 
 @st.cache_data(ttl=5, max_entries=20, show_spinner="Asking ClickHouse")
@@ -89,17 +110,33 @@ def _frame(sql: str) -> pd.DataFrame:
     return store().frame(sql)
 
 
+def local_times(frame: pd.DataFrame) -> pd.DataFrame:
+    """Times in the viewer's zone; the CSV keeps UTC."""
+    shown = frame.copy()
+    for name in shown.columns:
+        if isinstance(shown[name].dtype, pd.DatetimeTZDtype):
+            shown[name] = shown[name].dt.tz_convert(zone())
+    return shown
+
+
 def _schema() -> None:
     try:
         columns = _columns()
     except ServescopeError as error:
-        store_problem(error)
+        problem(error)
         return
     tables = sorted(columns["table"].unique())
     start = tables.index("requests") if "requests" in tables else 0
     table = st.selectbox("Table", tables, index=start, key="table", label_visibility="collapsed")
-    frame = columns[columns["table"] == table][["name", "type"]]
-    st.dataframe(frame, hide_index=True, key="schema", height=520)
+    frame = columns[columns["table"] == table][["name", "type"]].rename(columns={"name": "Column", "type": "Type"})
+    frame["Type"] = frame["Type"].map(plain_type)
+    st.dataframe(frame, hide_index=True, key="schema", height=520, row_height=28, alt=f"Columns of {table}")
+
+
+def plain_type(text: str) -> str:
+    """A column's type without the wrappers that say only how it is merged or packed."""
+    found = re.sub(r"^SimpleAggregateFunction\(\w+, (.*)\)$", r"\1", text)
+    return re.sub(r"LowCardinality\((\w+)\)", r"\1", found)
 
 
 @st.cache_data(ttl=300, max_entries=2, show_spinner=False)

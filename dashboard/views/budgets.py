@@ -17,13 +17,17 @@ from analytics.window import Filter
 from dashboard import words
 from dashboard.data import ask, store
 from dashboard.figures import CONFIG, Trace, lines
+from dashboard.look import colours
 from dashboard.panel import foot, guarded
-from dashboard.shell import Look, page, tile
+from dashboard.shell import page
 from dashboard.tables import percent, table
 from dashboard.theme import colour_of
+from dashboard.tiles import Tile, row
 
 if TYPE_CHECKING:
     from analytics.budget import BudgetStatus
+    from dashboard.look import Look
+    from dashboard.tiles import Judgement
 
 MISSING: Final = (
     "**No SLO is set.** :gray[Name an SLO file: `servescope up --slos slos.yaml`; ten lines make one, see "
@@ -42,7 +46,7 @@ def _body(look: Look) -> None:
     if not path:
         st.markdown(MISSING)
         return
-    guarded("budgets", lambda: _objectives(look, load(Path(path))))
+    guarded(look, "budgets", lambda: _objectives(look, load(Path(path))))
 
 
 def _objectives(look: Look, file: RulesFile) -> None:
@@ -75,7 +79,7 @@ def _table(found: list[SloStatus]) -> None:
             "Requests": status.total,
             "Bad": status.bad,
             "Period": words.seconds(status.period_seconds),
-            "Burn rate": max(status.burn_rates.values(), default=None),
+            "Burn rate, ×": max(status.burn_rates.values(), default=None),
         }
         for status in found
     ])  # fmt: skip
@@ -91,17 +95,8 @@ def _table(found: list[SloStatus]) -> None:
 
 def _one(look: Look, slo: Slo, found: list[SloStatus]) -> None:
     st.markdown(f"**{slo.name}** :gray[{slo.description}]")
-    with st.container(horizontal=True, gap="small", key=f"tiles-{slo.name}"):
-        for status in found:
-            name = ", ".join(status.labels.values())
-            tile(f"{slo.name}-left-{name}", f"Budget left {name}".strip(), words.ratio(status.budget_ratio))
-            tile(
-                f"{slo.name}-good-{name}", f"Good {name}".strip(), words.ratio(status.good_ratio),
-                delta=f"target {words.ratio(status.target)}", delta_arrow="off",
-            )  # fmt: skip
-            for seconds, rate in sorted(status.burn_rates.items()):
-                label = f"Burn, {words.seconds(seconds)} {name}".strip()
-                tile(f"{slo.name}-{seconds:g}-{name}", label, f"{words.three(rate)} ×")
+    for status in found:
+        st.html(row(tiles_of(status), colours()))
     objective = objective_of(slo)
     if objective is None:
         return
@@ -113,10 +108,38 @@ def _one(look: Look, slo: Slo, found: list[SloStatus]) -> None:
             shown.times, [trace], look.style, title="Good requests", unit="ratio", top=1.02, height=190,
             limit=(slo.target, f"target {words.ratio(slo.target)}"),
         )  # fmt: skip
-        st.plotly_chart(figure, key=f"chart-slo-{slo.name}", config=CONFIG, theme=None)
+        st.plotly_chart(
+            figure, key=f"chart-slo-{slo.name}", config=CONFIG, theme=None,
+            alt=f"Share of good requests over time for {slo.name}, against its target",
+        )  # fmt: skip
     else:
         st.markdown("**No traffic** for this objective in the window.")
     foot(f"slo-{slo.name}", answer)
+
+
+def tiles_of(status: SloStatus) -> list[Tile]:
+    """Tiles of one SLO and group: here tiles judge, for here somebody promised something."""
+    name = f" {', '.join(status.labels.values())}" if status.labels else ""
+    judged: Judgement = {"burning": "risk", "exhausted": "broken"}.get(status.state, "")  # type: ignore[assignment]
+    left = status.budget_ratio
+    if left is None:
+        spent = Tile(f"Budget left{name}", "no traffic", f"over {words.seconds(status.period_seconds)}")
+    elif left <= 0:
+        spent = Tile(
+            f"Budget left{name}", "none", f"spent {words.three(1 - left)} times over", judged=judged,
+            help="More requests were bad than the target allows in the whole period",
+        )  # fmt: skip
+    else:
+        spent = Tile(f"Budget left{name}", words.ratio(left), _STATES[status.state], judged=judged)
+    bad = f"{words.count(status.bad)} of {words.plural(status.total, 'request')} bad"
+    return [
+        spent,
+        Tile(f"Good{name}", words.ratio(status.good_ratio), f"target {words.ratio(status.target)}", help=bad),
+        *(
+            Tile(f"Burn over {words.seconds(seconds)}{name}", f"{words.three(rate)} ×", "1 × spends it just in time")
+            for seconds, rate in sorted(status.burn_rates.items())
+        ),
+    ]
 
 
 def objective_of(slo: Slo) -> Objective | None:

@@ -9,16 +9,18 @@ import streamlit as st
 
 from dashboard import words
 from dashboard.data import ask
-from dashboard.drawings import one_each, sparkline, with_values
+from dashboard.drawings import one_each, with_values
 from dashboard.figures import Trace, lines, stack
-from dashboard.panel import foot, guarded, panel
-from dashboard.shell import Look, page, tile
+from dashboard.panel import foot, guarded, panel, tiles
+from dashboard.shell import page
 from dashboard.tables import percent, table
 from dashboard.theme import colour_of
+from dashboard.tiles import Tile
 
 if TYPE_CHECKING:
     from analytics.batching import Batching
     from analytics.kvcache import Occupancy
+    from dashboard.look import Look
 
 MISSING: Final = "KV cache figures come from vLLM's metrics page: servescope up --target http://host:8000"
 MISSING_BATCHES: Final = "Batches come from the metrics page of vLLM or Triton: servescope up --target http://host:port"
@@ -26,77 +28,82 @@ MISSING_BATCHES: Final = "Batches come from the metrics page of vLLM or Triton: 
 
 def draw() -> None:
     """The KV cache and batching page."""
-    page("Is the KV cache the limit?", _body)
+    page("Is the KV cache the limit?", _body, needs=lambda: [("kvcache.occupancy", {}), ("batching.dynamics", {})])
 
 
 def _body(look: Look) -> None:
-    guarded("tiles", lambda: _tiles(look))
+    tiles(look, "tiles", lambda: _tiles(look))
     with st.container(horizontal=True, gap="small"):
         with st.container(key="half-usage"):
             panel(
-                "usage", "kvcache.occupancy", look.window, look.filter, lambda result: _usage(result, look),
-                missing=MISSING, has_data=lambda result: bool(result.instances),
+                "usage", "kvcache.occupancy", look, lambda result: _usage(result, look),
+                missing=MISSING, has_data=lambda result: any(v is not None for v in result.usage_max.values),
                 about="Share of KV cache blocks in use, as each engine shows it; the fullest rank counts.",
             )  # fmt: skip
         with st.container(key="half-preemptions"):
             panel(
-                "preemptions", "kvcache.occupancy", look.window, look.filter, lambda result: _preempted(result, look),
+                "preemptions", "kvcache.occupancy", look, lambda result: _preempted(result, look),
                 missing=MISSING, has_data=lambda result: bool(result.instances),
                 about="Running requests thrown out of the cache to make room; their work is done again.",
             )  # fmt: skip
         with st.container(key="half-hits"):
             panel(
-                "hits", "kvcache.occupancy", look.window, look.filter, lambda result: _hits(result, look),
+                "hits", "kvcache.occupancy", look, lambda result: _hits(result, look),
                 missing=MISSING, has_data=lambda result: any(v is not None for v in result.hit_share.values),
                 about="Prompt tokens found in the prefix cache over those looked up.",
             )  # fmt: skip
         with st.container(key="half-tokens"):
             panel(
-                "tokens", "kvcache.occupancy", look.window, look.filter, lambda result: _tokens(result, look),
+                "tokens", "kvcache.occupancy", look, lambda result: _tokens(result, look),
                 missing="Needs request rows with token counts: send clients through the tap.",
                 has_data=lambda result: any(v is not None for v in result.computed_tokens.values),
                 about="Prompt tokens computed and prompt tokens taken from a cache.",
             )  # fmt: skip
         with st.container(key="half-batch"):
             panel(
-                "batch", "batching.dynamics", look.window, look.filter, lambda result: _batch(result, look),
+                "batch", "batching.dynamics", look, lambda result: _batch(result, look),
                 missing=MISSING_BATCHES, has_data=lambda result: bool(with_values(result.tokens_per_step)),
                 about="Tokens of an average engine step: the size of the batch that shares it.",
             )  # fmt: skip
         with st.container(key="half-executions"):
             panel(
-                "executions", "batching.dynamics", look.window, look.filter, lambda result: _items(result, look),
+                "executions", "batching.dynamics", look, lambda result: _items(result, look),
                 missing=MISSING_BATCHES, has_data=lambda result: bool(with_values(result.inferences_per_execution)),
                 about="Triton: items over executions, the mean batch size that dynamic batching reached.",
             )  # fmt: skip
-    guarded("caches", lambda: _table(look))
+    guarded(look, "caches", lambda: _table(look))
 
 
-def _tiles(look: Look) -> None:
+def _tiles(look: Look) -> list[Tile]:
     cache: Occupancy = ask("kvcache.occupancy", look.window, look.filter).result
     batches: Batching = ask("batching.dynamics", look.window, look.filter).result
     above = max((item.seconds_above_90 for item in cache.instances), default=None)
-    with st.container(horizontal=True, gap="small", key="tiles"):
-        fullest = max((item.peak for item in cache.instances if item.peak is not None), default=None)
-        tile("kv", "Fullest KV cache", words.ratio(fullest), chart_data=sparkline(cache.usage_max.values))
-        tile("above", "Above 90 % full", words.seconds(above))
-        preempted = [item.preempted for item in cache.instances if item.preempted is not None]
-        tile("preempted", "Preemptions", words.count(sum(preempted)) if preempted else words.NOTHING,
-             chart_data=sparkline(cache.preemptions.values))  # fmt: skip
-        tile("cached", "Prompt tokens from cache", words.ratio(cache.cached_share))
-        tile("step", "Tokens per engine step", words.count(batches.mean_tokens_per_step))
-        tile("size", "Items per execution", words.count(batches.mean_batch_size))
+    fullest = max((item.peak for item in cache.instances if item.peak is not None), default=None)
+    preempted = [item.preempted for item in cache.instances if item.preempted is not None]
+    steps, items = batches.tokens_per_step, batches.inferences_per_execution
+    return [
+        Tile("Fullest KV cache", words.ratio(fullest), "over the window", cache.usage_max.values),
+        Tile("Above 90 % full", words.seconds(above), "the worst instance"),
+        Tile("Preemptions", words.count(sum(preempted)) if preempted else words.NOTHING, "over the window",
+             cache.preemptions.values),
+        Tile("Prompt from cache", words.ratio(cache.cached_share), "of prompt tokens"),
+        Tile("Tokens per step", words.count(batches.mean_tokens_per_step), "mean of the window",
+             steps[0].values if len(steps) == 1 else ()),
+        Tile("Items per execution", words.count(batches.mean_batch_size), "mean of the window",
+             items[0].values if len(items) == 1 else ()),
+    ]  # fmt: skip
 
 
 def _usage(result: Occupancy, look: Look) -> object:
     colours = look.style.colours
-    if len(result.instances) == 1:
-        item = result.instances[0]
+    shown = [item for item in result.instances if any(value is not None for value in item.usage_max)]
+    if len(shown) == 1:
+        item = shown[0]
         traces = [Trace(item.instance, item.usage_max, colour_of("kv", colours), width=2.0)]
     else:
         traces = [
             Trace(item.instance, item.usage_max, colours.series[index % len(colours.series)])
-            for index, item in enumerate(result.instances)
+            for index, item in enumerate(shown)
         ]
     return lines(result.times, traces, look.style, title="KV cache in use", unit="ratio", top=1.05)
 
@@ -143,7 +150,7 @@ def _table(look: Look) -> None:
             "Mean %": percent(item.mean),
             "Above 90 %, s": item.seconds_above_90,
             "Preemptions": item.preempted,
-            "Prefix hits %": percent(item.hits_share_window),
+            "Prefix hits %": percent(item.hit_share_window),
         }
         for item in answer.result.instances
     ])  # fmt: skip

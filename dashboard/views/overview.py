@@ -2,85 +2,107 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 import streamlit as st
 
 from dashboard import words
 from dashboard.data import ask
-from dashboard.drawings import phase_stack, sparkline
+from dashboard.drawings import phase_stack
 from dashboard.figures import Trace, lines, percentiles
-from dashboard.panel import empty, foot, guarded, panel
-from dashboard.shell import Look, page, tile
-from dashboard.tables import milliseconds, table
+from dashboard.happening import happening
+from dashboard.panel import empty, foot, guarded, panel, tiles
+from dashboard.shell import page
+from dashboard.tables import milliseconds, percent, table
 from dashboard.theme import colour_of
+from dashboard.tiles import Tile
 
 if TYPE_CHECKING:
     from analytics.latency import Percentiles
     from analytics.queue import QueueDynamics
-    from analytics.shapes import Tile
+    from analytics.shapes import Tile as Figure
     from analytics.traffic import Overview
+    from dashboard.data import Question
+    from dashboard.look import Look
 
-MISSING = "Start an agent beside your servers: servescope up --target http://host:port"
+MISSING: Final = "Start an agent beside your servers: servescope up --target http://host:port"
+_TILES: Final = (
+    ("Requests", "requests"),
+    ("Failed", "errors"),
+    ("TTFT p99", "ttft_p99"),
+    ("End-to-end p99", "e2e_p99"),
+    ("Tokens out", "generation_tokens"),
+    ("Running", "running"),
+    ("Waiting", "waiting"),
+    ("Fullest KV", "kv"),
+    ("Preemptions", "preemptions"),
+    ("Prefix hits", "prefix_hits"),
+)
+"""Name of the tile and field of the answer."""
 
 
 def draw() -> None:
     """The front page."""
-    page("Is serving well?", _body)
+    page("Is serving well?", _body, needs=_needs, compare=True)
+
+
+def _needs() -> list[Question]:
+    return [
+        ("traffic.overview", {}),
+        ("latency.percentiles", {"signal": "e2e_seconds"}),
+        ("queue.dynamics", {}),
+        ("latency.phases", {}),
+        ("traffic.instances", {}),
+    ]
 
 
 def _body(look: Look) -> None:
-    guarded("tiles", lambda: _tiles(look))
+    tiles(look, "tiles", lambda: _tiles(look))
+    happening(look)
     with st.container(horizontal=True, gap="small"):
-        with st.container(key="half-ttft"):
+        with st.container(key="half-e2e"):
             panel(
-                "ttft", "latency.percentiles", look.window, look.filter, lambda result: _ttft(result, look),
-                missing=MISSING, has_data=lambda result: bool(result.lines), signal="e2e_seconds",
+                "e2e", "latency.percentiles", look, lambda result: _e2e(result, look), missing=MISSING,
+                has_data=lambda result: bool(result.lines), signal="e2e_seconds",
                 about="End-to-end time of answered requests, as their clients saw it.",
             )  # fmt: skip
         with st.container(key="half-queue"):
             panel(
-                "queue", "queue.dynamics", look.window, look.filter, lambda result: _queue(result, look),
+                "queue", "queue.dynamics", look, lambda result: _queue(result, look),
                 missing=MISSING, has_data=lambda result: any(v is not None for v in result.waiting.values),
                 about="Requests in the engines and before them, as the engines show them.",
             )  # fmt: skip
     panel(
-        "phases", "latency.phases", look.window, look.filter, lambda result: phase_stack(result, look), missing=MISSING,
+        "phases", "latency.phases", look, lambda result: phase_stack(result, look), missing=MISSING,
         has_data=lambda result: bool(result.phases),
         about="Mean seconds a request spent in each phase; the phases add up to its end-to-end time.",
     )  # fmt: skip
-    guarded("models", lambda: _models(look))
-    guarded("instances", lambda: _instances(look))
+    guarded(look, "models", lambda: _models(look))
+    guarded(look, "instances", lambda: _instances(look))
 
 
-def _tiles(look: Look) -> None:
-    answer = ask("traffic.overview", look.window, look.filter)
-    overview: Overview = answer.result
-    with st.container(horizontal=True, gap="small", key="tiles"):
-        _tile("requests", "Requests", overview.requests)
-        _tile("errors", "Failed", overview.errors)
-        _tile("ttft", "TTFT p99", overview.ttft_p99)
-        _tile("e2e", "End-to-end p99", overview.e2e_p99)
-        _tile("tokens", "Tokens out", overview.generation_tokens)
-        _tile("running", "Running", overview.running)
-        _tile("waiting", "Waiting", overview.waiting)
-        _tile("kv", "Fullest KV cache", overview.kv)
-        _tile("preemptions", "Preemptions", overview.preemptions)
-        _tile("prefix", "Prefix cache hits", overview.prefix_hits)
+def _tiles(look: Look) -> list[Tile]:
+    overview: Overview = ask("traffic.overview", look.window, look.filter).result
+    before: Overview | None = None
+    if look.compared is not None:
+        before = ask("traffic.overview", look.compared, look.filter).result
+    return [
+        _tile(name, getattr(overview, field), getattr(before, field) if before else None, look.against)
+        for name, field in _TILES
+    ]
 
 
-def _tile(key: str, label: str, shown: Tile) -> None:
-    words_for = {"no_traffic": "no traffic", "no_data": words.NOTHING}
-    value = words.figure(shown.value, shown.unit) if shown.state == "value" else words_for[shown.state]
-    peak = f"peak {words.figure(shown.peak, shown.unit)}" if shown.peak is not None else None
-    tile(
-        key, label, value, delta=peak, delta_arrow="off", chart_data=sparkline(shown.line),
-        help=shown.reason or None,
-    )  # fmt: skip
+def _tile(name: str, shown: Figure, before: Figure | None, against: str) -> Tile:
+    told = {"no_traffic": "no traffic", "no_data": words.NOTHING}
+    value = words.figure(shown.value, shown.unit) if shown.state == "value" else told[shown.state]
+    note = f"peak {words.figure(shown.peak, shown.unit)}" if shown.peak is not None else ""
+    if against:
+        note = words.change(shown.value, before.value if before else None, shown.unit) or f"no figure in {against}"
+    return Tile(name, value, note, shown.line, shown.reason or (f"Compared with {against}" if against else ""))
 
 
-def _ttft(result: Percentiles, look: Look) -> object:
+def _e2e(result: Percentiles, look: Look) -> object:
     line = result.lines[0]
     if line.exactness == "means":
         trace = Trace("mean", line.mean, colour_of("decode", look.style.colours))
@@ -108,17 +130,17 @@ def _models(look: Look) -> None:
         return
     frame = pd.DataFrame([
         {
-            "Model": row.model or words.NOTHING,
+            "Model": row.model or "named by no request",
             "Engine": ", ".join(row.engines),
             "Requests/s": row.requests_per_second,
-            "Failed %": None if row.error_share is None else row.error_share * 100,
+            "Failed %": percent(row.error_share),
             "TTFT p99 ms": milliseconds(row.ttft_p99_seconds),
             "E2E p50 ms": milliseconds(row.e2e_p50_seconds),
             "E2E p99 ms": milliseconds(row.e2e_p99_seconds),
             "E2E mean ms": milliseconds(row.e2e_mean_seconds),
             "Tokens out/s": row.generation_tokens_per_second,
             "Waiting, peak": row.waiting_peak,
-            "KV, peak %": None if row.kv_peak_ratio is None else row.kv_peak_ratio * 100,
+            "KV, peak %": percent(row.kv_peak_ratio),
             "Preemptions": row.preemptions,
         }
         for row in rows
@@ -133,17 +155,17 @@ def _instances(look: Look) -> None:
     if not answer.result.instances:
         empty(answer.state, MISSING)
         return
-    words_for = {True: "up", False: "down", None: "not scraped"}
+    told = {True: "up", False: "down", None: "not scraped"}
     frame = pd.DataFrame([
         {
             "Instance": row.instance,
-            "State": words_for[row.up],
+            "State": told[row.up],
             "Engine": row.engine,
             "Version": row.version or words.NOTHING,
             "Models": ", ".join(row.models),
             "Running": row.running,
             "Waiting": row.waiting,
-            "KV %": None if row.kv_cache_usage_ratio is None else row.kv_cache_usage_ratio * 100,
+            "KV %": percent(row.kv_cache_usage_ratio),
             "Requests": row.requests,
             "Last sample": words.ago(row.last_sample),
             "Scrape ms": milliseconds(row.scrape_seconds),

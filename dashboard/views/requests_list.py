@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import pandas as pd
@@ -11,13 +10,17 @@ import streamlit as st
 from analytics.signals import SIGNALS
 from dashboard import words
 from dashboard.data import ask
+from dashboard.look import clock, zone
+from dashboard.marks import keys, phase_bar
+from dashboard.one_request import PHASES, tell
 from dashboard.panel import empty, foot, guarded
-from dashboard.shell import Look, page
+from dashboard.shell import page
 from dashboard.tables import milliseconds, numbers
-from dashboard.views.one_request import PHASES, tell
 
 if TYPE_CHECKING:
     from analytics.request_row import RequestRow
+    from dashboard.look import Look
+    from dashboard.theme import Palette
 
 MISSING: Final = (
     "Request rows come from the tap: send your clients through the tap's port (`servescope up` prints it), or point "
@@ -25,6 +28,7 @@ MISSING: Final = (
 )
 _ORDER: Final = {"slowest": "Slowest first", "newest": "Newest first"}
 _LIMIT: Final = 200
+_TRACE_ID: Final = 32
 
 
 def draw() -> None:
@@ -32,11 +36,11 @@ def draw() -> None:
     if st.query_params.get("request"):
         tell()
     else:
-        page("Which requests?", _body)
+        page("Which requests?", _body, marks=False)
 
 
 def _body(look: Look) -> None:
-    guarded("requests", lambda: _list(look))
+    guarded(look, "requests", lambda: _list(look))
 
 
 def _list(look: Look) -> None:
@@ -47,64 +51,85 @@ def _list(look: Look) -> None:
         ) or "slowest"  # fmt: skip
         signals = [name for name in SIGNALS if not name.startswith("compute_in")]
         signal = st.selectbox(
-            "By", signals, key="order_by", index=signals.index("e2e_seconds"), width=300, bind="query-params",
+            "By", signals, key="order_by", index=signals.index("e2e_seconds"), width=260, bind="query-params",
             format_func=lambda name: SIGNALS[name].title, label_visibility="collapsed",
         ) or "e2e_seconds"  # fmt: skip
         known = look.choices.outcomes if look.choices else []
         outcome = st.multiselect(
             "Outcome", sorted({*known, *st.query_params.get_all("outcome")}), key="outcome", bind="query-params",
-            placeholder="Any outcome", width=220, label_visibility="collapsed",
+            placeholder="Any outcome", width=200, label_visibility="collapsed",
+            format_func=lambda name: name.replace("_", " "),
         )  # fmt: skip
         wanted = st.text_input(
-            "Find", key="find", placeholder="Trace id or request id", width=260, label_visibility="collapsed",
+            "Find", key="find", placeholder="Trace id or request id", width=230, label_visibility="collapsed",
             bind="query-params",
         )  # fmt: skip
     low, high = _bound("at_least"), _bound("below")
     if low is not None or high is not None:
-        st.caption(f"Only from {words.seconds(low or 0)} to {words.seconds(high)}, as drawn on the heatmap")
+        _narrowed(signal, low, high)
     answer = ask(
         "requests.find", look.window, look.filter, order=order, signal=signal, outcome=tuple(outcome), at_least=low,
-        below=high, limit=_LIMIT, **_ids((wanted or "").strip()),
+        below=high, limit=_LIMIT, **ids((wanted or "").strip()),
     )  # fmt: skip
     rows: list[RequestRow] = answer.result.requests
     if not rows:
-        empty("no_data" if answer.state == "no_data" else "no_traffic", MISSING)
+        if answer.coverage.rows:
+            st.markdown("**No request matches.** :gray[Widen the range or drop a filter above.]")
+        else:
+            empty(answer.state, MISSING)
         foot("requests", answer)
         return
     shown = f"{words.plural(answer.result.matching, 'request')} match"
-    st.caption(shown if answer.result.matching <= len(rows) else f"{shown}; the first {len(rows)} are listed")
-    frame = _frame(rows)
+    listed = "" if answer.result.matching <= len(rows) else f"; the first {len(rows)} are listed"
+    st.caption(f"{shown}{listed}. A click on a row tells what happened to that request.")
+    frame = _frame(rows, look.colours)
     state = st.dataframe(
         frame, hide_index=True, placeholder=words.NOTHING, key="requests", on_select="rerun",
-        selection_mode="single-row", height=620,
-        column_config=numbers(frame, Phases=st.column_config.BarChartColumn(
-                "Phases, share", help=", ".join(name for name, _ in PHASES), y_min=0, y_max=1, width="small"
-            )),
+        selection_mode=["single-row", "single-cell"], height=620, row_height=28,
+        alt="Requests with their times, phases and sizes",
+        column_config=numbers(
+            frame,
+            Time=st.column_config.TextColumn(help=f"Arrival, in {zone().key}"),
+            Phases=st.column_config.ImageColumn(width=168, help="Where its time went; the colours stand beneath"),
+        ),
     )  # fmt: skip
+    st.html(keys(_met(rows), look.colours))
     foot("requests", answer, "One row a request: what its client felt and what the engine says of it.")
-    chosen = cast("Any", state).selection.rows
-    if chosen:
+    selection = cast("Any", state).selection
+    chosen = [*selection.rows, *(cell[0] for cell in selection.cells)]
+    if chosen and chosen[0] < len(rows):
         row = rows[chosen[0]]
         st.query_params["request"] = row.key
         st.query_params["at"] = f"{row.time.timestamp():.3f}"
         st.rerun(scope="app")
 
 
-def _frame(rows: list[RequestRow]) -> pd.DataFrame:
+def _narrowed(signal: str, low: float | None, high: float | None) -> None:
+    above = f"from {words.seconds(low)}" if low is not None else ""
+    under = f"to {words.seconds(high)}" if high is not None else ""
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        st.caption(f"Only {SIGNALS[signal].title.lower()} {above} {under}, as drawn on the heatmap", width="content")
+        if st.button("Show all", key="unbound", type="tertiary"):
+            for name in ("at_least", "below"):
+                st.query_params.pop(name, None)
+            st.rerun(scope="app")
+
+
+def _frame(rows: list[RequestRow], colours: Palette) -> pd.DataFrame:
     return pd.DataFrame([
         {
-            "Time": row.time.astimezone(UTC).strftime("%H:%M:%S.%f")[:-3],
-            "Model": row.model,
+            "Time": clock(row.time, milliseconds=True),
+            "Model": row.model or words.NOTHING,
             "Tenant": row.tenant or words.NOTHING,
-            "Outcome": row.outcome or words.NOTHING,
+            "Outcome": row.outcome.replace("_", " ") or words.NOTHING,
             "E2E ms": milliseconds(row.e2e_seconds),
             "TTFT ms": milliseconds(row.ttft_seconds),
             "Queue ms": milliseconds(row.queue_seconds),
-            "Phases": _shares(row),
+            "Phases": phase_bar(_parts(row), colours),
             "Prompt": row.prompt_tokens or None,
             "Output": row.completion_tokens or None,
             "Gap max ms": milliseconds(row.itl_max_seconds),
-            "Instance": row.instance,
+            "Instance": row.instance or words.NOTHING,
             "Status": row.status or None,
             "Request": words.short(row.request_id, 16),
             "Source": f"recording {row.recording}" if row.recording else "live",
@@ -113,14 +138,20 @@ def _frame(rows: list[RequestRow]) -> pd.DataFrame:
     ])  # fmt: skip
 
 
-def _shares(row: RequestRow) -> list[float]:
-    parts = [max(getattr(row, f"{name}_seconds") or 0.0, 0.0) for name, _ in PHASES]
-    whole = sum(parts)
-    return [part / whole for part in parts] if whole else []
+def _parts(row: RequestRow) -> list[tuple[str, float]]:
+    parts = [(name, max(getattr(row, f"{name}_seconds") or 0.0, 0.0)) for name, _ in PHASES]
+    rest = max(row.unaccounted_seconds or 0.0, 0.0)
+    return [*parts, ("unaccounted", rest)]
 
 
-def _ids(wanted: str) -> dict[str, str]:
-    if len(wanted) == 32 and all(letter in "0123456789abcdef" for letter in wanted.lower()):  # noqa: PLR2004 - a trace id
+def _met(rows: list[RequestRow]) -> list[str]:
+    seen = {name for row in rows for name, seconds in _parts(row) if seconds}
+    return [name for name in (*(name for name, _ in PHASES), "unaccounted") if name in seen]
+
+
+def ids(wanted: str) -> dict[str, str]:
+    """What a search word is: a trace id has 32 hex digits, all else is a request's id."""
+    if len(wanted) == _TRACE_ID and all(letter in "0123456789abcdef" for letter in wanted.lower()):
         return {"trace_id": wanted.lower()}
     return {"request_id": wanted} if wanted else {}
 

@@ -9,57 +9,61 @@ import streamlit as st
 
 from dashboard import words
 from dashboard.data import ask
-from dashboard.drawings import newest, one_each, sparkline, with_values
+from dashboard.drawings import newest, one_each, with_values
 from dashboard.figures import Trace, lines
-from dashboard.panel import guarded, panel
-from dashboard.shell import Look, page, tile
+from dashboard.panel import panel, tiles
+from dashboard.shell import page
 from dashboard.theme import colour_of, tints
+from dashboard.tiles import Tile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from analytics.queue import QueueDynamics
     from analytics.shapes import Line
+    from dashboard.look import Look
 
 MISSING: Final = "Start an agent beside your servers: servescope up --target http://host:port"
 
 
 def draw() -> None:
     """The queue page."""
-    page("Does work pile up?", _body)
+    page("Does work pile up?", _body, needs=lambda: [("queue.dynamics", {})])
 
 
 def _body(look: Look) -> None:
-    guarded("tiles", lambda: _tiles(look))
+    tiles(look, "tiles", lambda: _tiles(look))
     with st.container(horizontal=True, gap="small"):
         for key, (figure, needs, about) in _FIGURES.items():
             with st.container(key=f"half-{key}"):
                 panel(
-                    key, "queue.dynamics", look.window, look.filter, partial(figure, look=look), missing=MISSING,
+                    key, "queue.dynamics", look, partial(figure, look=look), missing=MISSING,
                     about=about, has_data=partial(_any, needs),
                 )  # fmt: skip
 
 
-def _tiles(look: Look) -> None:
+def _tiles(look: Look) -> list[Tile]:
     result: QueueDynamics = ask("queue.dynamics", look.window, look.filter).result
     law = result.littles_law
-    with st.container(horizontal=True, gap="small", key="tiles"):
-        tile("now", "Waiting now", words.count(newest(result.waiting)), chart_data=sparkline(result.waiting.values))
-        tile("peak", "Waiting, peak", words.count(result.waiting_peak))
-        tile("running", "Running now", words.count(newest(result.running)), chart_data=sparkline(result.running.values))
-        tile(
-            "p99",
-            "Queue p99 now",
-            words.seconds(newest(result.queue_p99)),
-            chart_data=sparkline(result.queue_p99.values),
-        )
-        tile("drain", "Time to drain", words.seconds(result.drain_seconds))
-        tile(
-            "law", "In flight, measured", words.count(law.get("measured")),
-            delta=f"Little's law {words.count(law.get('expected'))}", delta_arrow="off",
+    peak = f"peak {words.count(result.waiting_peak)}" if result.waiting_peak is not None else ""
+    return [
+        Tile("Waiting now", words.count(newest(result.waiting)), peak, result.waiting.values),
+        Tile("Running now", words.count(newest(result.running)), "", result.running.values),
+        Tile("Arrivals now", words.per_second(newest(result.arrivals)), "", result.arrivals.values),
+        Tile("Finishes now", words.per_second(newest(result.finished)), "", result.finished.values),
+        Tile("Queue p99 now", words.seconds(newest(result.queue_p99)), "", result.queue_p99.values),
+        Tile(
+            "Time to drain", words.seconds(result.drain_seconds), "if nobody else came", result.drain.values,
+            "Waiting requests over the finish rate",
+        ),
+        Tile(
+            "In flight, measured",
+            words.count(law.get("measured")),
+            f"Little's law: {words.count(law.get('expected'))}",
             help="Arrival rate × mean end-to-end time should equal the mean number in flight. Far apart means requests "
-            "that one of the two views does not see.",
-        )  # fmt: skip
+            "that one of the two views does not see",
+        ),
+    ]  # fmt: skip
 
 
 def _depth(result: QueueDynamics, look: Look) -> object:

@@ -1,0 +1,46 @@
+"""The line on the front page that says which incidents last, with the way to each."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from agent.errors import ServescopeError
+from alerts.history import incidents
+from dashboard import words
+from dashboard.data import now, store
+
+if TYPE_CHECKING:
+    from dashboard.look import Look
+
+_SHOWN = 3
+
+
+def happening(look: Look) -> None:
+    """Incidents that last, worst first; nothing when all is well or the window lies in the past."""
+    if not look.live:
+        return
+    try:
+        lasting = incidents(store(), look.window.start, now(), states=["open", "acknowledged"], limit=20)
+    except ServescopeError:
+        return  # the tiles above have met the same trouble and told it
+    if not lasting:
+        return
+    order = ("critical", "error", "warning", "info")
+    lasting.sort(key=lambda row: (order.index(row.severity) if row.severity in order else 9, -row.seconds))
+    colours = look.colours
+    lines = "".join(
+        f"<div>{escape(row.severity.capitalize())}, {escape(row.state)} for {words.seconds(round(row.seconds))}: "
+        f'<a href="incidents?incident={escape(row.id)}" target="_self">{escape(row.title)}</a></div>'
+        for row in lasting[:_SHOWN]
+    )
+    more = (
+        f'<div><a href="incidents" target="_self">{len(lasting) - _SHOWN} more</a></div>'
+        if len(lasting) > _SHOWN
+        else ""
+    )
+    st.html(
+        f'<div class="servescope-trouble" style="--broken:{colours.broken};--text:{colours.text}">{lines}{more}</div>'
+    )

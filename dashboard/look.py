@@ -1,0 +1,131 @@
+"""What a viewer looks at: the window, the filter, what it is compared with, and how charts are drawn for him."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import streamlit as st
+
+from agent.errors import ServescopeError
+from analytics.window import Filter, Window
+from dashboard import theme, words
+from dashboard.data import ask
+from dashboard.figures import Style
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from analytics.traffic import Choices
+
+COMPARED: Final = {
+    "": "Compare",
+    "before": "Against period before",
+    "day": "Against day before",
+    "week": "Against week before",
+}
+_SHIFT: Final = {"day": timedelta(days=1), "week": timedelta(days=7)}
+_TELLING: Final = {"deploy", "instance_restarted", "version_changed", "instance_down", "config_changed"}
+_MOST: Final = 12
+
+
+@dataclass
+class Look:
+    """What the viewer looks at.
+
+    Attributes:
+        window: The window of all charts.
+        filter: The filter of all questions.
+        live: Whether the window ends now and moves on.
+        choices: Values of the filters that occur; None while they are not known.
+        compare: Key of `COMPARED`.
+        marks: Whether charts carry deploys and incidents.
+        troubles: What went wrong on this page so far; each trouble is told once, in full, at the top.
+    """
+
+    window: Window
+    filter: Filter
+    live: bool
+    choices: Choices | None
+    compare: str = ""
+    marks: bool = True
+    troubles: list[ServescopeError] = field(default_factory=list)
+
+    @cached_property
+    def style(self) -> Style:
+        """For figures; asks for deploys and incidents, so that tiles need not wait for them."""
+        shown: list[tuple[datetime, str]] = []
+        bands: list[tuple[datetime, datetime, str]] = []
+        if self.marks:
+            try:
+                timeline = ask("events.timeline", self.window, self.filter).result
+            except ServescopeError:
+                timeline = None  # the panels themselves say that the store does not answer
+            if timeline is not None:
+                marks = [mark for mark in timeline.marks if mark.event in _TELLING][-_MOST:]
+                shown = [(mark.time, _named(mark.event, mark.instance)) for mark in marks]
+                bands = [(band.start, band.end or self.window.end, band.title) for band in timeline.bands][-_MOST:]
+        return Style(colours(), zone(), (self.window.start, self.window.end), shown, bands)
+
+    @property
+    def colours(self) -> theme.Palette:
+        """Palette of the viewer's mode."""
+        return colours()
+
+    @property
+    def compared(self) -> Window | None:
+        """The window to compare with, None when nothing is compared."""
+        if not self.compare:
+            return None
+        if self.compare == "before":
+            return self.window.previous()
+        shift = _SHIFT[self.compare]
+        return Window(self.window.start - shift, self.window.end - shift)
+
+    @property
+    def against(self) -> str:
+        """The compared period in words."""
+        return {"before": "the period before", "day": "the day before", "week": "the week before"}.get(self.compare, "")
+
+
+def link(path: str, window: Window, filter_: Filter, **more: str) -> str:
+    """A link to a page that keeps window and filter.
+
+    Args:
+        path: URL path of the page.
+        window: Becomes ``from`` and ``to``, Unix seconds.
+        filter_: Becomes ``model``, ``tenant``, ``instance`` and ``recording``.
+        more: Further query parameters.
+    """
+    pairs = [("from", f"{window.start.timestamp():.3f}"), ("to", f"{window.end.timestamp():.3f}")]
+    pairs += [(name, value) for name in ("model", "tenant", "instance") for value in getattr(filter_, name)]
+    if filter_.recording != "include":
+        pairs.append(("recording", filter_.recording))
+    return f"{path}?{urlencode([*pairs, *more.items()])}"
+
+
+def zone() -> ZoneInfo:
+    """The viewer's time zone, UTC when the browser does not say."""
+    try:
+        return ZoneInfo(st.context.timezone or "UTC")
+    except (ZoneInfoNotFoundError, ValueError):
+        return ZoneInfo("UTC")
+
+
+def colours() -> theme.Palette:
+    """Palette of the viewer's mode."""
+    return theme.palette(st.context.theme.type)
+
+
+def clock(moment: datetime, *, milliseconds: bool = False) -> str:
+    """A time in the viewer's zone, with the date when it is not today's."""
+    return words.local_clock(moment, zone(), milliseconds=milliseconds)
+
+
+def _named(event: str, instance: str) -> str:
+    told = event.replace("instance_", "").replace("_", " ")
+    return f"{instance} {told}" if instance else told

@@ -1,0 +1,238 @@
+"""One incident: why it opened, its timeline, the numbers frozen then, its pages, and the way to its window."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from agent.errors import ServescopeError
+from alerts.history import acknowledge, story
+from analytics.window import Filter, Window
+from dashboard import words
+from dashboard.data import now, owner, store
+from dashboard.look import clock, colours, link, zone
+from dashboard.panel import guarded, problem
+from dashboard.tables import milliseconds, numbers, percent, table
+from dashboard.tiles import Tile
+from dashboard.tiles import row as tile_row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from alerts.history import AlertRow, IncidentRow, IncidentStory, NotificationRow
+
+_AROUND: Final = timedelta(minutes=3)
+_REFRESH_SECONDS: Final = 5
+_KINDS: Final = {
+    "notification_sent": "page sent",
+    "notification_failed": "page failed",
+}
+
+
+def tell() -> None:
+    """The page of the incident that the URL names."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown("## What happened in this incident?", width="stretch")
+        if st.button("All incidents", type="tertiary", key="back"):
+            st.query_params.pop("incident", None)
+            st.rerun()
+    guarded(None, "incident", _incident)
+
+
+def _incident() -> None:
+    told = story(store(), st.query_params.get("incident", ""))
+    lasts = told.incident.state != "resolved"
+
+    @st.fragment(run_every=_REFRESH_SECONDS if lasts else None)
+    def drawn() -> None:
+        guarded(None, "incident", lambda: _story(story(store(), told.incident.id)))
+
+    drawn()
+
+
+def _story(told: IncidentStory) -> None:
+    row = told.incident
+    st.markdown(f"### {plain(row.title)}")
+    reasons = [reason.strip() for reason in row.summary.split("; ") if reason.strip()]
+    if len(reasons) > 1:
+        st.markdown("\n".join(f"- {plain(reason)}" for reason in reasons))
+    st.html(tile_row(_tiles(row), colours()))
+    st.markdown(links(row))
+    _take(row)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        st.markdown("#### Timeline")
+        _timeline(told)
+        st.markdown("#### Pages")
+        _messages(told.notifications)
+    with right:
+        st.markdown("#### Evidence, frozen when it opened")
+        evidence(told.evidence)
+        st.markdown("#### Alerts")
+        alerts_table(told.alerts, "transitions")
+
+
+def _tiles(row: IncidentRow) -> list[Tile]:
+    lasts = row.state != "resolved"
+    note = f"by {row.owner}" if row.owner else "nobody has it" if lasts else ""
+    return [
+        Tile("State", row.state, note, judged="broken" if row.state == "open" else "risk" if lasts else ""),
+        Tile("Severity", row.severity),
+        Tile("Opened", clock(row.opened_at), f"{row.opened_at:%H:%M:%S} UTC"),
+        Tile("Lasts" if lasts else "Lasted", words.seconds(round(row.seconds))),
+        Tile("Where", ", ".join(row.labels.values()) or words.NOTHING, ", ".join(row.labels)),
+    ]
+
+
+def links(row: IncidentRow) -> str:
+    """Links to the other pages at the incident's time and place."""
+    end = (row.resolved_at or now()) + _AROUND
+    window = Window(row.opened_at - _AROUND, end)
+    narrowed = {name: (row.labels[name],) for name in ("model", "tenant", "instance") if row.labels.get(name)}
+    pages = (
+        ("Overview then", "./"), ("Latency then", "latency"), ("Queue then", "waiting"),
+        ("KV cache then", "caches"), ("Requests then", "requests_list"),
+    )  # fmt: skip
+    return " · ".join(f"[{title}]({link(path, window, Filter().narrowed(**narrowed))})" for title, path in pages)
+
+
+def _take(row: IncidentRow) -> None:
+    """A button that takes an open incident; only where this dashboard can read the owner's key of its data folder."""
+    if row.state != "open" or not _may_write():
+        return
+    with st.form("take", border=False), st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
+        who = st.text_input("Your name", key="who", width=220, placeholder="Your name", max_chars=80)
+        note = st.text_input("Note", key="note", width=360, placeholder="What you know already", max_chars=500)
+        pressed = st.form_submit_button("Acknowledge", type="primary")
+    if not pressed:
+        return
+    if not who.strip():
+        st.caption("A name is needed: it tells the others who has it.")
+        return
+    try:
+        with owner() as writer:
+            acknowledge(writer, row.id, who.strip(), note.strip())
+    except ServescopeError as error:
+        problem(error)
+        return
+    st.success(f"{plain(who.strip())} takes it. The pager notes it within seconds and tells PagerDuty.")
+
+
+def _may_write() -> bool:
+    data = os.environ.get("SERVESCOPE_DATA")
+    return bool(data) and os.access(Path(str(data)) / "keys" / "store_owner", os.R_OK)
+
+
+def _timeline(told: IncidentStory) -> None:
+    opened = told.incident.opened_at
+    frame = pd.DataFrame([
+        {
+            "Time": clock(entry.time),
+            "From opening": after((entry.time - opened).total_seconds()),
+            "Kind": _KINDS.get(entry.kind, entry.kind.replace("_", " ")),
+            "What": entry.message,
+        }
+        for entry in told.timeline
+    ])  # fmt: skip
+    st.dataframe(
+        frame, hide_index=True, placeholder=words.NOTHING, key="timeline", height="content", alt="Timeline",
+        column_config=numbers(
+            frame, What=st.column_config.TextColumn(width="large"),
+            Time=st.column_config.TextColumn(help=f"In {zone().key}"),
+        ),
+    )  # fmt: skip
+
+
+def after(seconds: float) -> str:
+    """A moment as seconds from the opening: ``−11 min 33 s``, ``+6 s``."""
+    if abs(seconds) < 1:
+        return "at once"
+    return f"{'+' if seconds > 0 else '−'}{words.seconds(round(abs(seconds)))}"
+
+
+def _messages(messages: list[NotificationRow]) -> None:
+    if not messages:
+        st.caption("No page was sent about it.")
+    for message in messages:
+        when = clock(message.sent_at) if message.sent_at else "not yet"
+        why = f": {message.last_error}" if message.last_error and message.status != "sent" else ""
+        tries = words.plural(message.attempts, "attempt")
+        with st.expander(plain(f"{message.notifier}: {message.action}, {message.status}{why}, {when}, {tries}")):
+            st.caption(f"To {message.destination}, dedup key {message.dedup_key}")
+            st.json(message.payload, expanded=2)
+
+
+def evidence(found: Mapping[str, Any]) -> None:
+    """The frozen numbers as tables (see ``alerts.evidence.freeze``)."""
+    if not found:
+        st.caption("None was taken.")
+        return
+    st.caption(f"Over the {words.seconds(float(found.get('window_seconds', 0)))} before it opened")
+    figures = [
+        ("Requests", words.per_second(found.get("requests_per_second"))),
+        ("Failed", words.ratio(found.get("error_share"))),
+        ("First token, p50", words.seconds(found.get("ttft_p50_seconds"))),
+        ("First token, p99", words.seconds(found.get("ttft_p99_seconds"))),
+        ("End to end, p99", words.seconds(found.get("e2e_p99_seconds"))),
+    ]
+    st.html(tile_row([Tile(name, value) for name, value in figures], colours()))
+    if found.get("instances"):
+        table(pd.DataFrame([_instance(item) for item in found["instances"]]), "evidence-instances")
+    if found.get("tenants"):
+        table(pd.DataFrame([_tenant(item) for item in found["tenants"]]), "evidence-tenants")
+    for missing in found.get("missing", []):
+        st.caption(f"Could not be asked: {plain(str(missing))}")
+
+
+def _instance(item: Mapping[str, Any]) -> dict[str, Any]:
+    up = item.get("up_min")
+    return {
+        "Instance": item.get("instance"),
+        "Version": item.get("version") or words.NOTHING,
+        "Waiting, peak": item.get("waiting_max"),
+        "Running, peak": item.get("running_max"),
+        "KV, peak %": percent(item.get("kv_cache_usage_ratio_max")),
+        "Preemptions": item.get("preemptions"),
+        "Up": words.NOTHING if up is None else "all the time" if up else "not all the time",
+    }
+
+
+def _tenant(item: Mapping[str, Any]) -> dict[str, Any]:
+    requests = item.get("requests") or 0
+    return {
+        "Tenant": item.get("tenant") or words.NOTHING,
+        "Requests": requests,
+        "Time taken, s": item.get("seconds"),
+        "Mean ms": milliseconds(item["seconds"] / requests) if requests and item.get("seconds") is not None else None,
+        "Tokens": item.get("tokens") or None,
+    }
+
+
+def alerts_table(alerts: list[AlertRow], key: str) -> None:
+    """Alerts or their transitions."""
+    if not alerts:
+        st.caption("None.")
+        return
+    frame = pd.DataFrame([
+        {
+            "State": alert.state,
+            "Rule": alert.rule,
+            "Since": clock(alert.since),
+            "Value": alert.value,
+            "Limit": alert.threshold,
+            "Where": ", ".join(alert.labels.values()) or words.NOTHING,
+            "Why": alert.reason,
+        }
+        for alert in alerts
+    ])  # fmt: skip
+    table(frame, key)
+
+
+def plain(text: str) -> str:
+    """A text from elsewhere, with nothing that Markdown would read."""
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!|<>~:$" else letter for letter in text)

@@ -1,0 +1,218 @@
+"""One request: its phases, and beneath on the same axis what the engine was doing."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import words
+from dashboard.data import ask
+from dashboard.figures import CONFIG, Interval, Lane, Style, Trace, story
+from dashboard.look import clock, colours, zone
+from dashboard.panel import foot, guarded
+from dashboard.tables import milliseconds, table
+from dashboard.theme import colour_of
+from dashboard.tiles import Tile
+from dashboard.tiles import row as tile_row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from analytics.request_row import RequestRow
+    from analytics.story import EnginePoint, Story
+
+PHASES: Final = (
+    ("edge", "at the edge"),
+    ("transit", "between edge and server: network, accept queue"),
+    ("transit", "between edge and server: network, accept queue, event loops"),
+    ("queue", "waiting in the engine's queue"),
+    ("stall", "stalled: the engine stood still or threw the request out"),
+    ("prefill", "prefill: reading the prompt"),
+    ("decode", "decode: writing the answer"),
+    ("compute_input", "compute: input"),
+    ("compute_infer", "compute: inference"),
+    ("compute_output", "compute: output"),
+    ("frontend", "inside the server and in none of its phases: parsing, scheduling, answering"),
+    ("frontend", "in the server, in none of its phases: reading, parsing, answering"),
+)
+"""Phases in the order a request meets them, with what they mean."""
+_SHORT: Final = 1.0
+"""Seconds under which a request would be a hair among the engine's samples; it is shown alone at first."""
+_MARGIN: Final = 3.0
+_MEANING: Final = {**dict(PHASES), "unaccounted": "in no phase that anybody measured"}
+
+
+def tell() -> None:
+    """The page of the request that the URL names."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        st.markdown("## What happened to this request?", width="stretch")
+        if st.button("Back to the list", type="tertiary", key="back"):
+            for name in ("request", "at"):
+                st.query_params.pop(name, None)
+            st.rerun()
+    guarded(None, "story", _body)
+
+
+def _body() -> None:
+    at = st.query_params.get("at")
+    try:
+        time = datetime.fromtimestamp(float(at), UTC) if at else None
+    except (ValueError, OverflowError, OSError):
+        time = None
+    answer = ask("story.request", key=st.query_params["request"], time=time)
+    told: Story = answer.result
+    row = told.request
+    if row is None or told.start is None or told.end is None:
+        st.markdown(
+            "**No such request.** :gray[It may be older than what is kept, or the link is cut off. "
+            "Search by its trace id on the list.]"
+        )
+        return
+    if row.recording:
+        st.caption(f":material/history: From the recording {row.recording}: a real server's past, played again.")
+    st.html(tile_row(_tiles(row), colours()))
+    with st.container(border=True, key="panel-phases"):
+        _picture(told)
+        foot(
+            "phases", answer,
+            "Phases as edge and engine measured them; beneath, the engine as it showed itself once a second. The "
+            "request's own time is tinted.",
+        )  # fmt: skip
+    _neighbours(told)
+    _details(told, row)
+
+
+def _tiles(row: RequestRow) -> list[Tile]:
+    tokens = f"{row.prompt_tokens:,} → {row.completion_tokens:,}" if row.completion_tokens else words.NOTHING
+    cached = f"{row.cached_tokens:,} from cache" if row.cached_tokens else ""
+    at_utc = f"{row.time:%H:%M:%S}.{row.time.microsecond // 1000:03d} UTC"
+    failed = row.outcome not in {"", "ok", "client_abort", "client_error"}
+    status = f"status {row.status}" if row.status else ""
+    return [
+        Tile(
+            "Outcome", row.outcome.replace("_", " ") or words.NOTHING, row.error_type or status,
+            judged="broken" if failed else "",
+        ),
+        Tile("Arrived", clock(row.time), at_utc),
+        Tile("End to end", words.seconds(row.e2e_seconds)),
+        Tile("First token", words.seconds(row.ttft_seconds)),
+        Tile("Queue", words.seconds(row.queue_seconds), f"{row.preemptions} preemptions" if row.preemptions else ""),
+        Tile("Longest gap", words.seconds(row.itl_max_seconds), f"p99 {words.seconds(row.itl_p99_seconds)}"),
+        Tile("Tokens in → out", tokens, cached or ("counted chunks" if row.tokens_counted else "")),
+        Tile("Tenant", row.tenant or words.NOTHING),
+        Tile("Model", row.model or words.NOTHING, row.engine),
+        Tile("Instance", row.instance or words.NOTHING, row.version),
+    ]  # fmt: skip
+
+
+def _picture(told: Story) -> None:
+    if not told.phases:
+        st.markdown("**No phases.** :gray[Neither the edge nor the engine measured any; the engine sent no span.]")
+    if not told.samples:
+        st.markdown(
+            "**Nothing is known of the engine at that time.** :gray[No agent scraped this instance: "
+            "servescope up --target http://host:port]"
+        )
+    if told.start is None or told.end is None or not (told.phases or told.samples):
+        return
+    start, total = told.start, max((told.end - told.start).total_seconds(), 0.001)
+    style = Style(colours(), zone(), (start, start + timedelta(seconds=total)))
+    intervals = [
+        Interval(
+            phase.phase.replace("_", " "),
+            (phase.start - start).total_seconds(),
+            phase.seconds,
+            colour_of(phase.phase, style.colours),
+            f"{words.seconds(phase.seconds)}, {_MEANING.get(phase.phase, '')} ({phase.placed})",
+        )
+        for phase in told.phases
+    ]
+    offsets = [(point.time - start).total_seconds() for point in told.samples]
+    lanes = _lanes(told, style)
+    whole = st.toggle(
+        "Show the engine around it", value=total > _SHORT, key="around", bind="query-params",
+        help="Off: the axis shows the request alone",
+    ) if lanes else False  # fmt: skip
+    margin = max(0.25 * total, _MARGIN) if whole else 0.04 * total
+    figure = story(intervals, offsets, lanes, style, total=total, span=(-margin, total + margin))
+    st.plotly_chart(
+        figure, key="story", config=CONFIG, theme=None,
+        alt="Phases of the request over time, and the engine's state beneath on the same axis",
+    )  # fmt: skip
+
+
+def _lanes(told: Story, style: Style) -> list[Lane]:
+    def trace(name: str, signal: str, value: Callable[[EnginePoint], float | None]) -> Trace:
+        return Trace(name, [value(point) for point in told.samples], colour_of(signal, style.colours))
+
+    lanes = [
+        Lane("KV cache in use", "share", [trace("", "kv", lambda point: point.kv_cache_usage_ratio)], 1.05),
+        Lane(
+            "Running and waiting",
+            "requests",
+            [
+                trace("running", "running", lambda point: point.running),
+                trace("waiting", "waiting", lambda point: point.waiting),
+            ],
+        ),
+        Lane("Preemptions", "per second", [trace("", "preemptions", lambda point: point.preemptions)]),
+        Lane("Tokens out", "per second", [trace("", "tokens", lambda point: point.generation_tokens)]),
+    ]
+    known = (
+        Lane(lane.title, lane.unit, [line for line in lane.traces if any(v is not None for v in line.values)], lane.top)
+        for lane in lanes
+    )
+    return [lane for lane in known if lane.traces]
+
+
+def _neighbours(told: Story) -> None:
+    st.markdown(f"#### Who else was there: {words.plural(told.neighbours_total, 'request')}")
+    if not told.neighbours:
+        st.caption("No other request overlapped it at this instance.")
+        return
+    frame = pd.DataFrame([
+        {
+            "Tenant": other.tenant or words.NOTHING,
+            "Model": other.model,
+            "E2E ms": milliseconds(other.e2e_seconds),
+            "Queue ms": milliseconds(other.queue_seconds),
+            "Prompt": other.prompt_tokens or None,
+            "Output": other.completion_tokens or None,
+            "Outcome": other.outcome or words.NOTHING,
+            "Request": words.short(other.request_id, 20),
+        }
+        for other in told.neighbours
+    ])  # fmt: skip
+    table(frame, "neighbours", height=240)
+
+
+def _details(told: Story, row: RequestRow) -> None:
+    with st.expander("Identifiers and all figures"):
+        shown = {name: getattr(row, name) for name in _fields(row)}
+        frame = pd.DataFrame(
+            [(name, str(value)) for name, value in shown.items() if value not in {None, "", 0}],
+            columns=["Column of requests", "Value"],
+        )
+        st.dataframe(frame, hide_index=True, placeholder=words.NOTHING, key="figures", height="content")
+    if told.spans:
+        with st.expander(f"Spans of the trace: {len(told.spans)}"):
+            frame = pd.DataFrame([
+                {
+                    "Start": clock(item.start, milliseconds=True),
+                    "Name": item.name,
+                    "Service": item.service,
+                    "Scope": item.scope,
+                    "ms": (item.end - item.start).total_seconds() * 1000,
+                    "Attributes": ", ".join(f"{name}={value}" for name, value in item.attributes.items()),
+                }
+                for item in told.spans
+            ])  # fmt: skip
+            table(frame, "spans")
+
+
+def _fields(row: RequestRow) -> list[str]:
+    return [item.name for item in fields(row)]

@@ -1,0 +1,89 @@
+"""Tiles: name, value with unit, a note in words and a sparkline; a row of them is one piece of HTML.
+
+A tile is neutral unless an objective or a limit judges it; a judgement is a word and a mark, never colour alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from math import ceil
+from typing import TYPE_CHECKING, Literal
+
+from dashboard.theme import Palette, faded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Judgement = Literal["", "risk", "broken"]
+_ONE_ROW = 10
+_MIDDLE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One figure.
+
+    Attributes:
+        name: What it is.
+        value: With its unit.
+        note: A few words beneath: the peak, a change, a target.
+        line: Sparkline, oldest first; None for a gap.
+        help: What it means or why there is no value, shown when the pointer rests on it.
+        judged: Whether an objective or limit is at risk or broken.
+    """
+
+    name: str
+    value: str
+    note: str = ""
+    line: Sequence[float | None] = ()
+    help: str = ""
+    judged: Judgement = ""
+
+
+def row(tiles: Sequence[Tile], colours: Palette, *, old: bool = False) -> str:
+    """HTML of a row of tiles, all of one height; ``old`` greys what could not be renewed."""
+    wide = _columns(len(tiles), _ONE_ROW)
+    middle = _columns(len(tiles), _MIDDLE)
+    shades = (
+        f"--line:{colours.grid};--text:{colours.text};--quiet:{colours.quiet};--broken:{colours.broken};"
+        f"--risk:{colours.at_risk};--spark:{faded(colours.quiet, 0.38)};--wide:{wide};--middle:{middle}"
+    )
+    sparks = any(_known(tile.line) for tile in tiles)
+    body = "".join(_one(tile, sparks=sparks) for tile in tiles)
+    return f'<div class="servescope-tiles{" servescope-old" if old else ""}" style="{shades}">{body}</div>'
+
+
+def _columns(number: int, most: int) -> int:
+    """Columns so that all rows are as full as can be: 12 tiles in rows of at most 10 make 2 rows of 6."""
+    return max(ceil(number / ceil(number / most)), 1) if number else 1
+
+
+def _one(tile: Tile, *, sparks: bool) -> str:
+    kind = f" servescope-{tile.judged}" if tile.judged else ""
+    told = ". ".join(part for part in (f"{tile.name}: {tile.value}", tile.note, tile.help) if part)
+    known = _known(tile.line)
+    spark = f'<div class="servescope-spark" style="clip-path:{_shape(tile.line)}"></div>' if known else ""
+    if sparks and not known:
+        spark = '<div class="servescope-flat"></div>'
+    return (
+        f'<div class="servescope-tile{kind}" title="{escape(told)}">'
+        f'<div class="servescope-name">{escape(tile.name)}</div>'
+        f'<div class="servescope-value">{escape(tile.value)}</div>'
+        f'<div class="servescope-note">{escape(tile.note)}</div>{spark}</div>'
+    )
+
+
+def _known(line: Sequence[float | None]) -> bool:
+    return sum(value is not None for value in line) > 1
+
+
+def _shape(line: Sequence[float | None]) -> str:
+    """The area under the line, from zero to its peak, as a clip path; a gap lies on the ground."""
+    top = max((value for value in line if value is not None), default=0.0) or 1.0
+    last = max(len(line) - 1, 1)
+    points = [
+        f"{100 * index / last:.1f}% {100 - 92 * max(value or 0.0, 0.0) / top:.1f}%" for index, value in enumerate(line)
+    ]
+    # a line at zero still shows as a hair
+    return f"polygon(0% 100%, {', '.join(points)}, 100% 100%)" if any(line) else "inset(94% 0 0 0)"

@@ -293,3 +293,20 @@ async def tap_process(
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def replying(*pieces: bytes, close: bool = False) -> Script:
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.send(*pieces)
+            if close:
+                return
+
+    return script
+
+
+async def one(script: Script, request: bytes | None = None, **options: Any) -> tuple[bytes, RequestRecord]:
+    async with upstream(script) as up, tap(up.port, **options) as served:
+        got = await talk(served.port, request or post())
+        return got, await served.memory.only()

@@ -107,7 +107,8 @@ class PhaseLine:
 
     Attributes:
         phase: ``edge``, ``queue``, ``prefill``, ``decode``, ``stall``, ``compute_input``, ``compute_infer``,
-            ``compute_output`` or ``unaccounted`` (end-to-end time less all phases; negative when clocks disagree).
+            ``compute_output``, ``transit`` (between edge and server), ``frontend`` (inside the server, in none of its
+            phases) or ``unaccounted`` (end-to-end time less all phases; negative when the two halves disagree).
         seconds: Mean per step; None in a step without requests.
         mean: Mean over the window.
         share: Of the mean end-to-end time, None without one.

@@ -57,6 +57,8 @@ class RequestRow:
     compute_input_seconds: float | None
     compute_infer_seconds: float | None
     compute_output_seconds: float | None
+    frontend_seconds: float | None
+    transit_seconds: float | None
     ttft_seconds: float | None
     e2e_seconds: float | None
     engine_ttft_seconds: float | None
@@ -102,7 +104,9 @@ _LLM: Final = ("prefill", "decode", "stall")
 _COMPUTE: Final = ("compute_input", "compute_infer", "compute_output")
 _PRESENT: Final = {
     "edge": "has_edge = 1",
+    "transit": "has_edge = 1 AND has_engine = 1",
     "queue": "has_engine = 1",
+    "frontend": "has_engine = 1",
     **dict.fromkeys(_LLM, "has_engine = 1 AND prefill_seconds > 0"),
     **dict.fromkeys(
         ("compute_input", "compute_infer", "compute_output"), "has_engine = 1 AND compute_infer_seconds > 0"

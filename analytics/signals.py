@@ -168,6 +168,7 @@ def signal_of(name: str) -> Signal:
 
 PHASES: Final = (
     "edge",
+    "transit",
     "queue",
     "stall",
     "prefill",
@@ -175,5 +176,6 @@ PHASES: Final = (
     "compute_input",
     "compute_infer",
     "compute_output",
+    "frontend",
 )
 """Phases in the order in which a request meets them; the column of each is ``<phase>_seconds``."""

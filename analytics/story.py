@@ -25,7 +25,7 @@ class Phase:
 
     Attributes:
         phase: ``edge``, ``queue``, ``stall``, ``prefill``, ``decode``, ``compute_input``, ``compute_infer``,
-            ``compute_output`` or ``unaccounted``.
+            ``compute_output``, ``frontend``, ``transit`` or ``unaccounted``.
         start, end: Absolute times.
         seconds: Length.
         placed: ``measured``: the start is known from a span; ``assumed``: phases are laid one after another.
@@ -171,8 +171,8 @@ def intervals(row: RequestRow, end: datetime, engine_start: datetime | None) -> 
     """The request's phases as touching intervals from its arrival to ``end``.
 
     The engine's phases follow one another from the start of its span. Without a span they begin after the time at the
-    edge. What no phase covers is ``unaccounted``; a phase that would pass the end (two clocks) is cut there. A stall
-    is known by its length, not its place: it is drawn between queue and prefill.
+    edge, and transit lies on both sides of them. What no phase covers is ``unaccounted``; a phase that would pass the
+    end (two clocks) is cut there. A stall is known by its length, not its place: it is drawn between queue and prefill.
 
     Args:
         row: The request.
@@ -193,16 +193,20 @@ def intervals(row: RequestRow, end: datetime, engine_start: datetime | None) -> 
         before = max(0.0, (min(engine_start, end) - row.time).total_seconds())
         first = min(edge_left, before)
         put("edge", first)
-        put("unaccounted", before - first)
+        arriving = min(row.transit_seconds or 0.0, before - first)
+        put("transit", arriving)
+        put("unaccounted", before - first - arriving)
     else:
-        first = edge_left
+        first, arriving = edge_left, 0.0
         put("edge", first)
     for phase in PHASES:
-        if phase != "edge":
+        if phase not in {"edge", "transit"}:
             put(phase, getattr(row, f"{phase}_seconds") or 0.0)
     rest = (end - (made[-1].end if made else row.time)).total_seconds()
     back_pressure = min(edge_left - first, rest)
-    put("unaccounted", rest - back_pressure, "assumed")
+    returning = min((row.transit_seconds or 0.0) - arriving, rest - back_pressure)
+    put("transit", returning, "assumed")
+    put("unaccounted", rest - back_pressure - returning, "assumed")
     put("edge", back_pressure, "assumed")
     if made and made[-1].end < end and (end - made[-1].end) < timedelta(milliseconds=1):
         last = made[-1]

@@ -123,6 +123,13 @@ SELECT
   itl_max_seconds,
   itl_gaps,
   preemptions,
+  -- inside the server and in none of its phases: reading, parsing, scheduling, answering
+  toFloat32(if(has_engine = 1 AND engine_e2e_seconds > 0, greatest(0, engine_e2e_seconds - queue_seconds - prefill_seconds
+    - decode_seconds - stall_seconds - compute_input_seconds - compute_infer_seconds - compute_output_seconds), 0))
+    AS frontend_seconds,
+  -- between edge and server: network, accept queue, event loops; what the edge waited less what the server says it took
+  toFloat32(if(has_edge = 1 AND has_engine = 1 AND engine_e2e_seconds > 0,
+    greatest(0, t.e2e_seconds - edge_seconds - engine_e2e_seconds), 0)) AS transit_seconds,
   toUInt32(1) AS weight,
   has_edge,
   has_engine,
@@ -145,7 +152,8 @@ ORDER BY (trace_id, time, key)
 {ttl:requests inserted_at 30}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
--- Per minute, from the edge half alone: a half that arrives twice or late must not count twice.
+-- Per minute, from the edge half alone: a half that arrives twice or late must not count twice. Sketches are fed
+-- microseconds: a DDSketch of values below 1 is wrong by more than it says.
 CREATE TABLE IF NOT EXISTS {database}.requests_1m {on_cluster}
 (
   time DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
@@ -163,9 +171,9 @@ CREATE TABLE IF NOT EXISTS {database}.requests_1m {on_cluster}
   completion_tokens SimpleAggregateFunction(sum, UInt64),
   edge_seconds_sum SimpleAggregateFunction(sum, Float64),
   e2e_seconds_sum SimpleAggregateFunction(sum, Float64),
-  ttft_seconds_state AggregateFunction(quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99), Float32),
-  e2e_seconds_state AggregateFunction(quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99), Float32),
-  itl_mean_seconds_state AggregateFunction(quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99), Float32)
+  ttft_us_state AggregateFunction(quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99), Float32),
+  e2e_us_state AggregateFunction(quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99), Float32),
+  itl_mean_us_state AggregateFunction(quantilesDD(0.01, 0.5, 0.9, 0.95, 0.99), Float32)
 )
 ENGINE = {engine:AggregatingMergeTree}
 PARTITION BY toYYYYMM(time)

@@ -171,9 +171,22 @@ def _request(lab: Lab, chance: random.Random, number: int) -> dict[str, Any]:
         seconds["ttft_seconds"] = seconds["e2e_seconds"] * 0.9
     if not edge:  # what only the engine saw: the view shows its figures
         seconds["e2e_seconds"], seconds["ttft_seconds"] = seconds["engine_e2e_seconds"], seconds["engine_ttft_seconds"]
+    if served and engine == "triton":
+        seconds["engine_e2e_seconds"] = inside + 0.0002
     row |= {name: f32(value) for name, value in seconds.items()}
+    row |= _between(row)
     row["itl_mean_seconds"] = f32(row["itl_mean_seconds"])
     return row
+
+
+def _between(row: dict[str, Any]) -> dict[str, float]:
+    """What the view works out of the two halves."""
+    engine = row["engine_e2e_seconds"]
+    if not engine:
+        return {"frontend_seconds": 0.0, "transit_seconds": 0.0}
+    transit = row["e2e_seconds"] - row["edge_seconds"] - engine if row["has_edge"] else 0.0
+    inside = sum(row[name] for name in SECONDS_COLUMNS[1:8])
+    return {"frontend_seconds": max(0.0, engine - inside), "transit_seconds": max(0.0, transit)}
 
 
 SECONDS_COLUMNS = (

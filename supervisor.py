@@ -125,7 +125,9 @@ class Supervisor:
         if self._stopping.is_set():
             return
         last = _last_line(self.data / "logs" / f"{part.name}.log")
-        message = f"{part.name} did not start: {last}" if last else f"{part.name} did not start"
+    code = part.process.poll() if part.process is not None else None
+        ended = f"ended with code {code}" if code is not None else f"was silent for {part.ready_seconds:g} s"
+        message = f"{part.name} did not start, it {ended}" + (f": {last}" if last else "")
         if part.required:
             raise StartError(message, f"See {self.data / 'logs' / (part.name + '.log')}")
         self.say(f"{message}; trying again in the background")

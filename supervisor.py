@@ -125,7 +125,7 @@ class Supervisor:
         if self._stopping.is_set():
             return
         last = _last_line(self.data / "logs" / f"{part.name}.log")
-    code = part.process.poll() if part.process is not None else None
+        code = part.process.poll() if part.process is not None else None
         ended = f"ended with code {code}" if code is not None else f"was silent for {part.ready_seconds:g} s"
         message = f"{part.name} did not start, it {ended}" + (f": {last}" if last else "")
         if part.required:

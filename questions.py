@@ -6,7 +6,7 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
@@ -15,89 +15,167 @@ import wiring
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SHOWN_VALUES = 8
 
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _store_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.option("--clickhouse", default="", help="URL of a ClickHouse server.")(command)
-    return click.option("--data", type=click.Path(path_type=Path), default=None, help="Data folder.")(command)
+def _options(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """The options of every command that asks the store."""
+    for option in (
+        click.option("--clickhouse", default="", help="URL of a ClickHouse server."),
+        click.option("--data", type=click.Path(path_type=Path), default=None, help="Data folder."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON of a stable shape."),
+    ):
+        command = option(command)
+    return command
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON of a stable shape.")
+def _window_options(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    for option in (
+        click.option("--to", "end", default=None, metavar="TIME", help="ISO 8601 or Unix seconds; now if absent."),
+        click.option("--from", "start", default=None, metavar="TIME", help="ISO 8601 or Unix seconds."),
+        click.option("--since", default="10m", show_default=True, metavar="AGE", help="Such as 90s, 10m, 6h, 2d."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command()
 @click.argument("statement")
 @click.option("--format", "format_", default=None, metavar="F", help="ClickHouse output format.")
-@_json
-@_store_options
+@_options
 def sql(statement: str, format_: str | None, as_json: bool, clickhouse: str, data: Path | None) -> None:
     """Ad hoc SQL, read only, over the running store or one started for the moment."""
     from collector.store import Store, locate  # noqa: PLC0415 - commands load only what they need
 
-    shape = format_ or (
-        "JSONEachRow" if as_json else "PrettyCompact" if sys.stdout.isatty() else "TabSeparatedWithNames"
-    )
+    plain = "PrettyCompact" if sys.stdout.isatty() else "TabSeparatedWithNames"
     folder = data or wiring.default_data()
     with momentary.store(folder, clickhouse, _say) as url:
         store = Store(locate(folder, url, role="reader"))
-        for chunk in store.stream(statement, shape):
+        for chunk in store.stream(statement, format_ or ("JSONEachRow" if as_json else plain)):
             sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
 
 
-def _question(name: str, asked: str, text: str) -> click.Command:
+def _question(name: str, text: str) -> click.Command:
     @click.command(name, help=text)
-    @click.option("--since", default="10m", show_default=True, metavar="AGE", help="Such as 90s, 10m, 6h, 2d.")
-    @click.option("--from", "start", default=None, metavar="TIME", help="ISO 8601 or Unix seconds.")
-    @click.option("--to", "end", default=None, metavar="TIME", help="ISO 8601 or Unix seconds; now if absent.")
-    @click.option("--model", multiple=True)
-    @click.option("--tenant", multiple=True)
-    @click.option("--instance", multiple=True)
-    @(
-        click.option("--signal", default=None, help="Which latency (latency only).")
-        if name == "latency"
-        else (lambda f: f)
-    )
-    @_json
-    @_store_options
+    @_window_options
+    @click.option("--model", multiple=True, help="Only these models.")
+    @click.option("--tenant", multiple=True, help="Only these tenants.")
+    @click.option("--instance", multiple=True, help="Only these instances.")
+    @click.option("--signal", default=None, help="Which latency, such as ttft_seconds (for `latency`).")
+    @click.option("--slos", type=click.Path(path_type=Path), default=None, help="SLO file (for `budget`).")
+    @_options
     def command(
-        since: str,
-        start: str | None,
-        end: str | None,
-        model: tuple[str, ...],
-        tenant: tuple[str, ...],
-        instance: tuple[str, ...],
-        as_json: bool,
-        clickhouse: str,
+        since: str, start: str | None, end: str | None, model: tuple[str, ...], tenant: tuple[str, ...],
+        instance: tuple[str, ...], signal: str | None, slos: Path | None, as_json: bool, clickhouse: str,
         data: Path | None,
-        signal: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         from analytics.ask import ask  # noqa: PLC0415 - commands load only what they need
         from analytics.window import Filter, Window  # noqa: PLC0415 - as above
         from collector.store import Store, locate  # noqa: PLC0415 - as above
 
-        now = datetime.now(UTC)
-        last = _moment(end, "--to") if end else now
+        last = _moment(end, "--to") if end else datetime.now(UTC)
         first = _moment(start, "--from") if start else last - timedelta(seconds=_age(since))
-        narrowed = Filter(model=model, tenant=tenant, instance=instance)
         folder = data or wiring.default_data()
-        options: dict[str, object] = {"signal": signal} if signal else {}
+        options: dict[str, object] = {"signal": signal} if signal and name == "latency" else {}
+        if name == "budget":
+            options["objectives"] = tuple(_objectives(slos or _slos_of(folder)))
         with momentary.store(folder, clickhouse, _say) as url:
             store = Store(locate(folder, url, role="reader"))
-            envelope = ask(asked, store, Window(first, last), narrowed, **options)
+            narrowed = Filter(model=model, tenant=tenant, instance=instance)
+            envelope = ask(name, store, Window(first, last), narrowed, **options)
         if as_json:
             click.echo(json.dumps(envelope))
         else:
             _print(envelope)
 
     return command
+
+
+def _objectives(path: Path) -> Iterator[object]:
+    from alerts.objectives import objective_of  # noqa: PLC0415 - commands load only what they need
+    from alerts.rulesfile import load  # noqa: PLC0415 - as above
+
+    for slo in load(path).slos:
+        objective = objective_of(slo)
+        if objective is None:
+            _say(f"{slo.name} is left out: goodput and patterns in filters have no budget line; see the dashboard")
+        else:
+            yield objective
+
+
+def _slos_of(folder: Path) -> Path:
+    named = (wiring.read_settings(folder / "run.yaml").get("alerts") or {}) if (folder / "run.yaml").exists() else {}
+    if not named.get("slos"):
+        raise ConfigError("no SLO file is known", "Name one: --slos FILE, or alerts.slos in servescope.yaml")
+    return Path(named["slos"])
+
+
+@click.group()
+def incidents() -> None:
+    """Incidents: what is wrong, what was."""
+
+
+@incidents.command(name="list")
+@_window_options
+@click.option("--state", multiple=True, type=click.Choice(["open", "acknowledged", "resolved"]))
+@_options
+def incidents_list(
+    since: str, start: str | None, end: str | None, state: tuple[str, ...], as_json: bool, clickhouse: str,
+    data: Path | None,
+) -> None:  # fmt: skip
+    """Incidents of a window, newest first."""
+    from alerts import history, report  # noqa: PLC0415 - commands load only what they need
+    from collector.store import Store, locate  # noqa: PLC0415 - as above
+
+    last = _moment(end, "--to") if end else datetime.now(UTC)
+    first = _moment(start, "--from") if start else last - timedelta(seconds=_age(since))
+    folder = data or wiring.default_data()
+    with momentary.store(folder, clickhouse, _say) as url:
+        found = history.incidents(Store(locate(folder, url, role="reader")), first, last, states=state)
+    click.echo(json.dumps(report.listing_json(found)) if as_json else report.listing(found))
+
+
+@incidents.command(name="show")
+@click.argument("incident_id", metavar="ID")
+@click.option("--markdown", is_flag=True, help="As Markdown, for a report.")
+@_options
+def incidents_show(incident_id: str, markdown: bool, as_json: bool, clickhouse: str, data: Path | None) -> None:
+    """One incident with its timeline, alerts, pages and evidence."""
+    from alerts import history, report  # noqa: PLC0415 - commands load only what they need
+    from collector.store import Store, locate  # noqa: PLC0415 - as above
+
+    folder = data or wiring.default_data()
+    with momentary.store(folder, clickhouse, _say) as url:
+        story = history.story(Store(locate(folder, url, role="reader")), incident_id)
+    if as_json:
+        click.echo(json.dumps(report.story_json(story)))
+    else:
+        click.echo(report.story_markdown(story) if markdown else report.story_text(story))
+
+
+@click.group()
+def rules() -> None:
+    """SLOs and rules."""
+
+
+@rules.command(name="check")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON of a stable shape.")
+def rules_check(file: Path, as_json: bool) -> None:
+    """Check a rules file; every fault names file, line and field."""
+    from alerts import rulesfile  # noqa: PLC0415 - commands load only what they need
+
+    click.echo(json.dumps(rulesfile.summary(rulesfile.load(file))) if as_json else rulesfile.check(file))
 
 
 def _age(text: str) -> float:
@@ -118,22 +196,18 @@ def _moment(text: str, option: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigError(
-            f"{option} {text!r} is no time", "Give ISO 8601 (2026-01-31T12:00:00Z) or Unix seconds"
-        ) from None
+        fix = "Give ISO 8601 (2026-01-31T12:00:00Z) or Unix seconds"
+        raise ConfigError(f"{option} {text!r} is no time", fix) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _print(envelope: dict[str, Any]) -> None:
     window = envelope["window"]
-    click.echo(f"{window['start']} to {window['end']} · {envelope['rows']} {envelope['level']}")
+    click.echo(f"{window['start']} to {window['end']}, {envelope['rows']} {envelope['level']}")
     _tree(envelope["result"], "")
 
 
-def _tree(value: object, indent: str) -> None:
-    if not isinstance(value, dict):
-        click.echo(f"{indent}{value}")
-        return
+def _tree(value: dict[str, Any], indent: str) -> None:
     for name, item in value.items():
         if isinstance(item, dict):
             click.echo(f"{indent}{name}")
@@ -144,7 +218,8 @@ def _tree(value: object, indent: str) -> None:
                 plain = {key: entry for key, entry in row.items() if not isinstance(entry, list)}
                 click.echo(indent + "  " + "  ".join(f"{key}={_short(entry)}" for key, entry in plain.items()))
         elif isinstance(item, list):
-            click.echo(f"{indent}{name}: {len(item)} values" if len(item) > 8 else f"{indent}{name}: {item}")  # noqa: PLR2004
+            many = len(item) > _SHOWN_VALUES
+            click.echo(f"{indent}{name}: {len(item)} values" if many else f"{indent}{name}: {item}")
         else:
             click.echo(f"{indent}{name}: {_short(item)}")
 
@@ -154,8 +229,14 @@ def _short(value: object) -> object:
 
 
 COMMANDS = [
-    _question("latency", "latency", "How long requests take: percentiles over time."),
-    _question("queue", "queue", "How work piles up: arrivals, waiting, time to drain."),
-    _question("kvcache", "kvcache", "How full the KV cache is, preemptions and prefix hits."),
-    _question("budget", "budget", "What is left of the error budget of each SLO."),
+    _question("latency", "How long requests take: percentiles over time."),
+    _question("phases", "Where an average request spends its time."),
+    _question("queue", "How work piles up: arrivals, waiting, time to drain."),
+    _question("kvcache", "How full the KV cache is, preemptions and prefix hits."),
+    _question("batching", "How much work shares one engine step or execution."),
+    _question("traffic", "The state of the service at a glance."),
+    _question("tenants", "Who asks for what, and how it goes for them."),
+    _question("budget", "What is left of the error budget of each SLO."),
+    incidents,
+    rules,
 ]

@@ -165,6 +165,7 @@ def plan(
         "health_port": port["alerts_health"],
         "receiver_port": port["receiver"],
         "dashboard_url": f"http://127.0.0.1:{port['dashboard']}",
+        **({"slos": str(slos.absolute())} if slos is not None else {}),
     }
     made.parts += [
         Part(

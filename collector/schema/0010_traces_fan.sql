@@ -291,9 +291,9 @@ SELECT
   sum(toUInt64(greatest(t.completion_tokens, t.counted_tokens))) AS completion_tokens,
   sum(toFloat64(t.edge_seconds)) AS edge_seconds_sum,
   sum(toFloat64(t.e2e_seconds)) AS e2e_seconds_sum,
-  quantilesDDStateIf(0.01, 0.5, 0.9, 0.95, 0.99)(t.ttft_seconds * 1e6, t.ttft_seconds > 0) AS ttft_us_state,
-  quantilesDDStateIf(0.01, 0.5, 0.9, 0.95, 0.99)(t.e2e_seconds * 1e6, t.e2e_seconds > 0) AS e2e_us_state,
-  quantilesDDStateIf(0.01, 0.5, 0.9, 0.95, 0.99)(t.itl_mean_seconds * 1e6, t.itl_mean_seconds > 0) AS itl_mean_us_state
+  quantilesDDStateIf(0.01, 0.5, 0.9, 0.95, 0.99)(toFloat32(t.ttft_seconds * 1e6), t.ttft_seconds > 0) AS ttft_us_state,
+  quantilesDDStateIf(0.01, 0.5, 0.9, 0.95, 0.99)(toFloat32(t.e2e_seconds * 1e6), t.e2e_seconds > 0) AS e2e_us_state,
+  quantilesDDStateIf(0.01, 0.5, 0.9, 0.95, 0.99)(toFloat32(t.itl_mean_seconds * 1e6), t.itl_mean_seconds > 0) AS itl_mean_us_state
 FROM {database}.requests_t AS t
 WHERE has_edge = 1
 GROUP BY time, model, deployment, instance, engine, tenant, region, version, outcome, recording;

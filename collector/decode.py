@@ -16,9 +16,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from agent import otlp_json
 from agent.scrub import may_hold_prompts, scrub_request
-from collector import otlp_json
-from collector.otlp_json import MalformedError
 
 if TYPE_CHECKING:
     from agent.scrub import OtlpRequest
@@ -30,6 +29,10 @@ KINDS: Final[dict[str, type[ExportTraceServiceRequest | ExportMetricsServiceRequ
 }
 ENCODINGS: Final = ("identity", "gzip", "zstd", "deflate")
 _STEP: Final = 1024
+
+
+class MalformedError(ValueError):
+    """A body that is no OTLP request; the text names the fault for the sender."""
 
 
 class TooLargeError(Exception):
@@ -131,7 +134,10 @@ def decode(signal: str, body: bytes, *, as_json: bool, store_prompts: bool) -> D
     request: OtlpRequest = KINDS[signal]()
     changed = as_json
     if as_json:
-        otlp_json.parse(body, request)
+        try:
+            otlp_json.parse(body, request)
+        except otlp_json.MalformedJsonError as error:
+            raise MalformedError(str(error)) from None
     else:
         try:
             request.ParseFromString(body)

@@ -11,9 +11,8 @@ from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from agent.signing import BATCH_ID_LIMIT, HEADER_BATCH, HEADER_RECEIVED
 from collector.auth import AuthError
-from collector.decode import ENCODINGS, KINDS, TooLargeError, decompress
+from collector.decode import ENCODINGS, KINDS, MalformedError, TooLargeError, decompress
 from collector.intake import BusyError
-from collector.otlp_json import MalformedError
 
 if TYPE_CHECKING:
     from collector.auth import Door

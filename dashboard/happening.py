@@ -33,11 +33,12 @@ def happening(look: Look) -> None:
     colours = look.colours
     lines = "".join(
         f"<div>{escape(row.severity.capitalize())}, {escape(row.state)} for {words.seconds(round(row.seconds))}: "
-        f'<a href="incidents?incident={escape(row.id)}" target="_self">{escape(row.title)}</a></div>'
+        f'<a href="incidents?incident={escape(row.id)}" target="_self" style="color:{colours.accent}">'
+        f"{escape(row.title)}</a></div>"
         for row in lasting[:_SHOWN]
     )
     more = (
-        f'<div><a href="incidents" target="_self">{len(lasting) - _SHOWN} more</a></div>'
+        f'<div><a href="incidents" target="_self" style="color:{colours.accent}">{len(lasting) - _SHOWN} more</a></div>'
         if len(lasting) > _SHOWN
         else ""
     )

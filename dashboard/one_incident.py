@@ -58,8 +58,8 @@ def _incident() -> None:
 def _story(told: IncidentStory) -> None:
     row = told.incident
     st.markdown(f"### {plain(row.title)}")
-    reasons = [reason.strip() for reason in row.summary.split("; ") if reason.strip()]
-    if len(reasons) > 1:
+    reasons = [reason.strip() for reason in row.summary.split("; ") if reason.strip() and reason.strip() != row.title]
+    if reasons:
         st.markdown("\n".join(f"- {plain(reason)}" for reason in reasons))
     st.html(tile_row(_tiles(row), colours()))
     st.markdown(links(row))
@@ -106,8 +106,17 @@ def _take(row: IncidentRow) -> None:
     if row.state != "open" or not _may_write():
         return
     with st.form("take", border=False), st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
-        who = st.text_input("Your name", key="who", width=220, placeholder="Your name", max_chars=80)
-        note = st.text_input("Note", key="note", width=360, placeholder="What you know already", max_chars=500)
+        who = st.text_input(
+            "Your name", key="who", width=220, placeholder="Your name", max_chars=80, label_visibility="collapsed"
+        )
+        note = st.text_input(
+            "Note",
+            key="note",
+            width=360,
+            placeholder="What you know already",
+            max_chars=500,
+            label_visibility="collapsed",
+        )
         pressed = st.form_submit_button("Acknowledge", type="primary")
     if not pressed:
         return
@@ -176,9 +185,9 @@ def evidence(found: Mapping[str, Any]) -> None:
     figures = [
         ("Requests", words.per_second(found.get("requests_per_second"))),
         ("Failed", words.ratio(found.get("error_share"))),
-        ("First token, p50", words.seconds(found.get("ttft_p50_seconds"))),
-        ("First token, p99", words.seconds(found.get("ttft_p99_seconds"))),
-        ("End to end, p99", words.seconds(found.get("e2e_p99_seconds"))),
+        ("TTFT p50", words.seconds(found.get("ttft_p50_seconds"))),
+        ("TTFT p99", words.seconds(found.get("ttft_p99_seconds"))),
+        ("E2E p99", words.seconds(found.get("e2e_p99_seconds"))),
     ]
     st.html(tile_row([Tile(name, value) for name, value in figures], colours()))
     if found.get("instances"):

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 PHASES: Final = (
     ("edge", "at the edge"),
-    ("transit", "between edge and server: network, accept queue"),
     ("transit", "between edge and server: network, accept queue, event loops"),
     ("queue", "waiting in the engine's queue"),
     ("stall", "stalled: the engine stood still or threw the request out"),
@@ -36,12 +35,12 @@ PHASES: Final = (
     ("compute_input", "compute: input"),
     ("compute_infer", "compute: inference"),
     ("compute_output", "compute: output"),
-    ("frontend", "inside the server and in none of its phases: parsing, scheduling, answering"),
     ("frontend", "in the server, in none of its phases: reading, parsing, answering"),
 )
 """Phases in the order a request meets them, with what they mean."""
 _SHORT: Final = 1.0
 """Seconds under which a request would be a hair among the engine's samples; it is shown alone at first."""
+_FEW: Final = 5
 _MARGIN: Final = 3.0
 _MEANING: Final = {**dict(PHASES), "unaccounted": "in no phase that anybody measured"}
 
@@ -182,12 +181,12 @@ def _neighbours(told: Story) -> None:
             "Queue ms": milliseconds(other.queue_seconds),
             "Prompt": other.prompt_tokens or None,
             "Output": other.completion_tokens or None,
-            "Outcome": other.outcome or words.NOTHING,
+            "Outcome": other.outcome.replace("_", " ") or words.NOTHING,
             "Request": words.short(other.request_id, 20),
         }
         for other in told.neighbours
     ])  # fmt: skip
-    table(frame, "neighbours", height=240)
+    table(frame, "neighbours", height=240 if len(frame) > _FEW else "content")
 
 
 def _details(told: Story, row: RequestRow) -> None:

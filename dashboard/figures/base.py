@@ -98,6 +98,7 @@ def blank(style: Style, title: str, unit: str, height: int) -> go.Figure:
             "pad": {"l": 4, "t": 4}, "font": {"size": 14, "weight": 500},
         },
         showlegend=False,
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": colours.quiet, "activecolor": colours.accent},
         uirevision="keep",
     )  # fmt: skip
     start, end = style.span
@@ -143,14 +144,16 @@ def decorate(figure: go.Figure, style: Style) -> None:
     for moment, text in told:
         place = (moment - start).total_seconds() / length
         shown = words.short(text, _LABEL_LETTERS)
-        if place < free_from or shown == before:
+        rightward = place < 1 - _LABEL_SHARE
+        begins = place if rightward else place - _LABEL_SHARE
+        if begins < free_from or shown == before:
             continue
         figure.add_annotation(
             x=local(moment, style), y=1, yref="paper", yanchor="bottom", text=html_safe(shown), showarrow=False,
-            xanchor="left" if place < 1 - _LABEL_SHARE else "right",
+            xanchor="left" if rightward else "right",
             font={"size": 11, "color": style.colours.quiet},
         )  # fmt: skip
-        free_from, before = place + _LABEL_SHARE, shown
+        free_from, before = begins + _LABEL_SHARE, shown
     _pointed_at(figure, told, style)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dashboard import words
@@ -90,6 +91,15 @@ def percentiles(
     return lines(times, traces, style, title=title, unit="seconds", limit=limit, log=log, height=height)
 
 
+def _trimmed(times: Sequence[datetime], traces: Sequence[Trace]) -> tuple[Sequence[datetime], list[Trace]]:
+    """Without the steps before the first and after the last value, which a stack would draw as zeros."""
+    known = [index for index in range(len(times)) if any(trace.values[index] is not None for trace in traces)]
+    if not known:
+        return times, list(traces)
+    kept = slice(known[0], known[-1] + 1)
+    return times[kept], [replace(trace, values=trace.values[kept]) for trace in traces]
+
+
 def stack(
     times: Sequence[datetime],
     traces: Sequence[Trace],
@@ -101,6 +111,7 @@ def stack(
 ) -> go.Figure:
     """Amounts that add up, as stacked areas; steps without data stay empty."""
     figure = blank(style, title, unit, height)
+    times, traces = _trimmed(times, traces)
     x = [local(moment, style) for moment in times]
     sums = [sum(trace.values[index] or 0.0 for trace in traces) for index in range(len(times))] if traces else []
     for trace in traces:

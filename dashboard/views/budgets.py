@@ -119,7 +119,7 @@ def _one(look: Look, slo: Slo, found: list[SloStatus]) -> None:
 
 def tiles_of(status: SloStatus) -> list[Tile]:
     """Tiles of one SLO and group: here tiles judge, for here somebody promised something."""
-    name = f" {', '.join(status.labels.values())}" if status.labels else ""
+    name = f", {', '.join(status.labels.values())}" if status.labels else ""
     judged: Judgement = {"burning": "risk", "exhausted": "broken"}.get(status.state, "")  # type: ignore[assignment]
     left = status.budget_ratio
     if left is None:

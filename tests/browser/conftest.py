@@ -1,0 +1,93 @@
+"""One store with data, one dashboard and one Chromium for all browser tests; without Chromium they are skipped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from collector.migrate import apply
+from collector.store import Store, StoreAddress
+from tests.browser.stage import Served, fill, serve, write_run
+from tests.store_process import ROOT, StoreServer, start_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+LONG = 60_000
+"""Milliseconds that an element may take on a busy machine."""
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_stage(folder: Path, *, filled: bool, slos: bool = True) -> tuple[StoreServer, Served]:
+    """A store (with data or empty) and a dashboard on it."""
+    server = start_store(folder)
+    with Store(StoreAddress(server.url, user="owner", password=server.owner_password)) as owner:
+        apply(owner)
+        if filled:
+            fill(owner, datetime.now(UTC))
+    write_run(folder, server.url)
+    arguments = ("--slos", str(ROOT / "demo" / "slos.yaml")) if slos else ()
+    try:
+        return server, serve(folder, free_port(), folder / "dashboard.log", *arguments)
+    except BaseException:
+        server.stop()
+        raise
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium; a missing one skips, or fails where nothing may be skipped."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        if os.environ.get("SERVESCOPE_TEST_NO_SKIPS") == "1":
+            pytest.fail("Chromium is missing (Debian: apt-get install chromium)")
+        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def stage(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The dashboard on a filled store."""
+    server, served = start_stage(tmp_path_factory.mktemp("stage"), filled=True)
+    yield served
+    served.stop()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def empty(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The dashboard on a store in which nothing is, without SLOs."""
+    server, served = start_stage(tmp_path_factory.mktemp("empty"), filled=False, slos=False)
+    yield served
+    served.stop()
+    server.stop()
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """A page at laptop width in a zone that is not UTC."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 1000}, timezone_id="Asia/Tokyo")
+    context.set_default_timeout(LONG)
+    opened = context.new_page()
+    yield opened
+    context.close()

@@ -1,0 +1,217 @@
+"""Every page in a real browser: it draws, survives a reload, and the ways between pages lead where they say."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.browser.conftest import start_stage
+from tests.browser.stage import INCIDENT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Locator, Page
+
+    from tests.browser.stage import Served
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+CHART = ".js-plotly-plot .main-svg"
+TABLE = '[data-testid="stDataFrame"] canvas'
+TILES = ".servescope-tiles"
+BROKEN = '[data-testid="stException"], [data-testid="stErrorElementStack"]'
+PAGES = {
+    "": ("Is serving well?", [TILES, CHART, TABLE]),
+    "latency": ("How long do requests take?", [TILES, CHART]),
+    "waiting": ("Does work pile up?", [TILES, CHART]),
+    "caches": ("Is the KV cache the limit?", [TILES, CHART, TABLE]),
+    "requests_list": ("Which requests?", [TABLE]),
+    "budgets": ("Is the promise kept?", [TILES, TABLE, CHART]),
+    "incidents": ("What is wrong?", [TILES, TABLE]),
+    "adhoc": ("What else do you want to know?", [TABLE]),
+}
+
+
+def whole(page: Page) -> None:
+    """No traceback, no raised element, no page wider than the window."""
+    assert page.locator(BROKEN).count() == 0
+    text = page.locator("body").inner_text()
+    assert "Traceback" not in text
+    assert "encountered an error" not in text
+    wide, room = page.evaluate("(m => [m.scrollWidth, m.clientWidth])(document.querySelector('[data-testid=stMain]'))")
+    assert wide <= room, f"{wide} px in {room} px"
+
+
+def opened(page: Page, url: str, wanted: list[str]) -> None:
+    page.goto(url)
+    for selector in wanted:
+        page.locator(selector).first.wait_for(state="visible")
+
+
+def table(page: Page) -> Locator:
+    return page.locator('[data-testid="stDataFrame"]').first
+
+
+def click_row(page: Page, y: float) -> None:
+    """Click into a row of the first table, whose cells are painted on a canvas."""
+    table(page).locator("canvas").first.wait_for(state="visible")
+    table(page).locator("table tbody tr").first.wait_for(state="attached")  # the canvas' accessible twin: it is painted
+    table(page).click(position={"x": 260, "y": y})
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_draws(stage: Served, page: Page, name: str) -> None:
+    question, wanted = PAGES[name]
+    opened(page, f"{stage.url}/{name}", wanted)
+    assert page.get_by_role("heading", name=question).is_visible()
+    whole(page)
+
+
+@pytest.mark.parametrize("name", ["", "requests_list", "incidents"])
+def test_dark_and_narrow(stage: Served, chromium: Browser, name: str) -> None:
+    context = chromium.new_context(viewport={"width": 900, "height": 900}, color_scheme="dark")
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    opened(page, f"{stage.url}/{name}", PAGES[name][1])
+    whole(page)
+    assert page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor") == "rgb(20, 22, 26)"
+    if name == "":
+        cut = page.evaluate(
+            "[...document.querySelectorAll('.servescope-name, .servescope-value')]"
+            ".filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"
+        )
+        assert cut == []
+    context.close()
+
+
+def test_filter_stays_in_the_url_across_pages_and_reloads(stage: Served, page: Page) -> None:
+    opened(page, f"{stage.url}/?model=resnet&range=1h", [TILES])
+    page.get_by_role("link", name="Latency").click()
+    page.get_by_role("heading", name="How long do requests take?").wait_for()
+    page.locator(CHART).first.wait_for(state="visible")
+    asked = parse_qs(urlsplit(page.url).query)
+    assert asked["model"] == ["resnet"]
+    assert asked["range"] == ["1h"]
+    page.reload()
+    page.locator(CHART).first.wait_for(state="visible")
+    assert parse_qs(urlsplit(page.url).query)["model"] == ["resnet"]
+    assert page.get_by_text("resnet", exact=True).first.is_visible()
+
+
+def test_a_span_of_time_stays_across_pages_until_one_goes_back_to_now(stage: Served, page: Page) -> None:
+    opened(page, f"{stage.url}/latency?from=2026-01-01T00:00:00Z&to=2026-01-01T00:10:00Z", ["text=Back to now"])
+    assert page.get_by_text("01 Jan 09:00:00 to 01 Jan 09:10:00").is_visible()  # in the viewer's zone
+    page.get_by_role("link", name="Queue").click()
+    page.get_by_role("heading", name="Does work pile up?").wait_for()
+    page.wait_for_url(re.compile(r"from=2026-01-01T00"))
+    page.get_by_role("button", name="Back to now").click()
+    page.get_by_text("Back to now").wait_for(state="hidden")
+    page.locator(CHART).first.wait_for(state="visible")
+    assert "from=" not in page.url
+
+
+def test_a_box_on_the_heatmap_lists_the_requests_in_it(stage: Served, page: Page) -> None:
+    opened(page, f"{stage.url}/latency?model=llama", [CHART])
+    heatmap = page.locator('[class*="st-key-chart-heatmap"] .js-plotly-plot')
+    heatmap.locator(".heatmaplayer image").first.wait_for(state="attached")
+    heatmap.scroll_into_view_if_needed()
+    link = page.get_by_role("link", name=re.compile("List the requests from"))
+    for _ in range(4):  # a refresh in the middle of a drag ends the drag
+        area = heatmap.locator(".nsewdrag").first.bounding_box()
+        assert area is not None
+        page.mouse.move(area["x"] + area["width"] * 0.45, area["y"] + 6)
+        page.mouse.down()
+        page.mouse.move(area["x"] + area["width"] * 0.97, area["y"] + area["height"] * 0.3, steps=6)
+        page.mouse.up()
+        try:
+            link.wait_for(timeout=8000)
+            break
+        except Exception:  # noqa: BLE001 - the last failure is raised below
+            continue
+    address = link.get_attribute("href")
+    assert address is not None
+    asked = parse_qs(urlsplit(address).query)
+    assert asked["model"] == ["llama"]
+    low, high = float(asked["at_least"][0]), float(asked["below"][0])
+    assert 0 < low < high < 10
+    opened(page, f"{stage.url}/{address}", [TABLE])
+    page.get_by_text(re.compile(r"Only end-to-end time from .* as drawn on the heatmap")).wait_for()
+    assert page.get_by_text(re.compile(r"\d+ requests? match")).first.is_visible()
+    whole(page)
+
+
+def test_a_click_on_a_row_tells_the_request_and_its_link_tells_it_again(stage: Served, page: Page) -> None:
+    opened(page, f"{stage.url}/requests_list", [TABLE])
+    click_row(page, 62)
+    page.get_by_role("heading", name="What happened to this request?").wait_for()
+    page.locator('[class*="st-key-story"] .main-svg').first.wait_for(state="visible")
+    whole(page)
+    address = page.url
+    assert "request=" in address
+    opened(page, address, ['[class*="st-key-story"] .main-svg'])
+    for phase in ("queue", "prefill", "decode"):
+        assert page.locator('[class*="st-key-story"]').get_by_text(phase, exact=True).first.is_visible()
+    page.get_by_role("button", name="Back to the list").click()
+    page.get_by_role("heading", name="Which requests?").wait_for()
+
+
+def test_an_incident_is_told_and_taken(stage: Served, page: Page) -> None:
+    opened(page, f"{stage.url}/incidents?id={INCIDENT}", ["text=Timeline", TILES, TABLE])  # as pages link to it
+    assert page.get_by_role("heading", name=re.compile("waiting 56 on vllm-0")).is_visible()
+    assert page.get_by_text("Evidence, frozen when it opened").is_visible()
+    whole(page)
+    page.get_by_label("Your name").fill("Ada")
+    page.get_by_role("button", name="Acknowledge").click()
+    page.get_by_text("Ada takes it").wait_for()
+    opened(page, f"{stage.url}/", [TILES])
+    page.get_by_role("link", name=re.compile("waiting 56 on vllm-0")).first.wait_for()
+
+
+def test_sql_answers_and_refuses_in_plain_words(stage: Served, page: Page) -> None:
+    opened(page, f"{stage.url}/adhoc?sql=SELECT%20count()%20AS%20n%20FROM%20requests", ["text=1 row"])
+    opened(page, f"{stage.url}/adhoc?sql=DROP%20TABLE%20requests_t", [".servescope-trouble"])
+    assert "refused" in page.locator(".servescope-trouble").inner_text()
+    whole(page)
+
+
+def test_one_crosshair_for_all_charts(stage: Served, page: Page) -> None:
+    opened(page, f"{stage.url}/waiting?live=false", [CHART])
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot .nsewdrag').length >= 4")
+    page.wait_for_function("[...document.querySelectorAll('.js-plotly-plot')].every(c => c.servescopeSource)")
+    page.locator(".js-plotly-plot .nsewdrag").first.hover(position={"x": 300, "y": 60})
+    page.locator(".servescope-crosshair").first.wait_for(state="attached")
+    places = page.evaluate(
+        "[...document.querySelectorAll('.servescope-crosshair')].map(e => Math.round(e.getBoundingClientRect().left))"
+    )
+    assert len(places) >= 3
+    assert len(set(places)) <= 3  # the panels of a column stand under one another: so do their lines
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_stored_yet(empty: Served, page: Page, name: str) -> None:
+    page.goto(f"{empty.url}/{name}")
+    page.get_by_role("heading", name=PAGES[name][0]).wait_for()
+    said = re.compile("No data|Nothing was wrong|No SLO is set|Read only")
+    page.get_by_text(said).first.wait_for()
+    whole(page)
+
+
+def test_a_dead_store_is_told_once_and_the_last_picture_stays(chromium: Browser, page: Page, tmp_path: Path) -> None:
+    server, served = start_stage(tmp_path, filled=True)
+    try:
+        opened(page, f"{served.url}/", [TILES, CHART])
+        page.locator('[class*="st-key-chart-queue"] .main-svg').first.wait_for(state="visible")
+        server.stop(9)
+        page.get_by_text("does not answer").first.wait_for()
+        assert page.get_by_text("servescope up").first.is_visible()
+        page.get_by_text("Last good picture").first.wait_for()
+        page.locator('[class*="st-key-stale-queue"] .main-svg').first.wait_for(state="visible")
+        assert page.locator(".servescope-old").is_visible()
+        assert page.locator(".servescope-trouble").count() == 1
+        whole(page)
+    finally:
+        served.stop()
+        server.stop()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agent.errors import ConfigError
 from agent.sources.source import Place, Target
+from agent.tap.config import TapLimits
 
 ENVIRONMENT_PREFIX: Final = "SERVESCOPE_AGENT_"
 _SCALARS: Final = (str, int, float, bool)
@@ -29,6 +30,7 @@ class TargetConfig(BaseModel):
     url: str = Field(default="", description="Base URL of the serving API.")
     metrics_url: str = Field(default="", description="URL of the metrics page; empty derives it from url.")
     role: Literal["both", "prefill", "decode", "router"] = Field(default="both", description="What it serves.")
+    version: str = Field(default="", description="Version that its taps' records carry; empty: the engine's own.")
     tap_port: int | None = Field(default=None, ge=0, le=65535, description="Port of the tap in front of it.")
     tap: bool = Field(default=True, description="Whether `servescope up` puts a tap in front of it.")
 
@@ -64,6 +66,7 @@ class TenantConfig(BaseModel):
     header: str = Field(default="x-tenant-id", description="Header whose value names the tenant as it is.")
     key_header: str = Field(default="authorization", description="Header whose salted hash names the tenant otherwise.")
     names: dict[str, str] = Field(default_factory=dict, description="Display names by hash.")
+    limit: int = Field(default=1_000, ge=1, description="Distinct tenants (and models) kept by name; then `other`.")
 
 
 class AgentConfig(BaseModel):
@@ -82,6 +85,7 @@ class AgentConfig(BaseModel):
     pod: str = Field(default="", description="Kubernetes pod.")
     node: str = Field(default="", description="Machine; empty: its host name.")
     tenant: TenantConfig = Field(default_factory=TenantConfig, description="How the tap tells who asks.")
+    tap: TapLimits = Field(default_factory=TapLimits, description="Bounds of the taps.")
     targets: tuple[TargetConfig, ...] = Field(default=(), description="The model servers.")
     discover: bool = Field(default=False, description="Look for further model servers on this machine.")
     interval_seconds: float = Field(default=1.0, ge=0.1, le=60, description="Time between two samples.")

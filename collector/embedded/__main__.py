@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,12 @@ from agent.errors import ServescopeError
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 def main(data: Path, port: int, owner_hash_file: Path, host: str) -> None:
     """Run the embedded ClickHouse store until SIGTERM."""
+    # The engine makes temporary folders where TMPDIR says, and outside the data folder it may not. It must find it in
+    # the environment the process was born with: the library's start-up code reads what the kernel left behind the
+    # environment, and a variable added later moves the environment away from there (a crash that comes and goes).
+    temporary = str(data.absolute() / "spool")
+    if os.environ.get("TMPDIR") != temporary:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "TMPDIR": temporary})  # noqa: S606
     from collector.embedded.serve import serve  # noqa: PLC0415 - the fence closes before the engine is imported
 
     try:

@@ -49,8 +49,6 @@ def serve(data: Path, host: str, port: int, owner_hash_file: Path) -> None:
     bound_memory(4 * limits.server_memory + _CODE_BYTES)
     log.info("store_fenced", fence=fence(data, Path(__file__).resolve().parents[2]))
 
-    # The engine makes its temporary folders where TMPDIR says, and outside the data folder it may not.
-    os.environ["TMPDIR"] = str(spool)
     # chDB imports pyarrow, and with it numpy, for frames that this process never makes: 25 MB saved.
     sys.modules["pyarrow"] = None  # type: ignore[assignment]
     # It also keeps compiled format schemas under the current folder.

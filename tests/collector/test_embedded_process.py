@@ -135,3 +135,8 @@ def test_a_throwing_view_fails_the_insert_and_a_retry_completes_it(tmp_path: Pat
             assert server.ask("SELECT (SELECT count() FROM one), (SELECT count() FROM two)") == "2\t2\n"
     finally:
         server.stop()
+
+
+def test_the_engine_finds_its_folder_in_the_environment_it_was_born_with(store_server: StoreServer):
+    born_with = Path(f"/proc/{store_server.process.pid}/environ").read_bytes().split(b"\0")
+    assert f"TMPDIR={store_server.data / 'spool'}".encode() in born_with

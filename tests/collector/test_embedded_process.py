@@ -7,15 +7,12 @@ import socket
 import subprocess
 import sys
 import urllib.error
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from agent.keys import ensure_keys
-from tests.store_process import ROOT, start_store
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.store_process import ROOT, StoreServer, start_store
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
     from analytics.traffic import Choices
 
+RECORDINGS: Final[dict[str, Literal["include", "exclude", "only"]]] = {
+    "Live and recorded": "include",
+    "Live only": "exclude",
+    "Recorded only": "only",
+}
+"""What the URL and the page say → what `Filter.recording` says."""
 COMPARED: Final = {
     "": "Compare",
     "before": "Against period before",
@@ -104,7 +110,7 @@ def link(path: str, window: Window, filter_: Filter, **more: str) -> str:
     pairs = [("from", f"{window.start.timestamp():.3f}"), ("to", f"{window.end.timestamp():.3f}")]
     pairs += [(name, value) for name in ("model", "tenant", "instance") for value in getattr(filter_, name)]
     if filter_.recording != "include":
-        pairs.append(("recording", filter_.recording))
+        pairs += [("recording", name) for name, value in RECORDINGS.items() if value == filter_.recording]
     return f"{path}?{urlencode([*pairs, *more.items()])}"
 
 

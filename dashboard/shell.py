@@ -13,7 +13,7 @@ from agent.errors import ServescopeError
 from analytics.window import Filter, Window
 from dashboard import words
 from dashboard.data import ahead, ask, ready
-from dashboard.look import COMPARED, Look, zone
+from dashboard.look import COMPARED, RECORDINGS, Look, zone
 from dashboard.panel import trouble
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).parent
 RANGES: Final[dict[str, int]] = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800}
 DEFAULT_RANGE: Final = "15m"
-_RECORDINGS: Final = {"include": "Live and recorded", "exclude": "Live only", "only": "Recorded only"}
 _SPAN: Final = ("from", "to")
+_KEPT: Final = ("range", "live", "model", "tenant", "instance", "recording", "compare")
+"""Widgets whose values go along from page to page."""
 _CHOICES_SECONDS: Final = 60
 """Values of the filters are looked up over windows that end on a whole minute, so that pages share the answer."""
 
@@ -55,6 +56,7 @@ def page(
         needs: Questions that the page will ask; they are worked out side by side, in this order.
         compare: Whether the page can compare with an earlier period.
     """
+    recalled = _recall(question)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="bar"):
         st.markdown(f"## {question}", width="stretch")
         seconds, absolute = _range()
@@ -63,6 +65,11 @@ def page(
         choices = _choices(around)
         filter_ = _filters(choices)
         compared = _compared() if compare else ""
+    if recalled:
+        _tell_url()
+    elif st.session_state.get("recalled"):
+        st.rerun()  # Streamlit ties a value to the URL for a widget that it knows from the run before
+    st.session_state["kept"] = {name: st.session_state[name] for name in _KEPT if name in st.session_state}
     selected = bool(st.session_state.get("selecting"))
     refresh = float(os.environ.get("SERVESCOPE_REFRESH", "5"))
 
@@ -81,6 +88,26 @@ def page(
             st.rerun(scope="app")
 
     drawn()
+
+
+def _recall(question: str) -> bool:
+    """On the way from page to page the filters stay: a widget of the new page starts with the value of the old one.
+
+    Returns:
+        Whether values were recalled: the URL is to be told of them once the widgets are there.
+    """
+    if st.session_state.get("page") == question:
+        return bool(st.session_state.pop("recalled", False))
+    st.session_state.update(page=question, selecting=False)
+    missing = {name: value for name, value in st.session_state.get("kept", {}).items() if name not in st.query_params}
+    st.session_state.update({**missing, "recalled": bool(st.session_state.get("kept"))})
+    return False
+
+
+def _tell_url() -> None:
+    """Send the browser all parameters anew: on a change of page it drops them, and Streamlit takes them for sent."""
+    st.query_params["page"] = "1"
+    del st.query_params["page"]
 
 
 def _window(seconds: int, *, moving: bool) -> Window:
@@ -111,8 +138,8 @@ def _range() -> tuple[int, Window | None]:
             st.rerun()
         return int(window.seconds), window
     chosen = st.selectbox(
-        "Range", list(RANGES), index=list(RANGES).index(DEFAULT_RANGE), key="range", bind="query-params", width=112,
-        format_func=lambda name: f"Last {name}", label_visibility="collapsed",
+        "Range", list(RANGES), index=list(RANGES).index(DEFAULT_RANGE), key="range", bind="query-params", width=90,
+        label_visibility="collapsed", help="How far back from now",
     )  # fmt: skip
     return RANGES[chosen or DEFAULT_RANGE], None
 
@@ -157,10 +184,11 @@ def _filters(choices: Choices | None) -> Filter:
     instances = _many("Instance", "instance", choices.instances if choices else [])
     recording: Literal["include", "exclude", "only"] = "include"
     if (choices and choices.recordings) or st.query_params.get("recording"):
-        recording = st.selectbox(
-            "Recorded data", list(_RECORDINGS), key="recording", bind="query-params", width=158,
-            format_func=_RECORDINGS.__getitem__, label_visibility="collapsed",
-        ) or "include"  # type: ignore[assignment]  # fmt: skip
+        chosen = st.selectbox(
+            "Recorded data", list(RECORDINGS), key="recording", bind="query-params", width=158,
+            label_visibility="collapsed",
+        )  # fmt: skip
+        recording = RECORDINGS[chosen or "Live and recorded"]
     return Filter(model=models, tenant=tenants, instance=instances, recording=recording)
 
 

@@ -1,4 +1,4 @@
-"""A store with the product's schema, a database per test, and helpers that write rows as the collector would."""
+"""A store with the product's schema, a database per test, and functions that write rows as the collector would."""
 
 from __future__ import annotations
 

@@ -154,12 +154,7 @@ def _request(lab: Lab, chance: random.Random, number: int) -> dict[str, Any]:
     inside = sum(value for name, value in seconds.items() if name != "edge_seconds")
     row["finish_reason"] = chance.choice(["stop", "length"]) if served and engine == "vllm" else ""
     row |= {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "itl_gaps": 0, "itl_mean_seconds": 0.0}
-    if engine == "vllm" and (served or answered):
-        row["prompt_tokens"] = chance.randrange(10, 2000)
-        row["cached_tokens"] = chance.randrange(0, row["prompt_tokens"])
-        row["completion_tokens"] = chance.randrange(1, 200)
-        row["itl_gaps"] = row["completion_tokens"] - 1 if edge else 0
-        row["itl_mean_seconds"] = chance.uniform(0.005, 0.08) if row["itl_gaps"] else 0.0
+    row |= _tokens(chance, edge=bool(edge)) if engine == "vllm" and (served or answered) else {}
     seconds["e2e_seconds"] = inside + seconds["edge_seconds"] + chance.uniform(0.0005, 0.01)
     if outcome == "timeout":
         seconds["e2e_seconds"] = chance.uniform(8, 12)
@@ -177,6 +172,21 @@ def _request(lab: Lab, chance: random.Random, number: int) -> dict[str, Any]:
     row |= _between(row)
     row["itl_mean_seconds"] = f32(row["itl_mean_seconds"])
     return row
+
+
+def _tokens(chance: random.Random, *, edge: bool) -> dict[str, Any]:
+    prompt = chance.randrange(10, 2000)
+    cached = chance.randrange(0, prompt)
+    completion = chance.randrange(1, 200)
+    gaps = completion - 1 if edge else 0
+    mean = chance.uniform(0.005, 0.08) if gaps else 0.0
+    return {
+        "prompt_tokens": prompt,
+        "cached_tokens": cached,
+        "completion_tokens": completion,
+        "itl_gaps": gaps,
+        "itl_mean_seconds": mean,
+    }
 
 
 def _between(row: dict[str, Any]) -> dict[str, float]:

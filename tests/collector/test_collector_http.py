@@ -212,7 +212,10 @@ async def test_tritons_own_json(make: Callable[..., Any]):
         (b'{"resourceSpans": 5}', "resource_spans is not a JSON array"),
         (b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"zz"}]}]}]}', "traceId can't be read"),
         (b'{"a":' * 3000 + b"1" + b"}" * 3000, "not"),
-        (b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"startTimeUnixNano":"1e400"}]}]}]}', "startTimeUnixNano can't be read"),
+        (
+            b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"startTimeUnixNano":"1e400"}]}]}]}',
+            "startTimeUnixNano can't be read",
+        ),
         (b"\xff\xfe", "not JSON"),
     ],
 )

@@ -88,6 +88,7 @@ def up(
     folder = _folder(data or settings.get("data"), "servescope")
     found = asyncio.run(_targets(targets, settings, tap=not no_tap))
     momentary.refuse_running(folder)
+    slos = slos or wiring.slo_file(settings, config)
     plan = wiring.plan(folder, settings, found, clickhouse=clickhouse, slos=slos, port_base=port_base, say=_say)
     if not found:
         _say(

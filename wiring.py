@@ -87,6 +87,24 @@ def check_settings(settings: Mapping[str, Any], path: Path) -> None:
         raise ConfigError(f"{path} is wrong: " + "; ".join(faults), "Mend the fields named")
 
 
+def slo_file(settings: Mapping[str, Any], config: Path | None) -> Path | None:
+    """``alerts.slos`` of the configuration; a relative path is looked for beside the configuration, then here.
+
+    Every part is told the same absolute path: each has a folder of its own in which it would look.
+
+    Raises:
+        ConfigError: It names no file.
+    """
+    named = (settings.get("alerts") or {}).get("slos")
+    if not named:
+        return None
+    given = Path(str(named)).expanduser()
+    for path in (*([config.absolute().parent / given] if config is not None else []), given.absolute()):
+        if path.is_file():
+            return path
+    raise ConfigError(f"alerts.slos names {named}, which is no file", "Name an SLO file, relative to the configuration")
+
+
 @dataclass
 class Plan:
     """What one Servescope runs.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from analytics.ground import Reader
     from analytics.shapes import By
     from analytics.signals import LatencySignal
-    from analytics.window import Exactness, Window
+    from analytics.window import Coverage, Exactness, Window
 
 __all__ = [
     "Heatmap",
@@ -149,8 +149,8 @@ def phases(store: Reader, window: Window, filter: Filter = Filter(), *, points: 
         found = inquiry.ask("phases_rows", {**present, "phase_sums": sums}, step_ms=grid.step_ms)
     whole = next((row for row in found if row["whole"] and row["n"]), None)
     if whole is not None:
-        tails = ", ".join(quantiles_sql(cover, f"{phase}_seconds", levels=(0.99,))[0] + "[1]" for phase in PHASES)
-        p99 = [number(value) for value in inquiry.ask("phases_tails", {**present, "phase_tails": tails})[0]["p99"]]
+        met = [phase for phase, spent in zip(PHASES, whole["seconds"], strict=True) if spent]
+        p99 = _tails(inquiry, cover, present, met)
         parts = [
             (int(row["slot"]), float(row["n"]), float(row["e2e"]), dict(zip(PHASES, row["seconds"], strict=True)))
             for row in found
@@ -158,13 +158,24 @@ def phases(store: Reader, window: Window, filter: Filter = Filter(), *, points: 
         ]
         missing = 1 - float(whole["with_engine"]) / float(whole["n"])
         notes = [f"The engine told nothing of {missing:.0%} of these requests."] if missing >= 0.005 else []  # noqa: PLR2004 what rounds to 1 %
-        result = _stack(grid, parts, "exact", dict(zip(PHASES, p99, strict=True)))
+        result = _stack(grid, parts, "exact", p99)
         return inquiry.answer(result, cover, level="rows", exactness="exact", rows=int(whole["n"]), notes=notes)
     parts = [] if filter.tenant else _phases_of_metrics(inquiry, grid)
     result = _stack(grid, parts, "means", {})
     return inquiry.answer(
         result, cover, level="metrics", exactness="means", rows=int(sum(n for _, n, _, _ in parts)), samples_used=True
     )
+
+
+def _tails(
+    inquiry: Inquiry, cover: Coverage, present: Mapping[str, str], met: Sequence[str]
+) -> dict[str, float | None]:
+    """p99 of the phases that took any time at all; each costs a pass over its column."""
+    if not met:
+        return {}
+    tails = ", ".join(quantiles_sql(cover, f"{phase}_seconds", levels=(0.99,))[0] + "[1]" for phase in met)
+    row = inquiry.ask("phases_tails", {**present, "phase_tails": tails})[0]
+    return dict(zip(met, map(number, row["p99"]), strict=True))
 
 
 def _bucket_note(bounds: Sequence[float]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analytics.ground import Grid, Inquiry, number, ratio, weakest
+from analytics.ground import Grid, Inquiry, ratio, weakest
 from analytics.lines import latency_lines
 from analytics.samples import INSTANCE_STEP, STEP, WHOLE, line_of, peak, sampled
 from analytics.shapes import Line
@@ -71,7 +71,8 @@ def dynamics(store: Reader, window: Window, filter: Filter = Filter(), *, points
     samples = sampled(inquiry, grid, (STEP, INSTANCE_STEP, WHOLE))
     steps = samples[STEP]
     waiting, running = line_of(steps, grid, "waiting"), line_of(steps, grid, "running")
-    arrivals, finished = _flow(inquiry, cover, grid, steps)
+    flow_rows = inquiry.ask("flow_rows", step_ms=grid.step_ms) if cover.rows else []
+    arrivals, finished = _flow(inquiry, cover, grid, steps, flow_rows)
     queue = next(iter(latency_lines(inquiry, cover, SIGNALS["queue_seconds"], grid, "all", 1)[0]), None)
     drain = [_drain(held, rate) for held, rate in zip(waiting, finished.values, strict=True)]
     flow = weakest([arrivals.exactness, finished.exactness])
@@ -92,7 +93,7 @@ def dynamics(store: Reader, window: Window, filter: Filter = Filter(), *, points
         drain_seconds=next(
             (left for held, left in zip(reversed(waiting), reversed(drain), strict=True) if held is not None), None
         ),
-        littles_law=_littles_law(inquiry, cover, running, waiting),
+        littles_law=_littles_law(inquiry, cover, flow_rows, running, waiting),
         exactness=weakest([flow, queue.exactness if queue else "exact"]),
     )
     return inquiry.answer(
@@ -106,11 +107,17 @@ def dynamics(store: Reader, window: Window, filter: Filter = Filter(), *, points
     )
 
 
-def _flow(inquiry: Inquiry, cover: Coverage, grid: Grid, steps: Sequence[dict[str, Any]]) -> tuple[Line, Line]:
+def _flow(
+    inquiry: Inquiry,
+    cover: Coverage,
+    grid: Grid,
+    steps: Sequence[dict[str, Any]],
+    flow_rows: Sequence[dict[str, Any]],
+) -> tuple[Line, Line]:
     """Arrivals and finishes per second: from rows, else from the engine's counter of finished requests."""
     if cover.rows:
         arrived, done = grid.zeros(), grid.zeros()
-        for row in inquiry.ask("flow_rows", step_ms=grid.step_ms):
+        for row in flow_rows:
             arrived[grid.at(row["slot"])] = float(row["arrived"])
             done[grid.at(row["slot"])] = float(row["done"])
         return (
@@ -160,12 +167,16 @@ def _by_instance(rows: Sequence[dict[str, Any]], grid: Grid, column: str) -> lis
 
 
 def _littles_law(
-    inquiry: Inquiry, cover: Coverage, running: Sequence[float | None], waiting: Sequence[float | None]
+    inquiry: Inquiry,
+    cover: Coverage,
+    flow_rows: Sequence[dict[str, Any]],
+    running: Sequence[float | None],
+    waiting: Sequence[float | None],
 ) -> dict[str, float | None]:
     """L = λW (Little, 1961) over the window; the two sides come from different sources."""
     expected = None
     if cover.rows:
-        mean = number(inquiry.ask("e2e_mean")[0]["mean"])
+        mean = ratio(sum(float(row["e2e_sum"]) for row in flow_rows), sum(float(row["e2e_n"]) for row in flow_rows))
         expected = None if mean is None else cover.rows / inquiry.window.seconds * mean
     inside = [(a or 0.0) + (b or 0.0) for a, b in zip(running, waiting, strict=True) if a is not None or b is not None]
     return {"expected": expected, "measured": sum(inside) / len(inside) if inside else None}

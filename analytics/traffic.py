@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from analytics.census import Asked, Servers, census, instances_of, outcomes_of, servers_of
 from analytics.ground import Grid, Inquiry, moment, names, number, ratio, weakest
 from analytics.lines import metric_lines
 from analytics.signals import SIGNALS
@@ -17,6 +18,8 @@ from analytics.traffic_tiles import Ground
 from analytics.window import Answer, Filter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from analytics.ground import Reader
     from analytics.latency_shapes import LatencyLine
     from analytics.window import Window
@@ -29,7 +32,7 @@ def overview(store: Reader, window: Window, filter: Filter = Filter(), *, points
     inquiry = Inquiry(store, "traffic", window, filter)
     ground = Ground.read(inquiry, points)
     cover = ground.cover
-    outcomes = inquiry.ask("outcomes") if cover.rows else []
+    found = census(inquiry) if cover.rows else []
     result = Overview(
         step=ground.grid.step,
         times=ground.grid.times,
@@ -47,8 +50,8 @@ def overview(store: Reader, window: Window, filter: Filter = Filter(), *, points
         kv=ground.gauge("kv_peak", "ratio"),
         preemptions=ground.rate("preemptions", "preempted", "per_second"),
         prefix_hits=ground.share("prefix_hits", "prefix_queries", "nothing was looked up in a prefix cache"),
-        models=_models(ground),
-        outcomes={str(row["outcome"]) or "ok": int(row["n"]) for row in outcomes},
+        models=_models(ground, found),
+        outcomes=outcomes_of(found),
     )
     return inquiry.answer(
         result,
@@ -65,7 +68,7 @@ def instances(store: Reader, window: Window, filter: Filter = Filter()) -> Answe
     """Every instance that reported or was asked in the window, with its newest state."""
     inquiry = Inquiry(store, "traffic", window, filter)
     cover = inquiry.coverage()
-    asked = {(str(row["name"]), str(row["recorded"])): row for row in inquiry.ask("instances_rows")}
+    asked = instances_of(census(inquiry)) if cover.rows else {}
     found: list[InstanceRow] = []
     for row in inquiry.ask("instances_samples"):
         requests = asked.pop((str(row["name"]), str(row["recorded"])), None)
@@ -76,12 +79,12 @@ def instances(store: Reader, window: Window, filter: Filter = Filter()) -> Answe
                 engine=str(row["engine"]),
                 region=str(row["region"]),
                 version=str(row["version"]),
-                models=list(names([*row["models"], *(requests["models"] if requests else ())])),
+                models=list(names([*row["models"], *(requests.models if requests else ())])),
                 ranks=list(names(row["ranks"])),
                 up=bool(row["is_up"]),
                 last_sample=moment(row["newest_ms"]),
-                last_request=moment(requests["newest_ms"]) if requests else None,
-                requests=int(requests["n"]) if requests else 0,
+                last_request=moment(requests.newest_ms) if requests else None,
+                requests=requests.n if requests else 0,
                 running=number(row["running"]),
                 waiting=number(row["waiting"]),
                 kv_cache_usage_ratio=number(row["kv"]),
@@ -127,38 +130,39 @@ def choices(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[
     )
 
 
-def _without_samples(row: dict[str, Any]) -> InstanceRow:
+def _without_samples(row: Asked) -> InstanceRow:
     return InstanceRow(
-        instance=str(row["name"]),
-        deployment=str(row["last_deployment"]),
-        engine=str(row["last_engine"]),
-        region=str(row["last_region"]),
-        version=str(row["last_version"]),
-        models=list(names(row["models"])),
-        ranks=list(names(row["ranks"])),
+        instance=row.instance,
+        deployment=row.deployment,
+        engine=row.engine,
+        region=row.region,
+        version=row.version,
+        models=list(names([*row.models])),
+        ranks=list(names([*row.ranks])),
         up=None,
         last_sample=None,
-        last_request=moment(row["newest_ms"]),
-        requests=int(row["n"]),
+        last_request=moment(row.newest_ms),
+        requests=row.n,
         running=None,
         waiting=None,
         kv_cache_usage_ratio=None,
         up_ratio=None,
         scrape_seconds=None,
-        recording=str(row["recorded"]),
+        recording=row.recording,
     )
 
 
-def _models(ground: Ground) -> list[ModelRow]:
+def _models(ground: Ground, found: Sequence[dict[str, Any]]) -> list[ModelRow]:
+    servers = servers_of(found)
     rows = {str(row["name"]): row for row in ground.row_models}
     samples = {str(row["model"]): row for row in ground.sample_models} if ground.split else {}
     grid = Grid.of(ground.inquiry.window, 1)
     lines: dict[str, dict[str, LatencyLine]] = {}
     if samples.keys() - rows.keys():
         for latency in ("ttft", "e2e"):
-            found = metric_lines(ground.inquiry, SIGNALS[f"{latency}_seconds"], grid, "model", sorted(rows))
-            lines[latency] = {line.name: line for line in found}
-    made = [_model(ground, name, rows.get(name), samples.get(name), lines) for name in {*rows, *samples}]
+            told = metric_lines(ground.inquiry, SIGNALS[f"{latency}_seconds"], grid, "model", sorted(rows))
+            lines[latency] = {line.name: line for line in told}
+    made = [_model(ground, name, rows.get(name), samples.get(name), lines, servers) for name in {*rows, *samples}]
     return sorted(made, key=lambda row: (-(row.requests or 0), row.model))
 
 
@@ -168,8 +172,10 @@ def _model(
     row: dict[str, Any] | None,
     sample: dict[str, Any] | None,
     lines: dict[str, dict[str, LatencyLine]],
+    servers: dict[str, Servers],
 ) -> ModelRow:
     seconds = ground.inquiry.window.seconds
+    told = servers.get(name, Servers())
     held, seen = row or {}, sample or {}
     ttft, e2e = (lines.get(latency, {}).get(name) for latency in ("ttft", "e2e"))
     finished, failed = number(seen.get("finished_elsewhere")), number(seen.get("failed_elsewhere"))
@@ -185,9 +191,9 @@ def _model(
 
     return ModelRow(
         model=name,
-        engines=list(names([*held.get("engines", ()), *seen.get("engines", ())])),
-        deployments=list(names([*held.get("deployments", ()), *seen.get("deployments", ())])),
-        instances=list(names([*held.get("instances", ()), *seen.get("instances", ())])),
+        engines=list(names([*told.engines, *seen.get("engines", ())])),
+        deployments=list(names([*told.deployments, *seen.get("deployments", ())])),
+        instances=list(names([*told.instances, *seen.get("instances", ())])),
         requests=requests,
         requests_per_second=ratio(requests, seconds),
         error_share=ratio(bad, requests),

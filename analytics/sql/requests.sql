@@ -1,10 +1,19 @@
 -- name: find
+-- Which ones first, by the few columns that say so; then all columns of those alone.
 SELECT
     toFloat64(/*value*/) AS ordering,
     /*columns*/
 FROM requests
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
-  AND (/*present*/) /*narrow*/ /*after*/
+WHERE (time, key) IN
+(
+    WITH toFloat64(/*value*/) AS ordering
+    SELECT time, key
+    FROM requests
+    WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+      AND (/*present*/) /*narrow*/ /*after*/
+    ORDER BY /*order*/
+    LIMIT {limit:UInt32}
+)
 ORDER BY /*order*/
 LIMIT {limit:UInt32}
 

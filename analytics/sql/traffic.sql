@@ -13,16 +13,13 @@ SELECT
     /*ttft_quantiles*/ AS ttft_q,
     /*e2e_quantiles*/ AS e2e_q,
     sumIf(e2e * weight, has_e2e) / sumIf(weight, has_e2e) AS e2e_mean,
-    sum(preemptions * weight) AS preempted,
-    groupUniqArray(10)(engine) AS engines,
-    groupUniqArray(100)(deployment) AS deployments,
-    groupUniqArray(1000)(instance) AS instances
+    sum(preemptions * weight) AS preempted
 FROM
 (
     SELECT
         intDiv(toUnixTimestamp64Milli(time), {step_ms:Int64}) AS slot,
         model AS name,
-        weight, outcome, prompt_tokens, completion_tokens, preemptions, engine, deployment, instance,
+        weight, outcome, prompt_tokens, completion_tokens, preemptions,
         /*ttft_value*/ AS ttft,
         /*e2e_value*/ AS e2e,
         /*ttft_present*/ AS has_ttft,
@@ -33,12 +30,26 @@ FROM
 GROUP BY GROUPING SETS ((slot), (name), ())
 ORDER BY no_slot, slot, n DESC
 
--- name: outcomes
-SELECT outcome, sum(weight) AS n
+-- name: census
+-- Who asked whom and how it ended: one pass that outcomes, a model's servers and the list of instances all read. Sets of
+-- names beside sums, once per grouping set, cost as much as everything else together.
+SELECT
+    model AS name_of_model,
+    engine AS name_of_engine,
+    deployment AS name_of_deployment,
+    instance AS name_of_instance,
+    region AS name_of_region,
+    version AS name_of_version,
+    dp_rank AS rank_name,
+    recording AS recorded,
+    outcome AS ended,
+    sum(weight) AS n,
+    toUnixTimestamp64Milli(max(time)) AS newest_ms
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
-GROUP BY outcome
-ORDER BY n DESC, outcome
+GROUP BY name_of_model, name_of_engine, name_of_deployment, name_of_instance, name_of_region, name_of_version, rank_name, recorded, ended
+ORDER BY n DESC, ended
+LIMIT 100000
 
 -- name: instances_samples
 WITH series AS
@@ -82,23 +93,6 @@ SELECT
     sum(scrapes) / sum(samples) AS scrape_seconds,
     sum(samples) AS n
 FROM series
-GROUP BY name, recorded
-ORDER BY name, recorded
-
--- name: instances_rows
-SELECT
-    instance AS name,
-    recording AS recorded,
-    groupUniqArray(1000)(model) AS models,
-    groupUniqArray(1000)(dp_rank) AS ranks,
-    toUnixTimestamp64Milli(max(time)) AS newest_ms,
-    argMax(deployment, time) AS last_deployment,
-    argMax(engine, time) AS last_engine,
-    argMax(region, time) AS last_region,
-    argMax(version, time) AS last_version,
-    sum(weight) AS n
-FROM requests
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
 GROUP BY name, recorded
 ORDER BY name, recorded
 

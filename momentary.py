@@ -87,15 +87,19 @@ def collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterat
     with store(data, clickhouse, say) as url:
         port = Ports(say).take("OTLP", 4318)
         otlp = f"http://127.0.0.1:{port}"
-        command = python("collector", "--data", data, "--port", port, "--clickhouse", url)
-        with _process(Part("collector", command, ready_url=f"{otlp}/healthz")):
+        command = python("collector", "--data", data, "--port", port)
+        environment = {"SERVESCOPE_CLICKHOUSE": url}  # not an argument: it may carry a password
+        with _process(Part("collector", command, ready_url=f"{otlp}/healthz", environment=environment)):
             yield otlp, keys
 
 
 @contextlib.contextmanager
 def _process(part: Part) -> Iterator[None]:
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(list(part.command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        environment = {**os.environ, **part.environment}
+        process = subprocess.Popen(
+            list(part.command), env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
         try:
             deadline = time.monotonic() + _START_SECONDS
             while not answers(part.ready_url):

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -138,8 +139,9 @@ def plan(
         data: Data folder, made if missing.
         settings: Sections of the configuration.
         targets: Model servers, each with instance, deployment, engine, url, metrics_url and optionally tap_port.
-        clickhouse: URL of a ClickHouse server; "" starts the embedded store.
-        slos: SLO file; the configuration's own, else the shipped rules, when None.
+        clickhouse: URL of a ClickHouse server, may carry ``user:password@``; "" starts the embedded store. Credentials
+            reach the parts through their environment, never arguments, files or the terminal.
+        slos: SLO file; without one only the pager's own rules run.
         port_base: First port; every port is fixed then.
         say: Prints a line about a port that gave way.
 
@@ -169,6 +171,9 @@ def plan(
                     "--owner-hash-file", keys.store_owner_hash_file),
             ready_url=f"{url}/ping",
         ))  # fmt: skip
+    secret = {"SERVESCOPE_CLICKHOUSE": url} if "@" in url else {}
+    url = without_credentials(url)
+    where: list[object] = [] if secret else ["--clickhouse", url]
     tapped = _taps(targets, ports, port_base)
     sections["collector"] |= {"port": port["otlp"], "clickhouse": url}
     sections["agent"] |= {
@@ -188,7 +193,8 @@ def plan(
     made.parts += [
         Part(
             "collector",
-            python("collector", "--data", data, "--port", port["otlp"], "--clickhouse", url, "--config", run),
+            python("collector", "--data", data, "--port", port["otlp"], *where, "--config", run),
+            environment=secret,
             ready_url=f"http://127.0.0.1:{port['otlp']}/healthz",
         ),
         Part(
@@ -198,15 +204,22 @@ def plan(
         ),
         *(_tap(target, data, run) for target in tapped if target.get("tap_port")),
     ]
-    alerts = ["--data", data, "--clickhouse", url, "--config", run]
+    alerts = ["--data", data, *where, "--config", run]
     if slos is not None:
         alerts += ["--slos", slos]
     made.parts += [
-        Part("alerts", python("alerts", *alerts), ready_url=f"http://127.0.0.1:{port['alerts_health']}/healthz"),
+        Part(
+            "alerts", python("alerts", *alerts), environment=secret,
+            ready_url=f"http://127.0.0.1:{port['alerts_health']}/healthz",
+        ),
         Part(
             "dashboard",
-            python("dashboard", "--data", data, "--clickhouse", url, "--port", port["dashboard"],
+            python("dashboard", "--data", data, *where, "--port", port["dashboard"],
+                    *(["--host", sections["dashboard"]["host"]] if "host" in sections["dashboard"] else []),
+                    *(["--refresh", sections["dashboard"]["refresh_seconds"]]
+                      if "refresh_seconds" in sections["dashboard"] else []),
                     *(["--slos", slos] if slos is not None else [])),
+            environment=secret,
             ready_url=f"http://127.0.0.1:{port['dashboard']}/_stcore/health",
             required=False,
         ),
@@ -224,6 +237,12 @@ def plan(
     }
     run.write_text(yaml.safe_dump(made.settings, sort_keys=False))
     return made
+
+
+def without_credentials(url: str) -> str:
+    """The URL without ``user:password@``, fit for files, arguments and people."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _taps(targets: Sequence[Mapping[str, Any]], ports: Ports, port_base: int | None) -> list[dict[str, Any]]:

@@ -19,7 +19,9 @@ from collector.server import Collector
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="Data folder.")
-@click.option("--clickhouse", help="URL of the store (HTTP interface), embedded or a server.")
+@click.option(
+    "--clickhouse", envvar="SERVESCOPE_CLICKHOUSE", help="URL of the store (HTTP interface), embedded or a server."
+)
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.")
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Configuration file.")

@@ -17,7 +17,12 @@ HERE = Path(__file__).parent
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), default=None, help="Data folder of the Servescope to show.")
-@click.option("--clickhouse", default="", help="URL of ClickHouse, instead of the data folder's own store.")
+@click.option(
+    "--clickhouse",
+    envvar="SERVESCOPE_CLICKHOUSE",
+    default="",
+    help="URL of ClickHouse, instead of the data folder's own store.",
+)
 @click.option("--slos", type=click.Path(path_type=Path), default=None, help="SLO file.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8501, show_default=True)

@@ -61,10 +61,12 @@ def measure(seconds: float) -> list[dict[str, object]]:
 def _figure(
     name: str, value: float, unit: str, reference: float, goal: float, parts: dict[str, float]
 ) -> dict[str, object]:
+    told = ", ".join(f"{part} {share:.4g}" for part, share in sorted(parts.items(), key=lambda item: -item[1]))
+    click.echo(f"{name} in {unit}: {told}", err=True)
     return {
         "name": name, "value": round(value, 4), "unit": unit, "reference": "the idle llama.cpp server itself",
         "reference_value": round(reference, 4), "ratio": round(value / reference, 2) if reference else None,
-        "goal": goal, "met": value <= goal, "parts": {part: round(share, 4) for part, share in parts.items()},
+        "goal": goal, "met": value <= goal,
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,7 +26,6 @@ from alerts.rules import BurnRule, Rule, RulesFile, ShareCondition, SignalCondit
 from alerts.rulesfile import load
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
     from pathlib import Path
 
@@ -58,7 +58,7 @@ class Pager:
     _restored: bool = False
 
     def once(self) -> None:
-        """One round, and whatever the store can take of the history. Never raises: a fault is logged and counted."""
+        """One round. Never raises: a fault is logged and counted."""
         try:
             if not self._restored:
                 self._restored = self._restore()
@@ -67,22 +67,35 @@ class Pager:
             # the pager outlives whatever one round trips over
             self.engine.health.failed_rounds += 1
             log.exception("alert_round_failed", error=str(error))
-        if self.engine.health.store_down_since is None:
-            try:
-                self.mirror.push(self.store)
-            except (ServescopeError, OSError) as error:
-                log.warning("alert_history_waits", error=str(error))
+
+    def write_history(self) -> None:
+        """Bring the store what it has not yet of the history; never raises, what it can't take waits."""
+        if self.engine.health.store_down_since is not None:
+            return
+        try:
+            self.mirror.push(self.store)
+        except (ServescopeError, OSError) as error:
+            log.warning("alert_history_waits", error=str(error))
 
     def run(self, stop: threading.Event) -> None:
         """Rounds until `stop` is set, then a clean end: the message in hand goes out, the rest stays queued."""
         self.start()
+        # A thread of its own: a starved store takes ten seconds for a row, in which the next page must not wait.
+        historian = threading.Thread(target=self._keep_history, args=(stop,), name="history")
+        historian.start()
         try:
             while not stop.is_set():
                 began = time.monotonic()
                 self.once()
                 stop.wait(max(0.05, self.config.evaluate_every_seconds - (time.monotonic() - began)))
         finally:
+            stop.set()
+            historian.join()
             self.close()
+
+    def _keep_history(self, stop: threading.Event) -> None:
+        while not stop.wait(self.config.evaluate_every_seconds):
+            self.write_history()
 
     def start(self) -> None:
         """Start the servers and the senders."""
@@ -94,11 +107,7 @@ class Pager:
     def close(self) -> None:
         """Stop everything."""
         self.outbox.close()
-        if self.engine.health.store_down_since is None:
-            try:
-                self.mirror.push(self.store)
-            except (ServescopeError, OSError) as error:
-                log.warning("alert_history_waits", error=str(error))
+        self.write_history()
         self.health.stop()
         if self.receiver is not None:
             self.receiver.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -233,3 +234,40 @@ def test_build_refuses_what_is_wrong_before_anything_starts(fleet: Any, tmp_path
     pager.health.stop()
     pager.outbox.close()
     pager.journal.close()
+
+
+def test_a_store_that_is_slow_to_take_history_holds_up_no_round(fleet: Any, tmp_path: Path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULES)
+    asked, let_go, stop = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow:
+        def insert(self, table: str, rows: Any) -> None:
+            asked.set()
+            let_go.wait(60)
+            fleet.store.insert(table, rows)
+
+        def close(self) -> None:
+            """The store is the fixture's."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(fleet.store, name)
+
+    config = AlertsConfig(slos=rules, health_port=0, receiver_port=0, evaluate_every_seconds=0.1)
+    pager = build(config, tmp_path, Slow(), clock=time.time)  # type: ignore[arg-type]
+    pager.journal.write({}, [("alert_transitions", {"time": time.time(), "rule": "x", "state": "firing"})])
+    running = threading.Thread(target=pager.run, args=(stop,))
+    running.start()
+    try:
+        assert asked.wait(60)
+        before = pager.engine.health.rounds
+        deadline = time.monotonic() + 60
+        while pager.engine.health.rounds < before + 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert pager.engine.health.rounds >= before + 3
+    finally:
+        let_go.set()
+        stop.set()
+        running.join(60)
+    assert not running.is_alive()
+    assert fleet.store.rows("SELECT rule FROM alert_transitions") == [{"rule": "x"}]

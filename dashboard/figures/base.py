@@ -181,7 +181,7 @@ def name_lines(
 ) -> None:
     """Name lines at their ends; many lines, long names or a line that ended early make it a legend."""
     named = [trace for trace in traces if trace.name]
-    ends_early = any((index := last(trace.values)) is not None and index < len(x) * 0.9 for trace in named)
+    ends_early = any((index := last(trace.values)) is not None and index < len(x) * 0.9 - 1 for trace in named)
     long = any(len(trace.name) > _LONGEST_AT_END for trace in named)
     if len(named) > _NAMED_AT_END or (named and (long or (ends_early and len(named) > 1))):
         figure.update_traces(showlegend=True, selector={"type": "scatter"})

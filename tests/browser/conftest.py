@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 LONG = 60_000
 """Milliseconds that an element may take on a busy machine."""
@@ -38,15 +38,21 @@ def start_stage(folder: Path, *, filled: bool, slos: bool = True) -> tuple[Store
     server = start_store(folder)
     with Store(StoreAddress(server.url, user="owner", password=server.owner_password)) as owner:
         apply(owner)
-        if filled:
-            fill(owner, datetime.now(UTC))
+    if filled:
+        fill_stage(server)
     write_run(folder, server.url)
-    arguments = ("--slos", str(ROOT / "demo" / "slos.yaml")) if slos else ()
+    arguments = ("--slos", str(ROOT / "demo" / "slos.yaml"), "--refresh", "20") if slos else ("--refresh", "3")
     try:
         return server, serve(folder, free_port(), folder / "dashboard.log", *arguments)
     except BaseException:
         server.stop()
         raise
+
+
+def fill_stage(server: StoreServer) -> None:
+    """Put ten minutes up to now into a store."""
+    with Store(StoreAddress(server.url, user="owner", password=server.owner_password)) as owner:
+        fill(owner, datetime.now(UTC))
 
 
 @pytest.fixture(scope="session")
@@ -75,19 +81,17 @@ def stage(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def empty(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The dashboard on a store in which nothing is, without SLOs."""
-    server, served = start_stage(tmp_path_factory.mktemp("empty"), filled=False, slos=False)
-    yield served
-    served.stop()
-    server.stop()
+def viewer(chromium: Browser) -> Iterator[BrowserContext]:
+    """A viewer with a laptop in a zone that is not UTC; his browser keeps what it has loaded."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 1000}, timezone_id="Asia/Tokyo")
+    context.set_default_timeout(LONG)
+    yield context
+    context.close()
 
 
 @pytest.fixture
-def page(chromium: Browser) -> Iterator[Page]:
-    """A page at laptop width in a zone that is not UTC."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000}, timezone_id="Asia/Tokyo")
-    context.set_default_timeout(LONG)
-    opened = context.new_page()
+def page(viewer: BrowserContext) -> Iterator[Page]:
+    """A new page, and so a new visit to the dashboard."""
+    opened = viewer.new_page()
     yield opened
-    context.close()
+    opened.close()

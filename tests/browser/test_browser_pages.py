@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.browser.conftest import start_stage
+from tests.browser.conftest import LONG, fill_stage, start_stage
 from tests.browser.stage import INCIDENT
 
 if TYPE_CHECKING:
@@ -66,19 +66,18 @@ def click_row(page: Page, y: float) -> None:
 def test_every_page_draws(stage: Served, page: Page, name: str) -> None:
     question, wanted = PAGES[name]
     opened(page, f"{stage.url}/{name}", wanted)
-    assert page.get_by_role("heading", name=question).is_visible()
+    page.get_by_role("heading", name=question).wait_for()
     whole(page)
 
 
-@pytest.mark.parametrize("name", ["", "requests_list", "incidents"])
-def test_dark_and_narrow(stage: Served, chromium: Browser, name: str) -> None:
+def test_dark_and_narrow(stage: Served, chromium: Browser) -> None:
     context = chromium.new_context(viewport={"width": 900, "height": 900}, color_scheme="dark")
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(LONG)
     page = context.new_page()
-    opened(page, f"{stage.url}/{name}", PAGES[name][1])
-    whole(page)
-    assert page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor") == "rgb(20, 22, 26)"
-    if name == "":
+    for name in ("", "requests_list", "incidents"):
+        opened(page, f"{stage.url}/{name}", PAGES[name][1])
+        whole(page)
+        assert page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor") == "rgb(20, 22, 26)"
         cut = page.evaluate(
             "[...document.querySelectorAll('.servescope-name, .servescope-value')]"
             ".filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"
@@ -98,12 +97,12 @@ def test_filter_stays_in_the_url_across_pages_and_reloads(stage: Served, page: P
     page.reload()
     page.locator(CHART).first.wait_for(state="visible")
     assert parse_qs(urlsplit(page.url).query)["model"] == ["resnet"]
-    assert page.get_by_text("resnet", exact=True).first.is_visible()
+    page.get_by_text("resnet", exact=True).first.wait_for()
 
 
 def test_a_span_of_time_stays_across_pages_until_one_goes_back_to_now(stage: Served, page: Page) -> None:
     opened(page, f"{stage.url}/latency?from=2026-01-01T00:00:00Z&to=2026-01-01T00:10:00Z", ["text=Back to now"])
-    assert page.get_by_text("01 Jan 09:00:00 to 01 Jan 09:10:00").is_visible()  # in the viewer's zone
+    page.get_by_text("01 Jan 09:00:00 to 01 Jan 09:10:00").wait_for()  # in the viewer's zone
     page.get_by_role("link", name="Queue").click()
     page.get_by_role("heading", name="Does work pile up?").wait_for()
     page.wait_for_url(re.compile(r"from=2026-01-01T00"))
@@ -139,7 +138,7 @@ def test_a_box_on_the_heatmap_lists_the_requests_in_it(stage: Served, page: Page
     assert 0 < low < high < 10
     opened(page, f"{stage.url}/{address}", [TABLE])
     page.get_by_text(re.compile(r"Only end-to-end time from .* as drawn on the heatmap")).wait_for()
-    assert page.get_by_text(re.compile(r"\d+ requests? match")).first.is_visible()
+    page.get_by_text(re.compile(r"\d+ requests? match")).first.wait_for()
     whole(page)
 
 
@@ -153,15 +152,15 @@ def test_a_click_on_a_row_tells_the_request_and_its_link_tells_it_again(stage: S
     assert "request=" in address
     opened(page, address, ['[class*="st-key-story"] .main-svg'])
     for phase in ("queue", "prefill", "decode"):
-        assert page.locator('[class*="st-key-story"]').get_by_text(phase, exact=True).first.is_visible()
+        page.locator('[class*="st-key-story"]').get_by_text(phase, exact=True).first.wait_for()
     page.get_by_role("button", name="Back to the list").click()
     page.get_by_role("heading", name="Which requests?").wait_for()
 
 
 def test_an_incident_is_told_and_taken(stage: Served, page: Page) -> None:
     opened(page, f"{stage.url}/incidents?id={INCIDENT}", ["text=Timeline", TILES, TABLE])  # as pages link to it
-    assert page.get_by_role("heading", name=re.compile("waiting 56 on vllm-0")).is_visible()
-    assert page.get_by_text("Evidence, frozen when it opened").is_visible()
+    page.get_by_role("heading", name=re.compile("waiting 56 on vllm-0")).wait_for()
+    page.get_by_text("Evidence, frozen when it opened").wait_for()
     whole(page)
     page.get_by_label("Your name").fill("Ada")
     page.get_by_role("button", name="Acknowledge").click()
@@ -190,27 +189,24 @@ def test_one_crosshair_for_all_charts(stage: Served, page: Page) -> None:
     assert len(set(places)) <= 3  # the panels of a column stand under one another: so do their lines
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_nothing_stored_yet(empty: Served, page: Page, name: str) -> None:
-    page.goto(f"{empty.url}/{name}")
-    page.get_by_role("heading", name=PAGES[name][0]).wait_for()
+def test_an_empty_store_then_a_filled_one_then_a_dead_one(page: Page, tmp_path: Path) -> None:
+    server, served = start_stage(tmp_path, filled=False, slos=False)
     said = re.compile("No data|Nothing was wrong|No SLO is set|Read only")
-    page.get_by_text(said).first.wait_for()
-    whole(page)
-
-
-def test_a_dead_store_is_told_once_and_the_last_picture_stays(chromium: Browser, page: Page, tmp_path: Path) -> None:
-    server, served = start_stage(tmp_path, filled=True)
     try:
-        opened(page, f"{served.url}/", [TILES, CHART])
-        page.locator('[class*="st-key-chart-queue"] .main-svg').first.wait_for(state="visible")
+        for name in ("latency", "requests_list", "budgets", "incidents", "adhoc", ""):
+            page.goto(f"{served.url}/{name}")
+            page.get_by_role("heading", name=PAGES[name][0]).wait_for()
+            page.get_by_text(said).first.wait_for()
+            whole(page)
+        fill_stage(server)
+        page.locator('[class*="st-key-chart-queue"] .main-svg').first.wait_for(state="visible")  # by itself: it is live
         server.stop(9)
         page.get_by_text("does not answer").first.wait_for()
-        assert page.get_by_text("servescope up").first.is_visible()
-        page.get_by_text("Last good picture").first.wait_for()
+        page.get_by_text("servescope up").first.wait_for()
         page.locator('[class*="st-key-stale-queue"] .main-svg').first.wait_for(state="visible")
-        assert page.locator(".servescope-old").is_visible()
-        assert page.locator(".servescope-trouble").count() == 1
+        page.get_by_text("Last good picture").first.wait_for()
+        page.locator(".servescope-old").wait_for()
+        assert page.locator(".servescope-trouble").count() == 1  # told once, however many panels met it
         whole(page)
     finally:
         served.stop()

@@ -1,0 +1,79 @@
+"""A panel in each of its states, run as a page of its own."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from analytics.window import Answer, Filter, Window
+from collector.store import StoreUnavailable
+from dashboard import panel as panels
+from dashboard.look import Look
+
+START = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
+
+
+def _page() -> None:
+    """The script of the page under test; it reads what to answer from the module."""
+    import streamlit as st  # noqa: PLC0415 - the script that is run
+
+    from dashboard import panel as panels  # noqa: PLC0415 - as above
+    from tests.dashboard.test_dashboard_panel import look  # noqa: PLC0415 - as above
+
+    shown = look()
+    panels.panel("p", "latency.percentiles", shown, lambda result: result, missing="Start an agent.")
+    panels.tiles(shown, "t", lambda: panels.ask("tiles").result)
+    panels.trouble(shown, st.container())
+
+
+def look() -> Look:
+    """A look at ten minutes without marks."""
+    return Look(Window(START, START + timedelta(minutes=10)), Filter(), live=False, choices=None, marks=False)
+
+
+def answer(result: Any, rows: int, state: str) -> Answer[Any]:
+    """An answer of the given state."""
+    return Answer(result, "rows", "exact", rows, START, ("SELECT 1",), ("kv_exhaustion",), state=state)  # type: ignore[arg-type]
+
+
+def words_of(test: AppTest) -> str:
+    return " ".join(item.value for item in [*test.markdown, *test.caption])
+
+
+def run(monkeypatch: pytest.MonkeyPatch, given: Answer[Any] | Exception) -> AppTest:
+    def ask(question: str, *_: object, **__: object) -> Answer[Any]:
+        if isinstance(given, Exception):
+            raise given
+        return answer([], 0, "value") if question == "tiles" else given
+
+    monkeypatch.setattr(panels, "ask", ask)
+    test = AppTest.from_function(_page, default_timeout=60)
+    test.run()
+    assert not test.exception
+    return test
+
+
+@pytest.mark.parametrize(
+    ("state", "said"), [("no_traffic", "**No traffic** in this window."), ("no_data", "Start an agent.")]
+)
+def test_no_traffic_is_a_value_and_no_data_says_what_brings_it(
+    monkeypatch: pytest.MonkeyPatch, state: str, said: str
+) -> None:
+    assert said in words_of(run(monkeypatch, answer(None, 0, state)))
+
+
+def test_the_foot_says_what_the_figure_rests_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    foot = words_of(run(monkeypatch, answer(None, 0, "no_traffic")))
+    assert "exact · 0 requests" in foot
+    assert "with the recording kv_exhaustion" in foot
+
+
+def test_a_store_that_does_not_answer_is_told_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    test = run(monkeypatch, StoreUnavailable("the store at http://127.0.0.1:1 does not answer", "Start it."))
+    assert "No picture yet" in words_of(test)
+    told = [item.proto.body for item in test.get("html")]
+    assert sum("The store at http://127.0.0.1:1 does not answer" in body for body in told) == 1  # two parts met it
+    assert any("Start it." in body for body in told)

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from agent.errors import ServescopeError
+from alerts.history import IncidentRow, SloStatus
+from analytics.window import Filter, Window
+from collector.store import StoreError
+from dashboard.data import explain
+from dashboard.export import as_csv
+from dashboard.look import link
+from dashboard.marks import keys, phase_bar
+from dashboard.once import Once
+from dashboard.one_incident import after, links, plain
+from dashboard.shell import moment
+from dashboard.theme import DARK, LIGHT, colour_of
+from dashboard.tiles import Tile, row
+from dashboard.views.adhoc import plain_type
+from dashboard.views.budgets import tiles_of
+from dashboard.views.requests_list import ids
+
+START = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
+WINDOW = Window(START, START + timedelta(minutes=10))
+
+
+def test_a_result_is_worked_out_once_for_all_who_ask_at_the_same_time() -> None:
+    once, began, go, made = Once(60, 10), threading.Event(), threading.Event(), []
+
+    def slow() -> int:
+        made.append(1)
+        began.set()
+        assert go.wait(30)
+        return 42
+
+    got: list[int] = []
+    threads = [threading.Thread(target=lambda: got.append(once.get("key", slow))) for _ in range(4)]
+    threads[0].start()
+    assert began.wait(30)
+    for thread in threads[1:]:
+        thread.start()
+    assert not once.ready("key")
+    go.set()
+    for thread in threads:
+        thread.join(30)
+    assert (got, made, once.ready("key")) == ([42] * 4, [1], True)
+
+
+def test_a_failure_is_not_kept_and_the_old_go_first() -> None:
+    now = [0.0]
+    once = Once(10, 2, clock=lambda: now[0])
+
+    def fail() -> None:
+        raise ServescopeError("no", "yes")
+
+    with pytest.raises(ServescopeError):
+        once.get("a", fail)
+    assert once.get("a", lambda: 1) == 1
+    assert once.get("a", lambda: 2) == 1
+    now[0] = 11
+    assert once.get("a", lambda: 3) == 3
+    for key in "bc":
+        once.get(key, lambda: 0)
+    assert not once.ready("a")
+
+
+def test_tiles_escape_what_they_are_told_and_judge_by_word_and_mark() -> None:
+    html = row([Tile("<b>", "1 & 2", "over", judged="broken"), Tile("plain", "3")], LIGHT)
+    assert "<b>" not in html
+    assert "1 &amp; 2" in html
+    assert html.count("servescope-broken") == 1
+    assert 'title="&lt;b&gt;: 1 &amp; 2. over"' in html
+    assert "servescope-old" in row([], DARK, old=True)
+
+
+@pytest.mark.parametrize(("number", "wide", "middle"), [(10, 10, 5), (6, 6, 3), (12, 6, 4), (7, 7, 4), (1, 1, 1)])
+def test_rows_of_tiles_are_as_full_as_can_be(number: int, wide: int, middle: int) -> None:
+    assert f"--wide:{wide};--middle:{middle}" in row([Tile("n", "v")] * number, LIGHT)
+
+
+def test_a_sparkline_needs_two_values_and_shows_zero_as_a_hair() -> None:
+    assert "clip-path" not in row([Tile("n", "v", line=[None, 1.0])], LIGHT)
+    assert "polygon(0% 100%, 0.0% 54.0%, 100.0% 8.0%, 100% 100%)" in row([Tile("n", "v", line=[1.0, 2.0])], LIGHT)
+    assert "inset(94%" in row([Tile("n", "v", line=[0.0, 0.0])], LIGHT)
+
+
+def test_a_requests_phases_are_one_bar() -> None:
+    bar = phase_bar([("queue", 3.0), ("decode", 1.0), ("stall", 0.0)], LIGHT)
+    assert bar is not None
+    assert unquote(bar).count("<rect") == 2
+    assert f'width="112.5" height="16" fill="{colour_of("queue", LIGHT)}"' in unquote(bar)
+    assert phase_bar([("queue", 0.0)], LIGHT) is None
+    assert "compute infer" in keys(["compute_infer"], LIGHT)
+
+
+def test_links_keep_window_and_filter() -> None:
+    made = link("latency", WINDOW, Filter(model=("a b",), tenant=("x", "y"), recording="exclude"), order_by="Queue")
+    asked = parse_qs(urlsplit(made).query)
+    assert moment(asked["from"][0]) == WINDOW.start
+    assert moment(asked["to"][0]) == WINDOW.end
+    assert (asked["model"], asked["tenant"], asked["recording"]) == (["a b"], ["x", "y"], ["Live only"])
+    assert asked["order_by"] == ["Queue"]
+
+
+@pytest.mark.parametrize(
+    "text", ["1777888800", "2026-05-04T10:00:00Z", "2026-05-04T10:00:00", "2026-05-04T12:00:00+02:00"]
+)
+def test_a_links_times_are_seconds_or_iso(text: str) -> None:
+    assert moment(text) == START
+
+
+def test_a_nonsense_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="yesterday"):
+        moment("yesterday")
+
+
+@dataclass(frozen=True)
+class _Series:
+    name: str
+    values: list[float | None]
+
+
+@dataclass(frozen=True)
+class _Over:
+    times: list[datetime]
+    lines: list[_Series]
+
+
+@dataclass(frozen=True)
+class _Found:
+    rows: list[_Series]
+
+
+def test_csv_has_a_column_a_line_or_a_row_a_row() -> None:
+    over = _Over([START, START + timedelta(seconds=1)], [_Series("p50", [1.0, None]), _Series("p99", [2.0, 3.0])])
+    assert as_csv(over).splitlines() == [
+        "time,lines p50 values,lines p99 values",
+        "2026-05-04T10:00:00+00:00,1.0,2.0",
+        "2026-05-04T10:00:01+00:00,,3.0",
+    ]
+    assert as_csv(_Found([_Series("a", [1.0])])).splitlines() == ["name,values", "a,1.0"]
+
+
+def test_a_refusal_is_cut_to_what_a_page_holds() -> None:
+    what, fix = explain(StoreError(47, "UNKNOWN_IDENTIFIER", "x" * 900))
+    assert what == "ClickHouse refused a question (UNKNOWN_IDENTIFIER)"
+    assert len(fix) < 300
+    assert explain(ServescopeError("the store is away", "Start it"))[0] == "The store is away"
+
+
+def test_an_incidents_links_lead_to_its_time_and_place() -> None:
+    incident = IncidentRow(
+        "1", START, START, START + timedelta(minutes=1), "resolved", "critical", "t", "t",
+        {"model": "a&b", "rule": "x"}, "", 60.0,
+    )  # fmt: skip
+    made = links(incident)
+    assert made.count("model=a%26b") == 5
+    assert f"from={(START - timedelta(minutes=3)).timestamp():.3f}" in made
+    assert "rule=" not in made
+
+
+def test_moments_around_an_opening() -> None:
+    assert [after(value) for value in (0.3, 6.2, -693)] == ["at once", "+6 s", "−11 min"]
+
+
+def test_titles_are_no_markdown() -> None:
+    assert plain("**a** [b](c)") == r"\*\*a\*\* \[b\]\(c\)"
+
+
+def _status(**more: object) -> SloStatus:
+    base: dict[str, object] = {
+        "name": "s", "description": "d", "target": 0.9, "period_seconds": 86400.0, "labels": {}, "total": 100.0,
+        "bad": 5.0, "good_ratio": 0.95, "budget_ratio": 0.5, "burn_rates": {30.0: 1.2}, "state": "ok",
+    }  # fmt: skip
+    return SloStatus(**{**base, **more})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "judged"),
+    [
+        (_status(), "50 %", ""),
+        (_status(state="burning"), "50 %", "risk"),
+        (_status(budget_ratio=-2.7, state="exhausted"), "none", "broken"),
+        (_status(budget_ratio=None, state="no_traffic", total=0.0), "no traffic", ""),
+    ],
+)
+def test_a_budget_is_judged_where_something_was_promised(status: SloStatus, value: str, judged: str) -> None:
+    tile = tiles_of(status)[0]
+    assert (tile.value, tile.judged) == (value, judged)
+
+
+def test_a_search_word_is_a_trace_or_a_request() -> None:
+    assert ids("A" * 32) == {"trace_id": "a" * 32}
+    assert ids("cmpl-1") == {"request_id": "cmpl-1"}
+    assert ids("") == {}
+
+
+def test_types_say_what_one_gets() -> None:
+    assert plain_type("SimpleAggregateFunction(max, LowCardinality(String))") == "String"
+    assert plain_type("DateTime64(3, 'UTC')") == "DateTime64(3, 'UTC')"
+    assert plain_type("Map(LowCardinality(String), String)") == "Map(String, String)"

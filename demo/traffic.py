@@ -13,6 +13,7 @@ import signal
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -64,6 +65,7 @@ class Traffic:
     completions: str = ""
     seed: int = 1
     sent: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _completions_up: bool = field(default=False, init=False)
     _tasks: set[asyncio.Future[None]] = field(default_factory=set, repr=False)
 
     async def run(self) -> None:
@@ -82,7 +84,7 @@ class Traffic:
             if self.chat:
                 group.create_task(self._open_loop(1.5, draw, lambda: self.chat_once(session, draw, _tenant(draw))))
             if self.completions:
-                group.create_task(self._open_loop(3.0, draw, lambda: self.complete(session, draw, _tenant(draw))))
+                group.create_task(self._complete_when_up(session, draw))
             group.create_task(self._trouble(session, draw))
 
     async def classify(self, session: aiohttp.ClientSession, draw: random.Random, tenant: str, images: int = 1) -> None:
@@ -144,6 +146,16 @@ class Traffic:
                     pass
                 count(str(response.status))
 
+    async def _complete_when_up(self, session: aiohttp.ClientSession, draw: random.Random) -> None:
+        """vLLM takes a minute or two to start; nobody would send it anything before."""
+        while not self._completions_up:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with session.get(f"{self.completions}/health") as response:
+                    self._completions_up = response.status == HTTPStatus.OK
+            await asyncio.sleep(1.0)
+        log.info("vllm_up", url=self.completions)
+        await self._open_loop(3.0, draw, lambda: self.complete(session, draw, _tenant(draw)))
+
     async def _infer(
         self, session: aiohttp.ClientSession, model: str, name: str, shape: list[int], data: list[float], tenant: str
     ) -> None:
@@ -176,7 +188,7 @@ class Traffic:
                 log.info("trouble", what="flood of images", tenant=NOISY_TENANT, seconds=20)
                 await self.flood(session, draw, seconds=20.0, clients=90)
             await asyncio.sleep(CYCLE_SECONDS / 3)
-            if self.completions:
+            if self._completions_up:
                 log.info("trouble", what="flood of long prompts", tenant=NOISY_TENANT, requests=48)
                 await asyncio.gather(*(self.complete(session, draw, NOISY_TENANT, (400, 700)) for _ in range(48)))
             if self.chat:

@@ -130,12 +130,17 @@ class Traffic:
                 count(str(response.status))
 
     async def complete(
-        self, session: aiohttp.ClientSession, draw: random.Random, tenant: str, words: tuple[int, int] = (20, 120)
+        self,
+        session: aiohttp.ClientSession,
+        draw: random.Random,
+        tenant: str,
+        words: tuple[int, int] = (20, 120),
+        tokens: tuple[int, int] = (16, 64),
     ) -> None:
-        """One streamed completion at the vLLM server."""
+        """One streamed completion at the vLLM server, of so many words in and tokens out."""
         body = {
             "model": "tiny", "prompt": " ".join(draw.choices(_WORDS, k=draw.randint(*words))),
-            "max_tokens": draw.randint(16, 64), "ignore_eos": True, "stream": True,
+            "max_tokens": draw.randint(*tokens), "ignore_eos": True, "stream": True,
             "stream_options": {"include_usage": True},
         }  # fmt: skip
         with self._counted("tiny") as count:
@@ -147,7 +152,7 @@ class Traffic:
                 count(str(response.status))
 
     async def _complete_when_up(self, session: aiohttp.ClientSession, draw: random.Random) -> None:
-        """vLLM takes a minute or two to start; nobody would send it anything before."""
+        """Completions from when vLLM is up: it takes a minute or two to start, and nobody would send it anything before."""
         while not self._completions_up:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with session.get(f"{self.completions}/health") as response:
@@ -189,8 +194,9 @@ class Traffic:
                 await self.flood(session, draw, seconds=20.0, clients=90)
             await asyncio.sleep(CYCLE_SECONDS / 3)
             if self._completions_up:
-                log.info("trouble", what="flood of long prompts", tenant=NOISY_TENANT, requests=48)
-                await asyncio.gather(*(self.complete(session, draw, NOISY_TENANT, (400, 700)) for _ in range(48)))
+                log.info("trouble", what="flood of long prompts", tenant=NOISY_TENANT, requests=96)
+                flood = (self.complete(session, draw, NOISY_TENANT, (400, 600), (150, 300)) for _ in range(96))
+                await asyncio.gather(*flood)
             if self.chat:
                 log.info("trouble", what="chats broken off", tenant=NOISY_TENANT, seconds=10)
                 await self._abort_storm(session, draw, seconds=10.0)

@@ -152,7 +152,7 @@ class Traffic:
                 count(str(response.status))
 
     async def _complete_when_up(self, session: aiohttp.ClientSession, draw: random.Random) -> None:
-        """Completions from when vLLM is up: it takes a minute or two to start, and nobody would send it anything before."""
+        """Completions from when vLLM is up: it takes a minute or two to start."""
         while not self._completions_up:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with session.get(f"{self.completions}/health") as response:

@@ -65,7 +65,6 @@ class Traffic:
     completions: str = ""
     seed: int = 1
     sent: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _completions_up: bool = field(default=False, init=False)
     _tasks: set[asyncio.Future[None]] = field(default_factory=set, repr=False)
 
     async def run(self) -> None:
@@ -77,14 +76,11 @@ class Traffic:
             asyncio.TaskGroup() as group,
         ):
             if self.vision:
-                group.create_task(self._open_loop(6.0, draw, lambda: self.classify(session, draw, _tenant(draw))))
-                group.create_task(self._open_loop(8.0, draw, lambda: self.rank(session, draw, _tenant(draw))))
-                group.create_task(self._open_loop(1.5, draw, lambda: self.flaky(session, draw, _tenant(draw))))
-                group.create_task(self._open_loop(0.1, draw, lambda: self.wrong_shape(session, _tenant(draw))))
+                group.create_task(self._send_vision(session, draw))
             if self.chat:
-                group.create_task(self._open_loop(1.5, draw, lambda: self.chat_once(session, draw, _tenant(draw))))
+                group.create_task(self._send_chats(session, draw))
             if self.completions:
-                group.create_task(self._complete_when_up(session, draw))
+                group.create_task(self._send_completions(session, draw))
             group.create_task(self._trouble(session, draw))
 
     async def classify(self, session: aiohttp.ClientSession, draw: random.Random, tenant: str, images: int = 1) -> None:
@@ -151,15 +147,33 @@ class Traffic:
                     pass
                 count(str(response.status))
 
-    async def _complete_when_up(self, session: aiohttp.ClientSession, draw: random.Random) -> None:
-        """Completions from when vLLM is up: it takes a minute or two to start."""
-        while not self._completions_up:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                async with session.get(f"{self.completions}/health") as response:
-                    self._completions_up = response.status == HTTPStatus.OK
-            await asyncio.sleep(1.0)
-        log.info("vllm_up", url=self.completions)
-        await self._open_loop(3.0, draw, lambda: self.complete(session, draw, _tenant(draw)))
+    async def _send_vision(self, session: aiohttp.ClientSession, draw: random.Random) -> None:
+        await _until_up(session, f"{self.vision}/v2/health/ready")
+        await asyncio.gather(
+            self._open_loop(6.0, draw, lambda: self.classify(session, draw, _tenant(draw))),
+            self._open_loop(8.0, draw, lambda: self.rank(session, draw, _tenant(draw))),
+            self._open_loop(1.5, draw, lambda: self.flaky(session, draw, _tenant(draw))),
+            self._open_loop(0.1, draw, lambda: self.wrong_shape(session, _tenant(draw))),
+        )
+
+    async def _send_chats(self, session: aiohttp.ClientSession, draw: random.Random) -> None:
+        await _until_up(session, f"{self.chat}/health")
+        await self._open_loop(1.5, draw, lambda: self.chat_once(session, draw, _tenant(draw)))
+
+    async def _send_completions(self, session: aiohttp.ClientSession, draw: random.Random) -> None:
+        await _until_up(session, f"{self.completions}/health")
+        await asyncio.gather(
+            self._open_loop(3.0, draw, lambda: self.complete(session, draw, _tenant(draw))),
+            self._flood_prompts(session, draw),
+        )
+
+    async def _flood_prompts(self, session: aiohttp.ClientSession, draw: random.Random) -> None:
+        await asyncio.sleep(CYCLE_SECONDS / 6)
+        while True:
+            log.info("trouble", what="flood of long prompts", tenant=NOISY_TENANT, requests=96)
+            flood = (self.complete(session, draw, NOISY_TENANT, (400, 600), (150, 300)) for _ in range(96))
+            await asyncio.gather(*flood)
+            await asyncio.sleep(CYCLE_SECONDS)
 
     async def _infer(
         self, session: aiohttp.ClientSession, model: str, name: str, shape: list[int], data: list[float], tenant: str
@@ -193,10 +207,6 @@ class Traffic:
                 log.info("trouble", what="flood of images", tenant=NOISY_TENANT, seconds=20)
                 await self.flood(session, draw, seconds=20.0, clients=90)
             await asyncio.sleep(CYCLE_SECONDS / 3)
-            if self._completions_up:
-                log.info("trouble", what="flood of long prompts", tenant=NOISY_TENANT, requests=96)
-                flood = (self.complete(session, draw, NOISY_TENANT, (400, 600), (150, 300)) for _ in range(96))
-                await asyncio.gather(*flood)
             if self.chat:
                 log.info("trouble", what="chats broken off", tenant=NOISY_TENANT, seconds=10)
                 await self._abort_storm(session, draw, seconds=10.0)
@@ -226,6 +236,17 @@ class Traffic:
 
 def _tenant(draw: random.Random) -> str:
     return draw.choices(TENANTS, weights=(5, 3, 2, 1))[0]
+
+
+async def _until_up(session: aiohttp.ClientSession, url: str) -> None:
+    """Wait for a server: nobody sends to one that has never been up, and its start is no outage to page for."""
+    while True:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with session.get(url) as response:
+                if response.status == HTTPStatus.OK:
+                    log.info("server_up", url=url)
+                    return
+        await asyncio.sleep(0.5)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""The line end to end over a real vLLM: counts, phases, tokens, the engine's own figures, a page for a full KV cache."""
+"""The line end to end over a real vLLM: counts, phases, tokens, the engine's own page, a pager for a full cache."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast
@@ -28,6 +29,8 @@ DEFAULT_RANGE: Final = "15m"
 _SPAN: Final = ("from", "to")
 _KEPT: Final = ("range", "live", "model", "tenant", "instance", "recording", "compare")
 """Widgets whose values go along from page to page."""
+_BREATH: Final = 3.0
+"""A page that takes long to draw is refreshed no more often than once in so many times that."""
 _CHOICES_SECONDS: Final = 60
 """Values of the filters are looked up over windows that end on a whole minute, so that pages share the answer."""
 
@@ -71,19 +74,21 @@ def page(
         st.rerun()  # Streamlit ties a value to the URL for a widget that it knows from the run before
     st.session_state["kept"] = {name: st.session_state[name] for name in _KEPT if name in st.session_state}
     selected = bool(st.session_state.get("selecting"))
-    refresh = float(os.environ.get("SERVESCOPE_REFRESH", "5"))
+    refresh = max(float(os.environ.get("SERVESCOPE_REFRESH", "5")), _BREATH * st.session_state.get("took", 0.0))
 
     @st.fragment(run_every=refresh if live and not selected else None)
     def drawn() -> None:
-        window = absolute or _window(seconds, moving=live and not selected)
+        window = absolute or _window(seconds, moving=live and not selected, refresh=refresh)
         look = Look(window, filter_, live, choices, compared, marks)
         ahead([*needs(), *([("events.timeline", {})] if marks else [])], window, filter_)
         if look.compared is not None:
             ahead([("traffic.overview", {})], look.compared, filter_)
+        begun = time.monotonic()
         _strip(look)
         top = st.container()
         body(look)
         trouble(look, top)
+        st.session_state["took"] = time.monotonic() - begun
         if choices is None and not look.troubles and ready("traffic.choices", around, Filter()):
             st.rerun(scope="app")
 
@@ -110,12 +115,13 @@ def _tell_url() -> None:
     del st.query_params["page"]
 
 
-def _window(seconds: int, *, moving: bool) -> Window:
-    """The window that ends now, or, while paused, the one that was there when the pause began."""
-    if not moving and isinstance(kept := st.session_state.get("paused"), Window) and kept.seconds == seconds:
-        return kept
+def _window(seconds: int, *, moving: bool, refresh: float) -> Window:
+    """The window that ends now; the one of a moment ago serves again until the next refresh, or while paused."""
+    kept = st.session_state.get("window")
+    if kept is not None and kept[1].seconds == seconds and (not moving or time.monotonic() - kept[0] < refresh - 1):
+        return cast("Window", kept[1])
     window = Window.last(seconds, round_to=5 if seconds <= RANGES["1h"] else 30)
-    st.session_state["paused"] = window
+    st.session_state["window"] = (time.monotonic(), window)
     return window
 
 

@@ -31,6 +31,7 @@ RIGHT: Final = 84
 """Margins of all charts over time, in pixels: fixed, so that times stand under one another down the page."""
 
 _NAMED_AT_END = 4
+_LEGEND_ROW = 6
 _LONGEST_AT_END = 13
 _LABEL_SHARE = 0.28
 _LABEL_LETTERS = 26
@@ -183,7 +184,7 @@ def name_lines(
     named = [trace for trace in traces if trace.name]
     ends_early = any((index := last(trace.values)) is not None and index < len(x) * 0.9 - 1 for trace in named)
     long = any(len(trace.name) > _LONGEST_AT_END for trace in named)
-    if len(named) > _NAMED_AT_END or (named and (long or (ends_early and len(named) > 1))):
+    if len(named) > _NAMED_AT_END or (named and (long or ends_early)):
         figure.update_traces(showlegend=True, selector={"type": "scatter"})
         legend(figure, style)
         return
@@ -232,6 +233,9 @@ def legend(figure: go.Figure, style: Style) -> None:
         },
         margin_b=54,
     )  # fmt: skip
+    names = sum(trace.showlegend is not False for trace in figure.data)
+    if names > _LEGEND_ROW:  # in half a page they take three rows
+        figure.update_layout(margin_b=92, height=(figure.layout.height or HEIGHT) + 38)
 
 
 def y_axis(figure: go.Figure, unit: str, peak: float, *, log: bool = False, top: float | None = None) -> None:

@@ -217,13 +217,13 @@ def measure(*, quick: bool, data: Path | None = None) -> list[dict[str, Any]]:
     """The figures.
 
     Args:
-        quick: Two visits of each page and range instead of five.
+        quick: One visit of each page and range instead of five.
         data: Folder of a Servescope that runs, whose newest day is looked at instead of a made one.
 
     Raises:
         RuntimeError: A process did not start.
     """
-    rounds = 2 if quick else 5
+    rounds = 1 if quick else 5
     with contextlib.ExitStack() as stack:
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="servescope-pages-")))
         if data is None:
@@ -302,7 +302,7 @@ def _answers(url: str) -> bool:
 def main() -> None:
     """Print one JSON object a figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two visits of each page and range instead of five")
+    parser.add_argument("--quick", action="store_true", help="one visit of each page and range instead of five")
     parser.add_argument("--json", action="store_true", help="the only form there is")
     parser.add_argument("--data", type=Path, help="folder of a running Servescope, instead of a made day")
     options = parser.parse_args()

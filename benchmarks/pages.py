@@ -30,7 +30,7 @@ from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from agent.keys import ensure_keys
 from alerts.history import incidents, slo_statuses
@@ -55,6 +55,8 @@ _ROOT: Final = Path(__file__).parent.parent
 _SLOS: Final = _ROOT / "demo" / "slos.yaml"
 _START_SECONDS: Final = 120
 _VISIT_MS: Final = 60_000
+_SETTLE_MS: Final = 30_000
+_AT_REST: Final = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 _SIDE_BY_SIDE: Final = 4
 _REFERENCE: Final = "the page's slowest question, asked alone in the same run"
 _STATEMENT: Final = "SELECT time, tenant, model, e2e_seconds FROM requests ORDER BY time DESC LIMIT 50"
@@ -147,12 +149,24 @@ def windows(end: datetime) -> Iterator[Callable[[int], Window]]:
 
 
 def visit(page: Page, url: str) -> float:
-    """Go there; seconds from the start of the navigation to the first figure."""
+    """Go there; seconds from the start of the navigation to the first figure.
+
+    Raises:
+        RuntimeError: There is none after a minute; names the address.
+    """
+    from playwright.sync_api import TimeoutError as Late  # noqa: PLC0415 - not there everywhere
+
     page.goto(url, wait_until="commit")
-    page.wait_for_function("window.firstFigure !== null", timeout=_VISIT_MS)
+    try:
+        page.wait_for_function("window.firstFigure !== null", timeout=_VISIT_MS)
+    except Late:
+        raise RuntimeError(f"no figure after {_VISIT_MS // 1000} s at {url}") from None
     seconds = float(page.evaluate("window.firstFigure")) / 1000
-    # the page finishes before the next one starts, so that none pays for another's questions
-    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for(timeout=_VISIT_MS)
+    try:  # the page finishes before the next one starts, so that none pays for another's questions
+        page.locator(_AT_REST).wait_for(timeout=_SETTLE_MS)
+    except Late:
+        print(f"still at work after {_SETTLE_MS // 1000} s: {url}", file=sys.stderr)
+    print(f"{seconds:6.2f} s  {urlsplit(url).path}", file=sys.stderr, flush=True)
     return seconds
 
 

@@ -45,6 +45,8 @@ _WORDS = [
     "fast",
     "slow",
 ]
+_SYSTEM_PROMPT = " ".join(_WORDS * 20)
+"""The first tenant's, before each of its prompts: long enough for blocks of the prefix cache."""
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 
 
@@ -134,8 +136,9 @@ class Traffic:
         tokens: tuple[int, int] = (16, 64),
     ) -> None:
         """One streamed completion at the vLLM server, of so many words in and tokens out."""
+        prompt = " ".join(draw.choices(_WORDS, k=draw.randint(*words)))
         body = {
-            "model": "tiny", "prompt": " ".join(draw.choices(_WORDS, k=draw.randint(*words))),
+            "model": "tiny", "prompt": f"{_SYSTEM_PROMPT} {prompt}" if tenant == TENANTS[0] else prompt,
             "max_tokens": draw.randint(*tokens), "ignore_eos": True, "stream": True,
             "stream_options": {"include_usage": True},
         }  # fmt: skip

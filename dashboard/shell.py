@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast
@@ -27,10 +28,9 @@ HERE: Final = Path(__file__).parent
 RANGES: Final[dict[str, int]] = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800}
 DEFAULT_RANGE: Final = "15m"
 _SPAN: Final = ("from", "to")
-_KEPT: Final = ("range", "live", "model", "tenant", "instance", "recording", "compare")
-"""Widgets whose values go along from page to page."""
 _BREATH: Final = 3.0
 """A page that takes long to draw is refreshed no more often than once in so many times that."""
+_PATIENCE_SECONDS: Final = 1.5
 _CHOICES_SECONDS: Final = 60
 """Values of the filters are looked up over windows that end on a whole minute, so that pages share the answer."""
 
@@ -42,24 +42,31 @@ def begin() -> None:
     st.html(f"<script>{(HERE / 'crosshair.js').read_text(encoding='utf-8')}</script>", unsafe_allow_javascript=True)
 
 
-def page(
-    question: str,
-    body: Callable[[Look], None],
-    *,
-    marks: bool = True,
-    needs: Callable[[], list[Question]] = list,
-    compare: bool = False,
-) -> None:
-    """Draw a page: its question as title, the filters on the same line, then ``body``, again and again while live.
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What the viewer chose in the line of a page's title."""
+
+    seconds: int
+    absolute: Window | None
+    live: bool
+    around: Window
+    choices: Choices | None
+    filter: Filter
+    compare: str
+
+
+def bar(question: str, *, compare: bool) -> None:
+    """A page's question as title and the filters on the same line.
+
+    The entry script draws it and not the page: widgets of the entry script belong to all pages, so that their values
+    and their places in the URL go along from page to page.
 
     Args:
         question: Title.
-        body: Draws the page for a look.
-        marks: Whether charts carry deploys and incidents.
-        needs: Questions that the page will ask; they are worked out side by side, in this order.
         compare: Whether the page can compare with an earlier period.
     """
-    recalled = _recall(question)
+    if st.session_state.get("page") != question:
+        st.session_state.update(page=question, selecting=False)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="bar"):
         st.markdown(f"## {question}", width="stretch")
         seconds, absolute = _range()
@@ -68,51 +75,37 @@ def page(
         choices = _choices(around)
         filter_ = _filters(choices)
         compared = _compared() if compare else ""
-    if recalled:
-        _tell_url()
-    elif st.session_state.get("recalled"):
-        st.rerun()  # Streamlit ties a value to the URL for a widget that it knows from the run before
-    st.session_state["kept"] = {name: st.session_state[name] for name in _KEPT if name in st.session_state}
-    selected = bool(st.session_state.get("selecting"))
+    st.session_state["bar"] = Bar(seconds, absolute, live, around, choices, filter_, compared)
+
+
+def page(body: Callable[[Look], None], *, marks: bool = True, needs: Callable[[], list[Question]] = list) -> None:
+    """Draw a page under its bar, again and again while live.
+
+    Args:
+        body: Draws the page for a look.
+        marks: Whether charts carry deploys and incidents.
+        needs: Questions that the page will ask; they are worked out side by side, in this order.
+    """
+    chosen: Bar = st.session_state["bar"]
+    moving = chosen.live and not st.session_state.get("selecting")
     refresh = max(float(os.environ.get("SERVESCOPE_REFRESH", "5")), _BREATH * st.session_state.get("took", 0.0))
 
-    @st.fragment(run_every=refresh if live and not selected else None)
+    @st.fragment(run_every=refresh if moving else None)
     def drawn() -> None:
-        window = absolute or _window(seconds, moving=live and not selected, refresh=refresh)
-        look = Look(window, filter_, live, choices, compared, marks)
-        ahead([*needs(), *([("events.timeline", {})] if marks else [])], window, filter_)
+        window = chosen.absolute or _window(chosen.seconds, moving=moving, refresh=refresh)
+        choices = chosen.choices or _known(chosen.around)
+        look = Look(window, chosen.filter, chosen.live, choices, chosen.compare, marks)
+        ahead([*needs(), *([("events.timeline", {})] if marks else [])], window, chosen.filter)
         if look.compared is not None:
-            ahead([("traffic.overview", {})], look.compared, filter_)
+            ahead([("traffic.overview", {})], look.compared, chosen.filter)
         begun = time.monotonic()
         _strip(look)
         top = st.container()
         body(look)
         trouble(look, top)
         st.session_state["took"] = time.monotonic() - begun
-        if choices is None and not look.troubles and ready("traffic.choices", around, Filter()):
-            st.rerun(scope="app")
 
     drawn()
-
-
-def _recall(question: str) -> bool:
-    """On the way from page to page the filters stay: a widget of the new page starts with the value of the old one.
-
-    Returns:
-        Whether values were recalled: the URL is to be told of them once the widgets are there.
-    """
-    if st.session_state.get("page") == question:
-        return bool(st.session_state.pop("recalled", False))
-    st.session_state.update(page=question, selecting=False)
-    missing = {name: value for name, value in st.session_state.get("kept", {}).items() if name not in st.query_params}
-    st.session_state.update({**missing, "recalled": bool(st.session_state.get("kept"))})
-    return False
-
-
-def _tell_url() -> None:
-    """Send the browser all parameters anew: on a change of page it drops them, and Streamlit takes them for sent."""
-    st.query_params["page"] = "1"
-    del st.query_params["page"]
 
 
 def _window(seconds: int, *, moving: bool, refresh: float) -> Window:
@@ -172,10 +165,22 @@ def moment(text: str) -> datetime:
 
 
 def _choices(around: Window) -> Choices | None:
-    """Values of the filters; a page never waits for them: without, the filters offer what is chosen, and follow."""
+    """Values of the filters: those of now or of a while ago; a first page waits a moment for them, no longer.
+
+    A page that gets none never runs again for their sake: a rerun of ours would swallow a click on another page.
+    """
+    before = cast("Choices | None", st.session_state.get("choices"))
     if not ready("traffic.choices", around, Filter()):
         ahead([("traffic.choices", {})], around, Filter())
-        return cast("Choices | None", st.session_state.get("choices"))
+        deadline = time.monotonic() + (0 if before else _PATIENCE_SECONDS)
+        while time.monotonic() < deadline and not ready("traffic.choices", around, Filter()):
+            time.sleep(0.02)
+    return _known(around) or before
+
+
+def _known(around: Window) -> Choices | None:
+    if not ready("traffic.choices", around, Filter()):
+        return None
     try:
         found: Choices = ask("traffic.choices", around, Filter()).result
     except ServescopeError:

@@ -35,10 +35,13 @@ MISSING: Final = (
 )
 _STATES: Final = {"ok": "kept", "burning": "burning", "exhausted": "budget spent", "no_traffic": "no traffic"}
 
+QUESTION: Final = "Is the promise kept?"
+"""Title of the page."""
+
 
 def draw() -> None:
     """The SLO page."""
-    page("Is the promise kept?", _body)
+    page(_body)
 
 
 def _body(look: Look) -> None:

@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 MISSING: Final = "KV cache figures come from vLLM's metrics page: servescope up --target http://host:8000"
 MISSING_BATCHES: Final = "Batches come from the metrics page of vLLM or Triton: servescope up --target http://host:port"
 
+QUESTION: Final = "Is the KV cache the limit?"
+"""Title of the page."""
+
 
 def draw() -> None:
     """The KV cache and batching page."""
-    page("Is the KV cache the limit?", _body, needs=lambda: [("kvcache.occupancy", {}), ("batching.dynamics", {})])
+    page(_body, needs=lambda: [("kvcache.occupancy", {}), ("batching.dynamics", {})])
 
 
 def _body(look: Look) -> None:

@@ -27,16 +27,24 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 50
 
+QUESTION: Final = "What is wrong?"
+"""Title of the page."""
 
-def draw() -> None:
-    """The list, or one incident when the URL names it (``incident``; links in pages say ``id``)."""
+
+def alone() -> bool:
+    """Whether the page shows one incident, which needs no filters (``incident``; links in pages say ``id``)."""
     if "id" in st.query_params:
         st.query_params["incident"] = st.query_params["id"]
         del st.query_params["id"]
-    if st.query_params.get("incident"):
+    return bool(st.query_params.get("incident"))
+
+
+def draw() -> None:
+    """The list, or one incident when the URL names it."""
+    if alone():
         tell()
     else:
-        page("What is wrong?", _body, marks=False)
+        page(_body, marks=False)
 
 
 def _body(look: Look) -> None:

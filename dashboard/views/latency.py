@@ -35,10 +35,13 @@ MISSING: Final = (
     "collector. Histograms come from an agent that scrapes vLLM."
 )
 
+QUESTION: Final = "How long do requests take?"
+"""Title of the page."""
+
 
 def draw() -> None:
     """The latency page."""
-    page("How long do requests take?", _body, needs=_needs)
+    page(_body, needs=_needs)
 
 
 def _needs() -> list[Question]:

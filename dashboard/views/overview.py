@@ -41,10 +41,15 @@ _TILES: Final = (
 )
 """Name of the tile and field of the answer."""
 
+QUESTION: Final = "Is serving well?"
+"""Title of the page."""
+COMPARE: Final = True
+"""Whether the page compares with an earlier period."""
+
 
 def draw() -> None:
     """The front page."""
-    page("Is serving well?", _body, needs=_needs, compare=True)
+    page(_body, needs=_needs)
 
 
 def _needs() -> list[Question]:

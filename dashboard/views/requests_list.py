@@ -30,13 +30,21 @@ _ORDER: Final = {"slowest": "Slowest first", "newest": "Newest first"}
 _LIMIT: Final = 200
 _TRACE_ID: Final = 32
 
+QUESTION: Final = "Which requests?"
+"""Title of the page."""
+
+
+def alone() -> bool:
+    """Whether the page shows one request, which needs no filters."""
+    return bool(st.query_params.get("request"))
+
 
 def draw() -> None:
     """The list, or one request when the URL names it."""
-    if st.query_params.get("request"):
+    if alone():
         tell()
     else:
-        page("Which requests?", _body, marks=False)
+        page(_body, marks=False)
 
 
 def _body(look: Look) -> None:

@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 
 MISSING: Final = "Start an agent beside your servers: servescope up --target http://host:port"
 
+QUESTION: Final = "Does work pile up?"
+"""Title of the page."""
+
 
 def draw() -> None:
     """The queue page."""
-    page("Does work pile up?", _body, needs=lambda: [("queue.dynamics", {})])
+    page(_body, needs=lambda: [("queue.dynamics", {})])
 
 
 def _body(look: Look) -> None:

@@ -32,6 +32,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
 
+import structlog
+
 from agent.keys import ensure_keys
 from alerts.history import incidents, slo_statuses
 from alerts.rulesfile import load
@@ -196,8 +198,8 @@ def measure_in_browser(
         context = browser.new_context(viewport={"width": 1440, "height": 1000}, timezone_id="UTC")
         context.add_init_script(_WATCH % json.dumps(FIRST))
         page = context.new_page()
-        for path in PAGES:  # first use of everything
-            visit(page, address(url, path, next(fresh)(RANGES["15m"])))
+        for path in PAGES:  # first use of everything, and of the whole day
+            visit(page, address(url, path, next(fresh)(RANGES["24h"])))
         for _ in range(rounds):
             for (path, name), held in times.items():
                 held.seen.append(visit(page, address(url, path, next(fresh)(RANGES[name]))))
@@ -320,6 +322,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="the only form there is")
     parser.add_argument("--data", type=Path, help="folder of a running Servescope, instead of a made day")
     options = parser.parse_args()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for figures alone
     for line in measure(quick=options.quick, data=options.data):
         print(json.dumps(line))
 

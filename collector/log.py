@@ -224,7 +224,6 @@ class WriteAheadLog:
         return result if isinstance(result, list) else []
 
     # Everything below runs in the thread.
-
     def _run(self) -> None:
         while True:
             group: list[_Append] = []
@@ -392,12 +391,10 @@ class WriteAheadLog:
 
 
 def _succeed(futures: list[asyncio.Future[object]], result: object) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(result)
+    for future in (one for one in futures if not one.done()):
+        future.set_result(result)
 
 
 def _fail(futures: list[asyncio.Future[object]], error: Exception) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_exception(error)
+    for future in (one for one in futures if not one.done()):
+        future.set_exception(error)

@@ -25,9 +25,17 @@ def phase_stack(result: Phases, look: Look) -> object:
 
 
 def one_each(shown: Sequence[Line], look: Look) -> list[Trace]:
-    """A trace per line, in the colours of things without one of their own."""
+    """A trace per line, in the colours of things without one of their own.
+
+    Of names such as ``instance · model`` the instance is left out where all lines share it.
+    """
     palette = look.style.colours.series
-    return [Trace(line.name, line.values, palette[index % len(palette)]) for index, line in enumerate(shown)]
+    heads = {line.name.partition(" · ")[0] for line in shown}
+    shared = f"{heads.pop()} · " if len(heads) == 1 else ""
+    return [
+        Trace(line.name.removeprefix(shared) or line.name, line.values, palette[index % len(palette)])
+        for index, line in enumerate(shown)
+    ]
 
 
 def newest(line: Line) -> float | None:

@@ -114,7 +114,7 @@ def _picture(told: Story) -> None:
     if not told.samples:
         st.markdown(
             "**Nothing is known of the engine at that time.** :gray[No agent scraped this instance: "
-            "servescope up --target http://host:port]"
+            "`servescope up --target http://host:port`]"
         )
     if told.start is None or told.end is None or not (told.phases or told.samples):
         return

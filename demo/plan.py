@@ -21,7 +21,7 @@ _NOTES: Final = (
     "  Overview      live within a minute: a tritonserver and a llama.cpp server, real, with traffic of five tenants",
     "  KV cache      {kv_cache}",
     "  Requests      click one: its phases, and what the engine was doing",
-    "  Incidents     each minute and a half a tenant floods the vision model; the page goes to a built-in receiver",
+    "  Incidents     every two and a half minutes a tenant floods the vision model; see its page arrive",
 )
 
 
@@ -80,8 +80,12 @@ def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say:
             "triton-a",
             wiring.python("demo.triton_server", "--venv", ROOT / ".venv-triton", "--folder", data / "triton",
                           "--port", triton, "--otlp", receiver, "--service", "triton-a"),
+            ready_url=f"http://127.0.0.1:{triton}/v2/health/ready", required=False,
         ),
-        Part("llama-a", wiring.python("demo.llamacpp_server", "--port", llama, "--folder", data / "llama")),
+        Part(
+            "llama-a", wiring.python("demo.llamacpp_server", "--port", llama, "--folder", data / "llama"),
+            ready_url=f"http://127.0.0.1:{llama}/health", required=False,
+        ),
     ]  # fmt: skip
     taps = plan.urls["taps"]
     clients = ["--vision", taps["triton-a"], "--chat", taps["llama-a"]]
@@ -92,9 +96,10 @@ def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say:
                           "--otlp", plan.urls["agent_otlp"], "--service", "vllm-a", "--vllm", program),
         ))  # fmt: skip
         clients += ["--completions", taps["vllm-a"]]
+    # Servers first: an agent that finds none would tell of an outage that was none.
     plan.parts = [
-        *plan.parts,
         *servers,
+        *plan.parts,
         Part("traffic", wiring.python("demo.traffic", *clients)),
     ]
     if program is None:

@@ -10,10 +10,8 @@ import pandas as pd
 import streamlit as st
 
 from alerts.history import SloStatus, slo_statuses
-from alerts.rules import LatencySli, RulesFile, Slo
+from alerts.objectives import objective_of
 from alerts.rulesfile import load
-from analytics.budget import Objective
-from analytics.window import Filter
 from dashboard import words
 from dashboard.data import ask, store
 from dashboard.figures import CONFIG, Trace, lines
@@ -25,6 +23,7 @@ from dashboard.theme import colour_of
 from dashboard.tiles import Tile, row
 
 if TYPE_CHECKING:
+    from alerts.rules import RulesFile, Slo
     from analytics.budget import BudgetStatus
     from dashboard.look import Look
     from dashboard.tiles import Judgement
@@ -143,20 +142,3 @@ def tiles_of(status: SloStatus) -> list[Tile]:
             for seconds, rate in sorted(status.burn_rates.items())
         ),
     ]
-
-
-def objective_of(slo: Slo) -> Objective | None:
-    """The objective that draws an SLO's line over time; None for one that no single signal tells, or with patterns."""
-    if slo.sli.kind == "goodput":
-        return None
-    chosen = {name: getattr(slo.filter, name) for name in slo.filter.dimensions()}
-    if any(set(text) & set("*?[") for patterns in chosen.values() for text in patterns):
-        return None
-    narrowed = Filter(recording="exclude").narrowed(**chosen)
-    if isinstance(slo.sli, LatencySli):
-        return Objective(
-            slo.name, "latency", slo.target, slo.period, narrowed, signal=slo.sli.signal,
-            threshold_seconds=slo.sli.threshold_seconds,
-        )  # fmt: skip
-    bad = tuple(outcome.value for outcome in slo.sli.bad) if slo.sli.kind == "availability" else ()
-    return Objective(slo.name, "availability", slo.target, slo.period, narrowed, bad_outcomes=bad)

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from analytics.kvcache import Occupancy
     from dashboard.look import Look
 
-MISSING: Final = "KV cache figures come from vLLM's metrics page: servescope up --target http://host:8000"
-MISSING_BATCHES: Final = "Batches come from the metrics page of vLLM or Triton: servescope up --target http://host:port"
+MISSING: Final = "KV cache figures come from vLLM's metrics page: `servescope up --target http://host:8000`"
+MISSING_BATCHES: Final = (
+    "Batches come from the metrics page of vLLM or Triton: `servescope up --target http://host:port`"
+)
 
 QUESTION: Final = "Is the KV cache the limit?"
 """Title of the page."""

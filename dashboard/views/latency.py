@@ -79,20 +79,16 @@ def _body(look: Look) -> None:
         about="How many requests took how long, over time. Two bands are two populations that a percentile hides.",
     )  # fmt: skip
     _selected(chosen, signal, look)
-    with st.container(horizontal=True, gap="small"):
-        with st.container(key="half-histogram"):
-            panel(
-                "histogram", "latency.histogram", look,
-                lambda result: _histogram(result, look, title, signal), missing=MISSING,
-                has_data=lambda result: bool(sum(result.counts)), signal=signal,
-                about="Distribution over the whole window; buckets are a fifth of an octave where rows exist.",
-            )  # fmt: skip
-        with st.container(key="half-phases"):
-            panel(
-                "phases", "latency.phases", look, lambda result: phase_stack(result, look),
-                missing=MISSING, has_data=lambda result: bool(result.phases),
-                about="Mean seconds per phase; the phases add up to the end-to-end time.",
-            )  # fmt: skip
+    panel(
+        "histogram", "latency.histogram", look, lambda result: _histogram(result, look, title, signal),
+        missing=MISSING, has_data=lambda result: bool(sum(result.counts)), signal=signal,
+        about="Distribution over the whole window; buckets are a quarter of an octave where rows exist.",
+    )  # fmt: skip
+    panel(
+        "phases", "latency.phases", look, lambda result: phase_stack(result, look),
+        missing=MISSING, has_data=lambda result: bool(result.phases),
+        about="Mean seconds per phase; the phases add up to the end-to-end time.",
+    )  # fmt: skip
 
 
 def colour(signal: str, look: Look) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dashboard.data import Question
     from dashboard.look import Look
 
-MISSING: Final = "Start an agent beside your servers: servescope up --target http://host:port"
+MISSING: Final = "Start an agent beside your servers: `servescope up --target http://host:port`"
 _TILES: Final = (
     ("Requests", "requests"),
     ("Failed", "errors"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from analytics.shapes import Line
     from dashboard.look import Look
 
-MISSING: Final = "Start an agent beside your servers: servescope up --target http://host:port"
+MISSING: Final = "Start an agent beside your servers: `servescope up --target http://host:port`"
 
 QUESTION: Final = "Does work pile up?"
 """Title of the page."""

@@ -31,7 +31,9 @@ RIGHT: Final = 84
 """Margins of all charts over time, in pixels: fixed, so that times stand under one another down the page."""
 
 _NAMED_AT_END = 4
-_LEGEND_ROW = 6
+_LEGEND_ITEM, _LEGEND_LETTER, _LEGEND_LINE = 52, 7, 19
+_LEGEND_WIDTH = 250
+"""Pixels of an entry's mark, of a letter, of a line; and of the narrowest chart, half a page of 900."""
 _LONGEST_AT_END = 13
 _LABEL_SHARE = 0.28
 _LABEL_LETTERS = 26
@@ -231,11 +233,11 @@ def legend(figure: go.Figure, style: Style) -> None:
             "yanchor": "bottom", "traceorder": "normal", "font": {"size": 12, "color": style.colours.quiet},
             "itemsizing": "constant", "bgcolor": "rgba(0,0,0,0)", "itemwidth": 30,
         },
-        margin_b=54,
     )  # fmt: skip
-    names = sum(trace.showlegend is not False for trace in figure.data)
-    if names > _LEGEND_ROW:  # in half a page they take three rows
-        figure.update_layout(margin_b=92, height=(figure.layout.height or HEIGHT) + 38)
+    names = [str(trace.name) for trace in figure.data if trace.showlegend is not False]
+    rows = math.ceil(sum(_LEGEND_ITEM + _LEGEND_LETTER * len(name) for name in names) / _LEGEND_WIDTH)
+    more = _LEGEND_LINE * min(max(rows - 1, 0), 2)  # what takes more rows stands over the whole width
+    figure.update_layout(margin_b=54 + more, height=(figure.layout.height or HEIGHT) + more)
 
 
 def y_axis(figure: go.Figure, unit: str, peak: float, *, log: bool = False, top: float | None = None) -> None:

@@ -77,12 +77,11 @@ async def serve(options: Options) -> None:
     recorder.start(loop)
     gc.collect()
     gc.freeze()  # what imports made stays: a full collection over it would stop every stream for tens of milliseconds
-    identifying = loop.create_task(identify(core.pool.url, recorder.learn)) if options.engine == "auto" else None
+    identifying = loop.create_task(identify(core.pool.url, core.pool.away, recorder.learn))
     log.info("tap_started", instance=options.instance, port=server.port, upstream=core.pool.url)
     await stop.wait()
     log.info("tap_draining")
-    if identifying is not None:
-        identifying.cancel()
+    identifying.cancel()
     await server.stop()
     await asyncio.to_thread(recorder.close)
     log.info("tap_stopped")

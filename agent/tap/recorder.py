@@ -70,6 +70,7 @@ class Recorder:
         inline: bool = True,
     ) -> None:
         self._spool = spool
+        self._given = {key: value for key, value in resource.items() if value}
         self._resource = dict(resource)
         self._counters = counters
         self._hold_seconds = hold_seconds
@@ -88,9 +89,8 @@ class Recorder:
         self._thread.start()
 
     def learn(self, resource: Mapping[str, str]) -> None:
-        """Add attributes of the target that were found out later; what was given at the start wins."""
-        given = {key: value for key, value in self._resource.items() if value}
-        self._resource = {**resource, **given}
+        """Add attributes of the target that were found out later; what was given at the start wins, then the newest."""
+        self._resource = {**self._resource, **resource, **self._given}
 
     def submit(self, record: RequestRecord, release: Callable[[], None]) -> None:
         """Queue a record; ``release`` is called exactly once: when it is written, given up, or too slow."""

@@ -109,6 +109,9 @@ class Pool:
         idle_seconds: An idle connection is closed after this; keep it below the server's own (uvicorn: 5 s), so that
             a request never meets a connection that the server is about to close.
         max_idle: Connections kept idle.
+
+    Attributes:
+        away: Set when a connection could not be made.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class Pool:
         self._idle_seconds = idle_seconds
         self._max_idle = max_idle
         self._idle: list[UpstreamConnection] = []
+        self.away = asyncio.Event()
 
     def take(self) -> UpstreamConnection | None:
         """An idle connection that is still good, newest first."""
@@ -141,14 +145,18 @@ class Pool:
             OSError: It can't be made (``TimeoutError``: not in time).
         """
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(self._connect_seconds):
-            _, connection = await loop.create_connection(
-                lambda: UpstreamConnection(self),
-                self.host,
-                self.port,
-                ssl=self._ssl,
-                server_hostname=self.host if self._ssl is not None else None,
-            )
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self),
+                    self.host,
+                    self.port,
+                    ssl=self._ssl,
+                    server_hostname=self.host if self._ssl is not None else None,
+                )
+        except OSError:
+            self.away.set()
+            raise
         return connection
 
     def give_back(self, connection: UpstreamConnection, now: float) -> None:

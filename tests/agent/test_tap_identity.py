@@ -1,42 +1,99 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
+import socket
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent.errors import UnknownEngineError
+from agent.probing import probe
 from agent.request import RequestRecord
 from agent.tap import identity
 from agent.tap.counters import Counters
 from agent.tap.identity import identify
 from agent.tap.recorder import Recorder
+from agent.tap.upstream import Pool
 from agent.vocabulary import Outcome, Resource
 from tests.tap_kit import Peer, answer, upstream
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import AsyncIterator, Callable
 
 PAGE = Path(__file__).parents[1] / "fixtures/vllm/metrics_idle.txt.gz"
 
 
-async def test_asks_until_the_server_says_what_it_is(monkeypatch: pytest.MonkeyPatch):
+Told = asyncio.Queue[dict[str, str]]
+
+
+@contextlib.asynccontextmanager
+async def identifying(
+    url: str, ask: Callable[[str], dict[str, Any]] = probe
+) -> AsyncIterator[tuple[asyncio.Event, Told]]:
+    away, told = asyncio.Event(), Told()
+    task = asyncio.create_task(identify(url, away, told.put_nowait, ask))
+    try:
+        async with asyncio.timeout(20):
+            yield away, told
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "_FIRST_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("_at_once")
+async def test_asks_until_the_server_says_what_it_is():
     answers = [UnknownEngineError("no"), OSError("away"), {"engine": "vllm", "version": None}]
 
-    def ask(_url: str) -> dict[str, object]:
+    def ask(_url: str) -> dict[str, Any]:
         reply = answers.pop(0)
         if isinstance(reply, Exception):
             raise reply
         return reply
 
-    told: list[dict[str, str]] = []
-    await identify("http://x", told.append, ask)
-    assert told == [{Resource.ENGINE: "vllm"}]
+    async with identifying("http://x", ask) as (_, told):
+        assert await told.get() == {Resource.ENGINE: "vllm"}
+        await asyncio.sleep(0.05)
+    assert told.empty()
     assert not answers
+
+
+@pytest.mark.usefixtures("_at_once")
+async def test_a_server_that_was_away_is_asked_again_and_only_news_is_told():
+    versions = iter(["0.23.0", "0.23.0", "0.24.0"])
+    asked: asyncio.Queue[None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def ask(_url: str) -> dict[str, Any]:
+        loop.call_soon_threadsafe(asked.put_nowait, None)
+        return {"engine": "vllm", "version": next(versions)}
+
+    async with identifying("http://x", ask) as (away, told):
+        for _ in range(2):
+            await asked.get()
+            away.set()
+        found = [await told.get(), await told.get()]
+    assert [attributes[Resource.VERSION] for attributes in found] == ["0.23.0", "0.24.0"]
+    assert told.empty()
+
+
+async def test_a_connection_that_cannot_be_made_says_that_the_server_is_away():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        pool = Pool("http", "127.0.0.1", taken.getsockname()[1], connect_seconds=5, idle_seconds=4, max_idle=1)
+        with pytest.raises(OSError, match="Connect call failed"):
+            await pool.connect()
+    assert pool.away.is_set()
 
 
 async def test_finds_a_real_page():
@@ -48,10 +105,8 @@ async def test_finds_a_real_page():
             found = b"GET /metrics " in head
             await peer.send(answer(page if found else b"{}", b"200 OK" if found else b"404 No", b"text/plain"))
 
-    told: list[dict[str, str]] = []
-    async with upstream(script) as up:
-        await identify(f"http://127.0.0.1:{up.port}", told.append)
-    assert told[0][Resource.ENGINE] == "vllm"
+    async with upstream(script) as up, identifying(f"http://127.0.0.1:{up.port}") as (_, told):
+        assert (await told.get())[Resource.ENGINE] == "vllm"
 
 
 async def test_what_was_learnt_is_on_later_records_and_what_was_given_wins():
@@ -68,7 +123,8 @@ async def test_what_was_learnt_is_on_later_records_and_what_was_given_wins():
 
     recorder = Recorder(Spool(), {Resource.ENGINE: "", Resource.VERSION: "7"}, Counters())
     recorder.start(asyncio.get_running_loop())
-    recorder.learn({Resource.ENGINE: "vllm", Resource.VERSION: "8"})
+    recorder.learn({Resource.ENGINE: "triton", Resource.VERSION: "8"})
+    recorder.learn({Resource.ENGINE: "vllm", Resource.VERSION: "9"})
     recorder.submit(RequestRecord(b"t" * 16, b"s" * 8, 1, 2, "GET", "/*", Outcome.OK), lambda: None)
     assert await asyncio.to_thread(recorder.close)
     assert done.is_set()

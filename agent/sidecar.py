@@ -92,7 +92,7 @@ class Sidecar:
             http_port=config.otlp_http_port,
             grpc_port=config.otlp_grpc_port,
             keep_prompts=config.store_prompts,
-            engine_of=self._engine_of,
+            known=self._known,
         )
         self.health = HealthServer(self, config.health_host, config.health_port)
         self._tasks: list[asyncio.Task[None]] = []
@@ -141,8 +141,8 @@ class Sidecar:
         """Counts of the spans that came in."""
         return self.receiver.stats
 
-    def _engine_of(self, instance: str) -> str | None:
-        return next((pages.engines[instance] for pages in self._pages if instance in pages.engines), None)
+    def _known(self, instance: str) -> tuple[str, str] | None:
+        return next((found for pages in self._pages if (found := pages.known.get(instance))), None)
 
     def _start(self, source: Source, name: str) -> None:
         self._tasks.append(asyncio.create_task(self._supervise(name, source.run), name=name))

@@ -83,9 +83,9 @@ class MetricsPages:
         return {watch.instance: watch.stats for watch in self._watches}
 
     @property
-    def engines(self) -> Mapping[str, str]:
-        """Engine by instance, of those whose engine is known."""
-        return {watch.instance: watch.engine for watch in self._watches if watch.engine}
+    def known(self) -> Mapping[str, tuple[str, str]]:
+        """Engine and version by instance, of those whose engine is known; "" for a version that is not told."""
+        return {watch.instance: (watch.engine, watch.version) for watch in self._watches if watch.engine}
 
     async def run(self, emit: Emit) -> None:
         """Scrape until cancelled; without targets, wait to be."""
@@ -146,6 +146,11 @@ class _Watch:
     def engine(self) -> str:
         """Engine id, empty until the page was recognised."""
         return self._table.engine if self._table else ""
+
+    @property
+    def version(self) -> str:
+        """Version that the server told, empty where it tells none."""
+        return self._about.version
 
     async def scrape(self, session: aiohttp.ClientSession, emit: Emit) -> None:
         """One turn: whatever happens ends in a sample, never in an exception."""

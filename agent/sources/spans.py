@@ -89,7 +89,8 @@ class Spans:
         http_port: Port of OTLP/HTTP; 0 takes a free one, None leaves it out.
         grpc_port: Port of OTLP/gRPC; 0 takes a free one, None leaves it out (and the library unloaded).
         keep_prompts: Leave prompt text in; the operator's explicit choice.
-        engine_of: Engine of an instance whose target does not name one, once it is known.
+        known: Engine and version of an instance, once its metrics page told them; the engine serves where the
+            target names none.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Spans:
         http_port: int | None = 14318,
         grpc_port: int | None = 14317,
         keep_prompts: bool = False,
-        engine_of: Callable[[str], str | None] = lambda _instance: None,
+        known: Callable[[str], tuple[str, str] | None] = lambda _instance: None,
     ) -> None:
         self.stats = SpanStats()
         self.http_port = http_port
@@ -110,7 +111,7 @@ class Spans:
         self._place = place or Place()
         self._host = host
         self._keep_prompts = keep_prompts
-        self._engine_of = engine_of
+        self._known = known
         self._emit: Emit = lambda _signal, _body: False
         self._runner: web.AppRunner | None = None
         self._grpc: Any = None
@@ -193,12 +194,18 @@ class Spans:
         if not matches:
             _add_missing(resource, own, attributes(None, self._place))
             return ""
-        claim(resource, _common(attributes(target, self._place) for target in matches))
+        claim(
+            resource,
+            _common(attributes(target, self._place, self._told(target.instance)[1]) for target in matches),
+        )
         return matches[0].instance if len(matches) == 1 else ""
+
+    def _told(self, instance: str) -> tuple[str, str]:
+        return self._known(instance) or ("", "")
 
     def _match(self, service: str, scopes: Sequence[str]) -> list[Target]:
         targets = [
-            replace(target, engine=target.engine or self._engine_of(target.instance)) for target in self._targets
+            replace(target, engine=target.engine or self._told(target.instance)[0] or None) for target in self._targets
         ]
         by_name = [target for target in targets if target.instance == service]
         by_name = by_name or [target for target in targets if target.deployment == service]

@@ -85,10 +85,26 @@ def test_two_targets_of_one_engine_are_not_guessed():
 def test_an_engine_learnt_from_the_page_counts():
     spans = Spans(
         [Target("a", "chat"), Target("b", "vision")],
-        engine_of={"a": "vllm", "b": "triton"}.get,
+        known={"a": ("vllm", "0.23.0"), "b": ("triton", "")}.get,
     )
     assert [target.instance for target in spans._match("", ["triton-server"])] == ["b"]
     assert [target.instance for target in spans._match("", ["somebody"])] == []
+
+
+def test_spans_carry_the_version_that_the_server_told():
+    spans = Spans([VLLM], known={"vllm-a": ("vllm", "0.23.0")}.get)
+    out: list[bytes] = []
+    spans._emit = lambda _signal, body: out.append(body)
+    spans.take("traces", trace("vllm-a").SerializeToString())
+    spans.take("traces", trace("vllm-a", **{"service.version": "7"}).SerializeToString())
+    versions = [
+        {
+            pair.key: pair.value.string_value
+            for pair in ExportTraceServiceRequest.FromString(body).resource_spans[0].resource.attributes
+        }["service.version"]
+        for body in out
+    ]
+    assert versions == ["0.23.0", "7"]
 
 
 def test_attributes_that_are_there_are_kept():

@@ -64,9 +64,9 @@ def examine(data: Path, clickhouse: str = "") -> list[Finding]:
 def _machine(data: Path) -> Iterator[Finding]:
     least = (3, 11)
     yield Finding("python", "ok" if sys.version_info >= least else "broken", platform.python_version())
-    for extra, module in (("embedded store", "chdb"), ("dashboard", "streamlit"), ("PagerDuty", "pagerduty")):
+    for use, module in (("the embedded store", "chdb"), ("the dashboard", "streamlit"), ("paging", "pagerduty")):
         there = find_spec(module) is not None
-        yield Finding(extra, "ok" if there else "note", "installed" if there else f"not installed ({module})",
+        yield Finding(f"package {module}", "ok" if there else "note", f"{'' if there else 'not '}installed, for {use}",
                       "" if there else "pip install 'servescope[all]'")  # fmt: skip
     yield _gpu()
     folder = data if data.exists() else data.parent
@@ -115,6 +115,18 @@ def _parts(facts: dict[str, Any]) -> Iterator[Finding]:
         else:
             restarts = facts.get("restarts", {}).get(name, 0)
             yield Finding(name, "ok", _brief(text) + (f"; restarted {restarts} times" if restarts else ""))
+            for problem in _problems(text):
+                yield Finding(name, "broken", problem, f"See {name}.log in the folder logs")
+
+
+def _problems(text: str) -> list[str]:
+    """What a part that runs says is wrong: a server that never answered, batches that do not get through."""
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        return []
+    found = facts.get("problems") if isinstance(facts, dict) else None
+    return [str(problem)[:300] for problem in found] if isinstance(found, list) else []
 
 
 def _brief(text: str) -> str:

@@ -159,6 +159,7 @@ class Collector:
         trouble = self.writer.last_error
         body = {
             "status": "degraded" if trouble else "ok",
+            "problems": [f"the store does not take what arrives: {trouble}"] if trouble else [],
             "store": {"error": trouble, "last_insert": self.writer.last_insert},
             "log": {
                 "bytes": self.log.bytes,

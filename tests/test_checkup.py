@@ -1,0 +1,99 @@
+"""`servescope doctor` against parts that answer, complain and are away."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+import checkup
+import servescope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from checkup import Finding
+
+
+@pytest.fixture
+def health() -> Iterator[tuple[str, dict[str, Any]]]:
+    """A part's health endpoint and what it answers, to be changed."""
+    told: dict[str, Any] = {"status": "ok", "problems": [], "targets": {}}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(told).encode()
+            self.send_response(200 if self.path == "/healthz" else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", told
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def run_file(data: Path, urls: dict[str, str], **more: Any) -> None:
+    facts = {"pid": os.getpid(), "started": "2026-01-01T00:00:00+00:00", "urls": {"store": "", **urls}, **more}
+    (data / "run.json").write_text(json.dumps(facts))
+
+
+def of(name: str, found: list[Finding]) -> list[tuple[str, str]]:
+    return [(finding.state, finding.text) for finding in found if finding.name == name]
+
+
+def test_a_server_that_never_answered_is_named(tmp_path: Path, health: tuple[str, dict[str, Any]]):
+    url, told = health
+    told |= {"status": "degraded", "problems": ["vllm-a has shown no metrics page since the start"]}
+    run_file(tmp_path, {"agent_health": url})
+    found = checkup.examine(tmp_path)
+    assert of("agent", found) == [
+        ("ok", "status degraded"),
+        ("broken", "vllm-a has shown no metrics page since the start"),
+    ]
+    done = CliRunner().invoke(servescope.main, ["doctor", "--data", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "broken   agent: vllm-a has shown no metrics page since the start" in done.output
+    assert "agent.log" in done.output
+
+
+def test_a_part_that_is_well_says_so_with_its_restarts(tmp_path: Path, health: tuple[str, dict[str, Any]]):
+    run_file(tmp_path, {"agent_health": health[0]}, restarts={"agent": 2})
+    assert of("agent", checkup.examine(tmp_path)) == [("ok", "status ok; restarted 2 times")]
+
+
+def test_parts_that_are_away_or_refuse_are_broken(tmp_path: Path, health: tuple[str, dict[str, Any]]):
+    run_file(tmp_path, {"collector_health": f"{health[0]}/nothing", "dashboard": "http://127.0.0.1:9"})
+    found = checkup.examine(tmp_path)
+    ((collector, _),) = of("collector", found)
+    ((dashboard, text),) = of("dashboard", found)
+    assert (collector, dashboard) == ("broken", "broken")
+    assert "does not answer at http://127.0.0.1:9" in text
+
+
+def test_nothing_that_runs_is_a_note_and_no_fault(tmp_path: Path):
+    done = CliRunner().invoke(servescope.main, ["doctor", "--json", "--data", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    found = {finding["name"]: finding for finding in json.loads(done.output)}
+    assert found["servescope"]["state"] == "note"
+    assert found["servescope"]["fix"] == "Start one: servescope up"
+    assert found["package streamlit"]["text"] == "installed, for the dashboard"
+
+
+def test_a_store_that_does_not_answer_is_broken(tmp_path: Path):
+    (finding,) = [found for found in checkup.examine(tmp_path, "http://127.0.0.1:9") if found.name == "clickhouse"]
+    assert finding.state == "broken"
+    assert "127.0.0.1:9" in finding.text
+    assert finding.fix

@@ -6,7 +6,7 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import click
 
@@ -65,19 +65,25 @@ def sql(statement: str, format_: str | None, as_json: bool, clickhouse: str, dat
         sys.stdout.buffer.flush()
 
 
+_OWN: Final = {
+    "latency": click.option("--signal", default=None, help="Which latency, such as ttft_seconds."),
+    "budget": click.option("--slos", type=click.Path(path_type=Path), default=None, help="SLO file."),
+}
+"""What only one question takes."""
+
+
 def _question(name: str, text: str) -> click.Command:
     @click.command(name, help=text)
     @_window_options
     @click.option("--model", multiple=True, help="Only these models.")
     @click.option("--tenant", multiple=True, help="Only these tenants.")
     @click.option("--instance", multiple=True, help="Only these instances.")
-    @click.option("--signal", default=None, help="Which latency, such as ttft_seconds (for `latency`).")
-    @click.option("--slos", type=click.Path(path_type=Path), default=None, help="SLO file (for `budget`).")
+    @_OWN.get(name, lambda command: command)
     @_options
     def command(
         since: str, start: str | None, end: str | None, model: tuple[str, ...], tenant: tuple[str, ...],
-        instance: tuple[str, ...], signal: str | None, slos: Path | None, as_json: bool, clickhouse: str,
-        data: Path | None,
+        instance: tuple[str, ...], as_json: bool, clickhouse: str, data: Path | None, signal: str | None = None,
+        slos: Path | None = None,
     ) -> None:  # fmt: skip
         from analytics.ask import ask  # noqa: PLC0415 - commands load only what they need
         from analytics.window import Filter, Window  # noqa: PLC0415 - as above
@@ -86,7 +92,7 @@ def _question(name: str, text: str) -> click.Command:
         last = _moment(end, "--to") if end else datetime.now(UTC)
         first = _moment(start, "--from") if start else last - timedelta(seconds=_age(since))
         folder = data or wiring.default_data()
-        options: dict[str, object] = {"signal": signal} if signal and name == "latency" else {}
+        options: dict[str, object] = {"signal": signal} if signal else {}
         if name == "budget":
             options["objectives"] = tuple(_objectives(slos or _slos_of(folder)))
         with momentary.store(folder, clickhouse, _say) as url:

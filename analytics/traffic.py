@@ -7,7 +7,7 @@ its tokens at its arrival); under a tenant filter from rows, as metrics know no 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from analytics.census import Asked, Servers, census, instances_of, outcomes_of, servers_of
 from analytics.ground import Grid, Inquiry, moment, names, number, ratio, weakest
@@ -15,16 +15,20 @@ from analytics.lines import metric_lines
 from analytics.signals import SIGNALS
 from analytics.traffic_shapes import Choices, InstanceRow, Instances, ModelRow, Overview
 from analytics.traffic_tiles import Ground
-from analytics.window import Answer, Filter
+from analytics.window import Answer, Coverage, Filter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from analytics.ground import Reader
     from analytics.latency_shapes import LatencyLine
     from analytics.window import Window
 
 __all__ = ["Choices", "InstanceRow", "Instances", "ModelRow", "Overview", "choices", "instances", "overview"]
+
+_ROWS_MS: Final = 3_600_000
+"""Choices read every row of the newest so many milliseconds; before that the rollup by minute, a thousandth of it."""
 
 
 def overview(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 60) -> Answer[Overview]:  # noqa: A002, B008
@@ -103,14 +107,18 @@ def instances(store: Reader, window: Window, filter: Filter = Filter()) -> Answe
 def choices(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Choices]:  # noqa: A002, B008
     """Values for the filters. The filter narrows nothing but ``recording`` and ``tenant``: one can always widen again.
 
-    A tenant filter is kept, so that somebody who may see one tenant is offered no other.
+    A tenant filter is kept, so that somebody who may see one tenant is offered no other. Of a window over an hour,
+    what engines told of requests that nothing stood in front of counts for the last hour alone.
     """
     inquiry = Inquiry(store, "traffic", window, Filter(tenant=filter.tenant, recording=filter.recording))
-    cover = inquiry.coverage()
-    parts = inquiry.ask("choices")
+    parts = inquiry.ask("choices", rows_from_ms=max(window.from_ms, window.to_ms - _ROWS_MS))
 
     def values(column: str) -> list[str]:
         return list(names([value for part in parts for value in part[column]]))
+
+    def told(kind: str) -> tuple[int, datetime | None]:
+        held = [(int(part["n"]), int(part["newest"])) for part in parts if part["part"] == kind and part["n"]]
+        return sum(n for n, _ in held), moment(max(newest for _, newest in held)) if held else None
 
     columns = (
         "models",
@@ -124,9 +132,15 @@ def choices(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[
         "outcomes",
     )
     result = Choices(*(values(column) for column in columns))
-    rows = sum(int(part["n"]) for part in parts)
+    (rows, last_row), (samples, last_sample) = told("rows"), told("samples")
+    cover = Coverage(rows, samples, last_row, last_sample, recordings=tuple(result.recordings))
     return inquiry.answer(
-        result, cover, level="rows" if cover.rows else "metrics", exactness="exact", rows=rows, samples_used=True
+        result,
+        cover,
+        level="rows" if rows else "metrics",
+        exactness="exact",
+        rows=rows + samples,
+        samples_used=True,
     )
 
 

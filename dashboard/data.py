@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,11 +92,23 @@ def ask(question: str, window: Window | None = None, filter: Filter | None = Non
 
 
 def ahead(questions: Sequence[Question], window: Window, filter: Filter) -> None:  # noqa: A002 - as above
-    """Start to work out several questions side by side; `ask` then waits for what is left of each."""
-    for question, options in questions:
-        key = _key(question, window, filter, options)
-        if not _ANSWERS.ready(key):
-            _POOL.submit(_quietly, key, _maker(question, window, filter, options))
+    """Start to work out several questions; `ask` then waits for what is left of each.
+
+    The first runs alone, for the page begins with its answer: beside others it would wait for theirs. The others
+    follow side by side.
+    """
+    waiting = [
+        (key, _maker(question, window, filter, options))
+        for question, options in questions
+        if not _ANSWERS.ready(key := _key(question, window, filter, options))
+    ]
+
+    def follow(_: Future[None]) -> None:
+        for key, make in waiting[1:]:
+            _POOL.submit(_quietly, key, make)
+
+    if waiting:
+        _POOL.submit(_quietly, *waiting[0]).add_done_callback(follow)
 
 
 def ready(question: str, window: Window, filter: Filter, **options: Any) -> bool:  # noqa: A002 - as above

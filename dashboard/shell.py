@@ -14,7 +14,7 @@ import streamlit as st
 from agent.errors import ServescopeError
 from analytics.window import Filter, Window
 from dashboard import words
-from dashboard.data import ahead, ask, ready
+from dashboard.data import Question, ahead, ask, ready
 from dashboard.look import COMPARED, RECORDINGS, Look, zone
 from dashboard.panel import trouble
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from analytics.traffic import Choices
-    from dashboard.data import Question
 
 HERE: Final = Path(__file__).parent
 RANGES: Final[dict[str, int]] = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800}
 DEFAULT_RANGE: Final = "15m"
+TILES: Final[Question] = ("traffic.overview", {"models": False})
+"""What the tiles of the front page ask, of its window and of the one it is compared with."""
 _SPAN: Final = ("from", "to")
 _BREATH: Final = 3.0
 """A page that takes long to draw is refreshed no more often than once in so many times that."""
@@ -97,7 +98,7 @@ def page(body: Callable[[Look], None], *, marks: bool = True, needs: Callable[[]
         look = Look(window, chosen.filter, chosen.live, choices, chosen.compare, marks)
         ahead([*needs(), *([("events.timeline", {})] if marks else [])], window, chosen.filter)
         if look.compared is not None:
-            ahead([("traffic.overview", {})], look.compared, chosen.filter)
+            ahead([TILES], look.compared, chosen.filter)
         begun = time.monotonic()
         _strip(look)
         top = st.container()

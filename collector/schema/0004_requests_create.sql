@@ -73,6 +73,9 @@ ORDER BY (time, key)
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
 CREATE VIEW IF NOT EXISTS {database}.requests {on_cluster} AS
+WITH
+  queue_seconds + prefill_seconds + decode_seconds + stall_seconds + compute_input_seconds + compute_infer_seconds
+    + compute_output_seconds AS phase_seconds
 SELECT
   time,
   key,
@@ -123,20 +126,20 @@ SELECT
   itl_max_seconds,
   itl_gaps,
   preemptions,
-  -- inside the server and in none of its phases: reading, parsing, scheduling, answering
-  toFloat32(if(has_engine = 1 AND engine_e2e_seconds > 0, greatest(0, engine_e2e_seconds - queue_seconds - prefill_seconds
-    - decode_seconds - stall_seconds - compute_input_seconds - compute_infer_seconds - compute_output_seconds), 0))
-    AS frontend_seconds,
+  -- inside the server and in none of its phases: reading, parsing, scheduling, answering. While a server still ends its
+  -- answer the edge already hands it on; that moment is the edge's, so that no moment is counted twice.
+  toFloat32(if(has_engine = 1 AND engine_e2e_seconds > 0, greatest(0, least(engine_e2e_seconds,
+    if(has_edge = 1, t.e2e_seconds - edge_seconds, engine_e2e_seconds)) - phase_seconds), 0)) AS frontend_seconds,
   -- between edge and server: network, accept queue, event loops; what the edge waited less what the server says it took
   toFloat32(if(has_edge = 1 AND has_engine = 1 AND engine_e2e_seconds > 0,
-    greatest(0, t.e2e_seconds - edge_seconds - engine_e2e_seconds), 0)) AS transit_seconds,
+    greatest(0, t.e2e_seconds - edge_seconds - greatest(engine_e2e_seconds, phase_seconds)), 0)) AS transit_seconds,
   toUInt32(1) AS weight,
   has_edge,
   has_engine,
   recording
 FROM {database}.requests_t AS t FINAL
 WHERE moved = 0
-SETTINGS do_not_merge_across_partitions_select_final = 1;
+SETTINGS do_not_merge_across_partitions_select_final = 1, optimize_move_to_prewhere_if_final = 1;
 
 -- Where a trace's requests are: the bloom filter of a wide table does not prune under FINAL, this does.
 CREATE TABLE IF NOT EXISTS {database}.request_keys {on_cluster}

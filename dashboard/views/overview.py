@@ -13,7 +13,7 @@ from dashboard.drawings import phase_stack
 from dashboard.figures import Trace, lines, percentiles
 from dashboard.happening import happening
 from dashboard.panel import empty, foot, guarded, panel, tiles
-from dashboard.shell import page
+from dashboard.shell import TILES, page
 from dashboard.tables import milliseconds, percent, table
 from dashboard.theme import colour_of
 from dashboard.tiles import Tile
@@ -54,10 +54,11 @@ def draw() -> None:
 
 def _needs() -> list[Question]:
     return [
-        ("traffic.overview", {}),
+        TILES,
         ("latency.percentiles", {"signal": "e2e_seconds"}),
         ("queue.dynamics", {}),
         ("latency.phases", {}),
+        ("traffic.overview", {}),
         ("traffic.instances", {}),
     ]
 
@@ -88,10 +89,10 @@ def _body(look: Look) -> None:
 
 
 def _tiles(look: Look) -> list[Tile]:
-    overview: Overview = ask("traffic.overview", look.window, look.filter).result
+    overview: Overview = ask(TILES[0], look.window, look.filter, **TILES[1]).result
     before: Overview | None = None
     if look.compared is not None:
-        before = ask("traffic.overview", look.compared, look.filter).result
+        before = ask(TILES[0], look.compared, look.filter, **TILES[1]).result
     return [
         _tile(name, getattr(overview, field), getattr(before, field) if before else None, look.against)
         for name, field in _TILES

@@ -194,9 +194,10 @@ def _between(row: dict[str, Any]) -> dict[str, float]:
     engine = row["engine_e2e_seconds"]
     if not engine:
         return {"frontend_seconds": 0.0, "transit_seconds": 0.0}
-    transit = row["e2e_seconds"] - row["edge_seconds"] - engine if row["has_edge"] else 0.0
+    before_edge = row["e2e_seconds"] - row["edge_seconds"] if row["has_edge"] else engine
     inside = sum(row[name] for name in SECONDS_COLUMNS[1:8])
-    return {"frontend_seconds": max(0.0, engine - inside), "transit_seconds": max(0.0, transit)}
+    transit = before_edge - max(engine, inside) if row["has_edge"] else 0.0
+    return {"frontend_seconds": max(0.0, min(engine, before_edge) - inside), "transit_seconds": max(0.0, transit)}
 
 
 SECONDS_COLUMNS = (

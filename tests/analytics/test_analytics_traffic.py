@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +148,13 @@ def test_instances_tell_who_is_down_and_what_they_last_said(lab: Lab):
     replayed = rows["vllm-1", RECORDING]
     assert replayed.up is None, "it has requests and no samples"
     assert replayed.requests == len(lab.rows(Filter(recording="only")))
+
+
+def test_the_tiles_are_the_same_without_models(lab: Lab):
+    whole, tiles = overview(lab.store, lab.window), overview(lab.store, lab.window, models=False)
+    assert replace(tiles.result, models=whole.result.models, outcomes=whole.result.outcomes) == whole.result
+    assert (tiles.result.models, tiles.result.outcomes) == ([], {})
+    assert (tiles.state, tiles.exactness, tiles.rows) == (whole.state, whole.exactness, whole.rows)
 
 
 def test_choices_offer_what_there_is_whatever_is_chosen(lab: Lab):

@@ -1,0 +1,58 @@
+"""Which question of a page is worked out first."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from analytics.window import Filter, Window
+from dashboard import data
+
+if TYPE_CHECKING:
+    import pytest
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_the_first_question_runs_alone_and_the_others_side_by_side(monkeypatch: pytest.MonkeyPatch):
+    begun: list[str] = []
+    may_end, together = threading.Event(), threading.Barrier(3, timeout=20)
+    ended = threading.Semaphore(0)
+
+    def maker(question: str, *_: Any) -> Any:
+        def make() -> str:
+            begun.append(question)
+            if question == "a.first":
+                assert may_end.wait(20)
+            else:
+                together.wait()  # breaks unless both others are under way at the same time
+            ended.release()
+            return question
+
+        return make
+
+    monkeypatch.setattr(data, "_maker", maker)
+    data.forget()
+    window = Window(START, START + timedelta(minutes=5))
+    data.ahead([("a.first", {}), ("b.second", {}), ("c.third", {})], window, Filter())
+    assert not data.ready("b.second", window, Filter())
+    may_end.set()
+    together.wait()
+    for _ in range(3):
+        assert ended.acquire(timeout=20)
+    assert begun[0] == "a.first"
+    assert sorted(begun[1:]) == ["b.second", "c.third"]
+    data.forget()
+
+
+def test_what_is_known_is_not_asked_again(monkeypatch: pytest.MonkeyPatch):
+    made: list[str] = []
+    monkeypatch.setattr(data, "_maker", lambda question, *_: lambda: made.append(question))
+    data.forget()
+    window = Window(START, START + timedelta(minutes=7))
+    data.ask("a.first", window, Filter())
+    data.ahead([("a.first", {})], window, Filter())
+    data.ask("a.first", window, Filter())
+    assert made == ["a.first"]
+    data.forget()

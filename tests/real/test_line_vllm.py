@@ -232,7 +232,7 @@ def _phases_add_up(line: Line, clients: Clients) -> None:
         " quantile(0.5)(transit_seconds) AS transit", "outcome = 'ok'",
     )[0]  # fmt: skip
     assert off["n"] == sum(one.outcome == "ok" for one in clients.seen)
-    assert off["edge_near"] >= 0.9 * off["n"], off
+    assert off["edge_near"] == off["n"], off
     assert off["edge_gap"] <= 0.005, off
     assert off["engine_near"] >= 0.7 * off["n"], off  # a starved API server is late in reading and in ending
     assert off["engine_gap"] <= 0.005, off

@@ -106,7 +106,9 @@ SELECT
   toUInt8(t.completion_tokens = 0 AND t.counted_tokens > 0) AS tokens_counted,
   request_bytes,
   response_bytes,
-  edge_seconds,
+  -- the edge hands a stream on while the engine is at its next token: that moment is the engine's
+  toFloat32(if(has_edge = 1 AND has_engine = 1, greatest(0, least(t.edge_seconds, t.e2e_seconds - phase_seconds)),
+    t.edge_seconds)) AS edge_seconds,
   -- a request that Triton refused or that was given up in its queue never computed: all its time there was queueing
   if(t.queue_seconds = 0 AND compute_infer_seconds = 0 AND engine = 'triton'
      AND t.outcome IN ('rejected', 'timeout', 'client_abort'), engine_e2e_seconds, t.queue_seconds) AS queue_seconds,
@@ -127,7 +129,7 @@ SELECT
   itl_gaps,
   preemptions,
   -- inside the server and in none of its phases: reading, parsing, scheduling, answering. While a server still ends its
-  -- answer the edge already hands it on; that moment is the edge's, so that no moment is counted twice.
+  -- answer the edge already hands it on: that moment is the edge's
   toFloat32(if(has_engine = 1 AND engine_e2e_seconds > 0, greatest(0, least(engine_e2e_seconds,
     if(has_edge = 1, t.e2e_seconds - edge_seconds, engine_e2e_seconds)) - phase_seconds), 0)) AS frontend_seconds,
   -- between edge and server: network, accept queue, event loops; what the edge waited less what the server says it took

@@ -106,6 +106,33 @@ def test_both_halves_become_one_row(store: Store, order: str):
     assert row["outcome"] == "ok"
 
 
+@pytest.mark.parametrize(
+    ("engine_e2e", "edge", "e2e", "expected"),
+    [
+        pytest.param(0.5, 0.01, 0.6, (0.01, 0.1, 0.09), id="apart"),
+        pytest.param(0.5, 0.02, 0.5, (0.02, 0.08, 0), id="the server ends while the edge hands on"),
+        pytest.param(0.5, 0.15, 0.5, (0.1, 0, 0), id="the edge hands on while the engine decodes"),
+        pytest.param(0.39, 0.01, 0.6, (0.01, 0, 0.19), id="the server tells less of the whole than of the parts"),
+        pytest.param(0.5, 0.15, 0.3, (0, 0, 0), id="halves that do not belong together"),
+    ],
+)
+def test_no_moment_of_a_request_counts_twice(
+    store: Store, engine_e2e: float, edge: float, e2e: float, expected: tuple[float, float, float]
+):
+    _, key = fresh()
+    trace = f"{key:016x}".encode()  # an id of letters: inserted as text
+    half = {"time": datetime.fromtimestamp(NOW_MS / 1000, UTC), "key": key}
+    phases = {"queue_seconds": 0.1, "decode_seconds": 0.3}
+    edge_half = {"has_edge": 1, "edge_seconds": edge, "e2e_seconds": e2e}
+    store.insert("requests_t", [half | {"trace_id": trace.decode()} | edge_half])
+    store.insert("requests_t", [half | {"has_engine": 1, "engine_e2e_seconds": engine_e2e, **phases}])
+    row = one(store, trace)
+    told = tuple(row[name] for name in ("edge_seconds", "frontend_seconds", "transit_seconds"))
+    assert told == pytest.approx(expected, abs=1e-6)
+    if e2e > sum(phases.values()):
+        assert sum(told) + sum(phases.values()) == pytest.approx(e2e, abs=1e-6)
+
+
 def test_redelivered_halves_change_no_row_and_a_token_counts_once(store: Store):
     trace, bits = fresh()
     halves = [

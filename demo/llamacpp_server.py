@@ -11,9 +11,9 @@ import threading
 from pathlib import Path
 
 import click
-import xllamacpp
 
 from demo.llamacpp_model import write_tiny_llama
+from demo.openmp import ensure_openmp
 
 SLOTS = 4
 CONTEXT_PER_SLOT = 1024
@@ -26,6 +26,9 @@ CONTEXT_PER_SLOT = 1024
 def main(port: int, folder: Path, name: str) -> None:
     """Serve until SIGTERM or SIGINT."""
     folder.mkdir(parents=True, exist_ok=True)
+    ensure_openmp(folder / "lib")
+    import xllamacpp  # noqa: PLC0415 - cannot be loaded without an OpenMP library
+
     model = folder / f"{name}.gguf"
     if not model.exists():
         temporary = model.with_suffix(f".{os.getpid()}")

@@ -132,7 +132,7 @@ def _salt(keys: Path) -> bytes:
 
 @click.command()
 @click.option("--instance", required=True, help="Name of the server behind this tap.")
-@click.option("--deployment", required=True, help="The replicas that serve one model together.")
+@click.option("--deployment", default="", help="The replicas that serve one model together; the instance if absent.")
 @click.option("--engine", default="auto", show_default=True, help="Engine id, such as vllm or triton.")
 @click.option("--upstream", required=True, help="The model server, http://HOST:PORT.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -174,7 +174,7 @@ def main(
         tenant = read.tenant.model_copy(update={k: v for k, v in chosen.items() if v is not None})
         options = Options(
             instance=instance,
-            deployment=deployment,
+            deployment=deployment or instance,
             engine=engine,
             upstream=upstream,
             host=host,

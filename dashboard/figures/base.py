@@ -34,6 +34,8 @@ _NAMED_AT_END = 4
 _LEGEND_ITEM, _LEGEND_LETTER, _LEGEND_LINE = 52, 7, 19
 _LEGEND_WIDTH = 250
 """Pixels of an entry's mark, of a letter, of a line; and of the narrowest chart, half a page of 900."""
+_LEGEND_BOTTOM, _AXIS_LABELS = 54, 26
+"""Pixels beneath a chart with a legend of one row; and what of them the axis takes."""
 _LONGEST_AT_END = 13
 _LABEL_SHARE = 0.28
 _LABEL_LETTERS = 26
@@ -225,19 +227,21 @@ def _spread(values: Sequence[float], *, log: bool) -> list[float]:
 
 
 def legend(figure: go.Figure, style: Style) -> None:
-    """A legend beneath the chart."""
-    figure.update_layout(
-        showlegend=True,
-        legend={
-            "orientation": "h", "x": 0, "xref": "paper", "xanchor": "left", "y": 0, "yref": "container",
-            "yanchor": "bottom", "traceorder": "normal", "font": {"size": 12, "color": style.colours.quiet},
-            "itemsizing": "constant", "bgcolor": "rgba(0,0,0,0)", "itemwidth": 30,
-        },
-    )  # fmt: skip
+    """A legend beneath the chart, right under its axis; rows that it turns out not to need stay empty below it."""
     names = [str(trace.name) for trace in figure.data if trace.showlegend is not False]
     rows = math.ceil(sum(_LEGEND_ITEM + _LEGEND_LETTER * len(name) for name in names) / _LEGEND_WIDTH)
     more = _LEGEND_LINE * min(max(rows - 1, 0), 2)  # what takes more rows stands over the whole width
-    figure.update_layout(margin_b=54 + more, height=(figure.layout.height or HEIGHT) + more)
+    height, bottom = (figure.layout.height or HEIGHT) + more, _LEGEND_BOTTOM + more
+    figure.update_layout(
+        height=height,
+        margin_b=bottom,
+        showlegend=True,
+        legend={
+            "orientation": "h", "x": 0, "xref": "paper", "xanchor": "left", "y": (bottom - _AXIS_LABELS) / height,
+            "yref": "container", "yanchor": "top", "traceorder": "normal", "itemsizing": "constant", "itemwidth": 30,
+            "font": {"size": 12, "color": style.colours.quiet}, "bgcolor": "rgba(0,0,0,0)",
+        },
+    )  # fmt: skip
 
 
 def y_axis(figure: go.Figure, unit: str, peak: float, *, log: bool = False, top: float | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -23,13 +24,26 @@ _START_SECONDS = 60.0
 
 
 def running(data: Path) -> dict[str, Any] | None:
-    """``run.json`` of the Servescope that runs over this data folder, None when none does."""
+    """``run.json`` of the Servescope that runs over this data folder, None when none does.
+
+    A killed one leaves its file behind, and its process number to others: what counts is who holds the folder's lock.
+    """
     try:
         facts: dict[str, Any] = json.loads((data / "run.json").read_text())
         os.kill(int(facts["pid"]), 0)
     except (OSError, ValueError, KeyError):
         return None
-    return facts
+    return None if _free(data / "lock") else facts
+
+
+def _free(lock: Path) -> bool:
+    """Whether there is a lock file that nobody holds."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def refuse_running(data: Path) -> None:
@@ -47,8 +61,14 @@ def refuse_running(data: Path) -> None:
 
 
 @contextlib.contextmanager
-def store(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterator[str]:
+def store(data: Path, clickhouse: str, say: Callable[[str], None], *, new: bool = False) -> Iterator[str]:
     """URL of a ClickHouse: the one given, the running one of this folder, or an embedded one started for the moment.
+
+    Args:
+        data: Data folder.
+        clickhouse: URL of a server, or "".
+        say: Prints a line about a port that gave way.
+        new: Whether a store may be made where there is none.
 
     Raises:
         ServescopeError: There is no data folder, or the store did not start.
@@ -60,8 +80,8 @@ def store(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterator[s
     if facts is not None:
         yield str(facts["urls"]["store"])
         return
-    if not (data / "keys").exists() and not data.parent.exists():
-        raise ServescopeError(f"there is no data folder {data}", "Start one: servescope up, or give --data")
+    if not new and not (data / "store").exists():
+        raise ServescopeError(f"there are no data in {data}", "Start one: servescope up, or give --data")
     keys = ensure_keys(data / "keys")
     port = Ports(say).take("the store", 8123)
     url = f"http://127.0.0.1:{port}"
@@ -84,7 +104,7 @@ def collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterat
         yield str(facts["urls"]["otlp"]), ensure_keys(data / "keys")
         return
     keys = ensure_keys(data / "keys")
-    with store(data, clickhouse, say) as url:
+    with store(data, clickhouse, say, new=True) as url:
         port = Ports(say).take("OTLP", 4318)
         otlp = f"http://127.0.0.1:{port}"
         command = python("collector", "--data", data, "--port", port)

@@ -85,6 +85,7 @@ def up(
 ) -> None:
     """Watch the model servers of this machine: store, collector, agent, taps, alerts and dashboard."""
     settings = wiring.read_settings(config)
+    wiring.check_settings(settings, config or Path("servescope.yaml"))
     folder = _folder(data or settings.get("data"), "servescope")
     found = asyncio.run(_targets(targets, settings, tap=not no_tap))
     momentary.refuse_running(folder)
@@ -183,7 +184,7 @@ def migrate(clickhouse: str, data: Path | None) -> None:
     from collector import migrate as migrations  # noqa: PLC0415 - commands load only what they need
     from collector.store import Store, locate  # noqa: PLC0415 - as above
 
-    with momentary.store(data or wiring.default_data(), clickhouse, _say) as url:
+    with momentary.store(data or wiring.default_data(), clickhouse, _say, new=True) as url:
         store = Store(locate(data or wiring.default_data(), url, role="owner"))
         applied = migrations.apply(store)
         click.echo("\n".join(applied) if applied else "The schema is up to date")
@@ -238,7 +239,7 @@ async def _targets(urls: Sequence[str], settings: dict[str, Any], *, tap: bool) 
 
     configured = (settings.get("agent") or {}).get("targets") or []
     if configured and not urls:
-        return [dict(target) for target in configured]
+        return [{**target, "tap": tap and target.get("tap", True)} for target in configured]
     if urls:
         found: list[Target] = []
         for url in urls:

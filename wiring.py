@@ -29,6 +29,17 @@ DEFAULT_PORTS: Final = {
     "alerts_health": 9465,
     "receiver": 9466,
 }
+_CONFIGURED: Final = {
+    "otlp": ("collector", "port"),
+    "agent_otlp_http": ("agent", "otlp_http_port"),
+    "agent_otlp_grpc": ("agent", "otlp_grpc_port"),
+    "dashboard": ("dashboard", "port"),
+    "agent_health": ("agent", "health_port"),
+    "alerts_health": ("alerts", "health_port"),
+    "receiver": ("alerts", "receiver_port"),
+}
+"""Where the configuration names a port; null there means that nothing listens."""
+_RECEIVERS: Final = ("agent_otlp_http", "agent_otlp_grpc")
 FIRST_TAP_PORT: Final = 9080
 _TAP_OFFSET: Final = 20
 
@@ -152,14 +163,12 @@ def plan(
     ports = Ports(say)
     asked = dict(zip(DEFAULT_PORTS, range(port_base, port_base + len(DEFAULT_PORTS)), strict=True)) if port_base else {}
     sections = {name: dict(settings.get(name) or {}) for name in ("agent", "collector", "alerts", "dashboard")}
-    for section, what in (("collector", "otlp"), ("dashboard", "dashboard")):
-        if "port" in sections[section]:
-            asked[what] = sections[section]["port"]
+    asked |= {what: sections[part][key] for what, (part, key) in _CONFIGURED.items() if key in sections[part]}
     url = clickhouse or sections["collector"].get("clickhouse") or ""
     port = {
         what: ports.take(what.replace("_", " "), default, asked.get(what))
         for what, default in DEFAULT_PORTS.items()
-        if not (what == "store" and url)
+        if not (what == "store" and url) and asked.get(what, default) is not None
     }
     made = Plan(data=data, settings=sections)
     run = data / "run.yaml"
@@ -179,15 +188,15 @@ def plan(
     sections["agent"] |= {
         "collector": f"http://127.0.0.1:{port['otlp']}",
         "targets": tapped,
-        "otlp_http_port": port["agent_otlp_http"],
-        "otlp_grpc_port": port["agent_otlp_grpc"],
+        "otlp_http_port": port.get("agent_otlp_http"),
+        "otlp_grpc_port": port.get("agent_otlp_grpc"),
         "health_port": port["agent_health"],
     }
     sections["dashboard"] |= {"port": port["dashboard"]}
     sections["alerts"] |= {
         "health_port": port["alerts_health"],
         "receiver_port": port["receiver"],
-        "dashboard_url": f"http://127.0.0.1:{port['dashboard']}",
+        "dashboard_url": sections["alerts"].get("dashboard_url") or f"http://127.0.0.1:{port['dashboard']}",
         **({"slos": str(slos.absolute())} if slos is not None else {}),
     }
     made.parts += [
@@ -228,8 +237,7 @@ def plan(
         "store": url,
         "otlp": f"http://127.0.0.1:{port['otlp']}",
         "collector_health": f"http://127.0.0.1:{port['otlp']}/healthz",
-        "agent_otlp": f"http://127.0.0.1:{port['agent_otlp_http']}",
-        "agent_otlp_grpc": f"http://127.0.0.1:{port['agent_otlp_grpc']}",
+        **{what.removesuffix("_http"): f"http://127.0.0.1:{port[what]}" for what in _RECEIVERS if what in port},
         "agent_health": f"http://127.0.0.1:{port['agent_health']}",
         "alerts_health": f"http://127.0.0.1:{port['alerts_health']}",
         "dashboard": f"http://127.0.0.1:{port['dashboard']}",
@@ -250,7 +258,7 @@ def _taps(targets: Sequence[Mapping[str, Any]], ports: Ports, port_base: int | N
     start = FIRST_TAP_PORT if port_base is None else port_base + _TAP_OFFSET
     for number, target in enumerate(targets):
         tapped = dict(target)
-        if tapped.pop("tap", True):
+        if tapped.pop("tap", True) and tapped.get("url"):
             asked = tapped.get("tap_port") or (start + number if port_base is not None else None)
             tapped["tap_port"] = ports.take(f"the tap of {tapped['instance']}", start + number, asked)
         made.append(tapped)

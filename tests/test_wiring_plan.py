@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import json
-from typing import TYPE_CHECKING
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 
+import pytest
+import yaml
+
+import momentary
+import servescope
 import wiring
+from agent.errors import ServescopeError
+from tests.line_kit import free_block
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,3 +38,62 @@ def test_the_embedded_store_is_a_part_of_its_own_and_comes_first(tmp_path: Path)
     plan = wiring.plan(tmp_path, {}, [TARGET], say=lambda _: None)
     assert [part.name for part in plan.parts] == ["store", "collector", "agent", "tap-a", "alerts", "dashboard"]
     assert plan.urls["store"].startswith("http://127.0.0.1:")
+
+
+def test_ports_and_links_of_the_configuration_are_kept(tmp_path: Path):
+    base = free_block()
+    settings = {
+        "agent": {"otlp_http_port": base, "otlp_grpc_port": None, "health_port": base + 1},
+        "alerts": {"dashboard_url": "https://ops.example", "health_port": base + 2, "receiver_port": base + 3},
+    }
+    plan = wiring.plan(tmp_path, settings, [TARGET], say=lambda _: None)
+    run = yaml.safe_load((tmp_path / "run.yaml").read_text())
+    told = {name: run["agent"][name] for name in settings["agent"]}
+    assert told == settings["agent"]
+    assert {name: run["alerts"][name] for name in settings["alerts"]} == settings["alerts"]
+    assert plan.urls["agent_otlp"] == f"http://127.0.0.1:{base}"
+    assert "agent_otlp_grpc" not in plan.urls
+
+
+def test_a_page_links_to_the_dashboard_here_where_no_other_is_named(tmp_path: Path):
+    plan = wiring.plan(tmp_path, {}, [TARGET], say=lambda _: None)
+    assert plan.settings["alerts"]["dashboard_url"] == plan.urls["dashboard"]
+
+
+def test_a_server_with_a_metrics_page_alone_gets_no_tap(tmp_path: Path):
+    page = {"instance": "b", "metrics_url": "http://127.0.0.1:2/metrics"}
+    plan = wiring.plan(tmp_path, {}, [TARGET, page], say=lambda _: None)
+    assert list(plan.urls["taps"]) == ["a"]
+    assert [part.name for part in plan.parts if part.name.startswith("tap")] == ["tap-a"]
+
+
+@pytest.mark.parametrize(("tap", "expected"), [(True, [True, False]), (False, [False, False])])
+def test_no_tap_holds_for_configured_targets_too(tap: bool, expected: list[bool]):
+    targets = [{"instance": "a", "url": "http://x:1"}, {"instance": "b", "url": "http://x:2", "tap": False}]
+    found = asyncio.run(servescope._targets([], {"agent": {"targets": targets}}, tap=tap))
+    assert [target["tap"] for target in found] == expected
+
+
+def told(data: Path, pid: int) -> dict[str, Any] | None:
+    (data / "run.json").write_text(json.dumps({"pid": pid, "urls": {}}))
+    return momentary.running(data)
+
+
+def test_what_was_killed_does_not_run_though_its_number_lives_on(tmp_path: Path):
+    holds = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
+    command = [sys.executable, "-c", holds, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        assert told(tmp_path, running.pid) is not None
+        running.kill()
+    assert told(tmp_path, os.getpid()) is None, "the lock is free"
+    with (tmp_path / "lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # another handle of this process counts as another holder
+        assert told(tmp_path, os.getpid()) is not None
+
+
+def test_a_question_without_data_makes_no_empty_store(tmp_path: Path):
+    with pytest.raises(ServescopeError, match="no data"), momentary.store(tmp_path / "new", "", lambda _: None):
+        pass
+    assert not (tmp_path / "new").exists()

@@ -108,6 +108,11 @@ def test_every_request_has_its_row_and_its_outcome(triton_line: tuple[Line, Trit
     assert off["n"] == sum(number for (_, outcome), number in client.seen.items() if outcome == "ok")
     assert off["within"] == off["n"], off
     assert off["queue"] >= 0
+    computed = line.rows(
+        f"SELECT count() AS n, countIf(compute_infer_seconds > 0) AS inferred FROM requests WHERE {served}"
+        " AND model != 'ranker'"  # whose answers may come from the response cache
+    )[0]
+    assert computed["inferred"] == computed["n"] > 0, "each phase is the engine's own, none a remainder"
     assert off["between"] <= 0.1, off  # at the median: a starved machine makes some wait between edge and server
 
     _engine_agrees(line, triton)

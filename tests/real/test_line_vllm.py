@@ -223,10 +223,12 @@ def _phases_add_up(line: Line, clients: Clients) -> None:
     near = "countIf(abs({whole} - ({parts})) <= greatest(0.005, 0.05 * {whole}))"
     gap = "quantile(0.5)(abs({whole} - ({parts})))"
     edge, engine = {"whole": "e2e_seconds", "parts": PHASES}, {"whole": "engine_e2e_seconds", "parts": ENGINE_PHASES}
+    own = {"whole": "engine_e2e_seconds", "parts": "queue_seconds + stall_seconds + prefill_seconds + decode_seconds"}
     off = _rows(
         line, clients,
         f"count() AS n, {near.format(**edge)} AS edge_near, {gap.format(**edge)} AS edge_gap,"
         f" {near.format(**engine)} AS engine_near, {gap.format(**engine)} AS engine_gap,"
+        f" {near.format(**own)} AS own_near,"
         " countIf(edge_seconds + engine_e2e_seconds <= e2e_seconds + 0.005) AS inside,"
         " quantile(0.5)(transit_seconds) AS transit", "outcome = 'ok'",
     )[0]  # fmt: skip
@@ -235,6 +237,7 @@ def _phases_add_up(line: Line, clients: Clients) -> None:
     assert off["edge_gap"] <= 0.005, off
     assert off["engine_near"] >= 0.7 * off["n"], off  # a starved API server is late in reading and in ending
     assert off["engine_gap"] <= 0.005, off
+    assert off["own_near"] >= 0.9 * off["n"], off  # its own phases and its own whole, no remainder among them
     assert off["inside"] >= 0.9 * off["n"], off
 
 
@@ -308,8 +311,8 @@ def test_a_full_cache_shows_pages_and_resolves(vllm_line: tuple[Line, Vllm]) -> 
     clients = Clients(line.tap, prefix="flood")
     begun = time.time()
 
-    async def flood() -> tuple[float, float]:
-        paged = late = 0.0
+    async def flood() -> float:
+        paged = 0.0
         async with _session() as session:
 
             async def client() -> None:
@@ -318,22 +321,19 @@ def test_a_full_cache_shows_pages_and_resolves(vllm_line: tuple[Line, Vllm]) -> 
 
             running = [asyncio.create_task(client()) for _ in range(64)]
             while not paged and time.time() < begun + 60:
-                asleep = time.monotonic()
                 await asyncio.sleep(0.25)
-                late += time.monotonic() - asleep - 0.25
                 if len(line.pages()) > known:
                     paged = time.time()
             paged = paged or time.time()
             await asyncio.gather(*running)
-        return paged, late
+        return paged
 
-    paged, late = asyncio.run(flood())
+    paged = asyncio.run(flood())
     ended = time.time()
     assert len(line.pages()) > known, "no page"
     page = line.pages()[known]
     assert page["action"] == "trigger"
-    # What the machine withheld from this process it withheld from the line too.
-    assert paged - begun - late < 20, f"paged after {paged - begun:.1f} s, {late:.1f} s of it starved"
+    assert paged - begun < 20, f"paged after {paged - begun:.1f} s"
     assert "vllm-a" in str(page["event"]["payload"]), page
 
     def resolved() -> bool:

@@ -1,0 +1,84 @@
+"""Commands as they are typed: a recording into a new folder, then questions, SQL and bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RECORDING = ROOT / "demo" / "recordings" / "kv_exhaustion"
+PAGE = ROOT / "tests" / "fixtures" / "vllm" / "metrics_idle.txt.gz"
+
+
+def servescope(*words: object) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SERVESCOPE_")}
+    command = [sys.executable, "-m", "servescope", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("commands") / "data"
+    done = servescope("replay", RECORDING, "--shift-to-now", "--data", data)
+    assert done.returncode == 0, done.stderr
+    assert "requests 821" in done.stdout
+    return data
+
+
+def test_sql_reads_what_was_replayed(replayed: Path):
+    statement = "SELECT countIf(has_edge = 1) AS n, uniqExact(time, key) = count() AS once FROM requests"
+    done = servescope("sql", statement, "--json", "--data", replayed)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"n": 821, "once": 1}
+
+
+def test_a_question_tells_the_fault_that_was_recorded(replayed: Path):
+    done = servescope("kvcache", "--since", "10m", "--json", "--data", replayed)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer.keys() == {"window", "filters", "level", "rows", "result"}
+    assert answer["result"]["about"]["recordings"] == ["kv_exhaustion"]
+    assert max(value for value in answer["result"]["usage_max"]["values"] if value is not None) > 0.95
+
+
+def test_incidents_of_a_folder_without_any(replayed: Path):
+    done = servescope("incidents", "list", "--json", "--data", replayed)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["incidents"] == []
+
+
+def test_a_refused_statement_says_what_is_wrong(replayed: Path):
+    done = servescope("sql", "SELECT nothing FROM requests", "--data", replayed)
+    assert done.returncode == 1
+    assert "nothing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_saved_page_is_understood():
+    done = servescope("probe", PAGE)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["engine"] == "vllm"
+    assert {"running", "waiting", "kv_cache_usage_ratio"} <= found["signals"].keys()
+
+
+def test_a_wrong_configuration_names_the_field(tmp_path: Path):
+    file = tmp_path / "servescope.yaml"
+    file.write_text("agent: {targets: [{url: 'http://x:1'}]}\n")
+    for words in (("config", "check", file), ("up", "--config", file, "--data", tmp_path / "data")):
+        done = servescope(*words)
+        assert done.returncode == 1
+        assert "agent.targets.0.instance" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("sql", "SELECT 1"), ("latency",)])
+def test_no_data_is_an_error_that_says_what_to_do(tmp_path: Path, words: tuple[str, ...]):
+    done = servescope(*words, "--data", tmp_path / "none")
+    assert done.returncode == 1
+    assert "servescope up" in done.stderr

@@ -6,7 +6,6 @@ import base64
 import gzip
 import json
 import re
-import shutil
 import subprocess
 import time
 import zlib
@@ -17,6 +16,7 @@ import lz4.frame
 import pytest
 import zstandard
 
+from tests.needs import need
 from tests.store_calls import call
 
 if TYPE_CHECKING:
@@ -287,8 +287,7 @@ def test_sessions_keep_tables_and_settings(store_server: StoreServer):
 
 
 def test_curl_as_people_use_it(store_server: StoreServer, table: str):
-    curl = shutil.which("curl")
-    assert curl is not None, "install curl"
+    curl = need("curl")
     user = f"owner:{store_server.owner_password}"
     command = [curl, "-sS", "-u", user, store_server.url]
     subprocess.run([*command, "--data-binary", f"INSERT INTO {table} VALUES (1, 'x')"], check=True)

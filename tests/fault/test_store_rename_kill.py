@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.needs import need
 from tests.store_process import StoreServer, start_store
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def inject(server: StoreServer, fault: str, log: Path) -> subprocess.Popen[bytes
     log.unlink(missing_ok=True)
     pid = str(server.process.pid)
     tracer = subprocess.Popen(
-        ["strace", "-f", "-o", str(log), "-e", "trace=rename", "-e", f"inject=rename:{fault}", "-p", pid],
+        [need("strace"), "-f", "-o", str(log), "-e", "trace=rename", "-e", f"inject=rename:{fault}", "-p", pid],
         stderr=subprocess.PIPE,
     )
     assert tracer.stderr is not None

@@ -82,12 +82,14 @@ class _Families:
         scrapes = CounterMetricFamily(f"{_P}_scrapes", "Metrics pages asked for.", labels=["instance"])
         failures = CounterMetricFamily(f"{_P}_scrape_failures", "Metrics pages that did not come.", labels=["instance"])
         malformed = CounterMetricFamily(f"{_P}_malformed_lines", "Lines of pages passed over.", labels=["instance"])
+        unknown = CounterMetricFamily(f"{_P}_unknown_pages", "Pages of no known engine.", labels=["instance"])
         for instance, stats in self._watched.scrapes().items():
             pages.add_metric([instance], stats.last_good)
             scrapes.add_metric([instance], stats.scrapes)
             failures.add_metric([instance], stats.failures)
             malformed.add_metric([instance], stats.malformed_lines)
-        yield from (pages, scrapes, failures, malformed)
+            unknown.add_metric([instance], stats.unknown_pages)
+        yield from (pages, scrapes, failures, malformed, unknown)
         spans = self._watched.spans()
         seen = GaugeMetricFamily(
             f"{_P}_last_spans_timestamp_seconds", "When a target last sent spans.", labels=["instance"]

@@ -46,6 +46,8 @@ class ScrapeStats:
     scrapes: int = 0
     failures: int = 0
     malformed_lines: int = 0
+    unknown_pages: int = 0
+    """Pages that no engine's table knows."""
     last_good: float = 0.0
     """Unix time of the last page that was understood, 0 before the first."""
 
@@ -232,6 +234,7 @@ class _Watch:
         try:
             self._table = detect(page)
         except UnknownEngineError as error:
+            self.stats.unknown_pages += 1
             self._came_up(moment.time_ns, emit)
             emit("metrics", self._encoder.encode_up(self._keys, moment))
             if error.what != self._unknown:

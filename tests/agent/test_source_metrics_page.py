@@ -263,9 +263,10 @@ async def test_a_page_of_an_unknown_engine_is_up_and_named_once(by: str):
         page_url = (
             Target("a", "chat", None, metrics_url=f"{server.url}/metrics") if by == "page URL" else target(server)
         )
-        async with scraping([page_url]) as (seen, _):
+        async with scraping([page_url]) as (seen, source):
             await seen.until(lambda: len(seen.of("a")) >= 3)
             assert set(seen.of("a")[-1]) == {"up", "scrape_seconds"}
+            assert source.stats["a"].unknown_pages >= 3
             # The server behind it may be replaced by one that is known.
             server.page = vllm_page()
             await seen.until(lambda: "running" in seen.of("a")[-1])

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collector.embedded.engine import Engine, Handle, Outcome
 
 _log = structlog.get_logger()
-# Refused before a block was written: nothing to repair, and no reason to disturb the tables.
-_NOTHING_WRITTEN = frozenset({16, 36, 46, 47, 53, 60, 62, 73, 81, 115, 164, 452, 497})
+# Syntax, format, settings and rights: refused before a block was written, so there is nothing to repair and no reason
+# to disturb the tables. What a view may throw too (types, columns, functions, tables) is not among them: its targets
+# before that one may be written.
+_NOTHING_WRITTEN = frozenset({62, 73, 115, 164, 452, 497})
 
 _INSERTING = frozenset({"INSERT", "WITH"})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast
 
@@ -14,7 +14,7 @@ import streamlit as st
 from agent.errors import ServescopeError
 from analytics.window import Filter, Window
 from dashboard import words
-from dashboard.data import Question, ahead, ask, ready
+from dashboard.data import Question, ahead, ask, now, ready
 from dashboard.look import COMPARED, RECORDINGS, Look, zone
 from dashboard.panel import trouble
 
@@ -72,7 +72,8 @@ def bar(question: str, *, compare: bool) -> None:
         st.markdown(f"## {question}", width="stretch")
         seconds, absolute = _range()
         live = absolute is None and st.toggle("Live", value=True, key="live", bind="query-params", width="content")
-        around = absolute or Window.last(max(seconds, 900), round_to=_CHOICES_SECONDS)
+        soon = now() + timedelta(seconds=_CHOICES_SECONDS)  # the newest minute counts: a first recording is labelled
+        around = absolute or Window.last(max(seconds, 900), soon, round_to=_CHOICES_SECONDS)
         choices = _choices(around)
         filter_ = _filters(choices)
         compared = _compared() if compare else ""

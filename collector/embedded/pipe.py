@@ -2,6 +2,9 @@
 
 ``SELECT … INTO OUTFILE '<pipe>'`` writes every format exactly as a server would, in constant memory: a client that
 reads slowly slows the query down, and closing our end stops it.
+
+Our end stays open until the engine has opened its own: an open without a reader waits for one for ever, out of reach of
+``KILL QUERY``, and one that finds no pipe makes a plain file, which an endless answer then fills.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ class Pipe:
     """Our end of one answer's pipe; lives on the event loop.
 
     Args:
-        folder: Where the pipe's name is made; it is gone after ``close``.
+        folder: Where the pipe's name is made; it is gone once the pipe is closed and the engine has opened it or ended.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,33 +40,48 @@ class Pipe:
             self._small = True
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._finished = False
+        self._finished = self._opened = self._closed = False
         self._loop.add_reader(self._descriptor, self._wake.set)
 
     def finish(self) -> None:
         """Say that the query has ended: what is in the pipe now is all there will be."""
         self._finished = True
         self._wake.set()
+        if self._closed:
+            self._release()
 
     async def read(self) -> bytes:
         """The next bytes, b'' at the end of the answer or after ``close``."""
-        while self._descriptor is not None:
+        while self._descriptor is not None and not self._closed:
             self._wake.clear()
             last = self._finished
             try:
-                return os.read(self._descriptor, _PIPE_BYTES)
+                chunk = os.read(self._descriptor, _PIPE_BYTES)
             except BlockingIOError:
                 if last:
                     return b""
+            else:
+                self._opened = True
+                return chunk
             await self._wake.wait()
         return b""
 
     def close(self) -> None:
-        """Close our end; a query that still writes fails with a broken pipe."""
+        """Want no more; a query that still writes fails with a broken pipe.
+
+        Where the engine has not come as far as opening the pipe, that waits for its first bytes or for ``finish``.
+        """
+        self._closed = True
+        self._wake.set()
+        if self._opened or self._finished:
+            self._release()
+        elif self._descriptor is not None:
+            self._loop.remove_reader(self._descriptor)
+            self._loop.add_reader(self._descriptor, self._release)
+
+    def _release(self) -> None:
         if self._descriptor is not None:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
             self.path.unlink(missing_ok=True)
-        self._finished = True
-        self._wake.set()

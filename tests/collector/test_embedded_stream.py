@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import socket
 import threading
@@ -10,9 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from collector.embedded.pipe import Pipe
 from tests.store_calls import Answer, call
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.store_process import StoreServer
 
 
@@ -89,6 +94,45 @@ def test_a_disconnect_cancels_the_query(store_server: StoreServer, sql: str):
         wait_for(store_server, mark, 1, 60)
     # A second on a quiet machine; tests share theirs.
     assert wait_for(store_server, mark, 0, 30) < 30
+
+
+def test_clients_that_leave_at_any_moment_leave_nothing_behind(store_server: StoreServer):
+    for moment in range(60):
+        text = f"SELECT number, 'early{moment}' FROM system.numbers".encode()
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(text)
+        with socket.create_connection(("127.0.0.1", store_server.port), timeout=30) as connection:
+            connection.sendall(head + text)
+            time.sleep(moment / 2000)
+    wait_for(store_server, "early", 0, 60)
+    begun = time.monotonic()
+    while left := [path.name for path in (store_server.data / "spool").glob("*.out")]:
+        assert time.monotonic() - begun < 30, left
+        time.sleep(0.05)
+
+
+async def test_an_engine_that_opens_a_pipe_after_its_client_left_is_stopped(tmp_path: Path):
+    def engine() -> str:
+        with pipe.path.open("wb", buffering=0) as out:
+            assert pipe.path.is_fifo()
+            try:
+                while True:
+                    out.write(b"row\n" * 1000)
+            except BrokenPipeError:
+                return "stopped"
+
+    pipe = Pipe(tmp_path)
+    pipe.close()
+    assert await pipe.read() == b""
+    async with asyncio.timeout(30):
+        assert await asyncio.to_thread(engine) == "stopped"
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - the loop is the test's own
+
+
+async def test_a_query_that_ends_before_it_opens_its_pipe_leaves_none(tmp_path: Path):
+    pipe = Pipe(tmp_path)
+    pipe.close()
+    pipe.finish()
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - the loop is the test's own
 
 
 def test_endless_answers_do_not_fill_memory(store_server: StoreServer):

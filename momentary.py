@@ -9,6 +9,8 @@ import os
 import subprocess
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import DataFolderInUseError, ServescopeError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _START_SECONDS = 60.0
+_STUCK_SECONDS = 60.0
 
 
 def running(data: Path) -> dict[str, Any] | None:
@@ -96,12 +99,16 @@ def store(data: Path, clickhouse: str, say: Callable[[str], None], *, new: bool 
 def collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterator[tuple[str, Keys]]:
     """OTLP URL of a collector and the keys to sign with: the running one, or one for the moment.
 
+    What was sent to it can be asked for when the block ends: it is in the tables, and put together.
+
     Raises:
-        ServescopeError: It did not start.
+        ServescopeError: It did not start; or the store does not take what was sent, which then waits in the log.
     """
     facts = running(data)
     if facts is not None and not clickhouse:
-        yield str(facts["urls"]["otlp"]), ensure_keys(data / "keys")
+        otlp = str(facts["urls"]["otlp"])
+        yield otlp, ensure_keys(data / "keys")
+        _until_stored(otlp)
         return
     keys = ensure_keys(data / "keys")
     with store(data, clickhouse, say, new=True) as url:
@@ -111,6 +118,43 @@ def collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterat
         environment = {"SERVESCOPE_CLICKHOUSE": url}  # not an argument: it may carry a password
         with _process(Part("collector", command, ready_url=f"{otlp}/healthz", environment=environment)):
             yield otlp, keys
+            _until_stored(otlp)
+
+
+def _until_stored(otlp: str) -> None:
+    wanted = {signal: book["received"] + book["recovered"] for signal, book in _health(otlp)["ledger"].items()}
+    last_waiting, moved = -1, time.monotonic()
+    while True:
+        health = _health(otlp)
+        done = {s: book["stored"] + book["rejected"] + book["dropped"] for s, book in health["ledger"].items()}
+        waiting = sum(max(0, wanted[signal] - done[signal]) for signal in wanted)
+        if not waiting:
+            break
+        if waiting != last_waiting:
+            last_waiting, moved = waiting, time.monotonic()
+        if time.monotonic() - moved > _STUCK_SECONDS:
+            raise ServescopeError(
+                f"{waiting} records wait in the collector's log: {health['store']['error'] or 'the store is slow'}",
+                "Nothing is lost: see to the store; they are inserted when a collector runs over this folder again",
+            )
+        time.sleep(0.1)
+    traces = health["store"]["last_traces"] or 0
+    deadline = time.monotonic() + _STUCK_SECONDS
+    while (health["store"]["last_settle"] or 0) < traces and time.monotonic() < deadline:
+        time.sleep(0.1)
+        health = _health(otlp)
+
+
+def _health(otlp: str) -> dict[str, Any]:
+    try:
+        with urllib.request.urlopen(f"{otlp}/healthz", timeout=10) as response:  # noqa: S310 - our own loopback URL
+            found: dict[str, Any] = json.load(response)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise ServescopeError(
+            f"the collector at {otlp} went away: {error}",
+            "What it acknowledged is in its log and is inserted at its next start",
+        ) from None
+    return found
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+import structlog
 
 import momentary
 import questions
@@ -56,6 +57,8 @@ def _say(line: str) -> None:
 @click.version_option(package_name="servescope")
 def main() -> None:
     """Observability and incident response for model serving."""
+    # What a command prints is its answer, for people and pipes; what it logs goes beside that.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 
 _data = click.option("--data", type=click.Path(path_type=Path), default=None, help="Data folder.")
@@ -163,16 +166,29 @@ def record(out: Path, targets: tuple[str, ...], seconds: float, config: Path | N
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--shift-to-now", is_flag=True, help="Move all times so that the recording ends now.")
-@click.option("--loop", is_flag=True, help="Play in real time, again and again.")
+@click.option("--loop", is_flag=True, help="Play in real time, over and over.")
+@click.option("--again", is_flag=True, help="Store what was stored before once more, its rows being gone.")
 @_clickhouse
 @_json
 @_data
-def replay(folder: Path, shift_to_now: bool, loop: bool, clickhouse: str, as_json: bool, data: Path | None) -> None:
+def replay(
+    folder: Path,
+    shift_to_now: bool,
+    loop: bool,
+    again: bool,
+    clickhouse: str,
+    as_json: bool,
+    data: Path | None,
+) -> None:
     """Ingest a recording at its own times, through the same code path as live data."""
     from agent import replaying  # noqa: PLC0415 - commands load only what they need
 
     with momentary.collector(data or wiring.default_data(), clickhouse, _say) as (otlp, keys):
-        report = asyncio.run(replaying.replay(folder, otlp, shift_to_now=shift_to_now, loop=loop, keys=keys))
+        report = asyncio.run(
+            replaying.replay(folder, otlp, shift_to_now=shift_to_now, loop=loop, again=again, keys=keys)
+        )
+    if report["repeated"] == report["batches"]:
+        _say("All of it had been stored before and is left as it is; if its rows are gone since, add --again")
     click.echo(json.dumps(report) if as_json else ", ".join(f"{key} {value}" for key, value in report.items()))
 
 

@@ -1,8 +1,8 @@
 """Plays a recording into a collector, over the same wire as live data.
 
 Nothing in a replay is drawn by chance: ids and bodies follow from the recording and the shift, a batch's id from its
-body. So a replay that is repeated with the same shift is the same batches, and changes nothing. A shift moves every
-time and, with it, every trace and span id, so that a looped recording is new requests each time round.
+body. So a replay that is repeated with the same shift is the same batches, and changes nothing (unless asked to). A
+shift moves every time and, with it, every trace and span id, so that a looped recording is new each time round.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 import signal
 import sys
 import time
+import uuid
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,13 @@ from agent.keys import Keys, ensure_keys
 from agent.playback import Item, Playback
 from agent.recorded import Recording, recordings_in
 from agent.ship import Sender
+from agent.signing import REPLAYED
 from agent.sources.source import SignalKind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-    Send = Callable[[SignalKind, bytes, str], Awaitable[None]]
+    Send = Callable[[SignalKind, bytes, str], Awaitable[bool]]
 
 _SLICE_SECONDS: Final = 10.0
 _LIVE_SLICE_SECONDS: Final = 1.0
@@ -54,7 +56,7 @@ class Slice:
     @property
     def batch_id(self) -> str:
         """Follows from the content, so that a repeat is known as one."""
-        return hashlib.sha256(self.signal.encode() + self.body).hexdigest()[:32]
+        return REPLAYED + hashlib.sha256(self.signal.encode() + self.body).hexdigest()[:32]
 
 
 async def replay(
@@ -64,6 +66,7 @@ async def replay(
     shift_to_now: bool = False,
     loop: bool = False,
     realtime: bool | None = None,
+    again: bool = False,
     keys: Keys | None = None,
     now: float | None = None,
 ) -> dict[str, object]:
@@ -71,16 +74,17 @@ async def replay(
 
     Args:
         folder: A recording's folder.
-        send: Takes (signal, OTLP body, batch id); or the collector's base URL.
+        send: Takes (signal, OTLP body, batch id) and tells whether it was new; or the collector's base URL.
         shift_to_now: Move all times so that the recording ends now (begins now when played in real time).
         loop: Play again and again in real time, with fresh ids each time, until cancelled.
         realtime: Wait for each moment to come instead of sending at once; by default only when looped.
+        again: Store what was stored before once more: its rows were deleted since, or have expired.
         keys: Keys that sign what goes to a URL.
         now: Unix seconds to take for now.
 
     Returns:
         ``{"recordings": [names], "start", "end" (Unix seconds as stored), "requests", "samples", "spans", "events",
-        "batches"}``.
+        "batches", "repeated" (batches the collector had already: they changed nothing)}``.
 
     Raises:
         RecordingError: There is no recording, or it can't be read.
@@ -93,15 +97,15 @@ async def replay(
         recordings = await asyncio.to_thread(recordings_in, folder)
         live = loop if realtime is None else realtime
         while True:
-            report = await _play(recordings, send, shift=shift_to_now or loop, live=live, now=now)
-            log.info("replayed", **report)
+            report = await _play(recordings, send, shift=shift_to_now or loop, live=live, again=again, now=now)
             if not loop:
                 return report
+            log.info("replayed", **report)
             await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _play(
-    recordings: list[Recording], send: Send, *, shift: bool, live: bool, now: float | None
+    recordings: list[Recording], send: Send, *, shift: bool, live: bool, again: bool, now: float | None
 ) -> dict[str, object]:
     spans = [recording.span_seconds() for recording in recordings]
     start, end = min(begin for begin, _ in spans), max(last for _, last in spans)
@@ -110,11 +114,15 @@ async def _play(
     shift_ns = round((moment - (start if live else end)) * 1000) * 1_000_000 if shift else 0
     plays = [Playback(recording, shift_ns) for recording in recordings]
     items = heapq.merge(*(play.items() for play in plays), key=lambda item: item.at)
-    batches = 0
+    batches = repeated = 0
     for part in slices(items, _LIVE_SLICE_SECONDS if live else _SLICE_SECONDS):
         if live:
             await asyncio.sleep(max(0.0, part.at - time.time()))
-        await send(part.signal, part.body, part.batch_id)
+        # A loop never plays the same again: its batches need no longer memory than a live sender's.
+        batch_id = part.batch_id.removeprefix(REPLAYED) if live else part.batch_id
+        if again:
+            batch_id = uuid.uuid4().hex
+        repeated += not await send(part.signal, part.body, batch_id)
         batches += 1
     counts = sum((play.counts for play in plays), start=Counter[str]())
     return {
@@ -123,6 +131,7 @@ async def _play(
         "end": end + shift_ns / 1e9,
         **{name: counts[name] for name in ("requests", "samples", "spans", "events")},
         "batches": batches,
+        "repeated": repeated,
     }
 
 

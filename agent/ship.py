@@ -27,7 +27,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from agent.errors import ServescopeError
-from agent.signing import HEADER_BATCH, HEADER_RECEIVED, signed_headers
+from agent.signing import HEADER_BATCH, HEADER_RECEIVED, HEADER_REPEAT, signed_headers
 
 if TYPE_CHECKING:
     import ssl
@@ -280,6 +280,7 @@ class Reply:
         sent_ns: Our clock before sending (Unix ns), ``answered_ns`` after the answer's head.
         received_ns: The collector's clock at receipt; 0 when it does not say.
         sent_bytes: Size of the compressed body.
+        repeat: Whether the collector had taken it before.
     """
 
     status: int = 0
@@ -290,6 +291,7 @@ class Reply:
     answered_ns: int = 0
     received_ns: int = 0
     sent_bytes: int = 0
+    repeat: bool = False
 
     @property
     def acknowledged(self) -> bool:
@@ -334,6 +336,7 @@ async def post(
         answered_ns=answered_ns,
         received_ns=int(received) if received.isdecimal() else 0,
         sent_bytes=len(packed),
+        repeat=HEADER_REPEAT in response.headers,
     )
 
 
@@ -360,8 +363,8 @@ class Sender:
         if self._session is not None:
             await self._session.close()
 
-    async def deliver(self, signal: str, body: bytes, batch_id: str) -> None:
-        """Send until it is acknowledged.
+    async def deliver(self, signal: str, body: bytes, batch_id: str) -> bool:
+        """Send until it is acknowledged; whether it was new to the collector.
 
         Raises:
             ServescopeError: The collector refuses it, or can't be reached for too long.
@@ -373,7 +376,7 @@ class Sender:
         while True:
             reply = await post(self._session, self._url, self._key, signal, body, batch_id)
             if reply.acknowledged:
-                return
+                return not reply.repeat
             if reply.status in _NEVER or reply.status in _FORBIDDEN or time.monotonic() > give_up:
                 raise ServescopeError(
                     f"the collector at {self._url} does not take the {signal}: {reply.reason}",

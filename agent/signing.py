@@ -20,11 +20,15 @@ HEADER_TIMESTAMP: Final = "X-Servescope-Timestamp"
 HEADER_SIGNATURE: Final = "X-Servescope-Signature"
 HEADER_BATCH: Final = "X-Servescope-Batch"
 HEADER_RECEIVED: Final = "X-Servescope-Received-Ns"
+HEADER_REPEAT: Final = "X-Servescope-Repeat"
+"""In the answer to a batch that brought nothing new."""
 
 WINDOW_SECONDS: Final = 300
 """How far the sender's clock may be from the receiver's, either way."""
 BATCH_ID_LIMIT: Final = 64
 """Longest batch id, in characters."""
+REPLAYED: Final = "replayed-"
+"""How the id of a batch begins that a replay may send again at any time, and that must then still be known."""
 
 _VERSION: Final = "v1"
 

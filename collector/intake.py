@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Final
 
+from agent.signing import REPLAYED
 from collector import framing
 from collector.decode import decode
 from collector.framing import DIGEST_BYTES
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collector.ledger import Ledger
     from collector.log import WriteAheadLog
 
-RETRY_AFTER_SECONDS: Final = {"bound": 5, "disk": 10, "memory": 1}
+RETRY_AFTER_SECONDS: Final = {"bound": 5, "disk": 10, "memory": 1, "store": 1}
 """How long a sender should wait, by what is short."""
 _OFFLOAD_BYTES: Final = 1 << 20
 
@@ -35,6 +36,7 @@ class BusyError(Exception):
                 "bound": "the write-ahead log is at its bound: the store is behind or away",
                 "disk": "the disk of the write-ahead log refuses writes; free some space",
                 "memory": "too many requests are in work",
+                "store": "the store has not answered yet, and only then is it known whether a replay is a repeat",
             }[reason]
         )
 
@@ -60,7 +62,7 @@ class Intake:
             raise BusyError("memory")
         self._held += size
 
-    async def take(self, signal: str, body: bytes, *, as_json: bool, batch: str, tenant: str, received_ns: int) -> None:
+    async def take(self, signal: str, body: bytes, *, as_json: bool, batch: str, tenant: str, received_ns: int) -> bool:
         """Return once the request is durable (or was before).
 
         Args:
@@ -70,6 +72,9 @@ class Intake:
             batch: The sender's batch id, empty where it gives none.
             tenant: For whom the sender speaks, empty for nobody in particular.
             received_ns: The collector's clock at receipt.
+
+        Returns:
+            Whether it was new; False for a repeat and for a request without records.
 
         Raises:
             MalformedError: It is no OTLP request.
@@ -82,11 +87,13 @@ class Intake:
         if decoded.scrubbed:
             self._ledger.scrubbed.labels(signal).inc(decoded.scrubbed)
         if not decoded.records:
-            return
+            return False
+        if batch.startswith(REPLAYED) and not self._journal.knows_store:
+            raise BusyError("store")
         digest = identity(signal, body, batch) if self._config.drop_repeats else os.urandom(DIGEST_BYTES)
         if digest in self._journal:
             self._ledger.repeated(signal, decoded.records)
-            return
+            return False
         task = self._committing.get(digest)
         repeated = task is not None
         if task is None:
@@ -107,6 +114,7 @@ class Intake:
             raise BusyError(error.reason) from None
         if repeated:
             self._ledger.repeated(signal, decoded.records)
+        return not repeated
 
     async def drain(self) -> None:
         """Wait for what is on its way into the log."""

@@ -109,7 +109,7 @@ class WriteAheadLog:
         self._loop = asyncio.get_running_loop()
         self._changed = {signal: asyncio.Event() for signal in SIGNALS}
         self._folder.mkdir(parents=True, exist_ok=True)
-        recovered = recover(self._folder, self._journal.add)
+        recovered = recover(self._folder, self._remember)
         for segment in recovered.segments:
             self._sealed[segment.signal].append(segment)
             self._changed[segment.signal].set()
@@ -117,6 +117,11 @@ class WriteAheadLog:
             self.bytes += segment.bytes
         self._thread.start()
         return recovered
+
+    def _remember(self, digest: bytes) -> None:
+        # A crash may have come before the identity was written, and the next one may come after the segment is gone.
+        self._journal.add(digest)
+        self._unpersisted.append(digest)
 
     async def append(self, signal: str, frame: bytes, records: int, digest: bytes) -> None:
         """Return when the frame is durable.

@@ -80,7 +80,7 @@ class Collector:
                 self.ledger.recovered(segment.signal, segment.records)
             self.ledger.watch(self.log)
             self.intake = Intake(self._config, self.log, journal, self.ledger)
-            self.writer = self._writer(store, folder)
+            self.writer = self._writer(store, folder, journal)
             http = OtlpHttp(self._config, door, self.intake, self.ledger)
             runner = web.AppRunner(self._application(http), auto_decompress=False, access_log=None, shutdown_timeout=3)
             work = asyncio.create_task(self.writer.run())
@@ -105,7 +105,12 @@ class Collector:
             user, password = self._config.user, file.read_text().strip() if file else ""
         return StoreAddress(address.url, self._config.database, user, password)
 
-    def _writer(self, store: Store, folder: Path) -> Writer:
+    def _writer(self, store: Store, folder: Path, journal: Journal) -> Writer:
+        def migrated() -> None:
+            layout = Layout(database=self._config.database)
+            migrate.apply(store, layout=layout)
+            journal.bind(migrate.identity(store, layout))
+
         data = self._data / "store"
         embedded = store.address.user == "owner" and data.is_dir()
         durable: Callable[[], None] | None = partial(_sync_disk_of, data) if embedded else None
@@ -115,7 +120,7 @@ class Collector:
             self.ledger,
             Quarantine(folder / "quarantine", max_bytes=self._config.quarantine_max_bytes),
             self._config,
-            migrate=lambda: migrate.apply(store, layout=Layout(database=self._config.database)),
+            migrate=migrated,
             settle=Settler(store).run,
             make_durable=durable,
         )
@@ -145,14 +150,16 @@ class Collector:
         with contextlib.suppress(OSError):
             await self.log.seal_all()
         deadline = time.monotonic() + _DRAIN_SECONDS
-        while (  # noqa: ASYNC110 - a few rounds, once in a life
-            self.log.segments() and not self.writer.last_error and not work.done() and time.monotonic() < deadline
-        ):
+        while self.log.segments() or not self.writer.settled:
+            if not self.log.segments():
+                self.writer.hurry()
+            if self.writer.last_error or work.done() or time.monotonic() > deadline:
+                break
             await asyncio.sleep(0.02)
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)  # what it died of is told by run()
         await self.writer.release()
-        LOG.info("collector_stopped", segments_kept=self.log.segments())
+        LOG.info("collector_stopped", segments_kept=self.log.segments(), settled=self.writer.settled)
 
     async def _health(self, _: web.Request) -> web.Response:
         oldest = self.log.oldest()
@@ -160,7 +167,12 @@ class Collector:
         body = {
             "status": "degraded" if trouble else "ok",
             "problems": [f"the store does not take what arrives: {trouble}"] if trouble else [],
-            "store": {"error": trouble, "last_insert": self.writer.last_insert},
+            "store": {
+                "error": trouble,
+                "last_insert": self.writer.last_insert,
+                "last_traces": self.writer.last_traces,
+                "last_settle": self.writer.last_settle,
+            },
             "log": {
                 "bytes": self.log.bytes,
                 "max_bytes": self._config.log_max_bytes,

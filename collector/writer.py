@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from typing import TYPE_CHECKING, Final, Protocol
@@ -59,6 +60,11 @@ class Writer:
         settle: Puts spans of one trace together; called a while after traces were inserted.
         make_durable: Returns once everything inserted so far is on the store's disk; None where the store itself
             answers for that.
+
+    Attributes:
+        last_error: Why the store did not take the last insert; empty when it did.
+        last_insert: Unix seconds of the last insert, ``last_traces`` of the last one of spans.
+        last_settle: Unix seconds at which the last successful settling began; what was inserted before is settled.
     """
 
     def __init__(
@@ -87,8 +93,11 @@ class Writer:
         self._inserted: list[Segment] = []
         self._reap = asyncio.Event()
         self._unsettled = asyncio.Event()
+        self._hurry = asyncio.Event()
         self.last_error = ""
         self.last_insert: float | None = None
+        self.last_traces: float | None = None
+        self.last_settle: float | None = None
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -98,6 +107,15 @@ class Writer:
             tasks.create_task(self._keep_reaped())
             for signal in SIGNALS:
                 tasks.create_task(self._consume(signal))
+
+    @property
+    def settled(self) -> bool:
+        """Whether all spans that were inserted are put together."""
+        return self.last_traces is None or (self.last_settle is not None and self.last_settle > self.last_traces)
+
+    def hurry(self) -> None:
+        """Settle without waiting for more spans, from now on."""
+        self._hurry.set()
 
     async def release(self) -> None:
         """Delete the files of segments whose rows are in the store, after making those durable."""
@@ -182,6 +200,7 @@ class Writer:
         self._inserted.append(segment)
         self._reap.set()
         if segment.signal == "traces":
+            self.last_traces = self.last_insert
             self._unsettled.set()
 
     async def _divide(self, segment: Segment, error: StoreError) -> None:
@@ -213,8 +232,11 @@ class Writer:
         failures = 0
         while True:
             await self._unsettled.wait()
-            await asyncio.sleep(self._config.settle_seconds if not failures else _pause(failures + 2))
+            with contextlib.suppress(TimeoutError):
+                wait = self._config.settle_seconds if not failures else _pause(failures + 2)
+                await asyncio.wait_for(self._hurry.wait(), wait)
             self._unsettled.clear()
+            begun = time.time()
             try:
                 await asyncio.to_thread(self._settle)
             except Exception as error:  # noqa: BLE001 - the next run does what this one left
@@ -225,6 +247,7 @@ class Writer:
                 self._unsettled.set()
             else:
                 failures = 0
+                self.last_settle = begun
 
     def _trouble(self, event: str, error: Exception, attempt: int) -> None:
         self.last_error = f"{type(error).__name__}: {str(error)[:300]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RECORDING = ROOT / "demo" / "recordings" / "kv_exhaustion"
+TRITON_SPANS = ROOT / "tests" / "fixtures" / "triton" / "otlp_traces_1119_requests_as_protobuf.pb.gz"
 PAGE = ROOT / "tests" / "fixtures" / "vllm" / "metrics_idle.txt.gz"
 
 
@@ -57,6 +59,32 @@ def test_a_refused_statement_says_what_is_wrong(replayed: Path):
     assert done.returncode == 1
     assert "nothing" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_recording_is_whole_when_the_command_ends_and_repeating_it_changes_nothing(tmp_path: Path):
+    folder, data = tmp_path / "recordings", tmp_path / "data"
+    shutil.copytree(ROOT / "tests" / "fixtures" / "recording_small", folder / "vllm_a")
+    (folder / "triton_a" / "otlp").mkdir(parents=True)
+    shutil.copy(TRITON_SPANS, folder / "triton_a" / "otlp" / "0001_1795558900.0.pb.gz")
+    first = servescope("replay", folder, "--json", "--data", data)
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout)["repeated"] == 0
+    statement = """
+      SELECT count() AS halves, countIf(compute_infer_seconds > 0) AS computed, sum(queue_seconds) AS queue,
+        (SELECT count() FROM requests) AS requests, (SELECT count() FROM otel_traces) AS spans,
+        (SELECT sum(count) FROM requests_1m) AS counted, (SELECT count() FROM engine_samples) AS samples
+      FROM requests WHERE engine = 'triton' AND has_engine = 1
+    """
+    before = json.loads(servescope("sql", statement, "--json", "--data", data).stdout)
+    assert before["halves"] > 1000
+    assert before["computed"] > 400
+
+    second = servescope("replay", folder, "--json", "--data", data)
+    assert second.returncode == 0, second.stderr
+    report = json.loads(second.stdout)
+    assert report["repeated"] == report["batches"]
+    assert "--again" in second.stderr
+    assert json.loads(servescope("sql", statement, "--json", "--data", data).stdout) == before
 
 
 def test_a_saved_page_is_understood():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
-from agent.signing import BATCH_ID_LIMIT, HEADER_BATCH, HEADER_RECEIVED
+from agent.signing import BATCH_ID_LIMIT, HEADER_BATCH, HEADER_RECEIVED, HEADER_REPEAT
 from collector.auth import AuthError
 from collector.decode import ENCODINGS, KINDS, MalformedError, TooLargeError, decompress
 from collector.intake import BusyError
@@ -58,14 +58,16 @@ class OtlpHttp:
             tenant = self._admit(request, body, received_ns)
             plain = self._plain(body, encoding)
             held += _hold(self._intake, len(plain) if encoding != "identity" else 0)
-            await self._intake.take(
+            new = await self._intake.take(
                 signal, plain, as_json=as_json, batch=_batch(request), tenant=tenant, received_ns=received_ns
             )
             response = _answer(request)
+            if not new:
+                response.headers[HEADER_REPEAT] = "1"
         except MalformedError as error:
             response = self._refuse(request, signal, _FaultError(400, "malformed", str(error)))
         except BusyError as error:
-            status = 503 if error.reason == "disk" else 429
+            status = 503 if error.reason in {"disk", "store"} else 429
             response = self._refuse(request, signal, _FaultError(status, error.reason, str(error), error.retry_after))
         except _FaultError as fault:
             response = self._refuse(request, signal, fault)

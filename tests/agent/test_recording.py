@@ -117,8 +117,9 @@ async def test_what_is_recorded_is_replayed(tmp_path: Path):
 
     sent: list[tuple[str, bytes]] = []
 
-    async def send(signal: str, body: bytes, _batch: str) -> None:
+    async def send(signal: str, body: bytes, _batch: str) -> bool:
         sent.append((signal, body))
+        return True
 
     report = await replay(out, send)
     assert (report["requests"], report["spans"]) == (4, 1)

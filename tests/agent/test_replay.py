@@ -67,8 +67,9 @@ class Played:
 async def play(folder: Path, **options: Any) -> Played:
     sent: list[tuple[str, bytes, str]] = []
 
-    async def send(signal: str, body: bytes, batch: str) -> None:
+    async def send(signal: str, body: bytes, batch: str) -> bool:
         sent.append((signal, body, batch))
+        return True
 
     report = await replay(folder, send, **options)
     return Played(sent, report)
@@ -230,10 +231,11 @@ async def test_a_loop_plays_in_real_time_with_fresh_ids(tmp_path: Path, monkeypa
     sent: list[bytes] = []
     twice = asyncio.Event()
 
-    async def send(_signal: str, body: bytes, _batch: str) -> None:
+    async def send(_signal: str, body: bytes, _batch: str) -> bool:
         sent.append(body)
         if len(sent) >= 2:
             twice.set()
+        return True
 
     started = time.time()
     task = asyncio.create_task(replay(folder, send, loop=True))

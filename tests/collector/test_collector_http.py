@@ -94,6 +94,19 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
         way.journal.close()
 
 
+async def test_a_replay_waits_until_its_store_is_known_and_is_then_taken_once(make: Callable[..., Any]):
+    way = await make()
+    body = spans(1, 1)
+    status, _, headers = await way.post(body, X_Servescope_Batch=f"{signing.REPLAYED}1")
+    assert (status, headers["Retry-After"]) == (503, "1")
+    way.journal.bind("store")
+    for repeat in (False, True):
+        status, _, headers = await way.post(body, X_Servescope_Batch=f"{signing.REPLAYED}1")
+        assert (status, signing.HEADER_REPEAT in headers) == (200, repeat)
+    assert len(await way.logged()) == 1
+    assert way.books()["dropped"] == 1
+
+
 async def test_an_accepted_request_is_in_the_log_before_the_answer(make: Callable[..., Any]):
     way = await make()
     before = time.time_ns()

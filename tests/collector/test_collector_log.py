@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.signing import REPLAYED
 from collector import framing
 from collector.journal import Journal, identity
 from collector.log import LogFullError, WriteAheadLog
@@ -242,6 +243,59 @@ def test_journal_forgets_the_oldest_generation_only(tmp_path: Path):
     again = Journal(tmp_path, generation_limit=10)
     assert all(digest in again for digest in digests[-10:])
     again.close()
+
+
+def test_a_replay_is_known_whatever_came_since_but_in_its_own_store_alone(tmp_path: Path):
+    replayed = identity("traces", b"old", f"{REPLAYED}1")
+    journal = Journal(tmp_path, generation_limit=10)
+    journal.bind("one store")
+    journal.add(replayed)
+    journal.persist([replayed])
+    for n in range(50):
+        live = identity("traces", f"{n}".encode())
+        journal.add(live)
+        journal.persist([live])
+    journal.close()
+    again = Journal(tmp_path, generation_limit=10)
+    assert not again.knows_store
+    again.bind("one store")
+    assert replayed in again
+    again.bind("a store made anew")
+    assert replayed not in again
+    again.close()
+
+
+def test_replays_found_in_the_log_belong_to_the_store_that_will_take_them(tmp_path: Path):
+    replayed = [identity("traces", f"{n}".encode(), f"{REPLAYED}{n}") for n in range(2)]
+    journal = Journal(tmp_path)
+    journal.add(replayed[0])
+    journal.persist([replayed[1]])
+    assert all(digest in journal for digest in replayed)
+    journal.bind("store")
+    journal.close()
+    again = Journal(tmp_path)
+    again.bind("store")
+    assert all(digest in again for digest in replayed)
+    again.close()
+
+
+async def test_identities_found_in_the_log_outlive_its_segments(tmp_path: Path):
+    crashed = make(tmp_path)
+    crashed.start()
+    await crashed.append("traces", *frame("a"))
+    await crashed.close()
+    (tmp_path / "journal" / "taken.current").write_bytes(b"")  # killed before the segment was sealed
+    journal = Journal(tmp_path / "journal")
+    log = WriteAheadLog(tmp_path, journal, max_bytes=MIB, seal_bytes=MIB)
+    log.start()
+    segment = await log.take("traces", seal_seconds=0)
+    log.finished(segment)
+    await log.unlink([segment])
+    await log.close()
+    journal.close()
+    last = Journal(tmp_path / "journal")
+    assert identity("traces", b"a") in last
+    last.close()
 
 
 def test_identity_tells_signals_and_batches_apart():

@@ -272,3 +272,15 @@ def test_quarantine_is_bounded(tmp_path: Path):
 @pytest.mark.parametrize("attempt", [0, 1, 5, 50, 5000])
 def test_pauses_grow_and_are_bounded(attempt: int):
     assert 0 < writer._pause(attempt) <= 15
+
+
+async def test_what_was_inserted_counts_as_settled_once_a_settling_began_after_it(bench: Bench):
+    assert bench.writer.settled
+    await bench.give(spans(1, 1))
+    await bench.drained()
+    assert not bench.writer.settled
+    bench.writer.hurry()
+    async with asyncio.timeout(60):
+        while not bench.writer.settled:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert bench.settled.is_set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import DataFolderInUseError, ServescopeError
 from agent.keys import Keys, ensure_keys
+from collector.address import StoreAddress
 from supervisor import Part, Ports, answers
 from wiring import python
 
@@ -105,11 +107,14 @@ def collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterat
         ServescopeError: It did not start; or the store does not take what was sent, which then waits in the log.
     """
     facts = running(data)
-    if facts is not None and not clickhouse:
+    if facts is not None and (not clickhouse or StoreAddress.parse(clickhouse).url == facts["urls"]["store"]):
         otlp = str(facts["urls"]["otlp"])
         yield otlp, ensure_keys(data / "keys")
         _until_stored(otlp)
         return
+    if facts is not None:
+        # The log in this folder belongs to the running collector and holds what goes into its store.
+        data = data / "elsewhere" / hashlib.sha256(clickhouse.encode()).hexdigest()[:12]
     keys = ensure_keys(data / "keys")
     with store(data, clickhouse, say, new=True) as url:
         port = Ports(say).take("OTLP", 4318)

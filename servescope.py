@@ -6,16 +6,17 @@ import asyncio
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-import structlog
 
 import momentary
 import questions
 import wiring
 from agent.errors import ConfigError, ServescopeError
+from agent.logs import log_to_stderr
 from supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _say(line: str) -> None:
 def main() -> None:
     """Observability and incident response for model serving."""
     # What a command prints is its answer, for people and pipes; what it logs goes beside that.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_to_stderr("warning")
 
 
 _data = click.option("--data", type=click.Path(path_type=Path), default=None, help="Data folder.")
@@ -87,18 +88,26 @@ def up(
     data: Path | None,
 ) -> None:
     """Watch the model servers of this machine: store, collector, agent, taps, alerts and dashboard."""
+    import lookout  # noqa: PLC0415 - commands load only what they need
+
     settings = wiring.read_settings(config)
     wiring.check_settings(settings, config or Path("servescope.yaml"))
     folder = _folder(data or settings.get("data"), "servescope")
     found = asyncio.run(_targets(targets, settings, tap=not no_tap))
     momentary.refuse_running(folder)
     slos = slos or wiring.slo_file(settings, config)
+    # The parts' own agent is told what is found here, so that a tap stands in front of it.
+    agent = settings.get("agent") or {}
+    looks = bool(agent.pop("discover", False)) or not (targets or agent.get("targets"))
     plan = wiring.plan(folder, settings, found, clickhouse=clickhouse, slos=slos, port_base=port_base, say=_say)
     if not found:
         _say(
-            "No model server was found here. Give one with --target http://host:port; OpenTelemetry is taken meanwhile"
+            "No model server was found here yet; those that start later are watched too. Give one elsewhere with "
+            "--target http://host:port; OpenTelemetry is taken meanwhile"
         )
-    asyncio.run(Supervisor(folder, plan.parts, plan.urls, _say).run(lambda: _announce(plan)))
+    supervisor = Supervisor(folder, plan.parts, plan.urls, _say)
+    watch = partial(lookout.watch, plan, supervisor, _say, tap=not no_tap) if looks else None
+    asyncio.run(supervisor.run(lambda: _announce(plan), watch))
 
 
 @main.command()
@@ -251,7 +260,8 @@ def _folder(data: str | Path | None, name: str) -> Path:
 
 
 async def _targets(urls: Sequence[str], settings: dict[str, Any], *, tap: bool) -> list[dict[str, Any]]:
-    from agent import discovery  # noqa: PLC0415 - commands load only what they need
+    import lookout  # noqa: PLC0415 - commands load only what they need
+    from agent import discovery  # noqa: PLC0415 - as above
 
     configured = (settings.get("agent") or {}).get("targets") or []
     if configured and not urls:
@@ -262,17 +272,7 @@ async def _targets(urls: Sequence[str], settings: dict[str, Any], *, tap: bool) 
             found.append(discovery.target_of(url, [target.instance for target in found]))
     else:
         found = await discovery.find_local()
-    return [
-        {
-            "instance": target.instance,
-            "deployment": target.deployment,
-            "engine": target.engine or "auto",
-            "url": target.url,
-            "metrics_url": target.metrics_url,
-            "tap": tap and bool(target.url),
-        }
-        for target in found
-    ]
+    return [lookout.described(target, tap=tap) for target in found]
 
 
 def _announce(plan: wiring.Plan, notes: Sequence[str] = ()) -> None:

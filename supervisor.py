@@ -23,7 +23,7 @@ import structlog
 from agent.errors import DataFolderInUseError, PortInUseError, ServescopeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 log = structlog.get_logger()
@@ -85,14 +85,21 @@ class Supervisor:
         self._lock: IO[str] | None = None
         self._stopping = asyncio.Event()
 
-    async def run(self, announce: Callable[[], None] | None = None) -> None:
+    async def run(
+        self, announce: Callable[[], None] | None = None, meanwhile: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Start everything, call ``announce``, watch until SIGTERM or SIGINT, stop everything.
+
+        Args:
+            announce: Called once everything has started.
+            meanwhile: Runs beside the watch until the stop; a fault of its own is said and stops nothing.
 
         Raises:
             DataFolderInUseError: Another Servescope holds the data folder.
             StartError: A required part did not start; names its log file.
         """
         self._take_lock()
+        beside: asyncio.Task[None] | None = None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
@@ -104,12 +111,36 @@ class Supervisor:
             self._write_run_file()
             if announce is not None and not self._stopping.is_set():
                 announce()
+            if meanwhile is not None:
+                beside = asyncio.create_task(self._beside(meanwhile))
             await self._watch()
         finally:
+            if beside is not None:
+                beside.cancel()
             await asyncio.shield(self._stop_all())
             (self.data / "run.json").unlink(missing_ok=True)
             if self._lock is not None:
                 self._lock.close()
+
+    async def add(self, parts: Sequence[Part]) -> None:
+        """Start further parts while running; they are watched and restarted like the others."""
+        for part in parts:
+            await self._start(part)
+            self.parts.append(part)
+        self._write_run_file()
+
+    def send(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a part, if it runs now."""
+        for part in self.parts:
+            if part.name == name and part.process is not None and part.process.poll() is None:
+                part.process.send_signal(number)
+
+    async def _beside(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await meanwhile()
+        except Exception as error:
+            log.exception("beside_failed")
+            self.say(f"{type(error).__name__}: {error}")
 
     async def _start(self, part: Part) -> None:
         self._launch(part)

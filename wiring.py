@@ -126,12 +126,35 @@ class Plan:
         settings: Sections of the configuration, completed with ports and URLs; written to ``DIR/run.yaml``.
         parts: Processes in the order of their start.
         urls: For ``run.json`` and for people.
+        ports: Hands out the ports.
+        first_tap: Where the taps' ports begin.
     """
 
     data: Path
     settings: dict[str, Any]
+    ports: Ports
+    first_tap: int
     parts: list[Part] = field(default_factory=list)
     urls: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def run_file(self) -> Path:
+        """The settings as the parts read them."""
+        return self.data / "run.yaml"
+
+    def join(self, targets: Sequence[Mapping[str, Any]]) -> list[Part]:
+        """Take servers that started later into the settings; returns the taps to start in front of them."""
+        joined = _taps(targets, self.ports, self.first_tap, _former_taps(self.run_file))
+        self.settings["agent"]["targets"] += joined
+        self.urls["taps"] |= _tap_urls(joined)
+        self.write()
+        return [_tap(target, self.data, self.run_file) for target in joined if target.get("tap_port")]
+
+    def write(self) -> None:
+        """Write the settings where the parts read them."""
+        temporary = self.run_file.with_suffix(".tmp")
+        temporary.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+        temporary.replace(self.run_file)
 
 
 def plan(
@@ -170,8 +193,9 @@ def plan(
         for what, default in DEFAULT_PORTS.items()
         if not (what == "store" and url) and asked.get(what, default) is not None
     }
-    made = Plan(data=data, settings=sections)
-    run = data / "run.yaml"
+    first_tap = FIRST_TAP_PORT if port_base is None else port_base + _TAP_OFFSET
+    made = Plan(data=data, settings=sections, ports=ports, first_tap=first_tap)
+    run = made.run_file
     if not url:
         url = f"http://127.0.0.1:{port['store']}"
         made.parts.append(Part(
@@ -183,7 +207,8 @@ def plan(
     secret = {"SERVESCOPE_CLICKHOUSE": url} if "@" in url else {}
     url = without_credentials(url)
     where: list[object] = [] if secret else ["--clickhouse", url]
-    tapped = _taps(targets, ports, port_base)
+    fixed = port_base is not None
+    tapped = _taps(targets, ports, first_tap, {} if fixed else _former_taps(run), fixed=fixed)
     sections["collector"] |= {"port": port["otlp"], "clickhouse": url}
     sections["agent"] |= {
         "collector": f"http://127.0.0.1:{port['otlp']}",
@@ -241,9 +266,9 @@ def plan(
         "agent_health": f"http://127.0.0.1:{port['agent_health']}",
         "alerts_health": f"http://127.0.0.1:{port['alerts_health']}",
         "dashboard": f"http://127.0.0.1:{port['dashboard']}",
-        "taps": {t["instance"]: f"http://127.0.0.1:{t['tap_port']}" for t in tapped if t.get("tap_port")},
+        "taps": _tap_urls(tapped),
     }
-    run.write_text(yaml.safe_dump(made.settings, sort_keys=False))
+    made.write()
     return made
 
 
@@ -253,16 +278,31 @@ def without_credentials(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _taps(targets: Sequence[Mapping[str, Any]], ports: Ports, port_base: int | None) -> list[dict[str, Any]]:
+def _taps(
+    targets: Sequence[Mapping[str, Any]], ports: Ports, start: int, former: Mapping[str, int], *, fixed: bool = False
+) -> list[dict[str, Any]]:
     made = []
-    start = FIRST_TAP_PORT if port_base is None else port_base + _TAP_OFFSET
     for number, target in enumerate(targets):
         tapped = dict(target)
         if tapped.pop("tap", True) and tapped.get("url"):
-            asked = tapped.get("tap_port") or (start + number if port_base is not None else None)
-            tapped["tap_port"] = ports.take(f"the tap of {tapped['instance']}", start + number, asked)
+            asked = tapped.get("tap_port") or (start + number if fixed else None)
+            default = former.get(tapped["instance"], start + number)
+            tapped["tap_port"] = ports.take(f"the tap of {tapped['instance']}", default, asked)
         made.append(tapped)
     return made
+
+
+def _former_taps(run: Path) -> dict[str, int]:
+    """Ports of the last run's taps: clients point at them, whatever order servers are found in this time."""
+    try:
+        targets = yaml.safe_load(run.read_text())["agent"]["targets"]
+        return {target["instance"]: int(target["tap_port"]) for target in targets if target.get("tap_port")}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _tap_urls(targets: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {t["instance"]: f"http://127.0.0.1:{t['tap_port']}" for t in targets if t.get("tap_port")}
 
 
 def _tap(target: Mapping[str, Any], data: Path, run: Path) -> Part:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ import structlog
 from agent.config import ENVIRONMENT_PREFIX, load
 from agent.discovery import target_of
 from agent.errors import ServescopeError
+from agent.logs import log_to_stderr
 from agent.sidecar import Sidecar
 
 
@@ -31,10 +31,7 @@ def main(
     data: Path, config: Path | None, collector: str | None, targets: tuple[str, ...], discover: bool, log_level: str
 ) -> None:
     """Watch model servers and ship what is seen to a collector."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, log_level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    log_to_stderr(log_level)
     try:
         over = {"DISCOVER": "true" if discover else None, "COLLECTOR": collector}
         given = {f"{ENVIRONMENT_PREFIX}{name}": value for name, value in over.items() if value}
@@ -43,7 +40,7 @@ def main(
         for url in targets:
             watched.append(target_of(url, {target.instance for target in watched}))
         sidecar = Sidecar(settings, data, watched)
-        asyncio.run(_live(sidecar))
+        asyncio.run(_live(sidecar, config))
     except ServescopeError as error:
         click.echo(f"agent: {error}", err=True)
         sys.exit(1)
@@ -52,11 +49,20 @@ def main(
         sys.exit(1)
 
 
-async def _live(sidecar: Sidecar) -> None:
+async def _live(sidecar: Sidecar, config: Path | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+    def reload() -> None:
+        try:
+            sidecar.watch([target.target() for target in load(config).targets])
+        except ServescopeError as error:
+            structlog.get_logger().warning("reload_failed", error=str(error))
+
+    # What servers there are is all that changes while it runs; other settings want a new start.
+    loop.add_signal_handler(signal.SIGHUP, reload)
     await sidecar.run(stop)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
     from agent.engines.table import Table
 
+LOOK_SECONDS: Final = 10.0
+"""Time between two looks for servers that have begun to listen."""
 _TIMEOUT_SECONDS: Final = 2.0
+_YOUNG_SECONDS: Final = 300.0
+_OLD_SECONDS: Final = 600.0
 _AT_ONCE: Final = 8
 _LOWEST_PORT: Final = 1024
 
@@ -57,19 +62,22 @@ def target_of(url: str, taken: Collection[str] = ()) -> Target:
     return Target(instance, deployment=wanted, url="" if is_page else whole, metrics_url=whole if is_page else "")
 
 
-async def find_local(*, known: Iterable[Target] = (), skip_ports: Collection[int] = ()) -> list[Target]:
+async def find_local(
+    *, known: Iterable[Target] = (), skip_ports: Collection[int] = (), ports: Collection[int] | None = None
+) -> list[Target]:
     """Model servers on this machine that are not among ``known``: one GET of ``/metrics`` for each listening port.
 
     Args:
         known: Targets whose ports are left alone.
         skip_ports: Further ports to leave alone (our own).
+        ports: Look at these alone; None takes all that listen.
 
     Returns:
         Targets named ``<engine>-<port>`` after the serving port; the deployment is the engine's name.
     """
     known = tuple(known)
     busy = set(skip_ports) | {port for target in known for port in _ports(target)}
-    ports = sorted(port for port in listening_ports() if port not in busy)
+    ports = sorted(port for port in (listening_ports() if ports is None else ports) if port not in busy)
     gate = asyncio.Semaphore(_AT_ONCE)
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
@@ -82,14 +90,44 @@ async def find_local(*, known: Iterable[Target] = (), skip_ports: Collection[int
         serving = port - table.metrics_port_offset
         base = f"http://127.0.0.1:{serving}"
         names = {target.instance for target in (*known, *found)}
-        instance = _free(f"{table.engine}-{serving}", names)
-        found.append(Target(instance, table.engine, engine=table.engine, url=base, metrics_url=page))
-        log.info("target_found", instance=instance, engine=table.engine, url=base, about=about_url(table, base, page))
+        engine = str(table.engine)  # a plain string: it goes into files
+        instance = _free(f"{engine}-{serving}", names)
+        found.append(Target(instance, engine, engine=engine, url=base, metrics_url=page))
+        log.info("target_found", instance=instance, engine=engine, url=base, about=about_url(table, base, page))
     return found
 
 
+class Lookout:
+    """Finds servers that begin to listen later, and does not ask everybody else's ports over and over.
+
+    A port is looked at when it appears, each time for its first five minutes (a server may answer long before its
+    model is loaded), then every ten minutes.
+    """
+
+    def __init__(self) -> None:
+        self._appeared: dict[int, float] = {}
+        self._looked: dict[int, float] = {}
+
+    async def look(self, *, known: Iterable[Target], skip_ports: Collection[int] = ()) -> list[Target]:
+        """Model servers that are not among ``known``, as ``find_local`` gives them."""
+        now = time.monotonic()
+        listening = await asyncio.to_thread(listening_ports)
+        self._appeared = {port: self._appeared.get(port, now) for port in listening}
+        self._looked = {port: at for port, at in self._looked.items() if port in listening}
+        due = [
+            port
+            for port in listening
+            if now - self._appeared[port] < _YOUNG_SECONDS or now - self._looked.get(port, 0.0) > _OLD_SECONDS
+        ]
+        self._looked |= dict.fromkeys(due, now)
+        return await find_local(known=known, skip_ports=skip_ports, ports=due)
+
+
 def listening_ports() -> set[int]:
-    """TCP ports from 1024 on that listen on loopback or on every address, our own process's excluded."""
+    """TCP ports from 1024 on that listen on loopback or on every address; not this process's, and no tap's.
+
+    A tap shows the page of the server behind it, and is none.
+    """
     try:
         connections = psutil.net_connections("tcp")
     except psutil.Error as error:
@@ -104,7 +142,15 @@ def listening_ports() -> set[int]:
         and one.laddr.ip in reachable
         and one.laddr.port >= _LOWEST_PORT
         and one.pid != os.getpid()
+        and not _is_tap(one.pid)
     }
+
+
+def _is_tap(pid: int | None) -> bool:
+    try:
+        return pid is not None and "agent.tap" in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False  # it has ended, or is another user's
 
 
 async def _look(session: aiohttp.ClientSession, gate: asyncio.Semaphore, port: int) -> Table | None:

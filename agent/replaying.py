@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import hashlib
 import heapq
-import logging
 import signal
 import sys
 import time
@@ -26,6 +25,7 @@ import structlog
 
 from agent.errors import ServescopeError
 from agent.keys import Keys, ensure_keys
+from agent.logs import log_to_stderr
 from agent.playback import Item, Playback
 from agent.recorded import Recording, recordings_in
 from agent.ship import Sender
@@ -165,10 +165,7 @@ def slices(items: Iterable[Item], seconds: float) -> Iterator[Slice]:
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Data folder whose key signs.")
 def main(folder: Path, collector: str, shift_to_now: bool, loop: bool, data: Path | None) -> None:
     """Play a recording into a collector."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    log_to_stderr()
     try:
         keys = ensure_keys(data / "keys") if data else None
         asyncio.run(_until_stopped(folder, collector, shift_to_now=shift_to_now, loop=loop, keys=keys))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from agent.discovery import find_local
+from agent.discovery import LOOK_SECONDS, Lookout
 from agent.encode import attributes, encode_event
 from agent.errors import ConfigError
 from agent.keys import ensure_keys
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 PRODUCER: Final = "agent"
 _STEADY_SECONDS: Final = 60.0
-_DISCOVER_SECONDS: Final = 30.0
 _DRIVER_SECONDS: Final = 60.0
 
 log = structlog.get_logger()
@@ -167,20 +166,27 @@ class Sidecar:
 
     async def _discover(self, _emit: object) -> None:
         own = {self.health.port, self.receiver.http_port or 0, self.receiver.grpc_port or 0}
+        lookout = Lookout()
         while True:
-            found = await find_local(known=self._targets, skip_ports=own)
-            if found:
-                # A group of sources of their own: those that are watched already lose no second.
-                self._targets += found
-                pages = MetricsPages(found, self._place, interval_seconds=self._config.interval_seconds)
-                self._pages.append(pages)
-                self._start(pages, f"metrics_page_{len(self._pages)}")
-                if self._config.host:
-                    self._start(Host(found, self._place), f"host_{len(self._pages)}")
-                self.receiver.watch(self._targets)
-                for target in found:
-                    self._tell("target_found", f"{target.instance} was found at {target.url}", {}, target)
-            await asyncio.sleep(_DISCOVER_SECONDS)
+            self.watch(await lookout.look(known=self._targets, skip_ports=own))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def watch(self, targets: Sequence[Target]) -> None:
+        """Watch further servers; those whose instance is watched already are left as they are."""
+        names = {target.instance for target in self._targets}
+        new = [target for target in targets if target.instance not in names]
+        if not new:
+            return
+        # A group of sources of their own: those that are watched already lose no second.
+        self._targets += new
+        pages = MetricsPages(new, self._place, interval_seconds=self._config.interval_seconds)
+        self._pages.append(pages)
+        self._start(pages, f"metrics_page_{len(self._pages)}")
+        if self._config.host:
+            self._start(Host(new, self._place), f"host_{len(self._pages)}")
+        self.receiver.watch(self._targets)
+        for target in new:
+            self._tell("target_found", f"{target.instance} was found at {target.url}", {}, target)
 
     def _tell(self, event: str, message: str, details: Mapping[str, str], target: Target | None = None) -> None:
         self.writer.append(

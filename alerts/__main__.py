@@ -9,6 +9,7 @@ import click
 import structlog
 
 from agent.errors import ServescopeError
+from agent.logs import log_to_stderr
 from alerts.config import read_config
 from alerts.process import build
 from alerts.signals import stop_event
@@ -37,7 +38,7 @@ def main(
     receiver_port: int | None,
 ) -> None:
     """Evaluate rules and page."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_to_stderr()
     stop = stop_event()
     given = {
         "slos": slos,

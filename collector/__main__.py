@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
-import structlog
 
 from agent.errors import ServescopeError
+from agent.logs import log_to_stderr
 from collector.config import load
 from collector.server import Collector
 
@@ -27,7 +26,7 @@ from collector.server import Collector
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Configuration file.")
 def main(data: Path, config: Path | None, **given: Any) -> None:
     """Receive OTLP over HTTP, keep it in a log on disk until ClickHouse has it."""
-    _log_to_stderr()
+    log_to_stderr()
     try:
         settings = load(config).model_copy(update={k: v for k, v in given.items() if v is not None})
         asyncio.run(_serve(Collector(settings, data.absolute())))
@@ -45,20 +44,6 @@ async def _serve(collector: Collector) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await collector.run(stop)
-
-
-def _log_to_stderr() -> None:
-    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from streamlit.web import bootstrap
 
+from agent.logs import log_to_stderr
 from dashboard.options import OPTIONS
 
 HERE = Path(__file__).parent
@@ -29,6 +30,7 @@ HERE = Path(__file__).parent
 @click.option("--refresh", default=5.0, show_default=True, help="Seconds between two looks of a live page.")
 def main(data: Path | None, clickhouse: str, slos: Path | None, host: str, port: int, refresh: float) -> None:
     """Serve until SIGTERM or SIGINT."""
+    log_to_stderr()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

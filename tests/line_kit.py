@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK = 40
 
 
-def free_block() -> int:
-    """First of forty free ports in a row, below the range that the kernel hands out."""
+def free_block(*, skip: int = 0) -> int:
+    """First of forty free ports in a row, below the range that the kernel hands out; ``skip`` so many such rows."""
     for base in range(20000, 32000, BLOCK):
         with contextlib.ExitStack() as stack:
             try:
@@ -37,6 +37,9 @@ def free_block() -> int:
                     probe = stack.enter_context(socket.socket())
                     probe.bind(("127.0.0.1", port))
             except OSError:
+                continue
+            if skip:
+                skip -= 1
                 continue
             return base
     pytest.fail("no forty free ports in a row")
@@ -91,12 +94,13 @@ class Line:
         return self.process.wait(90)
 
 
-def start_line(data: Path, base: int, target: str, *arguments: str) -> Line:
-    """Start ``servescope up`` on fixed ports and wait until everything answers."""
+def start_line(data: Path, base: int, target: str = "", *arguments: str) -> Line:
+    """Start ``servescope up`` on fixed ports, without a target where none is named; wait until everything answers."""
     log = data.parent / f"{data.name}-up.log"
     command = [sys.executable, "-m", "servescope", "up", "--data", str(data), "--port-base", str(base)]
     with log.open("ab") as out:
-        process = subprocess.Popen([*command, "--target", target, *arguments], cwd=ROOT, stdout=out, stderr=out)
+        named = ["--target", target] if target else []
+        process = subprocess.Popen([*command, *named, *arguments], cwd=ROOT, stdout=out, stderr=out)
     line = Line(data, base, target, process, log)
 
     def ready() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import signal
 import subprocess
@@ -65,8 +66,9 @@ def start_store(folder: Path, *, port: int = 0, prefix: tuple[str, ...] = ()) ->
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         text = log.read_text()
-        if "store_ready" in text:
-            url = text.split("store_ready", 1)[1].split("url='", 1)[1].split("'", 1)[0]
+        ready = [line for line in text.splitlines() if '"store_ready"' in line and line.endswith("}")]
+        if ready:
+            url = str(json.loads(ready[0])["url"])
             try:
                 with urllib.request.urlopen(f"{url}/ping", timeout=10) as answer:
                     assert answer.read() == b"Ok.\n"

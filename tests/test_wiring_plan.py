@@ -55,6 +55,20 @@ def test_ports_and_links_of_the_configuration_are_kept(tmp_path: Path):
     assert "agent_otlp_grpc" not in plan.urls
 
 
+def test_a_tap_keeps_its_port_in_whatever_order_servers_are_found(tmp_path: Path):
+    other = TARGET | {"instance": "b", "url": "http://127.0.0.1:2"}
+    first = wiring.plan(tmp_path, {}, [TARGET], say=lambda _: None)
+    (tap,) = first.join([other])
+    assert tap.name == "tap-b"
+    assert first.urls["taps"].keys() == {"a", "b"}
+    told = yaml.safe_load((tmp_path / "run.yaml").read_text())["agent"]["targets"]
+    assert [(target["instance"], target["tap_port"]) for target in told] == [
+        (instance, int(url.rsplit(":", 1)[1])) for instance, url in first.urls["taps"].items()
+    ]
+    second = wiring.plan(tmp_path, {}, [other, TARGET], say=lambda _: None)
+    assert second.urls["taps"] == first.urls["taps"]
+
+
 def test_a_page_links_to_the_dashboard_here_where_no_other_is_named(tmp_path: Path):
     plan = wiring.plan(tmp_path, {}, [TARGET], say=lambda _: None)
     assert plan.settings["alerts"]["dashboard_url"] == plan.urls["dashboard"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import signal
 import sys
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from prometheus_client import start_http_server
 
 from agent.errors import PortInUseError, ServescopeError
 from agent.keys import ensure_keys
+from agent.logs import log_to_stderr
 from agent.spool import SpoolWriter, producer_folder
 from agent.tap.config import FileConfig, read_config, read_upstream
 from agent.tap.core import Core
@@ -164,10 +164,7 @@ def main(
 
     Send clients to this port instead of the server's. If this process dies, they see a refused connection.
     """
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )
+    log_to_stderr()
     try:
         read = read_config(config, instance)
         chosen = {"header": tenant_header, "key_header": tenant_key_header}

@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from agent.errors import ConfigError, DataFolderInUseError, PortInUseError
+from agent.logs import log_to_stderr
 from collector.embedded.body import clear_spool
 from collector.embedded.engine_config import Limits
 from collector.embedded.sandbox import bound_memory, fence
@@ -37,7 +38,7 @@ def serve(data: Path, host: str, port: int, owner_hash_file: Path) -> None:
     Raises:
         ServescopeError: A start error that names the thing and the fix.
     """
-    _configure_log()
+    log_to_stderr()
     log = structlog.get_logger()
     owner_hash = _read_hash(owner_hash_file)
     lock = _lock(data)
@@ -104,19 +105,6 @@ async def _run(engine: object, spool: Path, owner_hash: str, listener: socket.so
         # A query that can't be cancelled must not keep the process: what is on disk survives any end.
         structlog.get_logger().warning("store_cut_off", seconds=_DRAIN_SECONDS)
         os._exit(0)
-
-
-def _configure_log() -> None:
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def _read_hash(path: Path) -> str:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +51,7 @@ async def test_model_servers_are_found_by_their_pages(servers: dict[str, int], m
     found = {target.engine: target for target in await discovery.find_local()}
     assert set(found) == {"vllm", "triton"}
     assert found["vllm"].instance == f"vllm-{servers['vllm']}"
+    assert type(found["vllm"].engine) is type(found["vllm"].deployment) is str, "they go into files"
     assert found["vllm"].url == f"http://127.0.0.1:{servers['vllm']}"
     assert found["triton"].metrics_url == f"http://127.0.0.1:{servers['triton']}/metrics"
     assert found["triton"].url == f"http://127.0.0.1:{servers['triton'] - 2}", "Triton's API is two ports below"
@@ -61,6 +65,49 @@ async def test_what_is_known_or_ours_is_left_alone(servers: dict[str, int], monk
 
 async def test_listening_ports_are_those_of_other_processes(servers: dict[str, int]):
     assert not discovery.listening_ports() & set(servers.values())
+
+
+async def test_a_server_that_listens_later_is_found_and_others_are_seldom_asked(
+    servers: dict[str, int], monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[int] = []
+
+    async def look(_session: object, _gate: object, port: int) -> None:
+        asked.append(port)
+
+    listening = {servers["somebody"]}
+    monkeypatch.setattr(discovery, "listening_ports", lambda: listening)
+    clock = 1000.0
+    monkeypatch.setattr(discovery.time, "monotonic", lambda: clock)
+    lookout = discovery.Lookout()
+    with monkeypatch.context() as quiet:
+        quiet.setattr(discovery, "_look", look)
+        for clock in (1000.0, 1010.0, 1299.0, 1310.0, 1800.0, 1920.0, 1930.0):  # noqa: B007 - the clock itself
+            await lookout.look(known=[])
+    assert len(asked) == 4, "while it is young, and ten minutes later"
+    listening.add(servers["vllm"])
+    clock = 1940.0
+    (found,) = await lookout.look(known=[])
+    assert found.instance == f"vllm-{servers['vllm']}"
+    assert await lookout.look(known=[found]) == []
+
+
+def test_a_tap_is_no_server():
+    """Its process is told by its command line: it shows the page of the server behind it."""
+    listen = (
+        "import socket, time; s = socket.create_server(('127.0.0.1', 0)); "
+        "print(s.getsockname()[1], flush=True); time.sleep(60)"
+    )
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for words in ([], ["-m", "agent.tap"]):
+            process = stack.enter_context(
+                subprocess.Popen([sys.executable, "-c", listen, *words], stdout=subprocess.PIPE, text=True)
+            )
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            ports.append(int(process.stdout.readline()))
+        assert [port in discovery.listening_ports() for port in ports] == [True, False]
 
 
 @pytest.mark.parametrize(

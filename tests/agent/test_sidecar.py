@@ -152,10 +152,10 @@ async def test_servers_that_appear_are_watched(tmp_path: Path, monkeypatch: pyte
     async with FakeCollector() as collector, model_server() as url:
         found = [Target("vllm-new", "vllm", engine="vllm", url=url)]
 
-        async def find(*, known: list[Target], skip_ports: object) -> list[Target]:
+        async def look(_self: object, *, known: list[Target], skip_ports: object) -> list[Target]:
             return [] if known else found
 
-        monkeypatch.setattr(sidecar_module, "find_local", find)
+        monkeypatch.setattr(sidecar_module.Lookout, "look", look)
         async with living(Sidecar(config(collector.url, discover=True, host=False), tmp_path, [])) as agent:
             await until(lambda: "vllm-new" in agent.scrapes() and agent.scrapes()["vllm-new"].last_good > 0)
             await until(lambda: "target_found" in events(collector))

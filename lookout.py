@@ -1,0 +1,71 @@
+"""Servers that start after ``servescope up``: a tap in front of each, and the agent told to watch it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from agent.discovery import LOOK_SECONDS, Lookout
+from agent.sources.source import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from supervisor import Supervisor
+    from wiring import Plan
+
+
+def described(target: Target, *, tap: bool) -> dict[str, Any]:
+    """A target as the configuration's ``agent.targets`` has it."""
+    return {
+        "instance": target.instance,
+        "deployment": target.deployment,
+        "engine": target.engine or "auto",
+        "url": target.url,
+        "metrics_url": target.metrics_url,
+        "tap": tap and bool(target.url),
+    }
+
+
+async def watch(plan: Plan, supervisor: Supervisor, say: Callable[[str], None], *, tap: bool) -> None:
+    """Look for new servers until cancelled.
+
+    Args:
+        plan: What runs; newcomers are added to it.
+        supervisor: Runs it.
+        say: Prints a line about each newcomer.
+        tap: Whether to put a tap in front of each.
+
+    Raises:
+        PortInUseError: No port is free for a tap.
+    """
+    lookout = Lookout()
+    while True:
+        known = [_target(settings) for settings in plan.settings["agent"]["targets"]]
+        found = await lookout.look(known=known, skip_ports=_own_ports(plan.urls))
+        if found:
+            taps = plan.join([described(target, tap=tap) for target in found])
+            supervisor.urls = dict(plan.urls)
+            await supervisor.add(taps)
+            supervisor.send("agent", signal.SIGHUP)
+            for target in found:
+                url = plan.urls["taps"].get(target.instance)
+                through = f"; to see its requests, send clients to its tap, {url}" if url else ""
+                say(f"{target.instance} was found at {target.url}{through}")
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _target(settings: Mapping[str, Any]) -> Target:
+    return Target(
+        settings["instance"],
+        settings.get("deployment", ""),
+        url=settings.get("url", ""),
+        metrics_url=settings.get("metrics_url", ""),
+        tap_port=settings.get("tap_port"),
+    )
+
+
+def _own_ports(urls: Mapping[str, Any]) -> set[int]:
+    return {port for url in urls.values() if isinstance(url, str) and (port := urlsplit(url).port)}

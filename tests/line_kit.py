@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.server
 import json
 import os
 import signal
@@ -152,11 +153,69 @@ class Triton:
 
     def counter(self, name: str, model: str) -> float:
         """Value of one series of the engine's own page."""
-        return sum(
-            float(line.rsplit(" ", 1)[1])
-            for line in self.page().splitlines()
-            if line.startswith(f"{name}{{") and f'model="{model}"' in line
-        )
+        return total(self.page(), name, f'model="{model}"')
+
+
+class Pages:
+    """Stands between an agent and a server's metrics page, passes each page on as it is and keeps it.
+
+    What a page said under load can't be read a second time: the next one says something else.
+
+    Args:
+        source: URL of the server's own page.
+        port: Port to listen on.
+    """
+
+    def __init__(self, source: str, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}/metrics"
+        self.shown: list[tuple[float, str]] = []
+        kept = self.shown
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                try:
+                    with urllib.request.urlopen(source, timeout=10) as answer:
+                        status, text = answer.status, answer.read()
+                except urllib.error.HTTPError as error:
+                    status, text = error.code, error.read()
+                except OSError:
+                    status, text = 502, b""
+                self.send_response(status)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+                if status == 200:
+                    kept.append((time.time(), text.decode()))
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def at(self, moment: float) -> str:
+        """The page shown nearest to a Unix time, which some must be within half a second of."""
+        shown, text = min(self.shown, key=lambda page: abs(page[0] - moment))
+        assert abs(shown - moment) < 0.5, f"no page within half a second of {moment}"
+        return text
+
+
+def total(page: str, name: str, label: str = "") -> float:
+    """Sum of one family's series on a page whose labels contain ``label``; read by no code of ours."""
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in page.splitlines()
+        if (line.startswith((f"{name}{{", f"{name} "))) and label in line
+    )
 
 
 def infer(model: str, name: str, shape: list[int], values: list[float]) -> tuple[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.line_kit import Client, Line, Triton, free_block, infer, start_line, wait_for
+from tests.line_kit import Client, Line, Pages, Triton, free_block, infer, start_line, total, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,14 +46,37 @@ PHASES = (
 )
 
 
+SIGNALS = {
+    "requests_finished_total": "nv_inference_request_success",
+    "requests_failed_total": "nv_inference_request_failure",
+    "executions_total": "nv_inference_exec_count",
+    "inferences_total": "nv_inference_count",
+    "queue_seconds_total": "nv_inference_queue_duration_us",
+    "waiting": "nv_inference_pending_request_count",
+}
+MODELS = ("vision_classifier", "ranker", "flaky")
+
+
 @pytest.fixture(scope="module")
-def triton_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Line, Triton]]:
+def pages() -> Iterator[list[Pages]]:
+    yield (made := [])
+    assert len(made) == 1
+
+
+@pytest.fixture(scope="module")
+def triton_line(tmp_path_factory: pytest.TempPathFactory, pages: list[Pages]) -> Iterator[tuple[Line, Triton]]:
     folder = tmp_path_factory.mktemp("line")
     base = free_block()
-    slos = folder / "slos.yaml"
+    slos, settings = folder / "slos.yaml", folder / "servescope.yaml"
     slos.write_text(SLOS)
-    with Triton(folder / "triton", base + 30, f"127.0.0.1:{base + 2}") as triton:
-        line = start_line(folder / "data", base, f"triton=http://127.0.0.1:{base + 30}", "--slos", str(slos))
+    with (
+        Triton(folder / "triton", base + 30, f"127.0.0.1:{base + 2}") as triton,
+        Pages(triton.server.metrics_url, base + 34) as shown,
+    ):
+        pages.append(shown)
+        target = {"instance": "triton", "url": f"http://127.0.0.1:{base + 30}", "metrics_url": shown.url}
+        settings.write_text(json.dumps({"agent": {"targets": [target]}}))
+        line = start_line(folder / "data", base, "", "--slos", str(slos), "--config", str(settings))
         try:
             wait_for(
                 lambda: line.rows("SELECT count() AS n FROM engine_samples WHERE up = 1")[0]["n"] > 3, 90, "samples"
@@ -118,17 +142,27 @@ def test_every_request_has_its_row_and_its_outcome(triton_line: tuple[Line, Trit
     _engine_agrees(line, triton)
 
 
+def _on_page(page: str, model: str) -> dict[str, float]:
+    found = {name: total(page, family, f'model="{model}"') for name, family in SIGNALS.items()}
+    return found | {"queue_seconds_total": found["queue_seconds_total"] / 1e6}
+
+
 def _engine_agrees(line: Line, triton: Triton) -> None:
-    for model in ("vision_classifier", "ranker", "flaky"):
-        shown = {
-            "requests_finished_total": triton.counter("nv_inference_request_success", model),
-            "executions_total": triton.counter("nv_inference_exec_count", model),
-            "inferences_total": triton.counter("nv_inference_count", model),
-            "requests_failed_total": triton.counter("nv_inference_request_failure", model),
-            "queue_seconds_total": triton.counter("nv_inference_queue_duration_us", model) / 1e6,
-            "waiting": triton.counter("nv_inference_pending_request_count", model),
-        }
+    for model in MODELS:
+        shown = _on_page(triton.page(), model)
         wait_for(partial(_newest_is, line, model, shown), 60, f"{model}'s newest sample to be {shown}")
+        queued = shown["queue_seconds_total"]
+        if model != "flaky":  # of its failures the page counts some, and does not say which
+            wait_for(partial(_queued, line, model, queued), 60, f"{model}'s rows to have queued for {queued} s")
+
+
+def _queued(line: Line, model: str, shown: float) -> bool:
+    summed = line.rows(
+        "SELECT sum(queue_seconds) AS queued FROM requests WHERE model = {model:String} AND has_engine = 1",
+        {"model": model},
+    )[0]
+    # The page and the spans read the clock each on its own.
+    return bool(summed["queued"] == pytest.approx(shown, rel=0.05, abs=0.005))
 
 
 def _newest_is(line: Line, model: str, shown: dict[str, float]) -> bool:
@@ -139,7 +173,7 @@ def _newest_is(line: Line, model: str, shown: dict[str, float]) -> bool:
     return bool(newest[0] == pytest.approx(shown))
 
 
-def test_an_overload_pages_and_its_end_resolves(triton_line: tuple[Line, Triton]) -> None:
+def test_an_overload_pages_and_its_end_resolves(triton_line: tuple[Line, Triton], pages: list[Pages]) -> None:
     line, _ = triton_line
     client = Client(line.tap, tenant="hooli")
     path, body = infer("vision_classifier", "image", [8, 3, 32, 32], [0.5] * 3072 * 8)
@@ -177,6 +211,23 @@ def test_an_overload_pages_and_its_end_resolves(triton_line: tuple[Line, Triton]
     assert len(triggers) == 1
     newest = "SELECT state FROM incidents FINAL ORDER BY opened_at DESC LIMIT 1"
     wait_for(lambda: line.rows(newest)[0]["state"] == "resolved", 30, "the incident's history in the store")
+    _samples_were_the_pages(line, pages[0], begun, ended)
+
+
+def _samples_were_the_pages(line: Line, pages: Pages, begun: float, ended: float) -> None:
+    """Each second's sample, while the server is flooded, is the page that it showed in that second."""
+    span: dict[str, object] = {"begun": begun + 1, "ended": ended - 1}
+    samples = line.rows(
+        f"SELECT toUnixTimestamp64Milli(time) / 1000 AS at, model, {', '.join(SIGNALS)} FROM engine_samples"
+        f" WHERE model IN ({', '.join(map(repr, MODELS))}) AND time > toDateTime64({{begun:Float64}}, 3)"
+        " AND time < toDateTime64({ended:Float64}, 3)", span,
+    )  # fmt: skip
+    assert max(sample["waiting"] for sample in samples) > 20
+    assert len({sample["at"] for sample in samples}) > 0.8 * (ended - begun - 3)
+    for sample in samples:
+        assert {name: sample[name] for name in SIGNALS} == pytest.approx(
+            _on_page(pages.at(sample["at"]), sample["model"])
+        ), sample
 
 
 def test_a_second_start_finds_the_data_again(triton_line: tuple[Line, Triton]) -> None:
@@ -187,6 +238,9 @@ def test_a_second_start_finds_the_data_again(triton_line: tuple[Line, Triton]) -
     count = "SELECT count() AS n FROM requests WHERE tenant = 'second-start'"
     wait_for(lambda: line.rows(count)[0]["n"] == 5, 60, "the rows before the stop")
     assert line.stop() == 0
-    again = start_line(line.data, line.base, line.target, "--slos", str(line.data.parent / "slos.yaml"))
+    folder = line.data.parent
+    again = start_line(
+        line.data, line.base, "", "--slos", str(folder / "slos.yaml"), "--config", str(folder / "servescope.yaml")
+    )
     line.process, line.facts = again.process, again.facts
     assert line.rows(count)[0]["n"] == 5

@@ -68,12 +68,12 @@ class _Families:
         yield from self._targets()
         yield from self._spool()
         yield from self._ship()
+        restarts = CounterMetricFamily(
+            f"{_P}_source_restarts", "Times a source failed and was begun again.", labels=["source"]
+        )
         for source, count in self._watched.restarts.items():
-            restarts = CounterMetricFamily(
-                f"{_P}_source_restarts", "Times a source failed and was begun again.", labels=["source"]
-            )
             restarts.add_metric([source], count)
-            yield restarts
+        yield restarts
 
     def _targets(self) -> Iterator[Metric]:
         pages = GaugeMetricFamily(

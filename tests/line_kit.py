@@ -167,6 +167,7 @@ class Pages:
     """
 
     def __init__(self, source: str, port: int) -> None:
+        self.port = port
         self.url = f"http://127.0.0.1:{port}/metrics"
         self.shown: list[tuple[float, str]] = []
         kept = self.shown

@@ -107,7 +107,10 @@ async def test_pages_host_and_spans_reach_the_collector(tmp_path: Path):
             assert health["status"] == "ok"
             assert health["targets"]["vllm-a"]["spans_age_seconds"] < 30
             assert health["targets"]["vllm-a"]["page_age_seconds"] < 30
-            families = {family.name for family in text_string_to_metric_families(await get(agent, "/metrics"))}
+            page = await get(agent, "/metrics")
+            told = [line for line in page.splitlines() if line.startswith("# TYPE")]
+            assert len(told) == len(set(told)) > 10, "each family is described once, or parsers refuse the page"
+            families = {family.name for family in text_string_to_metric_families(page)}
     (spans,) = ExportTraceServiceRequest.FromString(collector.merged("traces")).resource_spans
     whose = {pair.key: pair.value.string_value for pair in spans.resource.attributes}
     assert whose["service.instance.id"] == "vllm-a"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+import urllib.request
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.line_kit import Client, Line, Triton, free_block, infer, start_line, wait_for
 
@@ -67,3 +73,78 @@ def test_a_killed_part_loses_no_answered_request(line: Line, part: str) -> None:
         {"tenant": f"kill-{part}"},
     )[0]
     assert spans["n"] == spans["distinct"] == len(client.whole)
+    minutes = "SELECT sum(count) AS n FROM requests_1m WHERE tenant = {tenant:String}"
+    assert line.rows(minutes, {"tenant": f"kill-{part}"})[0]["n"] == len(client.whole)
+
+
+def test_a_killed_agent_loses_no_span_that_it_acknowledged(line: Line) -> None:
+    """A sender that sends each span once: what was acknowledged is there once, what was not is there once or never."""
+    acknowledged: list[str] = []
+    unanswered: list[str] = []
+    stop = threading.Event()
+
+    def steady() -> None:
+        while not stop.is_set():
+            span_id = os.urandom(8)
+            request = urllib.request.Request(
+                f"{line.facts['urls']['agent_otlp']}/v1/traces", engine_span(span_id),
+                {"Content-Type": "application/x-protobuf"},
+            )  # fmt: skip
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    answer.read()
+                acknowledged.append(span_id.hex())
+            except OSError:
+                unanswered.append(span_id.hex())
+            stop.wait(0.005)
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(steady)
+        try:
+            for _ in range(4):
+                have = len(acknowledged)
+                wait_for(lambda have=have: len(acknowledged) > have + 150, 60, "spans to be taken")
+                line.kill("agent")
+        finally:
+            stop.set()
+
+    def stored() -> Counter[str]:
+        found = line.rows("SELECT SpanId FROM otel_traces WHERE ScopeName = 'vllm.llm_engine'")
+        return Counter(str(row["SpanId"]) for row in found)
+
+    wait_for(lambda: stored().keys() >= set(acknowledged), 90, f"all {len(acknowledged)} spans")
+    assert stored().keys() <= {*acknowledged, *unanswered}
+    assert set(stored().values()) == {1}
+    halves = "SELECT count() AS n FROM requests WHERE startsWith(response_id, 'cmpl-') AND has_engine = 1"
+    wait_for(lambda: line.rows(halves)[0]["n"] == len(stored()), 60, "a row for each of them")
+
+
+def engine_span(span_id: bytes) -> bytes:
+    """A request as vLLM's own span tells of it, from a server that no target names."""
+    now = time.time_ns()
+    span = Span(
+        trace_id=os.urandom(16), span_id=span_id, name="llm_request", kind=Span.SPAN_KIND_SERVER,
+        start_time_unix_nano=now - 20_000_000, end_time_unix_nano=now,
+    )  # fmt: skip
+    values = {
+        "gen_ai.request.id": f"cmpl-{span_id.hex()}",
+        "gen_ai.latency.e2e": 0.02,
+        "gen_ai.latency.time_in_queue": 0.001,
+        "gen_ai.latency.time_in_model_prefill": 0.004,
+        "gen_ai.latency.time_in_model_decode": 0.015,
+    }
+    for key, value in values.items():
+        attribute = span.attributes.add(key=key)
+        if isinstance(value, str):
+            attribute.value.string_value = value
+        else:
+            attribute.value.double_value = value
+    request = ExportTraceServiceRequest()
+    group = request.resource_spans.add()
+    for key in ("service.name", "service.instance.id"):
+        group.resource.attributes.add(key=key).value.string_value = "kill-vllm"
+    scope = group.scope_spans.add()
+    scope.scope.name = "vllm.llm_engine"
+    scope.spans.append(span)
+    return bytes(request.SerializeToString())

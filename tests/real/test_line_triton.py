@@ -58,22 +58,21 @@ MODELS = ("vision_classifier", "ranker", "flaky")
 
 
 @pytest.fixture(scope="module")
-def pages() -> Iterator[list[Pages]]:
-    yield (made := [])
-    assert len(made) == 1
+def shown() -> Iterator[Pages]:
+    """The pages that the agent was shown."""
+    base = free_block()
+    with Pages(f"http://127.0.0.1:{base + 32}/metrics", base + 34) as pages:
+        yield pages
 
 
 @pytest.fixture(scope="module")
-def triton_line(tmp_path_factory: pytest.TempPathFactory, pages: list[Pages]) -> Iterator[tuple[Line, Triton]]:
+def triton_line(tmp_path_factory: pytest.TempPathFactory, shown: Pages) -> Iterator[tuple[Line, Triton]]:
     folder = tmp_path_factory.mktemp("line")
-    base = free_block()
+    base = shown.port - 34
     slos, settings = folder / "slos.yaml", folder / "servescope.yaml"
     slos.write_text(SLOS)
-    with (
-        Triton(folder / "triton", base + 30, f"127.0.0.1:{base + 2}") as triton,
-        Pages(triton.server.metrics_url, base + 34) as shown,
-    ):
-        pages.append(shown)
+    with Triton(folder / "triton", base + 30, f"127.0.0.1:{base + 2}") as triton:
+        assert triton.server.metrics_url == f"http://127.0.0.1:{base + 32}/metrics"
         target = {"instance": "triton", "url": f"http://127.0.0.1:{base + 30}", "metrics_url": shown.url}
         settings.write_text(json.dumps({"agent": {"targets": [target]}}))
         line = start_line(folder / "data", base, "", "--slos", str(slos), "--config", str(settings))
@@ -173,7 +172,7 @@ def _newest_is(line: Line, model: str, shown: dict[str, float]) -> bool:
     return bool(newest[0] == pytest.approx(shown))
 
 
-def test_an_overload_pages_and_its_end_resolves(triton_line: tuple[Line, Triton], pages: list[Pages]) -> None:
+def test_an_overload_pages_and_its_end_resolves(triton_line: tuple[Line, Triton], shown: Pages) -> None:
     line, _ = triton_line
     client = Client(line.tap, tenant="hooli")
     path, body = infer("vision_classifier", "image", [8, 3, 32, 32], [0.5] * 3072 * 8)
@@ -211,10 +210,10 @@ def test_an_overload_pages_and_its_end_resolves(triton_line: tuple[Line, Triton]
     assert len(triggers) == 1
     newest = "SELECT state FROM incidents FINAL ORDER BY opened_at DESC LIMIT 1"
     wait_for(lambda: line.rows(newest)[0]["state"] == "resolved", 30, "the incident's history in the store")
-    _samples_were_the_pages(line, pages[0], begun, ended)
+    _samples_were_the_pages(line, shown, begun, ended)
 
 
-def _samples_were_the_pages(line: Line, pages: Pages, begun: float, ended: float) -> None:
+def _samples_were_the_pages(line: Line, shown: Pages, begun: float, ended: float) -> None:
     """Each second's sample, while the server is flooded, is the page that it showed in that second."""
     span: dict[str, object] = {"begun": begun + 1, "ended": ended - 1}
     samples = line.rows(
@@ -226,7 +225,7 @@ def _samples_were_the_pages(line: Line, pages: Pages, begun: float, ended: float
     assert len({sample["at"] for sample in samples}) > 0.8 * (ended - begun - 3)
     for sample in samples:
         assert {name: sample[name] for name in SIGNALS} == pytest.approx(
-            _on_page(pages.at(sample["at"]), sample["model"])
+            _on_page(shown.at(sample["at"]), sample["model"])
         ), sample
 
 

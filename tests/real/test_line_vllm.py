@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import statistics
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from tests.line_kit import Line, free_block, start_line, wait_for
+from tests.line_kit import Line, Pages, free_block, start_line, total, wait_for
 from tests.real.vllm_kit import Clients, Vllm
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ rules:
     keep_firing_for: 5s
     severity: critical
 """
-SETTINGS = "alerts: {evaluate_every_seconds: 1}"
 ENGINE_PHASES = "queue_seconds + prefill_seconds + decode_seconds + stall_seconds"
 PHASES = f"edge_seconds + transit_seconds + frontend_seconds + {ENGINE_PHASES}"
 SIGNALS = {
@@ -58,17 +58,26 @@ HISTOGRAMS = {
 
 
 @pytest.fixture(scope="module")
-def vllm_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Line, Vllm]]:
-    folder = tmp_path_factory.mktemp("line")
+def shown() -> Iterator[Pages]:
+    """The pages that the agent was shown."""
     base = free_block()
+    with Pages(f"http://127.0.0.1:{base + 30}/metrics", base + 34) as pages:
+        yield pages
+
+
+@pytest.fixture(scope="module")
+def vllm_line(tmp_path_factory: pytest.TempPathFactory, shown: Pages) -> Iterator[tuple[Line, Vllm]]:
+    folder = tmp_path_factory.mktemp("line")
+    base = shown.port - 34
     rules = folder / "rules.yaml"
     rules.write_text(RULES)
-    settings = folder / "servescope.yaml"
-    settings.write_text(SETTINGS)
     vllm = Vllm(folder / "vllm", base + 30, f"http://127.0.0.1:{base + 2}", f"http://127.0.0.1:{base + 3}")
     vllm.launch("http/protobuf")  # as in life: the line is up before the server, and learns what it is later
     try:
-        line = start_line(folder / "data", base, f"vllm-a={vllm.url}", "--slos", str(rules), "--config", str(settings))
+        target = {"instance": "vllm-a", "url": vllm.url, "metrics_url": shown.url}
+        settings = folder / "servescope.yaml"
+        settings.write_text(json.dumps({"agent": {"targets": [target]}, "alerts": {"evaluate_every_seconds": 1}}))
+        line = start_line(folder / "data", base, "", "--slos", str(rules), "--config", str(settings))
         try:
             assert line.facts["urls"]["agent_otlp"].endswith(f":{base + 2}")
             assert line.facts["urls"]["agent_otlp_grpc"].endswith(f":{base + 3}")
@@ -304,7 +313,22 @@ def _events(line: Line, since: float) -> set[str]:
     return {str(row["event"]) for row in rows}
 
 
-def test_a_full_cache_shows_pages_and_resolves(vllm_line: tuple[Line, Vllm]) -> None:
+def _samples_were_the_pages(line: Line, shown: Pages, begun: float, ended: float) -> None:
+    """Each second's sample, while the server is flooded, is the page that it showed in that second."""
+    samples = line.rows(
+        f"SELECT toUnixTimestamp64Milli(time) / 1000 AS at, {', '.join(SIGNALS)} FROM engine_samples"
+        " WHERE instance = 'vllm-a' AND up = 1 AND time > toDateTime64({begun:Float64}, 3)"
+        " AND time < toDateTime64({ended:Float64}, 3)", {"begun": begun + 1, "ended": ended - 1},
+    )  # fmt: skip
+    assert len(samples) > 5
+    for sample in samples:
+        page = shown.at(sample["at"])
+        assert {name: sample[name] for name in SIGNALS} == pytest.approx(
+            {name: total(page, family) for name, family in SIGNALS.items()}
+        ), sample
+
+
+def test_a_full_cache_shows_pages_and_resolves(vllm_line: tuple[Line, Vllm], shown: Pages) -> None:
     line, vllm = vllm_line
     since, before = _settled(line, vllm)
     known = len(line.pages())
@@ -352,6 +376,7 @@ def test_a_full_cache_shows_pages_and_resolves(vllm_line: tuple[Line, Vllm]) -> 
     assert most["kv"] >= 0.9, most
     assert most["waiting"] > 10, most
     assert after["vllm:num_preemptions_total"] > before["vllm:num_preemptions_total"]
+    _samples_were_the_pages(line, shown, begun, ended)
     _wait_for_rows(line, clients)
     rows = _rows(
         line, clients, "tenant, outcome, count() AS n, max(queue_seconds) AS queue", "1 GROUP BY tenant, outcome"

@@ -107,7 +107,7 @@ def collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterat
         ServescopeError: It did not start; or the store does not take what was sent, which then waits in the log.
     """
     facts = running(data)
-    if facts is not None and (not clickhouse or StoreAddress.parse(clickhouse).url == facts["urls"]["store"]):
+    if facts is not None and (not clickhouse or _same_store(clickhouse, facts["urls"]["store"])):
         otlp = str(facts["urls"]["otlp"])
         yield otlp, ensure_keys(data / "keys")
         _until_stored(otlp)
@@ -124,6 +124,11 @@ def collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterat
         with _process(Part("collector", command, ready_url=f"{otlp}/healthz", environment=environment)):
             yield otlp, keys
             _until_stored(otlp)
+
+
+def _same_store(one: str, other: str) -> bool:
+    ours, theirs = StoreAddress.parse(one), StoreAddress.parse(other)
+    return (ours.url, ours.database) == (theirs.url, theirs.database)
 
 
 def _until_stored(otlp: str) -> None:

@@ -259,6 +259,21 @@ class Ports:
         self.say = say
         self._given: set[int] = set()
 
+    def take_row(self, what: str, default: int, count: int) -> int:
+        """First of ``count`` free ports one after another, by default from ``default`` on.
+
+        Raises:
+            PortInUseError: No such row is free.
+        """
+        for first in range(default, min(default + 200, 65536 - count)):
+            row = range(first, first + count)
+            if all(port not in self._given and _free(port) for port in row):
+                if first != default:
+                    self.say(f"one of the ports {default} to {default + count - 1} is taken; {what} uses {first} on")
+                self._given.update(row)
+                return first
+        raise PortInUseError(f"no {count} free ports in a row for {what} from {default} on", "Free some")
+
     def take(self, what: str, default: int, asked: int | None = None) -> int:
         """A free port for ``what``.
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from agent.errors import ConfigError
 
 Role = Literal["reader", "owner"]
 
 DATABASE: Final = "servescope"
+_IDENTIFIER: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -35,10 +37,10 @@ class StoreAddress:
 
     @classmethod
     def parse(cls, url: str, database: str = DATABASE) -> StoreAddress:
-        """Read a URL that may carry ``user:password@``.
+        """Read a URL that may carry ``user:password@`` and ``?database=NAME``.
 
         Raises:
-            ConfigError: It is no http(s) URL with a host, or its port is no number.
+            ConfigError: It is no http(s) URL with a host, its port is no number, or it has another parameter.
         """
         parts = urlsplit(url)
         try:
@@ -54,6 +56,18 @@ class StoreAddress:
                 f"{shown!r} is no address of a ClickHouse store",
                 "Give one like http://127.0.0.1:8123 (HTTP interface).",
             )
+        given = parse_qs(parts.query, keep_blank_values=True)
+        if others := sorted(given.keys() - {"database"}):
+            raise ConfigError(
+                f"the address of the ClickHouse store has the parameter {others[0]!r}",
+                "Only ?database=NAME is known; settings belong into the user's profile on the server.",
+            )
+        if not all(_IDENTIFIER.match(name) for name in given.get("database", [])):
+            raise ConfigError(
+                "the database in the address of the ClickHouse store is no plain name",
+                "Use letters, digits and _, for instance ?database=servescope.",
+            )
+        database = given.get("database", [database])[-1]
         netloc = f"[{host}]" if ":" in host else host
         plain = f"{parts.scheme}://{netloc}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
         return cls(plain, database, unquote(parts.username or ""), unquote(parts.password or ""))
@@ -64,7 +78,7 @@ def locate(data: Path | None = None, url: str | None = None, *, role: Role = "re
 
     Args:
         data: Data folder of a running Servescope; ``$XDG_DATA_HOME/servescope`` where neither is given.
-        url: Address of the HTTP interface, may carry ``user:password@``.
+        url: Address of the HTTP interface, may carry ``user:password@`` and ``?database=NAME``.
         role: ``owner`` adds the embedded store's password from the folder's ``keys/``, for a loopback address alone:
             the password is sent to no other machine.
 

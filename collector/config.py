@@ -31,8 +31,10 @@ class CollectorConfig(BaseModel):
     port: int = Field(
         default=4318, ge=0, le=65535, description="Port of OTLP/HTTP, /healthz and /metrics; 0 picks a free one."
     )
-    clickhouse: str = Field(default="http://127.0.0.1:8123", description="URL of the store, embedded or a server.")
-    database: str = Field(default="servescope", description="Database of the tables.")
+    clickhouse: str = Field(
+        default="http://127.0.0.1:8123",
+        description="URL of the store, embedded or a server; `?database=NAME` names another database.",
+    )
     user: str = Field(default="", description="User at the store; empty: owner of the embedded store.")
     password_file: Path | None = Field(default=None, description="File with that user's password.")
     store_prompts: bool = Field(

@@ -165,15 +165,14 @@ def apply(store: Store, *, dry_run: bool = False, layout: Layout | None = None, 
     return [migration.name for migration in missing]
 
 
-def identity(store: Store, layout: Layout | None = None) -> str:
+def identity(store: Store) -> str:
     """What names a migrated store: the same as long as it keeps its tables, another when it is made anew.
 
     Raises:
         StoreError: It is not migrated.
         StoreUnavailable: It can't be reached.
     """
-    layout = layout or Layout(database=store.address.database)
-    return store.command(f"SELECT toString(min(applied_at)) FROM {layout.database}.schema_migrations")  # noqa: S608
+    return store.command("SELECT toString(min(applied_at)) FROM schema_migrations")
 
 
 _BOOKKEEPING: Final = """

@@ -23,7 +23,6 @@ from collector.intake import Intake
 from collector.journal import Journal
 from collector.ledger import Ledger
 from collector.log import WriteAheadLog
-from collector.migrate import Layout
 from collector.quarantine import Quarantine
 from collector.receivers.otlp_http import OtlpHttp
 from collector.settle import Settler
@@ -103,13 +102,12 @@ class Collector:
         if self._config.user:
             file = self._config.password_file
             user, password = self._config.user, file.read_text().strip() if file else ""
-        return StoreAddress(address.url, self._config.database, user, password)
+        return StoreAddress(address.url, address.database, user, password)
 
     def _writer(self, store: Store, folder: Path, journal: Journal) -> Writer:
         def migrated() -> None:
-            layout = Layout(database=self._config.database)
-            migrate.apply(store, layout=layout)
-            journal.bind(migrate.identity(store, layout))
+            migrate.apply(store)
+            journal.bind(migrate.identity(store))
 
         data = self._data / "store"
         embedded = store.address.user == "owner" and data.is_dir()

@@ -53,9 +53,7 @@ def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say:
     program = vllm_server.program(vllm, say) if live_vllm else None
     data.mkdir(parents=True, exist_ok=True)
     ports = Ports(say)
-    triton = ports.take("tritonserver", 18000)
-    for offset, what in ((1, "tritonserver's gRPC"), (2, "tritonserver's metrics")):
-        ports.take(what, triton + offset, triton + offset)
+    triton = ports.take_row("tritonserver", 18000, 3)  # HTTP, gRPC, metrics
     llama = ports.take("llama.cpp", 18080)
     targets: list[dict[str, Any]] = [
         {

@@ -41,8 +41,8 @@ FIXTURES = Path(__file__).parent.parent / "fixtures" / "triton" / "otlp_json"
 def collector(store_server: StoreServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProcess]:
     data = tmp_path_factory.mktemp("collector")
     shutil.copytree(store_server.data.parent / "keys", data / "keys")
-    settings = {"database": f"c_{uuid.uuid4().hex[:12]}", "settle_seconds": 0.2}
-    with CollectorProcess(data, store_server.url, settings).start() as made:
+    url = f"{store_server.url}/?database=c_{uuid.uuid4().hex[:12]}"
+    with CollectorProcess(data, url, {"settle_seconds": 0.2}).start() as made:
         yield made
         assert made.stop() == 0
 
@@ -53,7 +53,7 @@ def ask(collector: CollectorProcess, store_server: StoreServer) -> Callable[[str
 
     def run(sql: str) -> list[str]:
         collector.wait_drained()
-        answer = store_server.ask(sql.replace("{db}", collector.settings["database"]))
+        answer = store_server.ask(sql.replace("{db}", collector.clickhouse.partition("database=")[2]))
         return [line for line in answer.split("\n") if line]
 
     return run
@@ -129,7 +129,7 @@ def test_tritons_json_becomes_requests(collector: CollectorProcess, ask: Callabl
 
 
 def test_what_arrives_is_soon_to_be_seen(collector: CollectorProcess, store_server: StoreServer):
-    database = collector.settings["database"]
+    database = collector.clickhouse.partition("database=")[2]
     started = time.monotonic()
     assert collector.post("traces", spans(7000, 1, scope="fresh"))[0] == 200
     query = f"SELECT count() FROM {database}.otel_traces WHERE ScopeName = 'fresh'"

@@ -145,6 +145,14 @@ def test_addresses(url: str, plain: str, user: str, password: str):
     assert (address.url, address.user, address.password) == (plain, user, password)
 
 
+def test_an_address_names_the_database():
+    assert StoreAddress.parse("http://me:pw@ch:8123/?database=observed").database == "observed"
+    assert StoreAddress.parse("http://ch:8123").database == "servescope"
+    for query, fault in (("databse=x", "'databse'"), ("database=a;b", "no plain name"), ("database=", "no plain name")):
+        with pytest.raises(ConfigError, match=fault):
+            StoreAddress.parse(f"http://ch:8123/?{query}")
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:8123", "clickhouse://h", "http://", "http://u:geheim@h:port"])
 def test_wrong_addresses_are_named_without_their_secret(url: str):
     with pytest.raises(ConfigError, match="no address of a ClickHouse store") as caught:

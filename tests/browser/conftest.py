@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from playwright.sync_api import sync_playwright
 from collector.migrate import apply
 from collector.store import Store, StoreAddress
 from tests.browser.stage import Served, fill, serve, write_run
+from tests.needs import lack
 from tests.store_process import ROOT, StoreServer, start_store
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ def chromium() -> Iterator[Browser]:
     """A headless Chromium; a missing one skips, or fails where nothing may be skipped."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
-        if os.environ.get("SERVESCOPE_TEST_NO_SKIPS") == "1":
-            pytest.fail("Chromium is missing (Debian: apt-get install chromium)")
-        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+        lack("needs Chromium (Debian: apt-get install chromium)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -15,6 +15,7 @@ import pytest
 
 from agent.spool import SpoolWriter
 from tests.agent_fakes import FakeCollector, until
+from tests.needs import lack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,7 +164,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
+        lack("needs the right to mount a tmpfs")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
 

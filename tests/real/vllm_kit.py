@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 
 from demo.vllm_server import MODEL, VENV
 from tests.line_kit import ROOT, outcome_of, wait_for
+from tests.needs import lack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,9 +40,7 @@ class Vllm:
 
     def __init__(self, folder: Path, port: int, agent_http: str, agent_grpc: str) -> None:
         if not (VENV / ".installed").exists():
-            if os.environ.get("SERVESCOPE_TEST_NO_SKIPS"):
-                pytest.fail("no vLLM: run make test-vllm")
-            pytest.skip("no vLLM: run make test-vllm")
+            lack("no vLLM: run make test-vllm")
         self.url = f"http://127.0.0.1:{port}"
         self.protocol = ""
         self._folder = folder

@@ -119,7 +119,7 @@ def tints(colours: Palette, base: str, count: int) -> list[str]:
     """``count`` tints of one colour from light to strong, for percentiles: p50 light, p99 strong."""
     if count == 1:
         return [base]
-    return [_mix(colours.page, base, 0.42 + 0.58 * step / (count - 1)) for step in range(count)]
+    return [_mix(colours.page, base, 0.6 + 0.4 * step / (count - 1)) for step in range(count)]
 
 
 def faded(colour: str, alpha: float) -> str:

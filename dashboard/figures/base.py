@@ -199,7 +199,8 @@ def name_lines(
         for trace in named
         if (index := last(trace.values)) is not None and trace.values[index] is not None
     ]
-    shifts = _spread([value or 0.0 for _, _, value in ends], log=log)
+    drawn = [value for trace in traces for value in trace.values if value is not None and (value > 0 or not log)]
+    shifts = _spread([value or 0.0 for _, _, value in ends], drawn, log=log)
     for (trace, index, value), shift in zip(ends, shifts, strict=True):
         figure.add_annotation(
             x=x[index], y=math.log10(value) if log and value else value, text=trace.name, showarrow=False,
@@ -207,10 +208,10 @@ def name_lines(
         )  # fmt: skip
 
 
-def _spread(values: Sequence[float], *, log: bool) -> list[float]:
-    """Pixels by which each label moves up so that none covers another."""
-    highest = max(values, default=1.0) or 1.0
-    lowest = min((value for value in values if value > 0), default=highest)
+def _spread(values: Sequence[float], drawn: Sequence[float], *, log: bool) -> list[float]:
+    """Pixels by which each label of an end moves up so that none covers another; ``drawn`` is what the axis holds."""
+    highest = max(drawn, default=1.0) or 1.0
+    lowest = min((value for value in drawn if value > 0), default=highest)
     decades = max(math.log10(highest / lowest), 0.1)
 
     def place_of(value: float) -> float:

@@ -32,6 +32,13 @@ def test_lines_name_themselves_at_their_ends_and_start_at_zero() -> None:
     assert "requests" in figure.layout.title.text
 
 
+def test_labels_of_ends_that_lie_close_on_the_axis_do_not_cover_each_other() -> None:
+    traces = [Trace("running", [1.0, 2, 8, 3, 2, 2], "#111111"), Trace("waiting", [0.0, 90, 99, 40, 9, 1], "#222222")]
+    figure = lines(TIMES, traces, STYLE, title="Depth", unit="requests")
+    running, waiting = figure.layout.annotations
+    assert running.yshift - waiting.yshift >= 10
+
+
 @pytest.mark.parametrize(
     "traces",
     [

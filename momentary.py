@@ -14,10 +14,11 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import DataFolderInUseError, ServescopeError
+from agent.errors import ConfigError, DataFolderInUseError, ServescopeError
 from agent.keys import Keys, ensure_keys
 from collector.address import StoreAddress
-from supervisor import Part, Ports, answers
+from ports import Ports
+from supervisor import Part, die_with_parent, ready, take_turn
 from wiring import python
 
 if TYPE_CHECKING:
@@ -81,20 +82,44 @@ def store(data: Path, clickhouse: str, say: Callable[[str], None], *, new: bool 
     if clickhouse:
         yield clickhouse
         return
-    facts = running(data)
-    if facts is not None:
-        yield str(facts["urls"]["store"])
-        return
-    if not new and not (data / "store").exists():
+    if running(data) is None and not new and not (data / "store").exists():
         raise ServescopeError(f"there are no data in {data}", "Start one: servescope up, or give --data")
-    keys = ensure_keys(data / "keys")
-    port = Ports(say).take("the store", 8123)
-    url = f"http://127.0.0.1:{port}"
-    command = python(
-        "collector.embedded", "--data", data / "store", "--port", port, "--owner-hash-file", keys.store_owner_hash_file
-    )
-    with _process(Part("store", command, ready_url=f"{url}/ping")):
-        yield url
+    with _turn(data) as facts:
+        if facts is not None:
+            yield str(facts["urls"]["store"])
+            return
+        keys = ensure_keys(data / "keys")
+        ports = Ports(say)  # kept until the end: so long is the port ours
+        port = ports.take("the store", 8123)
+        url = f"http://127.0.0.1:{port}"
+        command = python(
+            "collector.embedded", "--data", data / "store", "--port", port,
+            "--owner-hash-file", keys.store_owner_hash_file,
+        )  # fmt: skip
+        with _process(Part("store", command, ready_url=f"{url}/ping")):
+            yield url
+
+
+@contextlib.contextmanager
+def _turn(data: Path) -> Iterator[dict[str, Any] | None]:
+    """``run.json`` of what runs here, or this folder's turn; waits for one that starts, ends, or asks a question."""
+    _make(data)
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        facts = running(data)
+        if facts is not None:
+            yield facts
+            return
+        turn = take_turn(data, 0.0)
+        if turn is not None:
+            break
+        if time.monotonic() > deadline:
+            raise DataFolderInUseError(
+                f"another command has had the data folder {data} for {_START_SECONDS:g} s", "Wait for it, or end it"
+            )
+        time.sleep(0.1)
+    with turn:
+        yield None
 
 
 @contextlib.contextmanager
@@ -115,15 +140,24 @@ def collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterat
     if facts is not None:
         # The log in this folder belongs to the running collector and holds what goes into its store.
         data = data / "elsewhere" / hashlib.sha256(clickhouse.encode()).hexdigest()[:12]
+    _make(data)
     keys = ensure_keys(data / "keys")
     with store(data, clickhouse, say, new=True) as url:
-        port = Ports(say).take("OTLP", 4318)
+        ports = Ports(say)  # kept until the end: so long is the port ours
+        port = ports.take("OTLP", 4318)
         otlp = f"http://127.0.0.1:{port}"
         command = python("collector", "--data", data, "--port", port)
         environment = {"SERVESCOPE_CLICKHOUSE": url}  # not an argument: it may carry a password
         with _process(Part("collector", command, ready_url=f"{otlp}/healthz", environment=environment)):
             yield otlp, keys
             _until_stored(otlp)
+
+
+def _make(data: Path) -> None:
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the data folder {data} can't be made: {error.strerror}", "Choose another --data") from error
 
 
 def _same_store(one: str, other: str) -> bool:
@@ -171,12 +205,13 @@ def _health(otlp: str) -> dict[str, Any]:
 def _process(part: Part) -> Iterator[None]:
     with tempfile.TemporaryFile() as log:
         environment = {**os.environ, **part.environment}
-        process = subprocess.Popen(
-            list(part.command), env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+        process = part.process = subprocess.Popen(
+            list(part.command), env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl call; a killed command must not leave a store
+        )  # fmt: skip
         try:
             deadline = time.monotonic() + _START_SECONDS
-            while not answers(part.ready_url):
+            while not ready(part):
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
                     lines = log.read().decode(errors="replace").strip().splitlines()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_LONGEST_SECONDS: Final = 100 * 365 * 86400.0
+_FIRST_YEAR: Final = 1971
+_LAST_YEAR: Final = 2100
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHOWN_VALUES = 8
 
@@ -54,13 +57,20 @@ def _window_options(command: Callable[_P, _R]) -> Callable[_P, _R]:
 @_options
 def sql(statement: str, format_: str | None, as_json: bool, clickhouse: str, data: Path | None) -> None:
     """Ad hoc SQL, read only, over the running store or one started for the moment."""
-    from collector.store import Store, locate  # noqa: PLC0415 - commands load only what they need
+    from collector.embedded.statement import before_data, output_clause  # noqa: PLC0415 - commands load only their needs
+    from collector.store import Store, locate  # noqa: PLC0415 - as above
 
+    if not before_data(statement).strip():
+        raise ConfigError("the statement is empty", "Give one, such as 'SELECT count() FROM requests'")
+    own = output_clause(statement)[1]
+    if sum((bool(own), bool(format_), as_json)) > 1:
+        raise click.UsageError("Say the format once: FORMAT in the statement, --format or --json")
     plain = "PrettyCompact" if sys.stdout.isatty() else "TabSeparatedWithNames"
+    wanted = "" if own else format_ or ("JSONEachRow" if as_json else plain)
     folder = data or wiring.default_data()
     with momentary.store(folder, clickhouse, _say) as url:
         store = Store(locate(folder, url, role="reader"))
-        for chunk in store.stream(statement, format_ or ("JSONEachRow" if as_json else plain)):
+        for chunk in store.stream(statement, wanted):
             sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
 
@@ -89,8 +99,7 @@ def _question(name: str, text: str) -> click.Command:
         from analytics.window import Filter, Window  # noqa: PLC0415 - as above
         from collector.store import Store, locate  # noqa: PLC0415 - as above
 
-        last = _moment(end, "--to") if end else datetime.now(UTC)
-        first = _moment(start, "--from") if start else last - timedelta(seconds=_age(since))
+        first, last = _between(since, start, end)
         folder = data or wiring.default_data()
         options: dict[str, object] = {"signal": signal} if signal else {}
         if name == "budget":
@@ -143,8 +152,7 @@ def incidents_list(
     from alerts import history, report  # noqa: PLC0415 - commands load only what they need
     from collector.store import Store, locate  # noqa: PLC0415 - as above
 
-    last = _moment(end, "--to") if end else datetime.now(UTC)
-    first = _moment(start, "--from") if start else last - timedelta(seconds=_age(since))
+    first, last = _between(since, start, end)
     folder = data or wiring.default_data()
     with momentary.store(folder, clickhouse, _say) as url:
         found = history.incidents(Store(locate(folder, url, role="reader")), first, last, states=state)
@@ -189,22 +197,32 @@ def _age(text: str) -> float:
         seconds = float(text[:-1]) * _UNITS[text[-1]]
     except (ValueError, KeyError, IndexError):
         seconds = 0.0
-    if seconds <= 0:
+    if not 0 < seconds <= _LONGEST_SECONDS:
         raise ConfigError(f"--since {text!r} is no age", "Give a number and s, m, h or d, such as 10m")
     return seconds
 
 
 def _moment(text: str, option: str) -> datetime:
     try:
-        return datetime.fromtimestamp(float(text), UTC)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        fix = "Give ISO 8601 (2026-01-31T12:00:00Z) or Unix seconds"
-        raise ConfigError(f"{option} {text!r} is no time", fix) from None
+        try:
+            moment = datetime.fromtimestamp(float(text), UTC)
+        except ValueError:
+            moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError, OSError):
+        moment = None
+    if moment is None or not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        fix = f"Give ISO 8601 (2026-01-31T12:00:00Z) or Unix seconds, between {_FIRST_YEAR} and {_LAST_YEAR}"
+        raise ConfigError(f"{option} {text!r} is no time", fix)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _between(since: str, start: str | None, end: str | None) -> tuple[datetime, datetime]:
+    last = _moment(end, "--to") if end else datetime.now(UTC)
+    first = _moment(start, "--from") if start else last - timedelta(seconds=_age(since))
+    if first >= last:
+        what, fix = ("--to", "Swap the two times") if end else ("now", "Give an earlier --from, or --to as well")
+        raise ConfigError(f"--from {first.isoformat()} is not before {what} {last.isoformat()}", fix)
+    return first, last
 
 
 def _print(envelope: dict[str, Any]) -> None:

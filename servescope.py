@@ -42,6 +42,10 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except ServescopeError as error:
             _fail(str(error))
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise  # click ends quietly: the reader has seen enough
+            _fail(f"{error.filename or 'the output'}: {error.strerror or error}")
 
 
 def _fail(message: str) -> NoReturn:
@@ -89,6 +93,7 @@ def up(
 ) -> None:
     """Watch the model servers of this machine: store, collector, agent, taps, alerts and dashboard."""
     import lookout  # noqa: PLC0415 - commands load only what they need
+    from alerts import rulesfile  # noqa: PLC0415 - as above
 
     settings = wiring.read_settings(config)
     wiring.check_settings(settings, config or Path("servescope.yaml"))
@@ -96,6 +101,8 @@ def up(
     found = asyncio.run(_targets(targets, settings, tap=not no_tap))
     momentary.refuse_running(folder)
     slos = slos or wiring.slo_file(settings, config)
+    if slos is not None:
+        rulesfile.load(slos)
     # The parts' own agent is told what is found here, so that a tap stands in front of it.
     agent = settings.get("agent") or {}
     looks = bool(agent.pop("discover", False)) or not (targets or agent.get("targets"))
@@ -244,7 +251,13 @@ def config_group() -> None:
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def config_check(file: Path) -> None:
     """Check servescope.yaml; every fault names its field."""
-    wiring.check_settings(wiring.read_settings(file), file)
+    from alerts import rulesfile  # noqa: PLC0415 - commands load only what they need
+
+    settings = wiring.read_settings(file)
+    wiring.check_settings(settings, file)
+    slos = wiring.slo_file(settings, file)
+    if slos is not None:
+        rulesfile.load(slos)
     click.echo(f"{file} is right")
 
 

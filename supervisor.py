@@ -9,21 +9,23 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import IO, TYPE_CHECKING
+from urllib.parse import urlsplit
 
+import psutil
 import structlog
 
-from agent.errors import DataFolderInUseError, PortInUseError, ServescopeError
+from agent.errors import DataFolderInUseError, ServescopeError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
 log = structlog.get_logger()
@@ -32,6 +34,9 @@ _LOG_BYTES = 20_000_000
 _STOP_SECONDS = 15.0
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STEADY_SECONDS = 60.0
+_TURN_SECONDS = 60.0
+_LAST_LINES = 8
+_LAST_LETTERS = 800
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -99,6 +104,7 @@ class Supervisor:
             StartError: A required part did not start; names its log file.
         """
         self._take_lock()
+        turn = await asyncio.to_thread(take_turn, self.data, _TURN_SECONDS)
         beside: asyncio.Task[None] | None = None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -119,6 +125,8 @@ class Supervisor:
                 beside.cancel()
             await asyncio.shield(self._stop_all())
             (self.data / "run.json").unlink(missing_ok=True)
+            if turn is not None:
+                turn.close()
             if self._lock is not None:
                 self._lock.close()
 
@@ -150,12 +158,12 @@ class Supervisor:
         while time.monotonic() < deadline and not self._stopping.is_set():
             if part.process is not None and part.process.poll() is not None:
                 break
-            if await asyncio.to_thread(answers, part.ready_url):
+            if await asyncio.to_thread(ready, part):
                 return
             await asyncio.sleep(0.1)
         if self._stopping.is_set():
             return
-        last = _last_line(self.data / "logs" / f"{part.name}.log")
+        last = _last_words(self.data / "logs" / f"{part.name}.log")
         code = part.process.poll() if part.process is not None else None
         ended = f"ended with code {code}" if code is not None else f"was silent for {part.ready_seconds:g} s"
         message = f"{part.name} did not start, it {ended}" + (f": {last}" if last else "")
@@ -252,56 +260,24 @@ class Supervisor:
         temporary.replace(self.data / "run.json")
 
 
-class Ports:
-    """Hands out ports on loopback: a default that is taken gives way, one that was asked for is an error."""
+def take_turn(data: Path, seconds: float) -> IO[str] | None:
+    """Wait until no command has a store of its own over this folder, and keep others from starting one.
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
-        self._given: set[int] = set()
-
-    def take_row(self, what: str, default: int, count: int) -> int:
-        """First of ``count`` free ports one after another, by default from ``default`` on.
-
-        Raises:
-            PortInUseError: No such row is free.
-        """
-        for first in range(default, min(default + 200, 65536 - count)):
-            row = range(first, first + count)
-            if all(port not in self._given and _free(port) for port in row):
-                if first != default:
-                    self.say(f"one of the ports {default} to {default + count - 1} is taken; {what} uses {first} on")
-                self._given.update(row)
-                return first
-        raise PortInUseError(f"no {count} free ports in a row for {what} from {default} on", "Free some")
-
-    def take(self, what: str, default: int, asked: int | None = None) -> int:
-        """A free port for ``what``.
-
-        Raises:
-            PortInUseError: ``asked`` is taken.
-        """
-        if asked is not None:
-            if asked in self._given or not _free(asked):
-                raise PortInUseError(f"port {asked}, asked for {what}, is in use", "Free it or choose another one")
-            self._given.add(asked)
-            return asked
-        for port in range(default, min(default + 200, 65536)):
-            if port not in self._given and _free(port):
-                if port != default:
-                    self.say(f"port {default} is taken; {what} uses {port}")
-                self._given.add(port)
-                return port
-        raise PortInUseError(f"no free port for {what} from {default} on", "Free one or give --port-base")
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    Returns:
+        What to close in the end; None when it could not be had in time.
+    """
+    file = (data / "turn").open("a+")
+    deadline = time.monotonic() + seconds
+    while True:
         try:
-            probe.bind(("127.0.0.1", port))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            return False
-    return True
+            if time.monotonic() > deadline:
+                file.close()
+                return None
+            time.sleep(0.1)
+        else:
+            return file
 
 
 def answers(url: str) -> bool:
@@ -311,6 +287,24 @@ def answers(url: str) -> bool:
             return bool(response.status == 200)  # noqa: PLR2004 - HTTP's own number
     except (urllib.error.URLError, OSError):
         return False
+
+
+def ready(part: Part) -> bool:
+    """Whether a part answers – and not somebody else who took its port a moment earlier."""
+    return part.process is not None and answers(part.ready_url) and _listens(part.process.pid, part.ready_url)
+
+
+def _listens(pid: int, url: str) -> bool:
+    """Whether a process or one of its children listens on the port of a URL."""
+    port = urlsplit(url).port
+    try:
+        process = psutil.Process(pid)
+        found = (one.net_connections("tcp") for one in (process, *process.children(recursive=True)))
+        return any(c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port for each in found for c in each)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True  # the system does not let us look
 
 
 def die_with_parent() -> None:
@@ -323,10 +317,11 @@ def _bound(part: Part) -> None:
         os.ftruncate(part.log_file.fileno(), 0)
 
 
-def _last_line(path: Path) -> str:
+def _last_words(path: Path) -> str:
+    """The plain lines at the end of a log, which a part told people before it ended; else the last line."""
     try:
-        lines: Iterable[str] = path.read_text(errors="replace").splitlines()
+        lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         return ""
-    kept = [line.strip() for line in lines if line.strip()]
-    return kept[-1][:300] if kept else ""
+    plain = list(takewhile(lambda line: not line.startswith("{"), reversed(lines[-_LAST_LINES:])))
+    return " ".join(reversed(plain))[:_LAST_LETTERS] if plain else lines[-1][:_LAST_LETTERS] if lines else ""

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from agent.errors import ConfigError
 from agent.keys import ensure_keys
-from supervisor import Part, Ports
+from ports import Ports
+from supervisor import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -62,14 +63,19 @@ def read_settings(path: Path | None) -> dict[str, Any]:
         settings = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError(f"the configuration {path} can't be read: {error.strerror}", "Check --config") from error
-    except yaml.YAMLError as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"the configuration {path} is not YAML: {error}", "Mend the line it names") from error
     if settings is None:
         return {}
     known = {"agent", "collector", "alerts", "dashboard", "data"}
     if not isinstance(settings, dict) or set(settings) - known:
-        wrong = ", ".join(sorted(set(settings) - known)) if isinstance(settings, dict) else "the top level"
+        unknown = sorted(str(name) for name in set(settings) - known) if isinstance(settings, dict) else []
+        wrong = ", ".join(unknown) or "the top level"
         raise ConfigError(f"{path}: {wrong} is not a section", f"Sections are {', '.join(sorted(known))}")
+    if not isinstance(settings.get("data", ""), str):
+        raise ConfigError(f"{path}: data is no path", "Write the path of a folder")
+    if odd := [name for name in sorted(known - {"data"}) if not isinstance(settings.get(name), dict | None)]:
+        raise ConfigError(f"{path}: {odd[0]} is not a mapping", "Write its settings below it, indented")
     return settings
 
 
@@ -165,6 +171,7 @@ def plan(
     clickhouse: str = "",
     slos: Path | None = None,
     port_base: int | None = None,
+    ports: Ports | None = None,
     say: Callable[[str], None],
 ) -> Plan:
     """Lay out the parts of ``servescope up``.
@@ -177,13 +184,14 @@ def plan(
             reach the parts through their environment, never arguments, files or the terminal.
         slos: SLO file; without one only the pager's own rules run.
         port_base: First port; every port is fixed then.
+        ports: Has handed out others already.
         say: Prints a line about a port that gave way.
 
     Raises:
         PortInUseError: A port that was asked for is taken.
     """
     keys = ensure_keys(data / "keys")
-    ports = Ports(say)
+    ports = ports or Ports(say)
     asked = dict(zip(DEFAULT_PORTS, range(port_base, port_base + len(DEFAULT_PORTS)), strict=True)) if port_base else {}
     sections = {name: dict(settings.get(name) or {}) for name in ("agent", "collector", "alerts", "dashboard")}
     asked |= {what: sections[part][key] for what, (part, key) in _CONFIGURED.items() if key in sections[part]}

@@ -24,7 +24,12 @@ class TargetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    instance: str = Field(min_length=1, max_length=100, description="Unique name of this server.")
+    instance: str = Field(
+        min_length=1,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$",
+        description="Unique name of this server; letters, digits and `._:-`.",
+    )
     deployment: str = Field(default="", description="Replicas that serve one model together; empty: the instance.")
     engine: str = Field(default="auto", description="Engine id, or auto to read it off the metrics page.")
     url: str = Field(default="", description="Base URL of the serving API.")
@@ -138,7 +143,7 @@ def load(path: Path | None, environment: dict[str, str] | None = None) -> AgentC
     if path is not None:
         try:
             document = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(
                 f"the configuration {path} can't be read: {error}", "Mend it or leave out --config"
             ) from None

@@ -31,6 +31,7 @@ _YOUNG_SECONDS: Final = 300.0
 _OLD_SECONDS: Final = 600.0
 _AT_ONCE: Final = 8
 _LOWEST_PORT: Final = 1024
+_NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 log = structlog.get_logger()
 
@@ -55,6 +56,8 @@ def target_of(url: str, taken: Collection[str] = ()) -> Target:
         parts, port = split_url(""), None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigError(f"--target {url} is not a URL", "Give one such as http://127.0.0.1:8000 or NAME=URL")
+    if name and not _NAME.match(name):
+        raise ConfigError(f"--target {url}: {name!r} is no name for a server", "Use letters, digits and ._-")
     is_page = parts.path.rstrip("/").endswith("metrics")
     wanted = name or re.sub(r"[^A-Za-z0-9.-]", "-", f"{parts.hostname}-{port or parts.scheme}")
     instance = _free(wanted, taken)

@@ -105,6 +105,8 @@ async def record(
             _sort_in(tail.read(), by_instance)
     for recorder in recorders:
         say(f"{recorder.folder}: " + ", ".join(f"{count} {what}" for what, count in recorder.counts.items() if count))
+        if not recorder.counts["pages"]:  # an outage is worth a recording; a wrong URL is not
+            say(f"{recorder.target.instance} showed no metrics page all that time: check its URL with servescope probe")
     return [recorder.folder for recorder in recorders]
 
 
@@ -210,7 +212,7 @@ class _Recorder:
                     row |= {"status": 0, "error": problem}
                 row |= await self._health(session)
                 self._files[PAGES].add(row)
-                self.counts["pages"] += 1
+                self.counts["pages" if "text" in row else "pages that did not come"] += 1
 
     async def _learn(self, session: aiohttp.ClientSession, text: str, urls: list[str], url: str) -> list[str]:
         try:

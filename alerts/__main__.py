@@ -26,8 +26,14 @@ STORE_TIMEOUT_SECONDS = 10.0
 @click.option("--clickhouse", envvar="SERVESCOPE_CLICKHOUSE", help="URL of the store; default: what runs in --data.")
 @click.option("--slos", type=click.Path(dir_okay=False, path_type=Path), help="Rules file, before the configuration's.")
 @click.option("--dashboard-url", help="For links in pages.")
-@click.option("--port", "health_port", type=int, help="Port of /healthz and /metrics; 0 takes a free one.")
-@click.option("--receiver-port", type=int, help="Port of the built-in receiver, which runs without a PagerDuty key.")
+@click.option(
+    "--port", "health_port", type=click.IntRange(0, 65535), help="Port of /healthz and /metrics; 0 takes a free one."
+)
+@click.option(
+    "--receiver-port",
+    type=click.IntRange(0, 65535),
+    help="Port of the built-in receiver, which runs without a PagerDuty key.",
+)
 def main(
     config_file: Path | None,
     data: Path,

@@ -129,7 +129,7 @@ def read_config(path: Path | None) -> AlertsConfig:
         return AlertsConfig()
     try:
         found: Any = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
             f"The configuration {path} can't be read: {error}", "Mend or name another with --config"
         ) from error

@@ -11,6 +11,8 @@ LatencySignal = Literal[
     "ttft_seconds",
     "e2e_seconds",
     "itl_mean_seconds",
+    "itl_p99_seconds",
+    "itl_max_seconds",
     "tpot_seconds",
     "queue_seconds",
     "prefill_seconds",
@@ -80,6 +82,10 @@ SIGNALS: Final[dict[str, Signal]] = {
             "itl_seconds",
             "",
             "",
+        ),
+        Signal("itl_p99_seconds", "p99 gap between tokens of a request", "itl_p99_seconds", "itl_gaps > 0", "", "", ""),
+        Signal(
+            "itl_max_seconds", "Longest gap between tokens of a request", "itl_max_seconds", "itl_gaps > 0", "", "", ""
         ),
         Signal(
             "tpot_seconds",

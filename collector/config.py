@@ -87,7 +87,7 @@ def load(path: Path | None) -> CollectorConfig:
         return CollectorConfig()
     try:
         document = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
             f"The configuration file {path} can't be read: {error}", "Mend or leave out --config."
         ) from None

@@ -220,7 +220,7 @@ class Store:
         parameters: Mapping[str, object] | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> Iterator[bytes]:
-        """The bytes of a SELECT in any output format, piece by piece.
+        """The bytes of a SELECT in any output format, piece by piece; with "" the statement names it itself.
 
         Raises:
             StoreError: ClickHouse refused it, before or in mid-answer.
@@ -229,7 +229,9 @@ class Store:
         with self._client() as client:
             source = cast(
                 "Any",
-                client.raw_stream(sql, parameters=dict(parameters or {}), settings=dict(settings or {}), fmt=format),
+                client.raw_stream(
+                    sql, parameters=dict(parameters or {}), settings=dict(settings or {}), fmt=format or None
+                ),
             )
             try:
                 yield from _checked(source)

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 )
 @click.option("--slos", type=click.Path(path_type=Path), default=None, help="SLO file.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8501, show_default=True)
+@click.option("--port", default=8501, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--refresh", default=5.0, show_default=True, help="Seconds between two looks of a live page.")
 def main(data: Path | None, clickhouse: str, slos: Path | None, host: str, port: int, refresh: float) -> None:
     """Serve until SIGTERM or SIGINT."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import wiring
 from demo import vllm_server
-from supervisor import Part, Ports
+from ports import Ports
+from supervisor import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,8 @@ def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say:
             "instance": "vllm-a", "deployment": "tiny", "engine": "vllm", "url": f"http://127.0.0.1:{port}",
             "metrics_url": f"http://127.0.0.1:{port}/metrics",
         })  # fmt: skip
-    plan = wiring.plan(data, {}, targets, slos=SLOS if SLOS.exists() else None, port_base=port_base, say=say)
+    slos = SLOS if SLOS.exists() else None
+    plan = wiring.plan(data, {}, targets, slos=slos, port_base=port_base, ports=ports, say=say)
     receiver = plan.urls["agent_otlp"].removeprefix("http://")
     servers = [
         Part(

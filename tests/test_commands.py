@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
+
+from tests.line_kit import wait_for
 
 ROOT = Path(__file__).parents[1]
 RECORDING = ROOT / "demo" / "recordings" / "kv_exhaustion"
@@ -103,6 +108,94 @@ def test_a_wrong_configuration_names_the_field(tmp_path: Path):
         assert done.returncode == 1
         assert "agent.targets.0.instance" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("sql", " ; "), 1, "the statement is empty"),
+        (("sql", "SELECT 1 FORMAT JSON", "--json"), 2, "Say the format once"),
+        (("latency", "--since", "1e10d"), 1, "--since '1e10d' is no age"),
+        (("latency", "--since", "infd"), 1, "--since 'infd' is no age"),
+        (("queue", "--from", "1e20"), 1, "--from '1e20' is no time"),
+        (("queue", "--to", "0001-01-01"), 1, "--to '0001-01-01' is no time"),
+        (("kvcache", "--from", "2099-01-01"), 1, "Give an earlier --from"),
+        (("incidents", "list", "--from", "2026-02-01", "--to", "2026-01-01"), 1, "Swap the two times"),
+    ],
+)
+def test_what_makes_no_sense_is_named_before_anything_starts(
+    tmp_path: Path, words: tuple[str, ...], code: int, told: str
+):
+    done = servescope(*words, "--data", tmp_path / "data")
+    assert (done.returncode, done.stdout) == (code, "")
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\xff\xfe", "is not YAML"),
+        (b"foo: 1\n1: 2\n", "1, foo is not a section"),
+        (b"data: 5\n", "data is no path"),
+        (b"agent: []\n", "agent is not a mapping"),
+        (b"agent: {targets: [{instance: 'a/../b', url: 'http://x:1'}]}\n", "agent.targets.0.instance"),
+        (b"alerts: {slos: nosuch.yaml}\n", "nosuch.yaml"),
+    ],
+)
+def test_a_configuration_that_up_would_refuse_is_refused_by_its_check(tmp_path: Path, content: bytes, told: str):
+    file = tmp_path / "servescope.yaml"
+    file.write_bytes(content)
+    for words in (("config", "check", file), ("up", "--config", file, "--data", tmp_path / "data")):
+        done = servescope(*words)
+        assert done.returncode == 1
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_rules_file_is_told_whole_before_anything_starts(tmp_path: Path):
+    file = tmp_path / "slos.yaml"
+    file.write_text("slos: [{name: x}]")
+    done = servescope("up", "--slos", file, "--data", tmp_path / "data")
+    assert done.returncode == 1
+    assert "slos[0].sli" in done.stderr
+    assert not (tmp_path / "data" / "store").exists()
+
+
+def test_the_example_of_slos_is_answered(replayed: Path):
+    done = servescope("budget", "--slos", ROOT / "alerts" / "slos.example.yaml", "--json", "--data", replayed)
+    assert done.returncode == 0, done.stderr
+    assert "stream-stalls" in {row["objective"] for row in json.loads(done.stdout)["result"]["objectives"]}
+
+
+def test_commands_at_the_same_time_ask_each_its_own_folder(replayed: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    assert servescope("migrate", "--data", other).returncode == 0
+    count = ("sql", "SELECT count() AS n FROM requests WHERE has_edge = 1 FORMAT TSV")
+    with ThreadPoolExecutor() as pool:
+        asked = [(folder, pool.submit(servescope, *count, "--data", folder)) for folder in (replayed, other) * 2]
+        for folder, answer in asked:
+            assert answer.result().stdout == ("821\n" if folder is replayed else "0\n"), answer.result().stderr
+
+
+def test_a_command_that_is_killed_leaves_nothing_running(replayed: Path):
+    statement = "SELECT sleepEachRow(1) FROM numbers(100) SETTINGS max_block_size = 1"
+    command = [sys.executable, "-m", "servescope", "sql", statement, "--data", str(replayed)]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            wait_for(lambda: stores_of(replayed), 60, "its store to start")
+            process.send_signal(number)
+        wait_for(lambda: not stores_of(replayed), 60, "its store to end")
+
+
+def stores_of(data: Path) -> list[int]:
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        words = process.info["cmdline"] or []
+        if "collector.embedded" in words and str(data / "store") in words:
+            found.append(process.info["pid"])
+    return found
 
 
 @pytest.mark.parametrize("words", [("sql", "SELECT 1"), ("latency",)])

@@ -65,6 +65,7 @@ def test_a_tap_keeps_its_port_in_whatever_order_servers_are_found(tmp_path: Path
     assert [(target["instance"], target["tap_port"]) for target in told] == [
         (instance, int(url.rsplit(":", 1)[1])) for instance, url in first.urls["taps"].items()
     ]
+    first.ports.close()
     second = wiring.plan(tmp_path, {}, [other, TARGET], say=lambda _: None)
     assert second.urls["taps"] == first.urls["taps"]
 

@@ -14,7 +14,7 @@ import click
 import structlog
 from prometheus_client import start_http_server
 
-from agent.errors import PortInUseError, ServescopeError
+from agent.errors import ConfigError, PortInUseError, ServescopeError
 from agent.keys import ensure_keys
 from agent.logs import log_to_stderr
 from agent.spool import SpoolWriter, producer_folder
@@ -96,7 +96,12 @@ def _build(options: Options, counters: Counters) -> tuple[Core, Recorder]:
         Resource.ENGINE: "" if options.engine == "auto" else options.engine,
         **options.config.place,
     }
-    spool = SpoolWriter(producer_folder(options.spool, f"tap-{options.instance}"))
+    folder = producer_folder(options.spool, f"tap-{options.instance}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:  # what a disk refuses may heal; this can't
+        raise ConfigError(f"the spool {options.spool} is no folder", "Name one with --spool") from error
+    spool = SpoolWriter(folder)
     recorder = Recorder(spool, resource, counters, hold_seconds=limits.hold_seconds, inline=limits.inline_records)
     core = Core(
         pool=Pool(
@@ -139,7 +144,13 @@ def _salt(keys: Path) -> bytes:
 @click.option("--port", default=9080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 for any.")
 @click.option("--spool", required=True, type=click.Path(path_type=Path), help="The data folder's spool/.")
 @click.option("--keys", required=True, type=click.Path(path_type=Path), help="The data folder's keys/.")
-@click.option("--health-port", default=0, show_default=True, help="Loopback port for /metrics; 0 for none.")
+@click.option(
+    "--health-port",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Loopback port for /metrics; 0 for none.",
+)
 @click.option("--tenant-header", default=None, help="Header that names the tenant; '' for none.")
 @click.option("--tenant-key-header", default=None, help="Header with the client's key, kept as a hash; '' for none.")
 @click.option("--record-probes", is_flag=True, help="Record health and metrics probes too.")

@@ -94,7 +94,7 @@ def read_config(path: Path | None, instance: str) -> FileConfig:
         return FileConfig()
     try:
         loaded = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"the config file {path} can't be read: {error}", "Check --config.") from error
     agent = _mapping(_mapping(loaded or {}, "the file").get("agent") or {}, "agent")
     targets = agent.get("targets") or []

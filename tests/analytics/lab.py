@@ -170,7 +170,9 @@ def _request(lab: Lab, chance: random.Random, number: int) -> dict[str, Any]:
         seconds["engine_e2e_seconds"] = inside + 0.0002
     row |= {name: f32(value) for name, value in seconds.items()}
     row |= _between(row)
-    row["itl_mean_seconds"] = f32(row["itl_mean_seconds"])
+    mean = row["itl_mean_seconds"]
+    gaps = {"itl_mean_seconds": mean, "itl_p99_seconds": mean * 2, "itl_max_seconds": mean * (2.5 + mean)}
+    row |= {name: f32(value) for name, value in gaps.items()}
     return row
 
 
@@ -210,7 +212,15 @@ _EDGE = (
     *_BOTH,
     *("request_id", "response_id", "tenant", "model", "instance", "deployment", "region", "version", "route"),
     *("stream", "status", "outcome", "prompt_tokens", "cached_tokens", "completion_tokens", "itl_gaps"),
-    *("itl_mean_seconds", "edge_seconds", "ttft_seconds", "e2e_seconds", "has_edge"),
+    *(
+        "itl_mean_seconds",
+        "itl_p99_seconds",
+        "itl_max_seconds",
+        "edge_seconds",
+        "ttft_seconds",
+        "e2e_seconds",
+        "has_edge",
+    ),
 )
 _ENGINE = (
     *_BOTH,

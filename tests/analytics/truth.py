@@ -27,7 +27,7 @@ def latency(row: dict[str, Any], signal: str) -> float | None:
     has = {
         "ttft_seconds": row["ttft_seconds"] > 0 and outcome in GOT_A_TOKEN,
         "e2e_seconds": row["e2e_seconds"] > 0 and outcome in WAITED,
-        "itl_mean_seconds": row["itl_gaps"] > 0,
+        **dict.fromkeys(("itl_mean_seconds", "itl_p99_seconds", "itl_max_seconds"), row["itl_gaps"] > 0),
         "edge_seconds": bool(row["has_edge"]),
         "queue_seconds": engine,
         **dict.fromkeys(("prefill_seconds", "decode_seconds", "stall_seconds"), engine and row["prefill_seconds"] > 0),

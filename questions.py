@@ -242,14 +242,25 @@ def _tree(value: dict[str, Any], indent: str) -> None:
                 plain = {key: entry for key, entry in row.items() if not isinstance(entry, list)}
                 click.echo(indent + "  " + "  ".join(f"{key}={_short(entry)}" for key, entry in plain.items()))
         elif isinstance(item, list):
-            many = len(item) > _SHOWN_VALUES
-            click.echo(f"{indent}{name}: {len(item)} values" if many else f"{indent}{name}: {item}")
+            click.echo(f"{indent}{name}: {_series(item)}")
         else:
             click.echo(f"{indent}{name}: {_short(item)}")
 
 
-def _short(value: object) -> object:
-    return f"{value:.4g}" if isinstance(value, float) else value
+def _series(values: list[Any]) -> str:
+    if len(values) <= _SHOWN_VALUES:
+        return ", ".join(_short(value) for value in values) or "none"
+    numbers = [value for value in values if isinstance(value, int | float)]
+    told = f", last {_short(numbers[-1])}, highest {_short(max(numbers))}" if numbers else ""
+    return f"{len(values)} values{told}"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{name} {_short(entry)}" for name, entry in value.items()) + ")"
+    return "–" if value is None else str(value)
 
 
 COMMANDS = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import re
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -287,7 +287,7 @@ async def tap_process(
             line = (await asyncio.wait_for(process.stderr.readline(), PATIENCE)).decode()
             assert line, "the tap ended before it listened"
             if "tap_started" in line:
-                port = int(re.sub(r"\x1b\[[0-9;]*m", "", line).partition("port=")[2].split()[0])
+                port = int(json.loads(line)["port"])
         yield process, port
     finally:
         if process.returncode is None:

@@ -14,7 +14,7 @@ import click
 import structlog
 from prometheus_client import start_http_server
 
-from agent.errors import ConfigError, PortInUseError, ServescopeError
+from agent.errors import PortInUseError, ServescopeError
 from agent.keys import ensure_keys
 from agent.logs import log_to_stderr
 from agent.spool import SpoolWriter, producer_folder
@@ -96,12 +96,7 @@ def _build(options: Options, counters: Counters) -> tuple[Core, Recorder]:
         Resource.ENGINE: "" if options.engine == "auto" else options.engine,
         **options.config.place,
     }
-    folder = producer_folder(options.spool, f"tap-{options.instance}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:  # what a disk refuses may heal; this can't
-        raise ConfigError(f"the spool {options.spool} is no folder", "Name one with --spool") from error
-    spool = SpoolWriter(folder)
+    spool = SpoolWriter(producer_folder(options.spool, f"tap-{options.instance}"))
     recorder = Recorder(spool, resource, counters, hold_seconds=limits.hold_seconds, inline=limits.inline_records)
     core = Core(
         pool=Pool(

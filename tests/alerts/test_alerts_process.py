@@ -168,9 +168,9 @@ def test_without_a_key_it_says_so_and_tells_how_it_is(tmp_path: Path, store: tup
     alerts.start()
     try:
         eventually(lambda: "alerts_ready" in alerts.log.read_text(), alerts.log.read_text())
-        text = alerts.log.read_text()
-        assert "no_pagerduty_key" in text
-        health = text.split("health=", 1)[1].split()[0].strip("'\"")
+        logged = [json.loads(line) for line in alerts.log.read_text().splitlines() if line.startswith("{")]
+        assert "no_pagerduty_key" in {line["event"] for line in logged}
+        health = next(line["health"] for line in logged if line["event"] == "alerts_ready")
 
         def told() -> dict[str, Any]:
             with urllib.request.urlopen(f"{health}/healthz", timeout=10) as answer:

@@ -91,11 +91,14 @@ def test_filter_stays_in_the_url_across_pages_and_reloads(stage: Served, page: P
     page.get_by_role("link", name="Latency").click()
     page.get_by_role("heading", name="How long do requests take?").wait_for()
     page.locator(CHART).first.wait_for(state="visible")
+    # The address follows the page by a message of its own.
+    page.wait_for_function("new URLSearchParams(location.search).has('model')")
     asked = parse_qs(urlsplit(page.url).query)
     assert asked["model"] == ["resnet"]
     assert asked["range"] == ["1h"]
     page.reload()
     page.locator(CHART).first.wait_for(state="visible")
+    page.wait_for_function("new URLSearchParams(location.search).has('model')")
     assert parse_qs(urlsplit(page.url).query)["model"] == ["resnet"]
     page.get_by_text("resnet", exact=True).first.wait_for()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agent.discovery import LOOK_SECONDS, Lookout
+from agent.errors import ServescopeError
 from agent.sources.source import Target
 
 if TYPE_CHECKING:
@@ -38,23 +39,29 @@ async def watch(plan: Plan, supervisor: Supervisor, say: Callable[[str], None], 
         say: Prints a line about each newcomer.
         tap: Whether to put a tap in front of each.
 
-    Raises:
-        PortInUseError: No port is free for a tap.
     """
     lookout = Lookout()
     while True:
-        known = [_target(settings) for settings in plan.settings["agent"]["targets"]]
-        found = await lookout.look(known=known, skip_ports=_own_ports(plan.urls))
-        if found:
-            taps = plan.join([described(target, tap=tap) for target in found])
-            supervisor.urls = dict(plan.urls)
-            await supervisor.add(taps)
-            supervisor.send("agent", signal.SIGHUP)
-            for target in found:
-                url = plan.urls["taps"].get(target.instance)
-                through = f"; to see its requests, send clients to its tap, {url}" if url else ""
-                say(f"{target.instance} was found at {target.url}{through}")
+        try:
+            await _look(lookout, plan, supervisor, say, tap=tap)
+        except (ServescopeError, OSError) as error:  # no port, a full disk: the next look may do better
+            say(f"a look for new servers failed: {error}")
         await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _look(lookout: Lookout, plan: Plan, supervisor: Supervisor, say: Callable[[str], None], *, tap: bool) -> None:
+    known = [_target(settings) for settings in plan.settings["agent"]["targets"]]
+    found = await lookout.look(known=known, skip_ports=_own_ports(plan.urls))
+    if not found:
+        return
+    taps = plan.join([described(target, tap=tap) for target in found])
+    supervisor.urls = dict(plan.urls)
+    await supervisor.add(taps)
+    supervisor.send("agent", signal.SIGHUP)
+    for target in found:
+        url = plan.urls["taps"].get(target.instance)
+        through = f"; to see its requests, send clients to its tap, {url}" if url else ""
+        say(f"{target.instance} was found at {target.url}{through}")
 
 
 def _target(settings: Mapping[str, Any]) -> Target:

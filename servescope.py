@@ -203,7 +203,7 @@ def replay(
         report = asyncio.run(
             replaying.replay(folder, otlp, shift_to_now=shift_to_now, loop=loop, again=again, keys=keys)
         )
-    if report["repeated"] == report["batches"]:
+    if report["batches"] and report["repeated"] == report["batches"]:
         _say("All of it had been stored before and is left as it is; if its rows are gone since, add --again")
     click.echo(json.dumps(report) if as_json else ", ".join(f"{key} {value}" for key, value in report.items()))
 

@@ -52,6 +52,7 @@ def examine(data: Path, clickhouse: str = "") -> list[Finding]:
     facts = momentary.running(data)
     if facts is None:
         found.append(Finding("servescope", "note", f"none runs over {data}", "Start one: servescope up"))
+        found += _holder(data / "store")
     else:
         found.append(Finding("servescope", "ok", f"process {facts['pid']}, since {facts['started']}"))
         found += _parts(facts)
@@ -91,6 +92,18 @@ def _gpu() -> Finding:
         return Finding("gpu", "ok", f"{pynvml.nvmlDeviceGetCount()} NVIDIA GPUs")
     finally:
         pynvml.nvmlShutdown()
+
+
+def _holder(store: Path) -> Iterator[Finding]:
+    """Who has an embedded store over the folder although no Servescope runs: a command, or a store started by hand."""
+    lock = store / "lock"
+    if not lock.exists() or momentary.free(lock):
+        return
+    holder = lock.read_text(errors="replace").strip() or "unknown"
+    yield Finding(
+        "store", "note", f"process {holder} has {store} open, started by a command or by hand",
+        "Until it ends, servescope up and commands over this folder wait or fail",
+    )  # fmt: skip
 
 
 def _parts(facts: dict[str, Any]) -> Iterator[Finding]:

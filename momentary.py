@@ -39,10 +39,10 @@ def running(data: Path) -> dict[str, Any] | None:
         os.kill(int(facts["pid"]), 0)
     except (OSError, ValueError, KeyError):
         return None
-    return None if _free(data / "lock") else facts
+    return None if free(data / "lock") else facts
 
 
-def _free(lock: Path) -> bool:
+def free(lock: Path) -> bool:
     """Whether there is a lock file that nobody holds."""
     try:
         with lock.open() as file:
@@ -88,16 +88,21 @@ def store(data: Path, clickhouse: str, say: Callable[[str], None], *, new: bool 
         if facts is not None:
             yield str(facts["urls"]["store"])
             return
-        keys = ensure_keys(data / "keys")
-        ports = Ports(say)  # kept until the end: so long is the port ours
-        port = ports.take("the store", 8123)
-        url = f"http://127.0.0.1:{port}"
-        command = python(
-            "collector.embedded", "--data", data / "store", "--port", port,
-            "--owner-hash-file", keys.store_owner_hash_file,
-        )  # fmt: skip
-        with _process(Part("store", command, ready_url=f"{url}/ping")):
+        with _own_store(data, say) as url:
             yield url
+
+
+@contextlib.contextmanager
+def _own_store(data: Path, say: Callable[[str], None]) -> Iterator[str]:
+    keys = ensure_keys(data / "keys")
+    ports = Ports(say)  # kept until the end: so long is the port ours
+    port = ports.take("the store", 8123)
+    url = f"http://127.0.0.1:{port}"
+    command = python(
+        "collector.embedded", "--data", data / "store", "--port", port, "--owner-hash-file", keys.store_owner_hash_file
+    )
+    with _process(Part("store", command, ready_url=f"{url}/ping")):
+        yield url
 
 
 @contextlib.contextmanager
@@ -131,26 +136,31 @@ def collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterat
     Raises:
         ServescopeError: It did not start; or the store does not take what was sent, which then waits in the log.
     """
-    facts = running(data)
-    if facts is not None and (not clickhouse or _same_store(clickhouse, facts["urls"]["store"])):
-        otlp = str(facts["urls"]["otlp"])
-        yield otlp, ensure_keys(data / "keys")
+    with contextlib.ExitStack() as held:
+        facts = held.enter_context(_turn(data))
+        if facts is not None and (not clickhouse or _same_store(clickhouse, facts["urls"]["store"])):
+            otlp, keys = str(facts["urls"]["otlp"]), ensure_keys(data / "keys")
+        else:
+            if facts is not None:
+                # The log in this folder belongs to the running collector and holds what goes into its store.
+                data = data / "elsewhere" / hashlib.sha256(clickhouse.encode()).hexdigest()[:12]
+                held.enter_context(_turn(data))
+            keys = ensure_keys(data / "keys")
+            otlp = held.enter_context(_own_collector(data, clickhouse, say))
+        yield otlp, keys
         _until_stored(otlp)
-        return
-    if facts is not None:
-        # The log in this folder belongs to the running collector and holds what goes into its store.
-        data = data / "elsewhere" / hashlib.sha256(clickhouse.encode()).hexdigest()[:12]
-    _make(data)
-    keys = ensure_keys(data / "keys")
-    with store(data, clickhouse, say, new=True) as url:
+
+
+@contextlib.contextmanager
+def _own_collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterator[str]:
+    with contextlib.nullcontext(clickhouse) if clickhouse else _own_store(data, say) as url:
         ports = Ports(say)  # kept until the end: so long is the port ours
         port = ports.take("OTLP", 4318)
         otlp = f"http://127.0.0.1:{port}"
         command = python("collector", "--data", data, "--port", port)
         environment = {"SERVESCOPE_CLICKHOUSE": url}  # not an argument: it may carry a password
         with _process(Part("collector", command, ready_url=f"{otlp}/healthz", environment=environment)):
-            yield otlp, keys
-            _until_stored(otlp)
+            yield otlp
 
 
 def _make(data: Path) -> None:

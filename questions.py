@@ -129,7 +129,8 @@ def _objectives(path: Path) -> Iterator[object]:
 
 
 def _slos_of(folder: Path) -> Path:
-    named = (wiring.read_settings(folder / "run.yaml").get("alerts") or {}) if (folder / "run.yaml").exists() else {}
+    run = folder / "run.yaml"
+    named = wiring.read_settings(run, check=False).get("alerts", {}) if run.exists() else {}
     if not named.get("slos"):
         raise ConfigError("no SLO file is known", "Name one: --slos FILE, or alerts.slos in servescope.yaml")
     return Path(named["slos"])

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
+_OURS = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if _OURS:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends without a traceback
+
 import asyncio
 import json
 import os
@@ -22,7 +28,8 @@ from supervisor import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agent.sources.source import Target
+if _OURS:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _PARTS = {
     "agent": ("agent", "The sidecar: scrapes, takes spans, spools and ships."),
@@ -93,16 +100,11 @@ def up(
 ) -> None:
     """Watch the model servers of this machine: store, collector, agent, taps, alerts and dashboard."""
     import lookout  # noqa: PLC0415 - commands load only what they need
-    from alerts import rulesfile  # noqa: PLC0415 - as above
 
-    settings = wiring.read_settings(config)
-    wiring.check_settings(settings, config or Path("servescope.yaml"))
-    folder = _folder(data or settings.get("data"), "servescope")
+    settings, slos = _configured(config, slos)
     found = asyncio.run(_targets(targets, settings, tap=not no_tap))
+    folder = _folder(data or settings.get("data"), "servescope")
     momentary.refuse_running(folder)
-    slos = slos or wiring.slo_file(settings, config)
-    if slos is not None:
-        rulesfile.load(slos)
     # The parts' own agent is told what is found here, so that a tap stands in front of it.
     agent = settings.get("agent") or {}
     looks = bool(agent.pop("discover", False)) or not (targets or agent.get("targets"))
@@ -250,15 +252,22 @@ def config_group() -> None:
 @config_group.command(name="check")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def config_check(file: Path) -> None:
-    """Check servescope.yaml; every fault names its field."""
-    from alerts import rulesfile  # noqa: PLC0415 - commands load only what they need
+    """Check servescope.yaml; every fault names its line and field."""
+    _configured(file, None)
+    click.echo(f"{file} is right")
 
-    settings = wiring.read_settings(file)
-    wiring.check_settings(settings, file)
-    slos = wiring.slo_file(settings, file)
+
+def _configured(config: Path | None, slos: Path | None) -> tuple[dict[str, Any], Path | None]:
+    """The settings and the SLO file, both checked, with all that they name."""
+    from alerts import rulesfile  # noqa: PLC0415 - commands load only what they need
+    from alerts.config import AlertsConfig  # noqa: PLC0415 - as above
+
+    settings = wiring.read_settings(config)
+    slos = slos or wiring.slo_file(settings, config)
     if slos is not None:
         rulesfile.load(slos)
-    click.echo(f"{file} is right")
+    AlertsConfig.model_validate(settings.get("alerts", {})).check_secrets()
+    return settings, slos
 
 
 def _folder(data: str | Path | None, name: str) -> Path:
@@ -279,12 +288,7 @@ async def _targets(urls: Sequence[str], settings: dict[str, Any], *, tap: bool) 
     configured = (settings.get("agent") or {}).get("targets") or []
     if configured and not urls:
         return [{**target, "tap": tap and target.get("tap", True)} for target in configured]
-    if urls:
-        found: list[Target] = []
-        for url in urls:
-            found.append(discovery.target_of(url, [target.instance for target in found]))
-    else:
-        found = await discovery.find_local()
+    found = discovery.targets_of(urls) if urls else await discovery.find_local()
     return [lookout.described(target, tap=tap) for target in found]
 
 

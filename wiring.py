@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
+from agent import yamlfile
 from agent.errors import ConfigError
 from agent.keys import ensure_keys
+from agent.yamlfile import FileError, YamlFile
 from ports import Ports
 from supervisor import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pydantic import BaseModel
+
+_SECTIONS: Final = ("agent", "collector", "alerts", "dashboard")
 DEFAULT_PORTS: Final = {
     "store": 8123,
     "otlp": 4318,
@@ -51,40 +55,37 @@ def default_data(name: str = "servescope") -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / name
 
 
-def read_settings(path: Path | None) -> dict[str, Any]:
+def read_settings(path: Path | None, *, check: bool = True) -> dict[str, Any]:
     """The sections of ``servescope.yaml`` as plain mappings; an absent path is an empty file.
 
+    Args:
+        path: The file.
+        check: Whether each section is checked against its package's own settings.
+
     Raises:
-        ConfigError: The file can't be read, is no mapping, or has a section that is unknown.
+        ConfigError: The file can't be read, has a section that is unknown, or fields that are wrong; names them all.
     """
     if path is None:
         return {}
-    try:
-        settings = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"the configuration {path} can't be read: {error.strerror}", "Check --config") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"the configuration {path} is not YAML: {error}", "Mend the line it names") from error
-    if settings is None:
-        return {}
-    known = {"agent", "collector", "alerts", "dashboard", "data"}
-    if not isinstance(settings, dict) or set(settings) - known:
-        unknown = sorted(str(name) for name in set(settings) - known) if isinstance(settings, dict) else []
-        wrong = ", ".join(unknown) or "the top level"
-        raise ConfigError(f"{path}: {wrong} is not a section", f"Sections are {', '.join(sorted(known))}")
-    if not isinstance(settings.get("data", ""), str):
-        raise ConfigError(f"{path}: data is no path", "Write the path of a folder")
-    if odd := [name for name in sorted(known - {"data"}) if not isinstance(settings.get(name), dict | None)]:
-        raise ConfigError(f"{path}: {odd[0]} is not a mapping", "Write its settings below it, indented")
-    return settings
+    file = yamlfile.read(path)
+    sections = {name: file.section(name) for name in _SECTIONS}
+    unknown = [name for name in file.data if name not in {*_SECTIONS, "data"}]
+    faults = [
+        f"{file.fault((name,))}: is not a section: there are {', '.join(sorted(_SECTIONS))} and data"
+        for name in unknown
+    ]
+    if not isinstance(file.data.get("data", ""), str):
+        faults.append(f"{file.fault(('data',))}: must be the path of a folder")
+    if faults:
+        raise FileError(faults)
+    if check:
+        _check(file)
+    return {name: found for name, found in sections.items() if found} | {
+        k: v for k, v in file.data.items() if k == "data"
+    }
 
 
-def check_settings(settings: Mapping[str, Any], path: Path) -> None:
-    """Check every section against its package's own settings.
-
-    Raises:
-        ConfigError: Names each field that is wrong and what was expected.
-    """
+def _check(file: YamlFile) -> None:
     from agent.config import AgentConfig  # noqa: PLC0415 - each package is an extra of its own
     from alerts.config import AlertsConfig  # noqa: PLC0415 - as above
     from collector.config import CollectorConfig  # noqa: PLC0415 - as above
@@ -93,16 +94,14 @@ def check_settings(settings: Mapping[str, Any], path: Path) -> None:
     models: dict[str, type[BaseModel]] = {
         "agent": AgentConfig, "collector": CollectorConfig, "alerts": AlertsConfig, "dashboard": DashboardConfig,
     }  # fmt: skip
-    faults = []
+    faults: list[str] = []
     for section, model in models.items():
         try:
-            model.model_validate(settings.get(section) or {})
-        except ValidationError as error:
-            faults += [
-                f"{section}.{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
-            ]
+            yamlfile.checked(file, section, model)
+        except FileError as error:
+            faults += [fault for fault in error.faults if fault not in faults]
     if faults:
-        raise ConfigError(f"{path} is wrong: " + "; ".join(faults), "Mend the fields named")
+        raise FileError(faults)
 
 
 def slo_file(settings: Mapping[str, Any], config: Path | None) -> Path | None:
@@ -193,7 +192,7 @@ def plan(
     keys = ensure_keys(data / "keys")
     ports = ports or Ports(say)
     asked = dict(zip(DEFAULT_PORTS, range(port_base, port_base + len(DEFAULT_PORTS)), strict=True)) if port_base else {}
-    sections = {name: dict(settings.get(name) or {}) for name in ("agent", "collector", "alerts", "dashboard")}
+    sections = {name: dict(settings.get(name) or {}) for name in _SECTIONS}
     asked |= {what: sections[part][key] for what, (part, key) in _CONFIGURED.items() if key in sections[part]}
     url = clickhouse or sections["collector"].get("clickhouse") or ""
     port = {
@@ -256,11 +255,8 @@ def plan(
         ),
         Part(
             "dashboard",
-            python("dashboard", "--data", data, *where, "--port", port["dashboard"],
-                    *(["--host", sections["dashboard"]["host"]] if "host" in sections["dashboard"] else []),
-                    *(["--refresh", sections["dashboard"]["refresh_seconds"]]
-                      if "refresh_seconds" in sections["dashboard"] else []),
-                    *(["--slos", slos] if slos is not None else [])),
+            python("dashboard", "--data", data, *where, "--config", run,
+                   *(["--slos", slos] if slos is not None else [])),
             environment=secret,
             ready_url=f"http://127.0.0.1:{port['dashboard']}/_stcore/health",
             required=False,

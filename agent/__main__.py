@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 
 import click
 import structlog
 
-from agent.config import ENVIRONMENT_PREFIX, load
-from agent.discovery import target_of
+from agent.command import ending_in_words
+from agent.config import ENVIRONMENT_PREFIX, load, unknown_variables
+from agent.discovery import targets_of
 from agent.errors import ServescopeError
 from agent.logs import log_to_stderr
 from agent.sidecar import Sidecar
@@ -32,21 +32,14 @@ def main(
 ) -> None:
     """Watch model servers and ship what is seen to a collector."""
     log_to_stderr(log_level)
-    try:
+    with ending_in_words("agent", f"Check the data folder {data} and its permissions"):
         over = {"DISCOVER": "true" if discover else None, "COLLECTOR": collector}
         given = {f"{ENVIRONMENT_PREFIX}{name}": value for name, value in over.items() if value}
         settings = load(config, dict(os.environ) | given)
-        watched = [target.target() for target in settings.targets]
-        for url in targets:
-            watched.append(target_of(url, {target.instance for target in watched}))
-        sidecar = Sidecar(settings, data, watched)
-        asyncio.run(_live(sidecar, config))
-    except ServescopeError as error:
-        click.echo(f"agent: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        click.echo(f"agent: the data folder {data} can't be used: {error}. Check --data and its permissions.", err=True)
-        sys.exit(1)
+        for name in unknown_variables(os.environ):
+            structlog.get_logger().warning("unknown_variable", variable=name, effect="it is no setting of the agent")
+        watched = targets_of(targets, [target.target() for target in settings.targets])
+        asyncio.run(_live(Sidecar(settings, data, watched), config))
 
 
 async def _live(sidecar: Sidecar, config: Path | None) -> None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path  # noqa: TC003 - pydantic reads it at run time
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from agent.errors import ConfigError
+from agent import yamlfile
 from agent.sources.source import Place, Target
-from agent.tap.config import TapLimits
+from agent.tap.config import TapLimits, TenantConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ENVIRONMENT_PREFIX: Final = "SERVESCOPE_AGENT_"
 _SCALARS: Final = (str, int, float, bool)
+_OF_KUBERNETES: Final = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
+"""Environment variables that a pod has for each service: https://kubernetes.io/docs/concepts/services-networking/"""
 
 
 class TargetConfig(BaseModel):
@@ -61,17 +67,6 @@ class TargetConfig(BaseModel):
             role=self.role,
             tap_port=self.tap_port,
         )
-
-
-class TenantConfig(BaseModel):
-    """How the tap tells who asks."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    header: str = Field(default="x-tenant-id", description="Header whose value names the tenant as it is.")
-    key_header: str = Field(default="authorization", description="Header whose salted hash names the tenant otherwise.")
-    names: dict[str, str] = Field(default_factory=dict, description="Display names by hash.")
-    limit: int = Field(default=1_000, ge=1, description="Distinct tenants (and models) kept by name; then `other`.")
 
 
 class AgentConfig(BaseModel):
@@ -129,7 +124,7 @@ class AgentConfig(BaseModel):
         return Place(region=self.region, cluster=self.cluster, pod=self.pod, node=self.node or platform.node())
 
 
-def load(path: Path | None, environment: dict[str, str] | None = None) -> AgentConfig:
+def load(path: Path | None, environment: Mapping[str, str] | None = None) -> AgentConfig:
     """Read the section ``agent`` of a YAML file, then ``SERVESCOPE_AGENT_<FIELD>`` over it.
 
     Args:
@@ -137,31 +132,28 @@ def load(path: Path | None, environment: dict[str, str] | None = None) -> AgentC
         environment: Instead of the process's own. A value is read as YAML, so lists and numbers work too.
 
     Raises:
-        ConfigError: The file can't be read, or a field is wrong; names it.
+        ConfigError: The file can't be read, or a field is wrong; names each.
     """
-    section: dict[str, Any] = {}
-    if path is not None:
-        try:
-            document = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(
-                f"the configuration {path} can't be read: {error}", "Mend it or leave out --config"
-            ) from None
-        read = document.get("agent") if isinstance(document, dict) else None
-        if read is not None and not isinstance(read, dict):
-            raise ConfigError(f"{path}: agent is not a mapping", "Write its settings below it, indented")
-        section = dict(read or {})
-    variables = dict(os.environ) if environment is None else environment
-    for name in AgentConfig.model_fields:
-        if (text := variables.get(f"{ENVIRONMENT_PREFIX}{name.upper()}")) is not None:
-            section[name] = _value(name, text)
-    try:
-        return AgentConfig.model_validate(section)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(["agent", *(str(part) for part in first["loc"])])
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{path or 'the environment'}: {where}: {message}", "Correct this field") from None
+    variables = os.environ if environment is None else environment
+    over = {
+        name: (f"the variable {variable}", _value(name, variables[variable]))
+        for name in AgentConfig.model_fields
+        if (variable := f"{ENVIRONMENT_PREFIX}{name.upper()}") in variables
+    }
+    return yamlfile.settings(path, "agent", AgentConfig, over)
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Variables that look like a setting of the agent and are none.
+
+    Kubernetes makes such variables too, from the names of services: they are left out.
+    """
+    known = {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in AgentConfig.model_fields}
+    return sorted(
+        name
+        for name in environment
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and not _OF_KUBERNETES.search(name)
+    )
 
 
 def _value(name: str, text: str) -> Any:

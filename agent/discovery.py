@@ -44,7 +44,7 @@ def target_of(url: str, taken: Collection[str] = ()) -> Target:
         taken: Instance names in use already.
 
     Raises:
-        ConfigError: It is no URL.
+        ConfigError: It is no URL, or gives a name that is taken.
     """
     name, mark, address = url.partition("=")
     if not mark or "/" in name or ":" in name:
@@ -58,11 +58,29 @@ def target_of(url: str, taken: Collection[str] = ()) -> Target:
         raise ConfigError(f"--target {url} is not a URL", "Give one such as http://127.0.0.1:8000 or NAME=URL")
     if name and not _NAME.match(name):
         raise ConfigError(f"--target {url}: {name!r} is no name for a server", "Use letters, digits and ._-")
+    if name in taken:
+        raise ConfigError(f"--target {url}: another server is called {name}", "Give each a name of its own")
     is_page = parts.path.rstrip("/").endswith("metrics")
     wanted = name or re.sub(r"[^A-Za-z0-9.-]", "-", f"{parts.hostname}-{port or parts.scheme}")
     instance = _free(wanted, taken)
     whole = urlunsplit(parts).rstrip("/")
     return Target(instance, deployment=wanted, url="" if is_page else whole, metrics_url=whole if is_page else "")
+
+
+def targets_of(urls: Iterable[str], known: Iterable[Target] = ()) -> list[Target]:
+    """The targets that several ``--target`` mean, after those that are known.
+
+    Raises:
+        ConfigError: One is no URL, has a name that another has, or is the server of another.
+    """
+    found = list(known)
+    for url in urls:
+        target = target_of(url, {each.instance for each in found})
+        same = next((each for each in found if (each.url, each.metrics_url) == (target.url, target.metrics_url)), None)
+        if same is not None:
+            raise ConfigError(f"--target {url} is the server of {same.instance} already", "Leave one of the two out")
+        found.append(target)
+    return found
 
 
 async def find_local(

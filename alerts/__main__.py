@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 import structlog
 
-from agent.errors import ServescopeError
+from agent.command import ending_in_words
 from agent.logs import log_to_stderr
 from alerts.config import read_config
 from alerts.process import build
@@ -52,13 +51,10 @@ def main(
         "health_port": health_port,
         "receiver_port": receiver_port,
     }
-    try:
+    with ending_in_words("alerts", f"Check the data folder {data} and its permissions"):
         config = read_config(config_file).model_copy(update={k: v for k, v in given.items() if v is not None})
         store = Store(locate(data, clickhouse, role="owner"), timeout_seconds=STORE_TIMEOUT_SECONDS)
         pager = build(config, data, store)
-    except (ServescopeError, OSError) as error:
-        click.echo(f"servescope alerts: {error}", err=True)
-        sys.exit(1)
     pager.run(stop)
     log.info("alerts_stopped")
 

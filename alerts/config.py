@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path  # noqa: TC003 pydantic reads it at run time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from agent import yamlfile
 from agent.errors import ConfigError
 from alerts.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
 from alerts.route import Route  # noqa: TC001 pydantic reads it at run time
@@ -116,6 +116,27 @@ class AlertsConfig(_Section):
     health_port: Annotated[int, Field(ge=0, le=65535)] = 9465
     receiver_port: Annotated[int, Field(ge=0, le=65535)] = 0
 
+    @model_validator(mode="after")
+    def _check_routes(self) -> Self:
+        there = ["pagerduty", *(["webhook"] if self.webhook is not None else [])]
+        for number, route in enumerate(self.routes):
+            if unknown := [name for name in route.notify if name not in there]:
+                raise ValueError(f"routes[{number}].notify names {unknown[0]}; there is {' and '.join(there)}")
+        return self
+
+    def check_secrets(self) -> None:
+        """Read every key and certificate that is named, and forget them.
+
+        Raises:
+            ConfigError: One can't be read, or is no key.
+        """
+        self.pagerduty.routing_key()
+        if self.webhook is not None:
+            self.webhook.secret()
+        authority = self.pagerduty.ca_file
+        if authority is not None and not authority.expanduser().is_file():
+            raise ConfigError(f"alerts.pagerduty.ca_file {authority} is no file", "Name a certificate in PEM form")
+
 
 def read_config(path: Path | None) -> AlertsConfig:
     """The section ``alerts`` of a configuration file; defaults without one.
@@ -127,19 +148,7 @@ def read_config(path: Path | None) -> AlertsConfig:
     """
     if path is None:
         return AlertsConfig()
-    try:
-        found: Any = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"The configuration {path} can't be read: {error}", "Mend or name another with --config"
-        ) from error
-    section = (found or {}).get("alerts") if isinstance(found, dict | None) else None
-    try:
-        config = AlertsConfig.model_validate(section or {})
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        field = ".".join(("alerts", *(str(part) for part in fault["loc"])))
-        raise ConfigError(f"{path}: {field}: {fault['msg']}", "Correct the field") from error
+    config = yamlfile.settings(path, "alerts", AlertsConfig)
     if config.slos is not None and (path.parent / config.slos).exists():
         config = config.model_copy(update={"slos": path.parent / config.slos})
     return config

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from agent.errors import ServescopeError
+from agent.command import ending_in_words
 from agent.logs import log_to_stderr
 from collector.config import load
 from collector.server import Collector
@@ -27,15 +26,9 @@ from collector.server import Collector
 def main(data: Path, config: Path | None, **given: Any) -> None:
     """Receive OTLP over HTTP, keep it in a log on disk until ClickHouse has it."""
     log_to_stderr()
-    try:
+    with ending_in_words("collector", f"Check the data folder {data} and its permissions"):
         settings = load(config).model_copy(update={k: v for k, v in given.items() if v is not None})
         asyncio.run(_serve(Collector(settings, data.absolute())))
-    except ServescopeError as error:
-        click.echo(f"servescope collector: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        click.echo(f"servescope collector: {data} can't be used: {error}", err=True)
-        sys.exit(1)
 
 
 async def _serve(collector: Collector) -> None:

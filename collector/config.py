@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path  # noqa: TC003 - pydantic reads it at run time
 from typing import Final
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from agent.errors import ConfigError
+from agent import yamlfile
 
 MEBIBYTE: Final = 1 << 20
 
@@ -81,20 +80,6 @@ def load(path: Path | None) -> CollectorConfig:
     """Read the section ``collector`` of a YAML file; defaults without a file.
 
     Raises:
-        ConfigError: The file can't be read, or a field is wrong; names it.
+        ConfigError: The file can't be read, or a field is wrong; names each.
     """
-    if path is None:
-        return CollectorConfig()
-    try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"The configuration file {path} can't be read: {error}", "Mend or leave out --config."
-        ) from None
-    section = document.get("collector", {}) if isinstance(document, dict) else {}
-    try:
-        return CollectorConfig.model_validate(section or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(["collector", *(str(part) for part in first["loc"])])
-        raise ConfigError(f"{path}: {where}: {first['msg']}", "Correct the field.") from None
+    return yamlfile.settings(path, "collector", CollectorConfig)

@@ -362,6 +362,13 @@ def _translated(error: ClickHouseError, address: StoreAddress) -> ServescopeErro
     if code is not None:
         name = getattr(error, "name", None) or ""
         return StoreError(int(code), str(name), _plain(text))
+    status = re.search(r"HTTP status (\d{3})", text)
+    if status or "server version query" in text:
+        return StoreUnavailable(
+            f"what answers at {address.url} is no ClickHouse, or a proxy before one that is away"
+            + (f" (HTTP {status[1]})" if status else ""),
+            "Give --clickhouse the address of ClickHouse's HTTP interface, by default port 8123.",
+        )
     if "HTTP" in text or "connect" in text.lower():
         return _unavailable(address)
     return StoreError(0, type(error).__name__, text)

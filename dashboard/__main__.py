@@ -6,11 +6,18 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
-from streamlit.web import bootstrap
+import structlog
 
+from agent import yamlfile
+from agent.command import ending_in_words
+from agent.errors import ConfigError, PortInUseError
 from agent.logs import log_to_stderr
+from alerts import rulesfile
+from collector.address import StoreAddress
+from dashboard.config import SLOWEST_REFRESH, SWIFTEST_REFRESH, DashboardConfig
 from dashboard.options import OPTIONS
 
 HERE = Path(__file__).parent
@@ -24,28 +31,59 @@ HERE = Path(__file__).parent
     default="",
     help="URL of ClickHouse, instead of the data folder's own store.",
 )
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file with a section dashboard.")
 @click.option("--slos", type=click.Path(path_type=Path), default=None, help="SLO file.")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8501, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--refresh", default=5.0, show_default=True, help="Seconds between two looks of a live page.")
-def main(data: Path | None, clickhouse: str, slos: Path | None, host: str, port: int, refresh: float) -> None:
+@click.option("--host", help="Address to listen on, instead of the configuration's.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port, instead of the configuration's.")
+@click.option(
+    "--refresh",
+    "refresh_seconds",
+    type=click.FloatRange(SWIFTEST_REFRESH, SLOWEST_REFRESH),
+    help="Seconds between two looks of a live page, instead of the configuration's.",
+)
+def main(data: Path | None, clickhouse: str, config: Path | None, slos: Path | None, **given: Any) -> None:
     """Serve until SIGTERM or SIGINT."""
     log_to_stderr()
-    with socket.socket() as probe:
+    with ending_in_words("dashboard"):
+        over = {name: (f"--{name}", value) for name, value in given.items() if value is not None}
+        settings = yamlfile.settings(config, "dashboard", DashboardConfig, over)
+        _check(data, clickhouse, slos)
+        _check_free(settings.host, settings.port)
+    shown = {"DATA": data, "CLICKHOUSE": clickhouse, "SLOS": slos, "REFRESH": settings.refresh_seconds}
+    os.environ |= {f"SERVESCOPE_{name}": str(value) for name, value in shown.items() if value}
+    _serve(settings)
+
+
+def _check(data: Path | None, clickhouse: str, slos: Path | None) -> None:
+    if data is not None and not data.is_dir():
+        raise ConfigError(f"the data folder {data} is not there", "Give that of a Servescope, or --clickhouse URL")
+    if clickhouse:
+        StoreAddress.parse(clickhouse)
+    if slos is not None:
+        rulesfile.load(slos)
+
+
+def _check_free(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            click.echo(
-                f"The dashboard cannot listen on {host}:{port}: {error.strerror}. Choose another --port", err=True
-            )
-            sys.exit(1)
-    for name, value in (("DATA", data), ("CLICKHOUSE", clickhouse), ("SLOS", slos), ("REFRESH", refresh)):
-        if value:
-            os.environ[f"SERVESCOPE_{name}"] = str(value)
-    options = {**OPTIONS, "server.address": host, "server.port": port}
+            raise PortInUseError(
+                f"cannot listen on {host}:{port}: {error.strerror}", "Choose another --port"
+            ) from error
+
+
+def _serve(settings: DashboardConfig) -> None:
+    from streamlit.web import bootstrap  # noqa: PLC0415 - what is wrong is told before the second that this takes
+
+    from dashboard import warm  # noqa: PLC0415 - as above
+
+    options = {**OPTIONS, "server.address": settings.host, "server.port": settings.port}
     bootstrap.load_config_options(flag_options={key.replace(".", "_"): value for key, value in options.items()})
     sys.path.insert(0, str(HERE.parent))
+    warm.up()
+    structlog.get_logger().info("dashboard_starts", url=f"http://{settings.host}:{settings.port}")
     bootstrap.run(str(HERE / "app.py"), is_hello=False, args=[], flag_options={})
 
 

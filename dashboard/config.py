@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import BaseModel, ConfigDict, Field
+
+SWIFTEST_REFRESH: Final = 2.0
+SLOWEST_REFRESH: Final = 300.0
 
 
 class DashboardConfig(BaseModel):
@@ -18,4 +23,4 @@ class DashboardConfig(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8501, ge=1, le=65535)
-    refresh_seconds: float = Field(default=5.0, ge=2.0, le=300.0)
+    refresh_seconds: float = Field(default=5.0, ge=SWIFTEST_REFRESH, le=SLOWEST_REFRESH)

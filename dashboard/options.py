@@ -22,6 +22,7 @@ def _theme(name: str, colours: Palette) -> dict[str, Any]:
 OPTIONS: Final[dict[str, Any]] = {
     "runner.magicEnabled": False,
     "server.headless": True,
+    "logger.hideWelcomeMessage": True,
     "server.fileWatcherType": "none",
     "server.runOnSave": False,
     "browser.gatherUsageStats": False,

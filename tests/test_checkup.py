@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -97,3 +98,15 @@ def test_a_store_that_does_not_answer_is_broken(tmp_path: Path):
     assert finding.state == "broken"
     assert "127.0.0.1:9" in finding.text
     assert finding.fix
+
+
+def test_a_store_that_a_command_or_a_hand_started_is_named(tmp_path: Path):
+    (tmp_path / "store").mkdir()
+    assert of("store", checkup.examine(tmp_path)) == []
+    with (tmp_path / "store" / "lock").open("w") as lock:
+        lock.write("4711\n")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ((state, text),) = of("store", checkup.examine(tmp_path))
+    assert (state, "process 4711 has" in text) == ("note", True)
+    assert of("store", checkup.examine(tmp_path)) == []

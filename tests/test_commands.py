@@ -118,6 +118,8 @@ def test_a_wrong_configuration_names_the_field(tmp_path: Path):
         (("latency", "--since", "1e10d"), 1, "--since '1e10d' is no age"),
         (("latency", "--since", "infd"), 1, "--since 'infd' is no age"),
         (("queue", "--from", "1e20"), 1, "--from '1e20' is no time"),
+        (("up", "--target", "a=http://x:1", "--target", "a=http://x:2"), 1, "another server is called a"),
+        (("up", "--target", "http://x:1", "--target", "b=http://x:1"), 1, "is the server of x-1 already"),
         (("queue", "--to", "0001-01-01"), 1, "--to '0001-01-01' is no time"),
         (("kvcache", "--from", "2099-01-01"), 1, "Give an earlier --from"),
         (("incidents", "list", "--from", "2026-02-01", "--to", "2026-01-01"), 1, "Swap the two times"),
@@ -136,12 +138,19 @@ def test_what_makes_no_sense_is_named_before_anything_starts(
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"\xff\xfe", "is not YAML"),
-        (b"foo: 1\n1: 2\n", "1, foo is not a section"),
-        (b"data: 5\n", "data is no path"),
-        (b"agent: []\n", "agent is not a mapping"),
-        (b"agent: {targets: [{instance: 'a/../b', url: 'http://x:1'}]}\n", "agent.targets.0.instance"),
+        (b"\xff\xfe", "servescope.yaml: can't be read: it is not UTF-8 text"),
+        (b"agent: {\n", "servescope.yaml:2: not YAML"),
+        (b"foo: 1\n1: 2\n", "servescope.yaml:1: foo: is not a section"),
+        (b"data: 5\n", "servescope.yaml:1: data: must be the path of a folder"),
+        (b"agent: []\n", "servescope.yaml:1: agent: is not a mapping"),
+        (b"agent:\n  gpu: true\n  gpu: false\n", "servescope.yaml:3: agent.gpu: given twice"),
+        (b"agent:\n  gpus: true\n", "servescope.yaml:2: agent.gpus: no such field"),
+        (b"collector: {port: many}\n", "servescope.yaml:1: collector.port: must be a whole number (got 'many')"),
+        (b"agent: {targets: [{instance: 'a/../b', url: 'http://x:1'}]}\n", "agent.targets[0].instance"),
         (b"alerts: {slos: nosuch.yaml}\n", "nosuch.yaml"),
+        (b"alerts: {routes: [{notify: [slack]}]}\n", "routes[0].notify names slack; there is pagerduty"),
+        (b"alerts: {pagerduty: {routing_key_file: nosuch.key}}\n", "routing_key_file nosuch.key can't be read"),
+        (b"alerts: {webhook: {url: 'http://x', secret_file: nosuch}}\n", "secret_file nosuch can't be read"),
     ],
 )
 def test_a_configuration_that_up_would_refuse_is_refused_by_its_check(tmp_path: Path, content: bytes, told: str):

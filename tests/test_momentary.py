@@ -6,11 +6,20 @@ import asyncio
 import fcntl
 import json
 import os
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
 
 import momentary
 from agent import replaying
 from tests.store_process import start_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SMALL = Path(__file__).parent / "fixtures" / "recording_small"
 
@@ -32,3 +41,48 @@ def test_a_replay_into_another_store_leaves_the_running_collectors_log_alone(tmp
         finally:
             store.stop()
     assert [path.name for path in (tmp_path / "log").iterdir()] == ["lock"]
+
+
+@pytest.fixture
+def idle() -> Iterator[str]:
+    """URL of a collector that has nothing to do."""
+    health = {"ledger": {}, "store": {"last_traces": None, "last_settle": None, "error": ""}}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(health).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_command_that_meets_a_servescope_in_mid_start_waits_and_uses_it(tmp_path: Path, idle: str):
+    used: list[str] = []
+
+    def command() -> None:
+        with momentary.collector(tmp_path, "http://127.0.0.1:1", print) as (otlp, _):
+            used.append(otlp)
+
+    with (tmp_path / "lock").open("w") as folder, (tmp_path / "turn").open("w") as turn:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        asking = threading.Thread(target=command)
+        asking.start()
+        time.sleep(0.5)
+        assert not used
+        facts = {"pid": os.getpid(), "urls": {"store": "http://127.0.0.1:1", "otlp": idle}}
+        (tmp_path / "run.json").write_text(json.dumps(facts))
+        asking.join(30)
+    assert used == [idle]
+    assert not (tmp_path / "elsewhere").exists()

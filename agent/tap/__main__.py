@@ -14,6 +14,7 @@ import click
 import structlog
 from prometheus_client import start_http_server
 
+from agent.command import ending_in_words
 from agent.errors import PortInUseError, ServescopeError
 from agent.keys import ensure_keys
 from agent.logs import log_to_stderr
@@ -171,7 +172,7 @@ def main(
     Send clients to this port instead of the server's. If this process dies, they see a refused connection.
     """
     log_to_stderr()
-    try:
+    with ending_in_words("tap"):
         read = read_config(config, instance)
         chosen = {"header": tenant_header, "key_header": tenant_key_header}
         tenant = read.tenant.model_copy(update={k: v for k, v in chosen.items() if v is not None})
@@ -189,9 +190,6 @@ def main(
             config=FileConfig(tenant, read.limits, read.place),
         )
         _run(serve(options))
-    except ServescopeError as error:
-        click.echo(f"servescope tap: {error}", err=True)
-        sys.exit(1)
 
 
 def _run(coroutine: Coroutine[None, None, None]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agent import yamlfile
 from agent.errors import ConfigError
 from agent.tap.core import Limits
 from agent.vocabulary import Resource
@@ -16,22 +16,26 @@ from agent.vocabulary import Resource
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from agent.yamlfile import YamlFile
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
 
 class TenantConfig(BaseModel):
-    """Who asked.
-
-    Attributes:
-        header: Field that names the tenant as it is; empty for none.
-        key_header: Field with the client's key, recorded as a salted hash; empty for none.
-        names: Display names by hash (``v1:…``) or header value.
-        limit: Distinct tenants (and models) kept by name; the rest are ``other``.
-    """
+    """How the tap tells who asks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    header: str = "x-tenant-id"
-    key_header: str = "authorization"
-    names: dict[str, str] = {}
-    limit: int = 1_000
+
+    header: str = Field(
+        default="x-tenant-id", description="Header whose value names the tenant as it is; empty for none."
+    )
+    key_header: str = Field(
+        default="authorization", description="Header whose salted hash names the tenant otherwise; empty for none."
+    )
+    names: dict[str, str] = Field(
+        default_factory=dict, description="Display names by hash (`v1:…`) or by the header's value."
+    )
+    limit: int = Field(default=1_000, ge=1, description="Distinct tenants (and models) kept by name; then `other`.")
 
 
 class TapLimits(BaseModel):
@@ -92,22 +96,22 @@ def read_config(path: Path | None, instance: str) -> FileConfig:
     """
     if path is None:
         return FileConfig()
-    try:
-        loaded = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"the config file {path} can't be read: {error}", "Check --config.") from error
-    agent = _mapping(_mapping(loaded or {}, "the file").get("agent") or {}, "agent")
-    targets = agent.get("targets") or []
-    target = next((t for t in targets if isinstance(t, dict) and t.get("instance") == instance), {})
-    try:
-        tenant = TenantConfig.model_validate(agent.get("tenant") or {})
-        limits = TapLimits.model_validate(agent.get("tap") or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: agent.{error.title} {where}: {first['msg']}", "Mend the config file.") from error
+    file = yamlfile.read(path)
+    agent = file.section("agent")
+    targets = agent.get("targets")
+    named = [target for target in targets if isinstance(target, dict)] if isinstance(targets, list) else []
+    target = next((each for each in named if each.get("instance") == instance), {})
+    tenant = _read(file, TenantConfig, "tenant", agent.get("tenant"))
+    limits = _read(file, TapLimits, "tap", agent.get("tap"))
     place = {key: str(value) for name, key in _PLACE.items() if (value := target.get(name) or agent.get(name))}
     return FileConfig(tenant, limits, place)
+
+
+def _read(file: YamlFile, model: type[_Model], name: str, settings: object) -> _Model:
+    try:
+        return model.model_validate(settings or {})
+    except ValidationError as error:
+        raise yamlfile.FileError(file.faults(error, "agent", name)) from error
 
 
 def read_upstream(url: str) -> tuple[str, str, int | None]:
@@ -124,9 +128,3 @@ def read_upstream(url: str) -> tuple[str, str, int | None]:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
         raise ConfigError(f"--upstream {url} is not a server's address", "Give http://HOST:PORT, without a path.")
     return parts.scheme, parts.hostname, port
-
-
-def _mapping(value: Any, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(f"{name} in the config file is not a mapping", "Mend the config file.")
-    return value

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from agent.errors import ServescopeError
+from agent.command import ending_in_words
 
 
 @click.command()
@@ -31,14 +31,8 @@ def main(data: Path, port: int, owner_hash_file: Path, host: str) -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "TMPDIR": temporary})  # noqa: S606
     from collector.embedded.serve import serve  # noqa: PLC0415 - the fence closes before the engine is imported
 
-    try:
+    with ending_in_words("store", f"Make {data} writable and leave it free space"):
         serve(data.absolute(), host, port, owner_hash_file)
-    except ServescopeError as error:
-        click.echo(f"servescope store: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        click.echo(f"servescope store: {error}. Make {data} writable and leave it free space", err=True)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.config import load
+from agent.config import load, unknown_variables
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,20 +64,46 @@ def test_the_environment_comes_last(tmp_path: Path):
         ("agent: {collector: 127.0.0.1:4318}", "agent.collector"),
         ("agent: {collector: 'http://h:99999'}", "agent.collector"),
         ("agent: {health_port: 70000}", "agent.health_port"),
-        ("agent: {targets: [{instance: a}]}", "agent.targets.0: give url, metrics_url or both"),
-        ("agent: {targets: [{url: 'http://h'}]}", "agent.targets.0.instance"),
-        ("agent: {targets: [{instance: a, url: 'ftp://h'}]}", "agent.targets.0.url"),
+        ("agent: {targets: [{instance: a}]}", "agent.targets[0]: give url, metrics_url or both"),
+        ("agent: {targets: [{url: 'http://h'}]}", "agent.targets[0].instance: is missing"),
+        ("agent: {targets: [{instance: a, url: 'ftp://h'}]}", "agent.targets[0].url"),
         ("agent: {targets: [{instance: a, url: 'http://h'}, {instance: a, url: 'http://h'}]}", "'a' is there twice"),
         ("agent: {client_key_file: /x}", "go together"),
-        ("agent: [1]", "agent is not a mapping"),
-        ("agent: {", "can't be read"),
+        ("agent: [1]", "agent: is not a mapping"),
+        ("agent: {", "not YAML"),
+        ("- a", "no mapping of sections"),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path: Path, text: str, named: str):
-    with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
+    with pytest.raises(ConfigError, match=re.escape(named)):
         load(write(tmp_path, text), {})
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(ConfigError, match="nowhere"):
         load(tmp_path / "nowhere.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("SERVESCOPE_AGENT_HEALTH_PORT", "many", "the variable SERVESCOPE_AGENT_HEALTH_PORT: must be a whole number"),
+        ("SERVESCOPE_AGENT_TARGETS", "[{instance: a}]", "the variable SERVESCOPE_AGENT_TARGETS: 0: give url"),
+    ],
+)
+def test_a_wrong_variable_is_named(variable: str, value: str, told: str):
+    with pytest.raises(ConfigError, match=told):
+        load(None, {variable: value})
+
+
+def test_a_variable_that_is_no_setting_is_known_and_those_of_kubernetes_are_left_alone():
+    environment = {
+        "SERVESCOPE_AGENT_GPUS": "false",
+        "SERVESCOPE_AGENT_GPU": "false",
+        "SERVESCOPE_AGENT_SERVICE_HOST": "10.0.0.1",
+        "SERVESCOPE_AGENT_SERVICE_PORT_HTTP": "9464",
+        "SERVESCOPE_AGENT_PORT": "tcp://10.0.0.1:9464",
+        "SERVESCOPE_AGENT_PORT_9464_TCP_ADDR": "10.0.0.1",
+        "SERVESCOPE_DATA": "/data",
+    }
+    assert unknown_variables(environment) == ["SERVESCOPE_AGENT_GPUS"]

@@ -28,7 +28,7 @@ def test_fields_are_read(tmp_path: Path):
     [
         ("collector: {port: 99999}", "collector.port"),
         ("collector: {prot: 1}", "collector.prot"),
-        ("a: [", "can't be read"),
+        ("a: [", "not YAML"),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path: Path, text: str, named: str):

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,6 +101,34 @@ def test_a_dead_store_is_unavailable():
         dead.rows("SELECT 1")
     assert not dead.ping()
     assert "secret" not in repr(dead.address)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(404, b"nothing here"), (502, b"bad gateway"), (200, b"<html>hello</html>")]
+)
+def test_what_is_no_clickhouse_is_told_and_may_be_one_later(status: int, body: bytes):
+    """Unavailable and not refused: what waits for a proxy whose ClickHouse is away must wait on."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST  # noqa: N815 - http.server's own name
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        wrong = Store(StoreAddress(f"http://127.0.0.1:{server.server_address[1]}"))
+        with wrong, pytest.raises(StoreUnavailable, match="is no ClickHouse"):
+            wrong.rows("SELECT 1")
+        server.shutdown()
+        thread.join()
 
 
 def test_a_store_that_comes_up_later_is_found(store: Store, store_server: StoreServer):

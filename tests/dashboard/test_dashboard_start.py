@@ -1,0 +1,47 @@
+"""What is wrong is told at the dashboard's start, in one line, before anything is served."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dashboard", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("--data", "{}/none"), 1, "none is not there. Give that of a Servescope, or --clickhouse URL"),
+        (("--clickhouse", "db:8123"), 1, "'db:8123' is no address of a ClickHouse store"),
+        (("--clickhouse", "http://u:secret@db:x"), 1, "'http://…' is no address of a ClickHouse store"),
+        (("--slos", "{}/slos.yaml"), 1, "slos.yaml:1: slos[0].sli: is missing"),
+        (("--config", "{}/servescope.yaml"), 1, "servescope.yaml:2: dashboard.refresh_seconds: Input should be"),
+        (("--refresh", "0.1"), 2, "--refresh"),
+        (("--host", "192.0.2.1"), 1, "cannot listen on 192.0.2.1:8501"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, words: tuple[str, ...], code: int, told: str):
+    (tmp_path / "slos.yaml").write_text("slos: [{name: a, target: 0.9}]")
+    (tmp_path / "servescope.yaml").write_text("dashboard:\n  refresh_seconds: 0\n")
+    done = start(*(word.format(tmp_path) for word in words))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert told in done.stderr
+    assert "secret" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = start("--data", tmp_path, "--port", port)
+    assert done.returncode == 1
+    assert f"servescope dashboard: cannot listen on 127.0.0.1:{port}" in done.stderr

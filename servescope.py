@@ -156,6 +156,7 @@ for _name, (_module, _text) in _PARTS.items():
 
 @main.command()
 @click.argument("where", metavar="URL|FILE")
+@click.option("--json", is_flag=True, expose_value=False, help="The same: its answer is JSON of a stable shape.")
 def probe(where: str) -> None:
     """What we understand of a model server or of a saved metrics page, as JSON."""
     from agent import probing  # noqa: PLC0415 - commands load only what they need
@@ -168,8 +169,11 @@ def probe(where: str) -> None:
 @click.option("--target", "targets", multiple=True, metavar="URL", help="A model server; found by itself when absent.")
 @click.option("--seconds", type=click.FloatRange(1), default=60.0, show_default=True)
 @_config
+@_json
 @_data
-def record(out: Path, targets: tuple[str, ...], seconds: float, config: Path | None, data: Path | None) -> None:
+def record(
+    out: Path, targets: tuple[str, ...], seconds: float, config: Path | None, as_json: bool, data: Path | None
+) -> None:
     """Make a recording of what the agent sees of a model server."""
     from agent import recording  # noqa: PLC0415 - commands load only what they need
 
@@ -178,7 +182,13 @@ def record(out: Path, targets: tuple[str, ...], seconds: float, config: Path | N
     if not found:
         raise ConfigError("no model server was found here", "Give one with --target http://host:port")
     spool = (data or wiring.default_data()) / "spool"
-    asyncio.run(recording.record(out, found, seconds=seconds, spool=spool, say=_say))
+    made = asyncio.run(recording.record(out, found, seconds=seconds, spool=spool, say=_say))
+    if as_json:
+        click.echo(json.dumps([
+            {"folder": str(one.folder), "instance": one.instance}
+            | {what.replace(" ", "_"): count for what, count in one.counts.items()}
+            for one in made
+        ]))  # fmt: skip
 
 
 @main.command()
@@ -212,8 +222,9 @@ def replay(
 
 @main.command()
 @_clickhouse
+@_json
 @_data
-def migrate(clickhouse: str, data: Path | None) -> None:
+def migrate(clickhouse: str, as_json: bool, data: Path | None) -> None:
     """Bring the schema up to date; the collector does it by itself at its start."""
     from collector import migrate as migrations  # noqa: PLC0415 - commands load only what they need
     from collector.store import Store, locate  # noqa: PLC0415 - as above
@@ -221,6 +232,9 @@ def migrate(clickhouse: str, data: Path | None) -> None:
     with momentary.store(data or wiring.default_data(), clickhouse, _say, new=True) as url:
         store = Store(locate(data or wiring.default_data(), url, role="owner"))
         applied = migrations.apply(store)
+    if as_json:
+        click.echo(json.dumps({"applied": applied}))
+    else:
         click.echo("\n".join(applied) if applied else "The schema is up to date")
 
 
@@ -251,10 +265,14 @@ def config_group() -> None:
 
 @config_group.command(name="check")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-def config_check(file: Path) -> None:
+@_json
+def config_check(file: Path, as_json: bool) -> None:
     """Check servescope.yaml; every fault names its line and field."""
-    _configured(file, None)
-    click.echo(f"{file} is right")
+    settings, slos = _configured(file, None)
+    if as_json:
+        click.echo(json.dumps({"file": str(file), "sections": sorted(settings), "slos": str(slos) if slos else None}))
+    else:
+        click.echo(f"{file} is right")
 
 
 def _configured(config: Path | None, slos: Path | None) -> tuple[dict[str, Any], Path | None]:

@@ -15,6 +15,7 @@ import json
 import time
 import zlib
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -51,6 +52,21 @@ _HEALTH_PATHS: Final = {"triton": "/v2/health/ready"}
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One server's recording.
+
+    Attributes:
+        folder: Where it is.
+        instance: The server.
+        counts: How many ``pages``, ``pages that did not come``, ``span exports`` and ``requests`` there were.
+    """
+
+    folder: Path
+    instance: str
+    counts: Mapping[str, int]
+
+
 async def record(
     out: Path,
     targets: Sequence[Target | Mapping[str, Any]],
@@ -60,7 +76,7 @@ async def record(
     otlp_http_port: int | None = 14318,
     interval_seconds: float = 1.0,
     say: Callable[[str], None] = lambda _line: None,
-) -> list[Path]:
+) -> list[Recorded]:
     """Record servers for a while.
 
     Args:
@@ -74,7 +90,7 @@ async def record(
         say: Takes lines of progress for a person.
 
     Returns:
-        The folders written.
+        What was written, a folder for each server.
 
     Raises:
         RecordingError: The folder exists and is not empty, or can't be written.
@@ -107,7 +123,11 @@ async def record(
         say(f"{recorder.folder}: " + ", ".join(f"{count} {what}" for what, count in recorder.counts.items() if count))
         if not recorder.counts["pages"]:  # an outage is worth a recording; a wrong URL is not
             say(f"{recorder.target.instance} showed no metrics page all that time: check its URL with servescope probe")
-    return [recorder.folder for recorder in recorders]
+    return [Recorded(recorder.folder, recorder.target.instance, _whole(recorder.counts)) for recorder in recorders]
+
+
+def _whole(counts: Counter[str]) -> dict[str, int]:
+    return {what: counts[what] for what in ("pages", "pages that did not come", "span exports", "requests")}
 
 
 class SpoolTail:

@@ -3,7 +3,7 @@
 upb accepts some bodies that the engine refuses (a known field of the wrong wire type is an unknown field to upb), and
 one refused message fails its whole insert. A refused segment is first written anew without unknown fields; if that
 does not help it is halved until the bad request is alone. Every new segment's id derives from its parent's, so that
-a crash at any step repeats the same tokens. See docs/decisions/0022.
+a crash at any step repeats the same tokens. See docs/decisions/0009.
 """
 
 from __future__ import annotations

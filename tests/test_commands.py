@@ -163,6 +163,16 @@ def test_a_configuration_that_up_would_refuse_is_refused_by_its_check(tmp_path: 
         assert "Traceback" not in done.stderr
 
 
+def test_a_right_configuration_is_said_to_be(tmp_path: Path):
+    (tmp_path / "slos.yaml").write_text("slos: []\n")
+    file = tmp_path / "servescope.yaml"
+    file.write_text("agent: {gpu: false}\nalerts: {slos: slos.yaml}\n")
+    done = servescope("config", "check", file, "--json")
+    assert done.returncode == 0, done.stderr
+    told = {"file": str(file), "sections": ["agent", "alerts"], "slos": str(tmp_path / "slos.yaml")}
+    assert json.loads(done.stdout) == told
+
+
 def test_a_wrong_rules_file_is_told_whole_before_anything_starts(tmp_path: Path):
     file = tmp_path / "slos.yaml"
     file.write_text("slos: [{name: x}]")
@@ -180,7 +190,8 @@ def test_the_example_of_slos_is_answered(replayed: Path):
 
 def test_commands_at_the_same_time_ask_each_its_own_folder(replayed: Path, tmp_path: Path):
     other = tmp_path / "other"
-    assert servescope("migrate", "--data", other).returncode == 0
+    made = servescope("migrate", "--json", "--data", other)
+    assert json.loads(made.stdout)["applied"], made.stderr
     count = ("sql", "SELECT count() AS n FROM requests WHERE has_edge = 1 FORMAT TSV")
     with ThreadPoolExecutor() as pool:
         asked = [(folder, pool.submit(servescope, *count, "--data", folder)) for folder in (replayed, other) * 2]

@@ -102,7 +102,7 @@ class MetricsPages:
             asyncio.TaskGroup() as tasks,
         ):
             # All at the same instant: samples of several servers compare, and one wake-up with warm caches costs a
-            # third of twenty spread over the second (decision 0032).
+            # third of twenty spread over the second (decision 0015).
             start = asyncio.get_running_loop().time()
             for watch in self._watches:
                 tasks.create_task(self._follow(watch, session, start, emit), name=f"scrape {watch.instance}")

@@ -161,8 +161,9 @@ async def test_settings_are_targets_too_and_each_has_its_folder(tmp_path: Path):
         {"instance": name, "deployment": "d", "engine": "auto", "url": "http://127.0.0.1:9", "tap": False}
         for name in ("a", "b")
     ]
-    folders = await record(tmp_path / "out", settings, seconds=0.2, otlp_http_port=None)
-    assert folders == [tmp_path / "out" / "a", tmp_path / "out" / "b"]
+    made = await record(tmp_path / "out", settings, seconds=0.2, otlp_http_port=None)
+    assert [(one.instance, one.folder) for one in made] == [(name, tmp_path / "out" / name) for name in ("a", "b")]
+    assert all(one.counts["pages"] == one.counts["requests"] == 0 for one in made)
 
 
 async def test_a_watched_server_is_called_what_its_agent_calls_it(tmp_path: Path):

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import structlog
+from click.testing import CliRunner, Result
 
+import servescope as cli
 from tests.line_kit import wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +29,16 @@ def servescope(*words: object) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SERVESCOPE_")}
     command = [sys.executable, "-m", "servescope", *map(str, words)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+
+
+def typed(*words: object) -> Result:
+    """A command that ends before it starts anything, without a process of its own."""
+    try:
+        done = CliRunner().invoke(cli.main, [str(word) for word in words])
+    finally:
+        structlog.reset_defaults()
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +113,6 @@ def test_a_saved_page_is_understood():
     assert {"running", "waiting", "kv_cache_usage_ratio"} <= found["signals"].keys()
 
 
-def test_a_wrong_configuration_names_the_field(tmp_path: Path):
-    file = tmp_path / "servescope.yaml"
-    file.write_text("agent: {targets: [{url: 'http://x:1'}]}\n")
-    for words in (("config", "check", file), ("up", "--config", file, "--data", tmp_path / "data")):
-        done = servescope(*words)
-        assert done.returncode == 1
-        assert "agent.targets.0.instance" in done.stderr
-        assert "Traceback" not in done.stderr
-
-
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
@@ -128,10 +131,9 @@ def test_a_wrong_configuration_names_the_field(tmp_path: Path):
 def test_what_makes_no_sense_is_named_before_anything_starts(
     tmp_path: Path, words: tuple[str, ...], code: int, told: str
 ):
-    done = servescope(*words, "--data", tmp_path / "data")
-    assert (done.returncode, done.stdout) == (code, "")
+    done = typed(*words, "--data", tmp_path / "data")
+    assert (done.exit_code, done.stdout) == (code, "")
     assert told in done.stderr
-    assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists()
 
 
@@ -144,6 +146,7 @@ def test_what_makes_no_sense_is_named_before_anything_starts(
         (b"data: 5\n", "servescope.yaml:1: data: must be the path of a folder"),
         (b"agent: []\n", "servescope.yaml:1: agent: is not a mapping"),
         (b"agent:\n  gpu: true\n  gpu: false\n", "servescope.yaml:3: agent.gpu: given twice"),
+        (b"agent: {targets: [{url: 'http://x:1'}]}\n", "servescope.yaml:1: agent.targets[0].instance: is missing"),
         (b"agent:\n  gpus: true\n", "servescope.yaml:2: agent.gpus: no such field"),
         (b"collector: {port: many}\n", "servescope.yaml:1: collector.port: must be a whole number (got 'many')"),
         (b"agent: {targets: [{instance: 'a/../b', url: 'http://x:1'}]}\n", "agent.targets[0].instance"),
@@ -157,18 +160,17 @@ def test_a_configuration_that_up_would_refuse_is_refused_by_its_check(tmp_path: 
     file = tmp_path / "servescope.yaml"
     file.write_bytes(content)
     for words in (("config", "check", file), ("up", "--config", file, "--data", tmp_path / "data")):
-        done = servescope(*words)
-        assert done.returncode == 1
+        done = typed(*words)
+        assert done.exit_code == 1
         assert told in done.stderr
-        assert "Traceback" not in done.stderr
 
 
 def test_a_right_configuration_is_said_to_be(tmp_path: Path):
     (tmp_path / "slos.yaml").write_text("slos: []\n")
     file = tmp_path / "servescope.yaml"
     file.write_text("agent: {gpu: false}\nalerts: {slos: slos.yaml}\n")
-    done = servescope("config", "check", file, "--json")
-    assert done.returncode == 0, done.stderr
+    done = typed("config", "check", file, "--json")
+    assert done.exit_code == 0, done.stderr
     told = {"file": str(file), "sections": ["agent", "alerts"], "slos": str(tmp_path / "slos.yaml")}
     assert json.loads(done.stdout) == told
 
@@ -176,8 +178,8 @@ def test_a_right_configuration_is_said_to_be(tmp_path: Path):
 def test_a_wrong_rules_file_is_told_whole_before_anything_starts(tmp_path: Path):
     file = tmp_path / "slos.yaml"
     file.write_text("slos: [{name: x}]")
-    done = servescope("up", "--slos", file, "--data", tmp_path / "data")
-    assert done.returncode == 1
+    done = typed("up", "--slos", file, "--data", tmp_path / "data")
+    assert done.exit_code == 1
     assert "slos[0].sli" in done.stderr
     assert not (tmp_path / "data" / "store").exists()
 
@@ -188,6 +190,7 @@ def test_the_example_of_slos_is_answered(replayed: Path):
     assert "stream-stalls" in {row["objective"] for row in json.loads(done.stdout)["result"]["objectives"]}
 
 
+@pytest.mark.heavy
 def test_commands_at_the_same_time_ask_each_its_own_folder(replayed: Path, tmp_path: Path):
     other = tmp_path / "other"
     made = servescope("migrate", "--json", "--data", other)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SMALL = Path(__file__).parent / "fixtures" / "recording_small"
 
 
+@pytest.mark.heavy
 def test_a_replay_into_another_store_leaves_the_running_collectors_log_alone(tmp_path: Path):
     facts = {"pid": os.getpid(), "urls": {"store": "http://127.0.0.1:1", "otlp": "http://127.0.0.1:1"}}
     (tmp_path / "run.json").write_text(json.dumps(facts))

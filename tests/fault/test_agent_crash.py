@@ -126,6 +126,7 @@ async def test_killed_at_200_random_points(tmp_path: Path):
     assert all(len(bodies) == 1 for bodies in collector.bodies.values())
 
 
+@pytest.mark.heavy
 async def test_a_collector_that_is_gone_for_ten_seconds_costs_nothing(tmp_path: Path):
     writer = SpoolWriter(tmp_path / "spool" / "tap-a", segment_bytes=2_000)
     collector = FakeCollector()

@@ -9,6 +9,7 @@ import sys
 import urllib.request
 from typing import TYPE_CHECKING
 
+import pytest
 import yaml
 
 from tests.line_kit import ROOT, free_block, start_line, wait_for
@@ -42,6 +43,7 @@ def chat(url: str) -> None:
         answer.read()
 
 
+@pytest.mark.heavy
 def test_servers_are_found_at_the_start_and_later(tmp_path: Path):
     base, ports = free_block(), free_block(skip=1)
     with llamacpp(ports, tmp_path / "first") as first:

@@ -44,6 +44,15 @@ _CONFIGURED: Final = {
     "receiver": ("alerts", "receiver_port"),
 }
 """Where the configuration names a port; null there means that nothing listens."""
+_HOSTS: Final = {
+    "otlp": ("collector", "host"),
+    "agent_otlp_http": ("agent", "otlp_host"),
+    "agent_otlp_grpc": ("agent", "otlp_host"),
+    "agent_health": ("agent", "health_host"),
+    "alerts_health": ("alerts", "health_host"),
+    "dashboard": ("dashboard", "host"),
+}
+"""Where the configuration names the address that a port is opened on."""
 _RECEIVERS: Final = ("agent_otlp_http", "agent_otlp_grpc")
 FIRST_TAP_PORT: Final = 9080
 _TAP_OFFSET: Final = 20
@@ -200,6 +209,7 @@ def plan(
         for what, default in DEFAULT_PORTS.items()
         if not (what == "store" and url) and asked.get(what, default) is not None
     }
+    at = {what: _url(sections[part].get(host), port[what]) for what, (part, host) in _HOSTS.items() if what in port}
     first_tap = FIRST_TAP_PORT if port_base is None else port_base + _TAP_OFFSET
     made = Plan(data=data, settings=sections, ports=ports, first_tap=first_tap)
     run = made.run_file
@@ -218,7 +228,7 @@ def plan(
     tapped = _taps(targets, ports, first_tap, {} if fixed else _former_taps(run), fixed=fixed)
     sections["collector"] |= {"port": port["otlp"], "clickhouse": url}
     sections["agent"] |= {
-        "collector": f"http://127.0.0.1:{port['otlp']}",
+        "collector": at["otlp"],
         "targets": tapped,
         "otlp_http_port": port.get("agent_otlp_http"),
         "otlp_grpc_port": port.get("agent_otlp_grpc"),
@@ -228,7 +238,7 @@ def plan(
     sections["alerts"] |= {
         "health_port": port["alerts_health"],
         "receiver_port": port["receiver"],
-        "dashboard_url": sections["alerts"].get("dashboard_url") or f"http://127.0.0.1:{port['dashboard']}",
+        "dashboard_url": sections["alerts"].get("dashboard_url") or at["dashboard"],
         **({"slos": str(slos.absolute())} if slos is not None else {}),
     }
     made.parts += [
@@ -236,12 +246,12 @@ def plan(
             "collector",
             python("collector", "--data", data, "--port", port["otlp"], *where, "--config", run),
             environment=secret,
-            ready_url=f"http://127.0.0.1:{port['otlp']}/healthz",
+            ready_url=f"{at['otlp']}/healthz",
         ),
         Part(
             "agent",
             python("agent", "--data", data, "--config", run),
-            ready_url=f"http://127.0.0.1:{port['agent_health']}/healthz",
+            ready_url=f"{at['agent_health']}/healthz",
         ),
         *(_tap(target, data, run) for target in tapped if target.get("tap_port")),
     ]
@@ -251,25 +261,25 @@ def plan(
     made.parts += [
         Part(
             "alerts", python("alerts", *alerts), environment=secret,
-            ready_url=f"http://127.0.0.1:{port['alerts_health']}/healthz",
+            ready_url=f"{at['alerts_health']}/healthz",
         ),
         Part(
             "dashboard",
             python("dashboard", "--data", data, *where, "--config", run,
                    *(["--slos", slos] if slos is not None else [])),
             environment=secret,
-            ready_url=f"http://127.0.0.1:{port['dashboard']}/_stcore/health",
+            ready_url=f"{at['dashboard']}/_stcore/health",
             required=False,
         ),
     ]  # fmt: skip
     made.urls = {
         "store": url,
-        "otlp": f"http://127.0.0.1:{port['otlp']}",
-        "collector_health": f"http://127.0.0.1:{port['otlp']}/healthz",
-        **{what.removesuffix("_http"): f"http://127.0.0.1:{port[what]}" for what in _RECEIVERS if what in port},
-        "agent_health": f"http://127.0.0.1:{port['agent_health']}",
-        "alerts_health": f"http://127.0.0.1:{port['alerts_health']}",
-        "dashboard": f"http://127.0.0.1:{port['dashboard']}",
+        "otlp": at["otlp"],
+        "collector_health": f"{at['otlp']}/healthz",
+        **{what.removesuffix("_http"): at[what] for what in _RECEIVERS if what in at},
+        "agent_health": at["agent_health"],
+        "alerts_health": at["alerts_health"],
+        "dashboard": at["dashboard"],
         "taps": _tap_urls(tapped),
     }
     made.write()
@@ -280,6 +290,13 @@ def without_credentials(url: str) -> str:
     """The URL without ``user:password@``, fit for files, arguments and people."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _url(host: str | None, port: int) -> str:
+    """Where to reach, from this machine, what listens on an address of the configuration."""
+    if host in {None, "", "0.0.0.0", "::"}:  # noqa: S104 - nothing is opened here
+        return f"http://127.0.0.1:{port}"
+    return f"http://[{host}]:{port}" if ":" in str(host) else f"http://{host}:{port}"
 
 
 def _taps(

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -53,6 +54,18 @@ def test_ports_and_links_of_the_configuration_are_kept(tmp_path: Path):
     assert {name: run["alerts"][name] for name in settings["alerts"]} == settings["alerts"]
     assert plan.urls["agent_otlp"] == f"http://127.0.0.1:{base}"
     assert "agent_otlp_grpc" not in plan.urls
+
+
+def test_parts_are_reached_where_the_configuration_has_them_listen(tmp_path: Path):
+    settings = {"collector": {"host": "127.0.0.2"}, "dashboard": {"host": "0.0.0.0"}, "agent": {"health_host": "::1"}}
+    plan = wiring.plan(tmp_path, settings, [TARGET], say=lambda _: None)
+    hosts = {
+        name: urlsplit(plan.urls[name]).hostname for name in ("otlp", "dashboard", "agent_health", "alerts_health")
+    }
+    assert hosts == {"otlp": "127.0.0.2", "dashboard": "127.0.0.1", "agent_health": "::1", "alerts_health": "127.0.0.1"}
+    ready = {part.name: part.ready_url for part in plan.parts}
+    assert ready["collector"] == f"{plan.urls['otlp']}/healthz"
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text())["agent"]["collector"] == plan.urls["otlp"]
 
 
 def test_a_tap_keeps_its_port_in_whatever_order_servers_are_found(tmp_path: Path):

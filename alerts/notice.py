@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from alerts.incident import Wish
     from alerts.rules import Severity
+
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,18 @@ class Delivery:
     verdict: Literal["sent", "retry", "refused"]
     error: str = ""
     retry_after: float | None = None
+
+
+def reached(notifier: str, destination: str) -> str:
+    """Who a message goes to, for people: what stays on this machine is never said to have reached PagerDuty.
+
+    Args:
+        notifier: Its name.
+        destination: URL that it sends to.
+    """
+    if notifier == "pagerduty" and urlsplit(destination).hostname in _LOOPBACK:
+        return "the built-in receiver"
+    return notifier
 
 
 class Notifier(Protocol):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import structlog
 
 from alerts.incident import Moment, Wish
+from alerts.notice import reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -242,17 +243,18 @@ class Outbox:
             lane.paused_until = now + delivery.retry_after
         changed, moments = [after], []
         known = {"notifier": entry.notifier, "action": entry.action, "attempts": str(after.attempts)}
+        whom = reached(entry.notifier, entry.destination)
         if after.status == "sent":
-            said = f"{entry.action} sent to {entry.notifier}"
+            said = f"{entry.action} sent to {whom}"
             moments.append(Moment(now, entry.incident_id, "notification_sent", said, known))
             log.info("notification_sent", incident=entry.incident_id, **known)
         elif after.status == "dead":
             changed += orphans(after, self.entries())
-            said = f"{entry.action} given up for {entry.notifier}: {after.last_error}"
+            said = f"{entry.action} given up for {whom}: {after.last_error}"
             moments.append(Moment(now, entry.incident_id, "notification_dead", said, known))
             log.error("notification_dead", incident=entry.incident_id, error=after.last_error, **known)
         elif after.attempts == 1:
-            said = f"{entry.action} not delivered to {entry.notifier} yet: {after.last_error}"
+            said = f"{entry.action} not delivered to {whom} yet: {after.last_error}"
             moments.append(Moment(now, entry.incident_id, "notification_failed", said, known))
             log.warning("notification_failed", incident=entry.incident_id, error=after.last_error, **known)
         rows = [*(e.row() for e in changed), *(moment_row(m) for m in moments)]

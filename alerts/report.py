@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alerts.durations import spell
+from alerts.notice import reached
 from alerts.text import plain
 from analytics.window import as_plain, iso
 
@@ -78,7 +79,7 @@ def story_markdown(story: IncidentStory) -> str:
         lines += [f"- {name.replace('_', ' ')}: {_cell(_brief(value))}" for name, value in story.evidence.items()]
     lines += ["", "## Who was told", ""]
     lines += [
-        f"- {iso(n.time)} {n.action} to {n.notifier}: {n.status}"
+        f"- {iso(n.time)} {n.action} to {reached(n.notifier, n.destination)}: {n.status}"
         + (f" ({_cell(n.last_error)})" if n.last_error else "")
         for n in story.notifications
     ] or ["Nobody."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ def status(
     An objective without any row is read from metrics where they can say it: failures that the server counts, or the
     histogram bucket at or below the threshold.
     """
+    if all(objective.filter.recording == "exclude" for objective in objectives) and filter.recording == "include":
+        filter = replace(filter, recording="exclude")  # noqa: A001 - what no objective counts the answer does not rest on
     inquiry = Inquiry(store, "budget", window, filter)
     cover = inquiry.coverage()
     grid = Grid.of(window, points)

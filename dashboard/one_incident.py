@@ -12,6 +12,7 @@ import streamlit as st
 
 from agent.errors import ServescopeError
 from alerts.history import acknowledge, story
+from alerts.notice import reached
 from analytics.window import Filter, Window
 from dashboard import words
 from dashboard.data import now, owner, store
@@ -171,7 +172,8 @@ def _messages(messages: list[NotificationRow]) -> None:
         when = clock(message.sent_at) if message.sent_at else "not yet"
         why = f": {message.last_error}" if message.last_error and message.status != "sent" else ""
         tries = words.plural(message.attempts, "attempt")
-        with st.expander(plain(f"{message.notifier}: {message.action}, {message.status}{why}, {when}, {tries}")):
+        whom = reached(message.notifier, message.destination)
+        with st.expander(plain(f"{whom}: {message.action}, {message.status}{why}, {when}, {tries}")):
             st.caption(f"To {message.destination}, dedup key {message.dedup_key}")
             st.json(message.payload, expanded=2)
 

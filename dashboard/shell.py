@@ -80,12 +80,19 @@ def bar(question: str, *, compare: bool) -> None:
     st.session_state["bar"] = Bar(seconds, absolute, live, around, choices, filter_, compared)
 
 
-def page(body: Callable[[Look], None], *, marks: bool = True, needs: Callable[[], list[Question]] = list) -> None:
+def page(
+    body: Callable[[Look], None],
+    *,
+    marks: bool = True,
+    recorded: bool = True,
+    needs: Callable[[], list[Question]] = list,
+) -> None:
     """Draw a page under its bar, again and again while live.
 
     Args:
         body: Draws the page for a look.
         marks: Whether charts carry deploys and incidents.
+        recorded: Whether the page shows recorded data, where there are any and the filter lets them through.
         needs: Questions that the page will ask; they are worked out side by side, in this order.
     """
     chosen: Bar = st.session_state["bar"]
@@ -101,7 +108,8 @@ def page(body: Callable[[Look], None], *, marks: bool = True, needs: Callable[[]
         if look.compared is not None:
             ahead([TILES], look.compared, chosen.filter)
         begun = time.monotonic()
-        _strip(look)
+        if recorded:
+            _strip(look)
         top = st.container()
         body(look)
         trouble(look, top)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -40,7 +41,7 @@ QUESTION: Final = "Is the promise kept?"
 
 def draw() -> None:
     """The SLO page."""
-    page(_body)
+    page(_body, recorded=False)
 
 
 def _body(look: Look) -> None:
@@ -102,7 +103,8 @@ def _one(look: Look, slo: Slo, found: list[SloStatus]) -> None:
     objective = objective_of(slo)
     if objective is None:
         return
-    answer = ask("budget.status", look.window, look.filter, objectives=(objective,))
+    live = replace(look.filter, recording="exclude")  # as in the table, and as the rules that page see it
+    answer = ask("budget.status", look.window, live, objectives=(objective,))
     shown: BudgetStatus = answer.result.objectives[0]
     if any(value is not None for value in shown.line):
         trace = Trace("", shown.line, colour_of("requests", look.style.colours))

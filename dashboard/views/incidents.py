@@ -44,7 +44,7 @@ def draw() -> None:
     if alone():
         tell()
     else:
-        page(_body, marks=False)
+        page(_body, marks=False, recorded=False)
 
 
 def _body(look: Look) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent.errors import ConfigError
 from alerts.config import PagerDutyConfig
-from alerts.notice import Notice
+from alerts.notice import Notice, reached
 from alerts.notify.pagerduty import MAX_BYTES, PagerDuty, _Answered
 from alerts.notify.webhook import Webhook, sign
 from alerts.receiver import KEPT_PAGES, PER_MINUTE, Pages, Receiver, faults_of, read_pages
@@ -249,3 +249,15 @@ def test_a_webhook_is_signed_and_its_answers_are_judged():
     assert hook.send(hook.render(NOTICE)).verdict == "retry"
     with pytest.raises(ConfigError, match="no http"):
         Webhook("file:///etc/passwd")
+
+
+@pytest.mark.parametrize(
+    ("notifier", "destination", "whom"),
+    [
+        ("pagerduty", "https://events.pagerduty.com", "pagerduty"),
+        ("pagerduty", "https://127.0.0.1:9466", "the built-in receiver"),
+        ("webhook", "http://127.0.0.1:8080", "webhook"),
+    ],
+)
+def test_a_page_that_stayed_here_is_not_said_to_have_reached_pagerduty(notifier: str, destination: str, whom: str):
+    assert reached(notifier, destination) == whom

@@ -65,6 +65,11 @@ def test_what_the_client_did_never_spends_the_budget(lab: Lab):
     assert found.bad == sum(r["has_edge"] and r["outcome"] in BAD for r in rows), "and not as bad ones"
 
 
+def test_an_answer_rests_on_recordings_only_where_an_objective_counts_them(lab: Lab):
+    assert status(lab.store, lab.window, objectives=[OBJECTIVES[0]]).recordings == ()
+    assert status(lab.store, lab.window, objectives=OBJECTIVES).recordings != (), "the second one counts them"
+
+
 def test_the_page_narrows_what_the_objective_lets_through(lab: Lab):
     found = status(lab.store, lab.window, Filter(instance=("vllm-0",)), objectives=[OBJECTIVES[1]]).result.objectives[0]
     values = latencies(lab.rows(Filter(instance=("vllm-0",))), "ttft_seconds")

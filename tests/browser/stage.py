@@ -136,7 +136,7 @@ def _incident(store: Store, now: datetime) -> None:
         ("opened", title, {"severity": "critical"}),
         ("evidence", "numbers", {"json": json.dumps(evidence)}),
         ("alert_firing", title, {"rule": "engine-waiting"}),
-        ("notification_sent", "trigger sent to pagerduty", {"notifier": "pagerduty"}),
+        ("notification_sent", "trigger sent to the built-in receiver", {"notifier": "pagerduty"}),
     ]
     store.insert("incident_events", [
         {"time": opened + timedelta(milliseconds=index), "incident_id": INCIDENT, "kind": kind, "message": message,

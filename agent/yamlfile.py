@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -43,7 +44,7 @@ class FileError(ConfigError):
         fix: What mends it.
     """
 
-    def __init__(self, faults: Sequence[str], fix: str = "Mend the lines named above") -> None:
+    def __init__(self, faults: Sequence[str], fix: str = "Mend what is named above") -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join(faults), fix)
 
@@ -206,6 +207,7 @@ def say(fault: ErrorDetails) -> str:
         case "union_tag_not_found":
             return "needs a kind"
     text = f"must be {_TYPES[kind]}" if kind in _TYPES else fault["msg"].removeprefix("Value error, ")
+    text = re.sub(r"^Input should be ", "must be ", text)
     shown = repr(fault.get("input"))
     return text if len(shown) > _SHOWN or shown in text else f"{text} (got {shown})"
 

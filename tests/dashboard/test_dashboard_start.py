@@ -24,7 +24,7 @@ def start(*words: object) -> subprocess.CompletedProcess[str]:
         (("--clickhouse", "db:8123"), 1, "'db:8123' is no address of a ClickHouse store"),
         (("--clickhouse", "http://u:secret@db:x"), 1, "'http://…' is no address of a ClickHouse store"),
         (("--slos", "{}/slos.yaml"), 1, "slos.yaml:1: slos[0].sli: is missing"),
-        (("--config", "{}/servescope.yaml"), 1, "servescope.yaml:2: dashboard.refresh_seconds: Input should be"),
+        (("--config", "{}/servescope.yaml"), 1, "servescope.yaml:2: dashboard.refresh_seconds: must be greater"),
         (("--refresh", "0.1"), 2, "--refresh"),
         (("--host", "192.0.2.1"), 1, "cannot listen on 192.0.2.1:8501"),
     ],

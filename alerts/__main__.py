@@ -12,7 +12,7 @@ from agent.logs import log_to_stderr
 from alerts.config import read_config
 from alerts.process import build
 from alerts.signals import stop_event
-from collector.store import Store, locate
+from collector.store import Store, locate, without_frames
 
 log = structlog.get_logger()
 
@@ -44,6 +44,7 @@ def main(
 ) -> None:
     """Evaluate rules and page."""
     log_to_stderr()
+    without_frames()
     stop = stop_event()
     given = {
         "slos": slos,

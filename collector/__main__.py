@@ -13,6 +13,7 @@ from agent.command import ending_in_words
 from agent.logs import log_to_stderr
 from collector.config import load
 from collector.server import Collector
+from collector.store import without_frames
 
 
 @click.command()
@@ -26,6 +27,7 @@ from collector.server import Collector
 def main(data: Path, config: Path | None, **given: Any) -> None:
     """Receive OTLP over HTTP, keep it in a log on disk until ClickHouse has it."""
     log_to_stderr()
+    without_frames()
     with ending_in_words("collector", f"Check the data folder {data} and its permissions"):
         settings = load(config).model_copy(update={k: v for k, v in given.items() if v is not None})
         asyncio.run(_serve(Collector(settings, data.absolute())))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -285,6 +286,15 @@ class Store:
         # set afterwards: the driver's first queries would fail in a database that is yet to be made
         client.database = self.address.database
         return client
+
+
+def without_frames() -> None:
+    """Keep the driver from loading pandas and what belongs to it, in a process that never asks for a frame.
+
+    It would at its first insert, to see whether it was given one: 90 MB.
+    """
+    for name in ("numpy", "pandas", "pyarrow"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 def segment_statement(database: str, table: str, token: str, settings: Mapping[str, object] | None = None) -> str:

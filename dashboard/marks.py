@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from dashboard.theme import Palette
 
-_WIDE, _HIGH = 150, 16
+_WIDE, _HIGH = 124, 16
+"""The cell draws a picture as high as itself and cuts what is too wide: this fits the column of 168 pixels."""
 _LEAST = 0.5
 
 

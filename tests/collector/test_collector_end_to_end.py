@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import re
 import shutil
 import time
 import urllib.error
@@ -44,6 +45,10 @@ def collector(store_server: StoreServer, tmp_path_factory: pytest.TempPathFactor
     url = f"{store_server.url}/?database=c_{uuid.uuid4().hex[:12]}"
     with CollectorProcess(data, url, {"settle_seconds": 0.2}).start() as made:
         yield made
+        assert made.process is not None
+        loaded = Path(f"/proc/{made.process.pid}/maps").read_text()
+        # It makes no frames, and what could make them is a hundred megabytes in each process.
+        assert not re.search(r"libarrow|pandas|numpy", loaded)
         assert made.stop() == 0
 
 

@@ -37,8 +37,10 @@ _LEGEND_WIDTH = 250
 _LEGEND_BOTTOM, _AXIS_LABELS = 54, 26
 """Pixels beneath a chart with a legend of one row; and what of them the axis takes."""
 _LONGEST_AT_END = 13
-_LABEL_SHARE = 0.28
 _LABEL_LETTERS = 26
+_LABEL_LETTER = 5.4
+_NARROWEST = 250
+"""Pixels of a label's letter above the plot, and of the narrowest plot, in half a page of 900."""
 _LABEL_PIXELS = 13.0
 _PLOT_PIXELS = 160.0
 _TICKS_SECONDS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -149,8 +151,9 @@ def decorate(figure: go.Figure, style: Style) -> None:
     for moment, text in told:
         place = (moment - start).total_seconds() / length
         shown = words.short(text, _LABEL_LETTERS)
-        rightward = place < 1 - _LABEL_SHARE
-        begins = place if rightward else place - _LABEL_SHARE
+        share = len(shown) * _LABEL_LETTER / _NARROWEST
+        rightward = place < 1 - share
+        begins = place if rightward else place - share
         if begins < free_from or shown == before:
             continue
         figure.add_annotation(
@@ -158,7 +161,7 @@ def decorate(figure: go.Figure, style: Style) -> None:
             xanchor="left" if rightward else "right",
             font={"size": 11, "color": style.colours.quiet},
         )  # fmt: skip
-        free_from, before = begins + _LABEL_SHARE, shown
+        free_from, before = begins + share, shown
     _pointed_at(figure, told, style)
 
 

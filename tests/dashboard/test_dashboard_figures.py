@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -85,6 +86,21 @@ def test_labels_of_bands_and_deploys_never_cover_each_other() -> None:
     told = figure.data[-2]  # the last trace tells UTC
     assert len(told.x) == 21
     assert "vllm-0 deploy" in told.customdata
+
+
+def test_labels_keep_apart_on_the_narrowest_chart() -> None:
+    bands = [(at, at + timedelta(seconds=1), f"{index} waiting on triton-a, model x") for index, at in enumerate(TIMES)]
+    figure = lines(
+        TIMES, [Trace("", [1.0] * 6, "#111111")], replace(STYLE, zone=UTC, bands=bands), title="t", unit="count"
+    )
+    start, end = STYLE.span
+    taken = []
+    for label in figure.layout.annotations:
+        at = 250 * (label.x.replace(tzinfo=UTC) - start) / (end - start)
+        wide = 5.4 * len(label.text)
+        taken.append((at, at + wide) if label.xanchor == "left" else (at - wide, at))
+    assert all(one[1] <= other[0] + 0.01 for one, other in pairwise(taken)), taken
+    assert taken
 
 
 def test_a_title_from_elsewhere_is_no_markup() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analytics.ground import Grid, Inquiry, ratio, weakest
+from analytics.ground import Grid, Inquiry, number, ratio, weakest
 from analytics.lines import latency_lines
-from analytics.samples import INSTANCE_STEP, STEP, WHOLE, line_of, peak, sampled
+from analytics.samples import INSTANCE_STEP, STEP, line_of, sampled
 from analytics.shapes import Line
 from analytics.signals import SIGNALS
 from analytics.window import Answer, Filter
@@ -38,10 +38,11 @@ class QueueDynamics:
             None while none finish.
         waiting_by_instance: One line per instance.
         running_by_instance: One line per instance.
-        waiting_peak: Most waiting within one step, each instance at its own highest, summed; None without samples.
+        waiting_peak: Most waiting at one time: the highest sum over instances within a second; None without samples.
         drain_seconds: ``drain`` of the newest step that has samples: 0 when nobody waits.
-        littles_law: ``arrival rate × mean end-to-end time`` beside the measured mean of running + waiting over the
-            window: ``{"expected", "measured"}``; far apart means requests that one of the two views does not see.
+        littles_law: ``arrival rate × mean end-to-end time`` beside the measured mean of running + waiting, both over
+            the steps that have samples: ``{"expected", "measured"}``; far apart means requests that one of the two
+            views does not see.
         exactness: Weakest of the lines.
     """
 
@@ -68,7 +69,7 @@ def dynamics(store: Reader, window: Window, filter: Filter = Filter(), *, points
     inquiry = Inquiry(store, "queue", window, filter)
     cover = inquiry.coverage()
     grid = Grid.of(window, points)
-    samples = sampled(inquiry, grid, (STEP, INSTANCE_STEP, WHOLE))
+    samples = sampled(inquiry, grid, (STEP, INSTANCE_STEP))
     steps = samples[STEP]
     waiting, running = line_of(steps, grid, "waiting"), line_of(steps, grid, "running")
     flow_rows = inquiry.ask("flow_rows", step_ms=grid.step_ms) if cover.rows else []
@@ -89,11 +90,11 @@ def dynamics(store: Reader, window: Window, filter: Filter = Filter(), *, points
         drain=Line("", drain, "seconds", "derived", cover.samples),
         waiting_by_instance=_by_instance(samples[INSTANCE_STEP], grid, "waiting"),
         running_by_instance=_by_instance(samples[INSTANCE_STEP], grid, "running"),
-        waiting_peak=peak(line_of(steps, grid, "waiting_peaks")),
+        waiting_peak=number(inquiry.ask("waiting_peak")[0]["peak"]) if cover.samples else None,
         drain_seconds=next(
             (left for held, left in zip(reversed(waiting), reversed(drain), strict=True) if held is not None), None
         ),
-        littles_law=_littles_law(inquiry, cover, flow_rows, running, waiting),
+        littles_law=_littles_law(grid, flow_rows, running, waiting),
         exactness=weakest([flow, queue.exactness if queue else "exact"]),
     )
     return inquiry.answer(
@@ -167,16 +168,24 @@ def _by_instance(rows: Sequence[dict[str, Any]], grid: Grid, column: str) -> lis
 
 
 def _littles_law(
-    inquiry: Inquiry,
-    cover: Coverage,
+    grid: Grid,
     flow_rows: Sequence[dict[str, Any]],
     running: Sequence[float | None],
     waiting: Sequence[float | None],
 ) -> dict[str, float | None]:
-    """L = λW (Little, 1961) over the window; the two sides come from different sources."""
+    """L = λW (Little, 1961) over the steps that have samples; the two sides come from different sources.
+
+    A window that begins before the first sample must not thin out the arrivals alone.
+    """
+    inside = {
+        place: (a or 0.0) + (b or 0.0)
+        for place, (a, b) in enumerate(zip(running, waiting, strict=True))
+        if a is not None or b is not None
+    }
     expected = None
-    if cover.rows:
-        mean = ratio(sum(float(row["e2e_sum"]) for row in flow_rows), sum(float(row["e2e_n"]) for row in flow_rows))
-        expected = None if mean is None else cover.rows / inquiry.window.seconds * mean
-    inside = [(a or 0.0) + (b or 0.0) for a, b in zip(running, waiting, strict=True) if a is not None or b is not None]
-    return {"expected": expected, "measured": sum(inside) / len(inside) if inside else None}
+    seen = [row for row in flow_rows if grid.at(row["slot"]) in inside]
+    timed, spent = (sum(float(row[column]) for row in seen) for column in ("e2e_n", "e2e_sum"))
+    if timed:
+        arrived = sum(float(row["arrived"]) for row in seen)
+        expected = arrived / sum(grid.covered[place] for place in inside) * spent / timed
+    return {"expected": expected, "measured": sum(inside.values()) / len(inside) if inside else None}

@@ -42,7 +42,6 @@ SELECT
     sum(running_mean) AS running,
     sum(waiting_mean) AS waiting,
     max(waiting_most) AS waiting_peak,
-    sum(waiting_most) AS waiting_peaks,
     avg(kv_mean) AS kv_average,
     max(kv_most) AS kv_peak,
     sum(d_kv_full_seconds) AS kv_full_seconds,

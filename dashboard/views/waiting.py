@@ -48,7 +48,7 @@ def _body(look: Look) -> None:
 def _tiles(look: Look) -> list[Tile]:
     result: QueueDynamics = ask("queue.dynamics", look.window, look.filter).result
     law = result.littles_law
-    peak = f"peak {words.count(result.waiting_peak)}" if result.waiting_peak is not None else ""
+    peak = f"at most {words.count(result.waiting_peak)} at once" if result.waiting_peak is not None else ""
     return [
         Tile("Waiting now", words.count(newest(result.waiting)), peak, result.waiting.values),
         Tile("Running now", words.count(newest(result.running)), "", result.running.values),

@@ -38,11 +38,9 @@ def test_waiting_running_and_the_time_to_drain(lab: Lab):
     result = queue.dynamics(lab.store, lab.window, Filter(deployment=("chat",)), points=60).result
     chat = lab.sampled(lambda s: s["deployment"] == "chat")
     steps = by_step(chat, result.times, result.step)
-    peaks = list[float]()
     for index, held in steps.items():
         by_instance = grouped(held, lambda s: s["instance"])
         waiting = sum(sum(s["waiting"] for s in found) / len(found) for found in by_instance.values())
-        peaks.append(sum(max(s["waiting"] for s in found) for found in by_instance.values()))
         assert result.waiting.values[index] == pytest.approx(waiting)
         rate = result.finished.values[index]
         expected = 0.0 if waiting == 0 else waiting / rate if rate else None
@@ -51,7 +49,8 @@ def test_waiting_running_and_the_time_to_drain(lab: Lab):
             found = by_instance[line.name]
             assert line.values[index] == pytest.approx(sum(s["waiting"] for s in found) / len(found))
     assert [line.name for line in result.waiting_by_instance] == ["vllm-0", "vllm-1"]
-    assert result.waiting_peak == max(peaks)
+    at_once = grouped(chat, lambda s: s["time"].replace(microsecond=0))
+    assert result.waiting_peak == max(sum(s["waiting"] for s in held) for held in at_once.values())
     rows = lab.rows(Filter(deployment=("chat",)))
     mean = sum(r["e2e_seconds"] for r in rows) / len(rows)
     assert result.littles_law["expected"] == pytest.approx(len(rows) / lab.window.seconds * mean, rel=1e-5)
@@ -61,6 +60,17 @@ def test_waiting_running_and_the_time_to_drain(lab: Lab):
         if a is not None and b is not None
     ]
     assert result.littles_law["measured"] == pytest.approx(sum(inside) / len(inside))
+
+
+def test_a_window_that_begins_before_the_first_sample_changes_neither_the_peak_nor_littles_law(lab: Lab):
+    chat = Filter(deployment=("chat",))
+    length = timedelta(seconds=lab.window.seconds)
+    exact = queue.dynamics(lab.store, lab.window, chat, points=60).result
+    longer = queue.dynamics(lab.store, Window(lab.window.start - length, lab.window.end), chat, points=60).result
+    assert longer.step > exact.step
+    assert longer.waiting_peak == exact.waiting_peak
+    for side, value in exact.littles_law.items():
+        assert longer.littles_law[side] == pytest.approx(value, rel=0.1), side
 
 
 def test_queue_time_is_exact_from_rows_derived_or_a_mean_without(lab: Lab):

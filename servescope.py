@@ -280,11 +280,11 @@ def _configured(config: Path | None, slos: Path | None) -> tuple[dict[str, Any],
     from alerts import rulesfile  # noqa: PLC0415 - commands load only what they need
     from alerts.config import AlertsConfig  # noqa: PLC0415 - as above
 
-    settings = wiring.read_settings(config)
+    settings = wiring.read_settings(config, files=True)
     slos = slos or wiring.slo_file(settings, config)
     if slos is not None:
         rulesfile.load(slos)
-    AlertsConfig.model_validate(settings.get("alerts", {})).check_secrets()
+    AlertsConfig.model_validate(settings.get("alerts", {})).pagerduty.routing_key()
     return settings, slos
 
 

@@ -19,7 +19,7 @@ from ports import Ports
 from supervisor import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -53,6 +53,17 @@ _HOSTS: Final = {
     "dashboard": ("dashboard", "host"),
 }
 """Where the configuration names the address that a port is opened on."""
+_FILES: Final[tuple[tuple[str | int, ...], ...]] = (
+    ("agent", "key_file"),
+    ("agent", "collector_ca_file"),
+    ("agent", "client_certificate_file"),
+    ("agent", "client_key_file"),
+    ("collector", "password_file"),
+    ("alerts", "pagerduty", "routing_key_file"),
+    ("alerts", "pagerduty", "ca_file"),
+    ("alerts", "webhook", "secret_file"),
+)
+"""Settings that name a file which must be there, beside ``collector.sender_keys[].file`` and ``alerts.slos``."""
 _RECEIVERS: Final = ("agent_otlp_http", "agent_otlp_grpc")
 FIRST_TAP_PORT: Final = 9080
 _TAP_OFFSET: Final = 20
@@ -64,12 +75,13 @@ def default_data(name: str = "servescope") -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / name
 
 
-def read_settings(path: Path | None, *, check: bool = True) -> dict[str, Any]:
+def read_settings(path: Path | None, *, check: bool = True, files: bool = False) -> dict[str, Any]:
     """The sections of ``servescope.yaml`` as plain mappings; an absent path is an empty file.
 
     Args:
         path: The file.
         check: Whether each section is checked against its package's own settings.
+        files: Whether the keys, passwords and certificates that it names must be there.
 
     Raises:
         ConfigError: The file can't be read, has a section that is unknown, or fields that are wrong; names them all.
@@ -89,6 +101,8 @@ def read_settings(path: Path | None, *, check: bool = True) -> dict[str, Any]:
         raise FileError(faults)
     if check:
         _check(file)
+    if files and (unreadable := list(_unreadable(file))):
+        raise FileError(unreadable)
     return {name: found for name, found in sections.items() if found} | {
         k: v for k, v in file.data.items() if k == "data"
     }
@@ -111,6 +125,24 @@ def _check(file: YamlFile) -> None:
             faults += [fault for fault in error.faults if fault not in faults]
     if faults:
         raise FileError(faults)
+
+
+def _unreadable(file: YamlFile) -> Iterator[str]:
+    """Faults of the keys, passwords and certificates that the configuration names."""
+    named = [location for location in _FILES if location[0] in file.data]
+    senders = file.section("collector").get("sender_keys") or ()
+    named += [("collector", "sender_keys", index, "file") for index in range(len(senders))]
+    for location in named:
+        value: Any = file.data
+        for key in location:
+            value = value[key] if isinstance(key, int) else (value or {}).get(key)
+        if not value:
+            continue
+        path = Path(str(value)).expanduser() if location[0] == "alerts" else Path(str(value))
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            yield f"{file.fault(location)}: {value} can't be read: {error.strerror}"
 
 
 def slo_file(settings: Mapping[str, Any], config: Path | None) -> Path | None:

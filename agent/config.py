@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from agent import yamlfile
 from agent.sources.source import Place, Target
 from agent.tap.config import TapLimits, TenantConfig
+from agent.yamlfile import FieldError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,11 +113,12 @@ class AgentConfig(BaseModel):
     @model_validator(mode="after")
     def _check_instances(self) -> Self:
         names = [target.instance for target in self.targets]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"instance {twice[0]!r} is there twice: names must be unique")
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise FieldError(("targets", index, "instance"), f"{name!r} is there twice: names must be unique")
         if (self.client_certificate_file is None) != (self.client_key_file is None):
-            raise ValueError("client_certificate_file and client_key_file go together")
+            given = "client_certificate_file" if self.client_key_file is None else "client_key_file"
+            raise FieldError((given,), "client_certificate_file and client_key_file go together")
         return self
 
     def place(self) -> Place:

@@ -29,11 +29,26 @@ _TYPES: Final = {
     **dict.fromkeys(("list_type", "tuple_type"), "a list"),
     **dict.fromkeys(("dict_type", "model_type"), "a mapping, its entries indented below it"),
     "string_type": "text",
+    "string_pattern_mismatch": "a name: letters, digits and ._:-, the first a letter or digit",
+    "recursion_loop": "something else than a part of itself",
     "path_type": "a path",
 }
 """pydantic's names of faults → what the field wants."""
 
 Model = TypeVar("Model", bound="BaseModel")
+
+
+class FieldError(ValueError):
+    """A validator's word about a field below the one that it validates.
+
+    Args:
+        location: Keys and indices that lead to the field.
+        what: What is wrong with it.
+    """
+
+    def __init__(self, location: tuple[int | str, ...], what: str) -> None:
+        self.location = location
+        super().__init__(what)
 
 
 class FileError(ConfigError):
@@ -60,16 +75,13 @@ class YamlFile:
         origin: Its name, for messages.
         node: Its nodes with their lines; None when it is empty.
         data: The same as plain values; ``{}`` when it is empty.
+        repeated: One fault for each key that a mapping has twice: YAML's loaders keep the last and say nothing.
     """
 
     origin: str
     node: yaml.Node | None
     data: Any
-
-    def repeated(self) -> list[str]:
-        """One fault for each key that a mapping has twice: YAML's loaders keep the last and say nothing."""
-        found = [] if self.node is None else _repeated(self.node, "")
-        return [f"{self.origin}:{line}: {path}: given twice" for line, path in found]
+    repeated: tuple[str, ...] = ()
 
     def section(self, name: str) -> dict[str, Any]:
         """The settings below a key of the top level; ``{}`` when there are none.
@@ -111,7 +123,9 @@ class YamlFile:
             error: Of validating ``data`` or a part of it.
             within: The keys that lead to that part.
         """
-        return [f"{self.fault((*within, *fault['loc']))}: {say(fault)}" for fault in error.errors(include_url=False)]
+        return [
+            f"{self.fault((*within, *location_of(fault)))}: {say(fault)}" for fault in error.errors(include_url=False)
+        ]
 
 
 def read(path: Path) -> YamlFile:
@@ -143,6 +157,8 @@ def parse(text: str, origin: str) -> YamlFile:
     try:
         loader = _LOADER(text)
         node = loader.get_single_node()
+        # Before the values are made, for that puts what is merged (<<) among a mapping's own keys.
+        repeated = [] if node is None else _repeated(node, "", set())
         data: Any = {} if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -153,7 +169,8 @@ def parse(text: str, origin: str) -> YamlFile:
     finally:
         if loader is not None:
             loader.dispose()
-    return YamlFile(origin, node, {} if data is None else data)
+    told = tuple(f"{origin}:{line}: {path}: given twice" for line, path in repeated)
+    return YamlFile(origin, node, {} if data is None else data, told)
 
 
 def settings(
@@ -179,16 +196,15 @@ def checked(file: YamlFile, name: str, model: type[Model], over: Mapping[str, tu
     from pydantic import ValidationError  # noqa: PLC0415 - commands that only read a file need not wait for it
 
     over = over or {}
-    repeated = file.repeated()
-    if repeated:
-        raise FileError(repeated)
+    if file.repeated:
+        raise FileError(file.repeated)
     try:
         return model.model_validate(file.section(name) | {field: value for field, (_, value) in over.items()})
     except ValidationError as error:
         raise FileError([
             f"{': '.join((over[field][0], *map(str, fault['loc'][1:])))}: {say(fault)}"
             if (field := str(fault["loc"][0]) if fault["loc"] else "") in over
-            else f"{file.fault((name, *fault['loc']))}: {say(fault)}"
+            else f"{file.fault((name, *location_of(fault)))}: {say(fault)}"
             for fault in error.errors(include_url=False)
         ]) from error  # fmt: skip
 
@@ -208,8 +224,18 @@ def say(fault: ErrorDetails) -> str:
             return "needs a kind"
     text = f"must be {_TYPES[kind]}" if kind in _TYPES else fault["msg"].removeprefix("Value error, ")
     text = re.sub(r"^Input should be ", "must be ", text)
-    shown = repr(fault.get("input"))
-    return text if len(shown) > _SHOWN or shown in text else f"{text} (got {shown})"
+    given = fault.get("input")
+    if given is None:
+        return f"{text} (got nothing)"
+    shown = str(given).lower() if isinstance(given, bool) else repr(given)
+    plain = isinstance(given, str | int | float) and len(shown) <= _SHOWN and shown not in text
+    return f"{text} (got {shown})" if plain else text
+
+
+def location_of(fault: ErrorDetails) -> tuple[int | str, ...]:
+    """Where a fault is; a validator may have said it of a field further down."""
+    inner = fault.get("ctx", {}).get("error")
+    return (*fault["loc"], *inner.location) if isinstance(inner, FieldError) else fault["loc"]
 
 
 def _kind(node: yaml.Node | None) -> object:
@@ -220,7 +246,7 @@ def _kind(node: yaml.Node | None) -> object:
 
 def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node | None, int]:
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
+        for key, value in reversed(node.value):  # what is merged (<<) stands before what overrides it
             if key.value == str(part):
                 return value, key.start_mark.line + 1
     elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
@@ -228,8 +254,11 @@ def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node | None, i
     return None, 0
 
 
-def _repeated(node: yaml.Node, path: str) -> list[tuple[int, str]]:
+def _repeated(node: yaml.Node, path: str, passed: set[int]) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
+    if id(node) in passed:  # an alias, perhaps of what it stands in
+        return found
+    passed.add(id(node))
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -237,8 +266,8 @@ def _repeated(node: yaml.Node, path: str) -> list[tuple[int, str]]:
             if key.value in seen:
                 found.append((key.start_mark.line + 1, here))
             seen.add(key.value)
-            found += _repeated(value, here)
+            found += _repeated(value, here, passed)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            found += _repeated(item, f"{path}[{index}]")
+            found += _repeated(item, f"{path}[{index}]", passed)
     return found

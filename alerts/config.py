@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent import yamlfile
 from agent.errors import ConfigError
+from agent.yamlfile import FieldError
 from alerts.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
 from alerts.route import Route  # noqa: TC001 pydantic reads it at run time
 
@@ -121,21 +122,10 @@ class AlertsConfig(_Section):
         there = ["pagerduty", *(["webhook"] if self.webhook is not None else [])]
         for number, route in enumerate(self.routes):
             if unknown := [name for name in route.notify if name not in there]:
-                raise ValueError(f"routes[{number}].notify names {unknown[0]}; there is {' and '.join(there)}")
+                raise FieldError(
+                    ("routes", number, "notify"), f"{unknown[0]} is no notifier: there is {' and '.join(there)}"
+                )
         return self
-
-    def check_secrets(self) -> None:
-        """Read every key and certificate that is named, and forget them.
-
-        Raises:
-            ConfigError: One can't be read, or is no key.
-        """
-        self.pagerduty.routing_key()
-        if self.webhook is not None:
-            self.webhook.secret()
-        authority = self.pagerduty.ca_file
-        if authority is not None and not authority.expanduser().is_file():
-            raise ConfigError(f"alerts.pagerduty.ca_file {authority} is no file", "Name a certificate in PEM form")
 
 
 def read_config(path: Path | None) -> AlertsConfig:

@@ -205,6 +205,7 @@ def story(store: Rows, incident_id: str) -> IncidentStory:
     messages = [_notification(row) for row in store.rows(statements()["notifications"], parameters)]
     frozen = next((entry.attributes.get("json", "") for entry in timeline if entry.kind == "evidence"), "")
     shown = [entry for entry in timeline if entry.kind not in {"evidence", "acknowledge_asked"}]
+    shown.sort(key=lambda entry: (entry.time, entry.kind == "resolved"))  # after the last alert's end, of one instant
     return IncidentStory(_incident(found[0]), shown, alerts, messages, json.loads(frozen) if frozen else {})
 
 

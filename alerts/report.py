@@ -79,7 +79,7 @@ def story_markdown(story: IncidentStory) -> str:
         lines += [f"- {name.replace('_', ' ')}: {_cell(_brief(value))}" for name, value in story.evidence.items()]
     lines += ["", "## Who was told", ""]
     lines += [
-        f"- {iso(n.time)} {n.action} to {reached(n.notifier, n.destination)}: {n.status}"
+        f"- {iso(n.sent_at or n.time)} {n.action} to {reached(n.notifier, n.destination)}: {n.status}"
         + (f" ({_cell(n.last_error)})" if n.last_error else "")
         for n in story.notifications
     ] or ["Nobody."]

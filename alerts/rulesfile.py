@@ -58,7 +58,7 @@ def parse(text: str, origin: str = "rules") -> RulesFile:
 def _checked(file: YamlFile) -> RulesFile:
     if not isinstance(file.data, dict):
         raise FileError([f"{file.origin}:1: the file must be a mapping with slos: and rules:"])
-    faults = file.repeated()
+    faults = list(file.repeated)
     try:
         rules = RulesFile.model_validate(file.data)
     except ValidationError as error:

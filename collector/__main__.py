@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import agent.quiet  # noqa: F401 - before all others
+
+# isort: split
 import asyncio
 import signal
 from pathlib import Path

@@ -146,14 +146,28 @@ def test_what_makes_no_sense_is_named_before_anything_starts(
         (b"data: 5\n", "servescope.yaml:1: data: must be the path of a folder"),
         (b"agent: []\n", "servescope.yaml:1: agent: is not a mapping"),
         (b"agent:\n  gpu: true\n  gpu: false\n", "servescope.yaml:3: agent.gpu: given twice"),
+        (
+            b"agent:\n  targets:\n    - &a {instance: a, url: 'http://x:1'}\n    - {<<: *a, instance: a}\n",
+            "servescope.yaml:4: agent.targets[1].instance: 'a' is there twice",
+        ),
+        (b"agent: &a\n  targets: *a\n", "servescope.yaml:2: agent.targets: must be a list"),
+        (b"agent:\n\n  client_key_file: x\n", "servescope.yaml:3: agent.client_key_file: client_certificate_file and"),
         (b"agent: {targets: [{url: 'http://x:1'}]}\n", "servescope.yaml:1: agent.targets[0].instance: is missing"),
         (b"agent:\n  gpus: true\n", "servescope.yaml:2: agent.gpus: no such field"),
         (b"collector: {port: many}\n", "servescope.yaml:1: collector.port: must be a whole number (got 'many')"),
         (b"agent: {targets: [{instance: 'a/../b', url: 'http://x:1'}]}\n", "agent.targets[0].instance"),
         (b"alerts: {slos: nosuch.yaml}\n", "nosuch.yaml"),
-        (b"alerts: {routes: [{notify: [slack]}]}\n", "routes[0].notify names slack; there is pagerduty"),
-        (b"alerts: {pagerduty: {routing_key_file: nosuch.key}}\n", "routing_key_file nosuch.key can't be read"),
-        (b"alerts: {webhook: {url: 'http://x', secret_file: nosuch}}\n", "secret_file nosuch can't be read"),
+        (
+            b"alerts: {routes: [{notify: [slack]}]}\n",
+            "alerts.routes[0].notify: slack is no notifier: there is pagerduty",
+        ),
+        (b"alerts: {pagerduty: {routing_key_file: nosuch.key}}\n", "routing_key_file: nosuch.key can't be read"),
+        (b"agent:\n  key_file: nosuch\n", "servescope.yaml:2: agent.key_file: nosuch can't be read: No such file"),
+        (
+            b"collector:\n  sender_keys:\n    - {file: nosuch}\n",
+            "servescope.yaml:3: collector.sender_keys[0].file: nosuch",
+        ),
+        (b"alerts: {webhook: {url: 'http://x', secret_file: nosuch}}\n", "secret_file: nosuch can't be read"),
     ],
 )
 def test_a_configuration_that_up_would_refuse_is_refused_by_its_check(tmp_path: Path, content: bytes, told: str):

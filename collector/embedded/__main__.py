@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import agent.quiet  # noqa: F401 - before all others
+
+# isort: split
 import os
 import sys
 from pathlib import Path

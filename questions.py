@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import click
+from click.core import ParameterSource
 
 import momentary
 import wiring
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from analytics.objective import Objective
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -103,7 +106,11 @@ def _question(name: str, text: str) -> click.Command:
         folder = data or wiring.default_data()
         options: dict[str, object] = {"signal": signal} if signal else {}
         if name == "budget":
-            options["objectives"] = tuple(_objectives(slos or _slos_of(folder)))
+            objectives = tuple(_objectives(slos or _slos_of(folder)))
+            options["objectives"] = objectives
+            source = click.get_current_context().get_parameter_source("since")
+            if not start and source is ParameterSource.DEFAULT and objectives:
+                first = last - timedelta(seconds=_period(objectives))
         with momentary.store(folder, clickhouse, _say) as url:
             store = Store(locate(folder, url, role="reader"))
             narrowed = Filter(model=model, tenant=tenant, instance=instance)
@@ -116,7 +123,19 @@ def _question(name: str, text: str) -> click.Command:
     return command
 
 
-def _objectives(path: Path) -> Iterator[object]:
+def _period(objectives: Sequence[Objective]) -> float:
+    """Seconds that the budgets are for; the longest where they differ, which is said."""
+    longest = max(objective.period_seconds for objective in objectives)
+    for objective in objectives:
+        if objective.period_seconds < longest:
+            _say(
+                f"{objective.name} is for {objective.period_seconds:g} s and is judged over {longest:g} s here; "
+                f"--since {objective.period_seconds:g}s tells its own"
+            )
+    return longest
+
+
+def _objectives(path: Path) -> Iterator[Objective]:
     from alerts.objectives import objective_of  # noqa: PLC0415 - commands load only what they need
     from alerts.rulesfile import load  # noqa: PLC0415 - as above
 

@@ -201,7 +201,9 @@ def test_a_wrong_rules_file_is_told_whole_before_anything_starts(tmp_path: Path)
 def test_the_example_of_slos_is_answered(replayed: Path):
     done = servescope("budget", "--slos", ROOT / "alerts" / "slos.example.yaml", "--json", "--data", replayed)
     assert done.returncode == 0, done.stderr
-    assert "stream-stalls" in {row["objective"] for row in json.loads(done.stdout)["result"]["objectives"]}
+    told = json.loads(done.stdout)
+    assert "stream-stalls" in {row["objective"] for row in told["result"]["objectives"]}
+    assert told["window"]["seconds"] == 30 * 86400, "the period of the budgets, where no other window is asked for"
 
 
 @pytest.mark.heavy

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import momentary
+import wiring
 from agent.errors import ServescopeError
 
 if TYPE_CHECKING:
@@ -153,15 +154,20 @@ def _brief(text: str) -> str:
 
 
 def _store(data: Path, url: str) -> Finding:
-    from collector.store import Store, locate  # noqa: PLC0415 - absent in an agent's install
+    from collector.store import Store, StoreError, locate  # noqa: PLC0415 - absent in an agent's install
 
+    shown = wiring.without_credentials(url)
     try:
         store = Store(locate(data, url, role="reader"))
         row = store.rows("SELECT version() AS version, (SELECT count() FROM requests) AS requests")[0]
+    except StoreError as error:
+        known = error.name in {"UNKNOWN_TABLE", "UNKNOWN_DATABASE"}
+        fix = f"Make the tables: servescope migrate --clickhouse {shown}" if known else error.fix
+        return Finding("clickhouse", "broken", f"{shown}: {error.what}", fix)
     except ServescopeError as error:
-        return Finding("clickhouse", "broken", f"{url}: {error.what}", error.fix)
+        return Finding("clickhouse", "broken", f"{shown}: {error.what}", error.fix)
     version = str(row["version"])
     if tuple(int(part) for part in version.split(".")[:2]) < LEAST_SERVER:
         least = ".".join(str(part) for part in LEAST_SERVER)
-        return Finding("clickhouse", "broken", f"{url} is version {version}", f"Ingest needs {least} or newer")
-    return Finding("clickhouse", "ok", f"{url}, version {version}, {row['requests']} requests")
+        return Finding("clickhouse", "broken", f"{shown} is version {version}", f"Ingest needs {least} or newer")
+    return Finding("clickhouse", "ok", f"{shown}, version {version}, {row['requests']} requests")

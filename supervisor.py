@@ -123,6 +123,9 @@ class Supervisor:
         finally:
             if beside is not None:
                 beside.cancel()
+            if self._stopping.is_set():
+                with contextlib.suppress(OSError):  # a terminal that is gone must not keep parts running
+                    self.say("Stopping, the last started first; what was taken is kept")
             await asyncio.shield(self._stop_all())
             (self.data / "run.json").unlink(missing_ok=True)
             if turn is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from checkup import Finding
+    from tests.conftest import StoreServer
 
 
 @pytest.fixture
@@ -110,3 +111,13 @@ def test_a_store_that_a_command_or_a_hand_started_is_named(tmp_path: Path):
         ((state, text),) = of("store", checkup.examine(tmp_path))
     assert (state, "process 4711 has" in text) == ("note", True)
     assert of("store", checkup.examine(tmp_path)) == []
+
+
+def test_a_store_without_tables_is_told_how_to_get_them_and_its_password_stays_unsaid(
+    tmp_path: Path, store_server: StoreServer
+):
+    url = store_server.url.replace("://", f"://owner:{store_server.owner_password}@")
+    (finding,) = [one for one in checkup.examine(tmp_path, f"{url}/?database=nosuch") if one.name == "clickhouse"]
+    assert finding.state == "broken"
+    assert finding.fix.startswith("Make the tables: servescope migrate")
+    assert store_server.owner_password not in finding.text + finding.fix

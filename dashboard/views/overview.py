@@ -33,9 +33,9 @@ _TILES: Final = (
     ("TTFT p99", "ttft_p99"),
     ("End-to-end p99", "e2e_p99"),
     ("Tokens out", "generation_tokens"),
-    ("Running", "running"),
-    ("Waiting", "waiting"),
-    ("Fullest KV", "kv"),
+    ("Running now", "running"),
+    ("Waiting now", "waiting"),
+    ("Fullest KV now", "kv"),
     ("Preemptions", "preemptions"),
     ("Prefix hits", "prefix_hits"),
 )
@@ -105,7 +105,9 @@ def _tile(name: str, shown: Figure, before: Figure | None, against: str) -> Tile
     note = f"peak {words.figure(shown.peak, shown.unit)}" if shown.peak is not None else ""
     if against:
         note = words.change(shown.value, before.value if before else None, shown.unit) or f"no figure in {against}"
-    return Tile(name, value, note, shown.line, shown.reason or (f"Compared with {against}" if against else ""))
+    of = "Mean of the newest step" if name.endswith(" now") else "Over the whole window"
+    about = f"Compared with {against}" if against else f"{of}; the peak is its highest step"
+    return Tile(name, value, note, shown.line, shown.reason or about)
 
 
 def _e2e(result: Percentiles, look: Look) -> object:

@@ -84,7 +84,7 @@ def _tiles(row: IncidentRow) -> list[Tile]:
     return [
         Tile("State", row.state, note, judged="broken" if row.state == "open" else "risk" if lasts else ""),
         Tile("Severity", row.severity),
-        Tile("Opened", clock(row.opened_at), f"{row.opened_at:%H:%M:%S} UTC"),
+        Tile("Opened", clock(row.opened_at), "UTC" if zone().key == "UTC" else f"{row.opened_at:%H:%M:%S} UTC"),
         Tile("Lasts" if lasts else "Lasted", words.seconds(round(row.seconds))),
         Tile("Where", ", ".join(row.labels.values()) or words.NOTHING, ", ".join(row.labels)),
     ]

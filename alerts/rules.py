@@ -347,9 +347,7 @@ class RulesFile(_Strict):
 
     def warnings(self) -> tuple[str, ...]:
         """Everything that is allowed and yet surely not meant."""
-        nothing = (
-            () if self.slos or self.rules else ("no SLO and no rule: only a store that is away pages",)
-        )
+        nothing = () if self.slos or self.rules else ("no SLO and no rule: only a store that is away pages",)
         return (*nothing, *(text for slo in self.slos for text in slo.warnings()))
 
 

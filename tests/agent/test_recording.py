@@ -111,7 +111,8 @@ async def test_what_is_recorded_is_replayed(tmp_path: Path):
             writer.append("traces", to_otlp(request(number), WHOSE))
         writer.append("traces", to_otlp(request(7), {**WHOSE, Resource.INSTANCE: "somebody-else"}))
         writer.append("traces", engine_span(2))
-        assert await task == [out]
+        (made,) = await task
+    assert (made.folder, made.instance, made.counts["requests"]) == (out, "vllm-a", 4)
     about = json.loads((out / "recording.json").read_text())
     assert (about["engine"], about["deployment"], about["counts"]["requests"]) == ("vllm", "chat", 4)
 

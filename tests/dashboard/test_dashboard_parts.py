@@ -92,7 +92,7 @@ def test_a_requests_phases_are_one_bar() -> None:
     bar = phase_bar([("queue", 3.0), ("decode", 1.0), ("stall", 0.0)], LIGHT)
     assert bar is not None
     assert unquote(bar).count("<rect") == 2
-    assert f'width="112.5" height="16" fill="{colour_of("queue", LIGHT)}"' in unquote(bar)
+    assert f'width="93.0" height="16" fill="{colour_of("queue", LIGHT)}"' in unquote(bar)
     assert phase_bar([("queue", 0.0)], LIGHT) is None
     assert "compute infer" in keys(["compute_infer"], LIGHT)
 

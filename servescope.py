@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
+from agent import quiet
 
-_OURS = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-if _OURS:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C among the imports ends without a traceback
-
+# isort: split
 import asyncio
 import json
 import os
@@ -28,8 +25,7 @@ from supervisor import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-if _OURS:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+quiet.over()
 
 _PARTS = {
     "agent": ("agent", "The sidecar: scrapes, takes spans, spools and ships."),

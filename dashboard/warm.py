@@ -17,7 +17,7 @@ from dashboard.theme import LIGHT
 def up() -> None:
     """Import every page with all that it asks and draws by, and make a picture and a table that nobody sees.
 
-    The drawing library makes its classes when they are first used, which takes it longer than a whole page later on.
+    The drawing library makes its classes when they are first used.
     """
     for module in pkgutil.iter_modules(views.__path__, f"{views.__name__}."):
         importlib.import_module(module.name)

@@ -93,6 +93,11 @@ class Look:
         return Window(self.window.start - shift, self.window.end - shift)
 
     @property
+    def lately(self) -> str:
+        """What the newest step of the window is called: of a window of the past nothing is now."""
+        return "now" if self.live else "at the end"
+
+    @property
     def against(self) -> str:
         """The compared period in words."""
         return {"before": "the period before", "day": "the day before", "week": "the week before"}.get(self.compare, "")

@@ -33,13 +33,16 @@ _TILES: Final = (
     ("TTFT p99", "ttft_p99"),
     ("End-to-end p99", "e2e_p99"),
     ("Tokens out", "generation_tokens"),
-    ("Running now", "running"),
-    ("Waiting now", "waiting"),
-    ("Fullest KV now", "kv"),
+    ("Running", "running"),
+    ("Waiting", "waiting"),
+    ("Fullest KV", "kv"),
     ("Preemptions", "preemptions"),
     ("Prefix hits", "prefix_hits"),
 )
 """Name of the tile and field of the answer."""
+
+_GAUGES: Final = ("running", "waiting", "kv")
+"""Fields that are of the newest step; the others are of the whole window."""
 
 QUESTION: Final = "Is serving well?"
 """Title of the page."""
@@ -94,18 +97,23 @@ def _tiles(look: Look) -> list[Tile]:
     if look.compared is not None:
         before = ask(TILES[0], look.compared, look.filter, **TILES[1]).result
     return [
-        _tile(name, getattr(overview, field), getattr(before, field) if before else None, look.against)
+        _tile(
+            f"{name} {look.lately}" if field in _GAUGES else name,
+            getattr(overview, field),
+            getattr(before, field) if before else None,
+            look.against,
+            of="Mean of the newest step" if field in _GAUGES else "Over the whole window",
+        )
         for name, field in _TILES
     ]
 
 
-def _tile(name: str, shown: Figure, before: Figure | None, against: str) -> Tile:
+def _tile(name: str, shown: Figure, before: Figure | None, against: str, *, of: str) -> Tile:
     told = {"no_traffic": "no traffic", "no_data": words.NOTHING}
     value = words.figure(shown.value, shown.unit) if shown.state == "value" else told[shown.state]
     note = f"peak {words.figure(shown.peak, shown.unit)}" if shown.peak is not None else ""
     if against:
         note = words.change(shown.value, before.value if before else None, shown.unit) or f"no figure in {against}"
-    of = "Mean of the newest step" if name.endswith(" now") else "Over the whole window"
     about = f"Compared with {against}" if against else f"{of}; the peak is its highest step"
     return Tile(name, value, note, shown.line, shown.reason or about)
 

@@ -50,11 +50,11 @@ def _tiles(look: Look) -> list[Tile]:
     law = result.littles_law
     peak = f"at most {words.count(result.waiting_peak)} at once" if result.waiting_peak is not None else ""
     return [
-        Tile("Waiting now", words.count(newest(result.waiting)), peak, result.waiting.values),
-        Tile("Running now", words.count(newest(result.running)), "", result.running.values),
-        Tile("Arrivals now", words.per_second(newest(result.arrivals)), "", result.arrivals.values),
-        Tile("Finishes now", words.per_second(newest(result.finished)), "", result.finished.values),
-        Tile("Queue p99 now", words.seconds(newest(result.queue_p99)), "", result.queue_p99.values),
+        Tile(f"Waiting {look.lately}", words.count(newest(result.waiting)), peak, result.waiting.values),
+        Tile(f"Running {look.lately}", words.count(newest(result.running)), "", result.running.values),
+        Tile(f"Arrivals {look.lately}", words.per_second(newest(result.arrivals)), "", result.arrivals.values),
+        Tile(f"Finishes {look.lately}", words.per_second(newest(result.finished)), "", result.finished.values),
+        Tile(f"Queue p99 {look.lately}", words.seconds(newest(result.queue_p99)), "", result.queue_p99.values),
         Tile(
             "Time to drain", words.seconds(result.drain_seconds), "if nobody else came", result.drain.values,
             "Waiting requests over the finish rate",

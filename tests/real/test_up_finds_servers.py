@@ -53,7 +53,8 @@ def test_servers_are_found_at_the_start_and_later(tmp_path: Path):
             with llamacpp(ports + 1, tmp_path / "second") as second:
                 wait_for(lambda: second in json.loads((line.data / "run.json").read_text())["urls"]["taps"], 40, second)
                 taps = json.loads((line.data / "run.json").read_text())["urls"]["taps"]
-                assert f"{second} was found at http://127.0.0.1:{ports + 1}" in line.log.read_text()
+                said = f"{second} was found at http://127.0.0.1:{ports + 1}"
+                wait_for(lambda: said in line.log.read_text(), 30, said)  # printed after the tap is started
                 for instance in (first, second):
                     wait_for(lambda url=taps[instance]: chat(url) is None, 30, f"the tap of {instance}")
                 sql = """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 import click
 from click.core import ParameterSource
 
+import configuration
 import momentary
 import wiring
 from agent.errors import ConfigError
@@ -149,7 +150,7 @@ def _objectives(path: Path) -> Iterator[Objective]:
 
 def _slos_of(folder: Path) -> Path:
     run = folder / "run.yaml"
-    named = wiring.read_settings(run, check=False).get("alerts", {}) if run.exists() else {}
+    named = configuration.read_settings(run, check=False).get("alerts", {}) if run.exists() else {}
     if not named.get("slos"):
         raise ConfigError("no SLO file is known", "Name one: --slos FILE, or alerts.slos in servescope.yaml")
     return Path(named["slos"])

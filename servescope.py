@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+import configuration
 import momentary
 import questions
 import wiring
@@ -173,7 +174,7 @@ def record(
     """Make a recording of what the agent sees of a model server."""
     from agent import recording  # noqa: PLC0415 - commands load only what they need
 
-    settings = wiring.read_settings(config)
+    settings = configuration.read_settings(config)
     found = asyncio.run(_targets(targets, settings, tap=False))
     if not found:
         raise ConfigError("no model server was found here", "Give one with --target http://host:port")
@@ -276,8 +277,8 @@ def _configured(config: Path | None, slos: Path | None) -> tuple[dict[str, Any],
     from alerts import rulesfile  # noqa: PLC0415 - commands load only what they need
     from alerts.config import AlertsConfig  # noqa: PLC0415 - as above
 
-    settings = wiring.read_settings(config, files=True)
-    slos = slos or wiring.slo_file(settings, config)
+    settings = configuration.read_settings(config, files=True)
+    slos = slos or configuration.slo_file(settings, config)
     if slos is not None:
         rulesfile.load(slos)
     AlertsConfig.model_validate(settings.get("alerts", {})).pagerduty.routing_key()

@@ -11,19 +11,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 
-from agent import yamlfile
-from agent.errors import ConfigError
 from agent.keys import ensure_keys
-from agent.yamlfile import FileError, YamlFile
+from configuration import CONFIGURED, SECTIONS
 from ports import Ports
 from supervisor import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from pydantic import BaseModel
-
-_SECTIONS: Final = ("agent", "collector", "alerts", "dashboard")
 DEFAULT_PORTS: Final = {
     "store": 8123,
     "otlp": 4318,
@@ -34,16 +29,6 @@ DEFAULT_PORTS: Final = {
     "alerts_health": 9465,
     "receiver": 9466,
 }
-_CONFIGURED: Final = {
-    "otlp": ("collector", "port"),
-    "agent_otlp_http": ("agent", "otlp_http_port"),
-    "agent_otlp_grpc": ("agent", "otlp_grpc_port"),
-    "dashboard": ("dashboard", "port"),
-    "agent_health": ("agent", "health_port"),
-    "alerts_health": ("alerts", "health_port"),
-    "receiver": ("alerts", "receiver_port"),
-}
-"""Where the configuration names a port; null there means that nothing listens."""
 _HOSTS: Final = {
     "otlp": ("collector", "host"),
     "agent_otlp_http": ("agent", "otlp_host"),
@@ -53,17 +38,6 @@ _HOSTS: Final = {
     "dashboard": ("dashboard", "host"),
 }
 """Where the configuration names the address that a port is opened on."""
-_FILES: Final[tuple[tuple[str | int, ...], ...]] = (
-    ("agent", "key_file"),
-    ("agent", "collector_ca_file"),
-    ("agent", "client_certificate_file"),
-    ("agent", "client_key_file"),
-    ("collector", "password_file"),
-    ("alerts", "pagerduty", "routing_key_file"),
-    ("alerts", "pagerduty", "ca_file"),
-    ("alerts", "webhook", "secret_file"),
-)
-"""Settings that name a file which must be there, beside ``collector.sender_keys[].file`` and ``alerts.slos``."""
 _RECEIVERS: Final = ("agent_otlp_http", "agent_otlp_grpc")
 FIRST_TAP_PORT: Final = 9080
 _TAP_OFFSET: Final = 20
@@ -73,94 +47,6 @@ def default_data(name: str = "servescope") -> Path:
     """``$XDG_DATA_HOME/<name>``, by default under ``~/.local/share``."""
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / name
-
-
-def read_settings(path: Path | None, *, check: bool = True, files: bool = False) -> dict[str, Any]:
-    """The sections of ``servescope.yaml`` as plain mappings; an absent path is an empty file.
-
-    Args:
-        path: The file.
-        check: Whether each section is checked against its package's own settings.
-        files: Whether the keys, passwords and certificates that it names must be there.
-
-    Raises:
-        ConfigError: The file can't be read, has a section that is unknown, or fields that are wrong; names them all.
-    """
-    if path is None:
-        return {}
-    file = yamlfile.read(path)
-    sections = {name: file.section(name) for name in _SECTIONS}
-    unknown = [name for name in file.data if name not in {*_SECTIONS, "data"}]
-    faults = [
-        f"{file.fault((name,))}: is not a section: there are {', '.join(sorted(_SECTIONS))} and data"
-        for name in unknown
-    ]
-    if not isinstance(file.data.get("data", ""), str):
-        faults.append(f"{file.fault(('data',))}: must be the path of a folder")
-    if faults:
-        raise FileError(faults)
-    if check:
-        _check(file)
-    if files and (unreadable := list(_unreadable(file))):
-        raise FileError(unreadable)
-    return {name: found for name, found in sections.items() if found} | {
-        k: v for k, v in file.data.items() if k == "data"
-    }
-
-
-def _check(file: YamlFile) -> None:
-    from agent.config import AgentConfig  # noqa: PLC0415 - each package is an extra of its own
-    from alerts.config import AlertsConfig  # noqa: PLC0415 - as above
-    from collector.config import CollectorConfig  # noqa: PLC0415 - as above
-    from dashboard.config import DashboardConfig  # noqa: PLC0415 - as above
-
-    models: dict[str, type[BaseModel]] = {
-        "agent": AgentConfig, "collector": CollectorConfig, "alerts": AlertsConfig, "dashboard": DashboardConfig,
-    }  # fmt: skip
-    faults: list[str] = []
-    for section, model in models.items():
-        try:
-            yamlfile.checked(file, section, model)
-        except FileError as error:
-            faults += [fault for fault in error.faults if fault not in faults]
-    if faults:
-        raise FileError(faults)
-
-
-def _unreadable(file: YamlFile) -> Iterator[str]:
-    """Faults of the keys, passwords and certificates that the configuration names."""
-    named = [location for location in _FILES if location[0] in file.data]
-    senders = file.section("collector").get("sender_keys") or ()
-    named += [("collector", "sender_keys", index, "file") for index in range(len(senders))]
-    for location in named:
-        value: Any = file.data
-        for key in location:
-            value = value[key] if isinstance(key, int) else (value or {}).get(key)
-        if not value:
-            continue
-        path = Path(str(value)).expanduser() if location[0] == "alerts" else Path(str(value))
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            yield f"{file.fault(location)}: {value} can't be read: {error.strerror}"
-
-
-def slo_file(settings: Mapping[str, Any], config: Path | None) -> Path | None:
-    """``alerts.slos`` of the configuration; a relative path is looked for beside the configuration, then here.
-
-    Every part is told the same absolute path: each has a folder of its own in which it would look.
-
-    Raises:
-        ConfigError: It names no file.
-    """
-    named = (settings.get("alerts") or {}).get("slos")
-    if not named:
-        return None
-    given = Path(str(named)).expanduser()
-    for path in (*([config.absolute().parent / given] if config is not None else []), given.absolute()):
-        if path.is_file():
-            return path
-    raise ConfigError(f"alerts.slos names {named}, which is no file", "Name an SLO file, relative to the configuration")
 
 
 @dataclass
@@ -233,8 +119,8 @@ def plan(
     keys = ensure_keys(data / "keys")
     ports = ports or Ports(say)
     asked = dict(zip(DEFAULT_PORTS, range(port_base, port_base + len(DEFAULT_PORTS)), strict=True)) if port_base else {}
-    sections = {name: dict(settings.get(name) or {}) for name in _SECTIONS}
-    asked |= {what: sections[part][key] for what, (part, key) in _CONFIGURED.items() if key in sections[part]}
+    sections = {name: dict(settings.get(name) or {}) for name in SECTIONS}
+    asked |= {what: sections[part][key] for what, (part, key) in CONFIGURED.items() if key in sections[part]}
     url = clickhouse or sections["collector"].get("clickhouse") or ""
     port = {
         what: ports.take(what.replace("_", " "), default, asked.get(what))

@@ -7,14 +7,15 @@ import platform
 import re
 from pathlib import Path  # noqa: TC003 - pydantic reads it at run time
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from agent import yamlfile
+from agent.engines.table import tables
 from agent.sources.source import Place, Target
 from agent.tap.config import TapLimits, TenantConfig
+from agent.urls import HttpUrl  # noqa: TC001 - pydantic reads it at run time
 from agent.yamlfile import FieldError
 
 if TYPE_CHECKING:
@@ -39,17 +40,19 @@ class TargetConfig(BaseModel):
     )
     deployment: str = Field(default="", description="Replicas that serve one model together; empty: the instance.")
     engine: str = Field(default="auto", description="Engine id, or auto to read it off the metrics page.")
-    url: str = Field(default="", description="Base URL of the serving API.")
-    metrics_url: str = Field(default="", description="URL of the metrics page; empty derives it from url.")
+    url: HttpUrl = Field(default="", description="Base URL of the serving API.")
+    metrics_url: HttpUrl = Field(default="", description="URL of the metrics page; empty derives it from url.")
     role: Literal["both", "prefill", "decode", "router"] = Field(default="both", description="What it serves.")
     version: str = Field(default="", description="Version that its taps' records carry; empty: the engine's own.")
     tap_port: int | None = Field(default=None, ge=0, le=65535, description="Port of the tap in front of it.")
     tap: bool = Field(default=True, description="Whether `servescope up` puts a tap in front of it.")
 
-    @field_validator("url", "metrics_url")
+    @field_validator("engine")
     @classmethod
-    def _check_url(cls, value: str) -> str:
-        return _check_url(value)
+    def _check_engine(cls, value: str) -> str:
+        if value not in {"", "auto"} and value not in tables():
+            raise ValueError(f"is no engine known here: there are {', '.join(sorted(tables()))}, and auto")
+        return value
 
     @model_validator(mode="after")
     def _check_reachable(self) -> Self:
@@ -75,7 +78,9 @@ class AgentConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    collector: str = Field(default="http://127.0.0.1:4318", description="Base URL to which batches go.")
+    collector: HttpUrl = Field(
+        default="http://127.0.0.1:4318", min_length=1, description="Base URL to which batches go."
+    )
     collector_ca_file: Path | None = Field(default=None, description="Authorities an https collector is checked by.")
     client_certificate_file: Path | None = Field(default=None, description="Certificate shown to an https collector.")
     client_key_file: Path | None = Field(default=None, description="Private key of that certificate.")
@@ -104,11 +109,6 @@ class AgentConfig(BaseModel):
     flush_seconds: float = Field(default=0.5, ge=0.05, le=30, description="How long records gather into a batch.")
     drain_seconds: float = Field(default=5.0, ge=0, le=300, description="Longest sending at shutdown.")
     self_spans: bool = Field(default=False, description="Send spans of the agent's own work to the collector.")
-
-    @field_validator("collector")
-    @classmethod
-    def _check_collector(cls, value: str) -> str:
-        return _check_url(value)
 
     @model_validator(mode="after")
     def _check_instances(self) -> Self:
@@ -166,16 +166,3 @@ def _value(name: str, text: str) -> Any:
     if AgentConfig.model_fields[name].annotation is str and isinstance(value, _SCALARS):
         return text
     return value
-
-
-def _check_url(value: str) -> str:
-    if not value:
-        return value
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"{value!r} is not a URL such as http://127.0.0.1:8000")
-    try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError(f"{value!r} has no valid port") from None
-    return value.rstrip("/") if parts.path == "/" else value

@@ -228,7 +228,8 @@ def say(fault: ErrorDetails) -> str:
     if given is None:
         return f"{text} (got nothing)"
     shown = str(given).lower() if isinstance(given, bool) else repr(given)
-    plain = isinstance(given, str | int | float) and len(shown) <= _SHOWN and shown not in text
+    # Before an @ there may be a password.
+    plain = isinstance(given, str | int | float) and len(shown) <= _SHOWN and shown not in text and "@" not in shown
     return f"{text} (got {shown})" if plain else text
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent import yamlfile
 from agent.errors import ConfigError
+from agent.urls import HttpUrl  # noqa: TC001 pydantic reads it at run time
 from agent.yamlfile import FieldError
 from alerts.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
 from alerts.route import Route  # noqa: TC001 pydantic reads it at run time
@@ -36,7 +37,7 @@ class PagerDutyConfig(_Section):
 
     routing_key_file: Path | None = None
     routing_key_env: str = "SERVESCOPE_PAGERDUTY_ROUTING_KEY"
-    base_url: str = "https://events.pagerduty.com"
+    base_url: Annotated[HttpUrl, Field(min_length=1)] = "https://events.pagerduty.com"
     ca_file: Path | None = None
 
     def routing_key(self, environment: Mapping[str, str] = os.environ) -> str:
@@ -65,7 +66,7 @@ class PagerDutyConfig(_Section):
 class WebhookConfig(_Section):
     """A signed webhook beside or instead of PagerDuty."""
 
-    url: str
+    url: Annotated[HttpUrl, Field(min_length=1)]
     secret_file: Path | None = None
 
     def secret(self) -> bytes:
@@ -111,8 +112,8 @@ class AlertsConfig(_Section):
     ingest_delay_seconds: PositiveDuration = 3.0
     longest_request_seconds: PositiveDuration = 600.0
     store_unreachable_after_seconds: PositiveDuration = 20.0
-    dashboard_url: str = ""
-    runbook_url: str = ""
+    dashboard_url: HttpUrl = ""
+    runbook_url: HttpUrl = ""
     health_host: str = "127.0.0.1"
     health_port: Annotated[int, Field(ge=0, le=65535)] = 9465
     receiver_port: Annotated[int, Field(ge=0, le=65535)] = 0

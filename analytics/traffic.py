@@ -213,6 +213,9 @@ def _model(
     def figure(latency: str, key: str, place: int, line: LatencyLine | None) -> float | None:
         return number(held[f"{latency}_q"][place]) if row else line.total[key] if line else None
 
+    def counted(latency: str, line: LatencyLine | None) -> float | None:
+        return number(held[f"{latency}_rows"]) if row else line.total["count"] if line else None
+
     return ModelRow(
         model=name,
         engines=list(names([*told.engines, *seen.get("engines", ())])),
@@ -223,8 +226,10 @@ def _model(
         error_share=ratio(bad, requests),
         prompt_tokens_per_second=tokens("prompt_tokens", "prompt"),
         generation_tokens_per_second=tokens("generation_tokens", "generated"),
+        ttft_requests=counted("ttft", ttft),
         ttft_p50_seconds=figure("ttft", "p50", 0, ttft),
         ttft_p99_seconds=figure("ttft", "p99", 3, ttft),
+        e2e_requests=counted("e2e", e2e),
         e2e_p50_seconds=figure("e2e", "p50", 0, e2e),
         e2e_p99_seconds=figure("e2e", "p99", 3, e2e),
         e2e_mean_seconds=number(held.get("e2e_mean")) if row else e2e.total["mean"] if e2e else None,

@@ -26,9 +26,12 @@ class ModelRow:
         error_share: Share of requests that ended in a server's fault, 0 to 1.
         prompt_tokens_per_second: Prompt tokens read per second.
         generation_tokens_per_second: Tokens generated per second.
-        ttft_p50_seconds: Median time to first token.
+        ttft_requests: Requests whose first token was seen (streamed, or told by the engine).
+        ttft_p50_seconds: Median time to first token of those.
         ttft_p99_seconds: Its 99th percentile.
-        e2e_p50_seconds: Median end-to-end time.
+        e2e_requests: Requests with an end-to-end time: more than those with a first token wherever answers come
+            whole, so the two percentiles are of different requests.
+        e2e_p50_seconds: Median end-to-end time of those.
         e2e_p99_seconds: Its 99th percentile.
         e2e_mean_seconds: Mean end-to-end time, where only sums exist too.
         waiting_peak: Most requests waiting at one instance at a time.
@@ -46,8 +49,10 @@ class ModelRow:
     error_share: float | None
     prompt_tokens_per_second: float | None
     generation_tokens_per_second: float | None
+    ttft_requests: float | None
     ttft_p50_seconds: float | None
     ttft_p99_seconds: float | None
+    e2e_requests: float | None
     e2e_p50_seconds: float | None
     e2e_p99_seconds: float | None
     e2e_mean_seconds: float | None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path  # noqa: TC003 - pydantic reads it at run time
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agent import yamlfile
+from agent.errors import ConfigError
+from collector.address import StoreAddress
 
 MEBIBYTE: Final = 1 << 20
 
@@ -74,6 +76,16 @@ class CollectorConfig(BaseModel):
         ge=0,
         description="Disk for requests that the store can't read; beyond, they are only counted.",
     )
+
+    @field_validator("clickhouse")
+    @classmethod
+    def _check_clickhouse(cls, value: str) -> str:
+        try:
+            if value:
+                StoreAddress.parse(value)
+        except ConfigError as error:
+            raise ValueError(f"{error.what}: {error.fix}") from None
+        return value
 
 
 def load(path: Path | None) -> CollectorConfig:

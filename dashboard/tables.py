@@ -23,18 +23,24 @@ def percent(ratio: float | None) -> float | None:
     return None if ratio is None else ratio * 100
 
 
-def numbers(frame: pd.DataFrame, **more: Any) -> Mapping[str, Any]:
-    """Column settings for every numeric column of a frame, and ``more`` for others."""
+def numbers(frame: pd.DataFrame, helps: Mapping[str, str] | None = None, **more: Any) -> Mapping[str, Any]:
+    """Column settings for every numeric column of a frame, and ``more`` for others.
+
+    Args:
+        frame: The table.
+        helps: Column → what it means, shown when the pointer rests on its head.
+        more: Settings of other columns.
+    """
     settings: dict[str, Any] = {
-        str(name): st.column_config.NumberColumn(format="%.4g")
+        str(name): st.column_config.NumberColumn(format="%.4g", help=(helps or {}).get(str(name)))
         for name in frame.columns
         if pd.api.types.is_numeric_dtype(frame[name]) or frame[name].isna().all()
     }
     return {**settings, **more}
 
 
-def table(frame: pd.DataFrame, key: str, *, height: Any = "content") -> None:
+def table(frame: pd.DataFrame, key: str, *, height: Any = "content", helps: Mapping[str, str] | None = None) -> None:
     """A table of figures; what is not there is a dash, never *None*."""
     st.dataframe(
-        frame, hide_index=True, placeholder=words.NOTHING, key=key, column_config=numbers(frame), height=height
+        frame, hide_index=True, placeholder=words.NOTHING, key=key, column_config=numbers(frame, helps), height=height
     )  # fmt: skip

@@ -168,6 +168,19 @@ def test_what_makes_no_sense_is_named_before_anything_starts(
             "servescope.yaml:3: collector.sender_keys[0].file: nosuch",
         ),
         (b"alerts: {webhook: {url: 'http://x', secret_file: nosuch}}\n", "secret_file: nosuch can't be read"),
+        (b"alerts: {webhook: {url: 'hooks.example.com'}}\n", "alerts.webhook.url: 'hooks.example.com' is not a URL"),
+        (b"alerts:\n  dashboard_url: on-call\n", "servescope.yaml:2: alerts.dashboard_url: 'on-call' is not a URL"),
+        (b"alerts: {pagerduty: {base_url: 'http://:1'}}\n", "alerts.pagerduty.base_url: 'http://:1' is not a URL"),
+        (b"collector: {clickhouse: 'store:8123'}\n", "collector.clickhouse: 'store:8123' is no address"),
+        (b"agent: {collector: 'http://x:port'}\n", "agent.collector: 'http://x:port' is not a URL"),
+        (
+            b"agent: {targets: [{instance: a, url: 'http://x:1', engine: tgi}]}\n",
+            "agent.targets[0].engine: is no engine known here: there are llamacpp, triton, vllm, and auto (got 'tgi')",
+        ),
+        (
+            b"collector: {port: 9000}\nagent:\n  targets: [{instance: a, url: 'http://x:1', tap_port: 9000}]\n",
+            "servescope.yaml:3: agent.targets[0].tap_port: port 9000 is collector.port's already",
+        ),
     ],
 )
 def test_a_configuration_that_up_would_refuse_is_refused_by_its_check(tmp_path: Path, content: bytes, told: str):
@@ -177,6 +190,24 @@ def test_a_configuration_that_up_would_refuse_is_refused_by_its_check(tmp_path: 
         done = typed(*words)
         assert done.exit_code == 1
         assert told in done.stderr
+
+
+def test_all_that_is_wrong_with_a_configuration_is_told_at_once(tmp_path: Path):
+    file = tmp_path / "servescope.yaml"
+    file.write_text("agents: {}\nalerts: 5\nagent: {gpus: true, key_file: nosuch}\ncollector: {port: many}\n")
+    told = typed("config", "check", file).stderr
+    faults = ("agents: is not a section", "alerts: is not a mapping", "agent.gpus", "agent.key_file", "collector.port")
+    assert [told.count(fault) for fault in faults] == [1] * len(faults), told
+
+
+def test_a_password_in_a_wrong_address_is_not_repeated(tmp_path: Path):
+    file = tmp_path / "servescope.yaml"
+    for section, field in (("collector", "clickhouse"), ("agent", "collector")):
+        file.write_text(f"{section}: {{{field}: 'scope:s3cret@store:8123'}}\n")
+        done = typed("config", "check", file)
+        assert done.exit_code == 1
+        assert f"{section}.{field}" in done.stderr
+        assert "s3cret" not in done.output
 
 
 def test_a_right_configuration_is_said_to_be(tmp_path: Path):

@@ -43,6 +43,14 @@ _TILES: Final = (
 
 _GAUGES: Final = ("running", "waiting", "kv")
 """Fields that are of the newest step; the others are of the whole window."""
+_LATENCIES: Final = ("ttft_p99", "e2e_p99")
+_HELPS: Final = {
+    "TTFT p99 ms": "Of the requests whose first token was seen: streamed answers, or where the engine tells it. "
+    "Requests answered whole have an end-to-end time alone, so the two columns are of different requests.",
+    "E2E p50 ms": "Of every request that has an end-to-end time.",
+    "E2E p99 ms": "Of every request that has an end-to-end time.",
+    "E2E mean ms": "Of every request that has an end-to-end time.",
+}
 
 QUESTION: Final = "Is serving well?"
 """Title of the page."""
@@ -102,10 +110,20 @@ def _tiles(look: Look) -> list[Tile]:
             getattr(overview, field),
             getattr(before, field) if before else None,
             look.against,
-            of="Mean of the newest step" if field in _GAUGES else "Over the whole window",
+            of=_of(field, getattr(overview, field)),
         )
         for name, field in _TILES
     ]
+
+
+def _of(field: str, shown: Figure) -> str:
+    """What a tile's figure is of."""
+    if field in _GAUGES:
+        return "Mean of the newest step"
+    if field in _LATENCIES:
+        having = "whose first token was seen" if field == "ttft_p99" else "with an end-to-end time"
+        return f"Over the {words.plural(shown.rows, 'request')} of the window {having}"
+    return "Over the whole window"
 
 
 def _tile(name: str, shown: Figure, before: Figure | None, against: str, *, of: str) -> Tile:
@@ -161,7 +179,7 @@ def _models(look: Look) -> None:
         }
         for row in rows
     ])  # fmt: skip
-    table(frame, "models")
+    table(frame, "models", helps=_HELPS)
     foot("models", answer)
 
 

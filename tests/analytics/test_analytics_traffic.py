@@ -89,6 +89,8 @@ def test_a_row_per_model_busiest_first(lab: Lab):
     assert row.engines == ["vllm"]
     assert row.error_share == pytest.approx(sum(r["outcome"] in BAD for r in llama) / len(llama))
     assert row.ttft_p99_seconds == pytest.approx(quantile(latencies(llama, "ttft_seconds"), 0.99), rel=1e-6)
+    assert row.ttft_requests == len(latencies(llama, "ttft_seconds"))
+    assert row.e2e_requests == len(latencies(llama, "e2e_seconds"))
     assert row.waiting_peak == 40
     assert models["resnet"].kv_peak_ratio is None, "Triton has no KV cache: not known, which is not 0"
     ranker = models["ranker"]
@@ -97,6 +99,7 @@ def test_a_row_per_model_busiest_first(lab: Lab):
     assert ranker.e2e_p99_seconds is None
     assert models["mixtral"].exactness == "derived"
     assert models["mixtral"].ttft_p99_seconds is not None
+    assert models["mixtral"].ttft_requests is not None
 
 
 def test_a_tenants_tiles_come_from_its_rows_alone(lab: Lab):

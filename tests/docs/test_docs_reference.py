@@ -10,8 +10,8 @@ import click
 import pytest
 import yaml
 
+import configuration
 import servescope
-import wiring
 from agent.config import AgentConfig, TargetConfig
 from agent.tap.config import TapLimits, TenantConfig
 from alerts.config import AlertsConfig, PagerDutyConfig, WebhookConfig
@@ -150,7 +150,7 @@ def test_examples_of_the_configuration_are_right(tmp_path: Path, document: str):
     for block in blocks((ROOT / document).read_text(), "yaml"):
         if not {"slos", "rules", "version"} & set(yaml.safe_load(block)):
             file.write_text(block)
-            wiring.read_settings(file)
+            configuration.read_settings(file)
             checked += 1
     assert checked
 

@@ -80,17 +80,17 @@ _SLOT: Final = {
     "kv": 2,
     "frontend": 2,
     "prefill": 3,
-    "compute_input": 3,
     "edge": 4,
     "preemptions": 5,
-    "compute_output": 5,
     "decode": 6,
-    "compute_infer": 6,
     "tokens": 6,
     "stall": 7,
 }
 
 
+_COMPUTE: Final = ("compute_input", "compute_output", "compute_infer")
+"""Triton's parts of computing, from the lightest tint of one colour to the strongest: they stand beside the prefill and
+decode of an LLM."""
 _NOBODYS: Final = {"transit": "nobody", "unaccounted": "grid"}
 
 
@@ -107,19 +107,21 @@ def colour_of(signal: str, colours: Palette) -> str:
     """
     if signal in _NOBODYS:
         return getattr(colours, _NOBODYS[signal])  # type: ignore[no-any-return]
+    if signal in _COMPUTE:
+        return _tint(colours, colours.series[0], 0.35 + 0.65 * _COMPUTE.index(signal) / (len(_COMPUTE) - 1))
     return colours.series[_SLOT[signal]]
 
 
 def has_colour(signal: str) -> bool:
     """Whether a signal has a colour of its own."""
-    return signal in _SLOT or signal in _NOBODYS
+    return signal in _SLOT or signal in _NOBODYS or signal in _COMPUTE
 
 
 def tints(colours: Palette, base: str, count: int) -> list[str]:
     """``count`` tints of one colour from light to strong, for percentiles: p50 light, p99 strong."""
     if count == 1:
         return [base]
-    return [_mix(colours.page, base, 0.6 + 0.4 * step / (count - 1)) for step in range(count)]
+    return [_tint(colours, base, 0.6 + 0.4 * step / (count - 1)) for step in range(count)]
 
 
 def faded(colour: str, alpha: float) -> str:
@@ -132,6 +134,6 @@ def _channels(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-def _mix(low: str, high: str, share: float) -> str:
-    mixed = (round(a + (b - a) * share) for a, b in zip(_channels(low), _channels(high), strict=True))
+def _tint(colours: Palette, base: str, share: float) -> str:
+    mixed = (round(a + (b - a) * share) for a, b in zip(_channels(colours.page), _channels(base), strict=True))
     return "#" + "".join(f"{channel:02x}" for channel in mixed)

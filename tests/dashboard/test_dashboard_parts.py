@@ -17,8 +17,9 @@ from dashboard.look import link
 from dashboard.marks import keys, phase_bar
 from dashboard.once import Once
 from dashboard.one_incident import after, links, plain
+from dashboard.one_request import PHASES
 from dashboard.shell import moment
-from dashboard.theme import DARK, LIGHT, colour_of
+from dashboard.theme import DARK, LIGHT, Palette, colour_of
 from dashboard.tiles import Tile, row
 from dashboard.views.adhoc import plain_type
 from dashboard.views.budgets import tiles_of
@@ -95,6 +96,12 @@ def test_a_requests_phases_are_one_bar() -> None:
     assert f'width="93.0" height="16" fill="{colour_of("queue", LIGHT)}"' in unquote(bar)
     assert phase_bar([("queue", 0.0)], LIGHT) is None
     assert "compute infer" in keys(["compute_infer"], LIGHT)
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
+def test_no_two_phases_share_a_colour(colours: Palette) -> None:
+    phases = [*(name for name, _ in PHASES), "unaccounted"]
+    assert len({colour_of(phase, colours) for phase in phases}) == len(phases)
 
 
 def test_links_keep_window_and_filter() -> None:

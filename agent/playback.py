@@ -151,13 +151,14 @@ class Playback:
         )
 
     def _spans(self) -> Iterator[Item]:
-        traces = self._recording.traces
+        traces, model = self._recording.traces, self._recording.model
+        whose = self._whose | ({Resource.MODEL: model} if model else {})
         for at, body in self._recording.bodies:
             request = ExportTraceServiceRequest.FromString(body)
             if may_hold_prompts(body):
                 scrub_request(request)
             for group in request.resource_spans:
-                claim(group.resource, self._whose)
+                claim(group.resource, whose)
                 for scope in group.scope_spans:
                     for span in scope.spans:
                         self._move(span, traces[span.trace_id])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from agent.config import AgentConfig
     from agent.ship import OpenSpan
     from agent.sources.metrics_page import ScrapeStats
-    from agent.sources.source import Emit, Source, Target
+    from agent.sources.source import Emit, Known, Source, Target
     from agent.sources.spans import SpanStats
 
 PRODUCER: Final = "agent"
@@ -140,7 +140,7 @@ class Sidecar:
         """Counts of the spans that came in."""
         return self.receiver.stats
 
-    def _known(self, instance: str) -> tuple[str, str] | None:
+    def _known(self, instance: str) -> Known | None:
         return next((found for pages in self._pages if (found := pages.known.get(instance))), None)
 
     def _start(self, source: Source, name: str) -> None:

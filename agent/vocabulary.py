@@ -52,7 +52,7 @@ class Resource:
     NODE: Final = "host.name"
     ENGINE: Final = "servescope.engine"
     ROLE: Final = "servescope.role"
-    MODEL: Final = "servescope.model"  # on samples only: a request carries gen_ai.request.model
+    MODEL: Final = "servescope.model"  # of samples; of spans that name none: the one model of their server
     DP_RANK: Final = "servescope.dp_rank"
     RECORDING: Final = "servescope.recording"
 

@@ -26,11 +26,11 @@ class ModelRow:
         error_share: Share of requests that ended in a server's fault, 0 to 1.
         prompt_tokens_per_second: Prompt tokens read per second.
         generation_tokens_per_second: Tokens generated per second.
-        ttft_requests: Requests whose first token was seen (streamed, or told by the engine).
+        ttft_requests: Requests whose first content was seen, also where the client then left.
         ttft_p50_seconds: Median time to first token of those.
         ttft_p99_seconds: Its 99th percentile.
-        e2e_requests: Requests with an end-to-end time: more than those with a first token wherever answers come
-            whole, so the two percentiles are of different requests.
+        e2e_requests: Requests answered or waited for until a timeout. They are others than those with a first token, so
+            a percentile of the one may be less than that of the other.
         e2e_p50_seconds: Median end-to-end time of those.
         e2e_p99_seconds: Its 99th percentile.
         e2e_mean_seconds: Mean end-to-end time, where only sums exist too.

@@ -85,15 +85,15 @@ PAGES: Final[dict[str, list[Callable[[Store, Window], object]]]] = {
         lambda store, window: latency.histogram(store, window, signal="e2e_seconds"),
         latency.phases,
     ],
-    "waiting": [queue.dynamics],
-    "caches": [
+    "queue": [queue.dynamics],
+    "kv-cache": [
         kvcache.occupancy,
         batching.dynamics,
     ],
-    "requests_list": [lambda store, window: requests.find(store, window, limit=200)],
-    "budgets": [lambda store, window: slo_statuses(store, load(_SLOS), window.end)],
+    "requests": [lambda store, window: requests.find(store, window, limit=200)],
+    "slos": [lambda store, window: slo_statuses(store, load(_SLOS), window.end)],
     "incidents": [lambda store, window: incidents(store, window.start, window.end)],
-    "adhoc": [lambda store, _: store.rows(_STATEMENT)],
+    "sql": [lambda store, _: store.rows(_STATEMENT)],
 }
 """Path of a page → the questions it asks."""
 
@@ -110,12 +110,12 @@ class Times:
 
 def combinations() -> list[tuple[str, str]]:
     """Page and range of every figure; the SQL page has no range and is visited once a round."""
-    return [(page, name) for page in PAGES for name in (RANGES if page != "adhoc" else ["15m"])]
+    return [(page, name) for page in PAGES for name in (RANGES if page != "sql" else ["15m"])]
 
 
 def address(url: str, page: str, window: Window) -> str:
     """The link to a page over a window."""
-    more = {"sql": _STATEMENT} if page == "adhoc" else {}
+    more = {"sql": _STATEMENT} if page == "sql" else {}
     span = {"from": f"{window.start.timestamp():.3f}", "to": f"{window.end.timestamp():.3f}"}
     return f"{url}/{page}?{urlencode(span | more)}"
 

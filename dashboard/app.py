@@ -10,28 +10,24 @@ import streamlit as st
 from dashboard import shell
 
 PAGES: Final = (
-    ("overview", "Overview"),
-    ("latency", "Latency"),
-    ("waiting", "Queue"),
-    ("caches", "KV cache & batching"),
-    ("requests_list", "Requests"),
-    ("budgets", "SLOs & budgets"),
-    ("incidents", "Incidents"),
-    ("adhoc", "SQL"),
+    ("overview", "", "Overview"),
+    ("latency", "latency", "Latency"),
+    ("waiting", "queue", "Queue"),
+    ("caches", "kv-cache", "KV cache & batching"),
+    ("requests_list", "requests", "Requests"),
+    ("budgets", "slos", "SLOs & budgets"),
+    ("incidents", "incidents", "Incidents"),
+    ("adhoc", "sql", "SQL"),
 )
-"""View module → title; the first one is the front page."""
+"""View module, path in the URL, title; the first one is the front page."""
 
 
 def main() -> None:
     """Build the navigation, draw the bar of the page that was asked for, and run it."""
     shell.begin()
-    views = {title: importlib.import_module(f"dashboard.views.{name}") for name, title in PAGES}
-    front = PAGES[0][0]
+    views = {title: importlib.import_module(f"dashboard.views.{name}") for name, _, title in PAGES}
     shown = st.navigation(
-        [
-            st.Page(views[title].draw, title=title, url_path="" if name == front else name, default=name == front)
-            for name, title in PAGES
-        ],
+        [st.Page(views[title].draw, title=title, url_path=path, default=not path) for _, path, title in PAGES],
         position="top",
     )
     view = views[shown.title]

@@ -96,8 +96,8 @@ def links(row: IncidentRow) -> str:
     window = Window(row.opened_at - _AROUND, end)
     narrowed = {name: (row.labels[name],) for name in ("model", "tenant", "instance") if row.labels.get(name)}
     pages = (
-        ("Overview then", "./"), ("Latency then", "latency"), ("Queue then", "waiting"),
-        ("KV cache then", "caches"), ("Requests then", "requests_list"),
+        ("Overview then", "./"), ("Latency then", "latency"), ("Queue then", "queue"),
+        ("KV cache then", "kv-cache"), ("Requests then", "requests"),
     )  # fmt: skip
     return " · ".join(f"[{title}]({link(path, window, Filter().narrowed(**narrowed))})" for title, path in pages)
 

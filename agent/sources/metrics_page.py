@@ -20,7 +20,7 @@ from agent.errors import PageError, ServescopeError, UnknownEngineError
 from agent.page import Limits, PageReader
 from agent.probing import about_url, fetch, learn_about, page_urls
 from agent.samples import Key, Sampler
-from agent.sources.source import Place
+from agent.sources.source import Known, Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,9 +85,11 @@ class MetricsPages:
         return {watch.instance: watch.stats for watch in self._watches}
 
     @property
-    def known(self) -> Mapping[str, tuple[str, str]]:
-        """Engine and version by instance, of those whose engine is known; "" for a version that is not told."""
-        return {watch.instance: (watch.engine, watch.version) for watch in self._watches if watch.engine}
+    def known(self) -> Mapping[str, Known]:
+        """What each server told, by instance, of those whose engine is known."""
+        return {
+            watch.instance: Known(watch.engine, watch.version, watch.model) for watch in self._watches if watch.engine
+        }
 
     async def run(self, emit: Emit) -> None:
         """Scrape until cancelled; without targets, wait to be."""
@@ -153,6 +155,12 @@ class _Watch:
     def version(self) -> str:
         """Version that the server told, empty where it tells none."""
         return self._about.version
+
+    @property
+    def model(self) -> str:
+        """The one model that the page shows, empty where it shows several or none."""
+        names = {key.model for key in self._keys}
+        return names.pop() if len(names) == 1 else ""
 
     async def scrape(self, session: aiohttp.ClientSession, emit: Emit) -> None:
         """One turn: whatever happens ends in a sample, never in an exception."""

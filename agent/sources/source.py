@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 SignalKind = Literal["traces", "metrics", "logs"]
 """Which of the three OTLP requests a body is."""
@@ -45,6 +45,20 @@ class Target:
     metrics_url: str = ""
     role: str = "both"
     tap_port: int | None = None
+
+
+class Known(NamedTuple):
+    """What a server told of itself; "" for what it did not tell.
+
+    Attributes:
+        engine: Engine id, by its page or by its target.
+        version: The engine's version.
+        model: The model it serves; "" too where it serves several.
+    """
+
+    engine: str
+    version: str = ""
+    model: str = ""
 
 
 class Source(Protocol):

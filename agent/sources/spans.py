@@ -29,7 +29,7 @@ from agent.engines.table import tables
 from agent.errors import PortInUseError
 from agent.otlp_json import MalformedJsonError, parse
 from agent.scrub import may_hold_prompts, scrub_request
-from agent.sources.source import Place, SignalKind
+from agent.sources.source import Known, Place, SignalKind
 from agent.vocabulary import Resource
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ class Spans:
         http_port: Port of OTLP/HTTP; 0 takes a free one, None leaves it out.
         grpc_port: Port of OTLP/gRPC; 0 takes a free one, None leaves it out (and the library unloaded).
         keep_prompts: Leave prompt text in; the operator's explicit choice.
-        known: Engine and version of an instance, once its metrics page told them; the engine serves where the
-            target names none.
+        known: What an instance told of itself. Its engine serves where the target names none; its version and model
+            are given to its spans, for vLLM's name neither.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Spans:
         http_port: int | None = 14318,
         grpc_port: int | None = 14317,
         keep_prompts: bool = False,
-        known: Callable[[str], tuple[str, str] | None] = lambda _instance: None,
+        known: Callable[[str], Known | None] = lambda _instance: None,
     ) -> None:
         self.stats = SpanStats()
         self.http_port = http_port
@@ -196,16 +196,21 @@ class Spans:
             return ""
         claim(
             resource,
-            _common(attributes(target, self._place, self._told(target.instance)[1]) for target in matches),
+            _common(self._whose(target) for target in matches),
         )
         return matches[0].instance if len(matches) == 1 else ""
 
-    def _told(self, instance: str) -> tuple[str, str]:
-        return self._known(instance) or ("", "")
+    def _whose(self, target: Target) -> dict[str, str]:
+        told = self._told(target.instance)
+        return attributes(target, self._place, told.version) | ({Resource.MODEL: told.model} if told.model else {})
+
+    def _told(self, instance: str) -> Known:
+        return self._known(instance) or Known("")
 
     def _match(self, service: str, scopes: Sequence[str]) -> list[Target]:
         targets = [
-            replace(target, engine=target.engine or self._told(target.instance)[0] or None) for target in self._targets
+            replace(target, engine=target.engine or self._told(target.instance).engine or None)
+            for target in self._targets
         ]
         by_name = [target for target in targets if target.instance == service]
         by_name = by_name or [target for target in targets if target.deployment == service]

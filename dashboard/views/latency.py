@@ -157,7 +157,7 @@ def _selected(state: Any, signal: str, look: Look) -> None:
         return
     window, low, high = box_of(boxes[0], look.window)
     address = link(
-        "requests_list", window, look.filter, order_by=SIGNALS[signal].title, at_least=f"{low:.6g}", below=f"{high:.6g}"
+        "requests", window, look.filter, order_by=SIGNALS[signal].title, at_least=f"{low:.6g}", below=f"{high:.6g}"
     )  # fmt: skip
     st.markdown(
         f"[List the requests from {words.seconds(low)} to {words.seconds(high)}, "

@@ -44,12 +44,11 @@ _TILES: Final = (
 _GAUGES: Final = ("running", "waiting", "kv")
 """Fields that are of the newest step; the others are of the whole window."""
 _LATENCIES: Final = ("ttft_p99", "e2e_p99")
+_OF_TTFT: Final = "whose first token, or first byte of a whole answer, was seen, also where the client then left"
+_OF_E2E: Final = "that were answered or waited for until a timeout; clients that left are not among them"
 _HELPS: Final = {
-    "TTFT p99 ms": "Of the requests whose first token was seen: streamed answers, or where the engine tells it. "
-    "Requests answered whole have an end-to-end time alone, so the two columns are of different requests.",
-    "E2E p50 ms": "Of every request that has an end-to-end time.",
-    "E2E p99 ms": "Of every request that has an end-to-end time.",
-    "E2E mean ms": "Of every request that has an end-to-end time.",
+    "TTFT p99 ms": f"Of the requests {_OF_TTFT}. End-to-end times are of others: either may be the less.",
+    **dict.fromkeys(("E2E p50 ms", "E2E p99 ms", "E2E mean ms"), f"Of the requests {_OF_E2E}."),
 }
 
 QUESTION: Final = "Is serving well?"
@@ -121,8 +120,7 @@ def _of(field: str, shown: Figure) -> str:
     if field in _GAUGES:
         return "Mean of the newest step"
     if field in _LATENCIES:
-        having = "whose first token was seen" if field == "ttft_p99" else "with an end-to-end time"
-        return f"Over the {words.plural(shown.rows, 'request')} of the window {having}"
+        return f"Of {words.plural(shown.rows, 'request')} {_OF_TTFT if field == 'ttft_p99' else _OF_E2E}"
     return "Over the whole window"
 
 

@@ -137,6 +137,8 @@ async def test_every_record_is_marked_and_named_after_the_folder():
     for whose in played.resources:
         assert whose["servescope.recording"] == whose["service.instance.id"] == "recording_small"
         assert whose["servescope.engine"] == "vllm"
+    models = {whose.get("servescope.model") for whose in played.resources}
+    assert models == {None, "tiny"}, "the engine's spans, which name no model, carry the one of its pages"
 
 
 async def test_pages_become_samples_and_events():

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from agent.errors import UnknownEngineError
 from agent.sources.metrics_page import MetricsPages
-from agent.sources.source import Place, Target
+from agent.sources.source import Known, Place, Target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -155,6 +155,7 @@ async def test_samples_carry_target_model_and_increase():
         assert moved[0]["itl_seconds"] == 332
         assert moved[0]["interval_seconds"] > 0
         assert source.stats["a"].failures == 0
+        assert source.known == {"a": Known("vllm", "0.32.0", "tiny")}
     assert seen.names()[:2] == ["instance_up", "instance_config"]
     (config,) = [details for name, _, details, _ in seen.events if name == "instance_config"]
     assert config["num_gpu_blocks"] == "8192"

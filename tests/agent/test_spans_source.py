@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent.errors import PortInUseError
-from agent.sources.source import Place, Target
+from agent.sources.source import Known, Place, Target
 from agent.sources.spans import Spans
 
 if TYPE_CHECKING:
@@ -85,14 +85,14 @@ def test_two_targets_of_one_engine_are_not_guessed():
 def test_an_engine_learnt_from_the_page_counts():
     spans = Spans(
         [Target("a", "chat"), Target("b", "vision")],
-        known={"a": ("vllm", "0.23.0"), "b": ("triton", "")}.get,
+        known={"a": Known("vllm", "0.23.0"), "b": Known("triton")}.get,
     )
     assert [target.instance for target in spans._match("", ["triton-server"])] == ["b"]
     assert [target.instance for target in spans._match("", ["somebody"])] == []
 
 
 def test_spans_carry_the_version_that_the_server_told():
-    spans = Spans([VLLM], known={"vllm-a": ("vllm", "0.23.0")}.get)
+    spans = Spans([VLLM], known={"vllm-a": Known("vllm", "0.23.0")}.get)
     out: list[bytes] = []
     spans._emit = lambda _signal, body: out.append(body)
     spans.take("traces", trace("vllm-a").SerializeToString())
@@ -105,6 +105,21 @@ def test_spans_carry_the_version_that_the_server_told():
         for body in out
     ]
     assert versions == ["0.23.0", "7"]
+
+
+def test_spans_carry_the_one_model_that_their_server_serves():
+    known = {"vllm-a": Known("vllm", model="tiny"), "vllm-b": Known("vllm", model="tiny"), "c": Known("vllm")}
+    spans = Spans([VLLM, Target("vllm-b", VLLM.deployment, engine="vllm"), Target("c", "c")], known=known.get)
+    out: list[bytes] = []
+    spans._emit = lambda _signal, body: out.append(body)
+    for service in ("vllm-a", VLLM.deployment, "c"):
+        spans.take("traces", trace(service).SerializeToString())
+    models = [
+        {pair.key: pair.value.string_value for pair in group.resource.attributes}.get("servescope.model")
+        for body in out
+        for group in ExportTraceServiceRequest.FromString(body).resource_spans
+    ]
+    assert models == ["tiny", "tiny", None]
 
 
 def test_attributes_that_are_there_are_kept():

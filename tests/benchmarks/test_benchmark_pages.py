@@ -37,12 +37,12 @@ def test_no_two_windows_are_the_same():
 
 
 def test_an_address_names_page_and_window():
-    parts = urlsplit(address("http://127.0.0.1:1", "waiting", next(windows(END))(60)))
+    parts = urlsplit(address("http://127.0.0.1:1", "queue", next(windows(END))(60)))
     asked = parse_qs(parts.query)
-    assert parts.path == "/waiting"
+    assert parts.path == "/queue"
     assert float(asked["to"][0]) - float(asked["from"][0]) == 60
     assert "sql" not in asked
-    assert "sql" in parse_qs(urlsplit(address("http://127.0.0.1:1", "adhoc", next(windows(END))(60))).query)
+    assert "sql" in parse_qs(urlsplit(address("http://127.0.0.1:1", "sql", next(windows(END))(60))).query)
 
 
 def test_every_page_has_every_range_but_the_one_that_has_none():
@@ -51,7 +51,7 @@ def test_every_page_has_every_range_but_the_one_that_has_none():
 
 
 def test_figures_have_the_shape_and_are_judged_by_the_goal():
-    times = {("", "1h"): Times([1.0, 1.2, 9.0], [0.5, 0.5, 0.6]), ("waiting", "1h"): Times([0.4], [0.1])}
+    times = {("", "1h"): Times([1.0, 1.2, 9.0], [0.5, 0.5, 0.6]), ("queue", "1h"): Times([0.4], [0.1])}
     made = {figure["name"]: figure for figure in figures(times, "first_data")}
     assert all(tuple(figure) == KEYS for figure in made.values())
     assert made["page_overview_1h_first_data_p50"]["value"] == 1.2

@@ -26,12 +26,12 @@ BROKEN = '[data-testid="stException"], [data-testid="stErrorElementStack"]'
 PAGES = {
     "": ("Is serving well?", [TILES, CHART, TABLE]),
     "latency": ("How long do requests take?", [TILES, CHART]),
-    "waiting": ("Does work pile up?", [TILES, CHART]),
-    "caches": ("Is the KV cache the limit?", [TILES, CHART, TABLE]),
-    "requests_list": ("Which requests?", [TABLE]),
-    "budgets": ("Is the promise kept?", [TILES, TABLE, CHART]),
+    "queue": ("Does work pile up?", [TILES, CHART]),
+    "kv-cache": ("Is the KV cache the limit?", [TILES, CHART, TABLE]),
+    "requests": ("Which requests?", [TABLE]),
+    "slos": ("Is the promise kept?", [TILES, TABLE, CHART]),
     "incidents": ("What is wrong?", [TILES, TABLE]),
-    "adhoc": ("What else do you want to know?", [TABLE]),
+    "sql": ("What else do you want to know?", [TABLE]),
 }
 
 
@@ -74,7 +74,7 @@ def test_dark_and_narrow(stage: Served, chromium: Browser) -> None:
     context = chromium.new_context(viewport={"width": 900, "height": 900}, color_scheme="dark")
     context.set_default_timeout(LONG)
     page = context.new_page()
-    for name in ("", "requests_list", "incidents"):
+    for name in ("", "requests", "incidents"):
         opened(page, f"{stage.url}/{name}", PAGES[name][1])
         whole(page)
         assert page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor") == "rgb(20, 22, 26)"
@@ -146,7 +146,7 @@ def test_a_box_on_the_heatmap_lists_the_requests_in_it(stage: Served, page: Page
 
 
 def test_a_click_on_a_row_tells_the_request_and_its_link_tells_it_again(stage: Served, page: Page) -> None:
-    opened(page, f"{stage.url}/requests_list", [TABLE])
+    opened(page, f"{stage.url}/requests", [TABLE])
     click_row(page, 62)
     page.get_by_role("heading", name="What happened to this request?").wait_for()
     page.locator('[class*="st-key-story"] .main-svg').first.wait_for(state="visible")
@@ -173,14 +173,14 @@ def test_an_incident_is_told_and_taken(stage: Served, page: Page) -> None:
 
 
 def test_sql_answers_and_refuses_in_plain_words(stage: Served, page: Page) -> None:
-    opened(page, f"{stage.url}/adhoc?sql=SELECT%20count()%20AS%20n%20FROM%20requests", ["text=1 row"])
-    opened(page, f"{stage.url}/adhoc?sql=DROP%20TABLE%20requests_t", [".servescope-trouble"])
+    opened(page, f"{stage.url}/sql?sql=SELECT%20count()%20AS%20n%20FROM%20requests", ["text=1 row"])
+    opened(page, f"{stage.url}/sql?sql=DROP%20TABLE%20requests_t", [".servescope-trouble"])
     assert "refused" in page.locator(".servescope-trouble").inner_text()
     whole(page)
 
 
 def test_one_crosshair_for_all_charts(stage: Served, page: Page) -> None:
-    opened(page, f"{stage.url}/waiting?live=false", [CHART])
+    opened(page, f"{stage.url}/queue?live=false", [CHART])
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot .nsewdrag').length >= 4")
     page.wait_for_function("[...document.querySelectorAll('.js-plotly-plot')].every(c => c.servescopeSource)")
     page.locator(".js-plotly-plot .nsewdrag").first.hover(position={"x": 300, "y": 60})
@@ -196,7 +196,7 @@ def test_an_empty_store_then_a_filled_one_then_a_dead_one(page: Page, tmp_path: 
     server, served = start_stage(tmp_path, filled=False, slos=False)
     said = re.compile("No data|Nothing was wrong|No SLO is set|Read only")
     try:
-        for name in ("latency", "requests_list", "budgets", "incidents", "adhoc", ""):
+        for name in ("latency", "requests", "slos", "incidents", "sql", ""):
             page.goto(f"{served.url}/{name}")
             page.get_by_role("heading", name=PAGES[name][0]).wait_for()
             page.get_by_text(said).first.wait_for()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +12,7 @@ from click.testing import CliRunner
 
 import checkup
 import servescope
+from tests.health_kit import health_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,23 +27,8 @@ def health() -> Iterator[tuple[str, dict[str, Any]]]:
     """A part's health endpoint and what it answers, to be changed."""
     told: dict[str, Any] = {"status": "ok", "problems": [], "targets": {}}
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(told).encode()
-            self.send_response(200 if self.path == "/healthz" else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", told
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with health_server(told) as url:
+        yield url, told
 
 
 def run_file(data: Path, urls: dict[str, str], **more: Any) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import pytest
 
 import momentary
 from agent import replaying
+from tests.health_kit import health_server
 from tests.store_process import start_store
 
 if TYPE_CHECKING:
@@ -48,24 +48,8 @@ def test_a_replay_into_another_store_leaves_the_running_collectors_log_alone(tmp
 def idle() -> Iterator[str]:
     """URL of a collector that has nothing to do."""
     health = {"ledger": {}, "store": {"last_traces": None, "last_settle": None, "error": ""}}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(health).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with health_server(health) as url:
+        yield url
 
 
 def test_a_command_that_meets_a_servescope_in_mid_start_waits_and_uses_it(tmp_path: Path, idle: str):

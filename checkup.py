@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import socket
 import sys
 import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import momentary
 import wiring
@@ -52,14 +54,13 @@ def examine(data: Path, clickhouse: str = "") -> list[Finding]:
     found = [*_machine(data)]
     facts = momentary.running(data)
     if facts is None:
-        found.append(Finding("servescope", "note", f"none runs over {data}", "Start one: servescope up"))
-        found += _holder(data / "store")
+        found += _absent(data)
     else:
         found.append(Finding("servescope", "ok", f"process {facts['pid']}, since {facts['started']}"))
         found += _parts(facts)
     url = clickhouse or (facts["urls"]["store"] if facts else "")
     if url:
-        found.append(_store(data, url))
+        found.append(_store(data, url, _restarted(facts or {}, "store")))
     return found
 
 
@@ -107,6 +108,18 @@ def _holder(store: Path) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _absent(data: Path) -> Iterator[Finding]:
+    """No Servescope says that it runs: there is none, or it is on its way."""
+    lock = data / "lock"
+    if lock.exists() and not momentary.free(lock):
+        holder = lock.read_text(errors="replace").strip() or "unknown"
+        text = f"process {holder} is starting or stopping over {data}"
+        yield Finding("servescope", "note", text, "Ask again in a moment")
+        return
+    yield Finding("servescope", "note", f"none runs over {data}", "Start one: servescope up")
+    yield from _holder(data / "store")
+
+
 def _parts(facts: dict[str, Any]) -> Iterator[Finding]:
     urls = facts["urls"]
     checks = {
@@ -127,10 +140,28 @@ def _parts(facts: dict[str, Any]) -> Iterator[Finding]:
         except OSError as error:
             yield Finding(name, "broken", f"does not answer at {url}: {error}", f"See {name}.log in the folder logs")
         else:
-            restarts = facts.get("restarts", {}).get(name, 0)
-            yield Finding(name, "ok", _brief(text) + (f"; restarted {restarts} times" if restarts else ""))
+            yield Finding(name, "ok", _brief(text) + _restarted(facts, name))
             for problem in _problems(text):
                 yield Finding(name, "broken", problem, f"See {name}.log in the folder logs")
+
+    for instance, url in urls.get("taps", {}).items():
+        yield _tap(instance, url, _restarted(facts, f"tap-{instance}"))
+
+
+def _tap(instance: str, url: str, restarted: str) -> Finding:
+    """Whether a tap listens: it has no page of its own, all that it is asked it passes on."""
+    name, parts = f"tap {instance}", urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 80), timeout=5).close()
+    except OSError as error:
+        fix = f"Clients are refused: see tap-{instance}.log in the folder logs"
+        return Finding(name, "broken", f"does not listen at {url}: {error}", fix)
+    return Finding(name, "ok", f"listens at {url}{restarted}")
+
+
+def _restarted(facts: dict[str, Any], name: str) -> str:
+    restarts = facts.get("restarts", {}).get(name, 0)
+    return f"; restarted {'once' if restarts == 1 else f'{restarts} times'}" if restarts else ""
 
 
 def _problems(text: str) -> list[str]:
@@ -153,7 +184,7 @@ def _brief(text: str) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items() if not isinstance(value, dict | list))[:300]
 
 
-def _store(data: Path, url: str) -> Finding:
+def _store(data: Path, url: str, restarted: str) -> Finding:
     from collector.store import Store, StoreError, locate  # noqa: PLC0415 - absent in an agent's install
 
     shown = wiring.without_credentials(url)
@@ -170,4 +201,4 @@ def _store(data: Path, url: str) -> Finding:
     if tuple(int(part) for part in version.split(".")[:2]) < LEAST_SERVER:
         least = ".".join(str(part) for part in LEAST_SERVER)
         return Finding("clickhouse", "broken", f"{shown} is version {version}", f"Ingest needs {least} or newer")
-    return Finding("clickhouse", "ok", f"{shown}, version {version}, {row['requests']} requests")
+    return Finding("clickhouse", "ok", f"{shown}, version {version}, {row['requests']} requests{restarted}")

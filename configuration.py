@@ -55,11 +55,11 @@ def read_settings(path: Path | None, *, check: bool = True, files: bool = False)
     file = yamlfile.read(path)
     faults = list(_strangers(file))
     if check:
-        faults += [fault for fault in _wrong(file) if fault not in faults]
+        faults += _wrong(file)
     if files:
         faults += _unreadable(file)
     if faults:
-        raise FileError(faults)
+        raise FileError(list(dict.fromkeys(faults)))  # a key given twice is a fault of every section
     sections = {name: file.section(name) for name in SECTIONS}
     return {name: found for name, found in sections.items() if found} | {
         k: v for k, v in file.data.items() if k == "data"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -45,11 +46,12 @@ def _options(command: Callable[_P, _R]) -> Callable[_P, _R]:
     return command
 
 
-def _window_options(command: Callable[_P, _R]) -> Callable[_P, _R]:
+def _window_options(command: Callable[_P, _R], since: bool | str = True) -> Callable[_P, _R]:
+    """The options of a window; ``since`` is what the help calls the default of ``--since``."""
     for option in (
         click.option("--to", "end", default=None, metavar="TIME", help="ISO 8601 or Unix seconds; now if absent."),
         click.option("--from", "start", default=None, metavar="TIME", help="ISO 8601 or Unix seconds."),
-        click.option("--since", default="10m", show_default=True, metavar="AGE", help="Such as 90s, 10m, 6h, 2d."),
+        click.option("--since", default="10m", show_default=since, metavar="AGE", help="Such as 90s, 10m, 6h, 2d."),
     ):
         command = option(command)
     return command
@@ -88,7 +90,7 @@ _OWN: Final = {
 
 def _question(name: str, text: str) -> click.Command:
     @click.command(name, help=text)
-    @_window_options
+    @partial(_window_options, since="each SLO's own period" if name == "budget" else True)
     @click.option("--model", multiple=True, help="Only these models.")
     @click.option("--tenant", multiple=True, help="Only these tenants.")
     @click.option("--instance", multiple=True, help="Only these instances.")

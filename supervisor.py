@@ -89,6 +89,7 @@ class Supervisor:
         self.say = say
         self._lock: IO[str] | None = None
         self._stopping = asyncio.Event()
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
 
     async def run(
         self, announce: Callable[[], None] | None = None, meanwhile: Callable[[], Awaitable[None]] | None = None
@@ -253,7 +254,7 @@ class Supervisor:
     def _write_run_file(self) -> None:
         facts = {
             "pid": os.getpid(),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "started": self._started,
             "urls": self.urls,
             "pids": {part.name: part.process.pid for part in self.parts if part.process is not None},
             "restarts": {part.name: part.restarts for part in self.parts},

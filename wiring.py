@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 
+from agent.errors import ConfigError
 from agent.keys import ensure_keys
 from configuration import CONFIGURED, SECTIONS
 from ports import Ports
@@ -115,6 +117,7 @@ def plan(
 
     Raises:
         PortInUseError: A port that was asked for is taken.
+        ConfigError: This machine can't listen on an address of the configuration.
     """
     keys = ensure_keys(data / "keys")
     ports = ports or Ports(say)
@@ -127,6 +130,8 @@ def plan(
         for what, default in DEFAULT_PORTS.items()
         if not (what == "store" and url) and asked.get(what, default) is not None
     }
+    for part, setting in set(_HOSTS.values()):
+        _check_bindable(f"{part}.{setting}", sections[part].get(setting))
     at = {what: _url(sections[part].get(host), port[what]) for what, (part, host) in _HOSTS.items() if what in port}
     first_tap = FIRST_TAP_PORT if port_base is None else port_base + _TAP_OFFSET
     made = Plan(data=data, settings=sections, ports=ports, first_tap=first_tap)
@@ -208,6 +213,25 @@ def without_credentials(url: str) -> str:
     """The URL without ``user:password@``, fit for files, arguments and people."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _check_bindable(setting: str, host: str | None) -> None:
+    """Whether this machine can listen on an address of the configuration.
+
+    Raises:
+        ConfigError: It has no such address.
+    """
+    if not host:
+        return
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+        with socket.socket(found[0][0], socket.SOCK_STREAM) as probe:
+            probe.bind(found[0][4])
+    except OSError as error:
+        raise ConfigError(
+            f"{setting} is {host}, on which this machine can't listen: {error.strerror or error}",
+            "Name an address of this machine, such as 127.0.0.1 or 0.0.0.0",
+        ) from error
 
 
 def _url(host: str | None, port: int) -> str:

@@ -15,7 +15,7 @@ from agent import yamlfile
 from agent.engines.table import tables
 from agent.sources.source import Place, Target
 from agent.tap.config import TapLimits, TenantConfig
-from agent.urls import HttpUrl  # noqa: TC001 - pydantic reads it at run time
+from agent.urls import Host, HttpUrl  # noqa: TC001 - pydantic reads it at run time
 from agent.yamlfile import FieldError
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ class AgentConfig(BaseModel):
     interval_seconds: float = Field(default=1.0, ge=0.1, le=60, description="Time between two samples.")
     gpu: bool = Field(default=True, description="Sample GPUs.")
     host: bool = Field(default=True, description="Sample this machine and the engines' processes.")
-    otlp_host: str = Field(default="127.0.0.1", description="Address on which engines' spans are taken.")
+    otlp_host: Host = Field(default="127.0.0.1", description="Address on which engines' spans are taken.")
     otlp_http_port: int | None = Field(default=14318, ge=0, le=65535, description="OTLP/HTTP; null: not at all.")
     otlp_grpc_port: int | None = Field(default=14317, ge=0, le=65535, description="OTLP/gRPC; null: not at all.")
     store_prompts: bool = Field(default=False, description="Keep attributes that hold prompt text.")
-    health_host: str = Field(default="127.0.0.1", description="Address of /metrics and /healthz.")
+    health_host: Host = Field(default="127.0.0.1", description="Address of /metrics and /healthz.")
     health_port: int = Field(default=9464, ge=0, le=65535, description="Port of /metrics and /healthz.")
     spool_max_bytes: int = Field(
         default=512_000_000, ge=1_000_000, description="Disk that one producer's signal may take while none is sent."

@@ -1,11 +1,16 @@
-"""URLs that people write into files."""
+"""URLs and addresses that people write into files."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import ipaddress
+import re
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
+
+_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_NUMBERS: Final = re.compile(r"[0-9.]+")
 
 
 def http_url(value: str) -> str:
@@ -32,3 +37,21 @@ def http_url(value: str) -> str:
 
 HttpUrl = Annotated[str, AfterValidator(http_url)]
 """A setting that holds a URL, or "" for none."""
+
+
+def host(value: str) -> str:
+    """A host name (RFC 1123, underscores too) or an IP address, as a setting names where to listen.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if _NUMBERS.fullmatch(value) or not _NAME.fullmatch(value):
+            raise ValueError(f"{value!r} is no host name or IP address such as 127.0.0.1 or 0.0.0.0") from None
+    return value
+
+
+Host = Annotated[str, AfterValidator(host)]
+"""A setting that names the address to listen on."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent import yamlfile
 from agent.errors import ConfigError
-from agent.urls import HttpUrl  # noqa: TC001 pydantic reads it at run time
+from agent.urls import Host, HttpUrl  # noqa: TC001 pydantic reads it at run time
 from agent.yamlfile import FieldError
 from alerts.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
 from alerts.route import Route  # noqa: TC001 pydantic reads it at run time
@@ -114,7 +114,7 @@ class AlertsConfig(_Section):
     store_unreachable_after_seconds: PositiveDuration = 20.0
     dashboard_url: HttpUrl = ""
     runbook_url: HttpUrl = ""
-    health_host: str = "127.0.0.1"
+    health_host: Host = "127.0.0.1"
     health_port: Annotated[int, Field(ge=0, le=65535)] = 9465
     receiver_port: Annotated[int, Field(ge=0, le=65535)] = 0
 

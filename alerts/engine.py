@@ -269,7 +269,14 @@ class Engine:
         if not reachable or not current:
             return {}
         evidence = {
-            identifier: freeze(self.store, draft.incidents[identifier], draft.now) for identifier in draft.opened
+            identifier: freeze(
+                self.store,
+                draft.incidents[identifier],
+                draft.now,
+                ingest_delay_seconds=self.config.ingest_delay_seconds,
+                longest_request_seconds=self.config.longest_request_seconds,
+            )
+            for identifier in draft.opened
         }
         oldest = min(one.opened_at for one in current) - AROUND_SECONDS
         try:

@@ -35,8 +35,19 @@ def statements() -> dict[str, str]:
     return {block.partition("\n")[0].strip(): block.partition("\n")[2].strip() for block in blocks}
 
 
-def freeze(store: Rows, incident: Incident, now: float) -> dict[str, Any]:
+def freeze(
+    store: Rows,
+    incident: Incident,
+    now: float,
+    *,
+    ingest_delay_seconds: float = 3.0,
+    longest_request_seconds: float = 600.0,
+) -> dict[str, Any]:
     """The numbers of the last minute for what the incident is about.
+
+    Requests count when they end, as for the rules: by arrival, those that still wait would be missing, and they are the
+    ones that the incident is about. What ended in the last ``ingest_delay_seconds`` may not be in the tables yet, so
+    requests are taken over a window that ended so much earlier; samples are taken up to now.
 
     Returns:
         ``window_seconds``, ``requests_per_second``, ``error_share``, ``ttft_p50_seconds``, ``ttft_p99_seconds``,
@@ -45,16 +56,24 @@ def freeze(store: Rows, incident: Incident, now: float) -> dict[str, Any]:
         version, up_min``), ``missing`` (what could not be asked, and why).
     """
     span = max([WINDOW_SECONDS, *(min(a.window_seconds, 900.0) for a in incident.firing)])
-    parameters = {**_about(incident), "from": int((now - span) * 1000), "to": int(now * 1000) + 1}
+    about = _about(incident)
+    parameters = {**about, "from": int((now - span) * 1000), "to": int(now * 1000) + 1}
+    ended = now - ingest_delay_seconds
+    requests_of = {
+        **about,
+        "from": int((ended - span) * 1000),
+        "to": int(ended * 1000),
+        "arrived_from": int((ended - span - longest_request_seconds) * 1000),
+    }
     found: dict[str, Any] = {"window_seconds": span}
     missing: list[str] = []
-    if totals := _ask(store, "requests", {**parameters, "bad": list(BAD)}, missing):
+    if totals := _ask(store, "requests", {**requests_of, "bad": list(BAD)}, missing):
         requests = float(totals[0]["requests"] or 0)
         found["requests_per_second"] = round(requests / span, 3)
         found["error_share"] = round(float(totals[0]["failed"]) / requests, 4) if requests else None
         for name in ("ttft_p50_seconds", "ttft_p99_seconds", "e2e_p99_seconds"):
             found[name] = _figure(totals[0][name]) if requests else None
-    found["tenants"] = [_row(row) for row in _ask(store, "tenants", parameters, missing)]
+    found["tenants"] = [_row(row) for row in _ask(store, "tenants", requests_of, missing)]
     found["instances"] = [_row(row) for row in _ask(store, "samples", parameters, missing)]
     if missing:
         found["missing"] = missing

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analytics.ground import Grid, Inquiry, number, ratio, weakest
+from analytics.ground import Grid, Inquiry, ratio, weakest
 from analytics.lines import latency_lines
-from analytics.samples import INSTANCE_STEP, STEP, line_of, sampled
+from analytics.samples import INSTANCE_STEP, STEP, gauge_peaks, line_of, sampled
 from analytics.shapes import Line
 from analytics.signals import SIGNALS
 from analytics.window import Answer, Filter
@@ -90,7 +90,7 @@ def dynamics(store: Reader, window: Window, filter: Filter = Filter(), *, points
         drain=Line("", drain, "seconds", "derived", cover.samples),
         waiting_by_instance=_by_instance(samples[INSTANCE_STEP], grid, "waiting"),
         running_by_instance=_by_instance(samples[INSTANCE_STEP], grid, "running"),
-        waiting_peak=number(inquiry.ask("waiting_peak")[0]["peak"]) if cover.samples else None,
+        waiting_peak=gauge_peaks(inquiry)["waiting"] if cover.samples else None,
         drain_seconds=next(
             (left for held, left in zip(reversed(waiting), reversed(drain), strict=True) if held is not None), None
         ),

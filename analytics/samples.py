@@ -52,6 +52,12 @@ def sampled(inquiry: Inquiry, grid: Grid, sets: Sequence[str], covered: Iterable
     return found
 
 
+def gauge_peaks(inquiry: Inquiry) -> dict[str, float | None]:
+    """``running`` and ``waiting``: the highest sums over instances within one second, None where no server shows it."""
+    row = inquiry.ask("gauge_peaks", module="samples")[0]
+    return {name: number(row[name]) for name in ("running", "waiting")}
+
+
 def line_of(rows: Iterable[Any], grid: Grid, column: str) -> list[float | None]:
     """One column of rows per step as a line."""
     line = grid.blank()

@@ -47,7 +47,7 @@ class Tile:
         state: *No traffic* and *no data* are told apart.
         reason: Why there is no value, in plain English; empty where there is one.
         line: Sparkline over the result's ``times``.
-        peak: Highest step of the line, None without values.
+        peak: Highest step of the line; of running and waiting the highest within one second. None without values.
         exactness: How far it can be trusted.
         rows: Requests or samples it rests on.
     """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from analytics.census import Asked, Servers, census, instances_of, outcomes_of, servers_of
 from analytics.ground import Grid, Inquiry, moment, names, number, ratio, weakest
 from analytics.lines import metric_lines
+from analytics.samples import gauge_peaks
 from analytics.signals import SIGNALS
 from analytics.traffic_shapes import Choices, InstanceRow, Instances, ModelRow, Overview
 from analytics.traffic_tiles import Ground
@@ -47,6 +48,7 @@ def overview(
     ground = Ground.read(inquiry, points)
     cover = ground.cover
     found = census(inquiry) if cover.rows and models else []
+    highest = gauge_peaks(inquiry) if cover.samples else {}
     result = Overview(
         step=ground.grid.step,
         times=ground.grid.times,
@@ -59,8 +61,8 @@ def overview(
         e2e_p50=ground.latency("e2e", "p50"),
         e2e_p99=ground.latency("e2e", "p99"),
         e2e_mean=ground.latency("e2e", "mean"),
-        running=ground.gauge("running", "count"),
-        waiting=ground.gauge("waiting", "count"),
+        running=ground.gauge("running", "count", highest.get("running")),
+        waiting=ground.gauge("waiting", "count", highest.get("waiting")),
         kv=ground.gauge("kv_peak", "ratio"),
         preemptions=ground.rate("preemptions", "preempted", "per_second"),
         prefix_hits=ground.share("prefix_hits", "prefix_queries", "nothing was looked up in a prefix cache"),

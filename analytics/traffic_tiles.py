@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.ground import Grid, Inquiry, number, quantiles_sql, ratio
@@ -164,7 +164,8 @@ class Ground:
             return self.tile(amount / seconds, unit, line, rows=self.cover.samples)
         line = self.grid.rates(line_of(self.rows, self.grid, row_column))
         value = ratio(number(self.row_whole.get(row_column)), seconds)
-        return self.tile(value, unit, line, rows=self.cover.rows, reason="no server shows it")
+        reason = "no server shows it" if self.split else "servers count it, and they know no tenant"
+        return self.tile(value, unit, line, rows=self.cover.rows, reason=reason)
 
     def latency(self, name: Latency, figure: str) -> Tile:
         """``p50``, ``p99`` or ``mean`` of a latency."""
@@ -191,10 +192,11 @@ class Ground:
             reason="these servers show sums alone: a mean and no percentile",
         )
 
-    def gauge(self, column: str, unit: Unit) -> Tile:
-        """The newest value of a gauge."""
+    def gauge(self, column: str, unit: Unit, highest: float | None = None) -> Tile:
+        """The newest value of a gauge; ``highest`` is its peak where the line is of means."""
         line = line_of(self.steps, self.grid, column)
-        return self.tile(last(line), unit, line, rows=self.cover.samples, reason="no server shows it")
+        made = self.tile(last(line), unit, line, rows=self.cover.samples, reason="no server shows it")
+        return made if highest is None or made.peak is None else replace(made, peak=highest)
 
     def share(self, part: str, whole: str, reason: str) -> Tile:
         """One counter over another."""

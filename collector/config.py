@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agent import yamlfile
 from agent.errors import ConfigError
+from agent.urls import Host  # noqa: TC001 - pydantic reads it at run time
 from collector.address import StoreAddress
 
 MEBIBYTE: Final = 1 << 20
@@ -28,7 +29,7 @@ class CollectorConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(
         default=4318, ge=0, le=65535, description="Port of OTLP/HTTP, /healthz and /metrics; 0 picks a free one."
     )

@@ -6,6 +6,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.urls import Host  # noqa: TC001 - pydantic reads it at run time
+
 SWIFTEST_REFRESH: Final = 2.0
 SLOWEST_REFRESH: Final = 300.0
 
@@ -21,6 +23,6 @@ class DashboardConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: int = Field(default=8501, ge=1, le=65535)
     refresh_seconds: float = Field(default=5.0, ge=SWIFTEST_REFRESH, le=SLOWEST_REFRESH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,11 +24,12 @@ from dashboard.tiles import Tile
 from dashboard.tiles import row as tile_row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from alerts.history import AlertRow, IncidentRow, IncidentStory, NotificationRow
 
 _AROUND: Final = timedelta(minutes=3)
+_MOST_INSTANCES: Final = 10
 _REFRESH_SECONDS: Final = 5
 _KINDS: Final = {
     "notification_sent": "page sent",
@@ -63,7 +65,7 @@ def _story(told: IncidentStory) -> None:
     if reasons:
         st.markdown("\n".join(f"- {plain(reason)}" for reason in reasons))
     st.html(tile_row(_tiles(row), colours()))
-    st.markdown(links(row))
+    st.markdown(links(row, told.alerts))
     _take(row)
     left, right = st.columns([3, 2], gap="medium")
     with left:
@@ -90,16 +92,26 @@ def _tiles(row: IncidentRow) -> list[Tile]:
     ]
 
 
-def links(row: IncidentRow) -> str:
-    """Links to the other pages at the incident's time and place."""
+def links(row: IncidentRow, alerts: Sequence[AlertRow] = ()) -> str:
+    """Links to the other pages at the incident's time and place; without an instance recordings are left out.
+
+    What all alerts have in common narrows. Where that is no instance, those do that some alerts name: pages know no
+    deployment, and one alert of it mostly says which server it is.
+    """
     end = (row.resolved_at or now()) + _AROUND
     window = Window(row.opened_at - _AROUND, end)
-    narrowed = {name: (row.labels[name],) for name in ("model", "tenant", "instance") if row.labels.get(name)}
+    narrowed: dict[str, tuple[str, ...]] = {
+        name: (row.labels[name],) for name in ("model", "tenant", "instance") if row.labels.get(name)
+    }
+    named = tuple(sorted({alert.labels["instance"] for alert in alerts if alert.labels.get("instance")}))
+    if "instance" not in narrowed and 0 < len(named) <= _MOST_INSTANCES:
+        narrowed["instance"] = named
+    place = replace(Filter().narrowed(**narrowed), recording="include" if "instance" in narrowed else "exclude")
     pages = (
         ("Overview then", "./"), ("Latency then", "latency"), ("Queue then", "queue"),
         ("KV cache then", "kv-cache"), ("Requests then", "requests"),
     )  # fmt: skip
-    return " · ".join(f"[{title}]({link(path, window, Filter().narrowed(**narrowed))})" for title, path in pages)
+    return " · ".join(f"[{title}]({link(path, window, place)})" for title, path in pages)
 
 
 def _take(row: IncidentRow) -> None:
@@ -183,7 +195,8 @@ def evidence(found: Mapping[str, Any]) -> None:
     if not found:
         st.caption("None was taken.")
         return
-    st.caption(f"Over the {words.seconds(float(found.get('window_seconds', 0)))} before it opened")
+    span = words.seconds(float(found.get("window_seconds", 0)))
+    st.caption(f"The {span} before it opened: the requests that ended in them, and the engines")
     figures = [
         ("Requests", words.per_second(found.get("requests_per_second"))),
         ("Failed", words.ratio(found.get("error_share"))),

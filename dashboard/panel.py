@@ -119,9 +119,16 @@ def trouble(look: Look, top: Any) -> None:
 
 
 def empty(state: str, missing: str) -> None:
-    """Nothing to draw: *no traffic* is a value, *no data* says what brings it."""
+    """Nothing to draw: *no traffic* is a value, *no data* says what brings it.
+
+    Args:
+        state: Of the answer; ``value`` when it told something else than what is to be drawn.
+        missing: Where such figures come from.
+    """
     if state == "no_traffic":
         st.markdown("**No traffic** in this window. :gray[The servers report, and nobody asked anything of them.]")
+    elif state == "value":
+        st.markdown(f"**Not shown** by the servers of this window. :gray[{missing}]")
     else:
         st.markdown(f"**No data** in this window. :gray[{missing}]")
 

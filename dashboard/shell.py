@@ -231,6 +231,11 @@ def _compared() -> str:
 
 def _strip(look: Look) -> None:
     names = look.choices.recordings if look.choices else []
+    if names and look.filter.recording == "include" and any(look.filter.chosen()):
+        try:
+            names = ask("traffic.choices", look.window, look.filter).result.recordings
+        except ServescopeError:
+            names = []  # the panels meet the same trouble and tell it; what they can draw names its recordings too
     if names and look.filter.recording != "exclude":
         st.caption(
             f":material/history: Recorded data is on this page: {', '.join(names)}. It is a real server's past, played "

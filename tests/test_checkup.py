@@ -60,6 +60,23 @@ def test_a_part_that_is_well_says_so_with_its_restarts(tmp_path: Path, health: t
     assert of("agent", checkup.examine(tmp_path)) == [("ok", "status ok; restarted 2 times")]
 
 
+def test_a_tap_that_does_not_listen_is_broken(tmp_path: Path, health: tuple[str, dict[str, Any]]):
+    run_file(tmp_path, {"taps": {"a": health[0], "b": "http://127.0.0.1:9"}}, restarts={"tap-a": 1})  # type: ignore[dict-item]
+    found = checkup.examine(tmp_path)
+    assert of("tap a", found) == [("ok", f"listens at {health[0]}; restarted once")]
+    ((state, text),) = of("tap b", found)
+    assert (state, text[:38]) == ("broken", "does not listen at http://127.0.0.1:9:")
+
+
+def test_one_that_is_starting_is_not_said_to_be_away(tmp_path: Path):
+    with (tmp_path / "lock").open("w") as lock:
+        lock.write("4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ((state, text),) = of("servescope", checkup.examine(tmp_path))
+    assert (state, text) == ("note", f"process 4711 is starting or stopping over {tmp_path}")
+
+
 def test_parts_that_are_away_or_refuse_are_broken(tmp_path: Path, health: tuple[str, dict[str, Any]]):
     run_file(tmp_path, {"collector_health": f"{health[0]}/nothing", "dashboard": "http://127.0.0.1:9"})
     found = checkup.examine(tmp_path)

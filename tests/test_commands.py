@@ -172,6 +172,8 @@ def test_what_makes_no_sense_is_named_before_anything_starts(
         (b"alerts:\n  dashboard_url: on-call\n", "servescope.yaml:2: alerts.dashboard_url: 'on-call' is not a URL"),
         (b"alerts: {pagerduty: {base_url: 'http://:1'}}\n", "alerts.pagerduty.base_url: 'http://:1' is not a URL"),
         (b"collector: {clickhouse: 'store:8123'}\n", "collector.clickhouse: 'store:8123' is no address"),
+        (b"dashboard: {host: 300.1.1.1}\n", "dashboard.host: '300.1.1.1' is no host name or IP address"),
+        (b"collector: {host: 'not a host'}\n", "collector.host: 'not a host' is no host name or IP address"),
         (b"agent: {collector: 'http://x:port'}\n", "agent.collector: 'http://x:port' is not a URL"),
         (
             b"agent: {targets: [{instance: a, url: 'http://x:1', engine: tgi}]}\n",
@@ -198,6 +200,22 @@ def test_all_that_is_wrong_with_a_configuration_is_told_at_once(tmp_path: Path):
     told = typed("config", "check", file).stderr
     faults = ("agents: is not a section", "alerts: is not a mapping", "agent.gpus", "agent.key_file", "collector.port")
     assert [told.count(fault) for fault in faults] == [1] * len(faults), told
+
+
+def test_a_key_given_twice_is_told_once(tmp_path: Path):
+    file = tmp_path / "servescope.yaml"
+    file.write_text("agent: {}\nagent: {}\n")
+    assert typed("config", "check", file).stderr.count("given twice") == 1
+
+
+def test_an_address_that_this_machine_has_not_is_named_before_anything_starts(tmp_path: Path):
+    file = tmp_path / "servescope.yaml"
+    file.write_text("dashboard: {host: 192.0.2.1}\n")  # of the block for documentation: nobody's
+    assert typed("config", "check", file).exit_code == 0, "it may be meant for another machine"
+    done = typed("up", "--config", file, "--data", tmp_path / "data", "--target", "http://127.0.0.1:1")
+    assert done.exit_code == 1
+    assert "dashboard.host is 192.0.2.1, on which this machine can't listen" in done.stderr
+    assert not (tmp_path / "data" / "run.json").exists()
 
 
 def test_a_password_in_a_wrong_address_is_not_repeated(tmp_path: Path):

@@ -227,7 +227,7 @@ class Spans:
             return web.Response(status=415, text=f"{request.content_type}: send application/x-protobuf or json\n")
         try:
             taken = self.take(signal, await request.read(), as_json=as_json)
-        except (MalformedJsonError, DecodeError) as error:
+        except (MalformedJsonError, DecodeError, web.RequestPayloadError) as error:
             self._refuse(error)
             return web.Response(status=400, text=f"{error}\n")
         if not taken:

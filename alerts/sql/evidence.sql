@@ -1,15 +1,17 @@
 -- What the numbers were when an incident opened. Empty arrays in a filter mean "all".
 
 -- name: requests
+-- Requests count when they end: those that still wait when the incident opens are the ones that it is about.
 SELECT
     sum(weight) AS requests,
     sumIf(weight, has({bad:Array(String)}, outcome)) AS failed,
     quantileTDigestIf(0.5)(ttft_seconds, ttft_seconds > 0) AS ttft_p50_seconds,
     quantileTDigestIf(0.99)(ttft_seconds, ttft_seconds > 0) AS ttft_p99_seconds,
-    quantileTDigestIf(0.99)(e2e_seconds, e2e_seconds > 0) AS e2e_p99_seconds,
-    topKWeightedIf(3)(instance, weight, instance != '') AS instances
+    quantileTDigestIf(0.99)(e2e_seconds, e2e_seconds > 0) AS e2e_p99_seconds
 FROM requests
-WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND time < fromUnixTimestamp64Milli({to:Int64})
+WHERE time >= fromUnixTimestamp64Milli({arrived_from:Int64}) AND time < fromUnixTimestamp64Milli({to:Int64})
+  AND addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) >= fromUnixTimestamp64Milli({from:Int64})
+  AND addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) < fromUnixTimestamp64Milli({to:Int64})
   AND recording = ''
   AND (empty({deployments:Array(String)}) OR has({deployments:Array(String)}, deployment))
   AND (empty({instances:Array(String)}) OR has({instances:Array(String)}, instance))
@@ -18,7 +20,9 @@ WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND time < fromUnixTimestam
 -- name: tenants
 SELECT tenant, sum(weight) AS requests, sum(prompt_tokens + completion_tokens) AS tokens, sum(e2e_seconds) AS seconds
 FROM requests
-WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND time < fromUnixTimestamp64Milli({to:Int64})
+WHERE time >= fromUnixTimestamp64Milli({arrived_from:Int64}) AND time < fromUnixTimestamp64Milli({to:Int64})
+  AND addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) >= fromUnixTimestamp64Milli({from:Int64})
+  AND addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) < fromUnixTimestamp64Milli({to:Int64})
   AND recording = '' AND tenant != ''
   AND (empty({deployments:Array(String)}) OR has({deployments:Array(String)}, deployment))
   AND (empty({instances:Array(String)}) OR has({instances:Array(String)}, instance))

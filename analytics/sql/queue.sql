@@ -24,20 +24,3 @@ ARRAY JOIN [(arrival, true), (finish, false)] AS moment
 WHERE slot >= 0
 GROUP BY slot
 ORDER BY slot
-
--- name: waiting_peak
--- Highest sum over instances within one second. Each instance at its own highest of a longer step would add up what
--- was never there at one time. Samples of one agent are of one instant.
-SELECT max(waiting) AS peak
-FROM
-(
-    SELECT second, sum(most) AS waiting
-    FROM
-    (
-        SELECT intDiv(toUnixTimestamp64Milli(time), 1000) AS second, max(waiting) AS most
-        FROM engine_samples FINAL
-        WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
-        GROUP BY second, instance, model, dp_rank
-    )
-    GROUP BY second
-)

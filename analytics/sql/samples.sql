@@ -62,3 +62,23 @@ SELECT
 FROM series
 GROUP BY GROUPING SETS (/*sets*/)
 ORDER BY no_slot, slot, model, instance
+
+-- name: gauge_peaks
+-- Highest sums over instances within one second. Each instance at its own highest of a longer step would add up what was
+-- never there at one time, and a mean over a step is below the highest. Samples of one agent are of one instant.
+SELECT max(running) AS running, max(waiting) AS waiting
+FROM
+(
+    SELECT second, sum(most_running) AS running, sum(most_waiting) AS waiting
+    FROM
+    (
+        SELECT
+            intDiv(toUnixTimestamp64Milli(time), 1000) AS second,
+            max(running) AS most_running,
+            max(waiting) AS most_waiting
+        FROM engine_samples FINAL
+        WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
+        GROUP BY second, instance, model, dp_rank
+    )
+    GROUP BY second
+)

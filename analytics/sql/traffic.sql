@@ -13,7 +13,7 @@ SELECT
     /*ttft_quantiles*/ AS ttft_q,
     /*e2e_quantiles*/ AS e2e_q,
     sumIf(e2e * weight, has_e2e) / sumIf(weight, has_e2e) AS e2e_mean,
-    sum(preemptions * weight) AS preempted
+    nullIf(sum(preemptions * weight), 0) AS preempted -- 0 is also what an engine leaves that does not say it by request
 FROM
 (
     SELECT

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 import streamlit as st
 
-from alerts.history import AlertRow, active_alerts, incidents, pages
+from alerts.history import AlertRow, OpenCounts, active_alerts, incidents, open_counts, pages
 from dashboard import words
 from dashboard.data import store
 from dashboard.look import clock, zone
@@ -49,12 +49,12 @@ def draw() -> None:
 
 def _body(look: Look) -> None:
     guarded(look, "incidents", lambda: _list(look))
-    guarded(look, "pages", _pages)
+    guarded(look, "pages", lambda: _pages(look))
 
 
 def _list(look: Look) -> None:
-    found, alerts = _found(look)
-    tiles(look, "tiles", lambda: _tiles(found, alerts))
+    found, lasting, alerts = _found(look)
+    tiles(look, "tiles", lambda: _tiles(found, lasting, alerts))
     if not found:
         st.markdown("**Nothing was wrong** in this window. :gray[Alerts open incidents here, and page.]")
     else:
@@ -89,33 +89,35 @@ def _list(look: Look) -> None:
         alerts_table(alerts, "alerts")
 
 
-def _tiles(found: list[IncidentRow], alerts: list[AlertRow]) -> list[Tile]:
-    lasting = [row for row in found if row.state != "resolved"]
-    unowned = sum(row.state == "open" for row in lasting)
-    critical = sum(row.severity == "critical" for row in lasting)
+def _tiles(found: list[IncidentRow], lasting: OpenCounts, alerts: list[AlertRow]) -> list[Tile]:
     firing = sum(alert.state == "firing" for alert in alerts)
 
     def judged(number: int) -> Judgement:
         return "broken" if number else ""
 
     return [
-        Tile("Open", str(unowned), "nobody has them" if unowned else "", judged=judged(unowned)),
-        Tile("Acknowledged", str(sum(row.state == "acknowledged" for row in lasting))),
-        Tile("Critical", str(critical), judged=judged(critical)),
-        Tile("Alerts firing", str(firing), judged=judged(firing)),
-        Tile("Alerts pending", str(sum(alert.state == "pending" for alert in alerts))),
+        Tile("Open now", str(lasting.open), "nobody has them" if lasting.open else "", judged=judged(lasting.open)),
+        Tile("Acknowledged now", str(lasting.acknowledged)),
+        Tile("Critical now", str(lasting.critical), judged=judged(lasting.critical)),
+        Tile("Alerts firing now", str(firing), judged=judged(firing)),
+        Tile("Alerts pending now", str(sum(alert.state == "pending" for alert in alerts))),
         Tile("In this window", str(len(found)), "incidents"),
     ]
 
 
-def _found(look: Look) -> tuple[list[IncidentRow], list[AlertRow]]:
-    end = look.window.end + timedelta(seconds=10 if look.live else 0)
-    return incidents(store(), look.window.start, end), active_alerts(store())
+def _found(look: Look) -> tuple[list[IncidentRow], OpenCounts, list[AlertRow]]:
+    return incidents(store(), look.window.start, _end(look)), open_counts(store()), active_alerts(store())
 
 
-def _pages() -> None:
+def _end(look: Look) -> datetime:
+    """Where the window ends; a live one holds still for some seconds, and what happened in them belongs to it."""
+    return look.window.end + timedelta(seconds=10 if look.live else 0)
+
+
+def _pages(look: Look) -> None:
     data = os.environ.get("SERVESCOPE_DATA")
-    got = pages(Path(data)) if data else []
+    first, last = look.window.start.timestamp(), _end(look).timestamp()
+    got = [item for item in pages(Path(data)) if first <= item["at"] <= last] if data else []
     if not got:
         return
     st.markdown("#### Pages at the built-in receiver")

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from analytics.shapes import Line
     from dashboard.look import Look
 
-MISSING: Final = "Start an agent beside your servers: `servescope up --target http://host:port`"
+MISSING: Final = (
+    "Running and waiting come from the servers' metrics pages (Triton shows no running requests), flow and time in the "
+    "queue from request rows and counters: `servescope up --target http://host:port`"
+)
 
 QUESTION: Final = "Does work pile up?"
 """Title of the page."""

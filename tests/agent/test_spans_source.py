@@ -236,6 +236,13 @@ async def test_what_is_no_otlp_is_refused_and_counted(body: bytes, kind: str, st
     assert intake.spans.stats.malformed == (status == 400)
 
 
+async def test_a_body_that_is_not_zipped_as_it_says_is_refused_and_counted():
+    async with Intake() as intake:
+        status, _, _ = await intake.post(b"\x1f\x8bbad", Content_Type="application/x-protobuf", Content_Encoding="gzip")
+        assert status == 400
+        assert intake.spans.stats.malformed == 1
+
+
 async def test_a_full_spool_asks_the_sender_to_come_again():
     async with Intake(full=True) as intake:
         status, _, _ = await intake.post(trace().SerializeToString(), Content_Type="application/x-protobuf")

@@ -14,6 +14,8 @@ import pytest
 from agent.errors import ServescopeError
 from alerts import history
 from alerts.config import AlertsConfig, WebhookConfig
+from alerts.evidence import freeze
+from alerts.incident import Alert, Incident, IncidentState
 from alerts.process import Pager, build
 from alerts.report import listing, story_markdown, story_text
 from alerts.rulesfile import load
@@ -222,7 +224,7 @@ def test_build_refuses_what_is_wrong_before_anything_starts(fleet: Any, tmp_path
     for config in (
         AlertsConfig(slos=tmp_path / "rules.yaml", health_port=0),
         AlertsConfig(slos=tmp_path / "none.yaml", health_port=0),
-        AlertsConfig(webhook=WebhookConfig(url="ftp://x"), health_port=0),
+        AlertsConfig(webhook=WebhookConfig(url="http://x", secret_file=tmp_path / "none"), health_port=0),
     ):
         with pytest.raises(ServescopeError):
             build(config, tmp_path, fleet.store)
@@ -271,3 +273,19 @@ def test_a_store_that_is_slow_to_take_history_holds_up_no_round(fleet: Any, tmp_
         running.join(60)
     assert not running.is_alive()
     assert fleet.store.rows("SELECT rule FROM alert_transitions") == [{"rule": "x"}]
+
+
+def test_evidence_counts_requests_when_they_end(fleet: Any):
+    now = float(int(time.time()))
+    alert = Alert("r", {"instance": "triton-a"}, {}, "critical", "", 1, 1, 0.0, "", now)
+    incident = Incident("i", now, now, None, IncidentState.OPEN, "critical", "", "", {}, "", 1, {"r": alert})
+    fleet.requests(now - 100, 5, "timeout", e2e_seconds=95.0)  # the slow ones, that arrived long before
+    fleet.requests(now - 30, 5)
+    fleet.requests(now - 1, 4)  # rows as new as these may not all be there yet
+    fleet.requests(now - 90, 3)
+    found = freeze(fleet.store, incident, now)
+    assert found["requests_per_second"] == pytest.approx(10 / 60, abs=1e-3)
+    assert found["error_share"] == 0.5
+    assert found["e2e_p99_seconds"] == pytest.approx(95, rel=0.01)
+    (tenant,) = found["tenants"]
+    assert tenant["requests"] == 10

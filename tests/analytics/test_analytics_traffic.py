@@ -68,7 +68,9 @@ def test_gauges_add_up_over_instances_and_counters_per_second(lab: Lab):
         tokens = inside_rate(total(held, "generation_tokens_delta"), result.times, result.step, index, lab.window)
         assert result.generation_tokens.line[index] == pytest.approx(tokens)
     assert result.waiting.value == result.waiting.line[max(steps)]
-    assert result.waiting.peak == max(v for v in result.waiting.line if v is not None)
+    by_second = grouped(lab.sampled(), lambda s: int(s["time"].timestamp()))
+    assert result.waiting.peak == max(sum(s["waiting"] for s in held) for held in by_second.values())
+    assert result.waiting.peak >= max(v for v in result.waiting.line if v is not None)
     samples = lab.sampled()
     assert result.preemptions.value == pytest.approx(total(samples, "preemptions_delta") / lab.window.seconds)
     hits = total(samples, "prefix_cache_hits_delta") / total(samples, "prefix_cache_queries_delta")
@@ -108,6 +110,8 @@ def test_a_tenants_tiles_come_from_its_rows_alone(lab: Lab):
     rows = lab.rows(only)
     assert answer.result.requests.value == pytest.approx(len(rows) / lab.window.seconds)
     assert answer.result.requests.exactness == "exact"
+    assert answer.result.preemptions.value is None, "servers count them, and no request says its own"
+    assert "tenant" in answer.result.preemptions.reason
     expected = sum(r["completion_tokens"] for r in rows) / lab.window.seconds
     assert answer.result.generation_tokens.value == pytest.approx(expected)
     assert {row.model for row in answer.result.models} == {r["model"] for r in rows}

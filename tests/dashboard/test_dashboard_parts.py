@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from agent.errors import ServescopeError
-from alerts.history import IncidentRow, SloStatus
+from alerts.history import AlertRow, IncidentRow, SloStatus
 from analytics.window import Filter, Window
 from collector.store import StoreError
 from dashboard.data import explain
@@ -166,8 +166,13 @@ def test_an_incidents_links_lead_to_its_time_and_place() -> None:
     )  # fmt: skip
     made = links(incident)
     assert made.count("model=a%26b") == 5
+    assert made.count("recording=Live+only") == 5
     assert f"from={(START - timedelta(minutes=3)).timestamp():.3f}" in made
     assert "rule=" not in made
+    alerts = [AlertRow("r", labels, "firing", START, 1.0, 1.0, "", "1") for labels in ({"instance": "i-1"}, {})]
+    made = links(incident, alerts)
+    assert made.count("instance=i-1") == 5
+    assert "recording=" not in made
 
 
 def test_moments_around_an_opening() -> None:

@@ -233,7 +233,7 @@ def _strip(look: Look) -> None:
     names = look.choices.recordings if look.choices else []
     if names and look.filter.recording == "include" and any(look.filter.chosen()):
         try:
-            names = ask("traffic.choices", look.window, look.filter).result.recordings
+            names = list(ask("traffic.instances", look.window, look.filter).recordings)
         except ServescopeError:
             names = []  # the panels meet the same trouble and tell it; what they can draw names its recordings too
     if names and look.filter.recording != "exclude":

@@ -101,6 +101,7 @@ def test_filter_stays_in_the_url_across_pages_and_reloads(stage: Served, page: P
     page.wait_for_function("new URLSearchParams(location.search).has('model')")
     assert parse_qs(urlsplit(page.url).query)["model"] == ["resnet"]
     page.get_by_text("resnet", exact=True).first.wait_for()
+    assert page.get_by_text("Recorded data is on this page").count() == 0, "none of that model's data is recorded"
 
 
 def test_a_span_of_time_stays_across_pages_until_one_goes_back_to_now(stage: Served, page: Page) -> None:
@@ -116,7 +117,7 @@ def test_a_span_of_time_stays_across_pages_until_one_goes_back_to_now(stage: Ser
 
 
 def test_a_box_on_the_heatmap_lists_the_requests_in_it(stage: Served, page: Page) -> None:
-    opened(page, f"{stage.url}/latency?model=llama", [CHART])
+    opened(page, f"{stage.url}/latency?model=llama", ["text=Recorded data is on this page", CHART])
     heatmap = page.locator('[class*="st-key-chart-heatmap"] .js-plotly-plot')
     heatmap.locator(".heatmaplayer image").first.wait_for(state="attached")
     heatmap.scroll_into_view_if_needed()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -33,15 +34,46 @@ _MESSAGE: Final = 240
 """Letters of ClickHouse's message on a page; the log has it whole."""
 _ANSWERS: Final = Once(seconds=30, entries=300)
 _STATEMENTS: Final = Once(seconds=20, entries=120)
+_LONG_SECONDS: Final = 3.0
+"""A store that failed only after so long hangs: to wait for it once is enough for all panels of a page."""
+_HUNG_SECONDS: Final = 10.0
+"""How long nobody else waits for it then. One that refuses at once costs no wait and is asked each time."""
 _POOL: Final = ThreadPoolExecutor(max_workers=4, thread_name_prefix="question")
+
+
+class _Hung:
+    """Whether the store let somebody wait in vain a moment ago."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._error: StoreUnavailable | None = None
+
+    def check(self) -> None:
+        """Raise what was raised then, while it is that moment."""
+        error = self._error
+        if error is not None and time.monotonic() < self._until:
+            raise StoreUnavailable(error.what, error.fix)
+
+    def note(self, error: StoreUnavailable, began: float) -> None:
+        """It failed whoever asked it at ``began`` (monotonic seconds)."""
+        if time.monotonic() - began >= _LONG_SECONDS:
+            self._error, self._until = error, time.monotonic() + _HUNG_SECONDS
+
+    def forget(self) -> None:
+        """Ask it again."""
+        self._until = 0.0
+
+
+_hung: Final = _Hung()
 
 
 def store() -> Store:
     """The store of this dashboard, as a reader.
 
     Raises:
-        ServescopeError: No store is running where it was said to be; names the place and the fix.
+        ServescopeError: No store is running where it was said to be, or it hung a moment ago; names place and fix.
     """
+    _hung.check()
     return _store(os.environ.get("SERVESCOPE_DATA"), os.environ.get("SERVESCOPE_CLICKHOUSE") or None)
 
 
@@ -121,6 +153,7 @@ def forget() -> None:
     _ANSWERS.clear()
     _STATEMENTS.clear()
     _store.cache_clear()
+    _hung.forget()
 
 
 def _quietly(key: Hashable, make: Callable[[], Answer[Any]]) -> None:
@@ -147,9 +180,11 @@ def _maker(
         module, _, function = question.partition(".")
         asked = cast("Callable[..., Answer[Any]]", getattr(importlib.import_module(f"analytics.{module}"), function))
         given = [part for part in (window, replace(filter) if filter else None) if part is not None]
+        began = time.monotonic()
         try:
             return asked(Shared(), *given, **options)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
+            _hung.note(error, began)
             _store.cache_clear()  # it may come back at another address
             raise
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from analytics.window import Filter, Window
+from collector.store import StoreUnavailable
 from dashboard import data
-
-if TYPE_CHECKING:
-    import pytest
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -56,3 +58,37 @@ def test_what_is_known_is_not_asked_again(monkeypatch: pytest.MonkeyPatch):
     data.ask("a.first", window, Filter())
     assert made == ["a.first"]
     data.forget()
+
+
+def test_a_store_that_hangs_is_waited_for_once_by_all_panels(monkeypatch: pytest.MonkeyPatch):
+    came: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take() -> None:
+            with contextlib.suppress(OSError):  # the end of the test
+                while True:
+                    came.append(server.accept()[0])  # and never a word
+
+        threading.Thread(target=take, daemon=True).start()
+        monkeypatch.setenv("SERVESCOPE_CLICKHOUSE", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(data, "_STORE_SECONDS", 1.0)
+        monkeypatch.setattr(data, "_LONG_SECONDS", 0.5)
+        window = Window(START, START + timedelta(minutes=5))
+        data.forget()
+        try:
+            with pytest.raises(StoreUnavailable):
+                data.ask("queue.dynamics", window, Filter())
+            knocked = len(came)
+            assert knocked > 0
+            for question in ("latency.phases", "traffic.overview"):
+                with pytest.raises(StoreUnavailable):
+                    data.ask(question, window, Filter())
+            assert len(came) == knocked, "nobody else waits"
+            data._hung.forget()  # the moment is over
+            with pytest.raises(StoreUnavailable):
+                data.ask("latency.phases", window, Filter())
+            assert len(came) > knocked, "a moment later it is asked again"
+        finally:
+            data.forget()
+            for one in came:
+                one.close()

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 SpoolSignal = Literal["traces", "metrics", "logs"]
 SIGNALS: Final[tuple[str, ...]] = get_args(SpoolSignal)
 SUFFIX: Final = ".seg"
-MAX_RECORD_BYTES: Final = 8_000_000
-"""Largest body a record may hold; a length above it in a segment is taken for damage."""
+MAX_RECORD_BYTES: Final = 9_000_000
+"""Largest body a record may hold; a length above it in a segment is taken for damage. It leaves room for what is added
+to a body of the largest size that is received."""
 DEFAULT_MAX_BYTES: Final = 512_000_000
 _RETRY_SECONDS: Final = 1.0
 _PRODUCER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

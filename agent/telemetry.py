@@ -100,7 +100,12 @@ class _Families:
         received = CounterMetricFamily(
             f"{_P}_otlp_requests", "OTLP requests received, by what became of them.", labels=["result"]
         )
-        for result, count in (("taken", spans.requests), ("malformed", spans.malformed), ("refused", spans.refused)):
+        for result, count in (
+            ("taken", spans.requests),
+            ("malformed", spans.malformed),
+            ("refused", spans.refused),
+            ("too_large", spans.too_large),
+        ):
             received.add_metric([result], count)
         yield received
         yield CounterMetricFamily(f"{_P}_prompt_values_removed", "Prompt-bearing values removed.", value=spans.scrubbed)

@@ -13,6 +13,8 @@ from agent.urls import Host  # noqa: TC001 - pydantic reads it at run time
 from collector.address import StoreAddress
 
 MEBIBYTE: Final = 1 << 20
+FRAME_BYTES: Final = 1024
+"""More than the log adds to a request."""
 
 
 class SenderKey(BaseModel):
@@ -77,6 +79,14 @@ class CollectorConfig(BaseModel):
         ge=0,
         description="Disk for requests that the store can't read; beyond, they are only counted.",
     )
+
+    @property
+    def largest_body(self) -> int:
+        """Bytes of the largest request, compressed or not, that the other bounds leave room for too.
+
+        One that these would never let in must not be told to come again.
+        """
+        return max(0, min(self.max_body_bytes, self.max_inflight_bytes // 2, self.log_max_bytes - FRAME_BYTES))
 
     @field_validator("clickhouse")
     @classmethod

@@ -4,7 +4,8 @@ Protobuf concatenation merges, so what the collector knows about a request is ap
 instead of being wrapped around them: ``tenant`` (15001, string), ``received_ns`` (15002, fixed64) and ``batch``
 (15003, string) are columns of the landing tables. Three more end every message, at a fixed distance from its end, and
 are skipped by the engine as unknown: ``records`` (15004, fixed32), ``digest`` (15006, 16 bytes: the identity under
-which a repeat is recognised) and ``crc`` (15005, fixed32: CRC-32 of all bytes of the message before this field).
+which a repeat is recognised) and ``crc`` (15010, fixed32: CRC-32 of all bytes of the message before this field and of
+the length that stands before the message). Logs hold messages that end in 15005 too: the same without the length.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,10 +45,12 @@ _TENANT: Final = _tag(15001, _LENGTH)
 _RECEIVED: Final = _tag(15002, _FIXED64)
 _BATCH: Final = _tag(15003, _LENGTH)
 _RECORDS: Final = _tag(15004, _FIXED32)
-_CRC: Final = _tag(15005, _FIXED32)
+_CRC: Final = _tag(15010, _FIXED32)
+_CRC_OF_MESSAGE: Final = _tag(15005, _FIXED32)
 _DIGEST: Final = _tag(15006, _LENGTH) + bytes([DIGEST_BYTES])
 _FOOTER: Final = struct.Struct(f"<{len(_RECORDS)}sI{len(_DIGEST)}s{DIGEST_BYTES}s{len(_CRC)}sI")
 _CRC_BYTES: Final = len(_CRC) + 4
+_LONGEST_VARINT: Final = 5
 
 
 def encode(body: bytes, *, records: int, digest: bytes, received_ns: int, batch: str = "", tenant: str = "") -> bytes:
@@ -71,8 +75,12 @@ def encode(body: bytes, *, records: int, digest: bytes, received_ns: int, batch:
             digest,
         )
     )
-    crc = zlib.crc32(columns, zlib.crc32(body))
+    return _sealed(body, columns)
+
+
+def _sealed(body: bytes, columns: bytes) -> bytes:
     length = varint(len(body) + len(columns) + _CRC_BYTES)
+    crc = zlib.crc32(length, zlib.crc32(columns, zlib.crc32(body)))
     return b"".join((length, body, columns, _CRC, crc.to_bytes(4, "little")))
 
 
@@ -111,8 +119,66 @@ def read(file: BinaryIO) -> Iterator[Frame]:
         if len(message) < length:
             return
         end = offset + width + length
-        yield _frame(offset, end, message)
+        yield _frame(offset, end, message, width)
         offset = end
+
+
+def frame_end(data: bytes, offset: int) -> int | None:
+    """Where the frame that begins at an offset ends by its length; None where that can't be followed."""
+    length, width = _read_length(BytesIO(data[offset : offset + _LONGEST_VARINT]))
+    end = offset + width + (length or 0)
+    return None if length is None or end > len(data) else end
+
+
+def frame_at(data: bytes, offset: int) -> Frame | None:
+    """The intact frame that begins at an offset, None where there is none."""
+    end = frame_end(data, offset)
+    if end is None or not ends_frame(data, offset, end):
+        return None
+    return Checksum(data, offset).frame_up_to(end, length=data[offset : offset + _LONGEST_VARINT])
+
+
+def ends_frame(data: bytes, offset: int, end: int) -> bool:
+    """Whether what looks like a footer lies before an end."""
+    return end - offset > _FOOTER.size and _has_tags(_FOOTER.unpack_from(data, end - _FOOTER.size))
+
+
+def footer_ends(data: bytes, start: int) -> Iterator[int]:
+    """Offsets behind whatever looks like the footer of a message that begins at ``start`` or later."""
+    at = start + len(_RECORDS) + 4
+    while (at := data.find(_DIGEST, at)) >= 0:
+        end = at - len(_RECORDS) - 4 + _FOOTER.size
+        if end <= len(data) and _has_tags(_FOOTER.unpack_from(data, end - _FOOTER.size)):
+            yield end
+        at += 1
+
+
+class Checksum:
+    """Asks whether a whole frame, but for its length, lies between an offset and each of several later ones.
+
+    Every byte is looked at once, however many ends are tried, if these come in order.
+    """
+
+    def __init__(self, data: bytes, start: int) -> None:
+        self._data = data
+        self._start = start
+        self._upto = {width: (start + width, 0) for width in range(1, _LONGEST_VARINT + 1)}
+
+    def frame_up_to(self, end: int, length: bytes | None = None) -> Frame | None:
+        """The intact frame that ends there; ``length`` asks that these bytes begin with its own."""
+        for width in self._upto:
+            size = end - self._start - width
+            own = varint(size) if size >= _FOOTER.size else b""
+            if len(own) != width or size > FRAME_LIMIT or (length is not None and not length.startswith(own)):
+                continue
+            at, crc = self._upto[width]
+            crc = zlib.crc32(memoryview(self._data)[at : end - _CRC_BYTES], crc)
+            self._upto[width] = (end - _CRC_BYTES, crc)
+            found = _FOOTER.unpack_from(self._data, end - _FOOTER.size)
+            if _has_tags(found) and _is_right(found, crc, own):
+                message = self._data[self._start + width : end]
+                return Frame(self._start, end, message, found[1], found[3], intact=True)
+        return None
 
 
 def _read_length(file: BinaryIO) -> tuple[int | None, int]:
@@ -123,21 +189,26 @@ def _read_length(file: BinaryIO) -> tuple[int | None, int]:
             return None, width
         value |= (byte[0] & 0x7F) << 7 * width
         width += 1
-        if value > FRAME_LIMIT:
+        if value > FRAME_LIMIT or width > _LONGEST_VARINT:
             return None, width
         if byte[0] < 0x80:  # noqa: PLR2004
             return value, width
 
 
-def _frame(offset: int, end: int, message: bytes) -> Frame:
-    if len(message) >= _FOOTER.size:
-        records_tag, records, digest_tag, digest, crc_tag, crc = _FOOTER.unpack_from(
-            message, len(message) - _FOOTER.size
-        )
-        tags_right = (records_tag, digest_tag, crc_tag) == (_RECORDS, _DIGEST, _CRC)
-        if tags_right and zlib.crc32(memoryview(message)[:-_CRC_BYTES]) == crc:
-            return Frame(offset, end, message, records, digest, intact=True)
+def _frame(offset: int, end: int, message: bytes, width: int) -> Frame:
+    if len(message) >= _FOOTER.size and len(varint(len(message))) == width:
+        found = _FOOTER.unpack_from(message, len(message) - _FOOTER.size)
+        if _has_tags(found) and _is_right(found, zlib.crc32(memoryview(message)[:-_CRC_BYTES]), varint(len(message))):
+            return Frame(offset, end, message, found[1], found[3], intact=True)
     return Frame(offset, end, message, 0, b"", intact=False)
+
+
+def _has_tags(footer: tuple[Any, ...]) -> bool:
+    return footer[0] == _RECORDS and footer[2] == _DIGEST and footer[4] in {_CRC, _CRC_OF_MESSAGE}
+
+
+def _is_right(footer: tuple[Any, ...], crc: int, length: bytes) -> bool:
+    return bool(footer[5] == (zlib.crc32(length, crc) if footer[4] == _CRC else crc))
 
 
 def columns_of(message: bytes) -> bytes:
@@ -181,6 +252,4 @@ def _skip_text(message: bytes, at: int) -> int:
 
 def reframe(body: bytes, original: bytes) -> bytes:
     """A frame of a repaired ``body`` with the appended fields of the ``original`` message and a checksum of its own."""
-    columns = columns_of(original)[:-_CRC_BYTES]
-    crc = zlib.crc32(columns, zlib.crc32(body))
-    return b"".join((varint(len(body) + len(columns) + _CRC_BYTES), body, columns, _CRC, crc.to_bytes(4, "little")))
+    return _sealed(body, columns_of(original)[:-_CRC_BYTES])

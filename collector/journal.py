@@ -12,6 +12,7 @@ A replay may come again after months: what came by one is remembered by number a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -136,7 +137,8 @@ class _Generations:
         self._previous = _load(self._older)
         self._current = _load(self._newer)
         self._file = os.open(self._newer, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.ftruncate(self._file, os.fstat(self._file).st_size // DIGEST_BYTES * DIGEST_BYTES)
+        self._size = os.fstat(self._file).st_size // DIGEST_BYTES * DIGEST_BYTES
+        self._torn = True
 
     def __contains__(self, digest: bytes) -> bool:
         with self._lock:
@@ -153,16 +155,20 @@ class _Generations:
         data = b"".join(digests)
         if not data:
             return
-        size = os.fstat(self._file).st_size
+        if self._torn:  # what follows a part of an identity could not be told apart
+            os.ftruncate(self._file, self._size)
+            self._torn = False
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._file, view) :]
             os.fdatasync(self._file)
         except OSError:
-            os.ftruncate(self._file, size)
+            self._torn = True
             raise
-        self._rotate_if_due()
+        self._size += len(data)
+        with contextlib.suppress(OSError):  # the file that is open goes on; tried again with the next identities
+            self._rotate_if_due()
 
     def close(self) -> None:
         os.close(self._file)
@@ -170,9 +176,17 @@ class _Generations:
     def _rotate_if_due(self) -> None:
         if len(self._current) < self._limit and time.monotonic() - self._started < self._seconds:
             return
-        self._newer.replace(self._older)
+        fresh = self._newer.with_suffix(".next")
+        file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        try:
+            if self._newer.exists():  # not where this failed between the two names
+                self._newer.replace(self._older)
+            fresh.replace(self._newer)
+        except OSError:
+            os.close(file)
+            raise
         os.close(self._file)
-        self._file = os.open(self._newer, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file, self._size = file, 0
         with self._lock:
             self._previous, self._current = self._current, set()
         self._started = time.monotonic()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from collector import framing
+from collector.aside import sync_folder, write_synced
 from collector.recovery import Segment, recover
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ class WriteAheadLog:
                 base = current.segment.bytes if current else 0
                 if (base or run) and base + size + len(item.frame) > self._seal_bytes:
                     self._write(signal, run)
-                    self._seal(signal)
+                    self._turn(signal)
                     run, size = [], 0
                 run.append(item)
                 size += len(item.frame)
@@ -308,39 +309,56 @@ class WriteAheadLog:
             os.ftruncate(current.descriptor, current.segment.bytes)
             current.torn = False
 
+    def _turn(self, signal: str) -> None:
+        """Go on in a new segment; where the disk refuses one, the good one stays open."""
+        try:
+            fresh = self._made(signal)
+        except OSError as error:
+            LOG.warning("log_create_failed", signal=signal, error=error.strerror, folder=str(self._folder))
+            return
+        if self._seal(signal):
+            self._open[signal] = fresh
+        else:
+            os.close(fresh.descriptor)
+            fresh.segment.path.unlink(missing_ok=True)
+
     def _create(self, signal: str) -> _Open:
+        self._open[signal] = current = self._made(signal)
+        return current
+
+    def _made(self, signal: str) -> _Open:
         name = f"{signal}-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
         path = self._folder / f"{name}.seg"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
-            self._sync_folder()
+            sync_folder(self._folder)
         except OSError:
             os.close(descriptor)
+            path.unlink(missing_ok=True)
             raise
-        current = _Open(Segment(name, signal, path, 0, 0, 0, time.time()), descriptor, time.monotonic())
-        self._open[signal] = current
-        return current
+        return _Open(Segment(name, signal, path, 0, 0, 0, time.time()), descriptor, time.monotonic())
 
-    def _seal(self, signal: str) -> None:
+    def _seal(self, signal: str) -> bool:
         current = self._open.get(signal)
         if current is None:
-            return
+            return True
         try:
             self._cut(current)
         except OSError as error:
             LOG.warning("log_seal_failed", signal=signal, error=error.strerror, folder=str(self._folder))
-            return
+            return False
         os.close(current.descriptor)
         del self._open[signal]
         if not current.segment.bytes:
             current.segment.path.unlink(missing_ok=True)
-            return
+            return True
         self._unpersisted += current.digests
         self._post(self._enqueue, current.segment)
         try:
             self._persist()
         except OSError as error:
             LOG.warning("journal_write_failed", error=error.strerror, folder=str(self._folder))
+        return True
 
     def _persist(self) -> None:
         self._journal.persist(self._unpersisted)
@@ -356,27 +374,17 @@ class WriteAheadLog:
         made = []
         for name, frames in children:
             path = self._folder / f"{name}.seg"
-            with path.open("wb") as file:
-                file.writelines(frames)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(path, frames)
             with path.open("rb") as file:
                 found = list(framing.read(file))
             size = path.stat().st_size
             made.append(
                 Segment(name, segment.signal, path, size, sum(f.records for f in found), len(found), segment.created)
             )
-        self._sync_folder()
+        sync_folder(self._folder)
         segment.path.unlink(missing_ok=True)
-        self._sync_folder()
+        sync_folder(self._folder)
         return made
-
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _post(self, call: Callable[..., None], *arguments: object) -> None:
         if self._loop is not None:

@@ -8,13 +8,13 @@ a crash at any step repeats the same tokens. See docs/decisions/0009.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 import structlog
 from google.protobuf.message import DecodeError
 
 from collector import framing
+from collector.aside import sync_folder, write_synced
 from collector.decode import KINDS
 
 if TYPE_CHECKING:
@@ -41,24 +41,27 @@ class Quarantine:
         self._bytes = sum(path.stat().st_size for path in folder.glob("*.pb")) if folder.is_dir() else 0
 
     def put(self, name: str, message: bytes, reason: str) -> bool:
-        """Keep a message under a name; False when the folder is at its bound or the disk refuses.
+        """Keep a message under a name; False when the folder is at its bound.
 
-        ``reason`` is logged; it must not quote the message.
+        It is on the disk when this returns: the segment it comes from may go. ``reason`` is logged; it must not quote
+        the message.
+
+        Raises:
+            OSError: The disk refuses; the message is still in its segment alone.
         """
-        kept = False
-        if self._bytes + len(message) <= self._max_bytes:
+        path = self._folder / f"{name}.pb"
+        before = path.stat().st_size if path.exists() else 0  # of a try that ended between here and the segment's end
+        kept = self._bytes - before + len(message) <= self._max_bytes
+        if kept:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary = path.with_suffix(".tmp")
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                path = self._folder / f"{name}.pb"
-                temporary = path.with_suffix(".tmp")
-                temporary.write_bytes(message)
-                os.chmod(temporary, 0o600)  # noqa: PTH101
+                write_synced(temporary, [message])
                 temporary.replace(path)
-            except OSError as error:
-                LOG.warning("quarantine_write_failed", name=name, error=error.strerror)
-            else:
-                self._bytes += len(message)
-                kept = True
+            finally:
+                temporary.unlink(missing_ok=True)
+            sync_folder(self._folder)
+            self._bytes += len(message) - before
         LOG.warning("request_quarantined", name=name, bytes=len(message), reason=reason, kept=kept)
         return kept
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from collector import framing
+from collector.aside import Aside, AsideError, sync_folder, write_synced
+from collector.salvage import pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 LOG: Final = structlog.get_logger()
@@ -48,86 +50,89 @@ class Recovered:
 
     Attributes:
         segments: Sealed segments, oldest first.
-        torn_bytes: Bytes cut from tails; they were never acknowledged.
+        torn_bytes: Bytes of tails without an end: of requests that were being written and were not acknowledged.
         damaged: Requests set aside because their checksum is wrong: the disk changed acknowledged bytes.
+        mended: Requests whose length alone was damaged: they are whole again.
+        postponed: Files left as they are for the next start, since what is damaged could not be set aside.
     """
 
     segments: list[Segment] = field(default_factory=list)
     torn_bytes: int = 0
     damaged: int = 0
+    mended: int = 0
+    postponed: int = 0
 
 
 def recover(folder: Path, seen: Callable[[bytes], None]) -> Recovered:
-    """Seal every segment of an earlier run, cutting torn tails.
+    """Seal every segment of an earlier run.
 
-    A damaged frame that others follow is no torn tail: it is copied to ``damaged/`` and the rest is kept.
+    What is no whole request is copied to ``damaged/`` and synced before anything is cut; all whole requests stay,
+    those behind it too.
 
     Args:
         folder: Folder of the segments.
         seen: Called with the identity of every request found.
 
     Raises:
-        OSError: The folder can't be read or written.
+        OSError: The folder or a file can't be read.
     """
     result = Recovered()
+    aside = Aside(folder / "damaged")
     for path in sorted(folder.glob(f"*{SUFFIX}")):
-        segment = _recover_one(path, seen, result)
+        try:
+            segment = _recover_one(path, seen, result, aside)
+        except AsideError as error:
+            result.postponed += 1
+            LOG.warning("segment_postponed", file=path.name, error=str(error), folder=str(folder))
+            continue
         if segment is not None:
             result.segments.append(segment)
-    if result.torn_bytes or result.damaged:
-        LOG.warning("log_repaired", torn_bytes=result.torn_bytes, damaged_requests=result.damaged, folder=str(folder))
+    if result.torn_bytes or result.damaged or result.mended:
+        LOG.warning(
+            "log_repaired",
+            torn_bytes=result.torn_bytes,
+            damaged_requests=result.damaged,
+            mended_requests=result.mended,
+            folder=str(folder),
+        )
     return result
 
 
-def _recover_one(path: Path, seen: Callable[[bytes], None], result: Recovered) -> Segment | None:
-    stat = path.stat()
-    size = stat.st_size
-    good_end = records = bodies = 0
-    suspects: list[tuple[int, int]] = []
-    damaged: list[tuple[int, int]] = []
-    with path.open("rb") as file:
-        for frame in framing.read(file):
-            if not frame.intact:
-                suspects.append((frame.offset, frame.end))
-                continue
-            damaged, suspects = damaged + suspects, []
-            seen(frame.digest)
-            good_end, records, bodies = frame.end, records + frame.records, bodies + 1
-    if good_end == 0:
-        _set_aside(path, [(0, size)] if size else [])
-        result.torn_bytes += size
+def _recover_one(path: Path, seen: Callable[[bytes], None], result: Recovered, aside: Aside) -> Segment | None:
+    modified = path.stat().st_mtime
+    data = path.read_bytes()
+    found = list(pieces(data))
+    broken = [piece for piece in found if piece.frame is None]
+    whole = [piece.frame for piece in found if piece.frame is not None]
+    mended = sum(piece.mended for piece in found)
+    for piece in broken:
+        kind = "damaged" if piece.ended else "tail"
+        aside.put(f"{path.stem}-{piece.start}.{kind}", data[piece.start : piece.end])
+    if not whole:
         path.unlink()
+        sync_folder(path.parent)
+    elif broken or mended:
+        _rewrite(path, [framing.varint(len(frame.message)) + frame.message for frame in whole])
+    for frame in whole:
+        seen(frame.digest)
+    result.torn_bytes += sum(piece.end - piece.start for piece in broken if not piece.ended)
+    result.damaged += sum(piece.ended for piece in broken)
+    result.mended += mended
+    if not whole:
         return None
-    if good_end < size:
-        result.torn_bytes += size - good_end
-        os.truncate(path, good_end)
-    if damaged:
-        result.damaged += len(damaged)
-        _set_aside(path, damaged)
-        _drop(path, damaged)
-        good_end = path.stat().st_size
-    return Segment(path.stem, path.stem.partition("-")[0], path, good_end, records, bodies, stat.st_mtime)
+    size = len(data) - sum(piece.end - piece.start for piece in broken)
+    records = sum(frame.records for frame in whole)
+    return Segment(path.stem, path.stem.partition("-")[0], path, size, records, len(whole), modified)
 
 
-def _set_aside(path: Path, ranges: list[tuple[int, int]]) -> None:
-    if not ranges:
-        return
-    target = path.parent / "damaged" / path.name
-    target.parent.mkdir(exist_ok=True)
-    with path.open("rb") as source, target.open("wb") as file:
-        for start, end in ranges:
-            source.seek(start)
-            file.write(source.read(end - start))
-
-
-def _drop(path: Path, ranges: list[tuple[int, int]]) -> None:
+def _rewrite(path: Path, frames: Iterable[bytes]) -> None:
+    # The sealed file's name is its token: whether the store has all of it already is the store's to know.
     temporary = path.with_suffix(".tmp")
-    with path.open("rb") as source, temporary.open("wb") as file:
-        at = 0
-        for start, end in [*ranges, (path.stat().st_size, 0)]:
-            source.seek(at)
-            file.write(source.read(start - at))
-            at = end
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        write_synced(temporary, frames)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise AsideError(f"{path.name} can't be written anew: {error.strerror}") from error

@@ -214,7 +214,8 @@ class Writer:
             becomes=len(children),
         )
         for index, frame in enumerate(apart):
-            self._quarantine.put(f"{segment.id}-{index}", frame.message, f"{error.code} {error.name}")
+            name, reason = f"{segment.id}-{index}", f"{error.code} {error.name}"
+            await asyncio.to_thread(self._quarantine.put, name, frame.message, reason)
         await self._log.replace(segment, children)
         if lost := sum(frame.records for frame in apart):
             self._ledger.dropped(segment.signal, "quarantined", lost)

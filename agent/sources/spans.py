@@ -30,6 +30,7 @@ from agent.errors import PortInUseError
 from agent.otlp_json import MalformedJsonError, parse
 from agent.scrub import may_hold_prompts, scrub_request
 from agent.sources.source import Known, Place, SignalKind
+from agent.spool import MAX_RECORD_BYTES
 from agent.vocabulary import Resource
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class SpanStats:
         requests: Bodies taken.
         malformed: Bodies refused because they do not parse.
         refused: Bodies refused because the spool is full.
+        too_large: Bodies refused because they are too large for a record of the spool with their target's attributes.
         scrubbed: Prompt-bearing values removed.
         unmatched: Groups that no target could be named for; they pass without a target's attributes.
     """
@@ -75,8 +77,19 @@ class SpanStats:
     requests: int = 0
     malformed: int = 0
     refused: int = 0
+    too_large: int = 0
     scrubbed: int = 0
     unmatched: int = 0
+
+
+class TooLargeError(Exception):
+    """A body that no try makes small enough; the text says how large it may be."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"a body may take {MAX_RECORD_BYTES} bytes with the attributes that are added to each of its resources; "
+            "send smaller batches"
+        )
 
 
 class Spans:
@@ -166,6 +179,7 @@ class Spans:
 
         Raises:
             MalformedJsonError, DecodeError: It is no export request of this signal.
+            TooLargeError: It does not fit into a record of the spool, now or later.
         """
         request = _REQUESTS[signal]()
         if as_json:
@@ -174,8 +188,18 @@ class Spans:
             request.ParseFromString(body)
         if not self._keep_prompts and (as_json or may_hold_prompts(body, logs=signal == "logs")):
             self.stats.scrubbed += scrub_request(request)
-        seen = [self._complete(resource, scopes) for resource, scopes in _groups(request)]
-        if self._emit(signal, request.SerializeToString()) is False:
+        seen = []
+        room = MAX_RECORD_BYTES - request.ByteSize()
+        for resource, scopes in _groups(request):
+            room += resource.ByteSize()
+            seen.append(self._complete(resource, scopes))
+            room -= resource.ByteSize()
+            if room < 0:  # before a body of a million empty groups has grown to gigabytes
+                raise TooLargeError
+        whole = request.SerializeToString()
+        if len(whole) > MAX_RECORD_BYTES:
+            raise TooLargeError
+        if self._emit(signal, whole) is False:
             self.stats.refused += 1
             return False
         now = time.time()
@@ -230,6 +254,9 @@ class Spans:
         except (MalformedJsonError, DecodeError, web.RequestPayloadError) as error:
             self._refuse(error)
             return web.Response(status=400, text=f"{error}\n")
+        except (TooLargeError, web.HTTPRequestEntityTooLarge):
+            self.stats.too_large += 1
+            return web.Response(status=413, text=f"{TooLargeError()}\n")
         if not taken:
             return web.Response(status=503, text="the spool is full\n", headers={"Retry-After": _RETRY_AFTER_SECONDS})
         if as_json:
@@ -250,6 +277,9 @@ class Spans:
                 except DecodeError as error:
                     self._refuse(error)
                     await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+                except TooLargeError as error:
+                    self.stats.too_large += 1
+                    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))  # without a delay: not again
                 if not taken:
                     await context.abort(grpc.StatusCode.UNAVAILABLE, "the spool is full")
                 return b""

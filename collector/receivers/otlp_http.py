@@ -78,7 +78,7 @@ class OtlpHttp:
         return response
 
     async def _read(self, request: web.Request) -> tuple[bytes, int]:
-        limit = self._config.max_body_bytes
+        limit = self._config.largest_body
         if (request.content_length or 0) > limit:
             raise _too_large(limit)
         pieces: list[bytes] = []
@@ -102,7 +102,7 @@ class OtlpHttp:
             raise _FaultError(401, "unauthorized", str(error)) from None
 
     def _plain(self, body: bytes, encoding: str) -> bytes:
-        limit = self._config.max_body_bytes
+        limit = self._config.largest_body
         try:
             return decompress(body, encoding, limit)
         except TooLargeError:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import json
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
 import grpc
@@ -16,7 +17,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from agent.errors import PortInUseError
 from agent.sources.source import Known, Place, Target
-from agent.sources.spans import Spans
+from agent.sources.spans import MAX_BODY_BYTES, Spans
+from agent.spool import SpoolWriter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,7 +181,10 @@ class Intake:
     async def post(self, body: bytes, signal: str = "traces", **headers: str) -> tuple[int, str, str]:
         url = f"http://127.0.0.1:{self.spans.http_port}/v1/{signal}"
         named = {key.replace("_", "-"): value for key, value in headers.items()}
-        async with aiohttp.ClientSession() as session, session.post(url, data=body, headers=named) as response:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(url, data=io.BytesIO(body), headers=named) as response,
+        ):
             return response.status, response.content_type, await response.text()
 
 
@@ -249,6 +254,36 @@ async def test_a_full_spool_asks_the_sender_to_come_again():
     assert status == 503
     assert intake.spans.stats.refused == 1
     assert intake.spans.stats.last_seen == {}
+
+
+async def test_a_body_as_large_as_is_received_goes_into_a_real_spool(tmp_path: Path):
+    filler = "x" * (MAX_BODY_BYTES - 200)
+    writer = SpoolWriter(tmp_path)
+    body = trace("vllm-a", filler=filler).SerializeToString()
+    assert MAX_BODY_BYTES - 200 < len(body) < MAX_BODY_BYTES
+    async with Intake() as intake:
+        intake.spans._emit = writer.append
+        assert (await intake.post(body, Content_Type="application/x-protobuf"))[0] == 200
+    assert writer.written["traces"] == 1
+    writer.close()
+
+
+GROUP: Final = b"\x0a\x0a\x12\x08\x0a\x06\x0a\x04vllm"
+"""A group of spans that only names its scope: a hundred bytes of attributes are added to these twelve."""
+
+
+@pytest.mark.parametrize("body", [GROUP * 100_000, b"x" * (MAX_BODY_BYTES + 1)], ids=["grows", "large"])
+async def test_what_no_try_makes_small_enough_is_not_told_to_come_again(body: bytes):
+    async with (
+        Intake(grpc_port=0) as intake,
+        grpc.aio.insecure_channel(f"127.0.0.1:{intake.spans.grpc_port}") as channel,
+    ):
+        assert (await intake.post(body, Content_Type="application/x-protobuf"))[0] == 413
+        assert intake.spans.stats.too_large == 1
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")(body)
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert intake.out == []
 
 
 async def test_grpc_takes_what_vllm_sends_and_refuses_the_rest():

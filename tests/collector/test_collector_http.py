@@ -366,9 +366,25 @@ async def test_a_full_log_says_when_to_come_again(
 
 
 async def test_memory_is_bounded(make: Callable[..., Any]):
-    way = await make(max_inflight_bytes=1500)
-    status, _, headers = await way.post(b"x" * 2000)
+    way = await make(max_inflight_bytes=4000)
+    way.intake.hold(3000)
+    status, _, headers = await way.post(b"x" * 1500)
     assert (status, headers["Retry-After"]) == (429, "1")
+    way.intake.hold(-3000)
+    assert (await way.post(spans(0, 1)))[0] == 200
+    assert way.intake._held == 0
+
+
+@pytest.mark.parametrize("bounds", [{"max_inflight_bytes": 3000}, {"log_max_bytes": 2524}, {"max_body_bytes": 1500}])
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_what_no_bound_will_ever_let_in_is_not_told_to_come_again(
+    make: Callable[..., Any], bounds: dict[str, int], encoding: str
+):
+    way = await make(**bounds)
+    body = spans(0, 1, filler="x" * 2000)
+    sent = gzip.compress(body) if encoding == "gzip" else body
+    status, _, headers = await way.post(sent, Content_Encoding=encoding)
+    assert (status, headers.get("Retry-After")) == (413, None)
     assert (await way.post(spans(0, 1)))[0] == 200
     assert way.intake._held == 0
 

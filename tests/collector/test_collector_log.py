@@ -202,7 +202,7 @@ async def test_a_damaged_request_is_set_aside_and_its_neighbours_stay(tmp_path: 
     await log.close()
     assert recovered.damaged == 1
     assert path.read_bytes() == frame("a")[0] + frame("b")[0]
-    assert (tmp_path / "damaged" / path.name).read_bytes() == bytes(bad)
+    assert [p.read_bytes() for p in (tmp_path / "damaged").iterdir()] == [bytes(bad)]
 
 
 async def test_an_empty_or_wholly_torn_segment_goes(tmp_path: Path):

@@ -18,13 +18,16 @@ import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from collector.store import Store, locate
 from demo.triton_server import TritonServer
 from tests.needs import lack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = 40
@@ -96,10 +99,12 @@ class Line:
         return self.process.wait(90)
 
 
-def start_line(data: Path, base: int, target: str = "", *arguments: str) -> Line:
+def start_line(
+    data: Path, base: int, target: str = "", *arguments: str, program: Sequence[str] = ("-m", "servescope")
+) -> Line:
     """Start ``servescope up`` on fixed ports, without a target where none is named; wait until everything answers."""
     log = data.parent / f"{data.name}-up.log"
-    command = [sys.executable, "-m", "servescope", "up", "--data", str(data), "--port-base", str(base)]
+    command = [sys.executable, *program, "up", "--data", str(data), "--port-base", str(base)]
     with log.open("ab") as out:
         named = ["--target", target] if target else []
         process = subprocess.Popen([*command, *named, *arguments], cwd=ROOT, stdout=out, stderr=out)

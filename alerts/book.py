@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import secrets
+import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +18,7 @@ from alerts.state import AlertState, Phase
 from alerts.text import plain, subject, within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from alerts.journal import Journal, Row
 
@@ -44,7 +44,7 @@ class Draft:
     moments: list[Moment] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     wishes: dict[str, list[Wish]] = field(default_factory=dict)
-    opened: list[str] = field(default_factory=list)
+    evidence: dict[str, bool] = field(default_factory=dict)
 
 
 class Book:
@@ -57,6 +57,9 @@ class Book:
         dashboard_url: Asked for the base of the link to an incident's page.
         runbook_url: Prefix of relative runbook paths.
         new_id: Makes incident ids.
+
+    Attributes:
+        guard: Held while a draft is filled and committed; never while the store is asked.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Book:
     ) -> None:
         self._journal, self._outbox, self._routes, self._new_id = journal, outbox, routes, new_id
         self._dashboard_url, self._runbook_url = dashboard_url, runbook_url
+        self.guard = threading.RLock()
         self.reload()
 
     def reload(self) -> None:
@@ -78,10 +82,16 @@ class Book:
         found = (Incident.from_dict(stored) for stored in self._journal.section("incidents").values())
         self._open = {one.id: one for one in found if one.state is not IncidentState.RESOLVED}
 
+    @staticmethod
+    def draft(now: float) -> Draft:
+        """A transaction to fill and commit, both under `guard`."""
+        return Draft(now)
+
     @property
     def open(self) -> list[Incident]:
         """Incidents that are not resolved, oldest first."""
-        return sorted(self._open.values(), key=lambda one: one.id)
+        with self.guard:
+            return sorted(self._open.values(), key=lambda one: one.id)
 
     def current(self, draft: Draft) -> list[Incident]:
         """Incidents that are not resolved, as the draft has them."""
@@ -128,16 +138,10 @@ class Book:
             wishes = draft.wishes.setdefault(incident.id, [])
             if change.wish not in wishes:
                 wishes.append(change.wish)
-        if change.opened:
-            draft.opened.append(incident.id)
         return incident.id
 
-    def commit(self, draft: Draft, evidence: Mapping[str, Mapping[str, Any]]) -> None:
+    def commit(self, draft: Draft) -> None:
         """Write the draft whole, then wake the senders.
-
-        Args:
-            draft: The round.
-            evidence: By incident id, the frozen numbers of incidents that opened.
 
         Raises:
             OSError: The disk is full or gone; nothing of the draft happened then.
@@ -147,13 +151,8 @@ class Book:
             incident = draft.incidents[identifier]
             for wish in wishes:
                 entries += self._outbox.queue(
-                    self.notice(incident, wish, draft.now, evidence.get(identifier, {})),
-                    self._names(incident, wish, entries),
+                    self.notice(incident, wish, draft.now), self._names(incident, wish, entries)
                 )
-        for identifier, numbers in evidence.items():
-            text = json.dumps(numbers, default=str)
-            said = "numbers of the last minute when it opened"
-            draft.moments.append(Moment(draft.now, identifier, "evidence", said, {"json": text}))
         values, rows = entry_changes(entries)
         draft.rows += [incident_row(one) for one in draft.incidents.values()]
         draft.rows += [moment_row(one) for one in draft.moments]
@@ -163,6 +162,7 @@ class Book:
             "incidents": {one.id: one.as_dict() for one in draft.incidents.values()},
             "seen": draft.seen,
             "acks": draft.acks,
+            "evidence": draft.evidence,
             OUTBOX: values,
         }
         self._journal.write(changes, draft.rows)
@@ -182,7 +182,7 @@ class Book:
         }
         return tuple(name for name in self._outbox.names if name in told)
 
-    def notice(self, incident: Incident, wish: Wish, now: float, evidence: Mapping[str, Any]) -> Notice:
+    def notice(self, incident: Incident, wish: Wish, now: float) -> Notice:
         """The message about an incident as it is now."""
         alerts = incident.firing or sorted(incident.alerts.values(), key=lambda a: a.fired_at)
         lead = max(alerts, key=lambda a: (a.severity == incident.severity, -a.fired_at))
@@ -199,7 +199,6 @@ class Book:
             "labels": incident.labels,
             "incident": incident.id,
             "runbook": ", ".join(runbooks),
-            **({"evidence": dict(evidence)} if evidence else {}),
         }
         title = incident.title if len(alerts) == 1 else within(f"{incident.title} (+{len(alerts) - 1} more)", 1024)
         return Notice(
@@ -233,6 +232,7 @@ class Book:
                     "incidents": dict.fromkeys(gone),
                     "seen": dict.fromkeys(gone),
                     "acks": dict.fromkeys(gone),
+                    "evidence": dict.fromkeys(gone),
                     OUTBOX: {entry.id: None for entry in entries if entry.incident_id in gone},
                 }
             )

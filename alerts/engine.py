@@ -1,24 +1,22 @@
 """The clock-driven loop: measure, judge, remember, tell.
 
 A round asks the store what the rules need, advances every alert, and writes what changed as one transaction of the
-journal. When the store is away the rules keep still – an alert neither fires nor resolves on ignorance – and the
-pager says so itself after a while, from memory.
+journal; a page is queued with it and waits for no further question. When the store is away the rules keep still – an
+alert neither fires nor resolves on ignorance – and the pager says so itself after a while, from memory.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from agent.errors import ServescopeError
-from alerts.book import Book, Draft
 from alerts.durations import spell
 from alerts.evaluate import Reading, evaluate, timing_of
-from alerts.evidence import AROUND_SECONDS, asked_acknowledgements, concerns, freeze, happenings
-from alerts.incident import Alert, Incident, Moment, alert_key
+from alerts.incident import Alert, alert_key
 from alerts.measure import Measured, Measurer
 from alerts.rules import STORE_RULE, BurnRule, Rule, RulesFile, Severity, all_rules
 from alerts.state import AlertState, Observation, Phase, Timing, step
@@ -27,6 +25,7 @@ from alerts.text import plain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from alerts.book import Book, Draft
     from alerts.config import AlertsConfig
     from alerts.journal import Journal
     from alerts.measure import Rows
@@ -38,8 +37,6 @@ STORE_RUNBOOK: Final = "docs/runbooks/store-unreachable.md"
 PRUNE_SECONDS: Final = 60.0
 START_SECONDS: Final = 60.0
 """A store that has never answered is starting: it gets at least so long before it pages."""
-MOMENTS_LIMIT: Final = 200
-"""Events of the fleet that one incident's timeline takes."""
 
 _LOGGED: Final = {
     Phase.PENDING: "alert_pending",
@@ -140,6 +137,11 @@ class Engine:
             for key, v in self.journal.section("alerts").items()
         }
 
+    @property
+    def sees(self) -> bool:
+        """Whether the store answered last time and is believed."""
+        return not self.blocked and self.health.rounds > 0 and self.health.store_down_since is None
+
     def round(self) -> None:
         """One round.
 
@@ -148,25 +150,24 @@ class Engine:
                 starts from the same states.
         """
         now = self.clock()
-        draft = Draft(now)
-        before = {key: replace(tracked) for key, tracked in self._tracked.items()}
         measured = self._measure(now)
-        try:
-            if measured is not None:
-                for rule in self._rules:
-                    self._judge(draft, rule.name, evaluate(rule, measured, now))
-                self._retire(draft)
-                self._acknowledge(draft)
-            self._judge_store(draft)
-            evidence = self._illustrate(draft, reachable=measured is not None)
-            self.book.commit(draft, evidence)
-        except Exception:
-            self._tracked = before
-            self.book.reload()
-            raise
-        if now - self._pruned_at > PRUNE_SECONDS:
-            self.book.prune(now)
-            self._pruned_at = now
+        with self.book.guard:
+            draft = self.book.draft(now)
+            before = {key: replace(tracked) for key, tracked in self._tracked.items()}
+            try:
+                if measured is not None:
+                    for rule in self._rules:
+                        self._judge(draft, rule.name, evaluate(rule, measured, now))
+                    self._retire(draft)
+                self._judge_store(draft)
+                self.book.commit(draft)
+            except Exception:
+                self._tracked = before
+                self.book.reload()
+                raise
+            if now - self._pruned_at > PRUNE_SECONDS:
+                self.book.prune(now)
+                self._pruned_at = now
         self._tracked = {k: t for k, t in self._tracked.items() if t.state.phase is not Phase.INACTIVE}
         self._note(now)
 
@@ -249,60 +250,6 @@ class Engine:
         seen = Observation(since is not None, now, away, since, unbroken=True)
         limit = self.config.store_unreachable_after_seconds
         self._judge(draft, STORE_RULE, [Reading(STORE_LABELS, seen, reason, limit)])
-
-    def _acknowledge(self, draft: Draft) -> None:
-        known = self.journal.section("acks")
-        wanted = [one.id for one in self.book.open]
-        try:
-            asked = asked_acknowledgements(self.store, wanted)
-        except ServescopeError as error:
-            log.warning("acknowledgements_unreadable", error=error.what)
-            return
-        for one in asked:
-            if one["at"] > known.get(one["incident_id"], 0.0):
-                self.book.acknowledge(draft, one["incident_id"], one["who"], one["note"])
-                draft.acks[one["incident_id"]] = one["at"]
-
-    def _illustrate(self, draft: Draft, *, reachable: bool) -> dict[str, dict[str, Any]]:
-        """Evidence of what opened, and events of the fleet for every open incident's timeline."""
-        current = self.book.current(draft)
-        if not reachable or not current:
-            return {}
-        evidence = {
-            identifier: freeze(
-                self.store,
-                draft.incidents[identifier],
-                draft.now,
-                ingest_delay_seconds=self.config.ingest_delay_seconds,
-                longest_request_seconds=self.config.longest_request_seconds,
-            )
-            for identifier in draft.opened
-        }
-        oldest = min(one.opened_at for one in current) - AROUND_SECONDS
-        try:
-            events = happenings(self.store, max(oldest, draft.now - 86_400.0), draft.now)
-        except ServescopeError as error:
-            log.warning("events_unreadable", error=error.what)
-            return evidence
-        for incident in current:
-            self._place_events(draft, incident, events)
-        return evidence
-
-    def _place_events(self, draft: Draft, incident: Incident, events: list[dict[str, Any]]) -> None:
-        known: list[str] = self.journal.get("seen", incident.id) or []
-        fresh: list[str] = []
-        for event in sorted(events, key=lambda e: float(e["at"])):
-            name = f"{event['at']:.3f} {event['event']} {event['instance']} {plain(event['message'])}"
-            early = event["at"] < incident.opened_at - AROUND_SECONDS
-            if early or name in known or name in fresh or len(known) + len(fresh) >= MOMENTS_LIMIT:
-                continue
-            if concerns(incident, event):
-                fresh.append(name)
-                labels = {n: plain(str(event[n])) for n in ("instance", "deployment", "model", "version") if event[n]}
-                kind = plain(str(event["event"]))
-                draft.moments.append(Moment(event["at"], incident.id, kind, plain(str(event["message"]), 500), labels))
-        if fresh:
-            draft.seen[incident.id] = [*known, *fresh]
 
     def _note(self, now: float) -> None:
         phases = [tracked.state.phase for tracked in self._tracked.values()]

@@ -15,6 +15,7 @@ from alerts.book import Book
 from alerts.certificate import ensure_certificate
 from alerts.engine import Engine
 from alerts.health import HealthServer, Status
+from alerts.illustrate import Illustrator
 from alerts.journal import Journal
 from alerts.mirror import Mirror
 from alerts.notify.pagerduty import PagerDuty
@@ -52,6 +53,7 @@ class Pager:
     outbox: Outbox
     engine: Engine
     mirror: Mirror
+    illustrator: Illustrator
     health: HealthServer
     receiver: Receiver | None
     clock: Callable[[], float]
@@ -77,12 +79,23 @@ class Pager:
         except (ServescopeError, OSError) as error:
             log.warning("alert_history_waits", error=str(error))
 
+    def illustrate(self) -> None:
+        """Fill open incidents with what the store knows; never raises, what can't be asked waits."""
+        try:
+            self.illustrator.once()
+        except Exception as error:
+            log.exception("illustration_failed", error=str(error))
+
     def run(self, stop: threading.Event) -> None:
         """Rounds until `stop` is set, then a clean end: the message in hand goes out, the rest stays queued."""
         self.start()
-        # A thread of its own: a starved store takes ten seconds for a row, in which the next page must not wait.
-        historian = threading.Thread(target=self._keep_history, args=(stop,), name="history")
-        historian.start()
+        # Threads of their own: a starved store takes ten seconds for a row, in which the next page must not wait.
+        beside = [
+            threading.Thread(target=self._repeat, args=(stop, step), name=name)
+            for name, step in (("history", self.write_history), ("illustrate", self.illustrate))
+        ]
+        for thread in beside:
+            thread.start()
         try:
             while not stop.is_set():
                 began = time.monotonic()
@@ -90,12 +103,13 @@ class Pager:
                 stop.wait(max(0.05, self.config.evaluate_every_seconds - (time.monotonic() - began)))
         finally:
             stop.set()
-            historian.join()
+            for thread in beside:
+                thread.join()
             self.close()
 
-    def _keep_history(self, stop: threading.Event) -> None:
+    def _repeat(self, stop: threading.Event, step: Callable[[], None]) -> None:
         while not stop.wait(self.config.evaluate_every_seconds):
-            self.write_history()
+            step()
 
     def start(self) -> None:
         """Start the servers and the senders."""
@@ -188,6 +202,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
             runbook_url=config.runbook_url,
         )
         engine = Engine(store, file, journal, book, config, clock)
+        illustrator = Illustrator(store, journal, book, config, clock, lambda: engine.sees)
         status = Status(engine.health, outbox, journal, config.evaluate_every_seconds, clock)
         health = HealthServer(status, config.health_host, config.health_port)
     except BaseException:
@@ -199,7 +214,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         raise
     rules = all_rules(file)
     log.info("alerts_ready", rules=len(rules), slos=len(file.slos), health=health.url, notifiers=outbox.names)
-    return Pager(config, store, journal, outbox, engine, Mirror(journal), health, receiver, clock)
+    return Pager(config, store, journal, outbox, engine, Mirror(journal), illustrator, health, receiver, clock)
 
 
 def _dashboard_of(data: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 from alerts.book import Book
 from alerts.config import AlertsConfig
 from alerts.engine import START_SECONDS, Engine
+from alerts.illustrate import Illustrator
 from alerts.journal import Journal
 from alerts.measure import Measured, Sample, Series
 from alerts.notice import Delivery, Notice
@@ -66,6 +68,9 @@ class Stage:
     error: Exception | None = None
     answers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     sent: Sent = field(default_factory=Sent)
+    places: dict[str, dict[str, str]] = field(default_factory=dict)
+    slow: threading.Event | None = None
+    asked: int = 0
 
     def __post_init__(self) -> None:
         self.start()
@@ -76,6 +81,7 @@ class Stage:
         book = Book(self.journal, self.outbox, dashboard_url=lambda: "http://d")
         self.engine = Engine(self, parse(text), self.journal, book, AlertsConfig(), lambda: self.now)
         self.engine._measurer = self  # type: ignore[assignment]
+        self.illustrator = Illustrator(self, self.journal, book, AlertsConfig(), lambda: self.now)
 
     def restart(self, text: str = FILE) -> None:
         self.journal.close()
@@ -88,12 +94,16 @@ class Stage:
         shown = []
         for instance, samples in self.samples.items():
             labels = {"instance": instance, "model": "m", "deployment": "d", "engine": "e", "region": "", "version": ""}
+            labels |= self.places.get(instance, {})
             recent = [s for s in samples if now - 40 <= s.at <= now]
             if recent:
                 shown.append(Series(labels | {"replayed": "0"}, recent))
         return Measured(series=shown)
 
     def rows(self, sql: str, _parameters: object = None, settings: object = None) -> list[dict[str, Any]]:  # noqa: ARG002
+        self.asked += 1
+        while self.slow is not None and not self.slow.wait(1):
+            continue
         return next((rows for mark, rows in self.answers.items() if mark in sql), [])
 
     # what a test does
@@ -107,6 +117,8 @@ class Stage:
 
     def round(self) -> None:
         self.engine.round()
+        self.outbox.deliver("pager")
+        self.illustrator.once()
         self.outbox.deliver("pager")
 
     @property
@@ -143,7 +155,7 @@ def test_an_overload_pages_once_within_ten_seconds_and_resolves_within_half_a_mi
     assert stage.sent.notices[-1].at - ended <= 20
     assert stage.sent.notices[0].dedup_key == stage.sent.notices[1].dedup_key
     kinds = [row["kind"] for row in stage.rows_of("incident_events")]
-    assert kinds[:3] == ["opened", "alert_firing", "evidence"]
+    assert kinds[:4] == ["opened", "alert_firing", "notification_sent", "evidence"]
     assert {"notification_sent", "alert_resolved", "resolved"} <= set(kinds)
     assert [r["state"] for r in stage.rows_of("alert_transitions")][-2:] == ["firing", "resolved"]
 
@@ -228,6 +240,31 @@ def test_alerts_of_one_place_are_one_page_and_a_worse_one_tells_again(stage: Sta
     stage.run(5, "b", waiting=2, kv_cache_usage_ratio=0.97)
     assert stage.pages == ["trigger", "trigger"]
     assert stage.engine.health.open_incidents == 1
+
+
+def test_a_store_that_answers_nothing_more_holds_up_no_page(stage: Stage):
+    stage.run(10, "a", waiting=57)
+    stage.slow = threading.Event()
+    beside = threading.Thread(target=stage.illustrator.once)
+    beside.start()
+    try:
+        for number in range(20):
+            began, name = stage.asked, f"far-{number}"
+            stage.places[name] = {"deployment": name, "model": name}
+            for _ in range(10):
+                stage.now += 1
+                stage.samples.setdefault(name, []).append(Sample(stage.now, {"waiting": 57.0}))
+            stage.engine.round()
+            assert stage.outbox.counts()["queued"] == 1
+            stage.outbox.deliver("pager")
+            assert len(stage.pages) == number + 2
+            assert stage.asked <= began + 1  # the illustrator's own
+    finally:
+        stage.slow.set()
+        beside.join()
+    stage.slow = None
+    stage.round()
+    assert sum(row["kind"] == "evidence" for row in stage.rows_of("incident_events")) > 1
 
 
 def test_acknowledging_tells_the_pager_once(stage: Stage):

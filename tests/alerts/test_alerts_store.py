@@ -88,6 +88,8 @@ class World:
     def once(self) -> None:
         self.pager.once()
         self.pager.outbox.deliver("pagerduty")
+        self.pager.illustrate()
+        self.pager.outbox.deliver("pagerduty")
         self.pager.mirror.push(self.fleet.store)
 
     @property
@@ -120,7 +122,9 @@ def test_an_overload_from_the_first_row_to_the_last_line_of_its_story(world: Wor
     assert page["at"] - overload <= 20
     payload = page["event"]["payload"]
     assert payload["summary"].startswith("waiting 57 on triton-a, model m, limit 20, for ")
-    evidence = payload["custom_details"]["evidence"]
+    assert "evidence" not in payload["custom_details"]  # the page goes first
+    (opened,) = history.incidents(world.fleet.store, at(began), at(world.now + 1))
+    evidence = history.story(world.fleet.store, opened.id).evidence
     assert evidence["tenants"][0]["tenant"] == "acme"
     assert evidence["instances"][0]["waiting_max"] == 57
     assert 0 < evidence["error_share"] < 1

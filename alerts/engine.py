@@ -68,6 +68,7 @@ class Health:
         store_down_since: Unix seconds, None while it answers.
         pending, firing: Alerts.
         open_incidents: Incidents that are not resolved.
+        failing_rules: Rules that could not be judged in the last round, and why; their alerts stay as they are.
     """
 
     rounds: int = 0
@@ -79,6 +80,7 @@ class Health:
     pending: int = 0
     firing: int = 0
     open_incidents: int = 0
+    failing_rules: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ class Engine:
             try:
                 if measured is not None:
                     for rule in self._rules:
-                        self._judge(draft, rule.name, evaluate(rule, measured, now))
+                        if (readings := self._evaluate(rule, measured, now)) is not None:
+                            self._judge(draft, rule.name, readings)
                     self._retire(draft)
                 self._judge_store(draft)
                 self.book.commit(draft)
@@ -193,6 +196,19 @@ class Engine:
         if not self._rules:
             self.store.rows("SELECT 1 AS one")
         return self._measurer.measure(self.store, now)
+
+    def _evaluate(self, rule: Rule, measured: Measured, now: float) -> list[Reading] | None:
+        """Its readings; None when the rule trips over what was measured, which must not silence the others."""
+        try:
+            readings = evaluate(rule, measured, now)
+        except Exception as error:
+            said = plain(f"{type(error).__name__}: {error}", 300)
+            if self.health.failing_rules.get(rule.name) != said:
+                log.exception("rule_failed", rule=rule.name)
+            self.health.failing_rules[rule.name] = said
+            return None
+        self.health.failing_rules.pop(rule.name, None)
+        return readings
 
     def _judge(self, draft: Draft, name: str, readings: list[Reading]) -> None:
         """Advance all alerts of one rule; those without a reading have no data."""

@@ -13,13 +13,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from agent.errors import PortInUseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from prometheus_client.core import Metric
 
     from alerts.engine import Health
     from alerts.journal import Journal
     from alerts.outbox import Outbox
+    from alerts.worker import Worker
 
 STALE_ROUNDS: Final = 6
 """A process that has missed so many rounds is not well."""
@@ -32,22 +33,35 @@ class Status:
         health: Of the engine.
         outbox: Its messages.
         journal: Its memory.
+        workers: The tasks that must run.
         every_seconds: Pause between rounds.
         clock: Unix seconds.
     """
 
     def __init__(
-        self, health: Health, outbox: Outbox, journal: Journal, every_seconds: float, clock: Callable[[], float]
+        self,
+        health: Health,
+        outbox: Outbox,
+        journal: Journal,
+        workers: Sequence[Worker],
+        every_seconds: float,
+        clock: Callable[[], float],
     ) -> None:
         self._health, self._outbox, self._journal, self._clock = health, outbox, journal, clock
+        self._workers = workers
         self._patience = max(STALE_ROUNDS * every_seconds, 60.0)
         self._started = clock()
 
     def summary(self) -> tuple[bool, dict[str, Any]]:
-        """Whether rounds go on, and the numbers. A store that is away does not make the pager unwell: it says so."""
-        health = self._health
-        age = self._clock() - (health.last_round_at or self._started)
-        return age < self._patience, {
+        """Whether every task goes on, and the numbers.
+
+        A store that is away does not make the pager unwell: it says so.
+        """
+        health, now = self._health, self._clock()
+        age = now - (health.last_round_at or self._started)
+        tasks = [worker.wellness() for worker in self._workers]
+        oldest = self._outbox.oldest_unsent()
+        return age < self._patience and all(task.well for task in tasks), {
             "rounds": health.rounds,
             "last_round_age_seconds": round(age, 3),
             "last_round_seconds": round(health.last_round_seconds, 4),
@@ -56,7 +70,18 @@ class Status:
             "pending": health.pending,
             "firing": health.firing,
             "open_incidents": health.open_incidents,
+            "failing_rules": dict(health.failing_rules),
+            "tasks": {
+                task.name: {
+                    "well": task.well,
+                    "failures": task.failures,
+                    "last_error": task.last_error if task.failing else "",
+                    "busy_seconds": round(task.busy_seconds, 3),
+                }
+                for task in tasks
+            },
             "notifications": self._outbox.counts(),
+            "oldest_unsent_seconds": 0.0 if oldest is None else round(max(0.0, now - oldest), 3),
             "history_rows_waiting": len(self._journal.waiting_rows(1 << 30)),
             "history_rows_dropped": self._journal.dropped_rows,
         }
@@ -78,9 +103,20 @@ class Status:
             "open_incidents": ("Incidents that are not resolved.", health.open_incidents),
             "history_rows_waiting": ("Rows of history on their way to the store.", told["history_rows_waiting"]),
             "history_rows_dropped": ("Rows of history given up.", told["history_rows_dropped"]),
+            "failing_rules": ("Rules that could not be judged in the last round.", len(health.failing_rules)),
+            "oldest_unsent_seconds": ("Age of the oldest message on its way.", told["oldest_unsent_seconds"]),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"servescope_alerts_{name}", text, value=float(value))
+        yield CounterMetricFamily(
+            "servescope_alerts_notifier_trips", "Attempts in which a notifier itself failed.", value=self._outbox.trips
+        )
+        failures = CounterMetricFamily("servescope_alerts_task_failures", "Faults of a task.", labels=["task"])
+        well = GaugeMetricFamily("servescope_alerts_task_well", "1 while a task goes on.", labels=["task"])
+        for name, task in told["tasks"].items():
+            failures.add_metric([name], task["failures"])
+            well.add_metric([name], float(task["well"]))
+        yield from (failures, well)
         notifications = GaugeMetricFamily(
             "servescope_alerts_notifications", "Messages kept in the journal, by status.", labels=["status"]
         )
@@ -135,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/healthz":
             well, told = self.server.status.summary()
-            body = json.dumps({"status": "ok" if well else "stalled", **told}).encode()
+            body = json.dumps({"status": "ok" if well else "unwell", **told}).encode()
             self._send(200 if well else 503, "application/json", body)
         elif self.path == "/metrics":
             self._send(200, "text/plain; version=0.0.4", generate_latest(self.server.registry))

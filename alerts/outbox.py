@@ -12,18 +12,21 @@ import random
 import threading
 from collections import deque
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
 from alerts.incident import Moment, Wish
-from alerts.notice import reached
+from alerts.notice import Delivery, reached
+from alerts.text import within
+from alerts.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from alerts.journal import Journal, Row
-    from alerts.notice import Delivery, Notice, Notifier
+    from alerts.notice import Notice, Notifier
 
 log = structlog.get_logger()
 
@@ -33,6 +36,9 @@ FIRST_WAIT_SECONDS: Final = 1.0
 LONGEST_WAIT_SECONDS: Final = 60.0
 PER_MINUTE: Final = 100
 """Below PagerDuty's about 120 a minute and integration key, so that one's own bursts are not refused."""
+
+POISON_TRIES: Final = 5
+"""Attempts at a message that a notifier trips over, as opposed to one that the other side does not take."""
 
 Status = Literal["queued", "sent", "failed", "dead"]
 """``failed`` has been tried and will be again; ``dead`` will not."""
@@ -119,6 +125,7 @@ class _Lane:
 
     paused_until: float = 0.0
     sent: deque[float] = field(default_factory=lambda: deque(maxlen=PER_MINUTE))
+    tripped: dict[str, int] = field(default_factory=dict)
 
 
 class Outbox:
@@ -128,6 +135,10 @@ class Outbox:
         journal: Where entries live.
         notifiers: Ways to send, by their names.
         clock: Unix seconds.
+
+    Attributes:
+        senders: By notifier, the task that sends.
+        trips: Attempts in which a notifier raised what it never should.
     """
 
     def __init__(self, journal: Journal, notifiers: Sequence[Notifier], clock: Callable[[], float]) -> None:
@@ -135,9 +146,10 @@ class Outbox:
         self._notifiers = {notifier.name: notifier for notifier in notifiers}
         self._clock = clock
         self._lanes = {name: _Lane() for name in self._notifiers}
-        self._wake = {name: threading.Event() for name in self._notifiers}
-        self._threads: list[threading.Thread] = []
+        self.senders = {name: Worker(f"send-{name}", partial(self.deliver, name)) for name in self._notifiers}
         self._stop = threading.Event()
+        self._unreadable: set[str] = set()
+        self.trips = 0
         self.reload()
 
     def reload(self) -> None:
@@ -151,7 +163,18 @@ class Outbox:
 
     def entries(self) -> list[Entry]:
         """Everything that the journal still holds, oldest first."""
-        return sorted((Entry(**v) for v in self._journal.section(SECTION).values()), key=lambda e: e.order)
+        found = [entry for v in self._journal.section(SECTION).values() if (entry := self._read(v)) is not None]
+        return sorted(found, key=lambda e: e.order)
+
+    def _read(self, stored: Mapping[str, Any]) -> Entry | None:
+        try:
+            return Entry(**stored)
+        except TypeError as error:
+            name = str(stored.get("id", ""))
+            if name not in self._unreadable:
+                self._unreadable.add(name)
+                log.error("message_unreadable", message=name, error=str(error))  # noqa: TRY400 no fault of a place in the code
+            return None
 
     def counts(self) -> dict[str, int]:
         """How many entries have each status."""
@@ -159,6 +182,10 @@ class Outbox:
         for value in self._journal.section(SECTION).values():
             found[value["status"]] += 1
         return found
+
+    def oldest_unsent(self) -> float | None:
+        """Unix time of the oldest message that is on its way, None without any."""
+        return min((e.at for e in self.entries() if not e.final), default=None)
 
     def told(self, incident_id: str) -> set[str]:
         """Notifiers that a trigger of this incident was queued for."""
@@ -180,31 +207,40 @@ class Outbox:
                     action=notice.action,
                     dedup_key=notice.dedup_key,
                     destination=notifier.destination,
-                    payload=notifier.render(notice),
+                    payload=self._rendered(notifier, notice),
                     at=notice.at,
                     next_at=notice.at,
                 )
             )
         return made
 
+    def _rendered(self, notifier: Notifier, notice: Notice) -> dict[str, Any]:
+        """The payload; where its details can't be rendered, the page goes out without them."""
+        try:
+            return notifier.render(notice)
+        except Exception as error:
+            self.trips += 1
+            log.exception("notice_rendered_without_details", notifier=notifier.name, incident=notice.incident_id)
+            said = {"left_out": f"all details: {type(error).__name__}"}
+            return notifier.render(replace(notice, details=said, links=()))
+
     def start(self) -> None:
         """Start a sender per notifier."""
-        for name in self._notifiers:
-            thread = threading.Thread(target=self._run, args=(name,), name=f"send-{name}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        for sender in self.senders.values():
+            sender.ensure()
 
     def wake(self) -> None:
         """There is something new."""
-        for event in self._wake.values():
-            event.set()
+        for sender in self.senders.values():
+            sender.wake()
 
     def close(self, seconds: float = 10.0) -> None:
         """Stop the senders after the attempt in hand; what is unsent stays in the journal."""
         self._stop.set()
-        self.wake()
-        for thread in self._threads:
-            thread.join(seconds)
+        for sender in self.senders.values():
+            sender.stop()
+        for sender in self.senders.values():
+            sender.join(seconds)
         for notifier in self._notifiers.values():
             notifier.close()
 
@@ -234,9 +270,24 @@ class Outbox:
         """When the lane may send again."""
         return lane.sent[0] + 60.0 if len(lane.sent) == PER_MINUTE else now
 
+    def _handed(self, entry: Entry, lane: _Lane) -> Delivery:
+        """One attempt. A message that a notifier trips over is set aside after some, so that others go on."""
+        try:
+            delivery = self._notifiers[entry.notifier].send(entry.payload)
+        except Exception as error:
+            lane.tripped[entry.id] = tries = lane.tripped.get(entry.id, 0) + 1
+            self.trips += 1
+            log.exception("notifier_tripped", notifier=entry.notifier, incident=entry.incident_id, tries=tries)
+            said = within(f"{type(error).__name__} on sending it", 500)
+            if tries < POISON_TRIES:
+                return Delivery("retry", said)
+            delivery = Delivery("refused", f"{said}, {tries} times")
+        lane.tripped.pop(entry.id, None)
+        return delivery
+
     def _attempt(self, entry: Entry, lane: _Lane) -> None:
         lane.sent.append(self._clock())
-        delivery = self._notifiers[entry.notifier].send(entry.payload)
+        delivery = self._handed(entry, lane)
         now = self._clock()
         after = settle(entry, delivery, now, random.random())  # noqa: S311 spreads retries, guards nothing
         if delivery.retry_after is not None:
@@ -259,17 +310,6 @@ class Outbox:
             log.warning("notification_failed", incident=entry.incident_id, error=after.last_error, **known)
         rows = [*(e.row() for e in changed), *(moment_row(m) for m in moments)]
         self._journal.write({SECTION: {e.id: asdict(e) for e in changed}}, rows)
-
-    def _run(self, name: str) -> None:
-        wake = self._wake[name]
-        while not self._stop.is_set():
-            wake.clear()
-            try:
-                wait = self.deliver(name)
-            except OSError as error:
-                log.exception("outbox_cannot_write", error=str(error), notifier=name)
-                wait = 5.0
-            wake.wait(wait)
 
 
 def moment_row(moment: Moment) -> Row:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -25,8 +25,10 @@ from alerts.receiver import Pages, Receiver
 from alerts.restore import restore
 from alerts.rules import BurnRule, Rule, RulesFile, ShareCondition, SignalCondition, SilentCondition, all_rules
 from alerts.rulesfile import load
+from alerts.worker import Worker
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
     from pathlib import Path
 
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-LOOPBACK_KEY = "servescope0loopback0receiver0000"
+WATCH_SECONDS: Final = 1.0
+STOP_SECONDS: Final = 10.0
+LOOPBACK_KEY: Final = "servescope0loopback0receiver0000"
 """Routing key of the built-in receiver; no secret, 32 characters as PagerDuty's are."""
 
 
@@ -57,21 +61,21 @@ class Pager:
     health: HealthServer
     receiver: Receiver | None
     clock: Callable[[], float]
+    workers: list[Worker]
     _restored: bool = False
 
     def once(self) -> None:
-        """One round. Never raises: a fault is logged and counted."""
-        try:
-            if not self._restored:
-                self._restored = self._restore()
-            self.engine.round()
-        except Exception as error:
-            # the pager outlives whatever one round trips over
-            self.engine.health.failed_rounds += 1
-            log.exception("alert_round_failed", error=str(error))
+        """One round.
+
+        Raises:
+            Exception: Whatever it tripped over; the next one starts from the same states.
+        """
+        if not self._restored:
+            self._restored = self._restore()
+        self.engine.round()
 
     def write_history(self) -> None:
-        """Bring the store what it has not yet of the history; never raises, what it can't take waits."""
+        """Bring the store what it has not yet of the history; while it can't take that, it waits."""
         if self.engine.health.store_down_since is not None:
             return
         try:
@@ -79,47 +83,30 @@ class Pager:
         except (ServescopeError, OSError) as error:
             log.warning("alert_history_waits", error=str(error))
 
-    def illustrate(self) -> None:
-        """Fill open incidents with what the store knows; never raises, what can't be asked waits."""
-        try:
-            self.illustrator.once()
-        except Exception as error:
-            log.exception("illustration_failed", error=str(error))
-
     def run(self, stop: threading.Event) -> None:
         """Rounds until `stop` is set, then a clean end: the message in hand goes out, the rest stays queued."""
         self.start()
-        # Threads of their own: a starved store takes ten seconds for a row, in which the next page must not wait.
-        beside = [
-            threading.Thread(target=self._repeat, args=(stop, step), name=name)
-            for name, step in (("history", self.write_history), ("illustrate", self.illustrate))
-        ]
-        for thread in beside:
-            thread.start()
         try:
-            while not stop.is_set():
-                began = time.monotonic()
-                self.once()
-                stop.wait(max(0.05, self.config.evaluate_every_seconds - (time.monotonic() - began)))
+            while not stop.wait(WATCH_SECONDS):
+                for worker in self.workers:
+                    worker.ensure()
         finally:
-            stop.set()
-            for thread in beside:
-                thread.join()
             self.close()
 
-    def _repeat(self, stop: threading.Event, step: Callable[[], None]) -> None:
-        while not stop.wait(self.config.evaluate_every_seconds):
-            step()
-
     def start(self) -> None:
-        """Start the servers and the senders."""
+        """Start the servers and the tasks."""
         if self.receiver is not None:
             self.receiver.start()
+        for worker in self.workers:
+            worker.ensure()
         self.health.start()
-        self.outbox.start()
 
     def close(self) -> None:
         """Stop everything."""
+        for worker in self.workers:
+            worker.stop()
+        for worker in self.workers:
+            worker.join(STOP_SECONDS)
         self.outbox.close()
         self.write_history()
         self.health.stop()
@@ -203,7 +190,8 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         )
         engine = Engine(store, file, journal, book, config, clock)
         illustrator = Illustrator(store, journal, book, config, clock, lambda: engine.sees)
-        status = Status(engine.health, outbox, journal, config.evaluate_every_seconds, clock)
+        workers: list[Worker] = []
+        status = Status(engine.health, outbox, journal, workers, config.evaluate_every_seconds, clock)
         health = HealthServer(status, config.health_host, config.health_port)
     except BaseException:
         for notifier in notifiers:
@@ -214,7 +202,25 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         raise
     rules = all_rules(file)
     log.info("alerts_ready", rules=len(rules), slos=len(file.slos), health=health.url, notifiers=outbox.names)
-    return Pager(config, store, journal, outbox, engine, Mirror(journal), illustrator, health, receiver, clock)
+    pager = Pager(
+        config, store, journal, outbox, engine, Mirror(journal), illustrator, health, receiver, clock, workers
+    )
+    every = config.evaluate_every_seconds
+    # Tasks of their own: a starved store takes ten seconds for a row, in which the next page must not wait.
+    workers += [
+        *outbox.senders.values(),
+        Worker("evaluate", partial(_paced, pager.once, every), first_wait_seconds=min(every, 0.5)),
+        Worker("illustrate", partial(_paced, illustrator.once, every)),
+        Worker("history", partial(_paced, pager.write_history, every)),
+    ]
+    return pager
+
+
+def _paced(step: Callable[[], None], every_seconds: float) -> float:
+    """Take a step; the seconds until the next one, so that steps begin at an even pace."""
+    began = time.monotonic()
+    step()
+    return max(0.05, every_seconds - (time.monotonic() - began))
 
 
 def _dashboard_of(data: Path) -> str:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from alerts import engine as engines
 from alerts.book import Book
 from alerts.config import AlertsConfig
 from alerts.engine import START_SECONDS, Engine
+from alerts.evaluate import evaluate
 from alerts.illustrate import Illustrator
 from alerts.journal import Journal
 from alerts.measure import Measured, Sample, Series
@@ -318,6 +320,26 @@ def test_a_subject_that_disappears_resolves_after_a_while(stage: Stage):
     stage.now += 300
     stage.round()
     assert stage.pages == ["trigger", "resolve"]
+
+
+def test_a_rule_that_trips_silences_no_other_and_keeps_its_own_alerts(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    stage.run(10, waiting=2, kv_cache_usage_ratio=0.97)
+    assert stage.pages == ["trigger"]
+
+    def trips(rule: Any, measured: Measured, now: float) -> list[Any]:
+        if rule.name == "kv":
+            raise ZeroDivisionError
+        return evaluate(rule, measured, now)
+
+    monkeypatch.setattr(engines, "evaluate", trips)
+    stage.run(10, waiting=57, kv_cache_usage_ratio=0.1)
+    assert stage.pages == ["trigger", "trigger"]
+    assert stage.engine.health.failing_rules == {"kv": "ZeroDivisionError:"}
+    assert stage.engine.health.firing == 2
+    monkeypatch.undo()
+    stage.run(10, waiting=57, kv_cache_usage_ratio=0.1)
+    assert stage.engine.health.failing_rules == {}
+    assert stage.engine.health.firing == 1
 
 
 def test_a_full_disk_undoes_the_round_and_the_next_one_pages(stage: Stage, monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from alerts.journal import Journal
 from alerts.notice import Delivery, Notice
-from alerts.outbox import GIVE_UP_SECONDS, PER_MINUTE, Entry, Outbox, entry_changes, heads, settle, wait_before
+from alerts.outbox import (
+    GIVE_UP_SECONDS,
+    PER_MINUTE,
+    POISON_TRIES,
+    Entry,
+    Outbox,
+    entry_changes,
+    heads,
+    settle,
+    wait_before,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +141,54 @@ def test_a_broken_incident_holds_up_no_other(tmp_path: Path):
     assert [p["key"] for p in pager.got] == ["servescope-free"]
     waiting = heads(outbox.entries(), "pager")
     assert [(e.action, e.status, e.attempts) for e in waiting] == [("trigger", "failed", 1)]
+    journal.close()
+
+
+def test_a_message_that_a_notifier_trips_over_is_set_aside_and_holds_up_no_other(tmp_path: Path):
+    clock, journal = Clock(), Journal(tmp_path)
+
+    def answer(payload: dict[str, Any]) -> Delivery:
+        if payload["key"].endswith("bad"):
+            raise KeyError("payload")
+        return Delivery("sent")
+
+    pager = Pager(answer)
+    outbox = Outbox(journal, [pager], clock)
+    put(journal, outbox, "bad", "trigger")
+    put(journal, outbox, "good", "trigger")
+    drain(outbox, clock)
+    assert [p["key"] for p in pager.got] == ["servescope-good"]
+    assert outbox.counts() == {"queued": 0, "sent": 1, "failed": 0, "dead": 1}
+    (dead,) = [e for e in outbox.entries() if e.status == "dead"]
+    assert (dead.attempts, dead.last_error) == (POISON_TRIES, f"KeyError on sending it, {POISON_TRIES} times")
+    assert outbox.trips == POISON_TRIES
+    journal.close()
+
+
+def test_a_message_that_cannot_be_read_holds_up_no_other(tmp_path: Path):
+    clock, journal, pager = Clock(), Journal(tmp_path), Pager()
+    outbox = Outbox(journal, [pager], clock)
+    put(journal, outbox, "good", "trigger")
+    journal.write({"outbox": {"odd": {"id": "odd", "status": "queued", "shape": "of another version"}}})
+    drain(outbox, clock)
+    assert [p["key"] for p in pager.got] == ["servescope-good"]
+    journal.close()
+
+
+def test_a_notice_whose_details_cannot_be_rendered_is_sent_without_them(tmp_path: Path):
+    clock, journal = Clock(), Journal(tmp_path)
+
+    class Picky(Pager):
+        def render(self, notice: Notice) -> dict[str, Any]:
+            return super().render(notice) | {
+                "value": notice.details["value"] if "left_out" not in notice.details else 0
+            }
+
+    pager = Picky()
+    outbox = Outbox(journal, [pager], clock)
+    put(journal, outbox, "a", "trigger")
+    drain(outbox, clock)
+    assert [p["value"] for p in pager.got] == [0]
     journal.close()
 
 

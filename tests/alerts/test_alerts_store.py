@@ -88,7 +88,7 @@ class World:
     def once(self) -> None:
         self.pager.once()
         self.pager.outbox.deliver("pagerduty")
-        self.pager.illustrate()
+        self.pager.illustrator.once()
         self.pager.outbox.deliver("pagerduty")
         self.pager.mirror.push(self.fleet.store)
 

@@ -168,6 +168,7 @@ class Engine:
                 self._tracked = before
                 self.book.reload()
                 raise
+            self.journal.flush()
             if now - self._pruned_at > PRUNE_SECONDS:
                 self.book.prune(now)
                 self._pruned_at = now

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from agent.errors import PortInUseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
@@ -82,7 +82,8 @@ class Status:
             },
             "notifications": self._outbox.counts(),
             "oldest_unsent_seconds": 0.0 if oldest is None else round(max(0.0, now - oldest), 3),
-            "history_rows_waiting": len(self._journal.waiting_rows(1 << 30)),
+            "journal_error": self._journal.error,
+            "history_rows_waiting": self._journal.waiting,
             "history_rows_dropped": self._journal.dropped_rows,
         }
 
@@ -103,6 +104,10 @@ class Status:
             "open_incidents": ("Incidents that are not resolved.", health.open_incidents),
             "history_rows_waiting": ("Rows of history on their way to the store.", told["history_rows_waiting"]),
             "history_rows_dropped": ("Rows of history given up.", told["history_rows_dropped"]),
+            "journal_written": (
+                "0 while the disk takes nothing and what changes is in memory alone.",
+                not told["journal_error"],
+            ),
             "failing_rules": ("Rules that could not be judged in the last round.", len(health.failing_rules)),
             "oldest_unsent_seconds": ("Age of the oldest message on its way.", told["oldest_unsent_seconds"]),
         }
@@ -123,6 +128,11 @@ class Status:
         for status, count in told["notifications"].items():
             notifications.add_metric([status], count)
         yield notifications
+
+
+def _status(well: bool, told: Mapping[str, Any]) -> str:
+    """``degraded``: it pages, and something of it is not as it should be; a restart would mend nothing."""
+    return "unwell" if not well else "degraded" if told["journal_error"] or told["failing_rules"] else "ok"
 
 
 class HealthServer:
@@ -171,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/healthz":
             well, told = self.server.status.summary()
-            body = json.dumps({"status": "ok" if well else "unwell", **told}).encode()
+            body = json.dumps({"status": _status(well, told), **told}).encode()
             self._send(200 if well else 503, "application/json", body)
         elif self.path == "/metrics":
             self._send(200, "text/plain; version=0.0.4", generate_latest(self.server.registry))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from alerts.incident import Alert, Incident, IncidentState
+from alerts.journal import META, TAKEN_UP
 from alerts.outbox import SECTION as OUTBOX
 from alerts.outbox import Entry
 from alerts.state import AlertState, Phase
@@ -86,7 +87,8 @@ def restore(store: Rows, journal: Journal, identities: Mapping[str, tuple[Rule, 
             members[identifier],
         ).as_dict()
     entries = [_entry(order, row) for order, row in enumerate(messages, 1) if row["incident_id"] in kept]
-    journal.write({"alerts": states, "incidents": kept, OUTBOX: {entry.id: asdict(entry) for entry in entries}})
+    taken = {"alerts": states, "incidents": kept, OUTBOX: {entry.id: asdict(entry) for entry in entries}}
+    journal.write({**taken, META: {TAKEN_UP: True}})
     log.info("alerts_restored_from_store", incidents=len(kept), alerts=len(states), messages=len(entries))
     return len(kept)
 

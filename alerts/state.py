@@ -87,7 +87,7 @@ class AlertState:
     def as_dict(self) -> dict[str, Any]:
         """The state as JSON-ready values."""
         found = asdict(self)
-        found["value"] = None if math.isnan(self.value) else self.value
+        found["value"] = self.value if math.isfinite(self.value) else None
         return found
 
     @classmethod

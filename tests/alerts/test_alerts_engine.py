@@ -342,14 +342,36 @@ def test_a_rule_that_trips_silences_no_other_and_keeps_its_own_alerts(stage: Sta
     assert stage.engine.health.firing == 1
 
 
-def test_a_full_disk_undoes_the_round_and_the_next_one_pages(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_holds_up_no_page_and_what_was_paged_is_written_when_there_is_room(stage: Stage):
+    stage.run(5, waiting=2)
+    refuse(stage.journal, writes=True)
+    stage.run(10, waiting=57)
+    assert stage.pages == ["trigger"]
+    assert "readonly" in stage.journal.error
+    refuse(stage.journal, writes=False)
+    stage.run(5, waiting=57)
+    assert stage.journal.error == ""
+    stage.restart()
+    stage.run(10, waiting=57)
+    assert stage.pages == ["trigger"]
+    stage.run(30, waiting=2)
+    assert stage.pages == ["trigger", "resolve"]
+
+
+def refuse(journal: Journal, *, writes: bool) -> None:
+    """The disk takes nothing; or it does."""
+    assert journal._database is not None
+    journal._database.execute(f"PRAGMA query_only = {int(writes)}")
+
+
+def test_a_round_that_trips_changes_nothing_and_the_next_one_pages(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     stage.run(5, waiting=2)
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def trips(*_: object) -> None:
+        raise ValueError("no JSON")
 
-    monkeypatch.setattr(stage.journal, "write", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(stage.journal, "write", trips)
+    with pytest.raises(ValueError, match="no JSON"):
         stage.run(5, waiting=57)
     assert stage.pages == []
     monkeypatch.undo()

@@ -185,8 +185,15 @@ def test_a_lost_journal_is_taken_up_from_the_store(world: World):
     world.play(15, 57)
     world.stop()
     shutil.rmtree(world.folder / "alerts" / "receiver")
-    (world.folder / "alerts" / "journal.jsonl").unlink()
+    (world.folder / "alerts" / "journal.sqlite").unlink()
+    for _ in range(2):  # the store is away, over a restart
+        world.pager = world.start()
+        real, world.pager.store, world.pager.engine.store = world.pager.store, Away(), Away()
+        world.now += 5
+        world.pager.once()
+        world.stop()
     world.pager = world.start()
+    assert world.pager.store is real
     world.play(15, 57)
     assert [page["action"] for page in world.pages] == ["trigger"]
     world.play(20, 2)

@@ -18,7 +18,7 @@ from alerts.state import AlertState, Phase
 from alerts.text import plain, subject, within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from alerts.journal import Journal, Row
 
@@ -110,8 +110,7 @@ class Book:
                     identifier = self._take(draft, clear(incident, alert.key, draft.now, reason))
                     break
         keep = entered is not Phase.RESOLVED
-        stored = {"rule": alert.rule, "labels": alert.labels, "context": alert.context, "state": state.as_dict()}
-        draft.alerts[alert.key] = stored if keep else None
+        draft.alerts[alert.key] = stored_alert(alert.rule, alert.labels, alert.context, state) if keep else None
         row = {
             "time": draft.now,
             "rule": alert.rule,
@@ -236,6 +235,11 @@ class Book:
                     OUTBOX: {entry.id: None for entry in entries if entry.incident_id in gone},
                 }
             )
+
+
+def stored_alert(rule: str, labels: Mapping[str, str], context: Mapping[str, str], state: AlertState) -> dict[str, Any]:
+    """An alert as the journal keeps it."""
+    return {"rule": rule, "labels": dict(labels), "context": dict(context), "state": state.as_dict()}
 
 
 def incident_row(incident: Incident) -> Row:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from agent.errors import ServescopeError
+from alerts.book import stored_alert
 from alerts.durations import spell
 from alerts.evaluate import Reading, evaluate, timing_of
 from alerts.incident import Alert, alert_key
@@ -23,7 +24,7 @@ from alerts.state import AlertState, Observation, Phase, Timing, step
 from alerts.text import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from alerts.book import Book, Draft
     from alerts.config import AlertsConfig
@@ -35,6 +36,8 @@ log = structlog.get_logger()
 STORE_LABELS: Final = {"component": "store"}
 STORE_RUNBOOK: Final = "docs/runbooks/store-unreachable.md"
 PRUNE_SECONDS: Final = 60.0
+RESTORED_SECONDS: Final = 300.0
+"""After a start, an alert that has no data for so long, while the store answers, is taken as one without data."""
 START_SECONDS: Final = 60.0
 """A store that has never answered is starting: it gets at least so long before it pages."""
 
@@ -47,12 +50,13 @@ _LOGGED: Final = {
 
 @dataclass(slots=True)
 class _Tracked:
-    """One alert in memory."""
+    """One alert in memory; `waits` for data since it was read from the journal."""
 
     rule: str
     labels: dict[str, str]
     context: dict[str, str]
     state: AlertState
+    waits: bool = False
 
 
 @dataclass(slots=True)
@@ -117,6 +121,7 @@ class Engine:
     _measurer: Measurer = field(init=False)
     _tracked: dict[str, _Tracked] = field(init=False)
     _pruned_at: float = field(init=False, default=0.0)
+    _sees_since: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._rules = all_rules(self.file)
@@ -133,9 +138,10 @@ class Engine:
         self._abouts[STORE_RULE] = _About("critical", STORE_RUNBOOK, Timing(seconds, 0.0, "keep"))
 
     def reload(self) -> None:
-        """Read the alerts from the journal."""
+        """Read the alerts from the journal; each stays as it is until it is judged with data again."""
+        self._sees_since = None
         self._tracked = {
-            key: _Tracked(v["rule"], v["labels"], v.get("context", {}), AlertState.from_dict(v["state"]))
+            key: _Tracked(v["rule"], v["labels"], v.get("context", {}), AlertState.from_dict(v["state"]), waits=True)
             for key, v in self.journal.section("alerts").items()
         }
 
@@ -158,11 +164,13 @@ class Engine:
             before = {key: replace(tracked) for key, tracked in self._tracked.items()}
             try:
                 if measured is not None:
+                    self._sees_since = now if self._sees_since is None else self._sees_since
                     for rule in self._rules:
                         if (readings := self._evaluate(rule, measured, now)) is not None:
                             self._judge(draft, rule.name, readings)
                     self._retire(draft)
                 self._judge_store(draft)
+                self._remember(draft, before)
                 self.book.commit(draft)
             except Exception:
                 self._tracked = before
@@ -217,19 +225,35 @@ class Engine:
         seen: set[str] = set()
         for reading in readings:
             key = alert_key(name, reading.labels)
-            seen.add(key)
             tracked = self._tracked.get(key)
+            if tracked is not None and tracked.waits and not reading.data:
+                continue
+            seen.add(key)
             if tracked is None:
                 if not reading.seen.breached or not reading.opens:
                     continue
                 tracked = _Tracked(name, dict(reading.labels), dict(reading.context), AlertState())
                 self._tracked[key] = tracked
-            tracked.context = dict(reading.context)
+            tracked.context, tracked.waits = dict(reading.context), False
             self._advance(draft, tracked, reading, about)
         for key, tracked in self._tracked.items():
-            if tracked.rule == name and key not in seen:
+            if tracked.rule == name and key not in seen and not self._held(tracked, draft.now):
                 silent = Reading(tracked.labels, Observation(None, draft.now), "no data", 0.0, 0.0, tracked.context)
                 self._advance(draft, tracked, silent, about)
+
+    def _held(self, tracked: _Tracked, now: float) -> bool:
+        """Whether an alert of before the start still waits for its first data; that it never comes ends it in time."""
+        if not tracked.waits:
+            return False
+        tracked.waits = self._sees_since is None or now - self._sees_since < RESTORED_SECONDS
+        return tracked.waits
+
+    def _remember(self, draft: Draft, before: Mapping[str, _Tracked]) -> None:
+        """Write clocks that moved without a transition: a restart goes on from them."""
+        for key, tracked in self._tracked.items():
+            moved = key not in before or tracked.state != before[key].state
+            if moved and key not in draft.alerts and tracked.state.phase in {Phase.PENDING, Phase.FIRING}:
+                draft.alerts[key] = stored_alert(tracked.rule, tracked.labels, tracked.context, tracked.state)
 
     def _advance(self, draft: Draft, tracked: _Tracked, reading: Reading, about: _About) -> None:
         done = step(tracked.state, reading.seen, draft.now, about.timing)

@@ -56,6 +56,7 @@ class Reading:
         window_seconds: Span that the value rests on; 0 for an instant.
         context: Labels that belong to the subject without being its identity (deployment, engine, region).
         opens: Whether it may begin an alert; one that is under way goes on without.
+        data: Whether it rests on any: a window without requests is judged and yet tells nothing.
     """
 
     labels: Mapping[str, str]
@@ -65,6 +66,7 @@ class Reading:
     window_seconds: float = 0.0
     context: Mapping[str, str] = field(default_factory=dict)
     opens: bool = True
+    data: bool = True
 
 
 def timing_of(rule: Rule) -> Timing:
@@ -154,7 +156,9 @@ def _burn(rule: BurnRule, measured: Measured, now: float) -> list[Reading]:
             f"{spell(window.short_seconds)}, limit {number(window.factor)}x"
         )
         seen = Observation(worst.breached, now, worst.long_rate)
-        readings.append(Reading(labels, seen, reason, window.factor, window.long_seconds, slo.filter.fixed()))
+        told = any(sums[w.short_seconds].get(key, none).total for w in rule.windows)
+        fixed = slo.filter.fixed()
+        readings.append(Reading(labels, seen, reason, window.factor, window.long_seconds, fixed, data=told))
     return readings
 
 
@@ -179,7 +183,8 @@ def _share(rule: ShareCondition, scope: Scope, measured: Measured, now: float) -
             f"{number(counted.total)} in {spell(rule.window)}, limit {number(rule.above, 'ratio')}"
         )
         seen = Observation(breached, now, share)
-        readings.append(Reading(labels, seen, reason, rule.above, rule.window, scope.fixed()))
+        told = counted.total > 0
+        readings.append(Reading(labels, seen, reason, rule.above, rule.window, scope.fixed(), data=told))
     return readings
 
 

@@ -11,14 +11,16 @@ import pytest
 
 from alerts import engine as engines
 from alerts.book import Book
+from alerts.burn import Counted
 from alerts.config import AlertsConfig
-from alerts.engine import START_SECONDS, Engine
+from alerts.engine import RESTORED_SECONDS, START_SECONDS, Engine
 from alerts.evaluate import evaluate
 from alerts.illustrate import Illustrator
 from alerts.journal import Journal
-from alerts.measure import Measured, Sample, Series
+from alerts.measure import Group, Measured, Sample, Series
 from alerts.notice import Delivery, Notice
 from alerts.outbox import Outbox
+from alerts.rules import BAD_OUTCOMES, Measure
 from alerts.rulesfile import parse
 from collector.store import StoreError, StoreUnavailable
 
@@ -36,6 +38,9 @@ rules:
     when: {kind: signal, signal: kv_cache_usage_ratio, above: 0.9}
     severity: warning
 """
+
+
+BAD = tuple(outcome.value for outcome in BAD_OUTCOMES)
 
 
 class Sent:
@@ -71,6 +76,7 @@ class Stage:
     answers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     sent: Sent = field(default_factory=Sent)
     places: dict[str, dict[str, str]] = field(default_factory=dict)
+    counts: dict[float, list[Group]] = field(default_factory=dict)
     slow: threading.Event | None = None
     asked: int = 0
 
@@ -100,7 +106,7 @@ class Stage:
             recent = [s for s in samples if now - 40 <= s.at <= now]
             if recent:
                 shown.append(Series(labels | {"replayed": "0"}, recent))
-        return Measured(series=shown)
+        return Measured(series=shown, counts=self.counts)
 
     def rows(self, sql: str, _parameters: object = None, settings: object = None) -> list[dict[str, Any]]:  # noqa: ARG002
         self.asked += 1
@@ -190,6 +196,91 @@ def test_a_restart_at_any_moment_pages_no_more_and_no_less(stage: Stage, when: i
             stage.restart()
         stage.outbox.deliver("pager")
     assert stage.pages == ["trigger", "resolve"]
+
+
+def test_what_fires_at_a_restart_fires_until_it_is_judged_with_data_again(stage: Stage):
+    stage.run(600, waiting=57)  # its last transition is ten minutes ago
+    kept, stage.samples = stage.samples, {}
+    stage.restart()
+    for _ in range(10):  # nothing arrives yet: the agent or the collector is being restarted as well
+        stage.now += 20
+        stage.round()
+        assert stage.engine.health.firing == 1
+    assert stage.pages == ["trigger"]
+    stage.samples = kept
+    stage.run(10, waiting=57)
+    assert stage.pages == ["trigger"]
+    stage.run(30, waiting=2)
+    assert stage.pages == ["trigger", "resolve"]
+
+
+def test_what_fires_at_a_restart_and_never_has_data_again_ends(stage: Stage):
+    stage.run(600, waiting=57)
+    stage.samples.clear()
+    stage.restart()
+    stage.error = StoreUnavailable("away")
+    for _ in range(10):  # ignorance is no silence
+        stage.now += 60
+        stage.round()
+    assert stage.engine.health.firing == 2
+    stage.error = None
+    stage.round()
+    stage.now += RESTORED_SECONDS - 1
+    stage.round()
+    assert stage.engine.health.firing == 1
+    stage.now += 5
+    stage.round()
+    assert stage.engine.health.firing == 0
+
+
+BURN = """
+slos:
+  - name: s
+    sli: availability
+    target: 0.9
+    period: 1h
+    min_requests: 1
+    keep_firing_for: 60s
+    by: {by}
+    windows: [{{long: 60s, short: 10s, factor: 2}}]
+rules:
+  - {{name: share, when: {{kind: share, above: 0.1, window: 30s, min_requests: 1, by: {by}}}, keep_firing_for: 60s}}
+"""
+
+
+@pytest.mark.parametrize("by", ["[]", "[deployment]"])
+def test_objectives_that_burn_at_a_restart_burn_until_requests_are_seen_again(stage: Stage, by: str):
+    def requests(bad: float, *, only: tuple[float, ...] = (60.0, 30.0, 10.0)) -> dict[float, list[Group]]:
+        labels = {"deployment": "d", "replayed": "0"}
+        return {
+            window: [Group(labels, {Measure(bad=BAD): Counted(100, bad)})] if window in only else []
+            for window in (60.0, 30.0, 10.0)
+        }
+
+    def rounds(seconds: int) -> None:
+        for _ in range(seconds // 5):
+            stage.now += 5
+            stage.round()
+
+    stage.restart(BURN.format(by=by))
+    stage.counts = requests(50)
+    rounds(300)
+    firing = stage.engine.health.firing
+    assert firing == 2
+    stage.restart(BURN.format(by=by))
+    for counts in ({}, requests(50, only=()), requests(50, only=(60.0,))):  # rows wait in the collector's log
+        stage.counts = counts
+        rounds(70)
+        assert stage.engine.health.firing == firing
+    stage.counts = requests(50)
+    rounds(10)
+    stage.counts = requests(0)
+    rounds(30)
+    stage.restart(BURN.format(by=by))
+    rounds(25)
+    assert stage.engine.health.firing == firing  # keep_firing_for counts from the last breach, over the restart
+    rounds(10)
+    assert stage.engine.health.firing == 0
 
 
 def test_late_samples_count_as_if_they_had_been_in_time(stage: Stage):

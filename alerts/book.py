@@ -9,7 +9,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from alerts.durations import spell
-from alerts.incident import Alert, Change, Incident, IncidentState, Moment, Wish, acknowledge, clear, fire
+from alerts.incident import (
+    TITLE_LIMIT,
+    Alert,
+    Change,
+    Incident,
+    IncidentState,
+    Moment,
+    Wish,
+    acknowledge,
+    clear,
+    fire,
+    rank,
+)
 from alerts.notice import Notice
 from alerts.outbox import SECTION as OUTBOX
 from alerts.outbox import Entry, Outbox, entry_changes, moment_row
@@ -149,9 +161,9 @@ class Book:
         for identifier, wishes in draft.wishes.items():
             incident = draft.incidents[identifier]
             for wish in wishes:
-                entries += self._outbox.queue(
-                    self.notice(incident, wish, draft.now), self._names(incident, wish, entries)
-                )
+                for key in incident.keys[-1:] if wish == "trigger" else incident.keys:
+                    notice = self.notice(incident, wish, draft.now, key)
+                    entries += self._outbox.queue(notice, self._names(incident, wish, key, entries))
         values, rows = entry_changes(entries)
         draft.rows += [incident_row(one) for one in draft.incidents.values()]
         draft.rows += [moment_row(one) for one in draft.moments]
@@ -172,19 +184,19 @@ class Book:
         if entries:
             self._outbox.wake()
 
-    def _names(self, incident: Incident, wish: Wish, entries: Sequence[Entry]) -> tuple[str, ...]:
-        """Who is told: of a trigger whom the routes name, of the rest whom a trigger was sent to."""
+    def _names(self, incident: Incident, wish: Wish, key: str, entries: Sequence[Entry]) -> tuple[str, ...]:
+        """Who is told: of a trigger whom the routes name, of the rest whom a trigger with this key was sent to."""
         if wish == "trigger":
             return receivers(incident, self._routes, self._outbox.names)
-        told = self._outbox.told(incident.id) | {
-            e.notifier for e in entries if e.incident_id == incident.id and e.action == "trigger"
-        }
+        told = self._outbox.told(key) | {e.notifier for e in entries if e.dedup_key == key and e.action == "trigger"}
         return tuple(name for name in self._outbox.names if name in told)
 
-    def notice(self, incident: Incident, wish: Wish, now: float) -> Notice:
-        """The message about an incident as it is now."""
+    def notice(self, incident: Incident, wish: Wish, now: float, key: str) -> Notice:
+        """The message about an incident as it is now; a further page is about what is new in it."""
         alerts = incident.firing or sorted(incident.alerts.values(), key=lambda a: a.fired_at)
-        lead = max(alerts, key=lambda a: (a.severity == incident.severity, -a.fired_at))
+        further = wish == "trigger" and incident.pages > 1
+        fresh = [one for one in alerts if one.fired_at == now] if further else []
+        lead = max(fresh or alerts, key=lambda a: (rank(a.severity), -a.fired_at))
         runbooks = dict.fromkeys(a.runbook for a in alerts if a.runbook)
         links = [("Incident in Servescope", f"{self._dashboard_url().rstrip('/')}/incidents?id={incident.id}")]
         links += [(f"Runbook: {book.rsplit('/', 1)[-1]}", self._runbook_link(book)) for book in runbooks]
@@ -199,13 +211,14 @@ class Book:
             "incident": incident.id,
             "runbook": ", ".join(runbooks),
         }
-        title = incident.title if len(alerts) == 1 else within(f"{incident.title} (+{len(alerts) - 1} more)", 1024)
+        first = plain(lead.reason, TITLE_LIMIT) if fresh else incident.title
+        title = first if len(alerts) == 1 else within(f"{first} (+{len(alerts) - 1} more)", 1024)
         return Notice(
             action=wish,
             incident_id=incident.id,
-            dedup_key=f"servescope-{incident.id}",
+            dedup_key=key,
             at=now,
-            severity=incident.severity,
+            severity=lead.severity if fresh else incident.severity,
             title=title,
             source=subject(lead.place),
             group=plain(lead.place.get("deployment", "")),

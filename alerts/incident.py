@@ -1,8 +1,10 @@
-"""Incidents: alerts that belong together, one page, a timeline. Pure: ids and the clock are arguments.
+"""Incidents: alerts that belong together, a page for each new place, a timeline. Pure: ids and the clock are arguments.
 
 Two alerts belong together when no place contradicts (deployment, region, component) and they share a deployment, an
-instance or a model; an alert without any label concerns everything and joins what is open. An incident is over when
-every alert of it has resolved.
+instance or a model; alerts that name none of these belong together when they name the same. An alert joins an incident
+that changed a short while ago, and joins it silently only when its pages name its place already and it is no graver.
+Otherwise it pages: in an open incident under a further key, and as an incident of its own where somebody has taken the
+one that is there. An incident is over when every alert of it has resolved.
 """
 
 from __future__ import annotations
@@ -21,8 +23,12 @@ TITLE_LIMIT: Final = 300
 MEMBERS_LIMIT: Final = 200
 """Alerts of one incident; when so many fire at once, further ones open another."""
 
+GROUP_SECONDS: Final = 1800.0
+"""An incident that has not changed for so long takes nothing new: what fires then is news."""
+
 _CONTRADICT: Final = ("component", "region", "deployment")
-_SHARED: Final = ("deployment", "instance", "model")
+_SHARED: Final = ("component", "deployment", "instance", "model")
+_PLACES: Final = (*_SHARED, "region", "tenant")
 
 
 class IncidentState(StrEnum):
@@ -87,6 +93,8 @@ class Incident:
         owner: Who acknowledged it.
         version: Grows with every change.
         alerts: By key.
+        pages: How many times it paged, each under a key of its own.
+        paged_at: When it did last, Unix seconds.
     """
 
     id: str
@@ -101,6 +109,8 @@ class Incident:
     owner: str
     version: int
     alerts: dict[str, Alert] = field(default_factory=dict)
+    pages: int = 1
+    paged_at: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -113,6 +123,11 @@ class Incident:
         values["state"] = IncidentState(values["state"])
         values["alerts"] = {key: Alert(**alert) for key, alert in values["alerts"].items()}
         return cls(**values)
+
+    @property
+    def keys(self) -> list[str]:
+        """The ``dedup_key`` of each of its pages, the newest last."""
+        return [f"servescope-{self.id}" + (f"-{number}" if number > 1 else "") for number in range(1, self.pages + 1)]
 
     @property
     def firing(self) -> list[Alert]:
@@ -162,36 +177,60 @@ def rank(severity: str) -> int:
 
 
 def related(incident: Incident, alert: Alert) -> bool:
-    """Whether an alert belongs to an incident."""
-    place = {name: value for name, value in alert.place.items() if value}
-    return any(_near({n: v for n, v in member.place.items() if v}, place) for member in incident.alerts.values())
+    """Whether an alert belongs to an incident: it contradicts no alert that fires and is near to one of all."""
+    place = _place(alert)
+    members = [_place(member) for member in incident.alerts.values()]
+    firing = [_place(member) for member in incident.firing]
+    return not any(_contradicts(one, place) for one in firing) and any(_near(one, place) for one in members)
+
+
+def _place(alert: Alert) -> dict[str, str]:
+    return {name: value for name in _PLACES if (value := alert.place.get(name))}
+
+
+def _contradicts(left: Mapping[str, str], right: Mapping[str, str]) -> bool:
+    apart = left.get("component") != right.get("component")
+    return apart or any(left.get(n, right.get(n)) != right.get(n, left.get(n)) for n in _CONTRADICT)
 
 
 def _near(left: Mapping[str, str], right: Mapping[str, str]) -> bool:
-    if left.get("component") != right.get("component"):
+    if _contradicts(left, right):
         return False
-    if any(left.get(name, right.get(name)) != right.get(name, left.get(name)) for name in _CONTRADICT):
-        return False
-    if not left or not right:
-        return True
-    return any(name in left and left[name] == right.get(name) for name in (*_SHARED, "component"))
+    if not any(name in left for name in _SHARED) or not any(name in right for name in _SHARED):
+        return dict(left) == dict(right)
+    return any(name in left and left[name] == right.get(name) for name in _SHARED)
+
+
+def _told(incident: Incident, alert: Alert) -> bool:
+    """Whether the pages of an incident name all places of an alert and none of it is graver than they said."""
+    named = {pair for member in incident.alerts.values() for pair in _place(member).items()}
+    return rank(alert.severity) <= rank(incident.severity) and set(_place(alert).items()) <= named
+
+
+def _host(incidents: Iterable[Incident], alert: Alert, now: float) -> Incident | None:
+    """The incident that an alert joins: one that told of it before one that nobody has taken, the newest of these."""
+    recent = [
+        one for one in incidents if one.state is not IncidentState.RESOLVED and now - one.updated_at <= GROUP_SECONDS
+    ]
+    known = [one for one in recent if alert.key in one.alerts]
+    near = known or [one for one in recent if len(one.firing) < MEMBERS_LIMIT and related(one, alert)]
+    fit = [one for one in near if _told(one, alert)] or [one for one in near if one.state is IncidentState.OPEN]
+    return max(fit, key=lambda one: (one.opened_at, one.id), default=None)
 
 
 def fire(incidents: Iterable[Incident], alert: Alert, now: float, new_id: Callable[[], str]) -> Change:
-    """An alert began to fire: it joins an open incident or opens one.
+    """An alert began to fire: it joins an incident or opens one.
 
     Args:
         incidents: All that are not resolved.
         alert: The alert.
-        now: Unix seconds.
+        now: Unix seconds; the same for all alerts of one round, whose pages become one.
         new_id: Makes the id of a new incident.
     """
-    candidates = [one for one in incidents if one.state is not IncidentState.RESOLVED]
-    known = [one for one in candidates if alert.key in one.alerts]
-    near = known or [one for one in candidates if len(one.firing) < MEMBERS_LIMIT and related(one, alert)]
+    old = _host(incidents, alert, now)
     message = plain(alert.reason, TITLE_LIMIT)
     attributes = {"rule": alert.rule, "severity": alert.severity, **_named(alert)}
-    if not near:
+    if old is None:
         identifier = new_id()
         incident = Incident(
             identifier,
@@ -206,13 +245,15 @@ def fire(incidents: Iterable[Incident], alert: Alert, now: float, new_id: Callab
             "",
             1,
             {alert.key: alert},
+            1,
+            now,
         )
         moments: tuple[Moment, ...] = (
             Moment(now, identifier, "opened", message, {"severity": alert.severity}),
             Moment(now, identifier, "alert_firing", message, attributes),
         )
         return Change(incident, moments, "trigger", opened=True)
-    old = max(near, key=lambda one: (one.opened_at, one.id))
+    news = not _told(old, alert)
     alerts = {**old.alerts, alert.key: alert}
     if len(alerts) > MEMBERS_LIMIT:
         alerts = {key: one for key, one in alerts.items() if one.resolved_at is None}
@@ -225,12 +266,14 @@ def fire(incidents: Iterable[Incident], alert: Alert, now: float, new_id: Callab
         labels=_common(alerts.values()),
         version=old.version + 1,
         alerts=alerts,
+        pages=old.pages + (news and old.paged_at != now),
+        paged_at=now if news else old.paged_at,
     )
     moments = (Moment(now, old.id, "alert_firing", message, attributes),)
     if raised:
         said = f"severity rose from {old.severity} to {alert.severity}"
         moments += (Moment(now, old.id, "severity_raised", said, {"severity": alert.severity}),)
-    return Change(incident, moments, "trigger" if raised else None)
+    return Change(incident, moments, "trigger" if news else None)
 
 
 def clear(incident: Incident, key: str, now: float, reason: str) -> Change:

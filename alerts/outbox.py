@@ -1,7 +1,7 @@
 """Messages on their way to people: at least once, in order per incident, whatever fails in between.
 
 An entry lands in the journal in the same transaction as the alert that caused it. A sender per notifier takes the
-oldest unsent entry of every incident, so that a resolve never overtakes its trigger while other incidents go on. A
+oldest unsent entry of every page, so that a resolve never overtakes its trigger while other pages go on. A
 repeat carries the same ``dedup_key``, so that at-least-once stays one page. What the other side will never take, or
 did not take within a day, becomes a dead letter: it stays in sight, and what depended on it is dead with it.
 """
@@ -88,11 +88,11 @@ def wait_before(attempts: int, jitter: float) -> float:
 
 
 def heads(entries: Iterable[Entry], notifier: str) -> list[Entry]:
-    """The oldest unfinished entry of every incident, oldest first."""
+    """The oldest unfinished entry of every page (its ``dedup_key``), oldest first."""
     first: dict[str, Entry] = {}
     for entry in sorted(entries, key=lambda e: e.order):
         if entry.notifier == notifier and not entry.final:
-            first.setdefault(entry.incident_id, entry)
+            first.setdefault(entry.dedup_key, entry)
     return list(first.values())
 
 
@@ -108,8 +108,8 @@ def settle(entry: Entry, delivery: Delivery, now: float, jitter: float) -> Entry
 
 
 def orphans(dead: Entry, entries: Iterable[Entry]) -> list[Entry]:
-    """Entries that make no sense now: later ones of an incident whose trigger nobody ever got."""
-    same = [e for e in entries if (e.incident_id, e.notifier) == (dead.incident_id, dead.notifier)]
+    """Entries that make no sense now: later ones of a page whose trigger nobody ever got."""
+    same = [e for e in entries if (e.dedup_key, e.notifier) == (dead.dedup_key, dead.notifier)]
     if dead.action != "trigger" or any(e.action == "trigger" and e.status == "sent" for e in same):
         return []
     return [
@@ -187,10 +187,9 @@ class Outbox:
         """Unix time of the oldest message that is on its way, None without any."""
         return min((e.at for e in self.entries() if not e.final), default=None)
 
-    def told(self, incident_id: str) -> set[str]:
-        """Notifiers that a trigger of this incident was queued for."""
-        values = self._journal.section(SECTION).values()
-        return {v["notifier"] for v in values if v["incident_id"] == incident_id and v["action"] == "trigger"}
+    def told(self, dedup_key: str) -> set[str]:
+        """Notifiers that a trigger with this key was queued for."""
+        return {e.notifier for e in self.entries() if e.dedup_key == dedup_key and e.action == "trigger"}
 
     def queue(self, notice: Notice, names: Iterable[str]) -> list[Entry]:
         """New entries for a notice; the caller writes them in its own transaction and then calls :meth:`wake`."""

@@ -85,6 +85,8 @@ def restore(store: Rows, journal: Journal, identities: Mapping[str, tuple[Rule, 
             str(row["owner"]),
             int(row["version"]),
             members[identifier],
+            max(1, len({m["dedup_key"] for m in messages if m["incident_id"] == identifier})),
+            row["updated"] / 1000,
         ).as_dict()
     entries = [_entry(order, row) for order, row in enumerate(messages, 1) if row["incident_id"] in kept]
     taken = {"alerts": states, "incidents": kept, OUTBOX: {entry.id: asdict(entry) for entry in entries}}

@@ -323,16 +323,43 @@ def test_a_store_that_refuses_is_away_too_and_a_starting_one_gets_time(stage: St
     assert "does not exist" in stage.sent.notices[0].title
 
 
-def test_alerts_of_one_place_are_one_page_and_a_worse_one_tells_again(stage: Stage):
+def test_alerts_of_one_place_are_one_page_and_a_worse_one_and_a_new_place_page_again(stage: Stage):
     stage.run(5, waiting=2, kv_cache_usage_ratio=0.97)
     stage.run(10, waiting=57, kv_cache_usage_ratio=0.97)
     assert stage.pages == ["trigger", "trigger"]
     first, second = stage.sent.notices
-    assert first.dedup_key == second.dedup_key
+    assert first.dedup_key != second.dedup_key  # PagerDuty notifies of a key once, and never of one that is taken
     assert (first.severity, second.severity) == ("warning", "critical")
+    assert second.title.startswith("waiting 57 on a, model m, ")
     stage.run(5, "b", waiting=2, kv_cache_usage_ratio=0.97)
-    assert stage.pages == ["trigger", "trigger"]
+    assert stage.pages == ["trigger", "trigger", "trigger"]
+    third = stage.sent.notices[-1]
+    assert third.title == "KV cache use 97 % on b, model m, limit 90 %, for 4 s (+2 more)"
+    assert third.severity == "warning"
     assert stage.engine.health.open_incidents == 1
+    for name in "ab":
+        stage.samples[name] = []
+    for second_ in range(40):
+        stage.now += 1
+        for name in "ab":
+            stage.samples[name].append(Sample(stage.now, {"waiting": 2.0, "kv_cache_usage_ratio": 0.1}))
+        if second_ % 5 == 4:
+            stage.round()
+    assert stage.pages == ["trigger"] * 3 + ["resolve"] * 3
+    keys = [payload["key"] for payload in stage.sent.payloads]
+    assert keys[:3] == keys[3:]
+
+
+def test_an_incident_that_somebody_took_swallows_no_new_place(stage: Stage):
+    stage.run(10, waiting=57)
+    (incident,) = stage.engine.book.open
+    ask = {"at": int(stage.now * 1000), "incident_id": incident.id, "attributes": {"who": "ada", "note": "mine"}}
+    stage.answers["acknowledge_asked"] = [ask]
+    stage.run(5, waiting=57)
+    stage.run(10, "b", waiting=57)
+    assert stage.pages == ["trigger", "acknowledge", "trigger"]
+    states = {one.id: one.state.value for one in stage.engine.book.open}
+    assert states == {incident.id: "acknowledged", stage.sent.notices[-1].incident_id: "open"}
 
 
 def test_a_store_that_answers_nothing_more_holds_up_no_page(stage: Stage):

@@ -3,10 +3,21 @@ from __future__ import annotations
 import itertools
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.incident import MEMBERS_LIMIT, Alert, Incident, IncidentState, acknowledge, clear, fire, related
+from alerts.incident import (
+    GROUP_SECONDS,
+    MEMBERS_LIMIT,
+    Alert,
+    Incident,
+    IncidentState,
+    acknowledge,
+    clear,
+    fire,
+    related,
+)
 
 
 def alert(rule: str = "r", severity: str = "critical", **labels: str) -> Alert:
@@ -66,10 +77,77 @@ def test_acknowledging_twice_pages_once_and_keeps_the_last_owner():
 def test_places_that_contradict_stay_apart():
     incident = fire([], alert("x", deployment="d", model="m", region="eu"), 1.0, ids()).incident
     assert related(incident, alert("y", model="m"))
-    assert related(incident, alert("y"))
     assert not related(incident, alert("y", model="m", region="us"))
     assert not related(incident, alert("y", model="other"))
     assert not related(incident, alert("y", component="store"))
+
+
+def test_an_alert_without_labels_keeps_to_its_like():
+    everywhere = fire([], alert("burn"), 1.0, ids()).incident
+    for place in ({"instance": "a"}, {"model": "m"}, {"deployment": "d"}, {"region": "eu"}, {"tenant": "t"}):
+        assert not related(everywhere, alert("y", **place))
+        assert not related(fire([], alert("y", **place), 1.0, ids()).incident, alert("burn"))
+        assert related(fire([], alert("y", **place), 1.0, ids()).incident, alert("z", **place))
+    assert related(everywhere, alert("other-burn"))
+
+
+def test_no_chain_of_alerts_joins_two_places():
+    new_id = ids()
+    first = fire([], alert("x", deployment="d", model="m"), 1.0, new_id).incident
+    between = fire([first], alert("y", model="m"), 2.0, new_id).incident
+    assert between.id == first.id
+    assert not related(between, alert("z", deployment="e", model="m"))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [{"instance": "b"}, {"deployment": "d", "instance": "b"}, {"model": "n", "instance": "a"}, {"deployment": "d2"}],
+)
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_new_place_pages_again_under_a_key_of_its_own(place: dict[str, str], taken: bool):
+    new_id = ids()
+    incident = fire([], alert("x", instance="a", deployment="d", model="m"), 1.0, new_id).incident
+    if taken:
+        incident = acknowledge(incident, "ada", "", 2.0).incident
+    change = fire([incident], alert("x2", **place), 3.0, new_id)
+    assert change.wish == "trigger"
+    assert change.incident.keys[-1] not in incident.keys
+    assert change.opened == (
+        taken or ("deployment" in place and place["deployment"] != "d") or place == {"instance": "b"}
+    )
+    again = fire([incident, change.incident], alert("x3", **place), 4.0, new_id)
+    assert (again.wish, again.incident.id) == (None, change.incident.id)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_graver_alert_pages_again_under_a_key_of_its_own(taken: bool):
+    new_id = ids()
+    incident = fire([], alert("x", "warning", instance="a"), 1.0, new_id).incident
+    if taken:
+        incident = acknowledge(incident, "ada", "", 2.0).incident
+    worse = fire([incident], alert("y", "critical", instance="a"), 3.0, new_id)
+    assert (worse.wish, worse.opened, worse.incident.severity) == ("trigger", taken, "critical")
+    assert worse.incident.keys[-1] not in incident.keys
+    assert fire([worse.incident], alert("z", "error", instance="a"), 4.0, new_id).wish is None
+
+
+def test_an_incident_that_has_not_changed_for_long_takes_nothing_new():
+    new_id = ids()
+    incident = fire([], alert("x", instance="a"), 0.0, new_id).incident
+    assert fire([incident], alert("y", instance="a"), GROUP_SECONDS, new_id).incident.id == incident.id
+    late = fire([incident], alert("y", instance="a"), GROUP_SECONDS + 1, new_id)
+    assert (late.wish, late.opened) == ("trigger", True)
+    half = clear(fire([incident], alert("y", instance="a"), 1.0, new_id).incident, "y\x1finstance=a", 2.0, "over")
+    again = fire([half.incident], alert("y", instance="a"), 3 + GROUP_SECONDS, new_id)
+    assert again.opened
+
+
+def test_new_places_of_one_round_are_one_page():
+    new_id = ids()
+    incident = fire([], alert("x", instance="a", deployment="d"), 1.0, new_id).incident
+    for name in "bcd":
+        incident = fire([incident], alert("x", instance=name, deployment="d"), 2.0, new_id).incident
+    assert incident.keys == ["servescope-i0001", "servescope-i0001-2"]
 
 
 def test_hostile_names_are_cleaned_and_cut():

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import momentary
-import wiring
 from agent.errors import ServescopeError
+from agent.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,18 +187,18 @@ def _brief(text: str) -> str:
 def _store(data: Path, url: str, restarted: str) -> Finding:
     from collector.store import Store, StoreError, locate  # noqa: PLC0415 - absent in an agent's install
 
-    shown = wiring.without_credentials(url)
+    plain = shown(url)
     try:
         store = Store(locate(data, url, role="reader"))
         row = store.rows("SELECT version() AS version, (SELECT count() FROM requests) AS requests")[0]
     except StoreError as error:
         known = error.name in {"UNKNOWN_TABLE", "UNKNOWN_DATABASE"}
-        fix = f"Make the tables: servescope migrate --clickhouse {shown}" if known else error.fix
-        return Finding("clickhouse", "broken", f"{shown}: {error.what}", fix)
+        fix = f"Make the tables: servescope migrate --clickhouse {plain}" if known else error.fix
+        return Finding("clickhouse", "broken", f"{plain}: {error.what}", fix)
     except ServescopeError as error:
-        return Finding("clickhouse", "broken", f"{shown}: {error.what}", error.fix)
+        return Finding("clickhouse", "broken", f"{plain}: {error.what}", error.fix)
     version = str(row["version"])
     if tuple(int(part) for part in version.split(".")[:2]) < LEAST_SERVER:
         least = ".".join(str(part) for part in LEAST_SERVER)
-        return Finding("clickhouse", "broken", f"{shown} is version {version}", f"Ingest needs {least} or newer")
-    return Finding("clickhouse", "ok", f"{shown}, version {version}, {row['requests']} requests{restarted}")
+        return Finding("clickhouse", "broken", f"{plain} is version {version}", f"Ingest needs {least} or newer")
+    return Finding("clickhouse", "ok", f"{plain}, version {version}, {row['requests']} requests{restarted}")

@@ -36,7 +36,8 @@ _FILES: Final[tuple[Location, ...]] = (
     ("alerts", "pagerduty", "ca_file"),
     ("alerts", "webhook", "secret_file"),
 )
-"""Settings that name a file which must be there, beside ``collector.sender_keys[].file`` and ``alerts.slos``."""
+"""Settings that name a file which must be there, beside ``collector.sender_keys[].file``, ``agent.targets[].key_file``
+and ``alerts.slos``."""
 
 
 def read_settings(path: Path | None, *, check: bool = True, files: bool = False) -> dict[str, Any]:
@@ -132,15 +133,19 @@ def _at(file: YamlFile, location: Location) -> Any:
 
 def _unreadable(file: YamlFile) -> Iterator[str]:
     """Faults of the keys, passwords and certificates that the configuration names."""
-    for location in (*_FILES, *_each(file, ("collector", "sender_keys"), "file")):
+    keys = set(_each(file, ("agent", "targets"), "key_file"))
+    for location in (*_FILES, *_each(file, ("collector", "sender_keys"), "file"), *sorted(keys)):
         value = _at(file, location)
         if not isinstance(value, str) or not value:
             continue
-        path = Path(str(value)).expanduser() if location[0] == "alerts" else Path(str(value))
+        path = Path(str(value))
         try:
+            path = path.expanduser() if location[0] == "alerts" or location in keys else path
             path.open("rb").close()
-        except OSError as error:
-            yield f"{file.fault(location)}: {value} can't be read: {error.strerror}"
+        except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
+            # Whoever writes the key itself there must not see it again.
+            what = "the file" if location in keys else value
+            yield f"{file.fault(location)}: {what} can't be read: {getattr(error, 'strerror', '') or error}"
 
 
 def slo_file(settings: Mapping[str, Any], config: Path | None) -> Path | None:

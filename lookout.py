@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from agent.discovery import LOOK_SECONDS, Lookout
 from agent.errors import ServescopeError
+from agent.redact import shown
 from agent.sources.source import Target
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ async def _look(lookout: Lookout, plan: Plan, supervisor: Supervisor, say: Calla
     for target in found:
         url = plan.urls["taps"].get(target.instance)
         through = f"; to see its requests, send clients to its tap, {url}" if url else ""
-        say(f"{target.instance} was found at {target.url}{through}")
+        say(f"{target.instance} was found at {shown(target.url)}{through}")
 
 
 def _target(settings: Mapping[str, Any]) -> Target:

@@ -21,6 +21,7 @@ import questions
 import wiring
 from agent.errors import ConfigError, ServescopeError
 from agent.logs import log_to_stderr
+from agent.redact import redacted
 from supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class _Group(click.Group):
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise  # click ends quietly: the reader has seen enough
-            _fail(f"{error.filename or 'the output'}: {error.strerror or error}")
+            _fail(redacted(f"{error.filename or 'the output'}: {error.strerror or error}"))
 
 
 def _fail(message: str) -> NoReturn:
@@ -154,11 +155,15 @@ for _name, (_module, _text) in _PARTS.items():
 @main.command()
 @click.argument("where", metavar="URL|FILE")
 @click.option("--json", is_flag=True, expose_value=False, help="The same: its answer is JSON of a stable shape.")
-def probe(where: str) -> None:
+@click.option("--key-file", type=click.Path(path_type=Path), default=None, help="File with the key its pages want.")
+@click.option("--key-env", default="", metavar="NAME", help="Environment variable that holds that key instead.")
+@click.option("--key-header", default="authorization", show_default=True, help="Header that carries it.")
+def probe(where: str, key_file: Path | None, key_env: str, key_header: str) -> None:
     """What we understand of a model server or of a saved metrics page, as JSON."""
     from agent import probing  # noqa: PLC0415 - commands load only what they need
+    from agent.access import Access  # noqa: PLC0415 - as above
 
-    click.echo(json.dumps(probing.probe(where), indent=2))
+    click.echo(json.dumps(probing.probe(where, access=Access.checked(key_file, key_env, key_header)), indent=2))
 
 
 @main.command()

@@ -62,7 +62,7 @@ class Part:
     command: Sequence[str]
     ready_url: str = ""
     ready_seconds: float = 60.0
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     required: bool = True
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     restarts: int = field(default=0, init=False)

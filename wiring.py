@@ -65,7 +65,7 @@ class Plan:
     """
 
     data: Path
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(repr=False)  # URLs in it may hold passwords
     ports: Ports
     first_tap: int
     parts: list[Part] = field(default_factory=list)
@@ -87,6 +87,9 @@ class Plan:
     def write(self) -> None:
         """Write the settings where the parts read them."""
         temporary = self.run_file.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        # For its owner alone: a URL in it may hold a password.
+        temporary.touch(0o600, exist_ok=False)
         temporary.write_text(yaml.safe_dump(self.settings, sort_keys=False))
         temporary.replace(self.run_file)
 
@@ -274,7 +277,8 @@ def _tap(target: Mapping[str, Any], data: Path, run: Path) -> Part:
         f"tap-{target['instance']}",
         python(
             "agent.tap", "--instance", target["instance"], "--deployment", deployment,
-            "--engine", target.get("engine") or "auto", "--upstream", target["url"], "--port", target["tap_port"],
+            "--engine", target.get("engine") or "auto", "--upstream", without_credentials(target["url"]),
+            "--port", target["tap_port"],
             "--spool", data / "spool", "--keys", data / "keys", "--config", run,
         ),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.errors import ServescopeError
+from agent.redact import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ def ending_in_words(part: str, fix: str = "") -> Iterator[None]:
     except ServescopeError as error:
         told = str(error)
     except OSError as error:
-        told = f"{error}. {fix}" if fix else str(error)
+        told = redacted(f"{error}. {fix}" if fix else str(error))
     else:
         return
     click.echo(f"servescope {part}: {told}", err=True)

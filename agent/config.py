@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from agent import yamlfile
+from agent.access import AUTHORIZATION, FRAMING, HEADER, VARIABLE, Access
 from agent.engines.table import tables
 from agent.sources.source import Place, Target
 from agent.tap.config import TapLimits, TenantConfig
@@ -46,6 +47,25 @@ class TargetConfig(BaseModel):
     version: str = Field(default="", description="Version that its taps' records carry; empty: the engine's own.")
     tap_port: int | None = Field(default=None, ge=0, le=65535, description="Port of the tap in front of it.")
     tap: bool = Field(default=True, description="Whether `servescope up` puts a tap in front of it.")
+    key_file: Path | None = Field(default=None, repr=False, description="File with the key that its pages want.")
+    key_env: str = Field(default="", repr=False, description="Environment variable that holds that key instead.")
+    key_header: str = Field(
+        default=AUTHORIZATION, description="Header that carries it: authorization as `Bearer KEY`, others plain."
+    )
+
+    @field_validator("key_env")
+    @classmethod
+    def _check_variable(cls, value: str) -> str:
+        if value and not VARIABLE.fullmatch(value):
+            raise ValueError("must be the name of an environment variable, not the key itself")
+        return value
+
+    @field_validator("key_header")
+    @classmethod
+    def _check_header(cls, value: str) -> str:
+        if not HEADER.fullmatch(value) or value.lower() in FRAMING:
+            raise ValueError("must be the name of a header that can carry a key, such as authorization or x-api-key")
+        return value
 
     @field_validator("engine")
     @classmethod
@@ -58,6 +78,8 @@ class TargetConfig(BaseModel):
     def _check_reachable(self) -> Self:
         if not self.url and not self.metrics_url:
             raise ValueError("give url, metrics_url or both")
+        if self.key_file is not None and self.key_env:
+            raise FieldError(("key_env",), "give key_file or key_env, not both")
         return self
 
     def target(self) -> Target:
@@ -70,6 +92,7 @@ class TargetConfig(BaseModel):
             metrics_url=self.metrics_url,
             role=self.role,
             tap_port=self.tap_port,
+            access=Access(self.key_file, self.key_env, self.key_header),
         )
 
 

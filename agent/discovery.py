@@ -17,6 +17,7 @@ from agent.engines.table import detect
 from agent.errors import ConfigError, PageError, ServescopeError
 from agent.page import Limits, PageReader
 from agent.probing import about_url, fetch, split_url
+from agent.redact import shown
 from agent.sources.source import Target
 
 if TYPE_CHECKING:
@@ -55,11 +56,11 @@ def target_of(url: str, taken: Collection[str] = ()) -> Target:
     except ValueError:
         parts, port = split_url(""), None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"--target {url} is not a URL", "Give one such as http://127.0.0.1:8000 or NAME=URL")
+        raise ConfigError(f"--target {shown(url)} is not a URL", "Give one such as http://127.0.0.1:8000 or NAME=URL")
     if name and not _NAME.match(name):
-        raise ConfigError(f"--target {url}: {name!r} is no name for a server", "Use letters, digits and ._-")
+        raise ConfigError(f"--target {shown(url)}: {name!r} is no name for a server", "Use letters, digits and ._-")
     if name in taken:
-        raise ConfigError(f"--target {url}: another server is called {name}", "Give each a name of its own")
+        raise ConfigError(f"--target {shown(url)}: another server is called {name}", "Give each a name of its own")
     is_page = parts.path.rstrip("/").endswith("metrics")
     wanted = name or re.sub(r"[^A-Za-z0-9.-]", "-", f"{parts.hostname}-{port or parts.scheme}")
     instance = _free(wanted, taken)
@@ -78,7 +79,9 @@ def targets_of(urls: Iterable[str], known: Iterable[Target] = ()) -> list[Target
         target = target_of(url, {each.instance for each in found})
         same = next((each for each in found if (each.url, each.metrics_url) == (target.url, target.metrics_url)), None)
         if same is not None:
-            raise ConfigError(f"--target {url} is the server of {same.instance} already", "Leave one of the two out")
+            raise ConfigError(
+                f"--target {shown(url)} is the server of {same.instance} already", "Leave one of the two out"
+            )
         found.append(target)
     return found
 

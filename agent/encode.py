@@ -10,12 +10,14 @@ Field numbers: https://github.com/open-telemetry/opentelemetry-proto (``metrics/
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from struct import Struct
 from typing import TYPE_CHECKING, Final, Literal
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_INFO, SEVERITY_NUMBER_WARN
 
+from agent.redact import redacted
 from agent.vocabulary import SCOPE_EVENT, SCOPE_SAMPLE, Resource
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ _DOUBLE: Final = b"\x21"  # NumberDataPoint.as_double = 4
 _POINT_BYTES: Final = 18
 _DELTA_POINT_BYTES: Final = 27
 _TEMPLATES_KEPT: Final = 256
+_TEXT_KEPT: Final = 2_000
+_NAME_KEPT: Final = 100
+_DETAILS_KEPT: Final = 64
 
 
 def _varint(value: int) -> bytes:
@@ -291,9 +296,9 @@ def encode_event(
     Args:
         whose: Resource attributes.
         event: ``event_name``, for example ``instance_down``.
-        message: One plain-English sentence.
+        message: One plain-English sentence; URLs lose their secrets, and what is over 2,000 characters is cut.
         time_ns: Unix time in ns.
-        details: Free attributes.
+        details: Free attributes, at most 64, each as the message is; a name over 100 characters is cut.
         warning: Severity WARN instead of INFO.
     """
     request = ExportLogsServiceRequest()
@@ -308,8 +313,8 @@ def encode_event(
     record.severity_number = SEVERITY_NUMBER_WARN if warning else SEVERITY_NUMBER_INFO
     record.severity_text = "WARN" if warning else "INFO"
     record.event_name = event
-    record.body.string_value = message
-    for key, value in (details or {}).items():
+    record.body.string_value = redacted(message)[:_TEXT_KEPT]
+    for key, value in islice((details or {}).items(), _DETAILS_KEPT):
         pair = record.attributes.add()
-        pair.key, pair.value.string_value = key, value
+        pair.key, pair.value.string_value = key[:_NAME_KEPT], redacted(value)[:_TEXT_KEPT]
     return request.SerializeToString()

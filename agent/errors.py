@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from agent.redact import redacted
+
 
 class ServescopeError(Exception):
-    """Base of every error shown to a user as one line, without a traceback.
+    """Base of every error shown to a user as one line, without a traceback; URLs in it lose their secrets.
 
     Args:
         what: What is wrong, with the name of the thing (a path, a field, a URL).
@@ -12,9 +14,9 @@ class ServescopeError(Exception):
     """
 
     def __init__(self, what: str, fix: str = "") -> None:
-        self.what = what
-        self.fix = fix
-        super().__init__(f"{what}. {fix}" if fix else what)
+        self.what = redacted(what)
+        self.fix = redacted(fix)
+        super().__init__(f"{self.what}. {self.fix}" if fix else self.what)
 
 
 class ConfigError(ServescopeError):

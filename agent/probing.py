@@ -11,14 +11,16 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import aiohttp
 
+from agent.access import Access, KeyWantedError, refused
 from agent.engines.table import About, detect, tables
 from agent.errors import PageError, UnknownEngineError
 from agent.page import Limits, Page, PageReader
+from agent.redact import redacted, shown
 from agent.samples import EngineSample, Sampler
 from agent.vocabulary import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from agent.engines.table import Table
 
@@ -29,6 +31,9 @@ HEADERS: Final = {
     "User-Agent": "servescope",
 }
 _OK: Final = 200
+_REDIRECTS: Final = range(300, 400)
+_KEY_STATUSES: Final = frozenset({401, 403})
+_NAMES_KEPT: Final = 256
 _ABOUT_BYTES: Final = 256 * 1024
 _PROBE_TIMEOUT_SECONDS: Final = 10.0
 
@@ -74,16 +79,35 @@ def _with_port(parts: SplitResult, offset: int) -> SplitResult | None:
     return parts._replace(netloc=f"{host}:{parts.port + offset}")
 
 
-async def fetch(session: aiohttp.ClientSession, url: str, limit: int) -> bytes:
+def same_server(url: str, other: str) -> bool:
+    """Whether two URLs name the same host, whatever the port: a key that goes to the one may go to the other."""
+    return split_url(url).hostname == split_url(other).hostname
+
+
+async def fetch(session: aiohttp.ClientSession, url: str, limit: int, key: Mapping[str, str] | None = None) -> bytes:
     """GET a body of at most ``limit`` bytes.
 
+    Args:
+        session: Asks.
+        url: What to get.
+        limit: Bytes of the longest body.
+        key: Header with the server's key; a redirect is not followed with one, since it may lead to somebody else.
+
     Raises:
+        KeyWantedError: Status 401 or 403.
         PageError: Another status than 200, or a longer body.
         aiohttp.ClientError, TimeoutError, OSError: The server cannot be reached or is too slow.
     """
-    async with session.get(url, headers=HEADERS) as response:
+    plain = shown(url)
+    headers = {**HEADERS, **key} if key else HEADERS
+    async with session.get(url, headers=headers, allow_redirects=not key) as response:
+        if response.status in _KEY_STATUSES:
+            raise refused(plain, response.status, keyed=bool(key), named="@" in url)
+        if response.status in _REDIRECTS:
+            to = shown(response.headers.get("Location", "nowhere"))[:_NAMES_KEPT]
+            raise PageError(f"{plain} leads to {to}, where its key is not sent", "Give the URL that it leads to")
         if response.status != _OK:
-            raise PageError(f"{url} answers {response.status}", "Give the URL of its metrics page")
+            raise PageError(f"{plain} answers {response.status}", "Give the URL of its metrics page")
         length = response.content_length
         if length is not None and length <= limit:
             return await response.read()
@@ -91,27 +115,46 @@ async def fetch(session: aiohttp.ClientSession, url: str, limit: int) -> bytes:
         async for part in response.content.iter_any():
             size += len(part)
             if size > limit:
-                raise PageError(f"{url} sends more than the {limit} bytes allowed", "Give the URL of its metrics page")
+                raise PageError(
+                    f"{plain} sends more than the {limit} bytes allowed", "Give the URL of its metrics page"
+                )
             parts.append(part)
         return b"".join(parts)
 
 
-async def learn_about(session: aiohttp.ClientSession, table: Table, url: str) -> About:
-    """What the engine tells beside its page (version, model, settings); empty where it cannot be asked."""
+async def learn_about(
+    session: aiohttp.ClientSession, table: Table, url: str, key: Mapping[str, str] | None = None
+) -> About:
+    """What the engine tells beside its page (version, model, settings); empty where it cannot be asked.
+
+    Args:
+        session: Asks.
+        table: The engine's.
+        url: From `about_url`.
+        key: As `fetch` takes it.
+    """
     if not url:
         return About()
     try:
-        reply = json.loads(await fetch(session, url, _ABOUT_BYTES))
+        reply = json.loads(await fetch(session, url, _ABOUT_BYTES, key))
     except (aiohttp.ClientError, TimeoutError, OSError, PageError, ValueError):
         return About()  # a server need not tell: the page is the truth, this is a courtesy
-    return table.about(reply) if isinstance(reply, dict) else About()
+    return table.about(reply).within(_NAMES_KEPT) if isinstance(reply, dict) else About()
 
 
-def probe(place: str, *, timeout_seconds: float = _PROBE_TIMEOUT_SECONDS) -> dict[str, Any]:
+def reason_of(error: Exception) -> str:
+    """Why a page did not come, in one line without secrets."""
+    return redacted(str(error)) or "no answer in time"
+
+
+def probe(
+    place: str, *, access: Access | None = None, timeout_seconds: float = _PROBE_TIMEOUT_SECONDS
+) -> dict[str, Any]:
     """What we understand of a server or of a saved page.
 
     Args:
         place: URL of a server or of its metrics page, or path of a saved page (``.gz`` is unpacked).
+        access: Where the server's key is.
         timeout_seconds: How long to wait for one answer.
 
     Returns:
@@ -128,8 +171,10 @@ def probe(place: str, *, timeout_seconds: float = _PROBE_TIMEOUT_SECONDS) -> dic
     if "://" not in place and path.exists():
         return describe(_read(_saved(path), place), About())
     if "://" not in place and ("/" in place or ":" not in place):
-        raise PageError(f"no file {place}", "Give the path of a saved metrics page, or a URL that begins with http://")
-    return asyncio.run(_probe_url(place, timeout_seconds))
+        raise PageError(
+            f"no file {shown(place)}", "Give the path of a saved metrics page, or a URL that begins with http://"
+        )
+    return asyncio.run(_probe_url(place, access or Access(), timeout_seconds))
 
 
 def _saved(path: Path) -> bytes:
@@ -146,29 +191,32 @@ def _read(body: bytes, place: str) -> Page:
     return page
 
 
-async def _probe_url(url: str, timeout_seconds: float) -> dict[str, Any]:
+async def _probe_url(url: str, access: Access, timeout_seconds: float) -> dict[str, Any]:
     timeout = aiohttp.ClientTimeout(total=timeout_seconds)
     problem: PageError | UnknownEngineError | None = None
+    key = access.headers()
+    if any(map(str.isspace, url)):
+        raise PageError(f"{shown(url)} is not a URL", "Give a URL such as http://127.0.0.1:8000")
     try:
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
             for page_url in page_urls(url):
                 try:
-                    page = _read(await fetch(session, page_url, Limits().bytes), page_url)
+                    page = _read(await fetch(session, page_url, Limits().bytes, key), shown(page_url))
                     table = detect(page)
                 except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                    reason = str(error) or "no answer in time"
                     problem = problem or PageError(
-                        f"cannot get {page_url}: {reason}", "Is the server up, the URL right?"
+                        f"cannot get {shown(page_url)}: {reason_of(error)}", "Is the server up, the URL right?"
                     )
                 except (PageError, UnknownEngineError) as error:
-                    # A page that answers tells more than a port that does not.
-                    problem = error
+                    # A page that answers tells more than a port that does not, and one that wants a key most.
+                    problem = problem if isinstance(problem, KeyWantedError) else error
                 else:
                     base = "" if split_url(url).path.rstrip("/").endswith("metrics") else url
-                    return describe(page, await learn_about(session, table, about_url(table, base, page_url)))
-    except ValueError as error:  # aiohttp's InvalidURL is one, and so is a port that is no number
-        raise PageError(f"{url} is not a URL: {error}", "Give a URL such as http://127.0.0.1:8000") from error
-    raise problem or PageError(f"nothing to ask at {url}", "Give a URL such as http://127.0.0.1:8000")
+                    about = await learn_about(session, table, about_url(table, base, page_url), key)
+                    return describe(page, about)
+    except ValueError:  # aiohttp's InvalidURL is one, and so is a port that is no number; both quote the URL
+        raise PageError(f"{shown(url)} is not a URL", "Give a URL such as http://127.0.0.1:8000") from None
+    raise problem or PageError(f"nothing to ask at {shown(url)}", "Give a URL such as http://127.0.0.1:8000")
 
 
 def describe(page: Page, about: About) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from agent.engines.table import About, detect
 from agent.errors import PortInUseError, ServescopeError
 from agent.page import Limits, PageReader
-from agent.probing import about_url, fetch, learn_about, page_urls
+from agent.probing import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.recorded import ABOUT, GPU, HOST, OTLP, PAGES, REQUESTS, RecordingError
 from agent.request_lines import to_row
 from agent.sources.host import Machine, Process, find_processes
@@ -217,15 +217,16 @@ class _Recorder:
             async for _ in _every(interval):
                 row: dict[str, Any] = {"t": round(time.time(), 4), "status": 200}
                 begun = time.perf_counter()
-                problem = "no answer in time"
+                problem = ""
                 for url in urls:
                     try:
-                        row["text"] = (await fetch(session, url, Limits().bytes)).decode(errors="replace")
+                        key = self.target.access.headers()
+                        row["text"] = (await fetch(session, url, Limits().bytes, key)).decode(errors="replace")
                     except (aiohttp.ClientError, TimeoutError, OSError, ServescopeError) as error:
-                        problem = str(error) or problem
+                        problem = reason_of(error)
                     else:
                         if len(urls) > 1 or not self._engine:
-                            urls = await self._learn(session, row["text"], urls, url)
+                            urls = await self._learn(session, row["text"], urls, url, key)
                         break
                 row["took_s"] = round(time.perf_counter() - begun, 4)
                 if "text" not in row:
@@ -234,13 +235,16 @@ class _Recorder:
                 self._files[PAGES].add(row)
                 self.counts["pages" if "text" in row else "pages that did not come"] += 1
 
-    async def _learn(self, session: aiohttp.ClientSession, text: str, urls: list[str], url: str) -> list[str]:
+    async def _learn(
+        self, session: aiohttp.ClientSession, text: str, urls: list[str], url: str, key: Mapping[str, str]
+    ) -> list[str]:
         try:
             table = detect(PageReader().read(text.encode()))
         except ServescopeError:
             return urls  # not this page, or not yet: the next turn looks again
         self._engine = table.engine
-        self._about = await learn_about(session, table, about_url(table, self.target.url, url))
+        about = about_url(table, self.target.url, url)
+        self._about = await learn_about(session, table, about, key if same_server(about, url) else None)
         return [url]
 
     async def _health(self, session: aiohttp.ClientSession) -> dict[str, Any]:

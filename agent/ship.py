@@ -27,6 +27,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from agent.errors import ServescopeError
+from agent.redact import redacted, shown
 from agent.signing import HEADER_BATCH, HEADER_RECEIVED, HEADER_REPEAT, signed_headers
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ class Shipper:
                 self.stats.last_error = f"a record of {lane.producer}/{lane.signal} was set aside: {answer.reason}"
                 log.warning("record_set_aside", lane=f"{lane.producer}/{lane.signal}", reason=answer.reason)
             return 0.0
-        return self._failed(backoff, answer, f"{self._url}: {answer.reason}")
+        return self._failed(backoff, answer, f"{shown(self._url)}: {answer.reason}")
 
     def _failed(self, backoff: Backoff, answer: _Answer, text: str) -> float:
         if text != self.stats.last_error:
@@ -325,11 +326,11 @@ async def post(
     except TimeoutError:
         return Reply(reason="timeout")
     except (aiohttp.ClientError, OSError) as error:
-        return Reply(reason=f"unreachable: {error}")
+        return Reply(reason=f"unreachable: {redacted(str(error))}")
     received = response.headers.get(HEADER_RECEIVED, "")
     return Reply(
         status=response.status,
-        reason=f"http_{response.status}: {_one_line(text)}",
+        reason=f"http_{response.status}: {redacted(_one_line(text))}",
         retry_after=retry_after_seconds(response.headers.get("Retry-After", "")),
         body=text,
         sent_ns=sent_ns,

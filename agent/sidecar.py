@@ -19,6 +19,7 @@ from agent.discovery import LOOK_SECONDS, Lookout
 from agent.encode import attributes, encode_event
 from agent.errors import ConfigError
 from agent.keys import ensure_keys
+from agent.redact import shown
 from agent.ship import Backoff, Shipper
 from agent.sources.host import Host
 from agent.sources.metrics_page import MetricsPages
@@ -186,7 +187,7 @@ class Sidecar:
             self._start(Host(new, self._place), f"host_{len(self._pages)}")
         self.receiver.watch(self._targets)
         for target in new:
-            self._tell("target_found", f"{target.instance} was found at {target.url}", {}, target)
+            self._tell("target_found", f"{target.instance} was found at {shown(target.url)}", {}, target)
 
     def _tell(self, event: str, message: str, details: Mapping[str, str], target: Target | None = None) -> None:
         self.writer.append(

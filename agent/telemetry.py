@@ -158,16 +158,19 @@ def describe(watched: Watched, now: float | None = None) -> dict[str, Any]:
     """
     now = time.time() if now is None else now
     stats, spans = watched.shipper.stats, watched.spans()
+    scrapes = watched.scrapes()
     targets = {
         instance: {
             "page_age_seconds": _age(now, scrape.last_good),
             "spans_age_seconds": _age(now, spans.last_seen.get(instance, 0.0)),
         }
-        for instance, scrape in watched.scrapes().items()
+        for instance, scrape in scrapes.items()
     }
     fresh = now - watched.started < _STALE_SECONDS
     problems = [
-        f"{instance} has shown no metrics page " + ("since the start" if age is None else f"for {age:.0f} s")
+        f"{instance} has shown no metrics page "
+        + ("since the start" if age is None else f"for {age:.0f} s")
+        + (f": {scrapes[instance].last_error}" if scrapes[instance].last_error else "")
         for instance, target in targets.items()
         if not fresh and ((age := target["page_age_seconds"]) is None or age > _STALE_SECONDS)
     ]

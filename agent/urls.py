@@ -7,7 +7,9 @@ import re
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
+
+from agent.redact import shown
 
 _NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 _NUMBERS: Final = re.compile(r"[0-9.]+")
@@ -20,23 +22,25 @@ def http_url(value: str) -> str:
         value: The URL; "" stands for none and passes.
 
     Raises:
-        ValueError: It is something else. What stands before an ``@`` is not repeated: it may be a password.
+        ValueError: It is something else. What stands before an ``@`` or in a query is not repeated: it may be a secret.
     """
     if not value:
         return value
-    shown = f"what is given (…@{value.rpartition('@')[2]})" if "@" in value else repr(value)
+    told = f"what is given (…@{shown(value.rpartition('@')[2])})" if "@" in value else repr(shown(value))
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError as error:
-        raise ValueError(f"{shown} is not a URL: {str(error)[0].lower()}{str(error)[1:]}") from None
+        # The parser's own word may quote a part of the password.
+        why = "" if "@" in value else f": {str(error)[0].lower()}{str(error)[1:]}"
+        raise ValueError(f"{told} is not a URL{why}") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or " " in value:
-        raise ValueError(f"{shown} is not a URL such as http://127.0.0.1:8000")
+        raise ValueError(f"{told} is not a URL such as http://127.0.0.1:8000")
     return value.rstrip("/") if parts.path == "/" and not parts.query else value
 
 
-HttpUrl = Annotated[str, AfterValidator(http_url)]
-"""A setting that holds a URL, or "" for none."""
+HttpUrl = Annotated[str, AfterValidator(http_url), Field(repr=False)]
+"""A setting that holds a URL, or "" for none; it may hold a password, so that ``repr`` leaves it out."""
 
 
 def host(value: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import yaml
 
 from agent.errors import ConfigError
+from agent.redact import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ _TYPES: Final = {
     "path_type": "a path",
 }
 """pydantic's names of faults → what the field wants."""
+_NEVER_SHOWN: Final = frozenset({"key_env", "key_file", "key_header", "routing_key_env"})
+"""Fields into which people put a secret itself by mistake."""
 
 Model = TypeVar("Model", bound="BaseModel")
 
@@ -60,7 +63,7 @@ class FileError(ConfigError):
     """
 
     def __init__(self, faults: Sequence[str], fix: str = "Mend what is named above") -> None:
-        self.faults = tuple(faults)
+        self.faults = tuple(map(redacted, faults))
         super().__init__("\n".join(faults), fix)
 
     def __str__(self) -> str:
@@ -228,8 +231,15 @@ def say(fault: ErrorDetails) -> str:
     if given is None:
         return f"{text} (got nothing)"
     shown = str(given).lower() if isinstance(given, bool) else repr(given)
-    # Before an @ there may be a password.
-    plain = isinstance(given, str | int | float) and len(shown) <= _SHOWN and shown not in text and "@" not in shown
+    # Before an @ there may be a password, after a ? a token.
+    named = bool(fault["loc"]) and fault["loc"][-1] in _NEVER_SHOWN
+    plain = (
+        not named
+        and isinstance(given, str | int | float)
+        and len(shown) <= _SHOWN
+        and shown not in text
+        and not {"@", "?"} & set(shown)
+    )
     return f"{text} (got {shown})" if plain else text
 
 

@@ -11,6 +11,7 @@ from typing import Final, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from agent.errors import ConfigError
+from agent.redact import shown
 
 Role = Literal["reader", "owner"]
 
@@ -42,18 +43,14 @@ class StoreAddress:
         Raises:
             ConfigError: It is no http(s) URL with a host, its port is no number, or it has another parameter.
         """
-        parts = urlsplit(url)
         try:
-            port = parts.port
-        except ValueError:
-            port = None
-            host = None
-        else:
-            host = parts.hostname
+            parts = urlsplit(url)
+            port, host = parts.port, parts.hostname
+        except ValueError:  # its text may quote the password
+            parts, port, host = urlsplit(""), None, None
         if parts.scheme not in {"http", "https"} or not host:
-            shown = f"{parts.scheme}://…" if "@" in url else url
             raise ConfigError(
-                f"{shown!r} is no address of a ClickHouse store",
+                f"{shown(url)!r} is no address of a ClickHouse store",
                 "Give one like http://127.0.0.1:8123 (HTTP interface).",
             )
         given = parse_qs(parts.query, keep_blank_values=True)

@@ -37,6 +37,7 @@ class CollectorConfig(BaseModel):
     )
     clickhouse: str = Field(
         default="http://127.0.0.1:8123",
+        repr=False,
         description="URL of the store, embedded or a server; `?database=NAME` names another database.",
     )
     user: str = Field(default="", description="User at the store; empty: owner of the embedded store.")

@@ -77,6 +77,11 @@ class About:
     model: str = ""
     config: Mapping[str, str] = field(default_factory=dict)
 
+    def within(self, length: int) -> About:
+        """The same with each text cut to ``length`` characters: a server may say anything."""
+        config = {key: value[:length] for key, value in self.config.items()}
+        return About(self.version[:length], self.model[:length], config)
+
 
 @dataclass(frozen=True, slots=True)
 class Table:

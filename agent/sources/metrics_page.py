@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 import structlog
 
+from agent.access import KeyWantedError
 from agent.encode import Moment, SampleEncoder, attributes, encode_event
 from agent.engines.table import About, detect, find_table
 from agent.errors import PageError, ServescopeError, UnknownEngineError
 from agent.page import Limits, PageReader
-from agent.probing import about_url, fetch, learn_about, page_urls
+from agent.probing import about_url, fetch, learn_about, page_urls, reason_of, same_server
+from agent.redact import shown
 from agent.samples import Key, Sampler
 from agent.sources.source import Known, Place
 
@@ -50,6 +52,8 @@ class ScrapeStats:
     """Pages that no engine's table knows."""
     last_good: float = 0.0
     """Unix time of the last page that was understood, 0 before the first."""
+    last_error: str = ""
+    """Why the last page did not come, without secrets; empty once one came."""
 
 
 class MetricsPages:
@@ -176,23 +180,26 @@ class _Watch:
         try:
             page = await self._page(session)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, ServescopeError) as error:
-            self._went_down(str(error) or "no answer in time", time_ns, emit)
+            self._went_down(reason_of(error), time_ns, emit)
         else:
             moment = Moment(time_ns, self._good_ns, time.perf_counter() - begun)
             await self._understand(session, page, moment, emit)
 
     async def _page(self, session: aiohttp.ClientSession) -> Page:
         """The page from the first URL that has one; that URL stays."""
+        key = self._target.access.headers()
         if len(self._urls) == 1:
-            return self._reader.read(await fetch(session, self._urls[0], self._limits.bytes))
+            return self._reader.read(await fetch(session, self._urls[0], self._limits.bytes, key))
         problem: Exception | None = None
         stranger: Page | None = None
         for url in self._urls:
             try:
-                page = self._reader.read(await fetch(session, url, self._limits.bytes))
+                page = self._reader.read(await fetch(session, url, self._limits.bytes, key))
                 table = self._table or detect(page)
             except UnknownEngineError:
                 stranger = stranger or page
+            except KeyWantedError as error:
+                problem = error
             except (aiohttp.ClientError, TimeoutError, OSError, PageError) as error:
                 problem = problem or error
             else:
@@ -202,7 +209,7 @@ class _Watch:
         if stranger is not None:
             return stranger  # it answers: up, though nobody here can read it
         raise problem or PageError(
-            f"no page of {self._target.engine} at {self._urls[0]}",
+            f"no page of {self._target.engine} at {shown(self._urls[0])}",
             f"Set engine and metrics_url of target {self.instance} to what runs there",
         )
 
@@ -236,7 +243,7 @@ class _Watch:
                 # Another engine took the place of the one that was known: look again at the next page.
                 self._table, self._sampler, self._about_due = None, None, 0.0
         self._good_ns = moment.time_ns
-        self.stats.last_good = moment.time_ns / 1e9
+        self.stats.last_good, self.stats.last_error = moment.time_ns / 1e9, ""
 
     def _detect(self, page: Page, moment: Moment, emit: Emit) -> bool:
         try:
@@ -259,7 +266,9 @@ class _Watch:
 
     async def _ask(self, session: aiohttp.ClientSession, table: Table, time_ns: int, emit: Emit) -> None:
         """Ask for version, model and settings, and tell of what changed."""
-        about = await learn_about(session, table, about_url(table, self._target.url, self._urls[0]))
+        url = about_url(table, self._target.url, self._urls[0])
+        key = self._target.access.headers() if same_server(url, self._urls[0]) else None
+        about = await learn_about(session, table, url, key)
         wait = _ABOUT_EVERY_SECONDS if about != About() or not table.about_path else _ABOUT_RETRY_SECONDS
         self._about_due = time_ns / 1e9 + wait
         if about in (About(), self._about):
@@ -303,6 +312,7 @@ class _Watch:
 
     def _went_down(self, reason: str, time_ns: int, emit: Emit) -> None:
         self.stats.failures += 1
+        self.stats.last_error = reason
         emit("metrics", self._encoder.encode_down(self._keys, Moment(time_ns)))
         if self._up is not False:
             self._up = False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
+
+from agent.access import Access
 
 SignalKind = Literal["traces", "metrics", "logs"]
 """Which of the three OTLP requests a body is."""
@@ -26,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One model server to watch.
+    """One model server to watch; ``repr`` leaves out its URLs, which may hold a password.
 
     Args:
         instance: Unique name of this server, for example ``vllm-a``.
@@ -36,15 +38,17 @@ class Target:
         metrics_url: URL of the metrics page; empty derives it (``url`` + ``/metrics``, for Triton port 8002).
         role: ``both``, ``prefill``, ``decode`` or ``router``.
         tap_port: Port of the tap in front of it; None for no tap.
+        access: Where the key that its pages want is.
     """
 
     instance: str
     deployment: str
     engine: str | None = None
-    url: str = ""
-    metrics_url: str = ""
+    url: str = field(default="", repr=False)
+    metrics_url: str = field(default="", repr=False)
     role: str = "both"
     tap_port: int | None = None
+    access: Access = field(default_factory=Access)
 
 
 class Known(NamedTuple):

@@ -9,7 +9,8 @@ import asyncio
 import gc
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from agent.command import ending_in_words
 from agent.errors import PortInUseError, ServescopeError
 from agent.keys import ensure_keys
 from agent.logs import log_to_stderr
+from agent.probing import probe
 from agent.spool import SpoolWriter, producer_folder
 from agent.tap.config import FileConfig, read_config, read_upstream
 from agent.tap.core import Core
@@ -81,7 +83,9 @@ async def serve(options: Options) -> None:
     recorder.start(loop)
     gc.collect()
     gc.freeze()  # what imports made stays: a full collection over it would stop every stream for tens of milliseconds
-    identifying = loop.create_task(identify(core.pool.url, core.pool.away, recorder.learn))
+    identifying = loop.create_task(
+        identify(core.pool.url, core.pool.away, recorder.learn, partial(probe, access=options.config.access))
+    )
     log.info("tap_started", instance=options.instance, port=server.port, upstream=core.pool.url)
     await stop.wait()
     log.info("tap_draining")
@@ -190,7 +194,7 @@ def main(
             keys=keys,
             health_port=health_port,
             record_probes=record_probes,
-            config=FileConfig(tenant, read.limits, read.place),
+            config=replace(read, tenant=tenant),
         )
         _run(serve(options))
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent import yamlfile
+from agent.access import AUTHORIZATION, Access
 from agent.errors import ConfigError
+from agent.redact import shown
 from agent.tap.core import Limits
 from agent.vocabulary import Resource
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from agent.yamlfile import YamlFile
 
@@ -67,11 +70,13 @@ class FileConfig:
         tenant: ``agent.tenant``.
         limits: ``agent.tap``.
         place: Resource attributes: region, cluster, pod, node, and the target's version and role.
+        access: Where the key of the target's pages is.
     """
 
     tenant: TenantConfig = field(default_factory=TenantConfig)
     limits: TapLimits = field(default_factory=TapLimits)
     place: dict[str, str] = field(default_factory=dict)
+    access: Access = field(default_factory=Access)
 
 
 _PLACE = {
@@ -104,7 +109,16 @@ def read_config(path: Path | None, instance: str) -> FileConfig:
     tenant = _read(file, TenantConfig, "tenant", agent.get("tenant"))
     limits = _read(file, TapLimits, "tap", agent.get("tap"))
     place = {key: str(value) for name, key in _PLACE.items() if (value := target.get(name) or agent.get(name))}
-    return FileConfig(tenant, limits, place)
+    return FileConfig(tenant, limits, place, _access(target))
+
+
+def _access(target: Mapping[str, Any]) -> Access:
+    file = target.get("key_file")
+    return Access(
+        Path(str(file)) if file else None,
+        str(target.get("key_env") or ""),
+        str(target.get("key_header") or AUTHORIZATION),
+    )
 
 
 def _read(file: YamlFile, model: type[_Model], name: str, settings: object) -> _Model:
@@ -124,7 +138,9 @@ def read_upstream(url: str) -> tuple[str, str, int | None]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"--upstream {url}: {error}", "Give http://HOST:PORT.") from error
+        told = f"--upstream {shown(url)} is not a URL" + ("" if "@" in url else f": {error}")
+        raise ConfigError(told, "Give http://HOST:PORT.") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ConfigError(f"--upstream {url} is not a server's address", "Give http://HOST:PORT, without a path.")
+        told = f"--upstream {shown(url)} is not a server's address"
+        raise ConfigError(told, "Give http://HOST:PORT, without a path.")
     return parts.scheme, parts.hostname, port

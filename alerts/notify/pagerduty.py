@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pagerduty
 
+from agent.redact import redacted, shown
 from alerts.notice import Delivery, Notice
 from alerts.text import within
 
@@ -75,7 +76,7 @@ class PagerDuty:
         name: str = "pagerduty",
     ) -> None:
         self.name = name
-        self.destination = base_url
+        self.destination = shown(base_url)
         context = ssl.create_default_context()
         if ca_file is not None:
             context.load_verify_locations(cafile=ca_file)
@@ -143,7 +144,7 @@ class PagerDuty:
         return Delivery("refused" if answer.status in {400, 413} else "retry", text)
 
     def _clean(self, text: str) -> str:
-        return within(text.replace(self._key, "…") if self._key else text, 1000)
+        return within(redacted(text.replace(self._key, "…") if self._key else text), 1000)
 
 
 def _cut(value: Any, limit: int) -> Any:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from agent.errors import ConfigError
+from agent.redact import redacted
 from alerts.notice import Delivery, Notice
 from alerts.text import within
 
@@ -86,7 +87,7 @@ class Webhook:
                 text = within(f"HTTP {error.code} from {self.destination}", 500)
                 return Delivery("refused" if error.code in {400, 410, 413} else "retry", text)
         except (OSError, ValueError) as error:
-            return Delivery("retry", within(f"{self.destination} can't be reached: {error}", 500))
+            return Delivery("retry", within(redacted(f"{self.destination} can't be reached: {error}"), 500))
         return Delivery("sent")
 
     def close(self) -> None:

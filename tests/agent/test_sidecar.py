@@ -173,7 +173,8 @@ async def test_what_is_wrong_is_said_in_plain_words(tmp_path: Path):
             await until(lambda: bool(agent.shipper.stats.last_error))
             health = describe(agent, now=agent.started + 60)
     assert health["status"] == "degraded"
-    assert "gone has shown no metrics page since the start" in health["problems"]
+    told = next(text for text in health["problems"] if text.startswith("gone has shown no metrics page since"))
+    assert "Cannot connect to host 127.0.0.1:9" in told
     assert any("the key id is unknown here" in problem for problem in health["problems"])
     assert health["spool"]["bytes"] > 0
 

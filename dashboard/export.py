@@ -8,6 +8,8 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from dashboard.escape import cell
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -20,17 +22,17 @@ def as_csv(result: Any) -> str:
     if times:
         columns = [(name, values) for name, values in _columns("", result) if len(values) == len(times)]
         columns = [(name, values) for name, values in columns if name != "times"]
-        writer.writerow(["time", *(name for name, _ in columns)])
+        writer.writerow(["time", *(cell(name) for name, _ in columns)])
         for index, moment in enumerate(times):
-            writer.writerow([moment.isoformat(), *(values[index] for _, values in columns)])
+            writer.writerow([moment.isoformat(), *(cell(values[index]) for _, values in columns)])
     elif rows := _rows(result):
         names = [item.name for item in fields(rows[0])]
         writer.writerow(names)
         for row in rows:
-            writer.writerow([_cell(getattr(row, name)) for name in names])
+            writer.writerow([cell(_plain(getattr(row, name))) for name in names])
     else:
         for name, values in _columns("", result):
-            writer.writerow([name, *values])
+            writer.writerow([cell(name), *map(cell, values)])
     return out.getvalue()
 
 
@@ -43,7 +45,7 @@ def _rows(result: Any) -> Sequence[Any]:
     return []
 
 
-def _cell(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if value is None:
         return ""
     if isinstance(value, list | tuple):

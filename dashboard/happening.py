@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import streamlit as st
 
@@ -11,6 +11,7 @@ from agent.errors import ServescopeError
 from alerts.history import incidents
 from dashboard import words
 from dashboard.data import now, store
+from dashboard.escape import page as escape
 
 if TYPE_CHECKING:
     from dashboard.look import Look
@@ -33,7 +34,7 @@ def happening(look: Look) -> None:
     colours = look.colours
     lines = "".join(
         f"<div>{escape(row.severity.capitalize())}, {escape(row.state)} for {words.seconds(round(row.seconds))}: "
-        f'<a href="incidents?incident={escape(row.id)}" target="_self" style="color:{colours.accent}">'
+        f'<a href="incidents?incident={quote(row.id, safe="")}" target="_self" style="color:{colours.accent}">'
         f"{escape(row.title)}</a></div>"
         for row in lasting[:_SHOWN]
     )

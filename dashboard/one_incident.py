@@ -15,7 +15,7 @@ from agent.errors import ServescopeError
 from alerts.history import acknowledge, story
 from alerts.notice import reached
 from analytics.window import Filter, Window
-from dashboard import words
+from dashboard import escape, words
 from dashboard.data import now, owner, store
 from dashboard.look import clock, colours, link, zone
 from dashboard.panel import guarded, problem
@@ -60,10 +60,10 @@ def _incident() -> None:
 
 def _story(told: IncidentStory) -> None:
     row = told.incident
-    st.markdown(f"### {plain(row.title)}")
+    st.markdown(f"### {escape.markdown(row.title)}")
     reasons = [reason.strip() for reason in row.summary.split("; ") if reason.strip() and reason.strip() != row.title]
     if reasons:
-        st.markdown("\n".join(f"- {plain(reason)}" for reason in reasons))
+        st.markdown("\n".join(f"- {escape.markdown(reason)}" for reason in reasons))
     st.html(tile_row(_tiles(row), colours()))
     st.markdown(links(row, told.alerts))
     _take(row)
@@ -142,7 +142,7 @@ def _take(row: IncidentRow) -> None:
     except ServescopeError as error:
         problem(error)
         return
-    st.success(f"{plain(who.strip())} takes it. The pager notes it within seconds and tells PagerDuty.")
+    st.success(f"{escape.markdown(who.strip())} takes it. The pager notes it within seconds and tells PagerDuty.")
 
 
 def _may_write() -> bool:
@@ -162,7 +162,8 @@ def _timeline(told: IncidentStory) -> None:
         for entry in told.timeline
     ])  # fmt: skip
     st.dataframe(
-        frame, hide_index=True, placeholder=words.NOTHING, key="timeline", height="content", alt="Timeline",
+        escape.frame(frame), hide_index=True, placeholder=words.NOTHING, key="timeline", height="content",
+        alt="Timeline",
         column_config=numbers(
             frame, What=st.column_config.TextColumn(width="large"),
             Time=st.column_config.TextColumn(help=f"In {zone().key}"),
@@ -171,10 +172,10 @@ def _timeline(told: IncidentStory) -> None:
 
 
 def after(seconds: float) -> str:
-    """A moment as seconds from the opening: ``−11 min 33 s``, ``+6 s``."""
+    """A moment as seen from the opening: ``11 min 33 s before``, ``6 s after``."""
     if abs(seconds) < 1:
         return "at once"
-    return f"{'+' if seconds > 0 else '−'}{words.seconds(round(abs(seconds)))}"
+    return f"{words.seconds(round(abs(seconds)))} {'after' if seconds > 0 else 'before'}"
 
 
 def _messages(messages: list[NotificationRow]) -> None:
@@ -185,8 +186,8 @@ def _messages(messages: list[NotificationRow]) -> None:
         why = f": {message.last_error}" if message.last_error and message.status != "sent" else ""
         tries = words.plural(message.attempts, "attempt")
         whom = reached(message.notifier, message.destination)
-        with st.expander(plain(f"{whom}: {message.action}, {message.status}{why}, {when}, {tries}")):
-            st.caption(f"To {message.destination}, dedup key {message.dedup_key}")
+        with st.expander(escape.markdown(f"{whom}: {message.action}, {message.status}{why}, {when}, {tries}")):
+            st.caption(escape.markdown(f"To {message.destination}, dedup key {message.dedup_key}"))
             st.json(message.payload, expanded=2)
 
 
@@ -210,7 +211,7 @@ def evidence(found: Mapping[str, Any]) -> None:
     if found.get("tenants"):
         table(pd.DataFrame([_tenant(item) for item in found["tenants"]]), "evidence-tenants")
     for missing in found.get("missing", []):
-        st.caption(f"Could not be asked: {plain(str(missing))}")
+        st.caption(f"Could not be asked: {escape.markdown(str(missing))}")
 
 
 def _instance(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,8 +256,3 @@ def alerts_table(alerts: list[AlertRow], key: str) -> None:
         for alert in alerts
     ])  # fmt: skip
     table(frame, key)
-
-
-def plain(text: str) -> str:
-    """A text from elsewhere, with nothing that Markdown would read."""
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!|<>~:$" else letter for letter in text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 import streamlit as st
 
-from dashboard import words
+from dashboard import escape, words
 from dashboard.data import ask
 from dashboard.figures import CONFIG, Interval, Lane, Style, Trace, story
 from dashboard.look import clock, colours, zone
@@ -72,7 +72,10 @@ def _body() -> None:
         )
         return
     if row.recording:
-        st.caption(f":material/history: From the recording {row.recording}: a real server's past, played again.")
+        st.caption(
+            f":material/history: From the recording {escape.markdown(row.recording)}: "
+            "a real server's past, played again."
+        )
     st.html(tile_row(_tiles(row), colours()))
     with st.container(border=True, key="panel-phases"):
         _picture(told)
@@ -196,7 +199,7 @@ def _details(told: Story, row: RequestRow) -> None:
             [(name, str(value)) for name, value in shown.items() if value not in {None, "", 0}],
             columns=["Column of requests", "Value"],
         )
-        st.dataframe(frame, hide_index=True, placeholder=words.NOTHING, key="figures", height="content")
+        st.dataframe(escape.frame(frame), hide_index=True, placeholder=words.NOTHING, key="figures", height="content")
     if told.spans:
         with st.expander(f"Spans of the trace: {len(told.spans)}"):
             frame = pd.DataFrame([

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
 import structlog
 
 from agent.errors import ServescopeError
-from dashboard import words
+from dashboard import escape, words
 from dashboard.data import ask, explain, now
 from dashboard.export import as_csv
 from dashboard.figures import CONFIG
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from analytics.window import Answer
 
 log = structlog.get_logger()
+_NOTE: Final = 1000
+"""Letters of a note, which may name many instances."""
 
 
 def panel(
@@ -106,8 +107,8 @@ def guarded(look: Look | None, key: str, body: Callable[[], None]) -> None:
 def problem(error: ServescopeError) -> None:
     """A box that says what is wrong and what mends it."""
     what, fix = explain(error)
-    shades = _shades()
-    st.html(f'<div class="servescope-trouble" role="alert" style="{shades}"><b>{escape(what)}</b>{escape(fix)}</div>')
+    told = f"<b>{escape.page(what)}</b>{escape.page(fix)}"
+    st.html(f'<div class="servescope-trouble" role="alert" style="{_shades()}">{told}</div>')
 
 
 def trouble(look: Look, top: Any) -> None:
@@ -136,7 +137,7 @@ def empty(state: str, missing: str) -> None:
 def foot(key: str, answer: Answer[Any], about: str = "") -> None:
     """Exact or derived · sample size · freshness · recording · SQL · CSV."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"foot-{key}"):
-        st.caption(" · ".join(facts(answer)), help="\n\n".join([about, *answer.notes]).strip() or None)
+        st.caption(" · ".join(facts(answer)), help=_helps(about, answer.notes))
         with st.popover("SQL", type="tertiary", key=f"sql-{key}"):
             for statement in answer.sql:
                 st.code(statement, language="sql", wrap_lines=True)
@@ -152,8 +153,12 @@ def facts(answer: Answer[Any]) -> list[str]:
     unit = "request" if answer.level == "rows" else "sample"
     found = [basis, words.plural(answer.rows, unit), words.ago(answer.freshness)]
     if answer.recordings:
-        found.append(f"with the recording {', '.join(answer.recordings)}")
+        found.append(f"with the recording {escape.markdown(', '.join(answer.recordings))}")
     return found
+
+
+def _helps(about: str, notes: Sequence[str]) -> str | None:
+    return "\n\n".join([about, *(escape.markdown(note, _NOTE) for note in notes)]).strip() or None
 
 
 def _note(look: Look, error: ServescopeError, key: str) -> None:

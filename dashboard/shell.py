@@ -13,7 +13,7 @@ import streamlit as st
 
 from agent.errors import ServescopeError
 from analytics.window import Filter, Window
-from dashboard import words
+from dashboard import escape, words
 from dashboard.data import Question, ahead, ask, now, ready
 from dashboard.look import COMPARED, RECORDINGS, Look, zone
 from dashboard.panel import trouble
@@ -157,7 +157,9 @@ def _absolute(start: str, end: str) -> Window | None:
     try:
         return Window(moment(start), moment(end))
     except (ValueError, OverflowError, OSError, ServescopeError) as error:
-        st.warning(f"The link's time range cannot be read: {error}. Showing the newest data instead.")
+        st.warning(
+            f"The link's time range cannot be read: {escape.markdown(str(error))}. Showing the newest data instead."
+        )
         return None
 
 
@@ -238,6 +240,6 @@ def _strip(look: Look) -> None:
             names = []  # the panels meet the same trouble and tell it; what they can draw names its recordings too
     if names and look.filter.recording != "exclude":
         st.caption(
-            f":material/history: Recorded data is on this page: {', '.join(names)}. It is a real server's past, played "
-            "again; it pages nobody."
+            f":material/history: Recorded data is on this page: {escape.markdown(', '.join(names))}. "
+            "It is a real server's past, played again; it pages nobody."
         )

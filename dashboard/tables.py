@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import words
+from dashboard import escape, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,5 +42,6 @@ def numbers(frame: pd.DataFrame, helps: Mapping[str, str] | None = None, **more:
 def table(frame: pd.DataFrame, key: str, *, height: Any = "content", helps: Mapping[str, str] | None = None) -> None:
     """A table of figures; what is not there is a dash, never *None*."""
     st.dataframe(
-        frame, hide_index=True, placeholder=words.NOTHING, key=key, column_config=numbers(frame, helps), height=height
+        escape.frame(frame), hide_index=True, placeholder=words.NOTHING, key=key, column_config=numbers(frame, helps),
+        height=height,
     )  # fmt: skip

@@ -6,10 +6,10 @@ A tile is neutral unless an objective or a limit judges it; a judgement is a wor
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from math import ceil
 from typing import TYPE_CHECKING, Literal
 
+from dashboard.escape import page as escape
 from dashboard.theme import Palette, faded
 
 if TYPE_CHECKING:

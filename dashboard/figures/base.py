@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import plotly.graph_objects as go
 
-from dashboard import words
+from analytics.legible import legible
+from dashboard import escape, words
 from dashboard.theme import Palette, faded
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ CONFIG: Final[dict[str, Any]] = {
     "displaylogo": False,
     "modeBarButtons": [["toImage"]],
     "responsive": True,
+    "typesetMath": False,
     "toImageButtonOptions": {"format": "png", "scale": 2, "filename": "servescope"},
 }
 """Plotly's own settings for every chart: its one button saves a PNG and shows while the pointer is on the chart."""
@@ -38,6 +41,7 @@ _LEGEND_BOTTOM, _AXIS_LABELS = 54, 26
 """Pixels beneath a chart with a legend of one row; and what of them the axis takes."""
 _LONGEST_AT_END = 13
 _LABEL_LETTERS = 26
+_POINTED_LETTERS = 90
 _LABEL_LETTER = 5.4
 _NARROWEST = 250
 """Pixels of a label's letter above the plot, and of the narrowest plot, in half a page of 900."""
@@ -100,7 +104,8 @@ def blank(style: Style, title: str, unit: str, height: int) -> go.Figure:
         hovermode="x unified",
         hoverlabel={"bgcolor": colours.panel, "bordercolor": colours.grid, "font": {"color": colours.text, "size": 12}},
         title={
-            "text": f"{title} <span style='color:{colours.quiet}'>· {label.get(unit, unit)}</span>",
+            "text": f"{escape.figure(title, escape.SENTENCE)} "
+            f"<span style='color:{colours.quiet}'>· {escape.figure(label.get(unit, unit))}</span>",
             "x": 0, "xanchor": "left", "xref": "container", "y": 1, "yref": "container", "yanchor": "top",
             "pad": {"l": 4, "t": 4}, "font": {"size": 14, "weight": 500},
         },
@@ -150,14 +155,14 @@ def decorate(figure: go.Figure, style: Style) -> None:
     free_from, before = -1.0, ""
     for moment, text in told:
         place = (moment - start).total_seconds() / length
-        shown = words.short(text, _LABEL_LETTERS)
+        shown = words.short(legible(text), _LABEL_LETTERS)
         share = len(shown) * _LABEL_LETTER / _NARROWEST
         rightward = place < 1 - share
         begins = place if rightward else place - share
         if begins < free_from or shown == before:
             continue
         figure.add_annotation(
-            x=local(moment, style), y=1, yref="paper", yanchor="bottom", text=html_safe(shown), showarrow=False,
+            x=local(moment, style), y=1, yref="paper", yanchor="bottom", text=escape.figure(shown), showarrow=False,
             xanchor="left" if rightward else "right",
             font={"size": 11, "color": style.colours.quiet},
         )  # fmt: skip
@@ -171,17 +176,12 @@ def _pointed_at(figure: go.Figure, told: Sequence[tuple[datetime, str]], style: 
         figure.add_scatter(
             x=[local(moment, style) for moment, _ in told], y=[0] * len(told), yaxis="y2", mode="markers",
             marker={"opacity": 0, "size": 1}, showlegend=False, name="",
-            customdata=[html_safe(words.short(text, 90)) for _, text in told],
+            customdata=[escape.figure(text, _POINTED_LETTERS) for _, text in told],
             hovertemplate="%{customdata}<extra></extra>",
         )  # fmt: skip
         figure.update_layout(
             yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True, "showspikes": False}
         )
-
-
-def html_safe(text: str) -> str:
-    """A text from elsewhere in Plotly's little HTML, which knows tags and entities."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def name_lines(
@@ -206,8 +206,8 @@ def name_lines(
     shifts = _spread([value or 0.0 for _, _, value in ends], drawn, log=log)
     for (trace, index, value), shift in zip(ends, shifts, strict=True):
         figure.add_annotation(
-            x=x[index], y=math.log10(value) if log and value else value, text=trace.name, showarrow=False,
-            xanchor="left", xshift=4, yshift=shift, font={"size": 12, "color": trace.colour},
+            x=x[index], y=math.log10(value) if log and value else value, text=escape.figure(trace.name),
+            showarrow=False, xanchor="left", xshift=4, yshift=shift, font={"size": 12, "color": trace.colour},
         )  # fmt: skip
 
 
@@ -232,7 +232,7 @@ def _spread(values: Sequence[float], drawn: Sequence[float], *, log: bool) -> li
 
 def legend(figure: go.Figure, style: Style) -> None:
     """A legend beneath the chart, right under its axis; rows that it turns out not to need stay empty below it."""
-    names = [str(trace.name) for trace in figure.data if trace.showlegend is not False]
+    names = [html.unescape(str(trace.name)) for trace in figure.data if trace.showlegend is not False]
     rows = math.ceil(sum(_LEGEND_ITEM + _LEGEND_LETTER * len(name) for name in names) / _LEGEND_WIDTH)
     more = _LEGEND_LINE * min(max(rows - 1, 0), 2)  # what takes more rows stands over the whole width
     height, bottom = (figure.layout.height or HEIGHT) + more, _LEGEND_BOTTOM + more
@@ -279,7 +279,7 @@ def hover(trace: Trace, unit: str) -> list[str]:
     """What a hover says per point."""
     shown = [words.figure(value, unit) for value in trace.values]
     if len(trace.text) == len(shown):
-        return [f"{value} · {extra}" for value, extra in zip(shown, trace.text, strict=True)]
+        return [f"{value} · {escape.figure(extra)}" for value, extra in zip(shown, trace.text, strict=True)]
     return shown
 
 

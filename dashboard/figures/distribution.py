@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from dashboard import words
+from dashboard import escape, words
 from dashboard.figures.base import HEIGHT, Style, at_utc, blank, decorate, local, log_ticks, y_axis
 
 if TYPE_CHECKING:
@@ -46,7 +46,10 @@ def histogram(
         if cut is not None and cut > 0:
             figure.add_vline(
                 x=math.log10(cut), line={"color": style.colours.quiet, "width": 1},
-                annotation={"text": f"{name} {words.seconds(cut)}", "font": {"size": 11, "color": style.colours.quiet}},
+                annotation={
+                    "text": f"{escape.figure(name)} {words.seconds(cut)}",
+                    "font": {"size": 11, "color": style.colours.quiet},
+                },
                 annotation_position="top right",
             )  # fmt: skip
     used = [index for index, number in enumerate(counts) if number]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from plotly.subplots import make_subplots
 
-from dashboard import words
+from dashboard import escape, words
 from dashboard.figures.base import RIGHT, Style, Trace, blank, hover, last, peak
 from dashboard.theme import faded
 
@@ -78,8 +78,8 @@ def story(
     for index, title in enumerate(["Phases · s", *(f"{lane.title} · {lane.unit}" for lane in lanes)], start=1):
         axis = "" if index == 1 else str(index)
         figure.add_annotation(
-            text=title, xref="paper", x=0, xanchor="left", xshift=-_LEFT + 4, yref=f"y{axis} domain", y=1,
-            yanchor="bottom", yshift=3, showarrow=False, font={"size": 13, "color": style.colours.quiet},
+            text=escape.figure(title), xref="paper", x=0, xanchor="left", xshift=-_LEFT + 4, yref=f"y{axis} domain",
+            y=1, yanchor="bottom", yshift=3, showarrow=False, font={"size": 13, "color": style.colours.quiet},
         )  # fmt: skip
         figure.add_vrect(
             x0=0, x1=total, fillcolor=faded(style.colours.accent, 0.10), line_width=0, layer="below", row=index, col=1
@@ -95,11 +95,11 @@ def story(
 
 
 def _bars(figure: go.Figure, intervals: Sequence[Interval], style: Style, span: tuple[float, float]) -> None:
-    names = [item.name for item in intervals]
+    names = [escape.figure(item.name) for item in intervals]
     figure.add_bar(
         y=names, base=[item.start for item in intervals], x=[item.seconds for item in intervals], orientation="h",
         marker={"color": [item.colour for item in intervals], "line": {"width": 0}},
-        customdata=[item.meaning for item in intervals],
+        customdata=[escape.figure(item.meaning, escape.SENTENCE) for item in intervals],
         hovertemplate="%{y}: %{customdata}<extra></extra>", showlegend=False, row=1, col=1,
     )  # fmt: skip
     wide = span[1] - span[0]
@@ -107,9 +107,9 @@ def _bars(figure: go.Figure, intervals: Sequence[Interval], style: Style, span: 
         end = item.start + item.seconds
         left = end > span[0] + 0.9 * wide
         figure.add_annotation(
-            x=item.start if left else end, y=item.name, xref="x", yref="y", text=words.seconds(item.seconds),
-            xanchor="right" if left else "left", xshift=-4 if left else 4, showarrow=False,
-            font={"size": 12, "color": style.colours.text},
+            x=item.start if left else end, y=escape.figure(item.name), xref="x", yref="y",
+            text=words.seconds(item.seconds), xanchor="right" if left else "left",
+            xshift=-4 if left else 4, showarrow=False, font={"size": 12, "color": style.colours.text},
         )  # fmt: skip
     figure.update_yaxes(
         autorange="reversed", showgrid=False, type="category", tickfont={"size": 12, "color": style.colours.text},
@@ -121,7 +121,7 @@ def _lane(figure: go.Figure, row: int, offsets: Sequence[float], lane: Lane, sty
     unit = {"share": "ratio"}.get(lane.unit, lane.unit)
     for trace in lane.traces:
         figure.add_scatter(
-            x=list(offsets), y=list(trace.values), name=trace.name or lane.title, mode="lines",
+            x=list(offsets), y=list(trace.values), name=escape.figure(trace.name or lane.title), mode="lines",
             line={"color": trace.colour, "width": 1.8, "shape": "hv"}, connectgaps=False,
             customdata=hover(trace, unit), hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
             showlegend=False, row=row, col=1,
@@ -131,7 +131,7 @@ def _lane(figure: go.Figure, row: int, offsets: Sequence[float], lane: Lane, sty
         if last(trace.values) is not None:
             figure.add_annotation(
                 xref="paper", x=1, xanchor="left", xshift=6, yref=f"y{row} domain", y=0.8 - 0.3 * place,
-                text=trace.name, showarrow=False, font={"size": 12, "color": trace.colour},
+                text=escape.figure(trace.name), showarrow=False, font={"size": 12, "color": trace.colour},
             )  # fmt: skip
     highest = lane.top if lane.top is not None else (peak(lane.traces) * 1.12 or 1.0)
     figure.update_yaxes(

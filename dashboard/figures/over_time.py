@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dashboard import words
+from dashboard import escape, words
 from dashboard.figures.base import (
     HEIGHT,
     Style,
@@ -48,7 +48,8 @@ def lines(
     for trace in traces:
         present = sum(value is not None for value in trace.values)
         figure.add_scatter(
-            x=x, y=list(trace.values), name=trace.name or title, mode="lines" if present > 1 else "lines+markers",
+            x=x, y=list(trace.values), name=escape.figure(trace.name or title),
+            mode="lines" if present > 1 else "lines+markers",
             line={"color": trace.colour, "width": trace.width, "dash": trace.dash or "solid"},
             connectgaps=False, hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
             customdata=hover(trace, unit), showlegend=False,
@@ -63,7 +64,7 @@ def lines(
         )  # fmt: skip
         figure.add_annotation(
             x=0, xref="paper", xanchor="left", y=math.log10(limit[0]) if log else limit[0], yanchor="bottom",
-            text=limit[1], showarrow=False, font={"size": 11, "color": style.colours.at_risk},
+            text=escape.figure(limit[1]), showarrow=False, font={"size": 11, "color": style.colours.at_risk},
         )  # fmt: skip
     y_axis(figure, unit, peak(traces), log=log, top=top)
     return figure
@@ -116,7 +117,8 @@ def stack(
     sums = [sum(trace.values[index] or 0.0 for trace in traces) for index in range(len(times))] if traces else []
     for trace in traces:
         figure.add_scatter(
-            x=x, y=[value if value is None else max(value, 0.0) for value in trace.values], name=trace.name,
+            x=x, y=[value if value is None else max(value, 0.0) for value in trace.values],
+            name=escape.figure(trace.name),
             mode="lines", stackgroup="all", line={"color": trace.colour, "width": 0.6},
             fillcolor=faded(trace.colour, 0.75), hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
             customdata=hover(trace, unit), stackgaps="infer zero",

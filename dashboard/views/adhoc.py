@@ -10,10 +10,11 @@ import streamlit as st
 
 from agent.errors import ServescopeError
 from collector.store import StoreError
-from dashboard import words
+from dashboard import escape, words
 from dashboard.data import store
 from dashboard.look import zone
 from dashboard.panel import problem
+from dashboard.reading import ROWS, read
 
 _ROWS: Final = 5000
 EXAMPLES: Final = {
@@ -58,15 +59,16 @@ def _editor() -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         run = st.button("Run", type="primary", key="run", shortcut="Ctrl+Enter")
         st.caption(
-            f"Read only, ClickHouse's own SQL, at most {_ROWS:,} rows are shown, times in {zone().key}. "
-            "Elsewhere: `servescope sql`, curl."
+            f"Read only and within limits, ClickHouse's own SQL, at most {_ROWS:,} rows are shown, times in "
+            f"{zone().key}. Elsewhere: `servescope sql`, curl."
         )
     if run:
         st.session_state["asked"] = sql
         st.query_params["sql"] = sql
-    asked = st.session_state.get("asked") or st.query_params.get("sql")
-    if asked:
+    if asked := st.session_state.get("asked"):
         _answer(asked)
+    elif "sql" in st.query_params:
+        st.caption("This statement came with a link. Read it, then press Run.")
 
 
 def _answer(sql: str) -> None:
@@ -81,19 +83,25 @@ def _answer(sql: str) -> None:
     if frame.empty:
         st.markdown("**No rows.** :gray[The query ran and found nothing.]")
         return
-    shown = local_times(frame.head(_ROWS))
+    shown = escape.frame(local_times(frame.head(_ROWS)))
     height = min(36 * (len(shown) + 1) + 4, 560)
     st.dataframe(shown, hide_index=True, placeholder=words.NOTHING, key="answer", height=height, alt="Rows found")
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(words.plural(len(frame), "row") + (f", the first {_ROWS:,} shown" if len(frame) > _ROWS else ""))
-        st.download_button("CSV", frame.to_csv(index=False), "servescope.csv", "text/csv", type="tertiary",
-                           on_click="ignore")  # fmt: skip
+        st.caption(told(len(frame)))
+        st.download_button("CSV", lambda: escape.frame(frame).to_csv(index=False), "servescope.csv", "text/csv",
+                           type="tertiary", on_click="ignore")  # fmt: skip
+
+
+def told(rows: int) -> str:
+    """How many rows were found, and what of them is shown."""
+    found = f"The first {rows:,} rows" if rows >= ROWS else words.plural(rows, "row")
+    return found + (f", the first {_ROWS:,} shown" if rows > _ROWS else "")
 
 
 def refused(error: StoreError) -> None:
     """ClickHouse's own words, and what helps for the refusals that people meet."""
     why = {
-        "READONLY": "This page reads only. Write with `servescope sql` as the owner, or with any ClickHouse client.",
+        "READONLY": "This page reads only, whoever the store's URL names. Write with any ClickHouse client.",
         "ACCESS_DENIED": "A reader may not do that: it reads, within limits, and sees no files or addresses.",
         "UNKNOWN_IDENTIFIER": "The columns of each table stand on the right.",
         "UNKNOWN_TABLE": "The tables stand on the right.",
@@ -107,7 +115,7 @@ def refused(error: StoreError) -> None:
 
 @st.cache_data(ttl=5, max_entries=20, show_spinner="Asking ClickHouse")
 def _frame(sql: str) -> pd.DataFrame:
-    return store().frame(sql)
+    return read(store(), sql)
 
 
 def local_times(frame: pd.DataFrame) -> pd.DataFrame:

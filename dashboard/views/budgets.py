@@ -13,7 +13,7 @@ import streamlit as st
 from alerts.history import SloStatus, slo_statuses
 from alerts.objectives import objective_of
 from alerts.rulesfile import load
-from dashboard import words
+from dashboard import escape, words
 from dashboard.data import ask, store
 from dashboard.figures import CONFIG, Trace, lines
 from dashboard.look import colours
@@ -97,7 +97,7 @@ def _table(found: list[SloStatus]) -> None:
 
 
 def _one(look: Look, slo: Slo, found: list[SloStatus]) -> None:
-    st.markdown(f"**{slo.name}** :gray[{slo.description}]")
+    st.markdown(f"**{escape.markdown(slo.name)}** :gray[{escape.markdown(slo.description)}]")
     for status in found:
         st.html(row(tiles_of(status), colours()))
     objective = objective_of(slo)

@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from alerts.history import AlertRow, OpenCounts, active_alerts, incidents, open_counts, pages
-from dashboard import words
+from dashboard import escape, words
 from dashboard.data import store
 from dashboard.look import clock, zone
 from dashboard.one_incident import alerts_table, tell
@@ -72,7 +72,7 @@ def _list(look: Look) -> None:
             for row in found
         ])  # fmt: skip
         state: Any = st.dataframe(
-            frame, hide_index=True, placeholder=words.NOTHING, key="incidents", on_select="rerun",
+            escape.frame(frame), hide_index=True, placeholder=words.NOTHING, key="incidents", on_select="rerun",
             selection_mode=["single-row", "single-cell"], height="content", alt="Incidents of the window",
             column_config=numbers(
                 frame, What=st.column_config.TextColumn(width="large"),

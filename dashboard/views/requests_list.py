@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from analytics.signals import SIGNALS
-from dashboard import words
+from dashboard import escape, words
 from dashboard.data import ask
 from dashboard.look import clock, zone
 from dashboard.marks import keys, phase_bar
@@ -92,7 +92,7 @@ def _list(look: Look) -> None:
     st.caption(f"{shown}{listed}. A click on a row tells what happened to that request.")
     frame = _frame(rows, look.colours)
     state = st.dataframe(
-        frame, hide_index=True, placeholder=words.NOTHING, key="requests", on_select="rerun",
+        escape.frame(frame), hide_index=True, placeholder=words.NOTHING, key="requests", on_select="rerun",
         selection_mode=["single-row", "single-cell"], height=620, row_height=28,
         alt="Requests with their times, phases and sizes",
         column_config=numbers(

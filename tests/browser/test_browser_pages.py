@@ -174,8 +174,14 @@ def test_an_incident_is_told_and_taken(stage: Served, page: Page) -> None:
 
 
 def test_sql_answers_and_refuses_in_plain_words(stage: Served, page: Page) -> None:
-    opened(page, f"{stage.url}/sql?sql=SELECT%20count()%20AS%20n%20FROM%20requests", ["text=1 row"])
-    opened(page, f"{stage.url}/sql?sql=DROP%20TABLE%20requests_t", [".servescope-trouble"])
+    opened(page, f"{stage.url}/sql?sql=SELECT%20count()%20AS%20n%20FROM%20requests", ["text=Read it, then press Run"])
+    run = page.get_by_role("button", name="Run")
+    run.click()
+    page.get_by_text("1 row", exact=True).wait_for()
+    opened(page, f"{stage.url}/sql?sql=DROP%20TABLE%20requests_t", ["text=Read it, then press Run"])
+    assert page.locator(".servescope-trouble").count() == 0
+    run.click()
+    page.locator(".servescope-trouble").wait_for()
     assert "refused" in page.locator(".servescope-trouble").inner_text()
     whole(page)
 

@@ -9,12 +9,14 @@ in this package, put where the block says ``/*fragment*/``. ``/*filter:requests*
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, get_args
+from urllib.parse import quote
 
 from agent.errors import ServescopeError
 from analytics.shapes import By
@@ -34,6 +36,8 @@ _SQL: Final = Path(__file__).parent / "sql"
 _NAME: Final = re.compile(r"^-- name: (\w+)[ \t]*\n", re.MULTILINE)
 _PARAMETER: Final = re.compile(r"\{(\w+):([\w(), ]+)\}")
 _FRAGMENT: Final = re.compile(r"/\*([a-z0-9_:]+)\*/")
+_ROOM: Final = 1000
+"""Bytes of a list of names in a URL; a statement has a few of them."""
 _WORST: Final[tuple[Exactness, ...]] = ("means", "derived", "exact")
 _ABSENT_FROM: Final[dict[str, frozenset[str]]] = {
     "requests": frozenset(),
@@ -77,12 +81,22 @@ def conditions(filter: Filter, table: str, prefix: str = "only") -> tuple[str, d
             continue
         name = f"{prefix}_{column}"
         wide = f" OR {column} = ''" if table == "events" else ""
-        test = f"{column} IN {{{name}:Array(String)}}"
+        test, parameters[name] = one_of(column, name, values)
         parts.append(f"AND ({test}{wide})" if wide else f"AND {test}")
-        parameters[name] = list(values)
     if filter.recording != "include":
         parts.append(f"AND recording {'=' if filter.recording == 'exclude' else '!='} ''")
     return " ".join(parts), parameters
+
+
+def one_of(column: str, parameter: str, values: Sequence[str]) -> tuple[str, list[str]]:
+    """The condition that a column has one of several values, and the parameter's value.
+
+    Parameters travel in the URL, which has room for few kilobytes: long names are compared by their MD5 sums.
+    """
+    if not values or len(quote(repr(list(values)))) <= _ROOM:
+        return f"{column} IN {{{parameter}:Array(String)}}", list(values)
+    sums = [hashlib.md5(value.encode(), usedforsecurity=False).hexdigest() for value in values]
+    return f"lower(hex(MD5({column}))) IN {{{parameter}:Array(String)}}", sums
 
 
 @dataclass
@@ -115,7 +129,7 @@ class Inquiry:
                 text, extra = conditions(self.filter, key.removeprefix("filter:"))
                 bound.update(extra)
                 return text
-            return given[key]
+            return _FRAGMENT.sub(put, given[key])
 
         sql = _FRAGMENT.sub(put, blocks(module or self.module)[name])
         used = {match.group(1) for match in _PARAMETER.finditer(sql)}

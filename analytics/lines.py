@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.buckets import Buckets
-from analytics.ground import Grid, Inquiry, by_sql, number, quantiles_sql, ratio
+from analytics.ground import Grid, Inquiry, by_sql, number, one_of, quantiles_sql, ratio
 from analytics.latency_shapes import LatencyLine
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def _lines_of_rows(
     if by == "tenant":  # tenants may be very many: the statement must not return a line for each
         ranked = [str(row["name"]) for row in inquiry.ask("names_rows", fragments, module="latency")]
         top, left_out = ranked[:limit], max(0, len(ranked) - limit)
-        only = f"AND {column} IN {{top:Array(String)}}"
+        among, top = one_of(column, "top", top)
+        only = f"AND {among}"
     rows = inquiry.ask("percentiles_rows", {**fragments, "only": only}, module="latency", step_ms=grid.step_ms, top=top)
     lines: dict[str, LatencyLine] = {}
     for row in rows:
@@ -89,10 +90,11 @@ def _lines_of_histograms(
 def _lines_of_sums(inquiry: Inquiry, about: Signal, grid: Grid, by: By, known: Sequence[str]) -> list[LatencyLine]:
     if not about.total:
         return []
-    fragments = {"by": by_sql(by), "total": about.total, "divisor": about.divisor}
+    among, held = one_of(by_sql(by), "known", known)
+    fragments = {"by": by_sql(by), "total": about.total, "divisor": about.divisor, "known": among}
     lines: dict[str, LatencyLine] = {}
     sums: dict[str, list[float]] = {}
-    for row in inquiry.ask("percentiles_sums", fragments, module="latency", step_ms=grid.step_ms, known=list(known)):
+    for row in inquiry.ask("percentiles_sums", fragments, module="latency", step_ms=grid.step_ms, known=held):
         name, n, seconds = str(row["name"]), float(row["n"]), float(row["seconds"])
         line = lines.setdefault(name, _line(name, "metrics", "means", grid))
         _put(line, grid.at(row["slot"]), n, seconds / n, [None] * len(_WANTED))
@@ -111,13 +113,14 @@ def histogram_rows(
     """Rows ``(name, slot, bounds, buckets, n, total)`` of the engines' histograms; none when a tenant is asked for."""
     if not about.distribution or inquiry.filter.tenant:
         return []
+    among, held = one_of(by_sql(by), "known", known)
     return inquiry.ask(
         "percentiles_histograms",
-        {"by": by_sql(by)},
+        {"by": by_sql(by), "known": among},
         module="latency",
         step_ms=grid.step_ms,
         distribution=about.distribution,
-        known=list(known),
+        known=held,
     )
 
 

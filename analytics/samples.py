@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from analytics.ground import number
+from analytics.ground import blocks, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,14 +23,14 @@ WHOLE: Final = "()"
 _KEYS: Final = (("slot", "slot", "0"), ("model", "name_of_model", "''"), ("instance", "name_of_instance", "''"))
 
 
-def sampled(inquiry: Inquiry, grid: Grid, sets: Sequence[str], covered: Iterable[str] = ()) -> dict[str, list[Any]]:
+def sampled(inquiry: Inquiry, grid: Grid, sets: Sequence[str], *, beside_rows: bool = False) -> dict[str, list[Any]]:
     """Rows of ``samples.by_step`` for each of ``sets``; the whole is left out when there is no sample at all.
 
     Args:
         inquiry: The question.
         grid: Its steps.
         sets: Of the constants above.
-        covered: Instances whose requests are known from rows: ``finished_elsewhere`` leaves them out.
+        beside_rows: Whether ``finished_elsewhere`` leaves out instances whose requests are known from rows.
     """
     found: dict[str, list[Any]] = {name: [] for name in sets}
     shapes = {
@@ -44,8 +44,9 @@ def sampled(inquiry: Inquiry, grid: Grid, sets: Sequence[str], covered: Iterable
         else f"{nothing} AS {name}, 1 AS no_{name}"
         for name, column, nothing in _KEYS
     )
-    fragments = {"keys": ",\n    ".join(keys), "sets": listed}
-    rows = inquiry.ask("by_step", fragments, module="samples", step_ms=grid.step_ms, covered=sorted(covered))
+    covered = blocks("samples")["known_by_rows"] if beside_rows else "SELECT '' WHERE 0"
+    fragments = {"keys": ",\n    ".join(keys), "sets": listed, "covered": covered}
+    rows = inquiry.ask("by_step", fragments, module="samples", step_ms=grid.step_ms)
     for row in rows:
         if row["samples"]:
             found[shapes[bool(row["no_slot"]), bool(row["no_model"]), bool(row["no_instance"])]].append(row)

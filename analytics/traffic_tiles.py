@@ -66,7 +66,7 @@ class Ground:
             }
         found = inquiry.ask("overview_rows", fragments, step_ms=grid.step_ms, bad=list(BAD)) if cover.rows else []
         whole = next((row for row in found if row["no_slot"] and row["no_name"]), {})
-        samples = sampled(inquiry, grid, (STEP, MODEL, WHOLE), cover.row_instances)
+        samples = sampled(inquiry, grid, (STEP, MODEL, WHOLE), beside_rows=cover.rows > 0)
         lines: dict[Latency, LatencyLine | None] = {}
         for latency in ("ttft", "e2e"):
             known = ("",) if whole.get(f"{latency}_rows") else ()

@@ -39,7 +39,7 @@ SELECT
     sum(sum) AS total
 FROM engine_histograms FINAL
 WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
-  AND signal = {distribution:String} AND /*by*/ NOT IN {known:Array(String)}
+  AND signal = {distribution:String} AND NOT (/*known*/)
 GROUP BY name, slot, bounds
 ORDER BY name, slot, bounds
 
@@ -51,7 +51,7 @@ SELECT
     sumIf(/*divisor*/, /*total*/ IS NOT NULL) AS n
 FROM engine_samples FINAL
 WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
-  AND /*by*/ NOT IN {known:Array(String)}
+  AND NOT (/*known*/)
 GROUP BY name, slot
 HAVING n > 0
 ORDER BY name, slot

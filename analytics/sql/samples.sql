@@ -52,8 +52,8 @@ SELECT
     sum(d_prefix_hits) AS prefix_hits,
     sum(d_finished) AS finished,
     sum(d_failed) AS failed,
-    sumIf(d_finished, name_of_instance NOT IN {covered:Array(String)}) AS finished_elsewhere,
-    sumIf(d_failed, name_of_instance NOT IN {covered:Array(String)}) AS failed_elsewhere,
+    sumIf(d_finished, name_of_instance NOT IN (/*covered*/)) AS finished_elsewhere,
+    sumIf(d_failed, name_of_instance NOT IN (/*covered*/)) AS failed_elsewhere,
     sum(d_engine_steps) AS engine_steps,
     sum(d_batch_tokens) AS batch_tokens,
     sum(d_steps_with_tokens) AS steps_with_tokens,
@@ -62,6 +62,13 @@ SELECT
 FROM series
 GROUP BY GROUPING SETS (/*sets*/)
 ORDER BY no_slot, slot, model, instance
+
+-- name: known_by_rows
+SELECT instance
+FROM requests
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+  AND instance != ''
+GROUP BY instance
 
 -- name: gauge_peaks
 -- Highest sums over instances within one second. Each instance at its own highest of a longer step would add up what was

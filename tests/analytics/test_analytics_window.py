@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analytics.ground import one_of
 from analytics.window import STEPS, Answer, Coverage, Filter, Window, WindowError
 
 moments = st.integers(978_307_200_000_000, 3_786_912_000_000_000).map(
@@ -112,3 +113,11 @@ def test_the_envelope_is_json_with_the_documented_keys():
         "instances_up": ["vllm-0"],
         "instances_down": [],
     }
+
+
+def test_long_names_are_compared_by_their_sums() -> None:
+    short, held = one_of("model", "m", ("llama", "qwen"))
+    assert (short, held) == ("model IN {m:Array(String)}", ["llama", "qwen"])
+    long, sums = one_of("model", "m", ("x" * 5000, "=\n\u202e"))
+    assert long == "lower(hex(MD5(model))) IN {m:Array(String)}"
+    assert [len(item) for item in sums] == [32, 32]

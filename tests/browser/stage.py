@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 
 SECONDS = 600
 INCIDENT = "20260101-000000-abcdef"
+HOSTILE_INCIDENT = "20260101-000000-bad000"
+HOSTILE_AGO = timedelta(hours=3)
+HOSTILE = (
+    '<a href="http://evil.example/a">open me</a>',
+    "![x](http://evil.example/b.png)",
+    "http://evil.example/c and www.evil.example or who@evil.example",
+    "$\\href{http://evil.example/d}{x}$ :red[red] :smile: `code`",
+    '<img src="http://evil.example/e.png"><b>bold</b>',
+    '=HYPERLINK("http://evil.example/f","g")',
+    "turned\u202e\nround " + "long" * 1200,
+)
+"""Names as a client may choose them; three hours back, where they stand in nobody's way."""
 RECORDING = "kv_exhaustion"
 _INSTANCES = (
     # instance, model, deployment, engine, version, recording
@@ -53,6 +65,58 @@ def fill(store: Store, now: datetime) -> None:
          _event(start + timedelta(seconds=300), "instance_restarted", "triton-0 restarted", "triton-0")],
     )  # fmt: skip
     _incident(store, now)
+    _hostile(store, now - HOSTILE_AGO)
+
+
+def _hostile(store: Store, now: datetime) -> None:
+    """Ten minutes of requests, samples, events and an incident whose every name is hostile."""
+    chance = random.Random(5)
+    halves = [_request(chance, number, now) for number in range(120)]
+    for number, (edge, engine) in enumerate(halves):
+        names = {"model": HOSTILE[number % 7], "instance": HOSTILE[(number + 1) % 7]}
+        edge.update(names | {
+            "tenant": HOSTILE[(number + 2) % 7], "deployment": HOSTILE[0], "version": HOSTILE[1],
+            "request_id": HOSTILE[number % 7], "route": HOSTILE[2], "error_type": HOSTILE[3], "recording": HOSTILE[2],
+        })  # fmt: skip
+        engine["recording"] = HOSTILE[2]
+    store.insert("requests_t", [edge for edge, _ in halves])
+    store.insert("requests_t", [engine for _, engine in halves])
+    store.insert(
+        "engine_samples",
+        [
+            _sample(chance, (HOSTILE[(of + 1) % 7], HOSTILE[of], "d", "vllm", HOSTILE[1], HOSTILE[2]), now, second)
+            for second in range(0, SECONDS, 20)
+            for of in range(7)
+        ],
+    )
+    middle = now - timedelta(seconds=SECONDS / 2)
+    store.insert("events", [_event(middle, "deploy", HOSTILE[of], HOSTILE[of]) for of in range(7)])
+    labels = {"model": HOSTILE[0], "instance": HOSTILE[1], "tenant": HOSTILE[2]}
+    store.insert("incidents", [{
+        "id": HOSTILE_INCIDENT, "opened_at": middle, "updated_at": now, "resolved_at": now, "state": "resolved",
+        "severity": "critical", "title": " ".join(HOSTILE[:5]), "summary": "; ".join(HOSTILE[:6]), "labels": labels,
+        "owner": HOSTILE[0], "version": 1,
+    }])  # fmt: skip
+    evidence = {
+        "window_seconds": 60.0, "missing": list(HOSTILE[:5]),
+        "tenants": [{"tenant": name, "requests": 7, "seconds": 1.5} for name in HOSTILE],
+        "instances": [{"instance": name, "version": name} for name in HOSTILE],
+    }  # fmt: skip
+    store.insert("incident_events", [
+        {"time": middle + timedelta(milliseconds=index), "incident_id": HOSTILE_INCIDENT, "kind": kind,
+         "message": HOSTILE[index], "attributes": attributes}
+        for index, (kind, attributes) in enumerate([("opened", {}), ("evidence", {"json": json.dumps(evidence)})])
+    ])  # fmt: skip
+    store.insert("alert_transitions", [{
+        "time": middle, "rule": HOSTILE[0], "labels": labels, "state": "firing", "value": 56.0, "threshold": 20.0,
+        "reason": HOSTILE[1], "incident_id": HOSTILE_INCIDENT,
+    }])  # fmt: skip
+    store.insert("notifications", [{
+        "id": "n2", "time": middle, "incident_id": HOSTILE_INCIDENT, "notifier": HOSTILE[0], "action": "trigger",
+        "dedup_key": HOSTILE[1], "status": "failed", "attempts": 1, "last_error": HOSTILE[2],
+        "destination": HOSTILE[2], "payload": json.dumps({"payload": {"summary": HOSTILE[0], "link": HOSTILE[2]}}),
+        "sent_at": middle, "version": 1,
+    }])  # fmt: skip
 
 
 def _request(chance: random.Random, number: int, now: datetime) -> tuple[dict[str, Any], dict[str, Any]]:

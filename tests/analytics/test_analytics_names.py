@@ -1,0 +1,63 @@
+"""Names of any length and letters are asked for like all others."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from analytics import latency, tenants, traffic
+from analytics.ask import QUESTIONS, ask
+from analytics.window import Filter, Window
+
+if TYPE_CHECKING:
+    from tests.analytics.lab import Lab
+
+BACK = timedelta(hours=20)
+NAMES = ("x" * 5000, "turned\u202e\nround\t\x01" + "y" * 3000, "'; DROP TABLE x --\\", "<a href=x>" * 300)
+
+
+@pytest.fixture(scope="module")
+def window(lab: Lab) -> Window:
+    start = (datetime.now(UTC) - BACK).replace(microsecond=0)
+    rows = [
+        {
+            "time": start + timedelta(seconds=place), "key": place + 1, "model": name, "tenant": name, "instance": name,
+            "outcome": "ok", "e2e_seconds": 0.5, "ttft_seconds": 0.25, "has_edge": 1, "stream": 1,
+        }
+        for place, name in enumerate(NAMES * 3)
+    ]  # fmt: skip
+    samples = [
+        {"time": start + timedelta(seconds=5), "instance": name, "model": name, "up": 1, "requests_finished_delta": 2.0}
+        for name in (*NAMES, "alone" * 400)
+    ]
+    many = [
+        {"time": start + timedelta(seconds=6), "instance": f"gpu-{number:04d}.eu.example:8000", "up": 1}
+        for number in range(300)
+    ]
+    lab.owner.insert("requests_t", rows)
+    lab.owner.insert("engine_samples", samples)
+    lab.owner.insert("engine_samples", many)
+    return Window(start, start + timedelta(seconds=60))
+
+
+def test_every_question_is_answered(lab: Lab, window: Window) -> None:
+    for name in QUESTIONS:
+        if name != "budget":
+            ask(name, lab.store, window)
+
+
+def test_requests_of_servers_with_rows_are_not_counted_from_their_counters_too(lab: Lab, window: Window) -> None:
+    found = traffic.overview(lab.store, window).result
+    assert found.requests.value == pytest.approx((12 + 2) / 60)
+    assert sorted(row.model for row in found.models if row.requests_per_second)[-2:] == sorted(NAMES)[-2:]
+
+
+def test_long_names_filter_and_split(lab: Lab, window: Window) -> None:
+    for name in NAMES:
+        one = Filter(model=(name,), tenant=(name, *NAMES), instance=(name,))
+        assert latency.percentiles(lab.store, window, one, signal="e2e_seconds").rows == 3
+    split = latency.percentiles(lab.store, window, signal="e2e_seconds", by="tenant").result
+    assert {line.name for line in split.lines} == set(NAMES)
+    assert {row.tenant for row in tenants.shares(lab.store, window).result.tenants} == set(NAMES)

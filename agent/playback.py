@@ -118,6 +118,8 @@ class Playback:
         if "start_ns" in row:  # a tap's own record
             reasons = tuple(row.get("finish_reasons") or ())
             rest = {name: row[name] for name in _RECORD_FIELDS if row.get(name) is not None}
+            if not row.get("stream"):
+                rest.pop("ttft_seconds", None)  # a whole answer has no first token
             return RequestRecord(**ids, outcome=_outcome(row), finish_reasons=reasons, **rest)
         route = find_route(b"POST", str(row.get("path") or ""))
         gaps = row.get("gaps") or {}
@@ -141,7 +143,7 @@ class Playback:
             completion_tokens=tokens if tokens is not None else row.get("chunks"),
             tokens_counted=tokens is None and row.get("chunks") is not None,
             cached_tokens=row.get("cached_tokens"),
-            ttft_seconds=row.get("ttft"),
+            ttft_seconds=row.get("ttft") if row.get("stream") else None,
             e2e_seconds=row.get("e2e"),
             itl_mean_seconds=gaps.get("mean"),
             itl_p50_seconds=gaps.get("p50"),

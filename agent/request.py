@@ -41,7 +41,8 @@ class RequestRecord:
         route: Path template of low cardinality, never a raw path.
         outcome: How it ended.
         status: Status code the client was sent; ``None`` when it was sent none.
-        operation: ``chat``, ``text_completion``, ``embeddings``, … (OpenTelemetry's words where they exist).
+        operation: ``chat``, ``text_completion``, ``embeddings``, … (OpenTelemetry's words where they exist); empty for
+            what runs no model.
         request_model: Model the client asked for.
         response_model: Model that the answer names.
         response_id: Id that the answer names.
@@ -57,8 +58,9 @@ class RequestRecord:
         request_bytes: Body bytes from the client (without chunk framing).
         response_bytes: Body bytes to the client (without chunk framing).
         edge_seconds: Time at the edge in which the server was not at work for the request.
-        ttft_seconds: Arrival to the first content handed to the client.
-        e2e_seconds: Arrival to the last byte handed to the client.
+        ttft_seconds: Arrival to the first content of a stream handed to the client; a whole answer has none.
+        e2e_seconds: Arrival to the last byte handed to the client; ``None`` to take it from start and end, 0 for a
+            session that has no latency.
         itl_mean_seconds: Mean gap between content events; the others are its quantiles.
         itl_p50_seconds: Median gap.
         itl_p99_seconds: 99th percentile of the gaps.

@@ -10,7 +10,7 @@ import structlog
 from agent.request import RequestRecord, time_coded_span_id
 from agent.tap.counters import describe_fault
 from agent.tap.observe import AnswerWatch, BodySample, read_request
-from agent.tap.routes import Route, find_route
+from agent.tap.routes import REALTIME, Route, find_route
 from agent.tap.tracing import (
     TraceContext,
     new_request_id,
@@ -63,7 +63,7 @@ class Account:
         self._trace_state = read_trace_state(head.all(b"tracestate")) if head and self.trace.continued else ""
         self.client_request_id = read_request_id(head.all(b"x-request-id")) if head else ""
         self.request_id = self.client_request_id or new_request_id()
-        self.route: Route = find_route(head.method, head.path) if head else Route("_OTHER", "/*")
+        self.route: Route = _route(head) if head else Route("_OTHER", "/*")
         self.edge_seconds = 0.0
         self.request_bytes = 0
         self.response_bytes = 0
@@ -84,7 +84,7 @@ class Account:
         try:
             self._tenant = self._core.tenants.resolve(head)
             kind = head.get(b"content-type") or b""
-            if self.route.reads_json and b"json" in kind.lower() and head.get(b"content-encoding") is None:
+            if self.route.reads_body and b"json" in kind.lower() and head.get(b"content-encoding") is None:
                 self._sample = BodySample()
         except Exception:  # noqa: BLE001 - recording must never break serving
             self._fault("begin")
@@ -102,7 +102,8 @@ class Account:
         if sample is None:
             return
         try:
-            self._model, self._wants_stream = read_request(sample)
+            model, self._wants_stream = read_request(sample)
+            self._model = model or self._model
         except Exception:  # noqa: BLE001 - recording must never break serving
             self._fault("request")
 
@@ -132,7 +133,8 @@ class Account:
 
     def handed_over(self, now: float) -> None:
         """All that came so far is in the client's socket."""
-        if self._ttft is None and self._watch is not None and self._watch.has_content:
+        watch = self._watch
+        if self._ttft is None and watch is not None and watch.stream and watch.has_content:
             self._ttft = now - self._arrived
 
     def close(self, outcome: Outcome | None, error_type: str = "") -> RequestRecord | None:
@@ -205,7 +207,7 @@ class Account:
             response_bytes=self.response_bytes if ended_at is None else ended_at,
             edge_seconds=self.edge_seconds,
             ttft_seconds=self._ttft,
-            e2e_seconds=seconds,
+            e2e_seconds=0.0 if self.route.operation == REALTIME else seconds,
             itl_mean_seconds=gaps.mean if gaps else None,
             itl_p50_seconds=gaps.quantile(0.5) if gaps else None,
             itl_p99_seconds=gaps.quantile(0.99) if gaps else None,
@@ -234,3 +236,7 @@ class Account:
         if not self._broken:
             self._broken = True
             log.error("tap_recording_failed", where=where, error=describe_fault())
+
+
+def _route(head: RequestHead) -> Route:
+    return find_route(head.method, head.path, websocket=head.method == b"GET" and head.wants_websocket())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.errors import ConfigError
 from agent.tap.config import read_config, read_upstream
-from agent.tap.routes import OTHER_ROUTE, find_route
+from agent.tap.routes import find_route
 from agent.tap.tenants import BoundedNames, hash_key
 from agent.tap.tracing import read_request_id, read_trace_context
 from agent.vocabulary import Resource
@@ -18,35 +18,6 @@ if TYPE_CHECKING:
 
 TRACE = b"0af7651916cd43dd8448eb211c80319c"
 SPAN = b"b7ad6b7169203331"
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "template", "operation", "model"),
-    [
-        (b"POST", "/v1/chat/completions", "/v1/chat/completions", "chat", ""),
-        (b"POST", "/v1/chat/completions/", "/v1/chat/completions", "chat", ""),
-        (b"POST", "/v1/embeddings", "/v1/embeddings", "embeddings", ""),
-        (b"POST", "/v2/models/a%20b/infer", "/v2/models/{model}/infer", "infer", "a b"),
-        (b"POST", "/v2/models/m/versions/3/infer", "/v2/models/{model}/versions/{version}/infer", "infer", "m"),
-        (b"POST", "/v2/models/m/generate_stream", "/v2/models/{model}/generate_stream", "generate", "m"),
-        (b"GET", "/v2/models/m", "/v2/models/{model}", "", "m"),
-        (b"GET", "/v2/models/stats", "/v2/models/stats", "", ""),
-        (b"GET", "/v2/models/m/secret", OTHER_ROUTE, "", ""),
-        (b"POST", "/v1/models/m:predict", "/v1/models/{model}:predict", "infer", "m"),
-        (b"GET", "/v1/models/org/name", "/v1/models/{model}", "", "org/name"),
-        (b"POST", "/users/42", OTHER_ROUTE, "", ""),
-    ],
-)
-def test_routes(method: bytes, path: str, template: str, operation: str, model: str):
-    route = find_route(method, path)
-    assert (route.template, route.operation, route.model) == (template, operation, model)
-
-
-def test_probes_are_reads_only():
-    assert find_route(b"GET", "/health").probe
-    assert find_route(b"HEAD", "/v2/models/m/ready").probe
-    assert not find_route(b"POST", "/health").probe
-    assert not find_route(b"GET", "/v1/models").probe
 
 
 @given(st.text(max_size=60), st.binary(max_size=10))

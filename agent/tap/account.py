@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from agent.request import RequestRecord, time_coded_span_id
+from agent.tap.asked import may_name_model, read_request
 from agent.tap.counters import describe_fault
-from agent.tap.observe import AnswerWatch, BodySample, read_request
+from agent.tap.observe import AnswerWatch, BodySample
 from agent.tap.routes import REALTIME, Route, find_route
 from agent.tap.tracing import (
     TraceContext,
@@ -72,6 +73,7 @@ class Account:
         self._ttft: float | None = None
         self._tenant = ""
         self._sample: BodySample | None = None
+        self._kind = b""
         self._model = self.route.model
         self._wants_stream = False
         self._watch: AnswerWatch | None = None
@@ -83,8 +85,8 @@ class Account:
     def _begin(self, head: RequestHead) -> None:
         try:
             self._tenant = self._core.tenants.resolve(head)
-            kind = head.get(b"content-type") or b""
-            if self.route.reads_body and b"json" in kind.lower() and head.get(b"content-encoding") is None:
+            self._kind = head.get(b"content-type") or b""
+            if self.route.reads_body and may_name_model(self._kind) and head.get(b"content-encoding") is None:
                 self._sample = BodySample()
         except Exception:  # noqa: BLE001 - recording must never break serving
             self._fault("begin")
@@ -102,7 +104,7 @@ class Account:
         if sample is None:
             return
         try:
-            model, self._wants_stream = read_request(sample)
+            model, self._wants_stream = read_request(sample, self._kind)
             self._model = model or self._model
         except Exception:  # noqa: BLE001 - recording must never break serving
             self._fault("request")
@@ -134,7 +136,7 @@ class Account:
     def handed_over(self, now: float) -> None:
         """All that came so far is in the client's socket."""
         watch = self._watch
-        if self._ttft is None and watch is not None and watch.stream and watch.has_content:
+        if self._ttft is None and watch is not None and watch.readable and watch.has_content:
             self._ttft = now - self._arrived
 
     def close(self, outcome: Outcome | None, error_type: str = "") -> RequestRecord | None:
@@ -176,7 +178,10 @@ class Account:
             outcome, error_type = self._outcome()
         ended_at = watch.ended_at if watch is not None else None
         seconds = time.monotonic() - self._arrived
-        counted = facts.content_chunks if watch and facts and watch.stream and facts.completion_tokens is None else 0
+        reported = facts.completion_tokens if facts else None
+        counted = facts.content_chunks if watch and facts and watch.stream else 0
+        if counted <= (reported or 0):
+            counted = 0  # a report of less than was seen is a placeholder
         gaps = watch.gaps if watch is not None and watch.gaps.count else None
         return RequestRecord(
             trace_id=self.trace.trace_id,
@@ -200,7 +205,7 @@ class Account:
             error_type=error_type,
             stream=watch.stream if watch is not None else self._wants_stream,
             prompt_tokens=facts.prompt_tokens if facts else None,
-            completion_tokens=counted or (facts.completion_tokens if facts else None),
+            completion_tokens=counted or reported,
             cached_tokens=facts.cached_tokens if facts else None,
             tokens_counted=counted > 0,
             request_bytes=self.request_bytes,
@@ -225,8 +230,11 @@ class Account:
             return Outcome.SERVER_ERROR, word or str(status)
         if status >= _CLIENT_ERROR:
             return Outcome.CLIENT_ERROR, word or str(status)
-        if facts is not None and facts.error:
-            return Outcome.SERVER_ERROR, word or "error_in_answer"
+        if facts is not None and (facts.error or facts.given_up):
+            outcome = Outcome.REJECTED if facts.queue_full else Outcome.SERVER_ERROR
+            return outcome, word or facts.given_up or "error_in_answer"
+        if self._watch is not None and (self._watch.cut or (self._watch.silent and self.route.generates)):
+            return Outcome.UPSTREAM_RESET, "answer_without_end"
         return Outcome.OK, ""
 
     def _fault(self, where: str) -> None:

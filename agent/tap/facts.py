@@ -1,7 +1,7 @@
 """What JSON from a model server says about the answer: tokens, finish, ids, errors – never the text itself.
 
-Read: OpenAI (chat, completions, responses, embeddings; as vLLM, SGLang, llama.cpp and gateways speak it), Anthropic
-messages, KServe v2 / Triton, llama.cpp's own ``/completion``.
+Read: OpenAI (chat, completions, responses, embeddings; as vLLM, SGLang, TensorRT-LLM, llama.cpp and gateways speak
+it), Anthropic messages, Gemini, KServe v2 / Triton, and the own APIs of llama.cpp, TGI, SGLang and Ollama.
 """
 
 from __future__ import annotations
@@ -10,16 +10,44 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from agent.tap.usage import Usage
+
 _MAX_TEXT: Final = 256
 _MAX_CHOICES: Final = 64
-_MAX_COUNT: Final = 1 << 40
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 _QUEUE_FULL: Final = re.compile(
     r"exceeds maximum queue size|queue is full|queue full|too many (?:pending |concurrent )?requests|at capacity",
     re.IGNORECASE,
 )
 _QUEUE_TIMEOUT: Final = re.compile(r"request timeout expired", re.IGNORECASE)
-_TERMINAL: Final = frozenset({"message_stop", "response.completed", "response.incomplete", "response.failed"})
+_GIVEN_UP: Final = re.compile(
+    r"(?:.*[_-])?(?:abort(?:ed)?|error|cancel(?:l?ed)?|fail(?:ed|ure)?|time(?:d_)?out|shutdown|preempted|evicted"
+    r"|overloaded|incomplete|insufficient_system_resources?)|error_[a-z_]+",
+    re.IGNORECASE,
+)
+"""Finish reasons that say that the engine gave the request up."""
+_SHORTENED: Final = frozenset({"max_output_tokens", "max_tokens", "length", "content_filter"})
+"""Why an incomplete response is as its client asked for."""
+_TERMINAL: Final = {
+    "response.completed": "",
+    "response.incomplete": "incomplete",
+    "response.failed": "failed",
+    "response.cancelled": "cancelled",
+    "response.canceled": "cancelled",
+}
+_UNSPOKEN: Final = frozenset(
+    """role id index type name format signature expires_at provider_specific_fields annotations obfuscation
+    finish_reason""".split()  # noqa: SIM905 - a page of words, not a column
+)
+"""Fields of a delta that are no piece of an answer."""
+_FRAME: Final = frozenset(
+    """id object created created_at model model_name model_version usage usageMetadata type system_fingerprint
+    service_tier provider timings prompt_progress progress sequence_id sequence_start sequence_end index stop
+    finish_reason stop_reason meta_info parameters request_id trace_id timestamp time ping keepalive
+    keep_alive heartbeat event event_type status details obfuscation tokens_predicted tokens_evaluated done
+    done_reason seq metadata message_id responseId modelVersion base_resp generation_settings""".split()  # noqa: SIM905 - a page of words, not a column
+)
+"""Fields of a message that are no piece of an answer, whatever they hold."""
 
 
 @dataclass(slots=True)
@@ -28,29 +56,52 @@ class Facts:
 
     Attributes:
         model: Model that the answer names.
-        response_id: Its id.
+        response_id: Its id, the first that its client saw.
         finish: Finish reason by choice.
-        prompt_tokens: From usage.
-        completion_tokens: From usage.
-        cached_tokens: From usage.
+        usage: Tokens as reported.
         content_chunks: Pieces of content counted, one for each choice that a chunk carries.
         error: The answer holds an error object.
         error_type: Its low-cardinality word, may be empty.
         queue_full: The error says that a queue is full.
         complete: An event said that the stream is over.
+        begun: Choices that began in a dialect whose streams say how they end.
     """
 
     model: str = ""
     response_id: str = ""
     finish: dict[int, str] = field(default_factory=dict)
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
+    usage: Usage = field(default_factory=Usage)
     content_chunks: int = 0
     error: bool = False
     error_type: str = ""
     queue_full: bool = False
     complete: bool = False
+    begun: set[int] = field(default_factory=set)
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """From usage."""
+        return self.usage.prompt
+
+    @property
+    def completion_tokens(self) -> int | None:
+        """From usage."""
+        return self.usage.completion
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """From usage."""
+        return self.usage.cached
+
+    @property
+    def given_up(self) -> str:
+        """Finish reason by which the engine gave the request up; empty when it did not."""
+        return next((reason.lower() for reason in self.finish.values() if _GIVEN_UP.fullmatch(reason)), "")
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a stream began in a dialect that has an end, and the end never came."""
+        return not self.complete and not self.begun <= self.finish.keys()
 
     def read(self, message: Any) -> bool:
         """Take one JSON message (a whole answer, or one event of a stream).
@@ -59,136 +110,215 @@ class Facts:
             Whether it carries content that its user waited for.
         """
         if not isinstance(message, dict):
-            return True
-        if message.get("error"):
-            self.read_error(message["error"])
-            return False
-        if message.get("object") == "error":  # older vLLM
-            self.read_error(message)
+            content = message is not None and not isinstance(message, bool) and message not in ("", [])
+            self.content_chunks += content
+            return content
+        if self._read_failure(message):
             return False
         kind = message.get("type")
         if isinstance(kind, str) and "choices" not in message:
-            self.complete = self.complete or kind in _TERMINAL
-            if kind.startswith("response."):
-                return self._read_responses_event(kind, message)
-            if kind in {"message_start", "message_delta", "message_stop", "ping"} or kind.startswith("content_block"):
-                return self._read_messages_event(kind, message)
+            known = self._read_event(kind, message)
+            if known is not None:
+                return known
+        if message.get("object") == "response":  # a whole OpenAI response reads like its last event
+            return self._read_responses_event(f"response.{message.get('status')}", {"response": message})
         return self._read_plain(message)
 
-    def read_error(self, error: Any) -> None:
-        """Take an error object or text."""
+    def read_error(self, error: Any, around: dict[str, Any] | None = None) -> None:
+        """Take an error object or text, and the message that it stands in."""
         self.error = True
         text = error if isinstance(error, str) else ""
         if isinstance(error, dict):
             message = error.get("message")
             text = message if isinstance(message, str) else ""
-            for key in ("type", "code"):
-                word = error.get(key)
-                if isinstance(word, str | int) and _WORD.fullmatch(str(word)):
-                    self.error_type = str(word)
-                    break
+        for holder, key in (
+            (error, "type"),
+            (error, "code"),
+            (error, "status"),
+            (around, "error_type"),
+            (around, "code"),
+        ):
+            word = holder.get(key) if isinstance(holder, dict) else None
+            if isinstance(word, str | int) and word != "error" and _WORD.fullmatch(str(word)):
+                self.error_type = str(word)
+                break
         if _QUEUE_FULL.search(text):
             self.queue_full = True
             self.error_type = "queue_full"
         elif _QUEUE_TIMEOUT.search(text):
             self.error_type = "queue_timeout"
 
-    def _read_plain(self, message: dict[str, Any]) -> bool:
-        if message.get("object") == "response":  # a whole OpenAI response reads like its last event
-            return self._read_responses_event(f"response.{message.get('status')}", {"response": message})
-        self._name(message)
-        choices = message.get("choices")
-        if isinstance(choices, list):
-            self._read_usage(message.get("usage"))
-            return sum(self._read_choice(n, choice) for n, choice in enumerate(choices[:_MAX_CHOICES])) > 0
-        usage = message.get("usage")
-        if isinstance(usage, dict):
-            self._read_usage(usage)
-        if "tokens_predicted" in message:  # llama.cpp's own answer; "stop" marks the last chunk
-            self.prompt_tokens = _count(message.get("tokens_evaluated"), self.prompt_tokens)
-            self.cached_tokens = _count(message.get("tokens_cached"), self.cached_tokens)
-            if message.get("stop") is not False:
-                self.completion_tokens = _count(message.get("tokens_predicted"), self.completion_tokens)
-                self.finish[0] = "length" if message.get("stop_type") == "limit" else "stop"
-            content = bool(message.get("content"))
+    def _read_failure(self, message: dict[str, Any]) -> bool:
+        """Whether the message tells of an error; then it is taken."""
+        if error := message.get("error"):
+            self.read_error(error, message)
+        elif message.get("object") == "error" or message.get("type") == "error":  # vLLM of old, TensorRT-LLM; responses
+            self.read_error(message)
+        elif isinstance(base := message.get("base_resp"), dict) and base.get("status_code"):
+            self.read_error({"code": base["status_code"], "message": base.get("status_msg")})
         else:
-            if isinstance(stop := message.get("stop_reason"), str):
-                self.finish[0] = stop[:_MAX_TEXT]
-            content = True
-        self.content_chunks += content
-        return content
+            return False
+        if isinstance(choices := message.get("choices"), list):  # a chunk that fails still says what it has
+            for position, choice in enumerate(choices[:_MAX_CHOICES]):
+                self._read_choice(position, choice)
+        self.usage.read(message.get("usage"))
+        return True
+
+    def _read_event(self, kind: str, message: dict[str, Any]) -> bool | None:
+        """An event that names its type; ``None`` when it is of no dialect that does."""
+        if kind.startswith("response."):
+            return self._read_responses_event(kind, message)
+        if kind.startswith(("message_", "content_block")) or kind == "ping":
+            return self._read_messages_event(kind, message)
+        if "." in kind:  # transcript.text.delta, speech.audio.delta and their kin
+            self.usage.read(message.get("usage"))
+            return self._count(kind.endswith(".delta") and bool(message.get("delta") or message.get("audio")))
+        return None
+
+    def _read_plain(self, message: dict[str, Any]) -> bool:
+        self._name(message)
+        self.usage.read(message.get("usage"))
+        self.usage.read(message.get("usageMetadata"))
+        self.usage.read(message.get("timings"))
+        if "choices" in message:
+            choices = message["choices"]
+            if not isinstance(choices, list):
+                return False
+            return sum(self._read_choice(n, choice) for n, choice in enumerate(choices[:_MAX_CHOICES])) > 0
+        if isinstance(candidates := message.get("candidates"), list):
+            return sum(self._read_candidate(n, one) for n, one in enumerate(candidates[:_MAX_CHOICES])) > 0
+        return self._read_own(message)
+
+    def _read_own(self, message: dict[str, Any]) -> bool:
+        """A message of an engine's own API, or of nobody's that is known."""
+        if "tokens_predicted" in message:
+            return self._read_llamacpp(message)
+        if isinstance(token := message.get("token"), dict):
+            return self._read_tgi(token, message)
+        done = message.get("done")
+        if isinstance(meta := message.get("meta_info"), dict):  # SGLang
+            self._begin(0)
+            self.usage.read(meta)
+            self._end(0, meta.get("finish_reason"))
+        elif isinstance(done, bool):  # Ollama
+            self._begin(0)
+            self.usage.read(message)
+            self._end(0, (message.get("done_reason") or "stop") if done else None)
+        else:
+            self._end(0, message.get("stop_reason"))
+        if done is True:
+            return self._count(_said(message.get("message")) or bool(message.get("response")))
+        return self._count(any(_holds(value) for key, value in message.items() if key not in _FRAME))
+
+    def _read_llamacpp(self, message: dict[str, Any]) -> bool:
+        self._begin(0)
+        self.usage.read({"prompt_tokens": message.get("tokens_evaluated")})
+        if message.get("stop") is not False:  # the last chunk; only its count is the whole's
+            self.usage.read({"completion_tokens": message.get("tokens_predicted")})
+            self._end(0, "length" if message.get("stop_type") == "limit" else "stop")
+        return self._count(bool(message.get("content")))
+
+    def _read_tgi(self, token: dict[str, Any], message: dict[str, Any]) -> bool:
+        self._begin(0)
+        details = message.get("details")
+        self.usage.read(details)
+        if message.get("generated_text") is not None or isinstance(details, dict):
+            self._end(0, (details.get("finish_reason") if isinstance(details, dict) else None) or "stop")
+        return self._count(bool(token.get("text")) and token.get("special") is not True)
 
     def _read_choice(self, position: int, choice: Any) -> bool:
         if not isinstance(choice, dict):
             return False
         index = choice.get("index")
-        if isinstance(finish := choice.get("finish_reason"), str):
-            self.finish[index if isinstance(index, int) else position] = finish[:_MAX_TEXT]
+        number = index if isinstance(index, int) else position
+        self._begin(number)
+        self._end(number, choice.get("finish_reason"))
+        if error := choice.get("error"):
+            self.read_error(error)
+        self.usage.read(choice.get("usage"))
         delta = choice.get("delta")
         if isinstance(delta, dict):
-            content = any(value for key, value in delta.items() if key != "role")
-        else:
-            content = bool(choice.get("text") or choice.get("message"))
-        self.content_chunks += content
-        return content
+            return self._count(_said(delta))
+        return self._count(bool(choice.get("text")) or _said(choice.get("message")))
+
+    def _read_candidate(self, position: int, candidate: Any) -> bool:
+        if not isinstance(candidate, dict):
+            return False
+        self._begin(position)
+        self._end(position, candidate.get("finishReason"))
+        content = candidate.get("content")
+        parts = content.get("parts") if isinstance(content, dict) else None
+        said = isinstance(parts, list) and any(isinstance(p, dict) and any(map(_holds, p.values())) for p in parts)
+        return self._count(said)
 
     def _read_responses_event(self, kind: str, message: dict[str, Any]) -> bool:
         response = message.get("response")
+        self._begin(0)
         if isinstance(response, dict):
             self._name(response)
-            self._read_usage(response.get("usage"))
+            self.usage.read(response.get("usage"))
+        if kind in {"response.queued", "response.in_progress"} and "type" not in message:
+            self._end(0, kind.removeprefix("response."))  # a whole answer: the work goes on behind it, as asked
+        if (bad := _TERMINAL.get(kind)) is not None:
+            self.complete = True
+            details = response.get("incomplete_details") if isinstance(response, dict) else None
+            reason = details.get("reason") if isinstance(details, dict) else None
+            self._end(0, reason if reason in _SHORTENED else bad or "stop")
             if kind == "response.failed":
-                self.read_error(response.get("error") or {})
-            elif kind == "response.completed":
-                self.finish[0] = "stop"
-            elif kind == "response.incomplete":
-                details = response.get("incomplete_details")
-                reason = details.get("reason") if isinstance(details, dict) else None
-                self.finish[0] = str(reason)[:_MAX_TEXT] if reason else "incomplete"
-        content = kind.endswith(".delta")
-        self.content_chunks += content
-        return content
+                self.read_error((response.get("error") if isinstance(response, dict) else None) or {})
+        return self._count(kind.endswith(".delta") and bool(message.get("delta")))
 
     def _read_messages_event(self, kind: str, message: dict[str, Any]) -> bool:
         if kind == "message_start" and isinstance(start := message.get("message"), dict):
+            self._begin(0)
             self._name(start)
-            self._read_usage(start.get("usage"))
+            self.usage.read(start.get("usage"))
         elif kind == "message_delta":
             delta = message.get("delta")
-            if isinstance(delta, dict) and isinstance(stop := delta.get("stop_reason"), str):
-                self.finish[0] = stop[:_MAX_TEXT]
-            self._read_usage(message.get("usage"))
-        content = kind == "content_block_delta"
+            self._end(0, delta.get("stop_reason") if isinstance(delta, dict) else None)
+            self.usage.read(message.get("usage"))
+        elif kind == "message_stop":
+            self.complete = True
+        elif kind == "content_block_start":
+            block = message.get("content_block")
+            return self._count(isinstance(block, dict) and block.get("type") == "tool_use")
+        elif kind == "content_block_delta" and isinstance(delta := message.get("delta"), dict):
+            spoken = (value for key, value in delta.items() if key not in {"type", "signature", "citation"})
+            return self._count(any(map(_holds, spoken)))
+        return False
+
+    def _count(self, content: bool) -> bool:
         self.content_chunks += content
         return content
 
+    def _begin(self, choice: int) -> None:
+        if len(self.begun) < _MAX_CHOICES:
+            self.begun.add(choice)
+
+    def _end(self, choice: int, reason: Any) -> None:
+        if isinstance(reason, dict):  # SGLang's own
+            reason = reason.get("type")
+        if isinstance(reason, str) and reason and (choice in self.finish or len(self.finish) < _MAX_CHOICES):
+            self.finish[choice] = reason[:_MAX_TEXT]
+
     def _name(self, message: dict[str, Any]) -> None:
-        if isinstance(name := message.get("id"), str):
-            self.response_id = name[:_MAX_TEXT]
-        for key in ("model", "model_name"):
-            if isinstance(model := message.get(key), str):
+        for key in ("id", "responseId"):
+            if not self.response_id and isinstance(name := message.get(key), str):
+                self.response_id = name[:_MAX_TEXT]
+        for key in ("model", "model_name", "modelVersion"):
+            if isinstance(model := message.get(key), str) and model:
                 self.model = model[:_MAX_TEXT]
 
-    def _read_usage(self, usage: Any) -> None:
-        if not isinstance(usage, dict):
-            return
-        prompt = _count(usage.get("prompt_tokens"), _count(usage.get("input_tokens"), None))
-        cache_read = _count(usage.get("cache_read_input_tokens"), None)
-        cache_made = _count(usage.get("cache_creation_input_tokens"), None)
-        if prompt is not None:  # Anthropic's input tokens leave out the cached ones
-            prompt += (cache_read or 0) + (cache_made or 0)
-            self.prompt_tokens = prompt
-        self.completion_tokens = _count(
-            usage.get("completion_tokens"), _count(usage.get("output_tokens"), self.completion_tokens)
-        )
-        for key in ("prompt_tokens_details", "input_tokens_details"):
-            if isinstance(details := usage.get(key), dict):
-                cache_read = _count(details.get("cached_tokens"), cache_read)
-        if cache_read is not None:
-            self.cached_tokens = cache_read
+
+def _said(delta: Any) -> bool:
+    """Whether a delta or a message holds a piece of an answer: text, reasoning, a refusal, a call, audio."""
+    return isinstance(delta, dict) and any(_holds(value) for key, value in delta.items() if key not in _UNSPOKEN)
 
 
-def _count(value: Any, default: int | None) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_COUNT:
-        return value
-    return default
+def _holds(value: Any) -> bool:
+    """Whether there is anything in a value; an object of names and empty texts holds nothing."""
+    if isinstance(value, dict):
+        return any(_holds(inner) for key, inner in value.items() if key not in _UNSPOKEN - {"name"})
+    if isinstance(value, list):
+        return any(map(_holds, value))
+    return value is not None and value != "" and value is not False

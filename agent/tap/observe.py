@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from agent.tap.facts import Facts
 from agent.tap.gaps import Gaps
-from agent.tap.sse import SseEvent, SseSplitter
+from agent.tap.sse import LineSplitter, SseEvent, SseSplitter
 
 if TYPE_CHECKING:
     from agent.tap.head import ResponseHead
@@ -19,7 +19,6 @@ HEAD_BYTES: Final = 65_536
 TAIL_BYTES: Final = 8_192
 _INFLATE_STEP: Final = 1_048_576
 _ERROR_STATUS: Final = 400
-_MAX_NAME: Final = 256
 _TEXT: Final = re.compile(rb'''[{,] ?"(?:text|content)": ?"([^"\\\x00-\x1f]+)"''')
 _PLAIN_TEXT: Final = re.compile(rb"[ !#-\[\]-\x7e]+")
 _DECODER: Final = json.JSONDecoder()
@@ -28,8 +27,11 @@ _USAGE: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _ID: Final = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _SURE_ERRORS: Final = (ValueError, RecursionError)  # what json.loads raises on bad input
-_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[{}\[\]:]|true|false')
-_SCAN_BYTES: Final = 16_384
+_LINE_KINDS: Final = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
+_CONTROL: Final = frozenset(
+    {b"ping", b"heartbeat", b"keepalive", b"keep-alive", b"progress", b"metadata", b"status", b"usage", b"end", b"done"}
+)
+"""Events of these names are no piece of an answer, whatever they hold."""
 
 
 class BodySample:
@@ -61,6 +63,11 @@ class BodySample:
     def whole(self) -> bool:
         """Whether nothing was left out."""
         return self.size == len(self.head)
+
+    @property
+    def torn(self) -> bool:
+        """Whether this is all there is, and no JSON text."""
+        return self.whole and self.size > 0 and self.json() is None and bytes(self.head).strip() != b"null"
 
     @property
     def tail(self) -> bytes:
@@ -126,22 +133,46 @@ class AnswerWatch:
         kind = (head.get(b"content-type") or b"").partition(b";")[0].strip().lower()
         self.facts = Facts()
         self.gaps = Gaps()
-        self.stream = kind == b"text/event-stream"
+        self.stream = kind == b"text/event-stream" or kind in _LINE_KINDS
         self.size = 0
         self.ended_at: int | None = None
         self.has_content = False
         self._last_content = 0.0
         self._like_last: Likeness | None = None
-        self._splitter = SseSplitter() if self.stream else None
+        self._splitter: SseSplitter | LineSplitter | None = None
+        if self.stream:
+            self._splitter = LineSplitter() if kind in _LINE_KINDS else SseSplitter()
         self._sample: BodySample | None = None
         is_json = kind == b"application/json" or kind.endswith(b"+json")
+        self._json = is_json
         if not self.stream and (is_json or head.status >= _ERROR_STATUS):
             self._sample = BodySample()
         elif kind == b"application/octet-stream":
             self._sample = _triton_header(head)
+        self._until_close = head.length is None and not head.chunked
         self._inflate = _inflater(head)
-        if head.get(b"content-encoding") is not None and self._inflate is None:
+        if (head.get(b"content-encoding") or b"identity").strip().lower() != b"identity" and self._inflate is None:
             self._splitter = self._sample = None  # a coding we can't read: times and sizes only
+
+    @property
+    def readable(self) -> bool:
+        """Whether its events can be read."""
+        return self._splitter is not None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the answer ended where it could not: no end of the stream came, or half a JSON text."""
+        if self.stream:
+            return self._splitter is not None and self.facts.unfinished
+        sample = self._sample
+        return self._until_close and self._json and sample is not None and sample.torn
+
+    @property
+    def silent(self) -> bool:
+        """Whether a stream said nothing at all."""
+        facts = self.facts
+        said = facts.complete or facts.error or facts.begun or facts.content_chunks
+        return self._splitter is not None and not said
 
     def feed(self, payload: list[bytes], now: float) -> None:
         """Take the payload of one read.
@@ -167,7 +198,7 @@ class AnswerWatch:
         """The body has ended: read what could only be read whole."""
         if self._splitter is not None:
             for event in self._splitter.finish():
-                self._take(event, self._last_content)
+                self._read_rest(event)
         elif self._sample is not None:
             self._read_sample(self._sample)
 
@@ -177,7 +208,7 @@ class AnswerWatch:
         if event.data is None:
             content = True
             self.facts.content_chunks += 1
-        elif event.data == _DONE:
+        elif event.data == _DONE or event.data.strip() == _DONE:
             self.facts.complete = True
             return
         else:
@@ -196,16 +227,38 @@ class AnswerWatch:
         try:
             message = _DECODER.decode(data.decode())  # json.loads looks for UTF-16 first
         except _SURE_ERRORS:
-            self.facts.content_chunks += 1
-            return True  # not JSON: somebody's own words, and still content; it says no fact
+            return self._read_text(event, data)
         if event.name == b"error" and not (isinstance(message, dict) and message.get("error")):
             self.facts.read_error(message)
             return False
         before = self.facts.content_chunks
         content = self.facts.read(message)
+        if content and event.name in _CONTROL:
+            self.facts.content_chunks = before
+            content = False
         single = content and self.facts.content_chunks == before + 1
         self._like_last = likeness(data) if single else None  # of the last one only: later facts win over earlier
         return content
+
+    def _read_text(self, event: SseEvent, data: bytes) -> bool:
+        """Somebody's own words, no JSON: they say no fact but that they came."""
+        if event.name == b"error":
+            self.facts.read_error(data.decode(errors="replace"))
+            return False
+        said = data.strip()
+        content = bool(said) and said[:1] not in b"{[" and event.name not in _CONTROL
+        self.facts.content_chunks += content
+        return content
+
+    def _read_rest(self, event: SseEvent) -> None:
+        """What stands after the last event: one whose end never came, if it is whole, else nothing."""
+        data = (event.data or b"").strip()
+        if self.facts.complete or not data:
+            return
+        if data == _DONE:
+            self.facts.complete = True
+        elif event.name == b"error" or _loads(data) is not None:
+            self.has_content = self._read_event(event) or self.has_content
 
     def _read_sample(self, sample: BodySample) -> None:
         if sample.whole:
@@ -229,43 +282,6 @@ class AnswerWatch:
         if self._inflate.unconsumed_tail:  # more than a stream of text expands to: stop reading, keep times and sizes
             self._splitter = self._sample = None
         return plain
-
-
-def read_request(sample: BodySample) -> tuple[str, bool]:
-    """Model and ``stream`` that a JSON request body asks for; of a long one only beginning and end are read."""
-    message = sample.json()
-    if message is None and not sample.whole:
-        message = _top_level(bytes(sample.head[:_SCAN_BYTES]))
-        if "model" not in message and (match := _MODEL.search(sample.tail)) is not None:
-            message["model"] = _loads(match[1])
-    if not isinstance(message, dict):
-        return "", False
-    model = message.get("model")
-    return model[:_MAX_NAME] if isinstance(model, str) else "", message.get("stream") is True
-
-
-def _top_level(beginning: bytes) -> dict[str, Any]:
-    """Texts and truth values of the outermost object, from the beginning of its JSON alone."""
-    found: dict[str, Any] = {}
-    depth = 0
-    key = previous = b""
-    for match in _TOKENS.finditer(beginning):
-        token = match[0]
-        if token in b"{[":
-            depth += 1
-        elif token in b"}]":
-            depth -= 1
-        elif token == b":":
-            key = previous if depth == 1 else b""
-        elif key:
-            name = _loads(key)
-            if isinstance(name, str):
-                found.setdefault(name, _loads(token))
-            key = b""
-        previous = token
-        if token != b":" and token[:1] in b"{[":
-            key = b""
-    return found
 
 
 def _triton_header(head: ResponseHead) -> BodySample | None:

@@ -145,6 +145,11 @@ class Route:
     reads_body: bool = False
     probe: bool = False
 
+    @property
+    def generates(self) -> bool:
+        """Whether an answer without a single piece can't be: KServe's decoupled models may answer so."""
+        return self.operation in {"chat", "text_completion"} and "{model}" not in self.template
+
 
 def find_route(method: bytes, path: str, *, websocket: bool = False) -> Route:
     """Route of a request.

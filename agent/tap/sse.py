@@ -20,7 +20,7 @@ class SseEvent(NamedTuple):
     """One event.
 
     Attributes:
-        name: The field ``event``, empty if absent.
+        name: The field ``event``, empty if absent; ``error`` for one that has a field ``error`` of its own.
         data: The fields ``data``, joined by line feeds; ``None`` for an event that was too long to read.
         end: Bytes of the stream up to the end of this event, its empty line included.
     """
@@ -59,7 +59,7 @@ class SseSplitter:
         return events
 
     def finish(self) -> list[SseEvent]:
-        """The stream has ended: an event whose empty line never came still counts."""
+        """The stream has ended: what stands after the last empty line, which may be an event torn in two."""
         events: list[SseEvent] = []
         self._emit(self._buffer, self._offset + len(self._buffer), events)
         self._buffer = b""
@@ -84,5 +84,37 @@ class SseSplitter:
                 data.append(value.removeprefix(b" "))
             elif field == b"event":
                 name = value.removeprefix(b" ")
+            elif field == b"error":  # no field of the standard's: how llama.cpp tells of a failure after the head
+                events.append(SseEvent(b"error", value.removeprefix(b" "), end))
         if data:
             events.append(SseEvent(name, b"\n".join(data), end))
+
+
+class LineSplitter:
+    """Splits a stream of payload bytes into lines, each an event (``application/x-ndjson``)."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._offset = 0
+        self._too_long = False
+
+    def feed(self, data: bytes) -> list[SseEvent]:
+        """Take the next bytes; returns the lines that they complete."""
+        *lines, rest = (self._buffer + data).split(b"\n")
+        events: list[SseEvent] = []
+        for line in lines:
+            self._offset += len(line) + 1
+            if self._too_long or line.strip():
+                events.append(SseEvent(b"", None if self._too_long else line.strip(), self._offset))
+            self._too_long = False
+        if len(rest) > MAX_EVENT_BYTES:
+            self._too_long = True
+            self._offset += len(rest)
+            rest = b""
+        self._buffer = rest
+        return events
+
+    def finish(self) -> list[SseEvent]:
+        """The stream has ended: what stands after the last line end."""
+        rest, self._buffer = self._buffer, b""
+        return [SseEvent(b"", rest.strip(), self._offset + len(rest))] if rest.strip() else []

@@ -37,7 +37,7 @@ INFER = "/v2/models/{model}/infer"
         ("/v1/audio/speech", "/v1/audio/speech", "speech", ""),
         ("/completion", "/completion", "text_completion", ""),
         ("/llama/completion", "/completion", "text_completion", ""),
-        ("/root/path/generate_stream", "/generate_stream", "text_completion", ""),
+        ("/served/under/generate_stream", "/generate_stream", "text_completion", ""),
         ("/invocations", "/invocations", "inference", ""),
         ("/v2/models/a%20b/infer", INFER, "inference", "a b"),
         ("/ns/name/v2/models/m/infer", INFER, "inference", "m"),

@@ -1,0 +1,109 @@
+"""Tokens of an answer as its server reports them, in whichever dialect, put together field by field.
+
+Dialects differ in one thing that matters: OpenAI's ``prompt_tokens`` hold the cached ones, Anthropic's
+``input_tokens`` do not, and gateways answer in one dialect with fields of the other beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+_MAX_COUNT: Final = 1 << 40
+_FIELDS: Final = {
+    "prompt_tokens": "prompt",
+    "promptTokenCount": "prompt",
+    "prompt_eval_count": "prompt",
+    "input_tokens": "input",
+    "inputTokens": "input",
+    "completion_tokens": "completion",
+    "output_tokens": "completion",
+    "outputTokens": "completion",
+    "eval_count": "completion",
+    "generated_tokens": "completion",
+    "candidatesTokenCount": "candidates",
+    "thoughtsTokenCount": "thoughts",
+    "total_tokens": "total",
+    "totalTokens": "total",
+    "totalTokenCount": "total",
+    "cached_tokens": "hit",
+    "prompt_cache_hit_tokens": "hit",
+    "cachedContentTokenCount": "hit",
+    "cache_n": "hit",
+    "prompt_cache_miss_tokens": "miss",
+    "cache_read_input_tokens": "read",
+    "cacheReadInputTokens": "read",
+    "cache_creation_input_tokens": "made",
+    "cacheWriteInputTokens": "made",
+}
+_DETAILS: Final = frozenset({"prompt_tokens_details", "input_tokens_details"})
+
+
+@dataclass(slots=True)
+class Usage:
+    """What was reported so far: of each field the greatest value, since servers count up or send placeholders first.
+
+    A server that reports again and again counts up, one that has nothing to report yet sends zeros, and a stream that
+    is cut keeps what it had.
+    """
+
+    _known: dict[str, int] = field(default_factory=dict)
+    _inclusive: bool = False
+
+    def read(self, report: Any) -> None:
+        """Take one report; anything that isn't a count of a known field is passed over."""
+        if not isinstance(report, dict):
+            return
+        for key, value in report.items():
+            if (name := _FIELDS.get(key)) is not None:
+                self._raise(name, value)
+            elif key in _DETAILS and isinstance(value, dict):
+                self._raise("hit", value.get("cached_tokens"))
+                self._inclusive = self._inclusive or key == "input_tokens_details"
+            elif key == "cache_creation" and isinstance(value, dict):
+                self._raise("made", sum(count for count in value.values() if _is_count(count)))
+            elif key == "tokens" and isinstance(value, dict):
+                self.read(value)
+
+    def _raise(self, name: str, value: Any) -> None:
+        if _is_count(value):
+            self._known[name] = max(value, self._known.get(name, 0))
+
+    @property
+    def prompt(self) -> int | None:
+        """Tokens of the prompt, those from a cache included; ``None`` when no report says."""
+        known = self._known
+        base = known.get("prompt", known.get("input"))
+        if base is None:
+            if "hit" in known and "miss" in known:
+                return known["hit"] + known["miss"]
+            return known.get("total") if self.completion is None else None
+        read, made = known.get("read", 0), known.get("made", 0)
+        if (rest := known.get("total", 0) - (self.completion or 0)) in {base, base + read, base + read + made}:
+            return rest  # the sum tells whether they are in
+        inclusive = "prompt" in known or self._inclusive
+        return base if inclusive and base >= read else base + read + made
+
+    @property
+    def completion(self) -> int | None:
+        """Tokens generated, reasoning included; ``None`` when no report says."""
+        known = self._known
+        if "completion" in known:
+            return known["completion"]
+        if "candidates" in known or "thoughts" in known:
+            return known.get("candidates", 0) + known.get("thoughts", 0)
+        return None
+
+    @property
+    def cached(self) -> int | None:
+        """Tokens of the prompt that came from a cache; ``None`` when no report says."""
+        known = self._known
+        if "hit" not in known and "read" not in known:
+            return None
+        cached = max(known.get("hit", 0), known.get("read", 0))
+        prompt = self.prompt
+        return cached if prompt is None else min(cached, prompt)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_COUNT

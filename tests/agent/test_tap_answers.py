@@ -1,0 +1,80 @@
+"""Answers of many servers, each a folder: what the server says, and what the record of it must be.
+
+``answer.json``: ``pieces`` (seconds to wait, text), ``head``, ``status``, ``path``, ``request``, ``request_type``,
+``fill`` (bytes more in the request's file), ``end`` (``cut``: the connection breaks; ``close``: it ends the body).
+``expect.json``: fields of the record, and ``first_content``: seconds until the first piece of the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.tap.account import Account
+from agent.tap.core import Core, Limits
+from agent.tap.counters import Counters
+from agent.tap.head import parse_request, parse_response
+from agent.tap.tenants import BoundedNames, Tenants
+from agent.tap.upstream import Pool
+from agent.vocabulary import Outcome
+from tests.tap_kit import SALT, Memory
+
+ANSWERS = Path(__file__).parents[1] / "fixtures/answers"
+NEAR = 1e-6
+
+
+def core() -> Core:
+    return Core(
+        pool=Pool("http", "127.0.0.1", 1, connect_seconds=1, idle_seconds=1, max_idle=1),
+        records=Memory(),
+        counters=Counters(),
+        tenants=Tenants(SALT, header="x-tenant-id", key_header="authorization", names={}, bound=BoundedNames(10)),
+        models=BoundedNames(10),
+        limits=Limits(),
+    )
+
+
+def play(told: dict[str, Any]) -> dict[str, Any]:
+    """The record of an answer, with the time of its first content on the clock of the pieces."""
+    body = told.get("request", '{"model":"tiny"}').encode()
+    body = body.replace(b"RIFF", b"RIFF" + b"z" * told.get("fill", 0))
+    path = told.get("path", "/v1/chat/completions")
+    kind = told.get("request_type", "application/json")
+    asked = f"POST {path} HTTP/1.1\r\nHost: t\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    now = arrived = time.monotonic()
+    account = Account(core(), parse_request(asked.encode()), arrived, time.time_ns())
+    account.request_payload([body])
+    account.request_ended()
+    end = told.get("end", "whole")
+    fields = [*told.get("head", ["content-type: text/event-stream"])]
+    fields += [] if end == "close" else ["transfer-encoding: chunked"]
+    lines = [f"HTTP/1.1 {told.get('status', '200 OK')}", *fields, "", ""]
+    account.answer_began(parse_response("\r\n".join(lines).encode()))
+    watch = account._watch
+    first = None
+    for wait, text in told["pieces"]:
+        now += wait
+        account.answer_payload([text.encode()], now)
+        if first is None and watch is not None and watch.stream and watch.has_content:
+            first = now - arrived
+    record = account.close(*((Outcome.UPSTREAM_RESET, "answer_cut") if end == "cut" else (None, "")))
+    assert record is not None
+    assert not account._broken
+    assert (record.ttft_seconds is None) is (first is None)
+    row = {name: getattr(record, name) for name in record.__slots__}
+    return {**row, "first_content": first}
+
+
+@pytest.mark.parametrize("folder", sorted(f.name for f in ANSWERS.iterdir()))
+def test_the_record_of_an_answer(folder: str):
+    told = json.loads((ANSWERS / folder / "answer.json").read_text())
+    expect = json.loads((ANSWERS / folder / "expect.json").read_text())
+    row = play(told)
+    assert expect
+    for name, value in expect.items():
+        got = list(row[name]) if isinstance(row[name], tuple) else row[name]
+        assert got == (pytest.approx(value, abs=NEAR) if isinstance(value, float) else value), name

@@ -122,6 +122,8 @@ def _build(options: Options, counters: Counters) -> tuple[Core, Recorder]:
             header=tenant.header,
             key_header=tenant.key_header,
             names=tenant.names,
+            header_wins=tenant.header_wins,
+            claim=tenant.claim,
             bound=BoundedNames(tenant.limit, counters.names_overflowed.labels("tenant").inc),
         ),
         models=BoundedNames(tenant.limit, counters.names_overflowed.labels("model").inc),

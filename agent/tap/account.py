@@ -12,6 +12,7 @@ from agent.tap.asked import may_name_model, read_request
 from agent.tap.counters import describe_fault
 from agent.tap.observe import AnswerWatch, BodySample
 from agent.tap.routes import REALTIME, Route, find_route
+from agent.tap.tenants import Who
 from agent.tap.tracing import (
     TraceContext,
     new_request_id,
@@ -33,6 +34,8 @@ _TOO_MANY: Final = 429
 _UNAVAILABLE: Final = 503
 _SERVER_ERROR: Final = 500
 _CLIENT_ERROR: Final = 400
+_REFUSALS: Final = frozenset({401, 403})
+_UNKNOWN_MODEL: Final = frozenset({*_REFUSALS, 404})
 
 
 class Account:
@@ -71,7 +74,7 @@ class Account:
         self.status: int | None = None
         self.closed = False
         self._ttft: float | None = None
-        self._tenant = ""
+        self._who = Who()
         self._sample: BodySample | None = None
         self._kind = b""
         self._model = self.route.model
@@ -84,7 +87,7 @@ class Account:
 
     def _begin(self, head: RequestHead) -> None:
         try:
-            self._tenant = self._core.tenants.resolve(head)
+            self._who = self._core.tenants.look(head, query=bool(self.route.operation))
             self._kind = head.get(b"content-type") or b""
             if self.route.reads_body and may_name_model(self._kind) and head.get(b"content-encoding") is None:
                 self._sample = BodySample()
@@ -183,6 +186,7 @@ class Account:
         if counted <= (reported or 0):
             counted = 0  # a report of less than was seen is a placeholder
         gaps = watch.gaps if watch is not None and watch.gaps.count else None
+        models, served = self._core.models, self.status not in _UNKNOWN_MODEL
         return RequestRecord(
             trace_id=self.trace.trace_id,
             span_id=self.span_id,
@@ -196,11 +200,11 @@ class Account:
             outcome=outcome,
             status=self.status,
             operation=self.route.operation,
-            request_model=self._core.models(self._model),
-            response_model=self._core.models(facts.model if facts else ""),
+            request_model=models(self._model, trusted=served),
+            response_model=models(facts.model if facts else "", trusted=served),
             response_id=facts.response_id if facts else "",
             request_id=self.request_id,
-            tenant=self._tenant,
+            tenant=self._core.tenants.name(self._who, refused=self.status in _REFUSALS),
             finish_reasons=tuple(reason for _, reason in sorted(facts.finish.items())) if facts else (),
             error_type=error_type,
             stream=watch.stream if watch is not None else self._wants_stream,

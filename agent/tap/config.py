@@ -35,10 +35,16 @@ class TenantConfig(BaseModel):
     key_header: str = Field(
         default="authorization", description="Header whose salted hash names the tenant otherwise; empty for none."
     )
+    header_wins: bool = Field(
+        default=False, description="Whether the header beats a key that the server took; for a gateway with one key."
+    )
+    claim: str = Field(default="sub", min_length=1, description="Claim of a JWT that names who asks.")
     names: dict[str, str] = Field(
         default_factory=dict, description="Display names by hash (`v1:…`) or by the header's value."
     )
-    limit: int = Field(default=1_000, ge=1, description="Distinct tenants (and models) kept by name; then `other`.")
+    limit: int = Field(
+        default=1_000, ge=1, description="Distinct tenants (and models) kept by name at a time; then `other`."
+    )
 
 
 class TapLimits(BaseModel):

@@ -1,51 +1,128 @@
-"""Who asked: a header as it is, or a key as a salted hash; never the key, and never without bound."""
+"""Who asked: by a key that the server took, as a salted hash, or by what a header says; never without bound."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import math
 import re
-from typing import TYPE_CHECKING, Final
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from agent.tap.credentials import KEY_FIELDS, hash_key, query_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agent.tap.head import Head
+    from agent.tap.head import RequestHead
 
 OTHER: Final = "other"
 """Name of all names past the bound."""
-_HASH_HEX: Final = 16
 _NAME: Final = re.compile(rb"[\x20-\x7e\x80-\xff]{1,128}")
-_SCHEME: Final = re.compile(rb"(?:bearer|basic|token)[ \t]+", re.IGNORECASE)
+_OURS: Final = re.compile(r"v\d+:|header:|other$", re.IGNORECASE)
+"""Names that a header could pass off as something that only the tap says."""
+_DECLARED: Final = "header:"
+_HALF_LIFE_SECONDS: Final = 600.0
+_IDLE_SECONDS: Final = 3_600.0
+_LOOK_AGAIN_SECONDS: Final = 1.0
+_WAITING: Final = 16
 
 
 class BoundedNames:
-    """The first ``limit`` distinct names keep their name, the rest become ``other``.
+    """At most ``limit`` distinct names at a time, the rest become ``other``; the budget ages.
+
+    A name that came once holds no place against one that comes again and again: uses are counted and halve every ten
+    minutes, and a newcomer takes the place of the least used name as soon as it has been used twice as much, or of one
+    that was idle for an hour. So names that somebody makes up can't keep others out. In an hour at most ``limit``
+    places change hands (a tenth of it at once), which bounds the names of a day too.
 
     Args:
         limit: Distinct names kept.
         overflow: Called for each request whose name becomes ``other``.
+        clock: Seconds.
     """
 
-    def __init__(self, limit: int, overflow: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, limit: int, overflow: Callable[[], object] = lambda: None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._limit = limit
         self._overflow = overflow
-        self._known: set[str] = set()
+        self._clock = clock
+        self._known: dict[str, tuple[float, float]] = {}  # uses, as they counted when it was last seen
+        self._waiting: OrderedDict[str, int] = OrderedDict()
+        self._burst = max(1.0, limit / 10)
+        self._changes = self._burst
+        self._changes_at = clock()
+        self._look_at = 0.0
 
-    def __call__(self, name: str) -> str:
-        """The name to record."""
-        if not name or name in self._known:
+    def __call__(self, name: str, *, trusted: bool = True) -> str:
+        """The name to record.
+
+        Args:
+            name: As it came; an empty one stays empty.
+            trusted: Whether whoever bears it was served: names of refused requests take half the places at most and
+                nobody's.
+        """
+        if not name:
             return name
-        if len(self._known) < self._limit:
-            self._known.add(name)
+        now = self._clock()
+        if name in self._known:
+            self._known[name] = (self._uses(name, now) + 1, now)
+            return name
+        room = self._limit if trusted else self._limit // 2
+        if len(self._known) < room or (trusted and self._take_place(name, now)):
+            self._known[name] = (1.0, now)
             return name
         self._overflow()
         return OTHER
 
     @property
     def distinct(self) -> int:
-        """Distinct names seen, up to the bound."""
+        """Distinct names kept."""
         return len(self._known)
+
+    def _uses(self, name: str, now: float) -> float:
+        uses, seen = self._known[name]
+        return uses * math.exp2((seen - now) / _HALF_LIFE_SECONDS)
+
+    def _take_place(self, name: str, now: float) -> bool:
+        uses = self._waiting.pop(name, 0) + 1
+        self._waiting[name] = uses
+        if len(self._waiting) > _WAITING * self._limit:
+            self._waiting.popitem(last=False)
+        per_second = self._limit / _IDLE_SECONDS
+        self._changes = min(self._burst, self._changes + (now - self._changes_at) * per_second)
+        self._changes_at = now
+        if self._changes < 1 or now < self._look_at:
+            return False
+        least = min(self._known, key=lambda known: self._uses(known, now))
+        idle = now - self._known[least][1] > _IDLE_SECONDS
+        if not idle and (uses == 1 or uses < 2 * self._uses(least, now)):
+            self._look_at = now + _LOOK_AGAIN_SECONDS if uses > 1 else self._look_at
+            return False
+        del self._known[least]
+        del self._waiting[name]
+        self._changes -= 1
+        return True
+
+
+class Bound(Protocol):
+    """What ``Tenants`` needs of ``BoundedNames``."""
+
+    def __call__(self, name: str, *, trusted: bool = True) -> str:
+        """The name to record."""
+        ...
+
+
+class Who(NamedTuple):
+    """What a request says of who asks.
+
+    Attributes:
+        declared: As the header names the tenant; empty if none does.
+        key: Hash of its key's subject, or that one's display name; empty if it has no key.
+    """
+
+    declared: str = ""
+    key: str = ""
 
 
 class Tenants:
@@ -54,36 +131,60 @@ class Tenants:
     Args:
         salt: ``Keys.tenant_salt``.
         header: Field that names the tenant; empty to take none.
-        key_header: Field that holds the client's key; ``x-api-key`` is looked at after it; empty to hash none.
+        key_header: Field that holds the client's key; the usual ones (``credentials.KEY_FIELDS``) and the query are
+            looked at after it; empty to hash none.
         names: Display names by hash (``v1:…``) or by header value.
         bound: Bounds the distinct names.
+        header_wins: Whether the header beats a key that the server took.
+        claim: Claim of a JWT that names its subject.
     """
 
     def __init__(
-        self, salt: bytes, *, header: str, key_header: str, names: Mapping[str, str], bound: Callable[[str], str]
+        self,
+        salt: bytes,
+        *,
+        header: str,
+        key_header: str,
+        names: Mapping[str, str],
+        bound: Bound,
+        header_wins: bool = False,
+        claim: str = "sub",
     ) -> None:
         self._salt = salt
         self._header = header.lower().encode()
-        self._key_headers = tuple(dict.fromkeys((key_header.lower().encode(), b"x-api-key"))) if key_header else ()
+        self._key_headers = tuple(dict.fromkeys((key_header.lower().encode(), *KEY_FIELDS))) if key_header else ()
         self._names = dict(names)
+        self._of_keys = frozenset(name for key, name in names.items() if _OURS.match(key))
         self._bound = bound
+        self._header_wins = header_wins
+        self._claim = claim
 
-    def resolve(self, head: Head) -> str:
-        """Tenant of a request, empty when nothing names one."""
-        if self._header and (value := head.get(self._header)) and _NAME.fullmatch(value):
-            name = value.decode("utf-8", "replace")
-            return self._bound(self._names.get(name, name))
-        for field in self._key_headers:
-            if value := head.get(field):
-                name = hash_key(self._salt, value)
-                return self._bound(self._names.get(name, name))
-        return ""
+    def look(self, head: RequestHead, *, query: bool = True) -> Who:
+        """What a request says of who asks.
 
+        Args:
+            head: Its head.
+            query: Whether a key may stand in its query.
+        """
+        declared = ""
+        if self._header and (values := head.all(self._header)) and _NAME.fullmatch(value := b", ".join(values)):
+            declared = value.decode("utf-8", "replace")
+            if _OURS.match(declared) or declared in self._of_keys:
+                declared = _DECLARED + declared
+            else:
+                declared = self._names.get(declared, declared)
+        credentials = [held for field in self._key_headers if (held := head.get(field))]
+        if query and not credentials and self._key_headers:
+            credentials = [query_key(head)]
+        key = next((name for one in credentials if (name := hash_key(self._salt, one, self._claim))), "")
+        return Who(declared, self._names.get(key, key))
 
-def hash_key(salt: bytes, credential: bytes) -> str:
-    """``v1:`` and 16 hex digits of HMAC-SHA-256(salt, key); a scheme such as ``Bearer`` before the key is left out.
+    def name(self, who: Who, *, refused: bool) -> str:
+        """Tenant to record, empty when nothing names one.
 
-    The version lets the method change without one tenant silently becoming two.
-    """
-    key = _SCHEME.sub(b"", credential.strip(), count=1)
-    return "v1:" + hmac.new(salt, key, hashlib.sha256).hexdigest()[:_HASH_HEX]
+        Args:
+            who: What the request says.
+            refused: Whether the server refused its key (401, 403): then that key says nothing against the header.
+        """
+        by_header = who.declared and (self._header_wins or refused or not who.key)
+        return self._bound(who.declared if by_header else who.key, trusted=not refused)

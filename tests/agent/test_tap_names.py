@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from agent.errors import ConfigError
 from agent.tap.config import read_config, read_upstream
 from agent.tap.routes import find_route
-from agent.tap.tenants import BoundedNames, hash_key
 from agent.tap.tracing import read_request_id, read_trace_context
 from agent.vocabulary import Resource
 
@@ -59,28 +58,16 @@ def test_request_ids_that_could_not_be_names_are_replaced():
         assert read_request_id([bad]) == ""
 
 
-def test_tenant_hash_is_versioned_salted_and_ignores_the_scheme():
-    assert hash_key(b"a", b"Bearer k") == hash_key(b"a", b"k") == hash_key(b"a", b" bearer   k ")
-    assert hash_key(b"a", b"k") != hash_key(b"b", b"k")
-    assert hash_key(b"a", b"k").startswith("v1:")
-    assert len(hash_key(b"a", b"k")) == 19
-
-
-def test_names_past_the_bound_become_other():
-    lost = []
-    names = BoundedNames(2, lambda: lost.append(1))
-    assert [names(n) for n in ("a", "b", "c", "a", "", "d")] == ["a", "b", "other", "a", "", "other"]
-    assert (names.distinct, len(lost)) == (2, 2)
-
-
 def test_config_file(tmp_path: Path):
     path = tmp_path / "servescope.yaml"
     path.write_text(
-        "agent: {region: eu-west-1, tenant: {header: x-team, names: {'v1:0': acme}}, tap: {stall_seconds: 7},"
+        "agent: {region: eu-west-1, tenant: {header: x-team, header_wins: true,"
+        " claim: org, names: {'v1:0': acme}}, tap: {stall_seconds: 7},"
         " targets: [{instance: a, version: '2'}, {instance: b, version: '3'}]}"
     )
     config = read_config(path, "b")
     assert config.tenant.header == "x-team"
+    assert (config.tenant.header_wins, config.tenant.claim) == (True, "org")
     assert config.tenant.names == {"v1:0": "acme"}
     assert config.limits.limits().stall_seconds == 7
     assert config.place == {Resource.REGION: "eu-west-1", Resource.VERSION: "3"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agent import signing
 from agent.errors import ConfigError
@@ -13,6 +13,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from collector.config import SenderKey
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sent a request, as far as the door could tell; it goes with every row that comes of it.
+
+    Attributes:
+        key_id: Id of the key that signed it, empty for an unsigned request.
+        tenant: For whom that key speaks, empty for nobody in particular. It beats what a sender says of itself.
+        peer: The peer's address without its port, empty where there is none.
+    """
+
+    key_id: str = ""
+    tenant: str = ""
+    peer: str = ""
+
+
+NOBODY: Final = Sender()
+"""An unsigned request of an unknown peer."""
 
 
 class AuthError(Exception):
@@ -33,8 +52,8 @@ class Door:
     tenants: Mapping[str, str] = field(default_factory=dict)
     require_signature: bool = False
 
-    def admit(self, path: str, headers: Mapping[str, str], body: bytes, remote: str | None, now_ms: int) -> str:
-        """Return the tenant for which the sender speaks (empty: none in particular).
+    def admit(self, path: str, headers: Mapping[str, str], body: bytes, remote: str | None, now_ms: int) -> Sender:
+        """Return who sends, and for whom.
 
         Args:
             path: Path as requested, without query.
@@ -50,12 +69,13 @@ class Door:
             refusal = signing.verify(self.keys, "POST", path, headers, body, now_ms=now_ms)
             if refusal is not None:
                 raise AuthError(refusal.value)
-            return self.tenants.get(headers[signing.HEADER_KEY_ID], "")
+            key_id = headers[signing.HEADER_KEY_ID]
+            return Sender(key_id, self.tenants.get(key_id, ""), _plain_address(remote))
         if self.require_signature:
             raise AuthError("this collector takes signed requests only")
         if not _is_loopback(remote):
             raise AuthError("unsigned requests are taken from loopback only")
-        return ""
+        return Sender(peer=_plain_address(remote))
 
 
 def open_door(agent_hmac: bytes, sender_keys: Sequence[SenderKey], *, require_signature: bool) -> Door:
@@ -77,12 +97,20 @@ def open_door(agent_hmac: bytes, sender_keys: Sequence[SenderKey], *, require_si
     return Door(keys, tenants, require_signature)
 
 
-def _is_loopback(remote: str | None) -> bool:
-    if not remote:
-        return False
+def _address(remote: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        address = ipaddress.ip_address(remote.partition("%")[0])
+        address = ipaddress.ip_address((remote or "").partition("%")[0])
     except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+        return None
+    # a socket that listens for both calls IPv4 peers ::ffff:192.0.2.1
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_loopback(remote: str | None) -> bool:
+    address = _address(remote)
+    return address is not None and address.is_loopback
+
+
+def _plain_address(remote: str | None) -> str:
+    address = _address(remote)
+    return "" if address is None else str(address)

@@ -1,8 +1,9 @@
 """How a request lies in a segment of the log: one varint-delimited protobuf message the engine reads as it is.
 
 Protobuf concatenation merges, so what the collector knows about a request is appended to its bytes as encoded fields
-instead of being wrapped around them: ``tenant`` (15001, string), ``received_ns`` (15002, fixed64) and ``batch``
-(15003, string) are columns of the landing tables. Three more end every message, at a fixed distance from its end, and
+instead of being wrapped around them: ``tenant`` (15001, string: for whom the sender's key speaks), ``received_ns``
+(15002, fixed64), ``batch`` (15003, string), ``sender_key_id`` (15007, string) and ``sender_peer`` (15008, string) are
+columns of the landing tables. Three more end every message, at a fixed distance from its end, and
 are skipped by the engine as unknown: ``records`` (15004, fixed32), ``digest`` (15006, 16 bytes: the identity under
 which a repeat is recognised) and ``crc`` (15010, fixed32: CRC-32 of all bytes of the message before this field and of
 the length that stands before the message). Logs hold messages that end in 15005 too: the same without the length.
@@ -15,6 +16,8 @@ import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from collector.auth import NOBODY, Sender
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,24 +54,25 @@ _DIGEST: Final = _tag(15006, _LENGTH) + bytes([DIGEST_BYTES])
 _FOOTER: Final = struct.Struct(f"<{len(_RECORDS)}sI{len(_DIGEST)}s{DIGEST_BYTES}s{len(_CRC)}sI")
 _CRC_BYTES: Final = len(_CRC) + 4
 _LONGEST_VARINT: Final = 5
+_KEY_ID: Final = _tag(15007, _LENGTH)
+_PEER: Final = _tag(15008, _LENGTH)
 
 
-def encode(body: bytes, *, records: int, digest: bytes, received_ns: int, batch: str = "", tenant: str = "") -> bytes:
+def encode(
+    body: bytes, *, records: int, digest: bytes, received_ns: int, batch: str = "", sender: Sender = NOBODY
+) -> bytes:
     """One frame: length, the OTLP request and the appended fields.
 
-    The three columns are always written, empty ones too: a sender's own field of that number would count otherwise.
+    The columns are always written, empty ones too: a sender's own field of that number would count otherwise.
     """
-    who, what = tenant.encode(), batch.encode()
     columns = b"".join(
         (
-            _TENANT,
-            varint(len(who)),
-            who,
+            _text(_TENANT, sender.tenant),
             _RECEIVED,
             received_ns.to_bytes(8, "little"),
-            _BATCH,
-            varint(len(what)),
-            what,
+            _text(_BATCH, batch),
+            _text(_KEY_ID, sender.key_id),
+            _text(_PEER, sender.peer),
             _RECORDS,
             records.to_bytes(4, "little"),
             _DIGEST,
@@ -82,6 +86,11 @@ def _sealed(body: bytes, columns: bytes) -> bytes:
     length = varint(len(body) + len(columns) + _CRC_BYTES)
     crc = zlib.crc32(length, zlib.crc32(columns, zlib.crc32(body)))
     return b"".join((length, body, columns, _CRC, crc.to_bytes(4, "little")))
+
+
+def _text(tag: bytes, text: str) -> bytes:
+    encoded = text.encode()
+    return b"".join((tag, varint(len(encoded)), encoded))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +226,8 @@ def columns_of(message: bytes) -> bytes:
     Raises:
         ValueError: The message does not end in them.
     """
-    # The columns before the fixed footer hold two strings of at most a few hundred bytes; their start is the last
-    # place where the three tags follow one another in the right order up to the footer.
+    # The columns before the fixed footer hold strings of at most a few hundred bytes each; their start is the last
+    # place where their tags follow one another in the right order up to the footer.
     end = len(message) - _FOOTER.size
     start = message.rfind(_TENANT, 0, end)
     while start >= 0:
@@ -235,7 +244,12 @@ def _columns_end(message: bytes, start: int) -> int:
     at += len(_RECEIVED) + 8
     if message[at : at + len(_BATCH)] != _BATCH:
         return -1
-    return _skip_text(message, at + len(_BATCH))
+    at = _skip_text(message, at + len(_BATCH))
+    # frames of a log that an older version wrote end here
+    for tag in (_KEY_ID, _PEER):
+        if message[at : at + len(tag)] == tag:
+            at = _skip_text(message, at + len(tag))
+    return at
 
 
 def _skip_text(message: bytes, at: int) -> int:

@@ -14,6 +14,7 @@ from collector.journal import identity
 from collector.log import LogFullError
 
 if TYPE_CHECKING:
+    from collector.auth import Sender
     from collector.config import CollectorConfig
     from collector.decode import Decoded
     from collector.journal import Journal
@@ -62,7 +63,9 @@ class Intake:
             raise BusyError("memory")
         self._held += size
 
-    async def take(self, signal: str, body: bytes, *, as_json: bool, batch: str, tenant: str, received_ns: int) -> bool:
+    async def take(
+        self, signal: str, body: bytes, *, as_json: bool, batch: str, sender: Sender, received_ns: int
+    ) -> bool:
         """Return once the request is durable (or was before).
 
         Args:
@@ -70,7 +73,7 @@ class Intake:
             body: The decompressed request.
             as_json: It is OTLP/JSON.
             batch: The sender's batch id, empty where it gives none.
-            tenant: For whom the sender speaks, empty for nobody in particular.
+            sender: Who sent it, as the door says.
             received_ns: The collector's clock at receipt.
 
         Returns:
@@ -103,7 +106,7 @@ class Intake:
                 digest=digest,
                 received_ns=received_ns,
                 batch=batch,
-                tenant=tenant,
+                sender=sender,
             )
             task = asyncio.create_task(self._commit(signal, frame, decoded, digest))
             self._committing[digest] = task

@@ -15,7 +15,7 @@ from collector.decode import ENCODINGS, KINDS, MalformedError, TooLargeError, de
 from collector.intake import BusyError
 
 if TYPE_CHECKING:
-    from collector.auth import Door
+    from collector.auth import Door, Sender
     from collector.config import CollectorConfig
     from collector.intake import Intake
     from collector.ledger import Ledger
@@ -55,11 +55,11 @@ class OtlpHttp:
         try:
             as_json, encoding = _form(request)
             body, held = await self._read(request)
-            tenant = self._admit(request, body, received_ns)
+            sender = self._admit(request, body, received_ns)
             plain = self._plain(body, encoding)
             held += _hold(self._intake, len(plain) if encoding != "identity" else 0)
             new = await self._intake.take(
-                signal, plain, as_json=as_json, batch=_batch(request), tenant=tenant, received_ns=received_ns
+                signal, plain, as_json=as_json, batch=_batch(request), sender=sender, received_ns=received_ns
             )
             response = _answer(request)
             if not new:
@@ -95,7 +95,7 @@ class OtlpHttp:
             raise
         return b"".join(pieces), held
 
-    def _admit(self, request: web.Request, body: bytes, received_ns: int) -> str:
+    def _admit(self, request: web.Request, body: bytes, received_ns: int) -> Sender:
         try:
             return self._door.admit(request.path, request.headers, body, request.remote, received_ns // 1_000_000)
         except AuthError as error:

@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from collector import framing
+from collector.auth import Sender
 from tests.collector_process import spans
 
 DIGEST = bytes(range(16))
+SENDER = Sender("k1", "t", "192.0.2.1")
 
 
-def encode(body: bytes, batch: str = "b", tenant: str = "t", records: int = 3) -> bytes:
-    return framing.encode(body, records=records, digest=DIGEST, received_ns=7, batch=batch, tenant=tenant)
+def encode(body: bytes, batch: str = "b", sender: Sender = SENDER, records: int = 3) -> bytes:
+    return framing.encode(body, records=records, digest=DIGEST, received_ns=7, batch=batch, sender=sender)
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8), st.text("abc-1", max_size=64))
@@ -45,12 +47,15 @@ def test_a_torn_frame_ends_the_reading(cut: int):
 
 def test_the_message_is_an_otlp_request_with_columns_appended():
     body = spans(0, 2)
-    frame = next(framing.read(io.BytesIO(encode(body, batch="batch-1", tenant="a7"))))
+    frame = next(
+        framing.read(io.BytesIO(encode(body, batch="batch-1", sender=Sender("0badc0de", "a7", "2001:db8::1"))))
+    )
     request = ExportTraceServiceRequest.FromString(frame.message)
     request.DiscardUnknownFields()
     assert request.SerializeToString() == body
     assert b"batch-1" in frame.message
-    assert b"a7" in frame.message
+    for part in (b"a7", b"0badc0de", b"2001:db8::1"):
+        assert part in frame.message
 
 
 def test_a_repaired_body_keeps_its_columns():
@@ -60,6 +65,18 @@ def test_a_repaired_body_keeps_its_columns():
     assert again.digest == DIGEST
     assert again.records == 2
     assert framing.columns_of(again.message)[:-4] == framing.columns_of(first.message)[:-4]
+
+
+def test_a_frame_of_an_older_log_keeps_its_columns_too():
+    (frame,) = framing.read(io.BytesIO(encode(spans(0, 2), records=2)))
+    columns = framing.columns_of(frame.message)
+    sender = b"".join(
+        framing.varint(number << 3 | 2) + b"%c%s" % (len(text), text)
+        for number, text in ((15007, b"k1"), (15008, b"192.0.2.1"))
+    )
+    assert sender in columns
+    without = frame.message.replace(sender, b"")
+    assert framing.columns_of(without) == columns.replace(sender, b"")
 
 
 def test_columns_of_a_foreign_message():

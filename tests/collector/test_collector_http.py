@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from agent import signing
 from collector import framing
-from collector.auth import Door, open_door
+from collector.auth import Door, Sender, open_door
 from collector.config import CollectorConfig, SenderKey
 from collector.intake import Intake
 from collector.journal import Journal
@@ -275,8 +275,8 @@ async def test_a_wrong_signature_is_refused_where_none_is_needed(make: Callable[
 
 def test_unsigned_requests_come_from_loopback_only():
     door = Door({})
-    assert door.admit("/v1/traces", {}, b"", "127.0.0.1", 0) == ""
-    assert door.admit("/v1/traces", {}, b"", "::ffff:127.0.0.1", 0) == ""
+    assert door.admit("/v1/traces", {}, b"", "127.0.0.1", 0) == Sender(peer="127.0.0.1")
+    assert door.admit("/v1/traces", {}, b"", "::ffff:127.0.0.1", 0) == Sender(peer="127.0.0.1")
     for remote in ("10.0.0.1", "::2", "fe80::1%eth0", "", None, "nonsense"):
         with pytest.raises(Exception, match="loopback"):
             door.admit("/v1/traces", {}, b"", remote, 0)
@@ -410,10 +410,38 @@ async def test_prompts_stay_where_that_is_wanted(make: Callable[..., Any]):
 async def test_a_senders_own_columns_do_not_count(make: Callable[..., Any]):
     way = await make()
     body = spans(0, 1)
-    forged = framing.encode(body, records=1, digest=bytes(16), received_ns=1, batch="", tenant="victim")
+    forged = framing.encode(
+        body, records=1, digest=bytes(16), received_ns=1, sender=Sender("their-key", "victim", "192.0.2.9")
+    )
     frame = next(iter(framing.read(io.BytesIO(forged))))
     assert (await way.post(frame.message))[0] == 200
-    assert b"victim" not in (await way.logged())[0].message
+    message = (await way.logged())[0].message
+    assert not any(part in message for part in (b"their-key", b"victim", b"192.0.2.9"))
+
+
+async def test_who_sent_it_goes_into_the_log_with_it(make: Callable[..., Any]):
+    key_id = signing.key_id(KEY)
+    way = await make(Door({key_id: KEY}, {key_id: "a7"}))
+    body = spans(0, 1)
+    assert (
+        await way.post(body, **signing.signed_headers(KEY, "POST", "/v1/traces", body, now_ms=int(time.time() * 1000)))
+    )[0] == 200
+    message = (await way.logged())[0].message
+    assert all(part in message for part in (key_id.encode(), b"a7", b"127.0.0.1"))
+
+
+def test_the_door_says_who_sends():
+    key_id = signing.key_id(KEY)
+    for tenant in ("a7", ""):
+        door = Door({key_id: KEY}, {key_id: tenant} if tenant else {}, require_signature=True)
+        for remote, peer in (
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("fe80::1%eth0", "fe80::1"),
+            (None, ""),
+        ):
+            headers = signing.signed_headers(KEY, "POST", "/v1/logs", b"x", now_ms=7)
+            assert door.admit("/v1/logs", headers, b"x", remote, 7) == Sender(key_id, tenant, peer)
 
 
 async def test_an_empty_request_is_fine_and_leaves_nothing(make: Callable[..., Any]):

@@ -38,6 +38,14 @@ WORKBOOK: Final = (
 it is the one that generators in common use put between (sloth's `google-30d` windows)."""
 
 
+WORKBOOK_PERIOD_SECONDS: Final = 30 * 86_400.0
+FIXED_FROM_SECONDS: Final = 28 * 86_400.0
+SHORTEST_PERIOD_SECONDS: Final = 3600.0
+SHORTEST_LONG_SECONDS: Final = 60.0
+SHORTEST_SHORT_SECONDS: Final = 10.0
+"""Two rounds of five seconds: a shorter window is looked at with gaps between."""
+
+
 @dataclass(frozen=True, slots=True)
 class BurnWindow:
     """One pair of windows with the burn rate that both must exceed.
@@ -58,14 +66,20 @@ class BurnWindow:
 def windows_for(period_seconds: float) -> tuple[BurnWindow, ...]:
     """The workbook's windows with factors for a period: ``factor = budget share x period / long window``.
 
-    Windows longer than the period, and those whose factor is below 1 (they would page for an even spend), are left
-    out; a period of 30 days gives the well-known 14.4, 6, 3 and 1.
+    A period of 30 days gives the well-known 14.4, 6, 3 and 1. Longer ones, and those of 28 days, keep the windows and
+    get their own factors. For shorter ones the windows shrink with the period and the factors stay, since a window of
+    an hour says little about a budget of a day; none gets shorter than what can be counted. Below an hour there is
+    nothing to scale to: none.
     """
+    if period_seconds < SHORTEST_PERIOD_SECONDS:
+        return ()
+    scale = 1.0 if period_seconds >= FIXED_FROM_SECONDS else period_seconds / WORKBOOK_PERIOD_SECONDS
     found = []
     for spend in WORKBOOK:
-        factor = spend.budget_share * period_seconds / spend.long_seconds
-        if spend.long_seconds <= period_seconds and factor >= 1 - 1e-9:
-            found.append(BurnWindow(spend.long_seconds, spend.short_seconds, round(factor, 6), spend.severity))
+        long = spend.long_seconds * scale
+        factor = round(spend.budget_share * period_seconds / long, 6)
+        short = max(spend.short_seconds * scale, SHORTEST_SHORT_SECONDS)
+        found.append(BurnWindow(max(long, SHORTEST_LONG_SECONDS), short, factor, spend.severity))
     return tuple(found)
 
 

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from agent.vocabulary import Outcome, Signal
 from alerts.burn import BurnWindow, highest_burn_rate, windows_for
@@ -67,6 +67,18 @@ def _patterns(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+def _share(value: float) -> float:
+    if 0 < value < 1:
+        return value
+    percent = f": write {value / 100:.10g} for {value:g} %" if 1 < value < 100 else ""  # noqa: PLR2004 percent
+    raise ValueError(f"must be a share, above 0 and below 1{percent}")
+
+
+def _share_or_none(value: float) -> float:
+    return value if value == 0 else _share(value)
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
 
 
@@ -158,7 +170,7 @@ class LatencySli(_Strict):
 
     kind: Literal["latency"]
     signal: Literal[tuple(REQUEST_SIGNALS)] = "ttft_seconds"  # type: ignore[valid-type]
-    threshold_seconds: Annotated[float, Field(gt=0)]
+    threshold_seconds: Positive
     source: Source = "rows"
 
     @model_validator(mode="after")
@@ -176,7 +188,7 @@ class GoodputSli(_Strict):
     """Share of requests that were answered *and* kept every limit in `limits` (signal: seconds)."""
 
     kind: Literal["goodput"]
-    limits: Annotated[dict[Literal[tuple(REQUEST_SIGNALS)], Annotated[float, Field(gt=0)]], Field(min_length=1)]  # type: ignore[valid-type]
+    limits: Annotated[dict[Literal[tuple(REQUEST_SIGNALS)], Positive], Field(min_length=1)]  # type: ignore[valid-type]
 
     def measure(self) -> Measure:
         """What to count."""
@@ -191,7 +203,7 @@ class WindowSpec(_Strict):
 
     long: PositiveDuration
     short: PositiveDuration
-    factor: Annotated[float, Field(gt=0)]
+    factor: Positive
     severity: Severity | None = None
 
     @model_validator(mode="after")
@@ -230,11 +242,11 @@ class Slo(_Named):
     """
 
     sli: Sli
-    target: Annotated[float, Field(gt=0, lt=1)]
+    target: Annotated[float, AfterValidator(_share)]
     period: PositiveDuration = 30 * 86400.0
     severity: Severity = "critical"
     windows: tuple[WindowSpec, ...] = ()
-    min_requests: Annotated[float, Field(ge=1)] = 10
+    min_requests: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 10
     by: tuple[Literal[DIMENSIONS], ...] = ()  # type: ignore[valid-type]
 
     @field_validator("sli", mode="before")
@@ -303,9 +315,9 @@ class ShareCondition(_Strict):
 
     kind: Literal["share"]
     sli: Sli = AvailabilitySli()
-    above: Annotated[float, Field(ge=0, lt=1)]
+    above: Annotated[float, AfterValidator(_share_or_none)]
     window: PositiveDuration = 30.0
-    min_requests: Annotated[float, Field(ge=1)] = 20
+    min_requests: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 20
     by: tuple[Literal[DIMENSIONS], ...] = ("deployment",)  # type: ignore[valid-type]
 
     @field_validator("sli", mode="before")

@@ -10,6 +10,7 @@ from agent import yamlfile
 from agent.yamlfile import FileError, YamlFile
 from alerts.durations import spell
 from alerts.rules import STORE_RULE, BurnRule, RulesFile, all_rules, burn_rules
+from alerts.sight import blind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,7 @@ def _checked(file: YamlFile) -> RulesFile:
     except ValidationError as error:
         raise FileError(faults + file.faults(error)) from error
     faults += _clashes(rules, file)
+    faults += [f"{file.fault(location)}: {text}" for location, text in blind(rules)]
     if faults:
         raise FileError(faults)
     return rules

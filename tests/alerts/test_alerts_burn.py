@@ -27,11 +27,35 @@ def test_thirty_days_give_the_workbooks_factors():
     ]
 
 
-@given(st.floats(DAY, 90 * DAY))
+@given(st.floats(DAY, 400 * DAY))
 def test_a_window_at_its_factor_spends_just_its_share_of_the_budget(period: float):
-    for window, share in zip(windows_for(period), (0.02, 0.05, 0.1, 0.1), strict=False):
+    windows = windows_for(period)
+    for window, share in zip(windows, (0.02, 0.05, 0.1, 0.1), strict=True):
         assert window.factor * window.long_seconds / period == pytest.approx(share, rel=1e-4)
-        assert window.factor >= 1
+        assert window.long_seconds < period
+    assert [window.severity for window in windows] == ["critical", "critical", "warning", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("days", "longest", "factor"), [(28, 3 * DAY, 0.933333), (29, 3 * DAY, 0.966667), (90, 3 * DAY, 3)]
+)
+def test_a_period_of_about_a_month_or_more_keeps_the_slow_window(days: float, longest: float, factor: float):
+    slow = windows_for(days * DAY)[-1]
+    assert (slow.long_seconds, slow.short_seconds, slow.factor) == (longest, 6 * 3600, factor)
+
+
+@given(st.floats(3600, 28 * DAY - 1))
+def test_windows_of_shorter_periods_shrink_with_them_and_can_still_be_counted(period: float):
+    windows = windows_for(period)
+    assert [window.factor for window in windows] == [14.4, 6, 3, 1]
+    for window in windows:
+        assert 10 <= window.short_seconds < window.long_seconds
+        assert 60 <= window.long_seconds <= period / 9
+    assert windows == tuple(sorted(windows, key=lambda window: window.long_seconds))
+
+
+def test_below_an_hour_there_is_nothing_to_scale_to():
+    assert windows_for(3599) == ()
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=300), st.floats(0.5, 0.9999))

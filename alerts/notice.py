@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from alerts.incident import Wish
     from alerts.rules import Severity
+
+LONGEST_RETRY_AFTER_SECONDS: Final = 900.0
+"""What another side may ask for at most: a page that waits for longer is no page."""
+COME_AGAIN: Final = frozenset({429, 503})
+"""HTTP statuses whose ``Retry-After`` is honoured."""
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -69,6 +76,23 @@ def reached(notifier: str, destination: str) -> str:
     if notifier == "pagerduty" and urlsplit(destination).hostname in _LOOPBACK:
         return "the built-in receiver"
     return notifier
+
+
+def retry_after(said: str, now: float) -> float | None:
+    """Seconds that a ``Retry-After`` field asks for, bounded; None when it says nothing that can be read.
+
+    Args:
+        said: Seconds or an HTTP date (RFC 9110, section 10.2.3).
+        now: Unix seconds.
+    """
+    try:
+        seconds = float(said)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(said).timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS) if math.isfinite(seconds) else None
 
 
 class Notifier(Protocol):

@@ -37,8 +37,8 @@ LONGEST_WAIT_SECONDS: Final = 60.0
 PER_MINUTE: Final = 100
 """Below PagerDuty's about 120 a minute and integration key, so that one's own bursts are not refused."""
 
-POISON_TRIES: Final = 5
-"""Attempts at a message that a notifier trips over, as opposed to one that the other side does not take."""
+POISON_TRIES: Final = 10
+"""Attempts, over some minutes, at a message that a notifier trips over; no matter of the other side."""
 
 Status = Literal["queued", "sent", "failed", "dead"]
 """``failed`` has been tried and will be again; ``dead`` will not."""

@@ -172,7 +172,9 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
     notifiers: list[Notifier] = []
     try:
         if key:
-            notifiers.append(PagerDuty(key, base_url=config.pagerduty.base_url, ca_file=config.pagerduty.ca_file))
+            notifiers.append(
+                PagerDuty(key, base_url=config.pagerduty.base_url, ca_file=config.pagerduty.ca_file, clock=clock)
+            )
         else:
             certificate = ensure_certificate(folder / "receiver")
             receiver = Receiver(certificate, Pages(folder / "pages.json"), port=config.receiver_port, clock=clock)

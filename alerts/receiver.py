@@ -9,6 +9,7 @@ alone; without a PagerDuty key the alerts process runs it inside itself.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import ssl
 import sys
@@ -93,16 +94,30 @@ class Pages:
         self._pages: deque[dict[str, Any]] = deque(read_pages(path) if path else [], maxlen=KEPT_PAGES)
 
     def add(self, at: float, event: dict[str, Any]) -> None:
-        """Keep an event; its routing key is left out."""
+        """Keep an event; its routing key is left out. One that says what the last of its key said is a repeat."""
         kept = {name: value for name, value in event.items() if name != "routing_key"}
         page = {"at": at, "action": event["event_action"], "dedup_key": event["dedup_key"], "event": kept}
         with self._guard:
+            last = next((one for one in reversed(self._pages) if one["dedup_key"] == page["dedup_key"]), None)
+            if last is not None and last["event"] == kept:
+                return
             self._pages.append(page)
-            if self._path is not None:
-                temporary = self._path.with_suffix(".new")
-                temporary.write_text(json.dumps(list(self._pages)))
-                temporary.chmod(0o600)
-                temporary.replace(self._path)
+            try:
+                self._write()
+            except OSError as error:
+                # taken all the same: the next page writes this one too
+                log.error("pages_in_memory", error=str(error))  # noqa: TRY400 the error is said
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        temporary = self._path.with_suffix(".new")
+        with temporary.open("w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)
+            json.dump(list(self._pages), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
 
     def all(self) -> list[dict[str, Any]]:
         """Pages, oldest first."""

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import pagerduty
 
 from agent.redact import redacted, shown
-from alerts.notice import Delivery, Notice
+from alerts.notice import COME_AGAIN, Delivery, Notice, retry_after
 from alerts.text import within
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 MAX_BYTES: Final = 512 * 1024
@@ -64,6 +66,7 @@ class PagerDuty:
         base_url: ``https://events.pagerduty.com``, the EU region's, or a receiver of one's own.
         ca_file: Extra certificate to trust for this client alone (a receiver of one's own); the system's trust store
             stays in place for everything else.
+        clock: Unix seconds.
         name: For routes and tables.
     """
 
@@ -73,9 +76,10 @@ class PagerDuty:
         *,
         base_url: str = "https://events.pagerduty.com",
         ca_file: Path | None = None,
+        clock: Callable[[], float] = time.time,
         name: str = "pagerduty",
     ) -> None:
-        self.name = name
+        self.name, self._clock = name, clock
         self.destination = shown(base_url)
         context = ssl.create_default_context()
         if ca_file is not None:
@@ -135,12 +139,8 @@ class PagerDuty:
 
     def _judge(self, answer: _Answered) -> Delivery:
         text = self._clean(f"HTTP {answer.status}: {answer.body}")
-        if answer.status == 429:  # noqa: PLR2004 HTTP
-            try:
-                after: float | None = max(0.0, float(answer.retry_after))
-            except ValueError:
-                after = None
-            return Delivery("retry", text, after)
+        if answer.status in COME_AGAIN:
+            return Delivery("retry", text, retry_after(answer.retry_after, self._clock()))
         return Delivery("refused" if answer.status in {400, 413} else "retry", text)
 
     def _clean(self, text: str) -> str:

@@ -6,19 +6,21 @@ The receiver checks ``X-Servescope-Signature: v1=<hex hmac-sha256(secret, "<time
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import http.client
 import json
 import time
 import urllib.error
 import urllib.request
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from agent.errors import ConfigError
 from agent.redact import redacted
-from alerts.notice import Delivery, Notice
+from alerts.notice import COME_AGAIN, Delivery, Notice, retry_after
 from alerts.text import within
 
 if TYPE_CHECKING:
@@ -60,7 +62,11 @@ class Webhook:
             )
         self.name = name
         self.destination = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
-        self._url, self._secret, self._clock = url, secret, clock
+        # What stands before the @ goes into a field: urllib takes it for a part of the host and says it aloud.
+        host = parts.netloc.rpartition("@")[2]
+        self._url, self._secret, self._clock = parts._replace(netloc=host).geturl(), secret, clock
+        login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        self._login = base64.b64encode(login.encode()).decode() if "@" in parts.netloc else ""
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def render(self, notice: Notice) -> dict[str, Any]:
@@ -76,17 +82,21 @@ class Webhook:
             "X-Servescope-Timestamp": timestamp,
             "X-Servescope-Delivery": hashlib.sha256(body).hexdigest()[:32],
         }
+        if self._login:
+            headers["Authorization"] = f"Basic {self._login}"
         if self._secret:
             headers["X-Servescope-Signature"] = sign(self._secret, timestamp, body)
         request = urllib.request.Request(self._url, body, headers, method="POST")  # noqa: S310 the scheme is checked above
         try:
             with self._opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
-                answer.read(1024)
+                answer.read(1)  # the status says it all; a body could go on for ever
         except urllib.error.HTTPError as error:
             with error:
                 text = within(f"HTTP {error.code} from {self.destination}", 500)
+                if error.code in COME_AGAIN:
+                    return Delivery("retry", text, retry_after(error.headers.get("Retry-After", ""), self._clock()))
                 return Delivery("refused" if error.code in {400, 410, 413} else "retry", text)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             return Delivery("retry", within(redacted(f"{self.destination} can't be reached: {error}"), 500))
         return Delivery("sent")
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import base64
 import json
 import logging
+import re
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 
 from agent.errors import ConfigError
 from alerts.config import PagerDutyConfig
-from alerts.notice import Notice, reached
+from alerts.notice import LONGEST_RETRY_AFTER_SECONDS, Notice, reached, retry_after
 from alerts.notify.pagerduty import MAX_BYTES, PagerDuty, _Answered
 from alerts.notify.webhook import Webhook, sign
 from alerts.receiver import KEPT_PAGES, PER_MINUTE, Pages, Receiver, faults_of, read_pages
@@ -69,9 +72,11 @@ def test_a_page_and_its_end_arrive_as_pagerduty_wants_them(pager: PagerDuty, rec
     [
         (429, {"Retry-After": "7"}, "retry", 7.0),
         (429, {}, "retry", None),
-        (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "retry", None),
-        (500, {}, "retry", None),
-        (503, {}, "retry", None),
+        (429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, "retry", 0.0),
+        (429, {"Retry-After": "soon"}, "retry", None),
+        (429, {"Retry-After": "1e12"}, "retry", LONGEST_RETRY_AFTER_SECONDS),
+        (500, {"Retry-After": "7"}, "retry", None),
+        (503, {"Retry-After": "7"}, "retry", 7.0),
         (401, {}, "retry", None),
         (302, {"Location": "https://elsewhere.test/"}, "retry", None),
         (400, {}, "refused", None),
@@ -214,6 +219,114 @@ def test_the_routing_key_comes_from_file_or_environment_and_is_checked(tmp_path:
     path.unlink()
     with pytest.raises(ConfigError, match="can't be read"):
         config.routing_key({})
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("0", 0),
+        ("7", 7),
+        ("120.5", 120.5),
+        ("-3", 0),
+        ("nan", None),
+        ("inf", None),
+        ("1e400", None),
+        ("", None),
+        ("later", None),
+        ("99999999", LONGEST_RETRY_AFTER_SECONDS),
+        ("Thu, 01 Jan 1970 00:17:10 GMT", 30),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_RETRY_AFTER_SECONDS),
+        ("Thursday, 01-Jan-70 00:17:10 GMT", 30),
+        ("Thu, 99 Jan 1970 00:17:10 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_bounded(said: str, seconds: float | None):
+    assert retry_after(said, 1000.0) == seconds
+
+
+class Raw:
+    """A server that answers each request with the next of some bytes, and keeps what it was sent."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.got: list[bytes] = []
+        self._answers = list(answers)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        for answer in self._answers:
+            taken, _ = self._socket.accept()
+            with taken:
+                taken.settimeout(30)
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += taken.recv(65_536)
+                length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
+                while len(head.partition(b"\r\n\r\n")[2]) < length:
+                    head += taken.recv(65_536)
+                self.got.append(head)
+                taken.sendall(answer)
+
+    def close(self) -> None:
+        self._thread.join(60)
+        self._socket.close()
+
+
+def test_a_webhook_that_asks_to_come_again_later_is_heeded():
+    answers = [
+        b"HTTP/1.1 503 Busy\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 429 Slow\r\nRetry-After: Thu, 01 Jan 1970 00:17:10 GMT\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 500 Oh\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n",
+    ]
+    server = Raw(*answers)
+    hook = Webhook(f"http://127.0.0.1:{server.port}/", clock=lambda: 1000.0)
+    found = [hook.send(hook.render(NOTICE)) for _ in answers]
+    server.close()
+    assert [(one.verdict, one.retry_after) for one in found] == [("retry", 9.0), ("retry", 30.0), ("retry", None)]
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 abc Odd\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"x" * 99_999]
+)
+def test_a_webhook_that_speaks_no_http_is_tried_again(answer: bytes):
+    server = Raw(answer)
+    hook = Webhook(f"http://127.0.0.1:{server.port}/")
+    delivery = hook.send(hook.render(NOTICE))
+    server.close()
+    assert delivery.verdict == "retry"
+
+
+def test_a_login_in_a_webhooks_url_is_sent_and_never_said():
+    server = Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    hook = Webhook(f"http://us%40er:s3cret@127.0.0.1:{server.port}/hook")
+    assert hook.send(hook.render(NOTICE)).verdict == "sent"
+    server.close()
+    assert b"Authorization: Basic " + base64.b64encode(b"us@er:s3cret") in server.got[0]
+    assert b"s3cret" not in server.got[0].splitlines()[0]
+    away = hook.send(hook.render(NOTICE))
+    assert away.verdict == "retry"
+    assert "s3cret" not in away.error + hook.destination + PagerDuty(KEY, base_url="https://u:s3cret@h").destination
+
+
+def test_a_repeat_is_one_page_and_a_full_disk_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pages = Pages(tmp_path / "pages.json")
+    trigger = {"event_action": "trigger", "dedup_key": "k", "payload": {"summary": "s"}}
+    resolve = {"event_action": "resolve", "dedup_key": "k"}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("alerts.receiver.os.fsync", full)
+    for event in (trigger, trigger):  # the answer to the first was lost
+        pages.add(1.0, event)
+    monkeypatch.undo()
+    for event in (resolve, resolve, trigger):
+        pages.add(2.0, event)
+    assert [page["action"] for page in pages.all()] == ["trigger", "resolve", "trigger"]
+    assert read_pages(tmp_path / "pages.json") == pages.all()
 
 
 def test_a_webhook_is_signed_and_its_answers_are_judged():

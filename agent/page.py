@@ -48,15 +48,24 @@ class Fault(NamedTuple):
 
 
 class Series(NamedTuple):
-    """What identifies a line: metric name as the page writes it, and its labels."""
+    """What identifies a line.
+
+    Attributes:
+        name: Metric name as the page writes it.
+        labels: Its labels as the page writes them.
+        identity: The labels that tell it from others of the name, whatever their order; an empty label is none.
+    """
 
     name: str
     labels: Mapping[str, str]
+    identity: frozenset[tuple[str, str]]
 
 
 _SUFFIXES: Final = ("_bucket", "_sum", "_count")
 _COMPOSITE: Final = frozenset({"histogram", "summary", "gaugehistogram"})
 _FAULTS_KEPT: Final = 20
+_REPEATED: Final = -1
+"""In place of the slot of a line whose series an earlier line has."""
 
 
 @dataclass(eq=False, slots=True)
@@ -65,6 +74,15 @@ class Layout:
 
     series: tuple[Series, ...]
     types: Mapping[str, str]
+    _places: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def places(self) -> Mapping[str, Sequence[int]]:
+        """Where the series of each metric stand on the page."""
+        if not self._places:
+            for slot, one in enumerate(self.series):
+                self._places.setdefault(one.name, []).append(slot)
+        return self._places
 
     def family(self, name: str) -> str:
         """Name of the metric family a series name belongs to: ``x_bucket`` → ``x`` where ``x`` is a histogram."""
@@ -88,8 +106,9 @@ class Page:
         layout: Its series; compare by identity to know whether anything but values changed.
         values: One value per series of the layout.
         timestamps: Seconds by position in ``values``, for the few servers that send them.
-        faults: The first unreadable lines.
-        faults_total: How many lines were unreadable.
+        faults: The first lines that were passed over.
+        faults_total: How many lines were passed over: unreadable ones and repeated ones.
+        repeated: How many of them are of a series that an earlier line has; the first line counts, as with Prometheus.
     """
 
     layout: Layout
@@ -97,6 +116,14 @@ class Page:
     timestamps: Mapping[int, float] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
     faults_total: int = 0
+    repeated: int = 0
+
+    def told(self) -> str:
+        """What was passed over, for a person: ``3 malformed lines (1 repeats a series), the first is line 7: …``."""
+        again = f" ({self.repeated} repeat a series)" if self.repeated else ""
+        lines = "malformed line" if self.faults_total == 1 else "malformed lines"
+        first = f", the first is line {self.faults[0].line}: {self.faults[0].reason}" if self.faults else ""
+        return f"{self.faults_total} {lines}{again}{first}"
 
     def samples(self) -> Iterator[Sample]:
         """Every sample in page order."""
@@ -176,7 +203,7 @@ def _line(line: bytes, limit: int) -> tuple[Series, int]:
         raise ValueError("bad metric name" if position < len(line) else "no value")
     if not name:
         raise ValueError("no metric name")
-    return Series(name, labels), position
+    return Series(name, labels, frozenset(pair for pair in labels.items() if pair[1])), position
 
 
 @dataclass(slots=True)
@@ -190,27 +217,39 @@ class _Draft:
     types: dict[str, str] = field(default_factory=dict)
     timestamps: dict[int, float] = field(default_factory=dict)
     known: dict[bytes, Series] = field(default_factory=dict)
+    first: dict[tuple[str, frozenset[tuple[str, str]]], int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     faults_total: int = 0
+    repeated: int = 0
 
     def skip(self) -> None:
         self.prefixes.append(None)
         self.slots.append(-1)
 
     def fault(self, number: int, reason: str) -> None:
+        self._tell(number, reason)
+        self.skip()
+
+    def _tell(self, number: int, reason: str) -> None:
         self.faults_total += 1
         if len(self.faults) < _FAULTS_KEPT:
             self.faults.append(Fault(number, reason))
-        self.skip()
 
     def add(self, one: Series, value: float, timestamp: float | None, head: bytes) -> None:
+        number = len(self.prefixes) + 1
+        self.known[head] = one
+        self.prefixes.append(head)
+        before = self.first.setdefault((one.name, one.identity), number)
+        if before != number:
+            self.repeated += 1
+            self._tell(number, f"the same series as line {before}")
+            self.slots.append(_REPEATED)
+            return
         if timestamp is not None:
             self.timestamps[len(self.values)] = timestamp
-        self.prefixes.append(head)
         self.slots.append(len(self.values))
         self.series.append(one)
         self.values.append(value)
-        self.known[head] = one
 
 
 class PageReader:
@@ -237,7 +276,14 @@ class PageReader:
         if len(lines) != len(self._lines) or not self._update(lines):
             self._lay_out(lines)
         draft = self._draft
-        return Page(self._layout, draft.values.copy(), draft.timestamps.copy(), tuple(draft.faults), draft.faults_total)
+        return Page(
+            self._layout,
+            draft.values.copy(),
+            draft.timestamps.copy(),
+            tuple(draft.faults),
+            draft.faults_total,
+            draft.repeated,
+        )
 
     def _update(self, lines: list[bytes]) -> bool:
         """Take over new values; False where a line is no longer the series it was."""
@@ -249,7 +295,9 @@ class PageReader:
                 return False
             tail = line[len(prefix) :]
             try:
-                if timestamps or b"_" in tail:
+                if slots[index] == _REPEATED:
+                    _value(tail)
+                elif timestamps or b"_" in tail:
                     value, timestamp = _value(tail)
                     if (timestamp is not None) != (slots[index] in timestamps):
                         return False
@@ -288,7 +336,7 @@ class PageReader:
                     draft.add(one, value, timestamp, whole[:start])
             except ValueError as error:
                 draft.fault(number, _reason(error))
-            if len(draft.series) > limits.series:
+            if len(draft.series) + draft.repeated > limits.series:
                 raise PageError(
                     f"metrics page has more than {limits.series} series", "Point at the metrics page of a model server"
                 )

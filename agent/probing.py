@@ -227,8 +227,7 @@ def describe(page: Page, about: About) -> dict[str, Any]:
     signals = _together(samples)
     notes = table.notes(page)
     if page.faults_total:
-        first = page.faults[0]
-        notes.append(f"{page.faults_total} malformed lines passed over, the first is line {first.line}: {first.reason}")
+        notes.append(f"passed over: {page.told()}")
     return {
         "engine": table.engine,
         "version": about.version or None,

@@ -1,7 +1,7 @@
 """Pages → canonical samples: one per model and data-parallel rank, with the increase of every counter.
 
 A :class:`Sampler` compiles an engine's table against a page's layout once; each further page with the same layout
-costs one lookup per signal. What a page does not show is absent from a sample, never 0.
+costs one lookup per series that is read. What a page does not show is absent from a sample, never 0.
 """
 
 from __future__ import annotations
@@ -10,17 +10,24 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from agent.counting import Buckets, Counter, Increase, Memory, Part
 from agent.engines.table import config_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from agent.counting import Identity
     from agent.engines.table import Histogram, Rule, Table
     from agent.page import Layout, Page, Series
-    from agent.vocabulary import Distribution, Signal
+    from agent.vocabulary import Signal
+
+__all__ = ["EngineSample", "Increase", "Key", "Sampler", "Scrape"]
 
 START_TIME: Final = "process_start_time_seconds"
 """Gauge of Prometheus client libraries; a new value is a new process, so every counter began at 0 again."""
+_MOST_KEYS: Final = 250
+_REST: Final = "other"
+_NAME_KEPT: Final = 256
 
 
 class Key(NamedTuple):
@@ -31,21 +38,6 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Increase:
-    """What a histogram gained since the last page.
-
-    ``bounds`` are upper bounds in the signal's unit without +Inf; ``counts`` are per bucket, one more than bounds, and
-    add up to ``count``.
-    """
-
-    distribution: Distribution
-    bounds: tuple[float, ...]
-    counts: tuple[int, ...]
-    count: int
-    total: float
-
-
-@dataclass(frozen=True, slots=True)
 class EngineSample:
     """What one model on one rank showed at one scrape.
 
@@ -53,7 +45,7 @@ class EngineSample:
         key: Model and rank.
         gauges: Values by signal.
         totals: Counters as the page has them, scaled to our unit.
-        deltas: Their increase since the last page; absent on first sight.
+        deltas: Their increase since the last page, series by series; absent on first sight.
         histograms: Increases, only of those that gained something.
     """
 
@@ -73,8 +65,8 @@ class Scrape:
     """All that one page says.
 
     Args:
-        samples: One per model and rank, in page order.
-        restarted: The process or its counters began anew since the last page.
+        samples: One per model and rank, in page order; of more than 250 the rest are one called ``other``.
+        restarted: The process, or all that it counts, began anew since the last page.
         config: The server's configuration, where the page has it.
         layout_changed: Series came or went since the last page.
     """
@@ -85,38 +77,21 @@ class Scrape:
     layout_changed: bool
 
 
-class _Reading(NamedTuple):
+class _Gauge(NamedTuple):
     signal: Signal
     slots: tuple[int, ...]
     scale: float
     combine: Callable[[Sequence[float]], float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Buckets:
-    rule: Histogram
-    bounds: tuple[float, ...]
-    slots: tuple[int, ...]
-    count: int
-    total: int
-
-
-class _Seen(NamedTuple):
-    bounds: tuple[float, ...]
-    cumulative: list[float]
-    total: float
-
-
 @dataclass(slots=True)
 class _Group:
-    """One model and rank: where its values stand on the page, and what they were."""
+    """One model and rank: where its values stand on the page, and what its counters were."""
 
     key: Key
-    gauges: list[_Reading] = field(default_factory=list)
-    counters: list[_Reading] = field(default_factory=list)
-    buckets: list[_Buckets] = field(default_factory=list)
-    totals: dict[Signal, float] = field(default_factory=dict)
-    seen: dict[Distribution, _Seen] = field(default_factory=dict)
+    gauges: list[_Gauge] = field(default_factory=list)
+    counters: list[Counter] = field(default_factory=list)
+    buckets: list[Buckets] = field(default_factory=list)
 
 
 class Sampler:
@@ -132,156 +107,170 @@ class Sampler:
         self._model = model
         self._layout: Layout | None = None
         self._groups: dict[Key, _Group] = {}
+        self._memory = Memory()
         self._config: Mapping[str, str] = {}
-        self._start_slot: int | None = None
-        self._start: float | None = None
+        self._start_slots: Mapping[Identity, int] = {}
+        self._starts: dict[Identity, float] = {}
 
     def sample(self, page: Page) -> Scrape:
         """Read the next page."""
         changed = page.layout is not self._layout
         if changed:
-            self._compile(page.layout)
-        values = page.values
-        started = values[self._start_slot] if self._start_slot is not None else None
-        restarted = self._start is not None and started is not None and started != self._start
-        self._start = started if started is not None else self._start
+            self._compile(page)
+        restarted = self._process_began(page.values)
         if restarted:
             self._forget()
-        samples, fallen, stayed = [], False, False
-        for group in self._groups.values():
-            busy = any(group.totals.values())
-            sample, fell = _read(group, values, from_zero=restarted)
-            fallen, stayed = fallen or fell, stayed or (busy and not fell)
-            samples.append(sample)
-        # One model that begins again while another goes on was loaded anew; the server was not.
-        restarted = restarted or (fallen and not stayed)
-        return Scrape(tuple(samples), restarted, self._config, changed)
+        off = self._table.off(page)
+        samples = tuple([_read(group, page.values, off) for group in self._groups.values()])
+        restarted = restarted or self._all_began()
+        if samples:
+            self._memory.begin()
+        return Scrape(samples, restarted, self._config, changed)
+
+    def _process_began(self, values: Sequence[float]) -> bool:
+        """Whether every process that tells when it started, and told before, tells another time."""
+        found = {one: values[slot] for one, slot in self._start_slots.items() if isfinite(values[slot])}
+        common = found.keys() & self._starts.keys()
+        began = bool(common) and all(found[one] != self._starts[one] for one in common)
+        self._starts = found or self._starts
+        return began
+
+    def _all_began(self) -> bool:
+        """Whether all that had counted began anew.
+
+        One model or rank that begins again while another goes on was loaded anew, and so was one that came instead of
+        one that went; the server was not. Where a start time stands still, those that never counted are witnesses too.
+        """
+        groups = [group.counters for group in self._groups.values() if group.counters]
+        fell = [any(one.fell for one in counters) for counters in groups]
+        stayed = any(one.stayed for counters in groups for one in counters)
+        return any(fell) and not stayed and (not self._starts or all(fell))
 
     def _forget(self) -> None:
         """A new process counts from 0, so that all it shows happened since."""
+        self._memory.forget()
         for group in self._groups.values():
-            group.totals = dict.fromkeys(group.totals, 0.0)
-            group.seen = {
-                distribution: _Seen(seen.bounds, [0.0] * len(seen.cumulative), 0.0)
-                for distribution, seen in group.seen.items()
-            }
+            for counter in group.counters:
+                counter.last = [0.0] * len(counter.last)
+            for part in (part for one in group.buckets for part in one.parts):
+                part.last, part.last_total = [0.0] * len(part.slots), 0.0
 
-    def _compile(self, layout: Layout) -> None:
-        table, old = self._table, self._groups
-        slots: dict[str, list[int]] = {}
-        for slot, one in enumerate(layout.series):
-            slots.setdefault(one.name, []).append(slot)
+    def _compile(self, page: Page) -> None:
+        table, layout, memory = self._table, page.layout, self._memory
+        memory.keep(
+            [counter for group in self._groups.values() for counter in group.counters],
+            [one for group in self._groups.values() for one in group.buckets],
+        )
+        slots = table.slots(layout)
         groups: dict[Key, _Group] = {}
 
         def group_of(one: Series) -> _Group:
-            key = Key(one.labels.get(table.model_label, self._model), one.labels.get(table.rank_label, ""))
+            model = table.model_of(one.labels, self._model)[:_NAME_KEPT]
+            key = Key(model, one.labels.get(table.rank_label, "")[:_NAME_KEPT])
             if key not in groups:
-                before = old.get(key)
-                groups[key] = _Group(key, totals=before.totals, seen=before.seen) if before else _Group(key)
-            return groups[key]
+                key = key if len(groups) < _MOST_KEYS else Key(_REST, "")
+            return groups.setdefault(key, _Group(key))
 
         for rule in table.rules:
-            for key, reading in _readings(rule, slots, layout.series, group_of).items():
-                (groups[key].counters if rule.counter else groups[key].gauges).append(reading)
+            _arrange(rule, slots, layout.series, group_of, memory)
         for histogram in table.histograms:
-            for group, buckets in _find_buckets(histogram, slots, layout.series, group_of):
-                group.buckets.append(buckets)
+            _arrange_buckets(histogram, slots, layout.series, group_of, memory)
+        if table.gone_is_over and page.faults_total == page.repeated:
+            counters = [counter for group in groups.values() for counter in group.counters]
+            parts = [part for group in groups.values() for one in group.buckets for part in one.parts]
+            memory.forget_gone(
+                {identity for one in counters for identity in one.series}, {part.labels for part in parts}
+            )
         self._groups, self._layout = groups, layout
         self._config = config_of(table, layout)
-        self._start_slot = slots[START_TIME][0] if START_TIME in slots else None
+        named = (slots.get(START_TIME) or [])[:_MOST_KEYS]
+        self._start_slots = {_identity(layout.series[slot]): slot for slot in named}
 
 
-def _readings(
-    rule: Rule, slots: Mapping[str, list[int]], series: Sequence[Series], group_of: Callable[[Series], _Group]
-) -> dict[Key, _Reading]:
+def _identity(one: Series) -> Identity:
+    return one.name, one.identity
+
+
+def _arrange(
+    rule: Rule,
+    slots: Mapping[str, Sequence[int]],
+    series: Sequence[Series],
+    group_of: Callable[[Series], _Group],
+    memory: Memory,
+) -> None:
+    """Find a rule's series on a page and hand them to the groups they belong to."""
+
     def matching(name: str) -> list[int]:
         return [slot for slot in slots.get(name, ()) if rule.where.items() <= series[slot].labels.items()]
 
     main = next((found for name in (rule.source, *rule.old) if (found := matching(name))), [])
     added = [matching(name) for name in rule.plus]
     if not main or not all(added):
-        return {}
-    by_key: dict[Key, list[int]] = {}
+        return
+    groups: dict[Key, tuple[_Group, list[int]]] = {}
     for slot in (*main, *(slot for found in added for slot in found)):
-        by_key.setdefault(group_of(series[slot]).key, []).append(slot)
-    combine = max if rule.combine == "max" else sum
-    return {key: _Reading(rule.signal, tuple(found), rule.scale, combine) for key, found in by_key.items()}
+        group = group_of(series[slot])
+        groups.setdefault(group.key, (group, []))[1].append(slot)
+    for group, found in groups.values():
+        if rule.counter:
+            who = tuple([_identity(series[slot]) for slot in found])
+            last = [memory.last(rule.signal, one) for one in who]
+            group.counters.append(Counter(rule.signal, tuple(found), who, last, rule.scale))
+            continue
+        before = next((one for one in group.gauges if one.signal == rule.signal), None)
+        if before is not None:  # a second rule of a signal adds to the first
+            group.gauges.remove(before)
+        where = (*(before.slots if before is not None else ()), *found)
+        group.gauges.append(_Gauge(rule.signal, where, rule.scale, max if rule.combine == "max" else sum))
 
 
-def _find_buckets(
-    rule: Histogram, slots: Mapping[str, list[int]], series: Sequence[Series], group_of: Callable[[Series], _Group]
-) -> list[tuple[_Group, _Buckets]]:
+def _arrange_buckets(
+    rule: Histogram,
+    slots: Mapping[str, Sequence[int]],
+    series: Sequence[Series],
+    group_of: Callable[[Series], _Group],
+    memory: Memory,
+) -> None:
+    """Find a histogram on a page, however many series of buckets it has, and hand it to the groups it belongs to."""
     name = next((name for name in rule.names() if f"{name}_bucket" in slots), None)
     if name is None:
-        return []
-    parts: dict[Key, tuple[_Group, dict[float, int], list[int], list[int]]] = {}
-    for suffix in ("_bucket", "_count", "_sum"):
-        for slot in slots.get(f"{name}{suffix}", ()):
-            group = group_of(series[slot])
-            _, buckets, counts, totals = parts.setdefault(group.key, (group, {}, [], []))
-            if suffix == "_bucket":
-                try:
-                    buckets[float(series[slot].labels.get("le", ""))] = slot
-                except ValueError:
-                    continue  # a bucket without a bound is no bucket
-            else:
-                (counts if suffix == "_count" else totals).append(slot)
-    found = []
-    for group, buckets, counts, totals in parts.values():
-        # Several series of one model and rank (further labels) are no histogram that could be read bucket by bucket.
-        if inf in buckets and len(counts) == 1 and len(totals) == 1:
-            order = sorted(buckets)
-            bounds = tuple(bound * rule.scale for bound in order[:-1])
-            found.append(
-                (group, _Buckets(rule, bounds, tuple(buckets[bound] for bound in order), counts[0], totals[0]))
-            )
-    return found
+        return
+    bounds: dict[Identity, dict[float, int]] = {}
+    for slot in slots[f"{name}_bucket"]:
+        labels = series[slot].identity
+        try:
+            bound = float(series[slot].labels.get("le", ""))
+        except ValueError:
+            continue  # a bucket without a bound is no bucket
+        bounds.setdefault((name, frozenset(pair for pair in labels if pair[0] != "le")), {}).setdefault(bound, slot)
+    totals = {series[slot].identity: slot for slot in slots.get(f"{name}_sum", ())}
+    parts: dict[Key, tuple[_Group, list[Part]]] = {}
+    for who, found in bounds.items():
+        total = totals.get(who[1])
+        if inf in found and total is not None:
+            order = sorted(found)
+            part = Part(who, tuple(order[:-1]), tuple([found[bound] for bound in order]), total)
+            memory.recall(rule.distribution, part)
+            group = group_of(series[total])
+            parts.setdefault(group.key, (group, []))[1].append(part)
+    for group, several in parts.values():
+        group.buckets.append(Buckets(rule, tuple(several)))
 
 
-def _value(reading: _Reading, values: Sequence[float]) -> float:
-    slots = reading.slots
-    value = values[slots[0]] if len(slots) == 1 else reading.combine([values[slot] for slot in slots])
-    return value * reading.scale
-
-
-def _read(group: _Group, values: Sequence[float], *, from_zero: bool) -> tuple[EngineSample, bool]:
-    gauges = {one.signal: value for one in group.gauges if isfinite(value := _value(one, values))}
-    totals = {one.signal: value for one in group.counters if isfinite(value := _value(one, values))}
-    before = group.totals
-    deltas, fell = {}, False
-    for signal, value in totals.items():
-        last = before.get(signal)
-        if last is None:
+def _read(group: _Group, values: Sequence[float], off: frozenset[Signal]) -> EngineSample:
+    gauges, totals, deltas = {}, {}, {}
+    for one in group.gauges:
+        slots = one.slots
+        value = values[slots[0]] if len(slots) == 1 else one.combine([values[slot] for slot in slots])
+        if isfinite(value):
+            gauges[one.signal] = value * one.scale
+    for counter in group.counters:
+        total, gain = counter.look(values)
+        if counter.signal in off:
             continue
-        if value >= last:
-            deltas[signal] = value - last
-        else:
-            # The counter began again at 0: what it shows is what it gained since.
-            deltas[signal] = value
-            fell = True
-    group.totals = {**before, **totals} if len(totals) < len(before) else totals
-    gained = []
-    for buckets in group.buckets:
-        seen = group.seen.get(buckets.rule.distribution)
-        if seen is None or seen.bounds != buckets.bounds or values[buckets.count] != seen.cumulative[-1] or from_zero:
-            cumulative = [values[slot] for slot in buckets.slots]
-            if not all(map(isfinite, cumulative)):
-                continue
-            total = values[buckets.total]
-            if seen is not None and seen.bounds == buckets.bounds:
-                increase = _increase(buckets, seen, cumulative, total)
-                if increase.count:
-                    gained.append(increase)
-            group.seen[buckets.rule.distribution] = _Seen(buckets.bounds, cumulative, total)
-    return EngineSample(group.key, gauges, totals, deltas, tuple(gained)), fell
-
-
-def _increase(buckets: _Buckets, seen: _Seen, cumulative: Sequence[float], total: float) -> Increase:
-    last, last_total = seen.cumulative, seen.total
-    if cumulative[-1] < last[-1]:
-        last, last_total = [0.0] * len(cumulative), 0.0
-    gains = [now - then for now, then in zip(cumulative, last, strict=True)]
-    # A server writes its buckets one by one while requests finish: a negative difference is such a seam, not a count.
-    counts = tuple([max(0, round(high - low)) for high, low in zip(gains, [0.0, *gains], strict=False)])
-    summed = (total - last_total) * buckets.rule.scale
-    return Increase(buckets.rule.distribution, buckets.bounds, counts, sum(counts), summed if isfinite(summed) else 0.0)
+        if isfinite(total):
+            totals[counter.signal] = total
+        if gain is not None:
+            deltas[counter.signal] = gain
+    gained = [increase for one in group.buckets if (increase := one.look(values)) is not None]
+    return EngineSample(group.key, gauges, totals, deltas, tuple(gained))

@@ -1,7 +1,8 @@
 """llama.cpp server's metrics page (``llama-server --metrics``, recorded on build 11549).
 
-It has no label at all, not even the model's name, which only ``/props`` tells. There is no histogram, only sums; and
-no count of requests. Source: ``tools/server/README.md`` in https://github.com/ggml-org/llama.cpp.
+A server's own page has no label at all, not even the model's name, which only ``/props`` tells; a router puts the pages
+of several servers together and labels them with their models. There is no histogram, only sums; and no count of
+requests. Source: ``tools/server/README.md`` in https://github.com/ggml-org/llama.cpp.
 """
 
 from __future__ import annotations
@@ -52,19 +53,23 @@ def _about(reply: Mapping[str, Any]) -> About:
     return About(str(reply.get("build_info", "")), str(reply.get("model_alias", "")), config)
 
 
-def _notes(_page: Page) -> list[str]:
-    return [
+def _notes(page: Page) -> list[str]:
+    named = any(TABLE.model_of(one.labels, "") for one in page.layout.series)
+    notes = [
         "prompt_tokens_total leaves cached prompt tokens out; they are prefix_cache_hits_total",
-        "this page does not name its model: it is known only where /props can be reached",
         "this engine shows sums and no histogram: latencies are means, and requests are not counted",
     ]
+    if not named:
+        notes.append("this page does not name its model: it is known only where /props can be reached")
+    return notes
 
 
 TABLE = Table(
     engine=Engine.LLAMACPP,
-    prefixes=("llamacpp:",),
+    prefixes=("llamacpp:", "llamacpp_router:"),
     rules=RULES,
     ignored=IGNORED,
+    model_labels=("model", "model_name", "model_id"),
     # Newer builds dropped the cache's fill; builds before 2026 do not count cached tokens.
     optional=frozenset(
         {Signal.KV_CACHE_USAGE_RATIO, Signal.PREFIX_CACHE_QUERIES_TOTAL, Signal.PREFIX_CACHE_HITS_TOTAL}
@@ -72,4 +77,5 @@ TABLE = Table(
     about_path="/props",
     about=_about,
     notes=_notes,
+    prompt_includes_cached=False,
 )

@@ -15,7 +15,7 @@ import agent.engines
 from agent.errors import UnknownEngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from agent.page import Layout, Page
     from agent.vocabulary import Distribution, Signal
@@ -93,14 +93,24 @@ class Table:
         rules: Signals.
         histograms: Distributions.
         ignored: Families that are known and not read, with the reason; a ``_created`` twin needs no entry.
-        model_label: Label that names the model; "" where the page names none.
+        spellings: Other beginnings of metric names → the one that ``rules`` have, likeliest first: the same metrics
+            under another name. Of a metric that a page spells in several ways, one spelling counts.
+        others: Beginnings of families of a host program on the same page, with the reason for leaving them out.
+        model_labels: Labels that may name the model, likeliest first; none where the page names none.
         rank_label: Label that is the data-parallel rank; "" where there is none.
+        host_labels: Labels that a host program puts on every series.
         info: Families whose labels are the server's configuration, with the labels to take; none named takes all.
         optional: Signals that only some set-ups of the engine show, so that their absence is no news.
         metrics_port_offset: Port of the metrics page less the port of the serving API; 0 where they are one.
         about_path: Path on the serving API that tells the version.
         about: Reads the JSON of ``about_path``.
         notes: Says in plain English what to know of this very page.
+        off: Signals whose counters this very page shows, and the server does not count.
+        gone_is_over: A series that leaves the page has ended and begins at 0 when it comes again (a model that is
+            unloaded); otherwise it goes on from where it was.
+        finished_includes_failed: Whether ``requests_finished_total`` counts failed requests too: a share of failures is
+            then of finished alone, otherwise of finished and failed together.
+        prompt_includes_cached: Whether ``prompt_tokens_total`` counts tokens that a prefix cache had.
     """
 
     engine: str
@@ -108,22 +118,63 @@ class Table:
     rules: tuple[Rule, ...]
     histograms: tuple[Histogram, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
-    model_label: str = ""
+    spellings: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, str] = field(default_factory=dict)
+    model_labels: tuple[str, ...] = ()
     rank_label: str = ""
+    host_labels: frozenset[str] = frozenset()
     info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: frozenset[Signal] = frozenset()
     metrics_port_offset: int = 0
     about_path: str = ""
     about: Callable[[Mapping[str, Any]], About] = lambda _reply: About()
     notes: Callable[[Page], list[str]] = lambda _page: []
+    off: Callable[[Page], frozenset[Signal]] = lambda _page: frozenset()
+    gone_is_over: bool = False
+    finished_includes_failed: bool = False
+    prompt_includes_cached: bool = True
 
     def recognises(self, layout: Layout) -> bool:
-        """Whether the page is this engine's."""
-        return any(one.name.startswith(self.prefixes) for one in layout.series)
+        """Whether the page is this engine's; one that has declared its metrics and has no value yet is."""
+        begins = (*self.prefixes, *self.spellings)
+        return any(one.name.startswith(begins) for one in layout.series) or any(
+            name.startswith(begins) for name in layout.types
+        )
+
+    def spelled(self, name: str) -> str:
+        """A metric's name as ``rules`` have it."""
+        for beginning, ours in self.spellings.items():
+            if name.startswith(beginning):
+                return f"{ours}{name.removeprefix(beginning)}"
+        return name
+
+    def slots(self, layout: Layout) -> Mapping[str, Sequence[int]]:
+        """Where the series of each metric stand, by its name as ``rules`` have it."""
+        by_name = layout.places
+        if not self.spellings:
+            return by_name
+        found: dict[str, Sequence[int]] = {}
+        for name in sorted(by_name, key=self._likeliest):
+            found.setdefault(self.spelled(name), by_name[name])
+        return found
+
+    def _likeliest(self, name: str) -> int:
+        beginnings = list(self.spellings)
+        return next((1 + beginnings.index(one) for one in beginnings if name.startswith(one)), 0)
+
+    def model_of(self, labels: Mapping[str, str], otherwise: str) -> str:
+        """The model that a series is about."""
+        return next((found for label in self.model_labels if (found := labels.get(label))), otherwise)
 
     def knows(self, family: str) -> bool:
         """Whether a family is read or ignored on purpose."""
+        if family.startswith(tuple(self.others)) and not family.startswith(tuple(self.spellings)):
+            return True
+        family = self.spelled(family)
         known = known_families(self.engine)
+        # Without its # TYPE line a histogram's parts look like families of their own.
+        if any(family.endswith(part) and family.removesuffix(part) in known for part in _HISTOGRAM_PARTS):
+            return True
         return family in known or (family.endswith("_created") and _base(family) & known != frozenset())
 
     def expected(self) -> list[Signal]:
@@ -198,8 +249,9 @@ def config_of(table: Table, layout: Layout) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     left = dict(table.info)
-    for name, labels in layout.series:
+    for one in layout.series:
+        name, labels = table.spelled(one.name), one.labels
         if name in left:
-            wanted = left.pop(name) or labels.keys() - {table.model_label, table.rank_label}
+            wanted = left.pop(name) or labels.keys() - {*table.model_labels, table.rank_label, *table.host_labels}
             found |= {key: value for key, value in labels.items() if key in wanted}
     return found

@@ -7,6 +7,9 @@ How it counts, checked one request at a time on 2.51:
 - A request refused because the queue is full is counted nowhere; neither is a 400 or a 404. ``REJECTED`` is a queue
   timeout. An ensemble's failures are counted twice, and its inner models count on their own.
 - ``pending`` is queued, not executing. A response-cache hit adds to successes, not to inferences or executions.
+- A summary's ``_count`` and ``_sum`` grow with the counter of the same name, and stay where ``--metrics-config`` turns
+  counters off: those then stand at 0 on the page for ever.
+- A model that is unloaded takes its series along; loaded again it counts from 0.
 
 Source: https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/metrics.html
 """
@@ -24,23 +27,44 @@ if TYPE_CHECKING:
     from agent.page import Page
 
 _MICROSECONDS: Final = 1e-6
+_SUMMED: Final = "nv_inference_request_summary_us_count"
+_SUCCEEDED: Final = "nv_inference_request_success"
+_ANSWERED: Final = "nv_inference_first_response_histogram_ms_count"
+_DURATIONS: Final = {
+    Signal.REQUEST_SECONDS_TOTAL: "request",
+    Signal.QUEUE_SECONDS_TOTAL: "queue",
+    Signal.COMPUTE_INPUT_SECONDS_TOTAL: "compute_input",
+    Signal.COMPUTE_INFER_SECONDS_TOTAL: "compute_infer",
+    Signal.COMPUTE_OUTPUT_SECONDS_TOTAL: "compute_output",
+}
+"""Sums of seconds and what they are called on the page."""
+
+
+def _sum(what: str) -> tuple[str, tuple[str, ...]]:
+    """Where the sum of a duration stands: in its summary where there is one, else in its counter."""
+    return f"nv_inference_{what}_summary_us_sum", (f"nv_inference_{what}_duration_us",)
+
 
 RULES = (
     Rule(Signal.WAITING, "nv_inference_pending_request_count"),
-    Rule(Signal.REQUESTS_FINISHED_TOTAL, "nv_inference_request_success"),
+    Rule(Signal.WAITING, "nv_trt_llm_request_metrics", where={"request_type": "waiting"}),
+    Rule(Signal.RUNNING, "nv_trt_llm_request_metrics", where={"request_type": "active"}),
+    Rule(
+        Signal.KV_CACHE_USAGE_RATIO,
+        "nv_trt_llm_kv_cache_block_metrics",
+        where={"kv_cache_block_type": "fraction"},
+        combine="max",
+    ),
+    Rule(Signal.REQUESTS_FINISHED_TOTAL, _SUMMED, old=(_SUCCEEDED,)),
     Rule(Signal.REQUESTS_FAILED_TOTAL, "nv_inference_request_failure"),
     Rule(Signal.INFERENCES_TOTAL, "nv_inference_count"),
     Rule(Signal.EXECUTIONS_TOTAL, "nv_inference_exec_count"),
     Rule(Signal.RESPONSE_CACHE_HITS_TOTAL, "nv_cache_num_hits_per_model"),
     Rule(Signal.RESPONSE_CACHE_MISSES_TOTAL, "nv_cache_num_misses_per_model"),
-    Rule(Signal.REQUEST_SECONDS_TOTAL, "nv_inference_request_duration_us", scale=_MICROSECONDS),
-    Rule(Signal.QUEUE_SECONDS_TOTAL, "nv_inference_queue_duration_us", scale=_MICROSECONDS),
-    Rule(Signal.COMPUTE_INPUT_SECONDS_TOTAL, "nv_inference_compute_input_duration_us", scale=_MICROSECONDS),
-    Rule(Signal.COMPUTE_INFER_SECONDS_TOTAL, "nv_inference_compute_infer_duration_us", scale=_MICROSECONDS),
-    Rule(Signal.COMPUTE_OUTPUT_SECONDS_TOTAL, "nv_inference_compute_output_duration_us", scale=_MICROSECONDS),
+    *(Rule(signal, *_sum(what), scale=_MICROSECONDS) for signal, what in _DURATIONS.items()),
 )
 
-_SUMMARY = "quantiles of a sliding window, Nan when idle: they cannot be added up over instances"
+_SUMMARY = "its count and sum are read; its quantiles, of a sliding window and Nan when idle, cannot be added up"
 _GPU = "GPU samples have it from the driver, each second"
 _MACHINE = "of the whole machine; host samples have it"
 _CACHE = "a gauge over all models that trails by the metrics interval; the per-model counter is read"
@@ -51,8 +75,8 @@ IGNORED = {
     "nv_inference_compute_input_summary_us": _SUMMARY,
     "nv_inference_compute_infer_summary_us": _SUMMARY,
     "nv_inference_compute_output_summary_us": _SUMMARY,
-    "nv_cache_hit_summary_per_model": _SUMMARY,
-    "nv_cache_miss_summary_per_model": _SUMMARY,
+    "nv_cache_hit_summary_per_model": "µs spent on looking up; part of the request's duration",
+    "nv_cache_miss_summary_per_model": "µs spent on looking up and inserting",
     "nv_inference_first_response_histogram_ms": "decoupled models from 2.52 on; absent on 2.51 whatever the flag",
     "nv_cache_hit_duration_per_model": "µs spent on looking up; part of the request's duration",
     "nv_cache_miss_duration_per_model": "µs spent on looking up and inserting",
@@ -83,16 +107,43 @@ def _about(reply: Mapping[str, Any]) -> About:
     return About(version=str(reply.get("version", ""))) if reply.get("name") == "triton" else About()
 
 
+_COUNTED_APART: Final = frozenset({Signal.REQUESTS_FAILED_TOTAL, Signal.INFERENCES_TOTAL, Signal.EXECUTIONS_TOTAL})
+"""Counters that no summary stands in for."""
+
+
+def _off(page: Page) -> frozenset[Signal]:
+    """Counters that stand at 0 although requests were served: what was not counted is not 0."""
+    places, values = page.layout.places, page.values
+
+    def total(name: str) -> float:
+        return sum([values[slot] for slot in places.get(name, ())])
+
+    summed, answered = total(_SUMMED), total(_ANSWERED)
+    off: set[Signal] = set()
+    if total(_SUCCEEDED) == 0:
+        if not summed and not answered:
+            return frozenset()
+        off |= _COUNTED_APART if summed else {*_COUNTED_APART, Signal.REQUESTS_FINISHED_TOTAL}
+    if total("nv_inference_request_duration_us") == 0:  # no request takes no time
+        off |= {signal for signal, what in _DURATIONS.items() if _sum(what)[0] not in places}
+    return frozenset(off)
+
+
 def _notes(page: Page) -> list[str]:
     notes = [
         "requests refused for a full queue are on no counter: waiting stands at the model's max_queue_size meanwhile",
         "an error response of a python model counts as finished, not as failed",
         "sums over models count an ensemble and its inner models both, and its failures twice",
     ]
+    if off := _off(page):
+        absent = ", ".join(sorted(off))
+        notes.append(f"this server serves requests and does not count them all: {absent} are absent, not 0")
+    if _SUMMED in page.layout.places:
+        notes.append("finished requests and durations are read from the summaries, which count as the counters do")
     versions: dict[str, set[str]] = {}
-    for name, labels in page.layout.series:
-        if name == "nv_inference_request_success":
-            versions.setdefault(labels.get("model", ""), set()).add(labels.get("version", ""))
+    for one in page.layout.series:
+        if one.name in {_SUCCEEDED, _SUMMED}:
+            versions.setdefault(one.labels.get("model", ""), set()).add(one.labels.get("version", ""))
     notes += [
         f"model {model}: versions {', '.join(sorted(several))} are added up"
         for model, several in versions.items()
@@ -106,11 +157,20 @@ TABLE = Table(
     prefixes=("nv_inference_",),
     rules=RULES,
     ignored=IGNORED,
-    model_label="model",
-    # Only models with a response cache have these series.
-    optional=frozenset({Signal.RESPONSE_CACHE_HITS_TOTAL, Signal.RESPONSE_CACHE_MISSES_TOTAL}),
+    model_labels=("model",),
+    # Only models with a response cache, or of the TensorRT-LLM backend, have these series.
+    optional=frozenset(
+        {
+            Signal.RESPONSE_CACHE_HITS_TOTAL,
+            Signal.RESPONSE_CACHE_MISSES_TOTAL,
+            Signal.RUNNING,
+            Signal.KV_CACHE_USAGE_RATIO,
+        }
+    ),
     metrics_port_offset=2,
     about_path="/v2",
     about=_about,
     notes=_notes,
+    off=_off,
+    gone_is_over=True,
 )

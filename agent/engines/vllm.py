@@ -34,15 +34,24 @@ RULES = (
     Rule(
         Signal.PREFIX_CACHE_QUERIES_TOTAL,
         "vllm:prefix_cache_queries_total",
-        old=("vllm:gpu_prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries"),
+        old=(
+            "vllm:prefix_cache_queries",
+            "vllm:gpu_prefix_cache_queries_total",
+            "vllm:gpu_prefix_cache_queries",
+        ),
     ),
     Rule(
         Signal.PREFIX_CACHE_HITS_TOTAL,
         "vllm:prefix_cache_hits_total",
-        old=("vllm:gpu_prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits"),
+        old=("vllm:prefix_cache_hits", "vllm:gpu_prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits"),
     ),
     Rule(Signal.REQUESTS_FINISHED_TOTAL, "vllm:request_success_total", old=("vllm:request_success",)),
-    Rule(Signal.REQUESTS_FAILED_TOTAL, "vllm:request_success_total", where={"finished_reason": "error"}),
+    Rule(
+        Signal.REQUESTS_FAILED_TOTAL,
+        "vllm:request_success_total",
+        old=("vllm:request_success",),
+        where={"finished_reason": "error"},
+    ),
     Rule(Signal.ENGINE_STEPS_TOTAL, "vllm:iteration_tokens_total_count"),
     Rule(Signal.BATCH_TOKENS_TOTAL, "vllm:iteration_tokens_total_sum"),
     Rule(Signal.REQUEST_SECONDS_TOTAL, "vllm:e2e_request_latency_seconds_sum"),
@@ -74,6 +83,7 @@ IGNORED = {
     "vllm:external_prefix_cache_hits_total": "KV connector; 0 without one",
     "vllm:mm_cache_queries_total": "multi-modal preprocessor cache",
     "vllm:mm_cache_hits_total": "multi-modal preprocessor cache",
+    "vllm:prompt_tokens_recomputed_total": "prompt tokens computed again after a preemption, which is counted",
     "vllm:prompt_tokens_by_source_total": "parts of prompt_tokens_total",
     "vllm:prompt_tokens_cached_total": "equals prefix-cache hits on a server without a KV connector",
     "vllm:prompt_tokens_cached_by_source_total": "parts of prompt_tokens_cached_total",
@@ -129,10 +139,12 @@ def _about(reply: Mapping[str, Any]) -> About:
 
 
 def _notes(page: Page) -> list[str]:
-    names = {one.name for one in page.layout.series}
+    names = {TABLE.spelled(name) for name in dict.fromkeys(one.name for one in page.layout.series)}
     notes = [
-        "requests_finished_total has what the engine finished: no client aborts, no 4xx, no rejections",
+        "requests_finished_total has what the engine finished, also with an error: no client aborts, 4xx, rejections",
     ]
+    if workers := {labels["WorkerId"] for _, labels, _ in page.layout.series if "WorkerId" in labels}:
+        notes.append(f"vLLM under Ray Serve: the series of {len(workers)} workers are added up, KV use is the fullest")
     if "vllm:gpu_cache_usage_perc" in names:
         notes.append("an older vLLM: gpu_cache_usage_perc is the name of kv_cache_usage_perc there")
     if "vllm:num_requests_swapped" in names:
@@ -150,8 +162,26 @@ TABLE = Table(
     rules=RULES,
     histograms=HISTOGRAMS,
     ignored=IGNORED,
-    model_label="model_name",
+    # Ray Serve's names for the same metrics; the second is what newer versions make of the first.
+    spellings={"ray_vllm:": "vllm:", "ray_vllm_": "vllm:"},
+    others={"ray_": "of Ray itself"},
+    model_labels=("model_name",),
     rank_label="engine",
+    host_labels=frozenset(
+        {
+            "Component",
+            "NodeAddress",
+            "SessionName",
+            "Version",
+            "WorkerId",
+            "JobId",
+            "deployment",
+            "replica",
+            "application",
+            "ReplicaId",
+            "pid",
+        }
+    ),
     # Value and other labels of the LoRA family say which adapters ran when, not how the server is set up.
     info={"vllm:cache_config_info": (), "vllm:lora_requests_info": ("max_lora",)},
     # Versions that show a finished_reason only once it happened have no series for it before.
@@ -159,4 +189,6 @@ TABLE = Table(
     about_path="/version",
     about=_about,
     notes=_notes,
+    # request_success has a series for each finished_reason, error among them.
+    finished_includes_failed=True,
 )

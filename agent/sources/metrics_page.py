@@ -297,11 +297,7 @@ class _Watch:
     def _check_faults(self, page: Page, time_ns: int, emit: Emit) -> None:
         self.stats.malformed_lines += page.faults_total
         if page.faults_total and not self._malformed:
-            first = page.faults[0]
-            message = (
-                f"The metrics page of {self.instance} has {page.faults_total} malformed lines, "
-                f"the first is line {first.line}: {first.reason}"
-            )
+            message = f"The metrics page of {self.instance} has {page.told()}"
             self._event(emit, "page_malformed", message, time_ns, warning=True)
         self._malformed = page.faults_total > 0
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.errors import PageError
-from agent.page import Limits, PageReader, parse
+from agent.page import Fault, Limits, PageReader, parse
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PAGES = sorted((*FIXTURES.glob("*/metrics_*.txt"), *FIXTURES.glob("*/metrics_*.txt.gz")))
@@ -22,7 +22,7 @@ def text_of(path: Path) -> str:
 
 def ours(text: str) -> Counter[tuple[object, ...]]:
     page = parse(text)
-    assert page.faults == ()
+    assert page.faults_total == page.repeated
     return Counter((one.name, *sorted(one.labels.items()), repr(one.value), one.timestamp) for one in page.samples())
 
 
@@ -33,11 +33,13 @@ def theirs(text: str) -> Counter[tuple[object, ...]]:
         # prometheus_client renames a counter without _total to the OpenMetrics name
         return name.removesuffix("_total") if kind == "counter" and name not in declared else name
 
-    return Counter(
-        (original(family.type, one.name), *sorted(one.labels.items()), repr(float(one.value)), one.timestamp)
-        for family in text_string_to_metric_families(text)
-        for one in family.samples
-    )
+    first: dict[object, tuple[object, ...]] = {}  # of a series that is there twice, Prometheus keeps the first line
+    for family in text_string_to_metric_families(text):
+        for one in family.samples:
+            name = original(family.type, one.name)
+            series = (name, *sorted(pair for pair in one.labels.items() if pair[1]))
+            first.setdefault(series, (name, *sorted(one.labels.items()), repr(float(one.value)), one.timestamp))
+    return Counter(first.values())
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}-{path.name}")
@@ -201,3 +203,42 @@ def test_families_join_the_parts_of_histograms_and_summaries():
         '# TYPE h histogram\nh_bucket{le="+Inf"} 1\nh_sum 1\nh_count 1\n# TYPE s summary\ns_sum 1\ns 1\nlone_count 1\n'
     )
     assert parse(text).layout.families() == ["h", "s", "lone_count"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(pages(), st.data())
+def test_a_series_that_is_there_twice_counts_once_and_is_told(text: str, data: st.DataObject):
+    lines = [line for line in text.split("\n") if line and not line.startswith("#")]
+    again = data.draw(st.lists(st.sampled_from(lines), max_size=4)) if lines else []
+    once, twice = parse(text), parse("\n".join([text.rstrip("\n"), *again]))
+    assert list(map(repr, twice.samples())) == list(map(repr, once.samples()))
+    assert twice.repeated == once.repeated + len(again)
+    assert twice.faults_total == once.faults_total + len(again)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['foo{b="2",a="1"} 7', 'foo{a="1",b="2"} 7', 'foo { a="1" , b="2" } 7', 'foo{a="1",b="2",c=""} 7',
+     '{"foo",a="1",b="2"} 7', 'foo{a="1",b="2"} 7 1000'],
+)  # fmt: skip
+def test_the_order_of_labels_and_an_empty_one_make_no_other_series(line: str):
+    reader = PageReader()
+    for value in (3, 4):
+        page = reader.read(f'foo{{a="1",b="2"}} {value}\n{line}\nbar {value}\n'.encode())
+        assert [one.value for one in page.samples()] == [value, value]
+        assert page.faults == (Fault(2, "the same series as line 1"),)
+        assert (page.faults_total, page.repeated) == (1, 1)
+
+
+def test_a_repeated_line_that_moves_or_goes_bad_does_not_count_either():
+    reader = PageReader()
+    layouts = [reader.read(b"foo 1\nfoo 2\nbar 3\n").layout, reader.read(b"foo 2\nfoo 9\nbar 3\n").layout]
+    assert layouts[0] is layouts[1]
+    page = reader.read(b"foo 2\nfoo x\nbar 4\n")
+    assert [one.value for one in page.samples()] == [2, 4]
+    assert page.faults == (Fault(2, "bad value"),)
+
+
+def test_repeated_lines_are_bounded_with_the_others():
+    with pytest.raises(PageError, match="more than 3 series"):
+        parse("foo 1\n" * 4, Limits(series=3))

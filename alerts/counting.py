@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alerts.burn import Counted
-from alerts.rules import METRIC_SIGNALS, REQUEST_SIGNALS, Measure
+from alerts.rules import METRIC_SIGNALS, Measure
+from analytics.counters import FAILED, JUDGED
+from analytics.sli import judged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,19 +54,10 @@ def counts(measures: Sequence[Measure], index: int, row: Mapping[str, Any]) -> d
 
 
 def _rows(measure: Measure, number: int, start: str, parameters: dict[str, Any]) -> tuple[str, str]:
-    over, known = [], []
-    for index, (signal, seconds) in enumerate(measure.limits):
-        value, present = REQUEST_SIGNALS[signal]
-        parameters[f"limit{number}_{index}"] = seconds
-        known.append(f"({present})")
-        over.append(f"(({present}) AND {value} > {{limit{number}_{index}:Float64}})")
-    if measure.latency_only:
-        valid, bad = " AND ".join(known), " OR ".join(over)
-    else:
-        parameters[f"bad{number}"] = list(measure.bad)
-        valid, bad = "1", " OR ".join([f"has({{bad{number}:Array(String)}}, outcome)", *over])
-    inside = f"finished >= {start} AND ({valid})"
-    return f"sumIf(weight, {inside})", f"sumIf(weight, {inside} AND ({bad}))"
+    made = judged(str(number), bad=measure.bad, limits=measure.limits, measured_only=measure.latency_only)
+    parameters |= made.parameters
+    inside = f"finished >= {start} AND ({made.valid})"
+    return f"sumIf(weight, {inside})", f"sumIf(weight, {inside} AND ({made.bad}))"
 
 
 def _histograms(measure: Measure, number: int, start: str, parameters: dict[str, Any]) -> tuple[str, str]:
@@ -80,9 +73,8 @@ def _histograms(measure: Measure, number: int, start: str, parameters: dict[str,
 
 
 def _counters(_measure: Measure, _number: int, start: str, _parameters: dict[str, Any]) -> tuple[str, str]:
-    failed = "ifNull(requests_failed_delta, 0)"
     inside = f"time >= {start}"
-    return f"sumIf(ifNull(requests_finished_delta, 0) + {failed}, {inside})", f"sumIf({failed}, {inside})"
+    return f"sumIf({JUDGED}, {inside})", f"sumIf({FAILED}, {inside})"
 
 
 _SOURCES = {"request_counts": _rows, "histogram_counts": _histograms, "counter_counts": _counters}

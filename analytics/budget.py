@@ -7,9 +7,11 @@ from datetime import timedelta
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from analytics.counters import FRAGMENTS
 from analytics.ground import Grid, Inquiry, QuestionError, conditions, ratio, weakest
 from analytics.objective import Budget, BudgetStatus, Burn, Burns, Objective, Sli
 from analytics.signals import signal_of
+from analytics.sli import judged
 from analytics.window import Answer, Coverage, Filter, Window
 
 if TYPE_CHECKING:
@@ -106,20 +108,17 @@ def _tests(objectives: Sequence[Objective]) -> tuple[list[str], list[str], dict[
     bound: dict[str, Any] = {}
     for index, objective in enumerate(objectives):
         narrowed, parameters = conditions(objective.filter, "requests", f"objective_{index}")
-        bound |= parameters
-        tests = ["1"]
-        if objective.ignored_outcomes:
-            tests.append(f"outcome NOT IN {{ignored_{index}:Array(String)}}")
-            bound[f"ignored_{index}"] = list(objective.ignored_outcomes)
-        if objective.sli == "latency":
-            about = signal_of(objective.signal)
-            tests.append(f"({about.present})")
-            bad.append(f"toFloat64({about.value}) > {{threshold_{index}:Float64}}")
-            bound[f"threshold_{index}"] = float(objective.threshold_seconds)
-        else:
-            bad.append(f"outcome IN {{bad_{index}:Array(String)}}")
-            bound[f"bad_{index}"] = list(objective.bad_outcomes)
-        valid.append(f"({' AND '.join(tests)} {narrowed})")
+        latency = objective.sli == "latency"
+        made = judged(
+            str(index),
+            bad=() if latency else objective.bad_outcomes,
+            limits=[(objective.signal, objective.threshold_seconds)] if latency else (),
+            measured_only=latency,
+            ignored=objective.ignored_outcomes,
+        )
+        bound |= parameters | made.parameters
+        valid.append(f"(({made.valid}) {narrowed})")
+        bad.append(f"({made.bad})")
     return valid, bad, bound
 
 
@@ -130,11 +129,11 @@ def _from_metrics(inquiry: Inquiry, cover: Coverage, grid: Grid, objective: Obje
         return _status(objective, grid, total, bad, "exact", cover, "Server metrics know no tenant.")
     bound: dict[str, Any]
     narrowed, bound = conditions(objective.filter, "samples", "objective")
-    fragments = {"objective": narrowed}
+    fragments = FRAGMENTS | {"objective": narrowed}
     if objective.sli == "availability":
         for row in inquiry.ask("status_samples", fragments, step_ms=grid.step_ms, **bound):
-            place, failed = grid.at(row["slot"]), float(row["failed"] or 0.0)
-            total[place], bad[place] = float(row["finished"] or 0.0) + failed, failed
+            place = grid.at(row["slot"])
+            total[place], bad[place] = float(row["judged"]), float(row["failed"] or 0.0)
         note = "From the servers' own counters: a refused or aborted request may be in none of them."
     elif distribution := signal_of(objective.signal).distribution:
         used = 0.0

@@ -29,8 +29,8 @@ class Objective:
     Args:
         name: Short and unique; names alerts and panels.
         sli: ``availability``: good unless the outcome is one of ``bad_outcomes``. ``latency``: of the requests that
-            have the signal, those within ``threshold_seconds`` are good. Requests that failed have no latency and
-            belong to availability.
+            have the signal, those within ``threshold_seconds`` are good; given up after that time without it is bad
+            (`analytics.sli`). Requests that failed have no latency and belong to availability.
         target: Share that shall be good, above 0 and below 1 (0.99).
         period_seconds: Time the budget is for (28 days when not said).
         filter: Whose requests; recordings are left out unless it says otherwise.

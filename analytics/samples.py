@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from analytics.counters import FRAGMENTS
 from analytics.ground import blocks, number
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def sampled(inquiry: Inquiry, grid: Grid, sets: Sequence[str], *, beside_rows: b
         inquiry: The question.
         grid: Its steps.
         sets: Of the constants above.
-        beside_rows: Whether ``finished_elsewhere`` leaves out instances whose requests are known from rows.
+        beside_rows: Whether ``…_elsewhere`` leave out instances whose requests are known from rows.
     """
     found: dict[str, list[Any]] = {name: [] for name in sets}
     shapes = {
@@ -45,7 +46,7 @@ def sampled(inquiry: Inquiry, grid: Grid, sets: Sequence[str], *, beside_rows: b
         for name, column, nothing in _KEYS
     )
     covered = blocks("samples")["known_by_rows"] if beside_rows else "SELECT '' WHERE 0"
-    fragments = {"keys": ",\n    ".join(keys), "sets": listed, "covered": covered}
+    fragments = FRAGMENTS | {"keys": ",\n    ".join(keys), "sets": listed, "covered": covered}
     rows = inquiry.ask("by_step", fragments, module="samples", step_ms=grid.step_ms)
     for row in rows:
         if row["samples"]:

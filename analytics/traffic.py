@@ -204,8 +204,8 @@ def _model(
     told = servers.get(name, Servers())
     held, seen = row or {}, sample or {}
     ttft, e2e = (lines.get(latency, {}).get(name) for latency in ("ttft", "e2e"))
-    finished, failed = number(seen.get("finished_elsewhere")), number(seen.get("failed_elsewhere"))
-    requests = _plus(number(held.get("n")), finished, failed)
+    ended, judged, failed = (number(seen.get(f"{name}_elsewhere")) for name in ("ended", "judged", "failed"))
+    requests = _plus(number(held.get("n")), ended)
     bad = _plus(number(held.get("bad")), failed)
 
     def tokens(column: str, row_column: str) -> float | None:
@@ -225,7 +225,7 @@ def _model(
         instances=list(names([*told.instances, *seen.get("instances", ())])),
         requests=requests,
         requests_per_second=ratio(requests, seconds),
-        error_share=ratio(bad, requests),
+        error_share=ratio(bad, _plus(number(held.get("n")), judged)),
         prompt_tokens_per_second=tokens("prompt_tokens", "prompt"),
         generation_tokens_per_second=tokens("generation_tokens", "generated"),
         ttft_requests=counted("ttft", ttft),

@@ -95,14 +95,14 @@ class Ground:
         """Requests that arrived (rows) plus those finished or failed where no rows are; None when nobody reports."""
         known = [number(self.row_whole.get("n"))]
         if self.split:
-            known += [number(self.sample_whole.get(name)) for name in ("finished_elsewhere", "failed_elsewhere")]
+            known.append(number(self.sample_whole.get("ended_elsewhere")))
         found = [value for value in known if value is not None]
         return sum(found) if found else None if self.cover.state == "no_data" else 0.0
 
     @property
     def flow_exactness(self) -> Exactness:
         """``derived`` when counters of finished requests stand in for arrivals."""
-        return "derived" if self.split and number(self.sample_whole.get("finished_elsewhere")) else "exact"
+        return "derived" if self.split and number(self.sample_whole.get("ended_elsewhere")) else "exact"
 
     def tile(
         self,
@@ -126,7 +126,7 @@ class Ground:
     def requests(self) -> Tile:
         """Requests per second; 0 with the state *no traffic* when servers report and nobody asked."""
         total = self.total
-        amounts = self._amounts("n", ("finished_elsewhere", "failed_elsewhere"))
+        amounts = self._amounts("n", ("ended_elsewhere",))
         if total is not None:
             amounts = [amount or 0.0 for amount in amounts]
         value = ratio(total, self.inquiry.window.seconds)
@@ -139,18 +139,19 @@ class Ground:
 
     def errors(self) -> Tile:
         """Share of requests that ended in the service's fault; where no rows are, what the server calls failed."""
-        bad = number(self.row_whole.get("bad"))
+        bad, of = number(self.row_whole.get("bad")), number(self.row_whole.get("n"))
         if self.split:
-            elsewhere = number(self.sample_whole.get("failed_elsewhere"))
-            bad = elsewhere if bad is None else bad + (elsewhere or 0.0)
+            failed, judged = (number(self.sample_whole.get(f"{name}_elsewhere")) for name in ("failed", "judged"))
+            bad = failed if bad is None else bad + (failed or 0.0)
+            of = judged if of is None else of + (judged or 0.0)
         amounts = self._amounts("bad", ("failed_elsewhere",))
-        asked = self._amounts("n", ("finished_elsewhere", "failed_elsewhere"))
+        asked = self._amounts("n", ("judged_elsewhere",))
         line = [ratio(a or 0.0, b) if bad is not None else None for a, b in zip(amounts, asked, strict=True)]
         return self.tile(
-            ratio(bad, self.total),
+            ratio(bad, of),
             "ratio",
             line,
-            rows=int(self.total or 0),
+            rows=int(of or 0),
             exactness=self.flow_exactness,
             reason="this server counts no failures",
         )

@@ -11,12 +11,12 @@ ORDER BY slot
 -- name: status_samples
 SELECT
     intDiv(toUnixTimestamp64Milli(time), {step_ms:Int64}) AS slot,
-    sum(requests_finished_delta) AS finished,
-    sum(requests_failed_delta) AS failed
+    sum(/*judged_requests*/) AS judged,
+    sum(/*failed_requests*/) AS failed
 FROM engine_samples FINAL
 WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/ /*objective*/
 GROUP BY slot
-HAVING finished + failed > 0
+HAVING judged > 0
 ORDER BY slot
 
 -- name: status_histograms

@@ -1,0 +1,28 @@
+"""What an engine's counters of requests mean: whether *finished* counts the failed ones too is each engine's own.
+
+SQL over ``engine_samples``. A counter of failures that a server does not show is unknown, and its requests then belong
+to no share of failures. Where *finished* counts failures by their reason, a reason without a series is 0.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agent.engines.table import tables
+
+_INCLUDING: Final = ", ".join(
+    f"'{name}'"
+    for name, table in sorted(tables().items())
+    if getattr(table, "finished_includes_failed", name == "vllm")
+)
+_FAILED: Final = "requests_failed_delta"
+_FINISHED: Final = "requests_finished_delta"
+
+FAILED: Final = f"if(engine IN ({_INCLUDING}) AND {_FINISHED} IS NOT NULL, ifNull({_FAILED}, 0), {_FAILED})"
+"""Failed requests of a sample; NULL where the server does not say."""
+ENDED: Final = f"if(engine IN ({_INCLUDING}) OR {_FAILED} IS NULL, {_FINISHED}, ifNull({_FINISHED}, 0) + {_FAILED})"
+"""Requests that ended, well or not, each once; NULL where the server counts none."""
+JUDGED: Final = f"if(({FAILED}) IS NULL, NULL, {ENDED})"
+"""Requests that ended at a server that says which of them failed: what a share of failures is of."""
+FRAGMENTS: Final = {"failed_requests": FAILED, "ended_requests": ENDED, "judged_requests": JUDGED}
+"""For the statements that count them."""

@@ -1,0 +1,142 @@
+"""What is good and bad, told by budgets and by the rules that page: the same rows, the same words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from alerts.measure import Measurer
+from alerts.rules import all_rules
+from alerts.rulesfile import parse
+from analytics import traffic
+from analytics.budget import Objective, burn, status
+from analytics.window import Filter, Window
+
+if TYPE_CHECKING:
+    from tests.analytics.lab import Lab
+
+LIMIT = 2.0
+HUNG = "hung-0"
+ROWS: dict[str, tuple[dict[str, Any], str, str]] = {
+    # what happened, and what it is for time to first token and for the end-to-end time: good, bad or no event ("")
+    "answered in time": ({"outcome": "ok", "ttft_seconds": 0.5, "e2e_seconds": 1.5}, "good", "good"),
+    "answered late": ({"outcome": "ok", "ttft_seconds": 2.5, "e2e_seconds": 9.0}, "bad", "bad"),
+    "whole answer": ({"outcome": "ok", "stream": 0, "e2e_seconds": 1.0}, "", "good"),
+    "left after the limit": ({"outcome": "client_abort", "e2e_seconds": 30.0}, "bad", "bad"),
+    "left just after": ({"outcome": "client_abort", "e2e_seconds": 2.01}, "bad", "bad"),
+    "left before it": ({"outcome": "client_abort", "e2e_seconds": 1.0}, "", ""),
+    "left with tokens": ({"outcome": "client_abort", "ttft_seconds": 0.2, "e2e_seconds": 1.0}, "good", ""),
+    "left late with late tokens": ({"outcome": "client_abort", "ttft_seconds": 4, "e2e_seconds": 5}, "bad", "bad"),
+    "timed out": ({"outcome": "timeout", "e2e_seconds": 60.0}, "bad", "bad"),
+    "cut after the limit": ({"outcome": "upstream_reset", "e2e_seconds": 5.0}, "bad", "bad"),
+    "cut at once": ({"outcome": "upstream_reset", "e2e_seconds": 0.1}, "", ""),
+    "whole answer given up": ({"outcome": "client_abort", "stream": 0, "e2e_seconds": 30.0}, "", "bad"),
+    "refused": ({"outcome": "rejected", "status": 429, "e2e_seconds": 5.0}, "", ""),
+    "failed": ({"outcome": "server_error", "status": 500, "e2e_seconds": 5.0}, "", ""),
+    "asked for nonsense": ({"outcome": "client_error", "status": 400, "e2e_seconds": 5.0}, "", ""),
+}
+FILE = f"""
+slos:
+  - {{name: first, target: 0.9, sli: {{kind: latency, signal: ttft_seconds, threshold_seconds: {LIMIT}}},
+     windows: [{{long: 300s, short: 60s, factor: 2}}], filter: {{instance: {HUNG}}}}}
+  - {{name: whole, target: 0.9, sli: {{kind: latency, signal: e2e_seconds, threshold_seconds: {LIMIT}}},
+     windows: [{{long: 300s, short: 60s, factor: 2}}], filter: {{instance: {HUNG}}}}}
+  - {{name: goodput, target: 0.9, sli: {{kind: goodput, limits: {{ttft_seconds: {LIMIT}}}}},
+     windows: [{{long: 300s, short: 60s, factor: 2}}], filter: {{instance: {HUNG}}}}}
+"""
+SERVICE = {"timed out", "cut after the limit", "cut at once", "refused", "failed"}
+
+
+@pytest.fixture(scope="module")
+def window(lab: Lab) -> Window:
+    """Two minutes of an hour ago, with one request of each kind."""
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=9)
+    common = {"has_edge": 1, "stream": 1, "instance": HUNG, "model": "m", "operation": "chat"}
+    columns = {row["name"] for row in lab.owner.rows("SELECT name FROM system.columns WHERE table = 'requests_t'")}
+    rows = []
+    for number, (told, _, _) in enumerate(ROWS.values()):
+        row = {"ttft_seconds": 0.0, "status": 200} | common | told
+        kept = {name: value for name, value in row.items() if name in columns}
+        rows.append({"time": start + timedelta(seconds=number), "key": number + 1} | kept)
+    lab.owner.insert("requests_t", rows)
+    return Window(start, start + timedelta(seconds=120))
+
+
+def expected(place: int) -> tuple[int, int]:
+    words = [told[place] for told in ROWS.values()]
+    return sum(word != "" for word in words), words.count("bad")
+
+
+def test_who_gave_up_after_the_limit_is_known_to_exceed_it(lab: Lab, window: Window) -> None:
+    here = Filter(instance=(HUNG,), recording="exclude")
+    objectives = [
+        Objective("first", "latency", 0.9, threshold_seconds=LIMIT, filter=here),
+        Objective("whole", "latency", 0.9, signal="e2e_seconds", threshold_seconds=LIMIT, filter=here),
+        Objective("any", "availability", 0.9, filter=here),
+    ]
+    told = status(lab.store, window, objectives=objectives).result.objectives
+    assert [(item.total, item.bad) for item in told] == [expected(1), expected(2), (len(ROWS), len(SERVICE))]
+    burns = burn(lab.store, window.end, objectives, [window.seconds]).result.burns
+    assert [(item.total, item.bad) for item in burns] == [(item.total, item.bad) for item in told]
+
+
+def test_rules_and_budgets_count_the_same(lab: Lab, window: Window) -> None:
+    rules = all_rules(parse(FILE))
+    found = Measurer(rules, ingest_delay_seconds=0).measure(lab.store, window.end.timestamp() + 60).counts[300.0]
+    counts = {rule.slo.name: found[0].counts[rule.slo.sli.measure()] for rule in rules if hasattr(rule, "slo")}
+    assert len(found) == 1
+    assert (counts["first"].total, counts["first"].bad) == expected(1)
+    assert (counts["whole"].total, counts["whole"].bad) == expected(2)
+    late = {name for name, (_, word, _) in ROWS.items() if word == "bad"}
+    assert (counts["goodput"].total, counts["goodput"].bad) == (len(ROWS), len(late | SERVICE))
+
+
+@pytest.fixture(scope="module")
+def counters(lab: Lab) -> Window:
+    """A vLLM whose finished counts its errors, one that shows no errors yet, a Triton, one that counts no failures."""
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=11)
+    told = {
+        "c-vllm": ("vllm", 100.0, 10.0),
+        "c-vllm-quiet": ("vllm", 50.0, None),
+        "c-triton": ("triton", 90.0, 10.0),
+        "c-other": ("llamacpp", 400.0, None),
+    }
+    lab.owner.insert("engine_samples", [
+        {"time": start + timedelta(seconds=5), "instance": name, "engine": engine, "model": name, "up": 1,
+         "requests_finished_delta": finished, "requests_failed_delta": failed}
+        for name, (engine, finished, failed) in told.items()
+    ])  # fmt: skip
+    return Window(start, start + timedelta(seconds=60))
+
+
+def test_failures_are_counted_once_and_unknown_is_not_none(lab: Lab, counters: Window) -> None:
+    found = traffic.overview(lab.store, counters).result
+    assert found.requests.value == pytest.approx((100 + 50 + 100 + 400) / 60)
+    assert found.errors.value == pytest.approx(20 / 250), "of those whose servers tell failures"
+    assert {row.model: row.error_share for row in found.models} == {
+        "c-vllm": pytest.approx(0.1), "c-vllm-quiet": 0.0, "c-triton": pytest.approx(0.1), "c-other": None,
+    }  # fmt: skip
+    alone = traffic.overview(lab.store, counters, Filter(instance=("c-other",))).result
+    assert (alone.errors.value, alone.errors.state) == (None, "no_data")
+
+
+@pytest.mark.parametrize(
+    ("instance", "total", "bad"),
+    [("c-vllm", 100, 10), ("c-vllm-quiet", 50, 0), ("c-triton", 100, 10), ("c-other", 0, 0)],
+)
+def test_an_objective_over_counters_counts_them_so_too(
+    lab: Lab, counters: Window, instance: str, total: int, bad: int
+) -> None:
+    objective = Objective("a", "availability", 0.9, filter=Filter(instance=(instance,)))
+    told = status(lab.store, counters, objectives=[objective]).result.objectives[0]
+    assert (told.total, told.bad) == (total, bad)
+    text = (
+        f"slos: [{{name: a, target: 0.9, sli: {{kind: availability, source: metrics}}, by: [instance], "
+        f"filter: {{instance: {instance}}}, windows: [{{long: 300s, short: 60s, factor: 2}}]}}]"
+    )
+    rules = all_rules(parse(text))
+    groups = Measurer(rules, ingest_delay_seconds=0).measure(lab.store, counters.end.timestamp() + 60).counts[300.0]
+    of = [next(iter(group.counts.values())) for group in groups if group.labels["instance"] == instance]
+    assert [(item.total, item.bad) for item in of] == [(total, bad)]

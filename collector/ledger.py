@@ -49,6 +49,9 @@ class Ledger:
             f"{_PREFIX}_commit_seconds", "Wait of a request for the log.", registry=self.registry, buckets=_SECONDS
         )
         self.store_up = Gauge(f"{_PREFIX}_store_up", "1 while the store takes inserts.", registry=self.registry)
+        self.signal_up = Gauge(
+            f"{_PREFIX}_signal_up", "1 while the store takes a signal's inserts.", by_signal, registry=self.registry
+        )
         self._counts = {
             signal: dict.fromkeys(("received", "recovered", "stored", "rejected", "dropped"), 0) for signal in SIGNALS
         }

@@ -2,7 +2,8 @@
 
 The same files serve the embedded store, a server and a cluster. ``{database}``, ``{on_cluster}``, ``{engine:X}`` and
 ``{ttl:NAME COLUMN DAYS}`` are filled in at run time, ``{part:name}`` is replaced by ``schema/parts/name.sql`` first,
-so that a checksum covers what a file really says.
+so that a checksum covers what a file really says. The statement ``{replace:NAME COLUMN = EXPRESSION}`` puts the table
+``NAME_next`` in the place of ``NAME``, whose rows move over; it is done when ``NAME`` has the column.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import structlog
 from agent.errors import ServescopeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from collector.store import Store
 
@@ -26,6 +27,7 @@ SCHEMA: Final = Path(__file__).parent / "schema"
 _NAME: Final = re.compile(r"^\d{4}_[a-z0-9]+(?:_[a-z0-9]+)+\.sql$")
 _PART: Final = re.compile(r"\{part:([a-z_]+)\}")
 _ENGINE: Final = re.compile(r"\{engine:(\w+)(?:\(([^)]*)\))?\}")
+_REPLACE: Final = re.compile(r"^\{replace:(\w+) (\w+) = (.+)\}$")
 _TTL: Final = re.compile(r"\{ttl:(\w+) ([^}]+?) (\d+)\}")
 _IDENTIFIER: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
 
@@ -157,9 +159,13 @@ def apply(store: Store, *, dry_run: bool = False, layout: Layout | None = None, 
     if missing:
         for statement in statements(_BOOKKEEPING, layout):
             store.command(statement, use_database=False)
-    for migration in missing:
-        for statement in statements(migration.text, layout):
-            store.command(statement)
+    plans = [statements(migration.text, layout) for migration in missing]
+    for migration, plan in zip(missing, _lasting(plans, layout), strict=True):
+        for statement in plan:
+            if match := _REPLACE.match(statement):
+                _replace(store, layout, match[1], match[2], match[3])
+            else:
+                store.command(statement)
         store.insert("schema_migrations", [{"name": migration.name, "checksum": migration.checksum}])
         _log.info("schema_migrated", migration=migration.name)
     return [migration.name for migration in missing]
@@ -174,6 +180,21 @@ def identity(store: Store) -> str:
     """
     return store.command("SELECT toString(min(applied_at)) FROM schema_migrations")
 
+
+_COLUMNS: Final = """
+SELECT name FROM system.columns
+WHERE database = {database:String} AND table = {table:String} AND default_kind != 'ALIAS'
+ORDER BY position
+"""
+_MOVING: Final = {
+    "insert_allow_materialized_columns": 1,
+    "max_partitions_per_insert_block": 0,
+    "max_threads": 1,
+    "max_block_size": 16384,
+    "min_insert_block_size_rows": 131072,
+    "min_insert_block_size_bytes": 64 << 20,
+}
+"""A table's rows move with the memory of a few blocks, however many they are."""
 
 _BOOKKEEPING: Final = """
 CREATE DATABASE IF NOT EXISTS {database} {on_cluster};
@@ -196,6 +217,47 @@ def _include(text: str, parts: Path, name: str, depth: int = 0) -> str:
         return _include(path.read_text(encoding="utf-8").rstrip("\n"), parts, name, depth + 1)
 
     return _PART.sub(part, text)
+
+
+def _lasting(plans: Sequence[Sequence[str]], layout: Layout) -> list[list[str]]:
+    # What a later file drops or replaces need not be made: a new store would spend more on that than on its schema.
+    undone: set[str] = set()
+    kept: list[list[str]] = []
+    for plan in reversed(plans):
+        kept.append([])
+        for statement in reversed(plan):
+            name = re.escape(layout.database) + r"\.(\w+)"
+            made = re.match(rf"CREATE (?:TABLE|VIEW|MATERIALIZED VIEW) IF NOT EXISTS {name}", statement)
+            if made and made[1] in undone:
+                continue
+            undone -= set(re.findall(name, statement))
+            if ends := _REPLACE.match(statement) or re.match(
+                rf"(?:DROP \w+ IF EXISTS|CREATE OR REPLACE VIEW) {name}", statement
+            ):
+                undone.add(ends[1])
+            kept[-1].append(statement)
+        kept[-1].reverse()
+    return kept[::-1]
+
+
+def _replace(store: Store, layout: Layout, name: str, column: str, expression: str) -> None:
+    # Taken up again after a crash at any point: until the exchange the old table is whole, after it the new one is.
+    place = {"database": layout.database, "table": name}
+    columns = [str(row["name"]) for row in store.rows(_COLUMNS, place)]
+    old, new = f"{layout.database}.{name}", f"{layout.database}.{name}_next"
+    cluster = f" ON CLUSTER {layout.cluster}" if layout.cluster else ""
+    if not columns:
+        store.command(f"RENAME TABLE {new} TO {old}{cluster}")
+    elif column not in columns:
+        _log.info("table_moves", table=name)
+        quoted = ", ".join(f"`{each}`" for each in columns)
+        store.command(f"TRUNCATE TABLE {new}{cluster}")
+        store.command(
+            f"INSERT INTO {new} ({quoted}, `{column}`) SELECT {quoted}, {expression} FROM {old}",  # noqa: S608 – names of a migration
+            settings=_MOVING,
+        )
+        store.command(f"EXCHANGE TABLES {new} AND {old}{cluster}")
+    store.command(f"DROP TABLE IF EXISTS {new}{cluster} SYNC")
 
 
 def _engine(name: str, arguments: str, layout: Layout) -> str:

@@ -22,7 +22,7 @@ from collector.auth import open_door
 from collector.intake import Intake
 from collector.journal import Journal
 from collector.ledger import Ledger
-from collector.log import WriteAheadLog
+from collector.log import SIGNALS, WriteAheadLog
 from collector.quarantine import Quarantine
 from collector.receivers.otlp_http import OtlpHttp
 from collector.settle import Settler
@@ -30,7 +30,7 @@ from collector.store import Store, StoreAddress, locate
 from collector.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from collector.config import CollectorConfig
@@ -151,7 +151,7 @@ class Collector:
         while self.log.segments() or not self.writer.settled:
             if not self.log.segments():
                 self.writer.hurry()
-            if self.writer.last_error or work.done() or time.monotonic() > deadline:
+            if self.writer.errors or work.done() or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.02)
         work.cancel()
@@ -161,12 +161,13 @@ class Collector:
 
     async def _health(self, _: web.Request) -> web.Response:
         oldest = self.log.oldest()
-        trouble = self.writer.last_error
+        errors = self.writer.errors
         body = {
-            "status": "degraded" if trouble else "ok",
-            "problems": [f"the store does not take what arrives: {trouble}"] if trouble else [],
+            "status": "degraded" if errors else "ok",
+            "problems": problems(errors),
             "store": {
-                "error": trouble,
+                "error": next(iter(errors.values()), ""),
+                "errors": errors,
                 "last_insert": self.writer.last_insert,
                 "last_traces": self.writer.last_traces,
                 "last_settle": self.writer.last_settle,
@@ -188,6 +189,20 @@ class Collector:
         return web.Response(
             body=self.ledger.page(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
+
+
+def problems(errors: Mapping[str, str]) -> list[str]:
+    """Sentences about a writer's ``errors``; signals that fail alike share one."""
+    told = {
+        "schema": "the store's schema can't be brought up to date",
+        "settle": "what arrives in pieces can't be put together",
+    }
+    by_text: dict[str, list[str]] = {}
+    for what, text in errors.items():
+        if what in SIGNALS:
+            by_text.setdefault(text, []).append(what)
+    sentences = [f"the store does not take {', '.join(sorted(signals))}: {text}" for text, signals in by_text.items()]
+    return sentences + [f"{words}: {errors[what]}" for what, words in told.items() if what in errors]
 
 
 async def _first(stop: asyncio.Event, work: asyncio.Task[None]) -> None:

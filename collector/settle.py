@@ -1,6 +1,6 @@
-"""Put together what arrives in pieces: Triton's spans of one request, and engine halves that came without a tap's id.
+"""Put together what arrives in pieces: Triton's spans of one request, and engine halves that lie apart from their edge.
 
-ClickHouse does the work, in two statements (``schema/settle/``) that may be repeated at will: rows of ``requests_t``
+ClickHouse does the work, in three statements (``schema/settle/``) that may be repeated at will: rows of ``requests_t``
 merge by maximum, and a half that was given away is marked, never deleted.
 """
 
@@ -20,7 +20,7 @@ FIRST_LOOK: Final = timedelta(days=1)
 OVERLAP: Final = timedelta(seconds=15)
 """Spans are stamped when their insert runs and visible when it ends: a run looks this far behind the one before."""
 
-_STEPS: Final = ("triton", "orphans")
+_STEPS: Final = ("triton", "claims", "orphans")
 
 
 class Settler:

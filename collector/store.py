@@ -317,8 +317,8 @@ def segment_statement(database: str, table: str, token: str, settings: Mapping[s
         "insert_deduplicate": 1,
         "deduplicate_blocks_in_dependent_materialized_views": 1,
         "insert_deduplication_token": token,
-        # a batch of late records may touch many days; refusing it would refuse it for ever
-        "max_partitions_per_insert_block": 0,
+        # as many days of arrival as a segment waited for a store that was away
+        "max_partitions_per_insert_block": 1000,
         **(settings or {}),
     }
     pairs = ", ".join(f"{name} = {_literal(value)}" for name, value in values.items())

@@ -62,7 +62,8 @@ class Writer:
             answers for that.
 
     Attributes:
-        last_error: Why the store did not take the last insert; empty when it did.
+        errors: What does not go well, in words: by signal, why the store did not take its last insert; under
+            ``schema`` and ``settle`` likewise. What went well since has no entry.
         last_insert: Unix seconds of the last insert, ``last_traces`` of the last one of spans.
         last_settle: Unix seconds at which the last successful settling began; what was inserted before is settled.
     """
@@ -94,7 +95,7 @@ class Writer:
         self._reap = asyncio.Event()
         self._unsettled = asyncio.Event()
         self._hurry = asyncio.Event()
-        self.last_error = ""
+        self.errors: dict[str, str] = {}
         self.last_insert: float | None = None
         self.last_traces: float | None = None
         self.last_settle: float | None = None
@@ -139,11 +140,12 @@ class Writer:
                 try:
                     await asyncio.to_thread(self._migrate)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the log goes on taking requests
-                    self._trouble("migrate_failed", error, attempt)
+                    self._trouble("schema", "migrate_failed", error, attempt)
                     attempt += 1
                     await asyncio.sleep(_pause(attempt))
                 else:
                     break
+            self._well("schema")
             self._wants_schema.clear()
             self._schema.set()
             self._unsettled.set()  # what an earlier run inserted and did not settle
@@ -155,7 +157,7 @@ class Writer:
                 segment = await self._log.take(signal, seal_seconds=self._seal_seconds(signal))
                 await self._bring(segment)
             except OSError as error:
-                self._trouble("segment_unreadable", error, 0)
+                self._trouble(signal, "segment_unreadable", error, 0)
                 await asyncio.sleep(_pause(1))
 
     def _seal_seconds(self, signal: str) -> float:
@@ -177,11 +179,11 @@ class Writer:
                 if error.code in NO_SCHEMA:
                     self._schema.clear()
                     self._wants_schema.set()
-                self._trouble("insert_failed", error, attempt)
+                self._trouble(segment.signal, "insert_failed", error, attempt)
             except Exception as error:  # noqa: BLE001 - unknown outcomes are repeated under the same token
                 code = "unavailable" if isinstance(error, StoreUnavailable) else type(error).__name__
                 self._ledger.insert_errors.labels(segment.signal, code).inc()
-                self._trouble("insert_failed", error, attempt)
+                self._trouble(segment.signal, "insert_failed", error, attempt)
             else:
                 self._ledger.insert_seconds.labels(segment.signal).observe(time.monotonic() - started)
                 self._stored(segment)
@@ -190,11 +192,10 @@ class Writer:
             await asyncio.sleep(_pause(attempt))
 
     def _stored(self, segment: Segment) -> None:
-        if self.last_error:
-            LOG.info("store_takes_inserts_again")
-        self.last_error = ""
+        if segment.signal in self.errors:
+            LOG.info("store_takes_inserts_again", signal=segment.signal)
+        self._well(segment.signal)
         self.last_insert = time.time()
-        self._ledger.store_up.set(1)
         self._log.finished(segment)
         self._ledger.stored(segment.signal, segment.records)
         self._inserted.append(segment)
@@ -242,19 +243,29 @@ class Writer:
                 await asyncio.to_thread(self._settle)
             except Exception as error:  # noqa: BLE001 - the next run does what this one left
                 self._ledger.settle_errors.inc()
-                if not failures:
-                    LOG.warning("settle_failed", error=type(error).__name__, text=str(error)[:300])
+                self._trouble("settle", "settle_failed", error, failures)
                 failures += 1
                 self._unsettled.set()
             else:
                 failures = 0
+                self._well("settle")
                 self.last_settle = begun
 
-    def _trouble(self, event: str, error: Exception, attempt: int) -> None:
-        self.last_error = f"{type(error).__name__}: {str(error)[:300]}"
-        self._ledger.store_up.set(0)
+    def _well(self, what: str) -> None:
+        self.errors.pop(what, None)
+        self._show()
+
+    def _trouble(self, what: str, event: str, error: Exception, attempt: int) -> None:
+        self.errors[what] = text = f"{type(error).__name__}: {str(error)[:300]}"
+        self._show()
         if attempt == 0:  # the metric counts the rest
-            LOG.warning(event, error=self.last_error)
+            LOG.warning(event, what=what, error=text)
+
+    def _show(self) -> None:
+        taken = self.errors.keys().isdisjoint
+        self._ledger.store_up.set(taken({"schema", *SIGNALS}))
+        for signal in SIGNALS:
+            self._ledger.signal_up.labels(signal).set(taken({"schema", signal}))
 
 
 def _pause(attempt: int) -> float:

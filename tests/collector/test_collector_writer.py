@@ -14,6 +14,7 @@ from collector.journal import Journal, identity
 from collector.ledger import Ledger
 from collector.log import WriteAheadLog
 from collector.quarantine import Quarantine
+from collector.server import problems
 from collector.store import StoreError, StoreUnavailable
 from collector.writer import Writer
 from tests.collector_process import spans
@@ -33,12 +34,15 @@ class FakeStore:
         self.taken: dict[str, list[bytes]] = {}
         self.calls: list[str] = []
         self.failures: list[Exception] = []
+        self.broken: dict[str, Exception] = {}
         self.readable: Callable[[bytes], bool] = lambda _: True
 
     def insert_segment(self, table: str, segment: Path | bytes, token: str) -> None:
         assert not isinstance(segment, bytes)
         assert table.startswith("land_")
         self.calls.append(token)
+        if table in self.broken:
+            raise self.broken[table]
         if self.failures:
             raise self.failures.pop(0)
         with segment.open("rb") as file:
@@ -152,7 +156,46 @@ async def test_failures_are_repeated_under_the_same_token(bench: Bench):
     assert len(bench.store.calls) == 6
     assert len(set(bench.store.calls)) == 1
     assert bench.store.names() == ["n0", "n1"]
-    assert bench.writer.last_error == ""
+    assert bench.writer.errors == {}
+
+
+async def test_each_signal_has_trouble_of_its_own(bench: Bench):
+    bench.store.broken = {
+        "land_metrics": StoreError(241, "MEMORY_LIMIT_EXCEEDED", "large"),
+        "land_logs": StoreUnavailable("the store does not answer"),
+    }
+    await bench.give(b"", signal="metrics")
+    await bench.give(b"", signal="logs")
+    async with asyncio.timeout(60):
+        while len(bench.writer.errors) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    for number in range(2):
+        await bench.give(spans(number, 1))
+        async with asyncio.timeout(60):
+            while len(bench.store.names()) <= number:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert set(bench.writer.errors) == {"metrics", "logs"}
+    first, second = problems(bench.writer.errors)
+    assert first.startswith("the store does not take metrics: StoreError")
+    assert second == "the store does not take logs: StoreUnavailable: the store does not answer"
+    text = bench.ledger.page().decode()
+    for signal, up in (("traces", 1.0), ("metrics", 0.0), ("logs", 0.0)):
+        assert f'servescope_collector_signal_up{{signal="{signal}"}} {up}' in text
+    assert "servescope_collector_store_up 0.0" in text
+    bench.store.broken = {}
+    await bench.drained()
+    assert bench.writer.errors == {}
+
+
+def test_one_cause_is_told_once():
+    gone = "StoreUnavailable: gone"
+    assert problems(dict.fromkeys(("logs", "traces", "metrics"), gone)) == [
+        f"the store does not take logs, metrics, traces: {gone}"
+    ]
+    assert problems({"schema": "x", "settle": "y"}) == [
+        "the store's schema can't be brought up to date: x",
+        "what arrives in pieces can't be put together: y",
+    ]
 
 
 async def test_segments_grow_while_the_store_is_away(bench: Bench):

@@ -50,7 +50,7 @@ PARTS = {
 }
 CONFIGURATION = REFERENCE / "configuration.md"
 SCHEMA = ROOT / "collector" / "schema"
-INNER = re.compile(r"land_\w+|requests_t|request_keys|request_orphans|triton_spans|schema_migrations")
+INNER = re.compile(r"land_\w+|requests_t|request_(?:keys|orphans|claims)|triton_spans|schema_migrations")
 
 
 def commands() -> dict[str, click.Command]:
@@ -109,14 +109,17 @@ def tables() -> dict[str, set[str]]:
                 outer = ""
             elif re.fullmatch(r"[A-Za-z]\w*", word) and word != "INDEX" and " MATERIALIZED " not in kind:
                 columns.add(outer + word)
-        found[name] = columns
+        # a table that is replaced is made beside the one whose place it takes
+        found[name.removesuffix("_next")] = columns
     return found
 
 
 def view_columns() -> set[str]:
     """Columns of the view ``requests``."""
-    text = (SCHEMA / "0004_requests_create.sql").read_text()
-    body = re.search(r"CREATE VIEW .*?\nSELECT\n(.*?)\nFROM", text, re.DOTALL)
+    text = [
+        text for path in sorted(SCHEMA.glob("*.sql")) if " VIEW {database}.requests " in (text := path.read_text())
+    ][-1]
+    body = re.search(r"CREATE OR REPLACE VIEW .*?\nSELECT\n(.*?)\nFROM", text, re.DOTALL)
     assert body is not None
     plain = re.sub(r"--.*", "", body[1])
     while (inner := re.sub(r"\([^()]*\)", "", plain)) != plain:

@@ -34,7 +34,7 @@ class RequestRecord:
         span_id: 8 bytes, see ``time_coded_span_id``.
         parent_span_id: 8 bytes of the caller's span, or empty.
         trace_state: W3C ``tracestate`` as it came.
-        flags: W3C trace flags.
+        flags: W3C trace flags as the caller's.
         start_ns: Arrival, Unix nanoseconds.
         end_ns: Last byte handed to the client, Unix nanoseconds.
         method: HTTP method, bounded (``_OTHER`` for unknown ones).
@@ -48,6 +48,8 @@ class RequestRecord:
         response_id: Id that the answer names.
         request_id: ``X-Request-Id``.
         tenant: Name or salted hash of who asked.
+        caller_sampled: Whether the caller sampled its trace; ``None`` when the trace began here.
+        unsampled: Sent on as not sampled, so that the engine records nothing.
         finish_reasons: One for each choice, in order.
         error_type: Low-cardinality word for what went wrong.
         stream: Whether the answer was (to be) a stream.
@@ -85,6 +87,8 @@ class RequestRecord:
     response_id: str = ""
     request_id: str = ""
     tenant: str = ""
+    caller_sampled: bool | None = None
+    unsampled: bool = False
     finish_reasons: tuple[str, ...] = ()
     error_type: str = ""
     stream: bool = False
@@ -196,8 +200,15 @@ def _attributes(record: RequestRecord) -> list[KeyValue]:
         if seconds is not None
     ]
     out.append(KeyValue(key=Edge.STREAM, value=AnyValue(bool_value=record.stream)))
-    if record.tokens_counted:
-        out.append(KeyValue(key=Edge.TOKENS_COUNTED, value=AnyValue(bool_value=True)))
+    out += [
+        KeyValue(key=key, value=AnyValue(bool_value=flag))
+        for key, flag in (
+            (Edge.TOKENS_COUNTED, record.tokens_counted or None),
+            (Edge.CALLER_SAMPLED, record.caller_sampled),
+            (Edge.UNSAMPLED, record.unsampled or None),
+        )
+        if flag is not None
+    ]
     if record.finish_reasons:
         reasons = AnyValue()
         reasons.array_value.values.extend(AnyValue(string_value=r[:_MAX_TEXT]) for r in record.finish_reasons)

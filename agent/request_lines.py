@@ -23,6 +23,8 @@ FIELDS: Final[Mapping[str, str]] = {
     Edge.RESPONSE_ID: "response_id",
     Edge.REQUEST_ID: "request_id",
     Edge.TENANT: "tenant",
+    Edge.CALLER_SAMPLED: "caller_sampled",
+    Edge.UNSAMPLED: "unsampled",
     Edge.FINISH_REASONS: "finish_reasons",
     Edge.ERROR_TYPE: "error_type",
     Edge.STREAM: "stream",

@@ -76,6 +76,8 @@ class Edge:
     ERROR_TYPE: Final = "error.type"
     REQUEST_ID: Final = "servescope.request.id"
     TENANT: Final = "servescope.tenant"
+    CALLER_SAMPLED: Final = "servescope.caller_sampled"  # absent when the trace began at the tap
+    UNSAMPLED: Final = "servescope.unsampled"  # sent on without the sampled flag: the engine records nothing
     OUTCOME: Final = "servescope.outcome"
     STREAM: Final = "servescope.stream"
     TOKENS_COUNTED: Final = "servescope.tokens_counted"  # tokens are counted chunks, the server reported no usage

@@ -129,6 +129,7 @@ def _build(options: Options, counters: Counters) -> tuple[Core, Recorder]:
         models=BoundedNames(tenant.limit, counters.names_overflowed.labels("model").inc),
         limits=limits.limits(),
         record_probes=options.record_probes,
+        sample=limits.sample_traces,
     )
     return core, recorder
 

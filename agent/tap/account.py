@@ -21,11 +21,13 @@ from agent.tap.tracing import (
     read_trace_context,
     read_trace_state,
 )
+from agent.tap.websocket import Session
 from agent.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from agent.tap.core import Core
     from agent.tap.head import RequestHead, ResponseHead
+    from agent.tap.websocket import FrameWatch
 
 log = structlog.get_logger()
 
@@ -34,6 +36,7 @@ _TOO_MANY: Final = 429
 _UNAVAILABLE: Final = 503
 _SERVER_ERROR: Final = 500
 _CLIENT_ERROR: Final = 400
+_SWITCHING: Final = 101
 _REFUSALS: Final = frozenset({401, 403})
 _UNKNOWN_MODEL: Final = frozenset({*_REFUSALS, 404})
 
@@ -63,7 +66,9 @@ class Account:
         self._arrived = arrived
         self._arrived_ns = arrived_ns
         self.span_id = time_coded_span_id(arrived_ns)
-        self.trace: TraceContext = read_trace_context(head.all(b"traceparent")) if head else new_trace_context()
+        self.trace: TraceContext = (
+            read_trace_context(head.all(b"traceparent"), sample=core.sample) if head else new_trace_context()
+        )
         self._trace_state = read_trace_state(head.all(b"tracestate")) if head and self.trace.continued else ""
         self.client_request_id = read_request_id(head.all(b"x-request-id")) if head else ""
         self.request_id = self.client_request_id or new_request_id()
@@ -80,6 +85,8 @@ class Account:
         self._model = self.route.model
         self._wants_stream = False
         self._watch: AnswerWatch | None = None
+        self._session: Session | None = None
+        self._asked_at: float | None = None
         self._broken = False
         core.counters.active.inc()
         if head is not None:
@@ -100,9 +107,15 @@ class Account:
             self.request_bytes += len(piece)
             if self._sample is not None:
                 self._sample.feed(piece)
+        if self._session is not None:
+            self._follow(self._session, self._session.client, pieces)
 
     def request_ended(self) -> None:
         """The request is wholly here (and was handed on before this)."""
+        self._asked_at = time.monotonic()
+        self._read_request()
+
+    def _read_request(self) -> None:
         sample, self._sample = self._sample, None
         if sample is None:
             return
@@ -116,7 +129,10 @@ class Account:
         """The response's head is here."""
         self.status = head.status
         try:
-            self._watch = AnswerWatch(head)
+            if head.status == _SWITCHING:
+                self._session = Session()
+            else:
+                self._watch = AnswerWatch(head)
         except Exception:  # noqa: BLE001 - recording must never break serving
             self._fault("answer")
 
@@ -124,12 +140,21 @@ class Account:
         """Payload of the answer came at ``now`` (monotonic seconds)."""
         for piece in pieces:
             self.response_bytes += len(piece)
+        if self._session is not None:
+            self._follow(self._session, self._session.server, pieces)
         if self._watch is None or self.closed:
             return
         try:
             self._watch.feed(pieces, now)
         except Exception:  # noqa: BLE001 - recording must never break serving
             self._fault("answer")
+
+    def _follow(self, session: Session, side: FrameWatch, pieces: list[bytes]) -> None:
+        try:
+            for piece in pieces:
+                session.feed(side, piece)
+        except Exception:  # noqa: BLE001 - recording must never break serving
+            self._fault("session")
 
     @property
     def answer_complete(self) -> bool:
@@ -171,14 +196,12 @@ class Account:
         return record
 
     def _make(self, outcome: Outcome | None, error_type: str) -> RequestRecord:
-        if self._sample is not None:  # the request never ended
-            self.request_ended()
+        self._read_request()  # of one that never ended, what came of it
         watch = self._watch
         if watch is not None:
             watch.finish()
         facts = watch.facts if watch is not None else None
-        if outcome is None:
-            outcome, error_type = self._outcome()
+        outcome, error_type = self._outcome(outcome, error_type)
         ended_at = watch.ended_at if watch is not None else None
         seconds = time.monotonic() - self._arrived
         reported = facts.completion_tokens if facts else None
@@ -204,6 +227,8 @@ class Account:
             response_model=models(facts.model if facts else "", trusted=served),
             response_id=facts.response_id if facts else "",
             request_id=self.request_id,
+            caller_sampled=self.trace.caller_sampled,
+            unsampled=not self.trace.sampled,
             tenant=self._core.tenants.name(self._who, refused=self.status in _REFUSALS),
             finish_reasons=tuple(reason for _, reason in sorted(facts.finish.items())) if facts else (),
             error_type=error_type,
@@ -224,7 +249,23 @@ class Account:
             itl_gaps=gaps.count if gaps else 0,
         )
 
-    def _outcome(self) -> tuple[Outcome, str]:
+    def _outcome(self, outcome: Outcome | None, error_type: str) -> tuple[Outcome, str]:
+        """How the request ended, by what was seen where the caller can't tell."""
+        left = outcome is Outcome.CLIENT_ABORT
+        if self._session is not None and (left or outcome is None):
+            return self._session.outcome(client_left=left)
+        if left and not error_type and self._waited_in_vain():
+            return Outcome.TIMEOUT, "client_timeout"
+        return (outcome, error_type) if outcome is not None else self._outcome_of_answer()
+
+    def _waited_in_vain(self) -> bool:
+        """Whether the client asked all it had to and waited as long as anybody would, for nothing."""
+        patience = self._core.limits.patience_seconds
+        if patience <= 0 or self._asked_at is None or (self._watch is not None and self._watch.has_content):
+            return False
+        return time.monotonic() - self._asked_at >= patience
+
+    def _outcome_of_answer(self) -> tuple[Outcome, str]:
         status = self.status or 0
         facts = self._watch.facts if self._watch is not None else None
         word = facts.error_type if facts else ""

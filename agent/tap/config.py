@@ -59,9 +59,11 @@ class TapLimits(BaseModel):
     keep_alive_seconds: float = 75.0
     drain_seconds: float = 30.0
     max_connections: int = 4_096
+    patience_seconds: float = 30.0
     upstream_idle_seconds: float = 4.0
     hold_seconds: float = 0.25
     inline_records: bool = True
+    sample_traces: bool = True
 
     def limits(self) -> Limits:
         """The part that connections need."""

@@ -27,6 +27,8 @@ class Limits:
         keep_alive_seconds: An idle client connection.
         drain_seconds: Open requests at shutdown.
         max_connections: Client connections at once.
+        patience_seconds: How long a client may wait for the first piece of its answer before its leaving is the
+            server's failure.
     """
 
     connect_seconds: float = 5.0
@@ -37,6 +39,7 @@ class Limits:
     keep_alive_seconds: float = 75.0
     drain_seconds: float = 30.0
     max_connections: int = 4_096
+    patience_seconds: float = 30.0
 
 
 class Records(Protocol):
@@ -60,6 +63,7 @@ class Core:
         limits: Bounds.
         record_probes: Whether health and metrics probes get a record too.
         draining: The tap is shutting down.
+        sample: Whether what a caller did not sample is sent on as sampled.
     """
 
     pool: Pool
@@ -70,3 +74,4 @@ class Core:
     limits: Limits
     record_probes: bool = False
     draining: bool = False
+    sample: bool = True

@@ -302,7 +302,7 @@ class Exchange:
             if reader is not None:
                 reader.done = True
             self._keep_client = False
-            self._hold(b"", Outcome.OK if self.tunnel else None)
+            self._hold(b"", None)
         elif self._answer is None and self._may_retry(upstream):
             self._retried = True
             self._upstream_gone = False
@@ -326,10 +326,9 @@ class Exchange:
             return
         self._over = True
         self._drop_upstream()
-        outcome = Outcome.OK if self.tunnel else Outcome.CLIENT_ABORT
         if not self._forwarded and self._answer is None:
             self._account.edge_seconds += time.monotonic() - self._client.arrived
-        record = self._account.close(outcome, error_type)
+        record = self._account.close(Outcome.CLIENT_ABORT, error_type)
         if record is not None:
             self._core.records.submit(record, _nothing)
 

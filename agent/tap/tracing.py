@@ -9,6 +9,7 @@ from typing import Final
 
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,256}")
+_SAMPLED: Final = 0x01
 _KNOWN_FLAGS: Final = 0x03  # sampled, random
 _MAX_STATE: Final = 512
 
@@ -20,12 +21,14 @@ class TraceContext:
     Attributes:
         trace_id: 16 bytes.
         parent_span_id: 8 bytes of the caller's span; empty when the trace begins here.
-        flags: The flags to hand on.
+        flags: The caller's flags; sampled when the trace begins here.
+        sampled: Whether it is handed on as sampled.
     """
 
     trace_id: bytes
     parent_span_id: bytes
     flags: int
+    sampled: bool = True
 
     @property
     def continued(self) -> bool:
@@ -34,28 +37,41 @@ class TraceContext:
 
     def header(self, span_id: bytes) -> bytes:
         """Value of the ``traceparent`` that the server gets, with our span as parent."""
-        return f"00-{self.trace_id.hex()}-{span_id.hex()}-{self.flags:02x}".encode()
+        flags = self.flags & ~_SAMPLED | (_SAMPLED if self.sampled else 0)
+        return f"00-{self.trace_id.hex()}-{span_id.hex()}-{flags:02x}".encode()
+
+    @property
+    def caller_sampled(self) -> bool | None:
+        """Whether the caller sampled its trace; ``None`` when the trace begins here."""
+        return bool(self.flags & _SAMPLED) if self.continued else None
 
 
-def read_trace_context(values: list[bytes]) -> TraceContext:
-    """Trace of the values of ``traceparent``: the caller's if there is exactly one valid value, else a new one."""
+def read_trace_context(values: list[bytes], *, sample: bool = True) -> TraceContext:
+    """Trace of the values of ``traceparent``: the caller's if there is exactly one valid value, else a new one.
+
+    Args:
+        values: As they came.
+        sample: Hand on as sampled also what the caller did not sample: an engine records nothing else, and this
+            request is recorded here whatever its caller does.
+    """
     match = _TRACEPARENT.fullmatch(values[0]) if len(values) == 1 else None
     if match is None or match[1] == b"ff" or (match[1] == b"00" and match[5] is not None):
         return new_trace_context()
     trace_id, parent = bytes.fromhex(match[2].decode()), bytes.fromhex(match[3].decode())
     if not any(trace_id) or not any(parent):
         return new_trace_context()
-    return TraceContext(trace_id, parent, int(match[4], 16) & _KNOWN_FLAGS)
+    flags = int(match[4], 16) & _KNOWN_FLAGS
+    return TraceContext(trace_id, parent, flags, sample or bool(flags & _SAMPLED))
 
 
 def new_trace_context() -> TraceContext:
     """A trace that begins here, sampled."""
-    return TraceContext(secrets.token_bytes(16), b"", 0x01)
+    return TraceContext(secrets.token_bytes(16), b"", _SAMPLED)
 
 
 def read_trace_state(values: list[bytes]) -> str:
     """``tracestate`` as text for the record; the bytes themselves are passed on untouched."""
-    return b",".join(values).decode("ascii", "replace")[:_MAX_STATE]
+    return b",".join(filter(None, values)).decode("ascii", "replace")[:_MAX_STATE]
 
 
 def read_request_id(values: list[bytes]) -> str:

@@ -15,7 +15,8 @@ FULL = RequestRecord(
     method="POST", route="/v1/completions", outcome=Outcome.OK, status=200, operation="text_completion",
     request_model="asked", response_model="told", response_id="cmpl-1", request_id="r", tenant="team",
     finish_reasons=("stop", "length"), error_type="", stream=True, prompt_tokens=0, completion_tokens=4,
-    cached_tokens=1, tokens_counted=True, request_bytes=5, response_bytes=6, edge_seconds=0.1, ttft_seconds=0.2,
+    cached_tokens=1, tokens_counted=True,
+    caller_sampled=False, unsampled=True, request_bytes=5, response_bytes=6, edge_seconds=0.1, ttft_seconds=0.2,
     e2e_seconds=0.3, itl_mean_seconds=0.01, itl_p50_seconds=0.02, itl_p99_seconds=0.03, itl_max_seconds=0.04,
     itl_gaps=3,
 )  # fmt: skip

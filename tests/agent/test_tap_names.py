@@ -49,7 +49,11 @@ def test_trace_context(values: list[bytes], continued: bool, flags: int):
     assert context.continued is continued
     assert context.flags == flags
     assert (context.trace_id.hex().encode() == TRACE) is continued
-    assert context.header(b"\x01" * 8).decode() == f"00-{context.trace_id.hex()}-{'01' * 8}-{flags:02x}"
+    assert context.caller_sampled is (bool(flags & 1) if continued else None)
+    assert context.header(b"\x01" * 8).decode() == f"00-{context.trace_id.hex()}-{'01' * 8}-{flags | 1:02x}"
+    as_it_came = read_trace_context(values, sample=False)
+    assert as_it_came.sampled is bool(flags & 1)
+    assert as_it_came.header(b"\x01" * 8).decode().endswith(f"-{flags:02x}")
 
 
 def test_request_ids_that_could_not_be_names_are_replaced():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import resource
 import shutil
 import socket
 import sys
@@ -17,6 +18,8 @@ from urllib.parse import urlsplit
 import momentary
 from agent.errors import ServescopeError
 from agent.redact import shown
+from agent.tap.config import TapLimits
+from agent.tap.places import RESERVED_DESCRIPTORS, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +75,7 @@ def _machine(data: Path) -> Iterator[Finding]:
         yield Finding(f"package {module}", "ok" if there else "note", f"{'' if there else 'not '}installed, for {use}",
                       "" if there else "pip install 'servescope[all]'")  # fmt: skip
     yield _gpu()
+    yield open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
     folder = data if data.exists() else data.parent
     while not folder.exists():
         folder = folder.parent
@@ -79,6 +83,23 @@ def _machine(data: Path) -> Iterator[Finding]:
     enough = free > _LEAST_FREE_BYTES
     yield Finding("disk", "ok" if enough else "broken", f"{free / 1e9:.1f} GB free at {folder}",
                   "" if enough else "Free some space, or put the data elsewhere with --data")  # fmt: skip
+
+
+def open_files(soft: int, hard: int) -> Finding:
+    """What the limits on open files leave a tap, which raises the soft one to the hard one.
+
+    Args:
+        soft: ``ulimit -n``.
+        hard: ``ulimit -Hn``.
+    """
+    asked = TapLimits().max_connections
+    room = places(asked, hard)
+    text = f"at most {hard} ({soft} unless raised): a tap carries {room} requests at once"
+    if room >= asked:
+        return Finding("open files", "ok", text)
+    need = 2 * asked + RESERVED_DESCRIPTORS
+    fix = f"Raise the hard limit to {need} or more (LimitNOFILE= of systemd, /etc/security/limits.conf)"
+    return Finding("open files", "note", f"{text}; others are answered 503", fix)
 
 
 def _gpu() -> Finding:

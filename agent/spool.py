@@ -133,7 +133,13 @@ class SpoolWriter:
         live = self._open.get(signal)
         if live is not None and not live.is_due(self._segment_bytes, self._segment_seconds):
             return live
-        fresh = _LiveSegment(self.folder / signal)
+        try:
+            fresh = _LiveSegment(self.folder / signal)
+        except OSError:
+            if live is None or not live.is_whole:
+                raise
+            live.put_off()  # no descriptor or no room for a file: the open one still takes records
+            return live
         if live is not None:
             live.close()
         self._open[signal] = fresh
@@ -166,13 +172,22 @@ class _LiveSegment:
             raise
         self._size = 0
         self._born = time.monotonic()
+        self._due_after = 0.0
         self._measured_at = float("-inf")
         self._others = 0
         self._torn = False
 
+    @property
+    def is_whole(self) -> bool:
+        return not self._torn
+
+    def put_off(self) -> None:
+        self._due_after = time.monotonic() + _RETRY_SECONDS
+
     def is_due(self, segment_bytes: int, segment_seconds: float) -> bool:
-        aged = self._size >= segment_bytes or time.monotonic() - self._born >= segment_seconds
-        return self._torn or (self._size > 0 and aged)
+        now = time.monotonic()
+        aged = self._size >= segment_bytes or now - self._born >= segment_seconds
+        return self._torn or (self._size > 0 and aged and now >= self._due_after)
 
     def has_room(self, size: int, max_bytes: int) -> bool:
         now = time.monotonic()

@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.store_process import StoreServer, start_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A machine that is busy with something else is no fault of an example.
+settings.register_profile("servescope", deadline=None)
+settings.load_profile("servescope")
 
 
 @pytest.fixture(scope="session")

@@ -272,14 +272,14 @@ def spooled(spool: Path) -> list[Any]:
 
 @contextlib.asynccontextmanager
 async def tap_process(
-    upstream_port: int, folder: Path, *arguments: str
+    upstream_port: int, folder: Path, *arguments: str, before: Callable[[], None] | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
-    """A real tap process; yields it and its port."""
+    """A real tap process; yields it and its port. ``before`` runs in it before the program."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "agent.tap", "--instance", "one", "--deployment", "shop", "--engine", "vllm",
         "--upstream", f"http://127.0.0.1:{upstream_port}", "--port", "0",
         "--spool", str(folder / "spool"), "--keys", str(folder / "keys"), *arguments,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE, preexec_fn=before,
     )  # fmt: skip
     try:
         port = 0

@@ -122,3 +122,16 @@ def test_a_store_without_tables_is_told_how_to_get_them_and_its_password_stays_u
     assert finding.state == "broken"
     assert finding.fix.startswith("Make the tables: servescope migrate")
     assert store_server.owner_password not in finding.text + finding.fix
+
+
+@pytest.mark.parametrize(
+    ("hard", "state", "carries"), [(20_000, "ok", 4096), (8_320, "ok", 4096), (1_024, "note", 448), (100, "note", 1)]
+)
+def test_the_limit_on_open_files_is_told_as_requests_at_once(hard: int, state: str, carries: int):
+    found = checkup.open_files(64, hard)
+    assert (found.state, bool(found.fix)) == (state, state != "ok")
+    assert f"carries {carries} requests" in found.text
+
+
+def test_doctor_examines_the_limit_on_open_files(tmp_path: Path):
+    assert of("open files", checkup.examine(tmp_path))

@@ -28,6 +28,7 @@ from agent.tap.config import FileConfig, read_config, read_upstream
 from agent.tap.core import Core
 from agent.tap.counters import Counters
 from agent.tap.identity import identify
+from agent.tap.places import places, raise_descriptor_limit
 from agent.tap.recorder import Recorder
 from agent.tap.server import TapServer
 from agent.tap.tenants import BoundedNames, Tenants
@@ -127,11 +128,19 @@ def _build(options: Options, counters: Counters) -> tuple[Core, Recorder]:
             bound=BoundedNames(tenant.limit, counters.names_overflowed.labels("tenant").inc),
         ),
         models=BoundedNames(tenant.limit, counters.names_overflowed.labels("model").inc),
-        limits=limits.limits(),
+        limits=replace(limits.limits(), max_connections=_places(limits.max_connections)),
         record_probes=options.record_probes,
         sample=limits.sample_traces,
     )
     return core, recorder
+
+
+def _places(asked: int) -> int:
+    descriptors = raise_descriptor_limit()
+    found = places(asked, descriptors)
+    if found < asked:
+        log.warning("tap_places_lowered", asked=asked, places=found, open_files=descriptors)
+    return found
 
 
 def _salt(keys: Path) -> bytes:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 import time
 from typing import TYPE_CHECKING, Final, cast
 
 from agent.tap.account import Account
 from agent.tap.exchange import Exchange
+from agent.tap.faults import SHUTDOWN
 from agent.tap.head import HttpFault, find_end, parse_request
-from agent.vocabulary import Outcome
+from agent.tap.places import TurnedAway
+from agent.tap.sockets import ClientSocket
 
 if TYPE_CHECKING:
     from agent.tap.core import Core
@@ -20,7 +20,8 @@ _AHEAD_BYTES: Final = 65_536
 """Bytes of later requests that are read while one is in flight; reading goes on so that a client's leaving is seen."""
 _LINGER_BYTES: Final = 1 << 24
 _LINGER_SECONDS: Final = 2.0
-_RESET: Final = struct.pack("ii", 1, 0)
+_CLOSE_SECONDS: Final = 30.0
+"""How long a client may take nothing of what a closing connection still has for it."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -40,11 +41,16 @@ class ClientConnection(asyncio.Protocol):
         self._core = core
         self._connections = connections
         self._transport: asyncio.Transport | None = None
+        self._socket: ClientSocket | None = None
         self._pending = bytearray()
         self._seen = 0
         self._holds: set[str] = set()
         self._reading = True
         self._closing = False
+        self._closed = False
+        self._trailed = False
+        self._waiting = 0
+        self._taken_at = 0.0
         self._lingered: int | None = None
         self._idle_since = time.monotonic()
         self._arrived_ns = 0
@@ -57,12 +63,14 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=0)  # to know when bytes are in the client's socket
         if len(self._connections) >= self._core.limits.max_connections:
-            self._transport.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            self._transport.close()
-            self._core.counters.refused.inc()
+            refusal = TurnedAway(self._core.door)
+            self._closed = True
+            self._transport.set_protocol(refusal)
+            refusal.connection_made(transport)
             return
+        self._transport.set_write_buffer_limits(high=0)  # to know when bytes are in the client's socket
+        self._socket = ClientSocket(self._transport)
         self._connections.add(self)
         self._core.counters.connections.inc()
 
@@ -74,9 +82,14 @@ class ClientConnection(asyncio.Protocol):
                 self._abort()
             return
         exchange = self.exchange
+        if self._closed:
+            return
         if exchange is None:
             if not self._pending:
                 self._clock_in()
+            if self.full:
+                self._keep(data)
+                return
             self._pending += data
             self._next_request()
         elif exchange.tunnel:
@@ -94,6 +107,10 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """See asyncio."""
         self._leave()
+        self._closed = True
+        self._pending.clear()
+        if self._socket is not None:
+            self._socket.forget()
         if self in self._connections:
             self._connections.discard(self)
             self._core.counters.connections.dec()
@@ -107,7 +124,8 @@ class ClientConnection(asyncio.Protocol):
         self.full = False
         if self.exchange is not None:
             self.exchange.client_has_room()
-        else:
+        elif not self._closed:
+            self.hold_reading("ahead", False)
             self._next_request()
 
     # --- for the exchange
@@ -143,7 +161,7 @@ class ClientConnection(asyncio.Protocol):
         self.exchange = None
         self._holds.clear()
         self._read_on(True)
-        if drain:
+        if drain or (self._trailed and not keep):
             self._linger()
         elif not keep or self._core.draining or self._closing:
             self._close()
@@ -156,22 +174,23 @@ class ClientConnection(asyncio.Protocol):
     def cut_off(self, *, hard: bool) -> None:
         """Close in mid-answer; ``hard`` sends a reset, for answers whose end is their connection's end."""
         self.exchange = None
-        if self._transport is None:
-            return
         if hard:
-            with_socket = self._transport.get_extra_info("socket")
-            if with_socket is not None:
-                with_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self._transport.abort()
+            if self._socket is not None:
+                self._socket.reset_on_close()
+            self._abort()
         else:
-            self._transport.close()
+            self._close()
 
     # --- for the server
 
     def check(self, now: float) -> None:
         """End what takes too long (``now`` on the monotonic clock)."""
         limits = self._core.limits
-        if self._lingered is not None:
+        if self._is_stuck(now):
+            self._let_go()
+        elif self._closed or self._waiting:
+            return
+        elif self._lingered is not None:
             if now - self._idle_since > _LINGER_SECONDS:
                 self._abort()
         elif self.exchange is not None:
@@ -182,6 +201,24 @@ class ClientConnection(asyncio.Protocol):
         elif 0 < limits.keep_alive_seconds < now - self._idle_since:
             self._close()
 
+    def _is_stuck(self, now: float) -> bool:
+        """Whether the client has taken nothing for too long of the bytes that wait for it here."""
+        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if not waiting or not self._waiting or waiting < self._waiting:
+            self._taken_at = now
+        self._waiting = waiting
+        limit = self._core.limits.client_stall_seconds
+        if self._closed or self._lingered is not None:
+            limit = min(limit or _CLOSE_SECONDS, _CLOSE_SECONDS)
+        return 0 < limit < now - self._taken_at
+
+    def _let_go(self) -> None:
+        exchange, self.exchange = self.exchange, None
+        self._core.counters.stuck.inc()
+        if exchange is not None:
+            exchange.client_gone("slow_reader")
+        self.cut_off(hard=True)
+
     def drain(self) -> None:
         """Close when the request in flight is over, at once if there is none."""
         self._closing = True
@@ -191,7 +228,7 @@ class ClientConnection(asyncio.Protocol):
     def shut(self) -> None:
         """Close now, whatever is open."""
         if self.exchange is not None:
-            self.exchange.fail(503, Outcome.SERVER_ERROR, "tap_shutdown", "this tap is shutting down")
+            self.exchange.fail(SHUTDOWN)
         else:
             self._abort()
 
@@ -202,12 +239,15 @@ class ClientConnection(asyncio.Protocol):
         self._arrived_ns = time.time_ns()
 
     def _keep(self, data: bytes) -> None:
+        if self.exchange is not None and self.exchange.is_last:
+            self._trailed = True  # RFC 9112 §9.6: what follows a request that closes is nobody's
+            return
         self._pending += data
         if len(self._pending) > _AHEAD_BYTES:
             self.hold_reading("ahead", True)
 
     def _next_request(self) -> None:
-        if self.exchange is not None or self.full or self._lingered is not None:
+        if self.exchange is not None or self.full or self._closed or self._lingered is not None:
             return  # an answer that is not taken yet: the next one would only pile up behind it
         pending = self._pending
         while pending[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines before a request are passed over
@@ -260,16 +300,20 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        self._pending.clear()
         self._lingered = 0
         self._idle_since = time.monotonic()
         if transport.can_write_eof():
             transport.write_eof()
 
     def _close(self) -> None:
+        self._closed = True
+        self._pending.clear()
         if self._transport is not None:
             self._transport.close()
 
     def _abort(self) -> None:
+        self._closed = True
         if self._transport is not None:
             self._transport.abort()
 

@@ -52,13 +52,15 @@ class TapLimits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     connect_seconds: float = 5.0
-    first_byte_seconds: float = 600.0
-    stall_seconds: float = 300.0
+    first_byte_seconds: float = 0.0
+    stall_seconds: float = 0.0
     head_seconds: float = 30.0
     client_stall_seconds: float = 300.0
     keep_alive_seconds: float = 75.0
     drain_seconds: float = 30.0
-    max_connections: int = 4_096
+    max_connections: int = Field(default=4_096, ge=1)
+    max_tunnels: int = Field(default=1_024, ge=0)
+    tunnel_idle_seconds: float = 3_600.0
     patience_seconds: float = 30.0
     upstream_idle_seconds: float = 4.0
     hold_seconds: float = 0.25

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from agent.tap.places import Door
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +22,8 @@ class Limits:
 
     Attributes:
         connect_seconds: To reach the server.
-        first_byte_seconds: From the request forwarded to the response's head.
-        stall_seconds: Between two reads of an answer.
+        first_byte_seconds: From the request forwarded to the response's head; as long as the server takes by default.
+        stall_seconds: Between two reads of an answer; as long as the server takes by default.
         head_seconds: From a request's first byte to the end of its head.
         client_stall_seconds: A client that neither sends its body on nor takes its answer.
         keep_alive_seconds: An idle client connection.
@@ -29,17 +31,21 @@ class Limits:
         max_connections: Client connections at once.
         patience_seconds: How long a client may wait for the first piece of its answer before its leaving is the
             server's failure.
+        max_tunnels: WebSocket sessions at once.
+        tunnel_idle_seconds: A tunnel in which neither side says anything.
     """
 
     connect_seconds: float = 5.0
-    first_byte_seconds: float = 600.0
-    stall_seconds: float = 300.0
+    first_byte_seconds: float = 0.0
+    stall_seconds: float = 0.0
     head_seconds: float = 30.0
     client_stall_seconds: float = 300.0
     keep_alive_seconds: float = 75.0
     drain_seconds: float = 30.0
     max_connections: int = 4_096
     patience_seconds: float = 30.0
+    max_tunnels: int = 1_024
+    tunnel_idle_seconds: float = 3_600.0
 
 
 class Records(Protocol):
@@ -64,6 +70,8 @@ class Core:
         record_probes: Whether health and metrics probes get a record too.
         draining: The tap is shutting down.
         sample: Whether what a caller did not sample is sent on as sampled.
+        tunnels: WebSocket sessions that are open or asked for.
+        door: Turns away what has no place.
     """
 
     pool: Pool
@@ -75,3 +83,16 @@ class Core:
     record_probes: bool = False
     draining: bool = False
     sample: bool = True
+    tunnels: int = 0
+    door: Door = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.door = Door(self.counters)
+
+    def take_tunnel(self) -> bool:
+        """Whether there is a place for one more tunnel, which is taken then; given back by ``tunnels -= 1``."""
+        if self.tunnels >= self.limits.max_tunnels:
+            self.door.turned_away("tunnels")
+            return False
+        self.tunnels += 1
+        return True

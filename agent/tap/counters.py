@@ -46,7 +46,13 @@ class Counters:
             registry=self.registry,
         )
         self.refused = Counter(
-            "servescope_tap_connections_refused", "Connections over the bound", registry=self.registry
+            "servescope_tap_connections_refused",
+            "Connections and requests answered 503 for want of a place, by what was full",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.stuck = Counter(
+            "servescope_tap_stuck_clients", "Clients cut off that took nothing for too long", registry=self.registry
         )
         self.connections = Gauge("servescope_tap_connections", "Open client connections", registry=self.registry)
         self.active = Gauge("servescope_tap_active_requests", "Requests in flight", registry=self.registry)

@@ -6,9 +6,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
+from agent.tap.faults import NO_DESCRIPTORS, TUNNELS_FULL, Fault, Waits, connect_fault, lost_fault, overdue
 from agent.tap.framing import BodyReader, ChunkedBody, LengthBody, UntilClose
-from agent.tap.head import HttpFault, RequestHead, ResponseHead, find_end, parse_response
-from agent.tap.rewrite import answer_head, error_body, error_head, plan_answer, request_head
+from agent.tap.head import HttpFault, RequestHead, ResponseHead, read_heads
+from agent.tap.rewrite import answer_head, error_answer, plan_answer, request_head
 from agent.vocabulary import Outcome
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 _HOLD_BYTES: Final = 65_536
 """Bytes of a request that wait for the connection to its server before its client is slowed down."""
-_IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
-_SWITCHING: Final = 101
-_FINAL: Final = 200
 
 
 class Exchange:
@@ -45,8 +43,7 @@ class Exchange:
         self._over = False
         self._upstream: UpstreamConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._unsent: list[bytes] = []
-        self._unsent_bytes = 0
+        self._unsent = bytearray()
         self._forwarded = False
         self._retried = False
         self._head_buffer = b""
@@ -59,9 +56,20 @@ class Exchange:
         self._upstream_gone = False
         self._stalled_since = 0.0
         self._last_move = time.monotonic()
+        self._tunnel_place = False
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the client said that nothing follows this request on its connection."""
+        return self._head is not None and not self._head.keeps_alive() and not self._head.wants_websocket()
 
     def start(self) -> None:
         """Send the head, on a connection of the pool if one is idle."""
+        if self._head is not None and self._head.wants_websocket():
+            self._tunnel_place = self._core.take_tunnel()
+            if not self._tunnel_place:
+                self.fail(TUNNELS_FULL)
+                return
         upstream = self._core.pool.take()
         if upstream is not None:
             self._attach(upstream)
@@ -75,12 +83,10 @@ class Exchange:
             upstream = await self._core.pool.connect()
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must be answered
             self._connecting = None
-            late = isinstance(error, TimeoutError)
-            word = "connect_timeout" if late else "connect_failed"
-            word = "connect_refused" if isinstance(error, ConnectionRefusedError) else word
-            why = "no connection in time" if late else word.replace("_", " ")
-            message = f"the model server at {self._core.pool.url} can't be reached: {why}"
-            self.fail(502, Outcome.UNREACHABLE, word, message)
+            fault = connect_fault(error)
+            if fault is NO_DESCRIPTORS:
+                self._core.door.turned_away("descriptors")
+            self.fail(fault)
             return
         self._connecting = None
         if self._over:
@@ -91,12 +97,9 @@ class Exchange:
     def _attach(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
         upstream.exchange = self
-        head = self._head
-        unsent = [] if head is None else [request_head(head, self._account, self._core.pool.authority)]
-        unsent += self._unsent
-        self._unsent = []
-        self._unsent_bytes = 0
-        upstream.write(b"".join(unsent))
+        head = b"" if self._head is None else request_head(self._head, self._account, self._core.pool.authority)
+        upstream.write(head + self._unsent)
+        self._unsent.clear()
         self._client.hold_reading("connecting", False)
         if self.request_done and not upstream.full:
             self._request_forwarded()
@@ -117,9 +120,8 @@ class Exchange:
             if self.request_done and not self._upstream.full:
                 self._request_forwarded()
         elif not self._over:
-            self._unsent.append(raw)
-            self._unsent_bytes += len(raw)
-            if self._unsent_bytes > _HOLD_BYTES:
+            self._unsent += raw
+            if len(self._unsent) > _HOLD_BYTES:
                 self._client.hold_reading("connecting", True)
         if self.request_done:
             self._account.request_ended()
@@ -166,19 +168,19 @@ class Exchange:
                     return
             self._pass_on(prefix, data, now)
         except HttpFault as fault:
-            self.fail(502, Outcome.SERVER_ERROR, "upstream_malformed", str(fault))
+            self.fail(Fault(502, Outcome.SERVER_ERROR, "upstream_malformed", str(fault)))
 
     def _read_heads(self) -> tuple[bytes, bytes]:
         """Read the answer's head (and 1xx ones before it); returns what the client gets of it and what follows."""
-        while (end := find_end(self._head_buffer)) >= 0:
-            raw, self._head_buffer = self._head_buffer[:end], self._head_buffer[end:]
-            head = parse_response(raw)
-            if head.status >= _FINAL or head.status == _SWITCHING:
-                rest, self._head_buffer = self._head_buffer, b""
-                return self._begin_answer(head), rest
-            if self._head is not None and self._head.minor == 1:
-                self._client.write(raw)
-        return b"", b""
+        interim, head, self._head_buffer = read_heads(self._head_buffer)
+        if interim and self._head is not None and self._head.minor == 1:
+            self._client.write(interim)
+            if self._client.full and self._upstream is not None:
+                self._upstream.read_on(False)
+        if head is None:
+            return b"", b""
+        rest, self._head_buffer = self._head_buffer, b""
+        return self._begin_answer(head), rest
 
     def _begin_answer(self, head: ResponseHead) -> bytes:
         request = self._head
@@ -266,9 +268,15 @@ class Exchange:
         elif self._upstream is not None and not self._client.full:
             self._upstream.read_on(True)
 
+    def _end(self) -> None:
+        self._over = True
+        if self._tunnel_place:
+            self._tunnel_place = False
+            self._core.tunnels -= 1
+
     def _finish(self) -> None:
         """The answer is handed over: let both connections go."""
-        self._over = True
+        self._end()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             if self._keep_upstream and self.request_done and not self._upstream_gone:
@@ -279,7 +287,7 @@ class Exchange:
 
     def _cut_off(self) -> None:
         """The answer can't be completed: close so that the client can tell."""
-        self._over = True
+        self._end()
         self._drop_upstream()
         self._client.cut_off(hard=isinstance(self._answer_reader, UntilClose) and not self.tunnel)
 
@@ -310,21 +318,18 @@ class Exchange:
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
         else:
             cut = self._answer is not None or bool(self._head_buffer)
-            word = "upstream_reset" if exc is not None else "upstream_closed"
-            message = f"the model server at {self._core.pool.url} closed the connection without a whole answer"
-            self.fail(502, Outcome.UPSTREAM_RESET, "answer_cut" if cut else word, message)
+            self.fail(lost_fault(cut=cut, reset=exc is not None))
 
     def _may_retry(self, upstream: UpstreamConnection | None) -> bool:
         """A server may close an idle connection just as a request goes out on it: safe to repeat without a body."""
-        head = self._head
-        repeatable = head is not None and head.method in _IDEMPOTENT and head.length == 0
+        repeatable = self._head is not None and self._head.repeatable
         return repeatable and upstream is not None and upstream.reused and not self._retried and not self._head_buffer
 
     def client_gone(self, error_type: str = "") -> None:
         """The client left (or half-closed, which can't be told apart): close the server's side, so that it stops."""
         if self._over:
             return
-        self._over = True
+        self._end()
         self._drop_upstream()
         if not self._forwarded and self._answer is None:
             self._account.edge_seconds += time.monotonic() - self._client.arrived
@@ -332,7 +337,7 @@ class Exchange:
         if record is not None:
             self._core.records.submit(record, _nothing)
 
-    def fail(self, status: int, outcome: Outcome, error_type: str, message: str) -> None:
+    def fail(self, fault: Fault) -> None:
         """End with an answer of our own, or – when the server's has begun – by cutting it off."""
         if self._over or self._held is not None:
             return
@@ -342,50 +347,44 @@ class Exchange:
             if self._account.closed:
                 self._cut_off()
             else:
-                self._hold(b"", outcome, error_type)
+                self._hold(b"", fault.outcome, fault.error_type)
             return
         if not self._forwarded:
             self._account.edge_seconds += time.monotonic() - self._client.arrived
         request = self._head
         keeps = request is not None and request.keeps_alive() and self.request_done
         self._keep_client = keeps and not self._core.draining
-        body = error_body(status, error_type, message)
-        head = error_head(status, len(body), self._account.request_id, keep=self._keep_client)
-        if request is not None and request.method == b"HEAD":
-            body = b""
-        self._account.status = status
+        head, body = error_answer(request, fault, self._account.request_id, keep=self._keep_client)
+        self._account.status = fault.status
         self._account.response_bytes = len(body)
-        self._over = True
-        self._hold(head + body, outcome, error_type)
+        self._end()
+        self._hold(head + body, fault.outcome, fault.error_type)
 
     def refuse(self, fault: HttpFault) -> None:
         """End a request that must not be passed on."""
         self.request_done = False  # whatever follows on this connection can't be trusted
-        self.fail(fault.status, Outcome.CLIENT_ERROR, fault.reason, str(fault))
+        self.fail(Fault(fault.status, Outcome.CLIENT_ERROR, fault.reason, str(fault)))
 
     def check(self, now: float) -> None:
         """End what takes too long (``now`` on the monotonic clock)."""
-        limits = self._core.limits
-        waited = now - self._last_move
-        url = self._core.pool.url
-        if self._over or self.tunnel or self._held is not None or self._connecting is not None:
+        if self._over or self._held is not None or self._connecting is not None or self._stalled_since:
             return
-        if self._stalled_since:
-            if 0 < limits.client_stall_seconds < waited:
-                self.client_gone("slow_reader")
-                self._client.cut_off(hard=True)
-        elif self._answer is not None:
-            if 0 < limits.stall_seconds < waited:
-                self.fail(504, Outcome.TIMEOUT, "stall_timeout", f"the model server at {url} stopped in mid-answer")
-        elif not self.request_done and not (self._upstream is not None and self._upstream.full):
-            if 0 < limits.client_stall_seconds < waited:
-                self.refuse(HttpFault(408, "body_timeout", "the request's body did not come in time"))
-        elif 0 < limits.first_byte_seconds < waited:
-            message = f"the model server at {url} did not answer within {limits.first_byte_seconds:g} s"
-            self.fail(504, Outcome.TIMEOUT, "first_byte_timeout", message)
+        waited = now - self._last_move
+        if self.tunnel:
+            if 0 < self._core.limits.tunnel_idle_seconds < waited:
+                self._drop_upstream()
+                self.upstream_lost(None)
+            return
+        waits = Waits.FOR_REST if self._answer is not None else Waits.FOR_ANSWER
+        if self._answer is None and not (self.request_done or (self._upstream is not None and self._upstream.full)):
+            waits = Waits.FOR_BODY
+        if (fault := overdue(waits, waited, self._core.limits)) is not None:
+            self.request_done = self.request_done and waits is not Waits.FOR_BODY
+            self.fail(fault)
 
     def client_tunnel(self, data: bytes) -> None:
         """Bytes from the client after the switch to another protocol."""
+        self._last_move = time.monotonic()
         self._account.request_payload([data])
         if self._upstream is not None:
             self._upstream.write(data)

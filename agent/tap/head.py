@@ -21,7 +21,10 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\
 _FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}")
 _BARE_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|$)")
+_SWITCHING: Final = 101
+_FINAL: Final = 200
 _REAL_CODINGS: Final = frozenset({b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"chunked"})
+_IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 _HOP: Final = frozenset(
     {
         b"connection",
@@ -109,6 +112,11 @@ class RequestHead(Head):
         if not target.startswith(b"/") and b"://" in target:
             target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
         return target.decode("ascii", "replace")
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether sending it twice does what sending it once does (RFC 9110 §9.2.2), with no body to send again."""
+        return self.method in _IDEMPOTENT and self.length == 0
 
     def wants_websocket(self) -> bool:
         """Whether this asks to become a WebSocket; other upgrades (h2c above all) are not passed on."""
@@ -212,6 +220,24 @@ def parse_response(head: bytes) -> ResponseHead:
     except HttpFault as fault:
         raise HttpFault(502, "upstream_malformed", f"the server's answer is malformed: {fault}") from fault
     return response
+
+
+def read_heads(buffer: bytes) -> tuple[bytes, ResponseHead | None, bytes]:
+    """Take what is whole of an answer's heads.
+
+    Returns:
+        Interim (1xx) ones as they came, the final one or the switch of protocols if it is here, what follows.
+
+    Raises:
+        HttpFault: 502, as ``parse_response``.
+    """
+    at = 0
+    while (end := find_end(buffer[at:] if at else buffer)) >= 0:
+        head = parse_response(buffer[at : at + end])
+        if head.status >= _FINAL or head.status == _SWITCHING:
+            return buffer[:at], head, buffer[at + end :]
+        at += end
+    return buffer[:at], None, buffer[at:]
 
 
 def _find_response_length(response: ResponseHead) -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from agent.tap.framing import BodyReader, ChunkedBody, LengthBody, UntilClose
 from agent.tap.head import HttpFault, render
+from agent.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from agent.tap.account import Account
+    from agent.tap.faults import Fault
     from agent.tap.head import Field, RequestHead, ResponseHead
 
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)", re.IGNORECASE)
@@ -40,7 +42,7 @@ def request_head(head: RequestHead, account: Account, authority: bytes) -> bytes
     ours = {b"traceparent"} if account.client_request_id else {b"traceparent", b"x-request-id"}
     if not account.trace.continued:
         ours.add(b"tracestate")  # it belongs to a trace that is not continued
-    fields: list[Field] = [f for f in head.forwarded() if f[1] not in ours]
+    fields = _one_trace_state([f for f in head.forwarded() if f[1] not in ours])
     target = head.target
     if (match := _ABSOLUTE.match(target)) is not None:  # RFC 9112 §3.2.2: the URL's authority is the host
         target = target[match.end() :]
@@ -122,21 +124,31 @@ def answer_head(request: RequestHead, head: ResponseHead, plan: AnswerPlan, acco
     return render(b"HTTP/1.1 %d %s" % (head.status, head.reason), fields)
 
 
-def error_body(status: int, error_type: str, message: str) -> bytes:
-    """Body of an answer of our own, shaped as OpenAI clients read errors."""
-    return json.dumps({"error": {"message": message, "type": error_type, "code": status}}).encode()
-
-
-def error_head(status: int, length: int, request_id: str, *, keep: bool) -> bytes:
-    """Head of an answer of our own."""
+def error_answer(request: RequestHead | None, fault: Fault, request_id: str, *, keep: bool) -> tuple[bytes, bytes]:
+    """Head and body of an answer of our own, its body shaped as OpenAI clients read errors."""
+    error = {"message": fault.message, "type": fault.error_type, "code": fault.status}
+    body = json.dumps({"error": error}).encode()
     fields: list[Field] = [
         (b"Content-Type", b"content-type", b"application/json"),
-        (b"Content-Length", b"content-length", b"%d" % length),
+        (b"Content-Length", b"content-length", b"%d" % len(body)),
         (b"Server", b"server", b"servescope-tap"),
         (b"X-Request-Id", b"x-request-id", request_id.encode()),
         (b"Connection", b"connection", b"keep-alive" if keep else b"close"),
     ]
-    return render(b"HTTP/1.1 %d %s" % (status, _REASONS.get(status, b"Error")), fields)
+    if fault.outcome is Outcome.REJECTED:
+        fields.append((b"Retry-After", b"retry-after", b"1"))
+    head = render(b"HTTP/1.1 %d %s" % (fault.status, _REASONS.get(fault.status, b"Error")), fields)
+    return head, b"" if request is not None and request.method == b"HEAD" else body
+
+
+def _one_trace_state(fields: list[Field]) -> list[Field]:
+    """Several ``tracestate`` fields as the first of them with all members (Trace Context §3.3.1.4); one stays as is."""
+    states = [f for f in fields if f[1] == b"tracestate"]
+    if len(states) < 2:  # noqa: PLR2004 - several
+        return fields
+    joined = b",".join(value for _, _, value in states if value)
+    first = (states[0][0], states[0][1], joined)
+    return [first if f is states[0] else f for f in fields if f[1] != b"tracestate" or (f is states[0] and joined)]
 
 
 def _codings(head: ResponseHead) -> bytes:

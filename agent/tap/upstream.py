@@ -7,6 +7,8 @@ import select
 import ssl
 from typing import TYPE_CHECKING, Final, cast
 
+from agent.tap.sockets import keep_alive
+
 if TYPE_CHECKING:
     from agent.tap.exchange import Exchange
 
@@ -35,6 +37,7 @@ class UpstreamConnection(asyncio.Protocol):
         """See asyncio."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=0)  # to know when bytes have left us
+        keep_alive(self._transport)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""

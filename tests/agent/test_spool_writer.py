@@ -139,3 +139,27 @@ def test_one_process_reads_a_spool_at_a_time(tmp_path: Path):
         SpoolReader(tmp_path)
     reader.close()
     SpoolReader(tmp_path).close()
+
+
+def test_without_a_descriptor_for_the_next_segment_the_open_one_takes_records(tmp_path: Path):
+    script = textwrap.dedent(
+        f"""
+        import os, resource
+        from pathlib import Path
+        from agent.spool import SpoolWriter
+        writer = SpoolWriter(Path({str(tmp_path / "one")!r}), segment_bytes=10)
+        assert writer.append("traces", b"x" * 20)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+        taken = []
+        try:
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            pass
+        for _ in range(3):
+            assert writer.append("traces", b"y" * 20)
+        assert not writer.dropped
+        """
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    assert b"".join(drain(SpoolReader(tmp_path))) == b"x" * 20 + b"y" * 60

@@ -128,7 +128,8 @@ async def test_server_that_dies(sent: bytes, status: int, error_type: str, reset
         else:
             head, body = await client.request()
             assert head.startswith(b"HTTP/1.1 502 ")
-            assert f"127.0.0.1:{up.port}" in json.loads(body)["error"]["message"]
+            assert json.loads(body)["error"]["message"]
+            assert str(up.port).encode() not in head + body
         record = await served.memory.only()
     assert (record.outcome, record.status) == (Outcome.UPSTREAM_RESET, status)
     assert record.error_type in {error_type, "upstream_reset"}
@@ -141,7 +142,8 @@ async def test_server_that_is_not_there():
         got = await talk(served.port, post(b"/v1/chat/completions", b'{"model":"m"}'))
         record = await served.memory.only()
     assert got.startswith(b"HTTP/1.1 502 ")
-    assert f"http://127.0.0.1:{port}".encode() in got
+    assert str(port).encode() not in got
+    assert b"127.0.0.1" not in got
     assert (record.outcome, record.status, record.error_type) == (Outcome.UNREACHABLE, 502, "connect_refused")
     assert record.request_model == "m"
 

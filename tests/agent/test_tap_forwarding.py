@@ -358,3 +358,27 @@ async def test_server_that_reads_slowly_slows_its_client_down():
             await client.writer.drain()
         _, body = await client.request()
     assert body == b"%d" % size
+
+
+TRACEPARENT = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("sent", "arrived"),
+    [
+        ([b"tracestate: a=1"], [b"tracestate: a=1"]),
+        ([b"tracestate: a=1 , b=2"], [b"tracestate: a=1 , b=2"]),
+        ([b"tracestate: a=1", b"tracestate: b=2,c=3"], [b"tracestate: a=1,b=2,c=3"]),
+        ([b"Tracestate: a=1", b"X-Between: x", b"TRACESTATE: b=2"], [b"Tracestate: a=1,b=2", b"X-Between: x"]),
+        ([b"tracestate:", b"tracestate: a=1", b"tracestate: "], [b"tracestate: a=1"]),
+        ([b"tracestate:", b"tracestate:"], []),
+    ],
+)
+async def test_several_tracestate_fields_become_one(sent: list[bytes], arrived: list[bytes]):
+    async with upstream(echo_heads) as up, tap(up.port) as served:
+        got = await talk(served.port, post(b"/x", b"", TRACEPARENT, *sent))
+        record = await served.memory.only()
+    lines = [line for line in got.split(b"\r\n") if re.match(rb"(?i)tracestate|x-between", line)]
+    assert lines == arrived
+    if arrived:
+        assert record.trace_state

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
 import sys
@@ -334,6 +335,38 @@ async def test_process_serves_counts_drains_and_keeps_no_secret(tmp_path: Path):
     for secret in ("sk-very-secret", "my secret words"):
         assert secret not in errors
         assert secret.encode() not in written
+
+
+@pytest.mark.parametrize(("soft", "hard", "carried"), [(192, 192, 32), (64, 20_000, 90)])
+async def test_more_streams_than_descriptors_lose_no_row_and_no_answer(
+    tmp_path: Path, soft: int, hard: int, carried: int
+):
+    finish = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(STREAM_HEAD, chunked(event("a"), end=False))
+        await asyncio.wait_for(finish.wait(), PATIENCE)
+        await peer.send(chunked(DONE))
+
+    def narrow() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    async with upstream(script) as up, tap_process(up.port, tmp_path, before=narrow) as (process, port):
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(connect(port)) for _ in range(90)]
+            for client in clients:
+                await client.send(post())
+            heads = [await client.head() for client in clients]
+            finish.set()
+            ends = [await asyncio.wait_for(client.reader.read(), PATIENCE) for client in clients]
+        process.send_signal(signal.SIGTERM)
+        errors = (await asyncio.wait_for(process.stderr.read(), PATIENCE)).decode()
+    assert sum(head.startswith(b"HTTP/1.1 200 ") for head in heads) == carried
+    assert sum(head.startswith(b"HTTP/1.1 503 ") for head in heads) == 90 - carried
+    assert all(end.endswith((b"0\r\n\r\n", b'"code": 503}}')) for end in ends)
+    assert len(spooled(tmp_path / "spool")) == carried
+    assert ("tap_places_taken" in errors) is (carried < 90)
 
 
 async def test_port_in_use_is_one_clear_line(tmp_path: Path):

@@ -259,7 +259,8 @@ class Outbox:
             if wait > 0:
                 return wait
             for entry in [e for e in waiting if e.next_at <= now]:
-                if self._stop.is_set() or self._clock() < max(lane.paused_until, self._paced(lane, self._clock())):
+                now = self._clock()
+                if self._stop.is_set() or now < max(lane.paused_until, self._paced(lane, now)):
                     break
                 self._attempt(entry, lane)
         return None

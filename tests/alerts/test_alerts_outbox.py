@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections import Counter
@@ -208,6 +209,18 @@ def test_429_pauses_the_whole_lane_as_long_as_it_asks(tmp_path: Path):
     clock.now += 30.001
     assert outbox.deliver("pager") is None
     assert len(asked) == 3
+    journal.close()
+
+
+def test_a_clock_that_moves_between_two_looks_holds_nothing_up(tmp_path: Path):
+    looks = itertools.count()
+    journal, pager = Journal(tmp_path), Pager()
+    outbox = Outbox(journal, [pager], lambda: 1000.0 + next(looks) * 1e-6)
+    for number in range(3):
+        put(journal, outbox, f"i{number}", "trigger")
+    assert outbox.deliver("pager") is None
+    assert len(pager.got) == 3
+    assert next(looks) < 100
     journal.close()
 
 

@@ -108,6 +108,7 @@ class _Families:
         ):
             received.add_metric([result], count)
         yield received
+        yield CounterMetricFamily(f"{_P}_spans_rejected", "Spans without ids.", value=spans.rejected)
         yield CounterMetricFamily(f"{_P}_prompt_values_removed", "Prompt-bearing values removed.", value=spans.scrubbed)
         yield CounterMetricFamily(f"{_P}_unmatched_groups", "Span groups of no known target.", value=spans.unmatched)
 

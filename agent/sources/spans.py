@@ -1,8 +1,9 @@
 """OTLP from the engines themselves: spans (and metrics, logs) over HTTP and gRPC on loopback.
 
 HTTP takes protobuf and JSON (Triton sends nothing else), gRPC is vLLM's default. A body is parsed once, to check it;
-prompts are taken out; the resource of each group gets the attributes of the target it comes from; spans are not
-walked. It is acknowledged when it lies in the spool, and a full spool is said (503, ``UNAVAILABLE``) instead of hidden.
+prompts and spans without ids are taken out, what has no time gets one; the resource of each group gets the
+attributes of the target it comes from. It is acknowledged when it lies in the spool, and a full spool is said (503,
+``UNAVAILABLE``) instead of hidden.
 
 Which target a group comes from is told by ``service.name`` (an instance's or a deployment's name), else by the
 engine's scope name when only one target can be meant. A matched group takes instance and deployment from the target,
@@ -22,11 +23,15 @@ from aiohttp import web
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from agent.encode import attributes
 from agent.engines.table import tables
 from agent.errors import PortInUseError
+from agent.otlp_check import WHAT_IS_WRONG, check, has_spans
 from agent.otlp_json import MalformedJsonError, parse
 from agent.scrub import may_hold_prompts, scrub_request
 from agent.sources.source import Known, Place, SignalKind
@@ -69,6 +74,7 @@ class SpanStats:
         malformed: Bodies refused because they do not parse.
         refused: Bodies refused because the spool is full.
         too_large: Bodies refused because they are too large for a record of the spool with their target's attributes.
+        rejected: Spans refused out of bodies because they have no ids.
         scrubbed: Prompt-bearing values removed.
         unmatched: Groups that no target could be named for; they pass without a target's attributes.
     """
@@ -78,8 +84,36 @@ class SpanStats:
     malformed: int = 0
     refused: int = 0
     too_large: int = 0
+    rejected: int = 0
     scrubbed: int = 0
     unmatched: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a body: true where it is in the spool; ``rejected`` spans were left out of it."""
+
+    kept: bool
+    rejected: int = 0
+
+    def __bool__(self) -> bool:
+        return self.kept
+
+    def answer(self, signal: SignalKind) -> bytes:
+        """The response's body: empty for a full success."""
+        if not self.rejected or signal != "traces":
+            return b""
+        answer = ExportTraceServiceResponse()
+        answer.partial_success.rejected_spans = self.rejected
+        answer.partial_success.error_message = WHAT_IS_WRONG
+        return answer.SerializeToString()
+
+
+class NoSpansError(Exception):
+    """A body of traces has spans, and not one that has its ids."""
+
+    def __init__(self) -> None:
+        super().__init__(WHAT_IS_WRONG)
 
 
 class TooLargeError(Exception):
@@ -171,14 +205,15 @@ class Spans:
             await self._runner.cleanup()
             self._runner = None
 
-    def take(self, signal: SignalKind, body: bytes, *, as_json: bool = False) -> bool:
+    def take(self, signal: SignalKind, body: bytes, *, as_json: bool = False) -> Taken:
         """Check, scrub, complete and hand on one body.
 
         Returns:
-            Whether it is in the spool.
+            Whether it is in the spool, and how many of its spans were left out.
 
         Raises:
             MalformedJsonError, DecodeError: It is no export request of this signal.
+            NoSpansError: None of its spans has its ids.
             TooLargeError: It does not fit into a record of the spool, now or later.
         """
         request = _REQUESTS[signal]()
@@ -186,6 +221,10 @@ class Spans:
             parse(body, request)
         else:
             request.ParseFromString(body)
+        rejected = check(request, time.time_ns())
+        if rejected and not has_spans(request):
+            raise NoSpansError
+        self.stats.rejected += rejected
         if not self._keep_prompts and (as_json or may_hold_prompts(body, logs=signal == "logs")):
             self.stats.scrubbed += scrub_request(request)
         seen = []
@@ -201,7 +240,7 @@ class Spans:
             raise TooLargeError
         if self._emit(signal, whole) is False:
             self.stats.refused += 1
-            return False
+            return Taken(kept=False)
         now = time.time()
         self.stats.requests += 1
         for instance in seen:
@@ -209,7 +248,7 @@ class Spans:
                 self.stats.last_seen[instance] = now
             else:
                 self.stats.unmatched += 1
-        return True
+        return Taken(kept=True, rejected=rejected)
 
     def _complete(self, resource: OtlpResource, scopes: Sequence[str]) -> str:
         """Add the target's attributes and return its instance name, empty where no single target is meant."""
@@ -251,7 +290,7 @@ class Spans:
             return web.Response(status=415, text=f"{request.content_type}: send application/x-protobuf or json\n")
         try:
             taken = self.take(signal, await request.read(), as_json=as_json)
-        except (MalformedJsonError, DecodeError, web.RequestPayloadError) as error:
+        except (MalformedJsonError, DecodeError, NoSpansError, web.RequestPayloadError) as error:
             self._refuse(error)
             return web.Response(status=400, text=f"{error}\n")
         except (TooLargeError, web.HTTPRequestEntityTooLarge):
@@ -260,8 +299,9 @@ class Spans:
         if not taken:
             return web.Response(status=503, text="the spool is full\n", headers={"Retry-After": _RETRY_AFTER_SECONDS})
         if as_json:
-            return web.Response(text="{}", content_type="application/json")
-        return web.Response(body=b"", content_type="application/x-protobuf")
+            told = {"rejectedSpans": str(taken.rejected), "errorMessage": WHAT_IS_WRONG}
+            return web.json_response({"partialSuccess": told} if taken.rejected else {})
+        return web.Response(body=taken.answer(signal), content_type="application/x-protobuf")
 
     async def _bind_grpc(self, port: int) -> None:
         import grpc  # noqa: PLC0415 - 20 MB that only those pay who use it
@@ -274,7 +314,7 @@ class Spans:
             async def export(body: bytes, context: Any) -> bytes:
                 try:
                     taken = self.take(signal, body)
-                except DecodeError as error:
+                except (DecodeError, NoSpansError) as error:
                     self._refuse(error)
                     await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
                 except TooLargeError as error:
@@ -282,7 +322,7 @@ class Spans:
                     await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))  # without a delay: not again
                 if not taken:
                     await context.abort(grpc.StatusCode.UNAVAILABLE, "the spool is full")
-                return b""
+                return taken.answer(signal)
 
             method = grpc.unary_unary_rpc_method_handler(export)  # without a serializer: bytes as they came
             return grpc.method_handlers_generic_handler(_SERVICES[signal], {"Export": method})

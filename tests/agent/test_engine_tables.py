@@ -95,6 +95,22 @@ def test_vllm_busy_page():
     assert found[Signal.QUEUE_SECONDS_TOTAL] == pytest.approx(0.00266304799788486)
 
 
+def test_each_table_says_what_its_counters_mean():
+    """Of recorded pages: vLLM's error is a reason of finishing, Triton's failures stand apart."""
+    reasons = {
+        one.labels["finished_reason"]
+        for one in page_of(FIXTURES / "vllm/metrics_busy_04.txt.gz").layout.series
+        if one.name == "vllm:request_success_total"
+    }
+    assert ("error" in reasons, find_table("vllm").finished_includes_failed) == (True, True)
+    page = parse(
+        'nv_inference_request_success{model="m",version="1"} 3\nnv_inference_request_failure{model="m",version="1"} 2\n'
+    )
+    assert signals_of(page, "m") == {Signal.REQUESTS_FINISHED_TOTAL: 3, Signal.REQUESTS_FAILED_TOTAL: 2}
+    assert not find_table("triton").finished_includes_failed
+    assert (find_table("vllm").prompt_includes_cached, find_table("llamacpp").prompt_includes_cached) == (True, False)
+
+
 def test_vllm_configuration_leaves_model_and_rank_out():
     page = page_of(FIXTURES / "vllm/metrics_idle.txt.gz")
     config = config_of(find_table("vllm"), page.layout)

@@ -37,7 +37,8 @@ def trace(service: str = "", scope: str = "vllm.tracing.otel", **more: str) -> E
         pair.key, pair.value.string_value = key, value
     scoped = group.scope_spans.add()
     scoped.scope.name = scope
-    scoped.spans.add(name="llm_request", trace_id=b"t" * 16, span_id=b"s" * 8)
+    ids, times = {"trace_id": b"t" * 16, "span_id": b"s" * 8}, {"start_time_unix_nano": 7, "end_time_unix_nano": 9}
+    scoped.spans.add(name="llm_request", **ids, **times)
     return request
 
 

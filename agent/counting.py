@@ -155,7 +155,8 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._counters: dict[tuple[Signal, Identity], float] = {}
+        self._counters: dict[Identity, float] = {}
+        self._names: dict[Signal, set[str]] = {}
         self._buckets: dict[tuple[Distribution, Identity], tuple[tuple[float, ...], list[float], float]] = {}
         self._unborn = nan
 
@@ -164,8 +165,9 @@ class Memory:
         for counter in counters:
             for identity, value in zip(counter.series, counter.last, strict=True):
                 # Moved to the end: the oldest are given up first.
-                self._counters.pop((counter.signal, identity), None)
-                self._counters[counter.signal, identity] = value
+                self._counters.pop(identity, None)
+                self._counters[identity] = value
+                self._names.setdefault(counter.signal, set()).add(identity[0])
         for one in histograms:
             for part in one.parts:
                 if part.last is not None:
@@ -175,8 +177,13 @@ class Memory:
         _trim(self._buckets)
 
     def last(self, signal: Signal, identity: Identity) -> float:
-        """What a series showed last; NaN where nobody knows."""
-        return self._counters.get((signal, identity), self._unborn)
+        """What a series showed last; NaN where nobody knows.
+
+        A signal that is read from a metric of another name than before knows nothing of that metric's past.
+        """
+        names = self._names.get(signal)
+        renamed = names is not None and identity[0] not in names
+        return self._counters.get(identity, nan if renamed else self._unborn)
 
     def recall(self, distribution: Distribution, part: Part) -> None:
         """Give a series of buckets what it showed last."""
@@ -193,11 +200,12 @@ class Memory:
     def forget(self) -> None:
         """Give up all that was seen: a new process counts from 0."""
         self._counters.clear()
+        self._names.clear()
         self._buckets.clear()
 
     def forget_gone(self, there: set[Identity], parts: set[Identity]) -> None:
         """Give up the series that are on no page any more: they begin at 0 when they come again."""
-        self._counters = {key: value for key, value in self._counters.items() if key[1] in there}
+        self._counters = {key: value for key, value in self._counters.items() if key in there}
         self._buckets = {key: value for key, value in self._buckets.items() if key[1] in parts}
 
 

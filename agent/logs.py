@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -13,6 +15,7 @@ from agent.redact import redacted
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
+    from types import TracebackType
     from typing import TextIO
 
     from structlog.typing import ExcInfo, Processor
@@ -50,6 +53,16 @@ def log_to_stderr(level: str = "info") -> None:
     )
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_Plain())
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _last_words
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = lambda args: _last_words(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _last_words(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """What nobody caught, as Python would print it."""
+    if error is not None and sys.stderr is not None:
+        sys.stderr.write(redacted("".join(traceback.format_exception(kind, error, trace))))
 
 
 class _Plain(logging.Formatter):

@@ -64,6 +64,7 @@ class Series(NamedTuple):
 _SUFFIXES: Final = ("_bucket", "_sum", "_count")
 _COMPOSITE: Final = frozenset({"histogram", "summary", "gaugehistogram"})
 _FAULTS_KEPT: Final = 20
+_REASON_KEPT: Final = 200
 _REPEATED: Final = -1
 """In place of the slot of a line whose series an earlier line has."""
 
@@ -365,7 +366,7 @@ def _reason(error: ValueError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8"
     text = str(error)
-    return "bad value" if text.startswith("could not convert") else text
+    return "bad value" if text.startswith("could not convert") else text[:_REASON_KEPT]
 
 
 def parse(text: bytes | str, limits: Limits | None = None) -> Page:

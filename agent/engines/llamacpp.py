@@ -77,5 +77,7 @@ TABLE = Table(
     about_path="/props",
     about=_about,
     notes=_notes,
+    # Routers load and unload models all the time; a model that is loaded again is a new process.
+    gone_is_over=True,
     prompt_includes_cached=False,
 )

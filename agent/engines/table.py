@@ -183,6 +183,7 @@ class Table:
 
 
 _HISTOGRAM_PARTS: Final = ("_sum", "_count", "_bucket")
+_NAME_SHOWN: Final = 100
 
 
 def _base(created: str) -> frozenset[str]:
@@ -234,7 +235,7 @@ def detect(page: Page) -> Table:
     for table in tables().values():
         if table.recognises(page.layout):
             return table
-    seen = page.layout.families()
+    seen = [name[:_NAME_SHOWN] for name in page.layout.families()]
     what = ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "") if seen else "no metric at all"  # noqa: PLR2004
     raise UnknownEngineError(
         f"no engine table recognises this metrics page (it has {what})",

@@ -143,6 +143,8 @@ def _notes(page: Page) -> list[str]:
     notes = [
         "requests_finished_total has what the engine finished, also with an error: no client aborts, 4xx, rejections",
     ]
+    if not any(one.labels.get("finished_reason") == "error" for one in page.layout.series):
+        notes.append("this page counts no failed requests: how many there were is unknown, not 0")
     if workers := {labels["WorkerId"] for _, labels, _ in page.layout.series if "WorkerId" in labels}:
         notes.append(f"vLLM under Ray Serve: the series of {len(workers)} workers are added up, KV use is the fullest")
     if "vllm:gpu_cache_usage_perc" in names:

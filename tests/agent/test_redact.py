@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 import structlog
@@ -86,6 +88,18 @@ def test_log_lines_lose_them(kind: str, capsys: pytest.CaptureFixture[str], monk
     assert HIDDEN not in told
     assert "http://h:1/m?token=…" in told
     assert "retrying http://h:1" in told
+
+
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_what_nobody_catches_loses_them(where: str):
+    told = "raise ValueError('no answer of http://user:" + HIDDEN + "@h/m?token=" + HIDDEN + "')"
+    lines = ["from agent.logs import log_to_stderr", "log_to_stderr()", told]
+    if where == "thread":
+        lines[2:] = ["import threading", f"def fail():\n    {told}", "threading.Thread(target=fail).start()"]
+    ended = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert "ValueError: no answer of http://h/m?token=" in ended.stderr
+    assert "Traceback" in ended.stderr
+    assert HIDDEN not in ended.stderr
 
 
 def test_events_lose_them_and_are_bounded():

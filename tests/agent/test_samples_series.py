@@ -340,6 +340,32 @@ def test_triton_with_tensorrt_llm_shows_what_the_batcher_holds():
     assert scrape.samples[0].gauges == expected
 
 
+def test_a_model_that_a_router_swaps_out_and_in_begins_anew():
+    def page(**tokens: int) -> str:
+        return "".join(f'llamacpp:tokens_predicted_total{{model="{name}"}} {value}\n' for name, value in tokens.items())
+
+    runs = scrapes(page(a=100, b=5), page(b=6), page(a=130, b=6), engine="llamacpp")
+    assert [gained(one, Signal.GENERATION_TOKENS_TOTAL) for one in runs] == [None, 1, 130]
+
+
+def test_a_metric_that_takes_over_from_an_older_name_brings_no_past():
+    old = 'vllm:gpu_prefix_cache_hits_total{model_name="m"} 900\n' + ranks(5)
+    new = 'vllm:prefix_cache_hits_total{model_name="m"} 901\n'
+    runs = scrapes(old, old + new, old + new.replace("901", "904"), engine="vllm")
+    assert [gained(one, Signal.PREFIX_CACHE_HITS_TOTAL) for one in runs] == [None, None, 3]
+
+
+def test_a_page_without_a_reason_error_says_that_failures_are_unknown():
+    without = 'vllm:request_success_total{finished_reason="stop",model_name="m"} 3\n'
+    found = describe(parse(without), About())
+    assert "requests_failed_total" not in found["signals"]
+    assert any("counts no failed requests" in note for note in found["notes"])
+    with_it = without + without.replace("stop", "error").replace(" 3", " 0")
+    found = describe(parse(with_it), About())
+    assert found["signals"]["requests_failed_total"] == 0
+    assert not any("counts no failed requests" in note for note in found["notes"])
+
+
 ROUTER = """\
 # TYPE llamacpp_router:model_up gauge
 llamacpp_router:model_up{model="small"} 1

@@ -326,3 +326,30 @@ async def test_without_targets_the_source_goes_on_waiting():
     assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_repeated_series_are_told_once_and_counted_once():
+    page = 'vllm:num_requests_running{engine="0",model_name="x"} 2\n'
+    async with serving() as (server,), scraping([target(server)]) as (seen, _):
+        server.page = page + page.replace('engine="0",model_name="x"', 'model_name="x",engine="0"')
+        await seen.until(lambda: sum(values.get("running") == 2 for values in seen.of("a")) >= 3)
+    (told,) = [message for name, message, _, _ in seen.events if name == "page_malformed"]
+    assert "1 repeat a series" in told
+    assert "line 2: the same series as line 1" in told
+
+
+async def test_a_version_that_is_unloaded_is_no_restart():
+    def versions(**finished: int) -> str:
+        lines = [f'nv_inference_request_success{{model="m",version="{name}"}} {n}\n' for name, n in finished.items()]
+        return "".join(lines)
+
+    async with serving() as (server,):
+        server.page = versions(v1=5000, v2=400)
+        async with scraping([target(server, engine="triton")]) as (seen, _):
+            await seen.until(lambda: seen.of("a"))
+            server.page = versions(v2=403)
+            await seen.until(lambda: seen.of("a")[-1].get("requests_finished_total") == 403)
+            server.page = versions(v2=405, v3=1)
+            await seen.until(lambda: seen.of("a")[-1].get("requests_finished_total") == 406)
+    assert sum(values.get("requests_finished_delta", 0) for values in seen.of("a")) == 6
+    assert "instance_restarted" not in seen.names()

@@ -140,7 +140,7 @@ def test_parts_do_not_show_them(refusing: str, tmp_path: Path):
         "agent": ["instance_down", "wants-a-key", "other-key", "away", "ship_failed", "late"],
         "tap": ["tap_started"],
         "collector": ["collector_ready", "store"],
-        "alerts": ["alerts_ready", "away"],
+        "alerts": ["alerts_ready", "does not answer"],
     }
     with contextlib.ExitStack() as running:
         logs = {name: tmp_path / f"{name}.log" for name in commands}

@@ -232,8 +232,9 @@ def migrate(clickhouse: str, as_json: bool, data: Path | None) -> None:
     from collector.store import Store, locate  # noqa: PLC0415 - as above
 
     with momentary.store(data or wiring.default_data(), clickhouse, _say, new=True) as url:
-        store = Store(locate(data or wiring.default_data(), url, role="owner"))
-        applied = migrations.apply(store)
+        address = locate(data or wiring.default_data(), url, role="owner")
+        with Store(address, timeout_seconds=migrations.TIMEOUT_SECONDS) as store:
+            applied = migrations.apply(store)
     if as_json:
         click.echo(json.dumps({"applied": applied}))
     else:

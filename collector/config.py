@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - pydantic reads it at run time
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agent import yamlfile
 from agent.errors import ConfigError
 from agent.urls import Host  # noqa: TC001 - pydantic reads it at run time
+from collector import retention
 from collector.address import StoreAddress
 
 MEBIBYTE: Final = 1 << 20
@@ -75,6 +76,10 @@ class CollectorConfig(BaseModel):
     settle_seconds: float = Field(
         default=2.0, ge=0.1, le=60, description="Wait before spans of one trace are put together."
     )
+    retention_days: dict[str, Annotated[int, Field(ge=0, le=36_500)]] = Field(
+        default_factory=dict,
+        description="Days that rows are kept, by name (see below); 0 keeps them for ever.",
+    )
     quarantine_max_bytes: int = Field(
         default=256 * MEBIBYTE,
         ge=0,
@@ -88,6 +93,13 @@ class CollectorConfig(BaseModel):
         One that these would never let in must not be told to come again.
         """
         return max(0, min(self.max_body_bytes, self.max_inflight_bytes // 2, self.log_max_bytes - FRAME_BYTES))
+
+    @field_validator("retention_days")
+    @classmethod
+    def _check_retention(cls, value: dict[str, int]) -> dict[str, int]:
+        if value and (unknown := sorted(value.keys() - (known := retention.defaults()).keys())):
+            raise ValueError(f"nothing is kept under the name {unknown[0]}: name one of {', '.join(sorted(known))}")
+        return value
 
     @field_validator("clickhouse")
     @classmethod

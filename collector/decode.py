@@ -1,6 +1,7 @@
 """From the bytes of a request to a checked OTLP message: decompressed within a bound, parsed once, scrubbed.
 
-Nothing here walks spans or attributes: the parse (upb, in C) is the check, and the engine does the rest in SQL.
+Nothing here walks attributes without a reason seen in the bytes: the parse (upb, in C) is the check, ids are looked at,
+and the engine does the rest in SQL.
 """
 
 from __future__ import annotations
@@ -12,27 +13,35 @@ from typing import TYPE_CHECKING, Final
 import zstandard
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent import otlp_json
 from agent.scrub import may_hold_prompts, scrub_request
+from collector.nested import flatten, may_nest, scopes_hold_containers
+from collector.sift import KINDS, count, other_door, sift
 
 if TYPE_CHECKING:
     from agent.scrub import OtlpRequest
+    from collector.sift import Refusal
 
-KINDS: Final[dict[str, type[ExportTraceServiceRequest | ExportMetricsServiceRequest | ExportLogsServiceRequest]]] = {
-    "traces": ExportTraceServiceRequest,
-    "metrics": ExportMetricsServiceRequest,
-    "logs": ExportLogsServiceRequest,
-}
+__all__ = ["ENCODINGS", "KINDS", "Decoded", "MalformedError", "TooLargeError", "decode", "decompress"]
+
 ENCODINGS: Final = ("identity", "gzip", "zstd", "deflate")
 _STEP: Final = 1024
 
 
 class MalformedError(ValueError):
-    """A body that is no OTLP request; the text names the fault for the sender."""
+    """A body that is no OTLP request, or of which nothing can be kept; the text names the fault for the sender.
+
+    Args:
+        text: What is wrong.
+        reason: A word for the metric.
+        records: How many records are refused.
+    """
+
+    def __init__(self, text: str, reason: str = "malformed", records: int = 1) -> None:
+        self.reason = reason
+        self.records = records
+        super().__init__(text)
 
 
 class TooLargeError(Exception):
@@ -47,11 +56,13 @@ class Decoded:
         body: Protobuf bytes, scrubbed.
         records: Spans, data points or log records in it.
         scrubbed: Values removed from it.
+        refusal: What of the request is refused and no longer in it; None where nothing is.
     """
 
     body: bytes
     records: int
     scrubbed: int
+    refusal: Refusal | None = None
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
@@ -129,7 +140,7 @@ def decode(signal: str, body: bytes, *, as_json: bool, store_prompts: bool) -> D
     """Check a decompressed request and make it fit to be written.
 
     Raises:
-        MalformedError: It is no export request of this signal; names the fault.
+        MalformedError: It is no export request of this signal, or all of its records are refused; names the fault.
     """
     request: OtlpRequest = KINDS[signal]()
     changed = as_json
@@ -138,33 +149,28 @@ def decode(signal: str, body: bytes, *, as_json: bool, store_prompts: bool) -> D
             otlp_json.parse(body, request)
         except otlp_json.MalformedJsonError as error:
             raise MalformedError(str(error)) from None
+        refusal = sift(request)
     else:
         try:
             request.ParseFromString(body)
         except DecodeError as error:
             raise MalformedError(f"the body is not an OTLP {signal} request: {error}") from None
+        refusal = sift(request)
         if len(UnknownFieldSet(request)):
             # Beside the one known field there may be ours (15001 and on): nobody else writes those.
             request.DiscardUnknownFields()
             changed = True
+    records = count(request)
+    if refusal is not None and not records:
+        raise MalformedError(refusal.text, refusal.reason, refusal.records)
+    if not records and (other := other_door(signal, body, as_json=as_json)):
+        raise MalformedError(f"no {signal} are in it, but {other}: send it to /v1/{other}", "signal")
     scrubbed = 0
     if not store_prompts and (as_json or may_hold_prompts(body, logs=signal == "logs")):
         scrubbed = scrub_request(request)
-    if changed or scrubbed:
+    rendered = 0
+    if as_json or may_nest(body, metrics=signal == "metrics") or scopes_hold_containers(request):
+        rendered = flatten(request)
+    if changed or scrubbed or rendered or refusal:
         body = request.SerializeToString()
-    return Decoded(body, count(request), scrubbed)
-
-
-def count(request: OtlpRequest) -> int:
-    """Spans, data points or log records of a request."""
-    if isinstance(request, ExportTraceServiceRequest):
-        return sum(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
-    if isinstance(request, ExportLogsServiceRequest):
-        return sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
-    return sum(
-        len(getattr(metric, kind).data_points)
-        for resource in request.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        if (kind := metric.WhichOneof("data")) is not None
-    )
+    return Decoded(body, records, scrubbed, refusal)

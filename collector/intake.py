@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agent.signing import REPLAYED
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collector.journal import Journal
     from collector.ledger import Ledger
     from collector.log import WriteAheadLog
+    from collector.sift import Refusal
 
 RETRY_AFTER_SECONDS: Final = {"bound": 5, "disk": 10, "memory": 1, "store": 1}
 """How long a sender should wait, by what is short."""
@@ -40,6 +42,19 @@ class BusyError(Exception):
                 "store": "the store has not answered yet, and only then is it known whether a replay is a repeat",
             }[reason]
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a request that was not turned away.
+
+    Attributes:
+        new: Whether it was new; False for a repeat and for a request without records.
+        refusal: Which of its records are refused for good, None where none are.
+    """
+
+    new: bool
+    refusal: Refusal | None
 
 
 class Intake:
@@ -65,7 +80,7 @@ class Intake:
 
     async def take(
         self, signal: str, body: bytes, *, as_json: bool, batch: str, sender: Sender, received_ns: int
-    ) -> bool:
+    ) -> Taken:
         """Return once the request is durable (or was before).
 
         Args:
@@ -76,11 +91,8 @@ class Intake:
             sender: Who sent it, as the door says.
             received_ns: The collector's clock at receipt.
 
-        Returns:
-            Whether it was new; False for a repeat and for a request without records.
-
         Raises:
-            MalformedError: It is no OTLP request.
+            MalformedError: It is no OTLP request, or nothing of it can be kept.
             BusyError: It can't be taken now.
         """
         if as_json or len(body) > _OFFLOAD_BYTES:
@@ -89,14 +101,15 @@ class Intake:
             decoded = self._decode(signal, body, as_json)
         if decoded.scrubbed:
             self._ledger.scrubbed.labels(signal).inc(decoded.scrubbed)
+        refusal = decoded.refusal
         if not decoded.records:
-            return False
+            return Taken(new=False, refusal=None)
         if batch.startswith(REPLAYED) and not self._journal.knows_store:
             raise BusyError("store")
         digest = identity(signal, body, batch) if self._config.drop_repeats else os.urandom(DIGEST_BYTES)
         if digest in self._journal:
             self._ledger.repeated(signal, decoded.records)
-            return False
+            return self._taken(signal, refusal, new=False)
         task = self._committing.get(digest)
         repeated = task is not None
         if task is None:
@@ -108,7 +121,7 @@ class Intake:
                 batch=batch,
                 sender=sender,
             )
-            task = asyncio.create_task(self._commit(signal, frame, decoded, digest))
+            task = asyncio.create_task(self._commit(signal, frame, decoded, digest, sender))
             self._committing[digest] = task
         try:
             # A sender that hangs up must not stop what others may wait for.
@@ -117,7 +130,12 @@ class Intake:
             raise BusyError(error.reason) from None
         if repeated:
             self._ledger.repeated(signal, decoded.records)
-        return not repeated
+        return self._taken(signal, refusal, new=not repeated)
+
+    def _taken(self, signal: str, refusal: Refusal | None, *, new: bool) -> Taken:
+        if refusal is not None:
+            self._ledger.rejected(signal, refusal.reason, refusal.records)
+        return Taken(new, refusal)
 
     async def drain(self) -> None:
         """Wait for what is on its way into the log."""
@@ -126,10 +144,12 @@ class Intake:
     def _decode(self, signal: str, body: bytes, as_json: bool) -> Decoded:
         return decode(signal, body, as_json=as_json, store_prompts=self._config.store_prompts)
 
-    async def _commit(self, signal: str, frame: bytes, decoded: Decoded, digest: bytes) -> None:
+    async def _commit(self, signal: str, frame: bytes, decoded: Decoded, digest: bytes, sender: Sender) -> None:
         try:
             with self._ledger.commit_seconds.time():
                 await self._log.append(signal, frame, decoded.records, digest)
             self._ledger.received(signal, decoded.records, len(decoded.body))
+            # the door lets in no key but the configured ones: the labels are few
+            self._ledger.sent.labels(signal, sender.key_id).inc(decoded.records)
         finally:
             del self._committing[digest]

@@ -39,6 +39,9 @@ class Ledger:
         self._refused = self._counter("refused_requests", "Requests told to come again.", with_reason)
         self._requests = self._counter("requests", "Requests answered.", ("signal", "code"))
         self._bytes = self._counter("received_bytes", "Bytes of accepted requests, decompressed.", by_signal)
+        self.sent = self._counter(
+            "sent_records", "Records accepted, by the key that signed them.", ("signal", "key_id")
+        )
         self.scrubbed = self._counter("scrubbed_values", "Values removed since they may hold prompt text.", by_signal)
         self.insert_errors = self._counter("insert_errors", "Inserts that failed.", ("signal", "code"))
         self.settle_errors = self._counter("settle_errors", "Runs of the settle job that failed.", ())

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from collector.store import Store
 
+TIMEOUT_SECONDS: Final = 3600.0
+"""How long a store that applies migrations may be waited for: rows of a large table may have to move."""
 SCHEMA: Final = Path(__file__).parent / "schema"
 _NAME: Final = re.compile(r"^\d{4}_[a-z0-9]+(?:_[a-z0-9]+)+\.sql$")
 _PART: Final = re.compile(r"\{part:([a-z_]+)\}")

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from agent.errors import DataFolderInUseError, PortInUseError
 from agent.keys import ensure_keys
-from collector import migrate
+from collector import migrate, retention
 from collector.auth import open_door
 from collector.intake import Intake
 from collector.journal import Journal
@@ -106,7 +106,10 @@ class Collector:
 
     def _writer(self, store: Store, folder: Path, journal: Journal) -> Writer:
         def migrated() -> None:
-            migrate.apply(store)
+            if migrate.pending(store):
+                with Store(store.address, timeout_seconds=migrate.TIMEOUT_SECONDS) as patient:
+                    migrate.apply(patient)
+            retention.retain(store, self._config.retention_days)
             journal.bind(migrate.identity(store))
 
         data = self._data / "store"

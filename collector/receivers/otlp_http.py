@@ -4,34 +4,46 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
+from google.protobuf import json_format
 from google.rpc import status_pb2  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from agent.signing import BATCH_ID_LIMIT, HEADER_BATCH, HEADER_RECEIVED, HEADER_REPEAT
 from collector.auth import AuthError
-from collector.decode import ENCODINGS, KINDS, MalformedError, TooLargeError, decompress
+from collector.decode import ENCODINGS, MalformedError, TooLargeError, decompress
 from collector.intake import BusyError
+from collector.sift import KINDS
 
 if TYPE_CHECKING:
     from collector.auth import Door, Sender
     from collector.config import CollectorConfig
     from collector.intake import Intake
     from collector.ledger import Ledger
+    from collector.sift import Refusal
 
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
+_RESPONSES: Final[dict[str, tuple[type[Any], str]]] = {
+    "traces": (ExportTraceServiceResponse, "rejected_spans"),
+    "metrics": (ExportMetricsServiceResponse, "rejected_data_points"),
+    "logs": (ExportLogsServiceResponse, "rejected_log_records"),
+}
 _RPC_CODES: Final = {400: 3, 401: 16, 413: 3, 415: 3, 429: 8, 503: 14}
 """Codes of ``google.rpc.Status``, OTLP's error body, by HTTP status."""
 
 
 class _FaultError(Exception):
-    def __init__(self, status: int, reason: str, text: str, retry_after: int = 0) -> None:
+    def __init__(self, status: int, reason: str, text: str, retry_after: int = 0, records: int = 1) -> None:
         self.status = status
         self.reason = reason
         self.text = text
         self.retry_after = retry_after
+        self.records = records
         super().__init__(text)
 
 
@@ -58,14 +70,14 @@ class OtlpHttp:
             sender = self._admit(request, body, received_ns)
             plain = self._plain(body, encoding)
             held += _hold(self._intake, len(plain) if encoding != "identity" else 0)
-            new = await self._intake.take(
+            taken = await self._intake.take(
                 signal, plain, as_json=as_json, batch=_batch(request), sender=sender, received_ns=received_ns
             )
-            response = _answer(request)
-            if not new:
+            response = _answer(request, signal, taken.refusal)
+            if not taken.new:
                 response.headers[HEADER_REPEAT] = "1"
         except MalformedError as error:
-            response = self._refuse(request, signal, _FaultError(400, "malformed", str(error)))
+            response = self._refuse(request, signal, _FaultError(400, error.reason, str(error), records=error.records))
         except BusyError as error:
             status = 503 if error.reason in {"disk", "store"} else 429
             response = self._refuse(request, signal, _FaultError(status, error.reason, str(error), error.retry_after))
@@ -112,7 +124,7 @@ class OtlpHttp:
         if fault.retry_after:
             self._ledger.refused(signal, fault.reason)
         else:
-            self._ledger.rejected(signal, fault.reason)
+            self._ledger.rejected(signal, fault.reason, fault.records)
         if request.content_type == _JSON:
             body = json.dumps({"code": _RPC_CODES[fault.status], "message": fault.text}).encode()
         else:
@@ -157,6 +169,15 @@ def _content_type(request: web.Request) -> str:
     return _JSON if request.content_type == _JSON else _PROTOBUF
 
 
-def _answer(request: web.Request) -> web.Response:
-    # An export response without partial success: no field in protobuf, an empty object in JSON.
-    return web.Response(body=b"{}" if request.content_type == _JSON else b"", content_type=_content_type(request))
+def _answer(request: web.Request, signal: str, refusal: Refusal | None) -> web.Response:
+    # Without partial success an export response has no field in protobuf and is an empty object in JSON.
+    kind, counted = _RESPONSES[signal]
+    answer = kind()
+    if refusal is not None:
+        setattr(answer.partial_success, counted, refusal.records)
+        answer.partial_success.error_message = refusal.text
+    if request.content_type == _JSON:
+        body = json_format.MessageToJson(answer, indent=None).encode()
+    else:
+        body = answer.SerializeToString()
+    return web.Response(body=body, content_type=_content_type(request))

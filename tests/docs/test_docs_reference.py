@@ -17,6 +17,7 @@ from agent.tap.config import TapLimits, TenantConfig
 from alerts.config import AlertsConfig, PagerDutyConfig, WebhookConfig
 from alerts.route import Route
 from alerts.rules import Slo, Threshold
+from collector import retention
 from collector.config import CollectorConfig, SenderKey
 from dashboard.config import DashboardConfig
 from tests.docs_kit import REFERENCE, ROOT, blocks, first_cells, sections
@@ -172,6 +173,13 @@ def test_every_benchmark_that_is_documented_is_there():
     named = first_cells(sections(REFERENCE / "commands.md")["Benchmarks"])
     assert named
     assert [name for name in named if not (ROOT / "benchmarks" / f"{name}.py").exists()] == []
+
+
+def test_every_term_of_retention_is_documented():
+    stated = first_cells(sections(REFERENCE / "configuration.md")["collector.retention_days"])
+    assert set(stated) == set(retention.defaults())
+    for name, days in retention.defaults().items():
+        assert f"| `{name}` | {days} |" in (REFERENCE / "configuration.md").read_text()
 
 
 def test_every_table_and_column_is_documented():

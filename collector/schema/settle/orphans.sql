@@ -3,7 +3,7 @@
 -- goes to the nearest edge that no engine has yet. Ids are easily guessed: both must be of one tenant's key, or of none.
 INSERT INTO {database}.requests_t
 (
-  time, key, moved, trace_id, response_id, engine_request_id, engine_model, engine, engine_instance, engine_deployment, engine_version,
+  time, key, moved, trace_id, engine_response_id, engine_request_id, engine_model, engine, engine_instance, engine_deployment, engine_version,
   role, dp_rank, pod, node, region, cluster, engine_outcome, prompt_tokens, cached_tokens, completion_tokens, queue_seconds,
   prefill_seconds, decode_seconds, stall_seconds, compute_input_seconds, compute_infer_seconds, compute_output_seconds,
   engine_ttft_seconds, engine_e2e_seconds, preemptions, has_engine, recording, engine_tenant, sender_tenant, engine_sender_key_id,
@@ -51,7 +51,7 @@ SELECT
   if(tombstone = 1, t.time, c.edge.1),
   if(tombstone = 1, t.key, c.edge.2),
   tombstone,
-  t.trace_id, t.response_id, t.engine_request_id, t.engine_model, t.engine, t.engine_instance, t.engine_deployment, t.engine_version,
+  t.trace_id, t.engine_response_id, t.engine_request_id, t.engine_model, t.engine, t.engine_instance, t.engine_deployment, t.engine_version,
   t.role, t.dp_rank, t.pod, t.node, t.region, t.cluster, t.engine_outcome, t.prompt_tokens, t.cached_tokens, t.completion_tokens, t.queue_seconds,
   t.prefill_seconds, t.decode_seconds, t.stall_seconds, t.compute_input_seconds, t.compute_infer_seconds, t.compute_output_seconds,
   t.engine_ttft_seconds, t.engine_e2e_seconds, t.preemptions, t.has_engine, t.recording,

@@ -1,0 +1,16 @@
+  multiIf(
+    route IN ('/v1/chat/completions', '/chat/completions', '/v1/messages', '/v1/responses'), 'chat',
+    route IN ('/v1/completions', '/completions', '/completion', '/infill', '/generate', '/generate_stream'), 'text_completion',
+    endsWith(route, '/generate') OR endsWith(route, '/generate_stream'), 'text_completion',
+    route IN ('/v1/embeddings', '/embeddings', '/embedding'), 'embeddings',
+    endsWith(route, '/rerank'), 'rerank',
+    endsWith(route, '/infer') OR endsWith(route, ':predict') OR endsWith(route, ':explain') OR route = '/invocations', 'inference',
+    route IN ('/v1/score', '/score'), 'score',
+    route = '/classify', 'classify',
+    route = '/pooling', 'pooling',
+    route = '/v1/moderations', 'moderation',
+    route = '/v1/audio/transcriptions', 'transcription',
+    route = '/v1/audio/translations', 'translation',
+    route = '/v1/audio/speech', 'speech',
+    route = '/v1/images/generations', 'image_generation',
+    '')

@@ -7,13 +7,16 @@ rows of a failed query to the next query of the same handle.
 from __future__ import annotations
 
 import re
+import secrets
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import chdb
 
 from collector.embedded.engine_config import Limits, reader_settings, write_config
 from collector.embedded.errors import QUERY_WAS_CANCELLED, QueryError, from_engine
+from collector.embedded.refusal import FenceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 DATABASE = "servescope"
 Role = Literal["owner", "reader"]
+_READABLE = frozenset({DATABASE, "default", "information_schema", "INFORMATION_SCHEMA"})
 _SETTING = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
@@ -46,6 +50,30 @@ def assign(settings: Mapping[str, str]) -> str:
     return ", ".join(f"{key} = {quote(value)}" for key, value in settings.items())
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A statement with a result, open at the place where its answer's destination goes.
+
+    Attributes:
+        head: Text before ``INTO OUTFILE``.
+        tail: ``FORMAT …`` and what follows it.
+        form: The format's name.
+    """
+
+    head: str
+    tail: str
+    form: str
+
+    @property
+    def text(self) -> str:
+        """The statement without a destination."""
+        return f"{self.head} {self.tail}"
+
+    def into(self, path: str) -> str:
+        """The statement with its answer going into ``path``."""
+        return f"{self.head} INTO OUTFILE {quote(path)} TRUNCATE COMPRESSION 'none' {self.tail}"
+
+
 class Outcome:
     """What a query left behind: bytes and counts.
 
@@ -67,13 +95,20 @@ class Outcome:
 
 
 class Handle:
-    """One connection to the engine, with a role, a current database and settings of its own."""
+    """One connection to the engine, with a role, a current database and settings of its own.
 
-    def __init__(self, address: str, setup: str) -> None:
+    Args:
+        address: The engine's connection string.
+        setup: Statements that give it its role.
+        folder: The data folder, which no error names.
+    """
+
+    def __init__(self, address: str, setup: str, folder: Path) -> None:
         self._connection = chdb.connect(address)
+        self._folder = str(folder)
         self.tainted = False
         try:
-            self.query(setup)
+            self._run(setup, "TabSeparated", None)
         except QueryError:
             self.close()
             raise
@@ -84,11 +119,46 @@ class Handle:
         Raises:
             QueryError: The engine refused or failed; the handle must be drained or closed.
         """
-        try:
-            return Outcome(self._connection.query(sql, form, params=dict(parameters or {})))
-        except (chdb.ChdbError, RuntimeError) as error:
-            self.tainted = True
-            raise from_engine(error) from None
+        return self._run(sql, form, parameters)
+
+    def answer(self, answer: Answer, path: str, tag: str, parameters: Mapping[str, str]) -> Outcome:
+        """Run a statement whose answer goes into the file or pipe at ``path``.
+
+        Args:
+            answer: The statement, as it was admitted.
+            path: Where the engine writes.
+            tag: Words in a comment by which ``Engine.kill`` finds it.
+            parameters: Values of its placeholders.
+
+        Raises:
+            QueryError: The engine refused or failed; the handle must be drained or closed.
+            FenceError: The text is not the one statement that it was taken for.
+        """
+        sql = f"{answer.into(path)}\n/* {tag} */"
+        # The engine's own parser, on the very text that runs: writing into a file is what it must see, once.
+        if self.classify(sql) != ("CONTROL", 1):
+            raise FenceError("statements", "The statement and its answer's place are not one statement")
+        return self._run(sql, answer.form, parameters)
+
+    def use(self, settings: Mapping[str, str]) -> None:
+        """Change settings for what follows.
+
+        Raises:
+            QueryError: The engine refuses one.
+        """
+        if settings:
+            self._run(f"SET {assign(settings)}", "TabSeparated", None)
+
+    def canonical(self, sql: str) -> str:
+        """The engine's own text of one statement, on one line: comments gone, escapes decoded, names quoted one way.
+
+        Raises:
+            QueryError: The engine can't read it (62), or not within the parser's limits.
+        """
+        escaped = sql.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+        escaped = escaped.replace("\0", "\\0")
+        found = self._run("SELECT formatQuerySingleLine({q:String})", "TabSeparatedRaw", {"q": escaped}).data
+        return found.decode().removesuffix("\n")
 
     def classify(self, sql: str) -> tuple[str, int]:
         """Ask the engine's parser what ``sql`` would do: (class, number of statements); class UNKNOWN: unparsable."""
@@ -98,8 +168,8 @@ class Handle:
     def drain(self) -> bool:
         """Throw away what a failed query left in the handle; False where it can't be trusted any more."""
         try:
-            self.query("SELECT 1")
-            clean = self.query("SELECT 'clean'").data == b"clean\n"
+            self._run("SELECT 1", "TabSeparated", None)
+            clean = self._run("SELECT 'clean'", "TabSeparated", None).data == b"clean\n"
         except QueryError:
             return False
         self.tainted = not clean
@@ -108,6 +178,66 @@ class Handle:
     def close(self) -> None:
         """Give the handle back to the engine; its temporary tables and settings end with it."""
         self._connection.close()
+
+    def _run(self, sql: str, form: str, parameters: Mapping[str, str] | None) -> Outcome:
+        try:
+            return Outcome(self._connection.query(sql, form, params=dict(parameters or {})))
+        except (chdb.ChdbError, RuntimeError) as error:
+            self.tainted = True
+            found = from_engine(error)
+        raise QueryError(found.code, found.message.replace(self._folder, "<data>"))
+
+
+class ReaderHandle(Handle):
+    """A reader's handle: nothing runs on it before it is locked, and then only single statements that read.
+
+    Locked means ``readonly = 1``, which a session can't leave: whatever statement got past everything else, under
+    whatever role, could change no setting and no table, open no file or address, and make nothing.
+    """
+
+    def __init__(self, address: str, setup: str, folder: Path) -> None:
+        super().__init__(address, setup, folder)
+        self._locked = False
+
+    def use(self, settings: Mapping[str, str]) -> None:
+        """Change settings and lock the handle: once, before its statement.
+
+        Raises:
+            QueryError: The engine refuses one.
+        """
+        if self._locked:
+            raise FenceError("setting", "A reader's handle is locked once its settings are made")
+        self._run(f"SET {assign({**settings, 'readonly': '1'})}", "TabSeparated", None)
+        self._locked = True
+
+    def query(self, sql: str, form: str = "TabSeparated", parameters: Mapping[str, str] | None = None) -> Outcome:
+        """Run one reading statement and return its whole answer in the format ``form``.
+
+        Raises:
+            QueryError: The engine refused or failed; the handle must be drained or closed.
+            FenceError: More than one statement, or one that does not only read.
+        """
+        self._only_reads(sql)
+        return super().query(sql, form, parameters)
+
+    def answer(self, answer: Answer, path: str, tag: str, parameters: Mapping[str, str]) -> Outcome:
+        """Run a reading statement whose answer goes into the file or pipe at ``path``; arguments as in ``Handle``.
+
+        Raises:
+            QueryError: The engine refused or failed; the handle must be drained or closed.
+            FenceError: More than one statement, or one that does not only read.
+        """
+        self._only_reads(answer.text)
+        return super().answer(answer, path, tag, parameters)
+
+    def _only_reads(self, sql: str) -> None:
+        kind, count = self.classify(sql)
+        if count != 1:
+            raise FenceError("statements", "Syntax error (Multi-statements are not allowed)")
+        if kind != "READ_ONLY":
+            raise FenceError("statement", "A reader's handle only reads")
+        if not self._locked:
+            self.use({})
 
 
 class Engine:
@@ -121,7 +251,9 @@ class Engine:
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.limits = limits
         self.folder = folder
-        self._config = write_config(folder, limits)
+        # A name that nobody can guess: no statement can take the role by it.
+        self._owner = f"owner_{secrets.token_hex(16)}"
+        self._config = write_config(folder, limits, self._owner)
         self._address = f"{folder / 'db'}?config-file={self._config}"
         self._root: Handle | None = None
         self._root_lock = threading.Lock()
@@ -134,24 +266,37 @@ class Engine:
         """
         try:
             self._root = Handle(
-                self._address, f"CREATE DATABASE IF NOT EXISTS {DATABASE} ENGINE = Atomic; USE {DATABASE}"
+                self._address,
+                f"CREATE DATABASE IF NOT EXISTS {DATABASE} ENGINE = Atomic; USE {DATABASE}",
+                self.folder,
             )
         except (chdb.ChdbError, RuntimeError) as error:
             raise from_engine(error) from None
+        finally:
+            # The role's name is in them.
+            for path in (self._config, self._config.with_name("users.xml")):
+                path.unlink(missing_ok=True)
 
     def handle(self, role: Role, database: str = "") -> Handle:
-        """Open a handle for ``role``, its limits set and closed against SQL; ``database`` '' is the store's own.
+        """Open a handle for ``role``; ``database`` '' is the store's own, and so is a reader's ``default``.
 
         Raises:
             QueryError: Unknown database (81), or the engine is shutting down.
+            FenceError: A database that a reader can't make its own.
         """
         database = database or DATABASE
         if role == "owner":
-            return Handle(self._address, f"SET ROLE owner; USE {name(database)}")
-        return Handle(
+            return Handle(self._address, f"SET ROLE owner, {self._owner}; USE {name(database)}", self.folder)
+        if database not in _READABLE:
+            raise FenceError("database", f"A reader can't make {database} the current database", "Name its tables")
+        # In the engine's own database ``default`` a name that is no table is a file.
+        database = DATABASE if database == "default" else database
+        # The profile comes last: its constraints bind this SET, too.
+        return ReaderHandle(
             self._address,
-            f"SET ROLE reader; SET {assign(reader_settings(self.limits))}; SET profile = 'reader'; "
-            f"USE {name(database)}",
+            f"SET ROLE reader; USE {name(database)}; SET {assign(reader_settings(self.limits))}; "
+            "SET profile = 'reader'",
+            self.folder,
         )
 
     def root(self, sql: str, parameters: Mapping[str, str] | None = None) -> str:

@@ -1,199 +1,324 @@
 """What may run: for everyone one statement a request, for a reader only what can't reach beyond the tables.
 
-The role forbids most of it inside the engine. What a role can't forbid (``file`` as a scalar function, ``Python()``,
-``merge``, ``loop``, ``sleep``, most system tables) is refused here, on the engine's own canonical text of the
-statement: comments are gone there and escapes decoded, so that a word can't hide. The Landlock fence stands behind.
+The text is composed first: a reader's statement is taken back in the engine's own canonical form, where comments are
+gone, escapes decoded and quotes of one kind, its format is a name that the engine knows, and the destination of its
+answer stands where it will stand. That text is checked, and that text runs. Behind the guard a reader's handle is
+locked, the engine's role forbids most of it again, and Landlock keeps the process to its folder.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
-from collector.embedded.engine_config import FIXED_SETTINGS, READABLE_SYSTEM_TABLES
-from collector.embedded.errors import ACCESS_DENIED, SYNTAX_ERROR, QueryError, refused
-from collector.embedded.statement import Token, first_word, output_clause, tokens
+from collector.embedded import reader
+from collector.embedded.canonical import Canonical, plain, replace_tables
+from collector.embedded.engine import Answer
+from collector.embedded.errors import SYNTAX_ERROR, QueryError, refused
+from collector.embedded.refusal import FenceError, check_text, insert_refused
+from collector.embedded.statement import output_clause, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from collector.embedded.engine import Engine, Handle
     from collector.embedded.request import Ask, Plan
 
-_TABLE_FUNCTIONS = frozenset(
-    {"numbers", "numbers_mt", "generateseries", "generate_series", "values", "view", "zeros", "zeros_mt", "null"}
-)
-# Words that may stand nowhere in a reader's statement, whatever they mean there: APPLY, lambdas and aliases make
-# functions of names.
-_WORDS = frozenset(
-    {
-        "addresstoline",
-        "addresstosymbol",
-        "catboostevaluate",
-        "evalmlmethod",
-        "executable",
-        "file",
-        "fuzzquery",
-        "getmacro",
-        "getserversetting",
-        "outfile",
-        "processlist",
-        "python",
-        "showcertificate",
-        "sleep",
-        "sleepeachrow",
-    }
-)
-_SETTINGS = frozenset({"profile", "role", *FIXED_SETTINGS})
-_SYSTEM = frozenset(READABLE_SYSTEM_TABLES)
-_STATEMENT_LIMIT = 1 << 20
-_REMEMBERED = 512
+_REMEMBERED_BYTES: Final = 4 << 20
+_REMEMBERED_TEXT: Final = 64 << 10
+_FILES: Final = re.compile("outfile|infile", re.IGNORECASE)
+_PLACEHOLDER: Final = "/answer"
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A statement that may run, as it runs.
+
+    Attributes:
+        sql: Its text, where it has no answer in a format.
+        answer: The statement with an answer; None for any other.
+        writes: It changes data or tables.
+        settings: Settings to make before it.
+    """
+
+    sql: str
+    answer: Answer | None = None
+    writes: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Characters that it holds."""
+        held = len(self.answer.head) + len(self.answer.tail) if self.answer else 0
+        return len(self.sql) + held + sum(len(name) + len(value) for name, value in self.settings.items())
 
 
 class Guard:
     """Admits statements; threads share it.
 
     Args:
-        engine: The open engine, whose list of table functions says what there is to forbid.
+        engine: The open engine, whose lists of functions and formats say what there is.
     """
 
     def __init__(self, engine: Engine) -> None:
-        known = engine.root("SELECT lower(name) FROM system.table_functions").split()
-        scalar = engine.root("SELECT lower(name) FROM system.functions").split()
-        # ``format`` is also a harmless function; as a table function it parses a literal.
-        self._calls = frozenset(known) - _TABLE_FUNCTIONS - (frozenset(scalar) - _WORDS)
-        self._calls |= {"python", "file"}
-        self._artificial = frozenset(word for word in scalar if word.startswith("ai"))
-        self._admitted: OrderedDict[tuple[str, str, str], str | None] = OrderedDict()
+        known = set(engine.root("SELECT lower(name) FROM system.table_functions").split())
+        scalar = set(engine.root("SELECT lower(name) FROM system.functions").split())
+        # A name that is a harmless function too is refused as a table alone.
+        self._calls = frozenset(known - reader.TABLE_FUNCTIONS - (scalar - reader.FORBIDDEN)) | {"python", "file"}
+        self._tables = frozenset(known - reader.TABLE_FUNCTIONS)
+        self._names = reader.FORBIDDEN | {word for word in scalar if word.startswith("ai")}
+        formats = [line.split("\t") for line in engine.root("SELECT name, is_output FROM system.formats").splitlines()]
+        self._formats = {name.lower(): name for name, writes in formats if writes == "1"}
+        self._input_formats = frozenset(
+            engine.root("SELECT lower(name) FROM system.formats WHERE is_input").splitlines()
+        )
+        self._settings = reader.settings(engine.limits)
+        self._masks = reader.masks()
+        self._admitted: OrderedDict[tuple[str, ...], Admitted] = OrderedDict()
+        self._remembered = 0
         self._lock = threading.Lock()
 
-    def admit(self, handle: Handle, ask: Ask, plan: Plan) -> tuple[str | None, bool]:
-        """Check a statement and tell its answer's format (None: no result set) and whether it writes.
+    def admit(self, handle: Handle, ask: Ask, plan: Plan) -> Admitted:
+        """Check a statement and say what runs.
 
         Raises:
-            QueryError: Refused.
+            QueryError: Refused; a ``FenceError`` where it is a reader's.
         """
-        reader = ask.role == "reader"
+        if ask.role == "reader":
+            return self._admit_reader(handle, ask, plan)
         if plan.insert is not None:
-            if reader:
-                raise _denied("A reader can't insert", "Use the owner's credentials")
-            if ask.read_only:
-                raise _get_writes()
-            return None, True
-        if reader:
-            return self._admit_reader(handle, ask, plan.sql), False
+            return self._admit_insert(handle, ask, plan)
         kind, count = handle.classify(plan.sql)
         if count > 1:
-            raise refused(SYNTAX_ERROR, "SYNTAX_ERROR", "Syntax error (Multi-statements are not allowed)")
+            raise _several()
         if ask.read_only and kind in {"MUTATING", "CONTROL"}:
             raise _get_writes()
-        if any(token.word in {"OUTFILE", "INFILE"} for token in tokens(plan.sql) if token.depth == 0):
-            raise _denied("INTO OUTFILE and FROM INFILE are a client's business", "Save the answer on your side")
+        if _FILES.search(plan.sql) and any(
+            token.word in {"OUTFILE", "INFILE"} for token in tokens(plan.sql) if token.depth == 0
+        ):
+            raise FenceError(
+                "file", "INTO OUTFILE and FROM INFILE are a client's business", "Save the answer on your side"
+            )
         if kind == "READ_ONLY" and count == 1:
-            _, form = output_clause(plan.sql)
-            return form or ask.default_format, False
-        return None, kind == "MUTATING"
+            place, form = output_clause(plan.sql)
+            written = self._format(form or ask.default_format)
+            tail = plan.sql[place:] if form else f"FORMAT {written}"
+            return Admitted(plan.sql, Answer(f"{plan.sql[:place]}\n", tail, written), settings=ask.settings)
+        self._format(ask.default_format)
+        return Admitted(plan.sql, writes=kind == "MUTATING", settings=ask.settings)
 
-    def _admit_reader(self, handle: Handle, ask: Ask, sql: str) -> str | None:
-        for setting in ask.settings:
-            if setting.lower() in _SETTINGS:
-                raise _denied(f"A reader can't change the setting {setting}", "Leave it out")
-        if ask.database.lower() == "system":
-            raise _denied("A reader can't make system the current database", "Name the tables: system.tables")
-        key = (sql, ask.default_format, "\0".join(ask.parameters.values()) if "dentifier" in sql else "")
+    def _admit_insert(self, handle: Handle, ask: Ask, plan: Plan) -> Admitted:
+        if ask.read_only:
+            raise _get_writes()
+        if plan.insert is None or plan.path is None:
+            raise FenceError("statement", "An insert without data")
+        if plan.insert.form.lower() not in self._input_formats:
+            raise FenceError("format", f"Unknown format {plan.insert.form}", "Inputs are in the table system.formats")
+        sql = plan.insert.from_file(str(plan.path))
+        if handle.classify(sql)[1] > 1:
+            raise _several()
+        return Admitted(sql, writes=True, settings=ask.settings)
+
+    def _admit_reader(self, handle: Handle, ask: Ask, plan: Plan) -> Admitted:
+        if plan.insert is not None:
+            raise insert_refused()
+        settings = self._url_settings(ask.settings)
+        check_text(plan.sql)
+        values = tuple(ask.parameters.values()) if "dentifier" in plan.sql else ()
+        key = (plan.sql, ask.default_format, *values)
         with self._lock:
-            if key in self._admitted:
+            found = self._admitted.get(key)
+            if found is not None:
                 self._admitted.move_to_end(key)
-                return self._admitted[key]
-        form = self._check(handle, sql, ask.parameters) or ask.default_format
-        with self._lock:
-            self._admitted[key] = form
-            if len(self._admitted) > _REMEMBERED:
-                self._admitted.popitem(last=False)
-        return form
+        if found is None:
+            found = self._judge(handle, plan.sql, ask.default_format, values)
+            self._remember(key, found)
+        return Admitted(found.sql, found.answer, settings={**settings, **found.settings})
 
-    def _check(self, handle: Handle, sql: str, parameters: Mapping[str, str]) -> str:
-        if len(sql) > _STATEMENT_LIMIT:
-            raise refused(SYNTAX_ERROR, "SYNTAX_ERROR", f"The statement is longer than {_STATEMENT_LIMIT} bytes")
-        kind, count = handle.classify(sql)
-        if count > 1:
-            raise refused(SYNTAX_ERROR, "SYNTAX_ERROR", "Syntax error (Multi-statements are not allowed)")
-        if kind not in {"READ_ONLY", "UNKNOWN"}:
-            raise _denied(
-                f"Not enough privileges: a reader can't run {first_word(sql) or 'this'} statements",
+    def _remember(self, key: tuple[str, ...], found: Admitted) -> None:
+        size = _size(key, found)
+        if size > _REMEMBERED_TEXT:
+            return
+        with self._lock:
+            if key not in self._admitted:
+                self._remembered += size
+            self._admitted[key] = found
+            while self._remembered > _REMEMBERED_BYTES:
+                self._remembered -= _size(*self._admitted.popitem(last=False))
+
+    def _judge(self, handle: Handle, sql: str, default_format: str, values: Iterable[str]) -> Admitted:
+        text = _canonical(handle, sql)
+        statement = Canonical(text)
+        self._check_kind(statement)
+        self._check_names(statement)
+        if "identifier" in statement.names:
+            for value in values:
+                self._check_identifier(value)
+        settings = self._text_settings(statement)
+        masked = replace_tables(text, self._masks)
+        if masked != text:
+            statement = Canonical(_canonical(handle, masked))
+        head, asked, rest = statement.answer()
+        form = self._reader_format(asked or default_format)
+        answer = Answer(head, f"FORMAT {form}{rest}", form)
+        composed = answer.into(_PLACEHOLDER)
+        # Null is a word of the language as well: the engine quotes it.
+        again = _canonical(handle, composed).replace("FORMAT `Null`", "FORMAT Null")
+        if again != composed or handle.classify(composed) != ("CONTROL", 1):
+            raise FenceError(
+                "statements", "The engine reads the composed statement differently", "Write it more simply"
+            )
+        return Admitted("", answer, settings=settings)
+
+    def _check_kind(self, statement: Canonical) -> None:
+        if len(statement.text.encode()) > reader.CANONICAL_BYTES:
+            raise FenceError("length", f"The statement is longer than {reader.CANONICAL_BYTES} bytes when written out")
+        if {"outfile", "infile"} & statement.names.keys():
+            raise FenceError(
+                "file", "INTO OUTFILE and FROM INFILE are not for readers", "Save the answer on your own side"
+            )
+        if not reader.STATEMENTS.match(statement.text):
+            raise FenceError(
+                "statement",
+                f"Not enough privileges: a reader can't run {statement.text[:40]!r}",
                 "Use the owner's credentials",
             )
-        canonical = _canonical(handle, sql)
-        found = list(tokens(canonical))
-        self._check_names(found)
-        _check_settings(found)
-        if any(token.text == "Identifier" for token in found):
-            for value in parameters.values():
-                self._check_identifier(value)
-        return output_clause(canonical)[1]
 
-    def _check_names(self, found: Sequence[Token]) -> None:
-        for index, token in enumerate(found):
-            name = _name(token)
-            if not name:
-                continue
-            if name in _WORDS or name in self._artificial:
-                raise _denied(f"The name {name} is not for readers", "Rename the alias or leave the function out")
-            after = found[index + 1].text if index + 1 < len(found) else ""
-            if after == "(" and name in self._calls:
-                raise _denied(f"The table function {name} is not for readers", "Query the tables of servescope")
-            if name == "system" and after == "." and index + 2 < len(found):
-                table = _name(found[index + 2])
-                if table not in _SYSTEM:
-                    raise _denied(
-                        f"The table system.{table} is not for readers", f"Readable: {', '.join(READABLE_SYSTEM_TABLES)}"
+    def _check_names(self, statement: Canonical) -> None:
+        names = statement.names.keys()
+        for name in sorted(names & self._names):
+            raise FenceError("function", f"The name {name} is not for readers", "Rename the alias or leave it out")
+        self._check_calls(statement)
+        for name in sorted(name for name in names if "/" in name):
+            for index in statement.places(name):
+                if statement.at(index - 1) in {"FROM", "JOIN", "TABLE", "."}:
+                    raise FenceError("file", f"{name!r} is a file's name", "Name a table of servescope")
+        for index in statement.places("default"):
+            if statement.at(index + 1) == ".":
+                raise FenceError("table", "The database default is not for readers", "Name a table of servescope")
+        for index in statement.places("system"):
+            if statement.at(index + 1) == ".":
+                self._check_system(statement, index)
+
+    def _check_calls(self, statement: Canonical) -> None:
+        for name in sorted(statement.names.keys() & self._tables):
+            for index in statement.places(name):
+                # After a comma it may be either: format(TSV, …) as a table names a format first.
+                table = (
+                    name in self._calls
+                    or statement.at(index - 1) in {"FROM", "JOIN", "TABLE"}
+                    or plain(statement.at(index + 2)).lower() in self._input_formats
+                )
+                if statement.at(index + 1) == "(" and table:
+                    raise FenceError(
+                        "table-function",
+                        f"The table function {name} is not for readers",
+                        "Query the tables of servescope",
                     )
 
+    def _check_system(self, statement: Canonical, index: int) -> None:
+        table = statement.at(index + 2).strip("`")
+        if table not in reader.SYSTEM_TABLES:
+            raise FenceError(
+                "table", f"The table system.{table} is not for readers", f"Readable: {', '.join(reader.SYSTEM_TABLES)}"
+            )
+        if table not in self._masks:
+            return
+        before = statement.at(index - 1)
+        described = before == "TABLE"
+        if not described and (before not in {"FROM", "JOIN"} or statement.at(index + 3) in {".", "FINAL"}):
+            raise FenceError(
+                "table",
+                f"A reader's system.{table} stands after FROM or JOIN only",
+                f"Give it an alias and use that: FROM system.{table} AS t",
+            )
+
     def _check_identifier(self, value: str) -> None:
-        parts = [part.strip('`" \t\n').lower() for part in value.split(".")]
-        odd = any(sign in value for sign in "\\'`\"(")
-        if odd or any(part in _WORDS or part in self._calls or part in self._artificial for part in parts):
-            raise _denied(f"{value!r} is no identifier for readers", "Name a column or a table of servescope")
-        if "system" in parts and parts[-1] not in _SYSTEM:
-            raise _denied(f"{value!r} is not for readers", "Name a table of servescope")
+        parts = [part.strip('`" ').lower() for part in value.split(".")]
+        simple = all(part.replace("_", "").isalnum() and part.isascii() for part in parts)
+        forbidden = self._names | self._tables | {"default"}
+        if not simple or any(part in forbidden for part in parts):
+            raise FenceError("identifier", f"{value!r} is no identifier for readers", "Name a column or table")
+        if "system" in parts and (parts[-1] not in reader.SYSTEM_TABLES or parts[-1] in self._masks):
+            raise FenceError("identifier", f"{value!r} is not for readers", "Name a table of servescope")
+
+    def _url_settings(self, asked: Mapping[str, str]) -> dict[str, str]:
+        # A reader's handle is locked to reading: asking for that changes nothing.
+        settings = {name: value for name, value in asked.items() if (name, value) not in _READING}
+        for name, value in settings.items():
+            self._check_setting(name, value)
+        return settings
+
+    def _text_settings(self, statement: Canonical) -> dict[str, str]:
+        settings: dict[str, str] = {}
+        for found in statement.settings():
+            if found.name not in self._settings:
+                raise _unknown(found.name)
+            if found.value is None:
+                raise FenceError("setting", f"The value of {found.name} is no number, text or truth value")
+            if found.inner and not self._settings[found.name].inner:
+                raise FenceError(
+                    "setting",
+                    f"A reader sets {found.name} for the whole statement alone",
+                    "Write SETTINGS at its end",
+                )
+            self._check_setting(found.name, found.value)
+            if settings.setdefault(found.name, found.value) != found.value:
+                raise FenceError("setting", f"{found.name} is set to two values", "Set it once, at the end")
+        return settings
+
+    def _check_setting(self, name: str, value: str) -> None:
+        known = self._settings.get(name)
+        if known is None:
+            raise _unknown(name)
+        if not known.allows(value):
+            raise FenceError("bounds", f"{name} = {value[:64]!r} is out of a reader's bounds", f"It is {known.words}")
+
+    def _format(self, name: str) -> str:
+        known = self._formats.get(name.lower())
+        if known is None:
+            raise FenceError("format", f"Unknown format {name[:64]!r}", "Formats are in the table system.formats")
+        return known
+
+    def _reader_format(self, name: str) -> str:
+        known = self._format(name)
+        if known not in reader.FORMATS:
+            raise FenceError(
+                "format", f"The format {known} is not for readers", "Use JSON, CSV, Arrow, Native or another"
+            )
+        return known
 
 
-def _check_settings(found: Sequence[Token]) -> None:
-    inside = False
-    for index, token in enumerate(found):
-        if token.word == "SETTINGS":
-            inside = True
-            continue
-        after = found[index + 1].text if index + 1 < len(found) else ""
-        if inside and after == "=" and _name(token) in _SETTINGS:
-            raise _denied(f"A reader can't change the setting {token.text}", "Leave it out")
+_READING: Final = frozenset({("readonly", "1"), ("readonly", "2")})
 
 
 def _canonical(handle: Handle, sql: str) -> str:
-    escaped = sql.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
-    escaped = escaped.replace("\0", "\\0")
     try:
-        text = handle.query("SELECT formatQuerySingleLine({q:String})", "TabSeparatedRaw", {"q": escaped}).data
+        return handle.canonical(sql)
     except QueryError as error:
         handle.drain()
-        if error.code != SYNTAX_ERROR:
-            raise
-        message = error.message.split(": In scope")[0].split(": while executing")[0]
-        raise QueryError(SYNTAX_ERROR, f"{message.replace(' (SYNTAX_ERROR)', '')} (SYNTAX_ERROR)") from None
-    return text.decode(errors="replace")
+        message = error.message.split(": In scope")[0].split(": while executing")[0].split(": While executing")[0]
+        if "Multi-statements" in message:
+            raise _several() from None
+        rule = "syntax" if error.code == SYNTAX_ERROR else "length"
+        raise FenceError(rule, message.replace("(SYNTAX_ERROR)", "").strip()) from None
+    except UnicodeDecodeError:
+        raise FenceError("text", "The statement holds a string that is not UTF-8", "Use unhex() for bytes") from None
 
 
-def _name(token: Token) -> str:
-    if token.kind == "word":
-        return token.text.lower()
-    if token.kind == "quoted":
-        return token.text[1:-1].replace("\\", "").lower()
-    return ""
+def _size(key: tuple[str, ...], found: Admitted) -> int:
+    return sum(len(part.encode(errors="replace")) for part in key) + 4 * found.size
 
 
-def _denied(what: str, fix: str) -> QueryError:
-    return refused(ACCESS_DENIED, "ACCESS_DENIED", what, fix)
+def _unknown(name: str) -> FenceError:
+    return FenceError("setting", f"A reader can't change the setting {name[:128]}", "Leave it out")
+
+
+def _several() -> FenceError:
+    return FenceError("statements", "Syntax error (Multi-statements are not allowed)", "Send one at a time")
 
 
 def _get_writes() -> QueryError:

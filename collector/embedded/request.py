@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from collector.embedded.body import Body, Readable, read_some
 from collector.embedded.errors import AUTHENTICATION_FAILED, SYNTAX_ERROR, QueryError, refused
+from collector.embedded.reader import STATEMENT_BYTES
+from collector.embedded.refusal import FenceError, check_text, insert_refused
 from collector.embedded.statement import Insert, before_data, first_word, split_insert
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collector.embedded.engine import Role
 
 _HEAD_BYTES = 256 * 1024
+_FIRST = 4096
 _STATEMENT_LIMIT = 16 * 1024 * 1024
 
 TRANSPORT = frozenset(
@@ -185,6 +188,8 @@ def plan(ask: Ask, body: Body) -> Plan:
         QueryError: No statement, one that is too long, or a body that can't be decompressed.
     """
     reader = body.reader(ask.encoding, native_blocks=ask.native_blocks)
+    if ask.role == "reader":
+        return _readers_plan(ask, body, reader)
     if ask.query.strip():
         insert = split_insert(ask.query)
         if insert is not None:
@@ -207,6 +212,27 @@ def plan(ask: Ask, body: Body) -> Plan:
     sql = before_data(_text(_whole(reader, head)))
     if not sql.strip():
         raise refused(SYNTAX_ERROR, "SYNTAX_ERROR", "Syntax error: Empty query")
+    return Plan(sql)
+
+
+def _readers_plan(ask: Ask, body: Body, reader: Readable) -> Plan:
+    # The guard takes all of it as one statement and never looks for data.
+    check_text(ask.query)
+    data = _read(reader, STATEMENT_BYTES + 1) if body.size else b""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        # A character may be cut at the end of what was read: that is too long, whatever it is.
+        if len(data) <= STATEMENT_BYTES:
+            raise FenceError("text", f"The statement is not UTF-8: {error}") from None
+        text = data.decode("latin-1")
+    sql = f"{ask.query}\n{text}" if ask.query.strip() and text else ask.query or text
+    check_text(sql)
+    if not sql.strip():
+        raise refused(SYNTAX_ERROR, "SYNTAX_ERROR", "Syntax error: Empty query")
+    # What hides behind a longer comment is refused by the guard.
+    if first_word(sql[:_FIRST]) == "INSERT":
+        raise insert_refused()
     return Plan(sql)
 
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import structlog
 
-from collector.embedded.engine import Engine, Handle, Outcome, assign, quote
 from collector.embedded.errors import TOO_MANY_SIMULTANEOUS_QUERIES, QueryError, refused
-from collector.embedded.guard import Guard
+from collector.embedded.guard import Admitted, Guard
 from collector.embedded.sessions import Sessions
-from collector.embedded.statement import first_word, output_clause
+from collector.embedded.statement import first_word
 from collector.embedded.writes import Writes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
+    from collector.embedded.engine import Engine, Handle, Outcome
     from collector.embedded.pipe import Pipe
     from collector.embedded.request import Ask, Plan
 
@@ -36,7 +36,7 @@ class Job:
     """One statement with its handle.
 
     Attributes:
-        form: Format of the answer; None where the statement has no result set.
+        admitted: The statement, as it runs.
     """
 
     runner: Runner
@@ -44,11 +44,15 @@ class Job:
     ask: Ask
     plan: Plan
     tag: str
-    form: str | None
-    mutates: bool
+    admitted: Admitted
     running: asyncio.Future[Outcome] | None = None
     slot: asyncio.Semaphore | None = None
     left: bool = False
+
+    @property
+    def form(self) -> str | None:
+        """Format of the answer; None where the statement has no result set."""
+        return self.admitted.answer.form if self.admitted.answer else None
 
     async def settle(self) -> None:
         """Give handle and slot back before the client sees the end: its next request may need the same session."""
@@ -60,28 +64,22 @@ class Job:
         Raises:
             QueryError: It failed; a failed write has been repaired.
         """
-        sql, form, parameters = self.plan.sql, self.ask.default_format, self.ask.parameters
-        if self.plan.insert is not None and self.plan.path is not None:
-            sql = self.plan.insert.from_file(str(self.plan.path))
-        if self.plan.insert is not None or self.mutates:
+        sql, form, parameters = self.admitted.sql, self.ask.default_format, self.ask.parameters
+        if self.admitted.writes:
             self.running = self.runner.submit(self.runner.writes.run, self.handle, sql, form, parameters)
         else:
-            self.running = self.runner.submit(self.handle.query, self._tagged(sql), form, parameters)
+            self.running = self.runner.submit(self.handle.query, f"{sql}\n/* {self.tag} */", form, parameters)
         # A write runs to its end even if the client has gone: half a batch helps nobody.
         return await asyncio.shield(self.running)
 
     def start(self, pipe: Pipe) -> asyncio.Future[Outcome]:
-        """Start a query whose answer goes into ``pipe``."""
-        place, _ = output_clause(self.plan.sql)
-        head, tail = self.plan.sql[:place], self.plan.sql[place:]
-        form = "" if tail.strip() else f" FORMAT {self.form}"
-        sql = self._tagged(f"{head}\nINTO OUTFILE {quote(str(pipe.path))} TRUNCATE COMPRESSION 'none'{form} {tail}")
-        self.running = self.runner.submit(self.handle.query, sql, self.form or "", self.ask.parameters)
+        """Start a query whose answer goes into ``pipe``; the job must have a ``form``."""
+        answer = self.admitted.answer
+        if answer is None:
+            raise ValueError("a statement without an answer")
+        self.running = self.runner.submit(self.handle.answer, answer, str(pipe.path), self.tag, self.ask.parameters)
         self.running.add_done_callback(lambda _: pipe.finish())
         return self.running
-
-    def _tagged(self, sql: str) -> str:
-        return f"{sql}\n/* {self.tag} */"
 
 
 class Runner:
@@ -175,14 +173,13 @@ class Runner:
     def _open(self, ask: Ask, plan: Plan) -> Job:
         handle, kept = self.sessions.enter(ask)
         try:
-            form, mutates = self._guard.admit(handle, ask, plan)
+            admitted = self._guard.admit(handle, ask, plan)
             if kept is not None:
                 kept.custom |= first_word(plan.sql) == "SET"
-            if ask.settings:
-                if kept is not None:
-                    kept.remember(ask.settings)
-                handle.query(f"SET {assign(ask.settings)}")
-            return Job(self, handle, ask, plan, f"q{secrets.token_hex(12)}", form, mutates)
+                if admitted.settings:
+                    kept.remember(admitted.settings)
+            handle.use(admitted.settings)
+            return Job(self, handle, ask, plan, f"q{secrets.token_hex(12)}", admitted)
         except BaseException:
             self.sessions.leave(ask, handle)
             raise
@@ -203,7 +200,7 @@ class Runner:
     async def _cancel(self, job: Job) -> None:
         loop = asyncio.get_running_loop()
         while job.running is not None and not job.running.done():
-            if not job.mutates and job.plan.insert is None:
+            if not job.admitted.writes:
                 with contextlib.suppress(QueryError):
                     await loop.run_in_executor(self._control, self.engine.kill, job.tag)
             await asyncio.wait([job.running], timeout=1)

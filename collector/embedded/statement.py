@@ -1,38 +1,48 @@
 """Where a statement ends and its data begins, and where clauses of our own go: a tokenizer, no parser.
 
-The engine parses; this only finds positions in text that the engine then checks again.
+The engine parses; this only finds positions in text that the engine then checks again. Every step is linear in the
+text: what is not closed ends with the text, and is looked for once.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# The engine's lexer: these are its blanks, comments and quotes. Curly quotes know no escapes. Signs that mean nothing
+# here go by in one piece, so that the work is by the words.
 _TOKEN = re.compile(
     r"""
-    (?P<space>\s+|--[^\n]*|\#[!\ ][^\n]*|//[^\n]*)
+    (?P<space>(?:[\s\u180e\u200b-\u200d\u2060\ufeff]++|--[^\n]*+|\#[!\ ][^\n]*+|//[^\n]*+)++)
+  | (?P<word>[A-Za-z_][A-Za-z0-9_$]*+)
+  | (?P<open>[(\[{]++)
+  | (?P<close>[)\]}]++)
+  | (?P<string>'(?:[^'\\]++|\\.|'')*+'|\u2018[^\u2019]*+\u2019)
+  | (?P<quoted>`(?:[^`\\]++|\\.|``)*+`|"(?:[^"\\]++|\\.|"")*+"|\u201c[^\u201d]*+\u201d)
   | (?P<comment>/\*)
-  | (?P<string>'(?:[^'\\]|\\.|'')*')
-  | (?P<quoted>`(?:[^`\\]|\\.|``)*`|"(?:[^"\\]|\\.|"")*")
-  | (?P<heredoc>\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
-  | (?P<word>[A-Za-z_][A-Za-z0-9_$]*)
-  | (?P<open>[(\[{])
-  | (?P<close>[)\]}])
-  | (?P<other>.)
+  | (?P<broken>['`"\u2018\u201c].*+)
+  | (?P<heredoc>\$)
+  | (?P<end>;)
+  | (?P<other>(?:[^\s\u180e\u200b-\u200d\u2060\ufeffA-Za-z_()\[\]{}'`"\u2018\u201c$;/\#-]
+      |-(?!-)|/(?![/*])|\#(?![!\ ]))++)
     """,
     re.VERBOSE | re.DOTALL,
 )
+_COMMENT_MARK = re.compile(r"/\*|\*/")
+_FORMAT = re.compile("format", re.IGNORECASE)
+_BEFORE_DATA = re.compile(r"[ \t\f]*+;?[ \t\f]*+\r?\n?")
 
 _NO_DATA = frozenset({"SELECT", "WITH", "WATCH", "INFILE", "EXPLAIN"})
 
 
-@dataclass(frozen=True)
-class Token:
-    """A word, a quoted name, a string or a sign, with its place and bracket depth."""
+class Token(NamedTuple):
+    """A word, a quoted name, a string, a bracket or other signs, with its place and bracket depth."""
 
     kind: str
     text: str
@@ -68,36 +78,59 @@ class Insert:
         return f"{self.head}\nFROM INFILE '{path}' COMPRESSION 'none'\n{self.tail}\nFORMAT {self.form}"
 
 
-def tokens(text: str, limit: int | None = None) -> Iterator[Token]:
+class _Heredocs:
+    """Where ``$tag$ … $tag$`` ends: the tags of a text, gathered once."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._places: dict[str, list[int]] | None = None
+
+    def end(self, start: int) -> int | None:
+        """The index after the heredoc that begins at ``start``; None where none does."""
+        if self._places is None:
+            self._places = {}
+            for first, last in pairwise(match.start() for match in re.finditer(r"\$", self._text)):
+                self._places.setdefault(self._text[first : last + 1], []).append(first)
+        closing = self._text.find("$", start + 1)
+        if closing < 0:
+            return None
+        tag = self._text[start : closing + 1]
+        places = self._places.get(tag, [])
+        index = bisect_left(places, closing + 1)
+        return places[index] + len(tag) if index < len(places) else None
+
+
+def tokens(text: str) -> Iterator[Token]:
     """Yield the meaningful tokens of ``text``; comments and white space are skipped."""
     position, depth = 0, 0
-    end = len(text) if limit is None else min(limit, len(text))
-    while position < end:
-        match = _TOKEN.match(text, position)
-        if match is None:
-            return
-        kind = match.lastgroup or "other"
-        stop = match.end()
-        if kind == "tag":
-            kind = "heredoc"
+    heredocs = _Heredocs(text)
+    scan = _TOKEN.match
+    while (match := scan(text, position)) is not None:
+        kind, stop = match.lastgroup or "other", match.end()
+        if kind == "space":
+            position = stop
+            continue
         if kind == "comment":
             # Comments nest.
-            stop = _comment_end(text, position)
-        elif kind != "space":
-            if kind == "close":
-                depth -= 1
-            yield Token(kind, match.group(), position, stop, depth)
-            if kind == "open":
-                depth += 1
+            position = _comment_end(text, position)
+            continue
+        if kind == "heredoc":
+            found = heredocs.end(position)
+            kind, stop = ("other", stop) if found is None else (kind, found)
+        if kind == "close":
+            depth -= stop - position
+        yield Token(kind, text[position:stop], position, stop, depth)
+        if kind == "open":
+            depth += stop - position
         position = stop
 
 
 def _comment_end(text: str, position: int) -> int:
     level = 0
-    for mark in re.finditer(r"/\*|\*/", text[position:]):
+    for mark in _COMMENT_MARK.finditer(text, position):
         level += 1 if mark.group() == "/*" else -1
         if level == 0:
-            return position + mark.end()
+            return mark.end()
     return len(text)
 
 
@@ -151,7 +184,7 @@ def _insert(text: str, settings: int | None, keyword: Token, form: str, data: in
 
 def _data_start(text: str, position: int) -> int:
     # As the server does: blanks, then at most one line end; the rest belongs to the data.
-    match = re.compile(r"[ \t\f]*;?[ \t\f]*\r?\n?").match(text, position)
+    match = _BEFORE_DATA.match(text, position)
     return match.end() if match else position
 
 
@@ -160,23 +193,30 @@ def output_clause(text: str) -> tuple[int, str]:
 
     The place is before the trailing ``FORMAT name [SETTINGS …]``, or the end of the text without its semicolon.
     """
-    found = list(tokens(text))
-    while found and found[-1].text == ";":
-        found.pop()
-    end = found[-1].end if found else 0
-    for index in range(len(found) - 2, -1, -1):
-        token, after = found[index], found[index + 1]
-        if token.word != "FORMAT" or token.depth or after.kind not in {"word", "quoted"}:
+    if ";" not in text and not _FORMAT.search(text):
+        return len(text), ""
+    # The last FORMAT with a name behind it, and whether what follows the name may follow a format.
+    place, form, last, after = -1, "", "", 0
+    start, end = 0, 0
+    for token in tokens(text):
+        if token.kind == "end":
             continue
-        rest = found[index + 2 :]
-        if not rest or rest[0].word == "SETTINGS":
-            return token.start, after.text.strip('`"')
-    return end, ""
+        end = token.end
+        if after == 1 and token.word != "SETTINGS":
+            place = -1
+        after = max(0, after - 1)
+        if last == "FORMAT" and token.kind in {"word", "quoted"}:
+            place, form, after = start, token.text.strip('`"\u201c\u201d'), 1
+        last, start = token.word if token.depth == 0 else "", token.start
+    return (end, "") if place < 0 else (place, form)
 
 
 def before_data(text: str) -> str:
     """The statement alone, without a trailing semicolon."""
-    found = list(tokens(text))
-    while found and found[-1].text == ";":
-        found.pop()
-    return text[: found[-1].end] if found else ""
+    if ";" not in text:
+        return text
+    end = 0
+    for token in tokens(text):
+        if token.kind != "end":
+            end = token.end
+    return text[:end]

@@ -209,9 +209,9 @@ def test_every_part_is_killed_again_and_again(tmp_path: Path, engine: tuple[Engi
             killer.join()
             traffic.end()
         assert set(killer.killed.values()) == {KILLS}
-        assert traffic.refused == 0
         check_rows(line, traffic)
         check_pages(line, arrived, cycles)
+        assert traffic.refused == 0
     finally:
         assert line.stop() == 0, line.log.read_text()[-3000:]
 

@@ -206,7 +206,10 @@ class Book:
             "value": round(lead.value, 6),
             "threshold": lead.threshold,
             "window": spell(lead.window_seconds) if lead.window_seconds else "now",
-            "alerts": [{"rule": a.rule, "labels": a.labels, "reason": a.reason} for a in alerts[:20]],
+            "alerts": [
+                {"rule": a.rule, "labels": {n: plain(v) for n, v in a.labels.items()}, "reason": a.reason}
+                for a in alerts[:20]
+            ],
             "labels": incident.labels,
             "incident": incident.id,
             "runbook": ", ".join(runbooks),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from alerts.durations import spell
 from alerts.notice import reached
-from alerts.text import plain
+from alerts.text import markdown, plain
 from analytics.window import as_plain, iso
 
 if TYPE_CHECKING:
@@ -58,29 +58,29 @@ def story_markdown(story: IncidentStory) -> str:
     """One incident as Markdown, to paste into a ticket or to begin a postmortem with."""
     one = story.incident
     lines = [
-        f"# {_cell(one.title)}",
+        f"# {markdown(one.title)}",
         "",
         f"- **Incident** `{one.id}`, {one.severity}, {one.state}"
-        + (f", owner {_cell(one.owner)}" if one.owner else ""),
+        + (f", owner {markdown(one.owner)}" if one.owner else ""),
         f"- **Opened** {iso(one.opened_at)}",
         f"- **Resolved** {iso(one.resolved_at)} after {spell(round(one.seconds))}"
         if one.resolved_at
         else "- **Not over**",
-        f"- **About** {', '.join(f'{k} `{_cell(v)}`' for k, v in one.labels.items()) or 'everything'}",
+        f"- **About** {', '.join(f'{markdown(k)} {markdown(v)}' for k, v in one.labels.items()) or 'everything'}",
         "",
         "## What happened",
         "",
         "| Time (UTC) | What | |",
         "|---|---|---|",
-        *(f"| {iso(e.time)} | {_cell(e.kind)} | {_cell(e.message)} |" for e in story.timeline),
+        *(f"| {iso(e.time)} | {markdown(e.kind)} | {markdown(e.message)} |" for e in story.timeline),
     ]
     if story.evidence:
         lines += ["", "## The numbers when it opened", ""]
-        lines += [f"- {name.replace('_', ' ')}: {_cell(_brief(value))}" for name, value in story.evidence.items()]
+        lines += [f"- {name.replace('_', ' ')}: {markdown(_brief(value))}" for name, value in story.evidence.items()]
     lines += ["", "## Who was told", ""]
     lines += [
         f"- {iso(n.sent_at or n.time)} {n.action} to {reached(n.notifier, n.destination)}: {n.status}"
-        + (f" ({_cell(n.last_error)})" if n.last_error else "")
+        + (f" ({markdown(n.last_error)})" if n.last_error else "")
         for n in story.notifications
     ] or ["Nobody."]
     return "\n".join(lines) + "\n"
@@ -92,11 +92,3 @@ def _brief(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_brief(item)}" for name, item in value.items())
     return "unknown" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _cell(text: str) -> str:
-    """Names come from strangers: nothing of them may become markup."""
-    clean = plain(text, 300)
-    for mark in ("\\", "`", "|", "<", ">", "[", "]", "*", "_", "#"):
-        clean = clean.replace(mark, f"\\{mark}")
-    return clean

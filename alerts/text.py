@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
 
 NAME_LIMIT: Final = 80
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+_MARKUP: Final = re.compile(r"[\\`|<>\[\]()*_#!~&$^{}]|^[-+=]|^\d+(?=[.)])")
+_ADDRESSES: Final = re.compile(r"(?<=http)(?=s?://)|(?<=ftp)(?=://)|(?<=www)(?=\.)|(?<=[@#])(?=\w)", re.IGNORECASE)
+"""Where addresses, mentions and tickets are recognised in plain text, after escapes are read."""
 
 SUBJECTS: Final = ("component", "instance", "deployment", "model", "tenant", "region", "version", "engine")
 """Labels in the order in which a sentence names them."""
@@ -44,6 +49,12 @@ def subject(labels: Mapping[str, str]) -> str:
         rest = [f"{name} {value}" for name, value in named[1:] if name in {"model", "tenant"}]
         return ", ".join([named[0][1], *rest])
     return ", ".join(f"{name} {value}" for name, value in named)
+
+
+def markdown(text: str, limit: int = 300) -> str:
+    """For Markdown: nothing in it is read as a mark, an address, a picture, a mention or a number of a ticket."""
+    apart = _ADDRESSES.sub("\N{WORD JOINER}", plain(text, limit))
+    return _MARKUP.sub(r"\\\g<0>", apart)
 
 
 def within(text: str, limit: int) -> str:

@@ -112,6 +112,9 @@ def tables() -> dict[str, set[str]]:
                 columns.add(outer + word)
         # a table that is replaced is made beside the one whose place it takes
         found[name.removesuffix("_next")] = columns
+    for name, body in re.findall(r"ALTER TABLE \{database\}\.(\w+) \{on_cluster\}(.*?);", text, re.DOTALL):
+        if name in found:
+            found[name] |= set(re.findall(r"ADD COLUMN IF NOT EXISTS (\w+)", body))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import threading
 from dataclasses import dataclass, field
@@ -126,6 +127,7 @@ class Book:
         row = {
             "time": draft.now,
             "rule": alert.rule,
+            "alert_key": hashlib.sha256(alert.key.encode()).hexdigest()[:32],
             "labels": {name: plain(value) for name, value in alert.place.items()},
             "state": entered.value,
             "value": alert.value,

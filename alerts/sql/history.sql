@@ -61,23 +61,28 @@ FROM incidents FINAL
 WHERE state != 'resolved'
 
 -- name: active_alerts
-SELECT rule, labels, state, since, value, threshold, reason, incident_id
+-- An alert whose incident is over fires no more, whatever its own last row says.
+SELECT
+    name AS rule,
+    newest.1 AS labels,
+    newest.2 AS state,
+    since,
+    newest.3 AS value,
+    newest.4 AS threshold,
+    newest.5 AS reason,
+    newest.6 AS incident_id
 FROM
 (
     SELECT
-        rule,
-        labels,
-        argMax(state, time) AS state,
-        max(time) AS since,
-        argMax(value, time) AS value,
-        argMax(threshold, time) AS threshold,
-        argMax(reason, time) AS reason,
-        argMax(incident_id, time) AS incident_id
+        any(rule) AS name,
+        argMax((labels, state, value, threshold, reason, incident_id, alert_key != ''), time) AS newest,
+        max(time) AS since
     FROM alert_transitions
     WHERE time > now() - INTERVAL 30 DAY
-    GROUP BY rule, labels
+    GROUP BY if(alert_key = '', concat(rule, toString(mapSort(mapFilter((k, v) -> k != 'version', labels)))), alert_key)
 )
-WHERE state IN ('pending', 'firing')
+WHERE (newest.2 = 'firing' OR (newest.2 = 'pending' AND newest.7))
+  AND newest.6 NOT IN (SELECT id FROM incidents FINAL WHERE state = 'resolved')
 ORDER BY state, since DESC
 LIMIT 1000
 

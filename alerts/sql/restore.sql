@@ -2,17 +2,24 @@
 
 -- name: alerts
 SELECT
-    rule,
-    labels,
-    argMax(state, time) AS last_state,
-    argMax(incident_id, time) AS incident_id,
-    argMax(reason, time) AS reason,
-    argMax(value, time) AS value,
-    argMax(threshold, time) AS threshold,
-    toUnixTimestamp64Milli(max(time)) AS at
-FROM alert_transitions
-WHERE state != 'pending' AND time > now() - INTERVAL 400 DAY
-GROUP BY rule, labels
+    name AS rule,
+    newest.1 AS labels,
+    newest.2 AS last_state,
+    newest.3 AS incident_id,
+    newest.4 AS reason,
+    newest.5 AS value,
+    newest.6 AS threshold,
+    at
+FROM
+(
+    SELECT
+        any(rule) AS name,
+        argMax((labels, state, incident_id, reason, value, threshold), time) AS newest,
+        toUnixTimestamp64Milli(max(time)) AS at
+    FROM alert_transitions
+    WHERE state != 'pending' AND time > now() - INTERVAL 400 DAY
+    GROUP BY if(alert_key = '', concat(rule, toString(mapSort(mapFilter((k, v) -> k != 'version', labels)))), alert_key)
+)
 LIMIT 100000
 
 -- name: incidents

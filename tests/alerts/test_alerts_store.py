@@ -166,6 +166,44 @@ def test_an_overload_from_the_first_row_to_the_last_line_of_its_story(world: Wor
         history.story(store, "nothing")
 
 
+def test_a_deploy_splits_no_alert(fleet: Any, tmp_path: Path):
+    world = World(fleet, tmp_path)
+
+    def waits(seconds: int, waiting: float, version: str) -> None:
+        for _ in range(seconds // 5):
+            samples = [fleet.sample_row(world.now + second, waiting=waiting, version=version) for second in range(1, 6)]
+            world.now += 5
+            fleet.store.insert("engine_samples", samples)
+            world.once()
+
+    waits(10, 57, "1")
+    waits(45, 57, "2")
+    assert [(alert.rule, alert.state) for alert in history.active_alerts(fleet.store)] == [("engine-waiting", "firing")]
+    world.stop()
+    (tmp_path / "alerts" / "journal.sqlite").unlink()
+    world.pager = world.start()
+    waits(45, 2, "2")
+    assert history.active_alerts(fleet.store) == []
+    assert [page["action"] for page in world.pages] == ["trigger", "resolve"]
+    world.stop()
+
+
+def test_alerts_of_rows_from_before_end_with_their_incident(fleet: Any):
+    now = datetime.now(UTC)
+    old = {"rule": "r", "state": "firing", "value": 1.0, "threshold": 1.0, "reason": "", "incident_id": ""}
+    rows = [
+        {"time": now, **old, "labels": {"instance": "a", "version": "1"}, "incident_id": "over"},
+        {"time": now, **old, "labels": {"instance": "b"}, "incident_id": "open"},
+        {"time": now, **old, "labels": {"instance": "c"}, "state": "pending"},
+    ]
+    fleet.store.insert("alert_transitions", rows)
+    incident = {"opened_at": now, "updated_at": now, "severity": "critical", "title": "", "summary": "", "version": 1}
+    fleet.store.insert(
+        "incidents", [{"id": "over", "state": "resolved", **incident}, {"id": "open", "state": "open", **incident}]
+    )
+    assert [alert.labels for alert in history.active_alerts(fleet.store)] == [{"instance": "b"}]
+
+
 def test_slos_say_what_is_left_of_their_budgets(world: World):
     file = load(world.rules)
     (idle,) = history.slo_statuses(world.fleet.store, file, at(world.now))

@@ -1,18 +1,21 @@
 """What the numbers were when an incident opened, frozen; and what happened around it.
 
-Evidence helps and never holds up a page: each question has two seconds, and what fails is named instead of shown.
+Evidence helps and never holds up a page: what can't be asked is named instead of shown.
 """
 
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.errors import ServescopeError
 from alerts.text import plain
+from analytics.latency import percentiles
 from analytics.outcomes import BAD
+from analytics.window import Filter, Window, iso
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 WINDOW_SECONDS: Final = 60.0
 """Span that the numbers are taken over, up to the moment of opening."""
+LATENCY_SECONDS: Final = 300.0
+"""Span of the latencies, by arrival: long enough to hold requests that still waited a minute before."""
 AROUND_SECONDS: Final = 900.0
 """How long before the opening an event still belongs to the timeline."""
 _SETTINGS: Final = {"max_execution_time": 2}
@@ -47,13 +52,14 @@ def freeze(
 
     Requests count when they end, as for the rules: by arrival, those that still wait would be missing, and they are the
     ones that the incident is about. What ended in the last ``ingest_delay_seconds`` may not be in the tables yet, so
-    requests are taken over a window that ended so much earlier; samples are taken up to now.
+    requests are taken over a window that ended so much earlier; samples are taken up to now. Latencies are what the
+    latency page shows for the window that is named with them.
 
     Returns:
-        ``window_seconds``, ``requests_per_second``, ``error_share``, ``ttft_p50_seconds``, ``ttft_p99_seconds``,
-        ``e2e_p99_seconds`` (None without traffic), ``tenants`` (by time taken: ``tenant, requests, tokens,
-        seconds``), ``instances`` (``instance, running_max, waiting_max, kv_cache_usage_ratio_max, preemptions,
-        version, up_min``), ``missing`` (what could not be asked, and why).
+        ``window_seconds``, ``requests_per_second``, ``error_share``, ``latency_window`` (``start``, ``end``, by
+        arrival), ``ttft_p50_seconds``, ``ttft_p99_seconds``, ``e2e_p99_seconds`` (None without any), ``tenants`` (by
+        time taken: ``tenant, requests, tokens, seconds``), ``instances`` (``instance, running_max, waiting_max,
+        kv_cache_usage_ratio_max, preemptions, version, up_min``), ``missing`` (what could not be asked, and why).
     """
     span = max([WINDOW_SECONDS, *(min(a.window_seconds, 900.0) for a in incident.firing)])
     about = _about(incident)
@@ -71,8 +77,7 @@ def freeze(
         requests = float(totals[0]["requests"] or 0)
         found["requests_per_second"] = round(requests / span, 3)
         found["error_share"] = round(float(totals[0]["failed"]) / requests, 4) if requests else None
-        for name in ("ttft_p50_seconds", "ttft_p99_seconds", "e2e_p99_seconds"):
-            found[name] = _figure(totals[0][name]) if requests else None
+    found |= _latencies(store, about, Window(_at(ended - LATENCY_SECONDS), _at(ended)), missing)
     found["tenants"] = [_row(row) for row in _ask(store, "tenants", requests_of, missing)]
     found["instances"] = [_row(row) for row in _ask(store, "samples", parameters, missing)]
     if missing:
@@ -136,6 +141,26 @@ def _about(incident: Incident) -> dict[str, list[str]]:
         else []
         for name in ("deployment", "instance", "model")
     }
+
+
+def _latencies(store: Rows, about: Mapping[str, Sequence[str]], window: Window, missing: list[str]) -> dict[str, Any]:
+    """The latency page's own figures."""
+    chosen = {name: tuple(about[f"{name}s"]) for name in ("deployment", "instance", "model")}
+    selected = Filter(**chosen, recording="exclude")
+    found: dict[str, Any] = {"latency_window": {"start": iso(window.start), "end": iso(window.end)}}
+    for signal, quantiles in (("ttft", ("p50", "p99")), ("e2e", ("p99",))):
+        try:
+            lines = percentiles(store, window, selected, signal=f"{signal}_seconds", points=1).result.lines  # type: ignore[arg-type]
+        except ServescopeError as error:
+            missing.append(f"{signal}: {plain(error.what, 200)}")
+            continue
+        for name in quantiles:
+            found[f"{signal}_{name}_seconds"] = _figure(lines[0].total.get(name)) if lines else None
+    return found
+
+
+def _at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _ask(store: Rows, block: str, parameters: Mapping[str, Any], missing: list[str]) -> list[dict[str, Any]]:

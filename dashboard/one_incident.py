@@ -197,7 +197,9 @@ def evidence(found: Mapping[str, Any]) -> None:
         st.caption("None was taken.")
         return
     span = words.seconds(float(found.get("window_seconds", 0)))
-    st.caption(f"The {span} before it opened: the requests that ended in them, and the engines")
+    shown = found.get("latency_window") or {}
+    of = f"; latencies of {shown.get('start')} to {shown.get('end')}, by arrival" if shown else ""
+    st.caption(f"The {span} before it opened: the requests that ended in them, and the engines{of}")
     figures = [
         ("Requests", words.per_second(found.get("requests_per_second"))),
         ("Failed", words.ratio(found.get("error_share"))),

@@ -4,10 +4,7 @@
 -- Requests count when they end: those that still wait when the incident opens are the ones that it is about.
 SELECT
     sum(weight) AS requests,
-    sumIf(weight, has({bad:Array(String)}, outcome)) AS failed,
-    quantileTDigestIf(0.5)(ttft_seconds, ttft_seconds > 0) AS ttft_p50_seconds,
-    quantileTDigestIf(0.99)(ttft_seconds, ttft_seconds > 0) AS ttft_p99_seconds,
-    quantileTDigestIf(0.99)(e2e_seconds, e2e_seconds > 0) AS e2e_p99_seconds
+    sumIf(weight, has({bad:Array(String)}, outcome)) AS failed
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({arrived_from:Int64}) AND time < fromUnixTimestamp64Milli({to:Int64})
   AND addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) >= fromUnixTimestamp64Milli({from:Int64})

@@ -19,7 +19,8 @@ from alerts.incident import Alert, Incident, IncidentState
 from alerts.process import Pager, build
 from alerts.report import listing, story_markdown, story_text
 from alerts.rulesfile import load
-from analytics.window import as_plain
+from analytics.latency import percentiles
+from analytics.window import Filter, Window, as_plain
 from collector.store import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -329,12 +330,20 @@ def test_evidence_counts_requests_when_they_end(fleet: Any):
     alert = Alert("r", {"instance": "triton-a"}, {}, "critical", "", 1, 1, 0.0, "", now)
     incident = Incident("i", now, now, None, IncidentState.OPEN, "critical", "", "", {}, "", 1, {"r": alert})
     fleet.requests(now - 100, 5, "timeout", e2e_seconds=95.0)  # the slow ones, that arrived long before
-    fleet.requests(now - 30, 5)
+    for number in range(5):
+        fleet.requests(now - 30, 1, ttft_seconds=0.01 * 3**number)
     fleet.requests(now - 1, 4)  # rows as new as these may not all be there yet
     fleet.requests(now - 90, 3)
     found = freeze(fleet.store, incident, now)
     assert found["requests_per_second"] == pytest.approx(10 / 60, abs=1e-3)
     assert found["error_share"] == 0.5
     assert found["e2e_p99_seconds"] == pytest.approx(95, rel=0.01)
+    shown = {name: datetime.fromisoformat(text) for name, text in found["latency_window"].items()}
+    page = Window(shown["start"], shown["end"])
+    only = Filter(instance=("triton-a",), recording="exclude")
+    for signal, names in (("ttft_seconds", ("p50", "p99")), ("e2e_seconds", ("p99",))):
+        (line,) = percentiles(fleet.store, page, only, signal=signal, points=1).result.lines
+        for name in names:  # what the latency page says of the same window
+            assert found[f"{signal.removesuffix('_seconds')}_{name}_seconds"] == round(line.total[name], 4)
     (tenant,) = found["tenants"]
     assert tenant["requests"] == 10

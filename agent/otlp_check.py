@@ -6,14 +6,16 @@ whoever reads it. Here is the first place that sees the bytes, and the one that 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
     from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
     from agent.scrub import OtlpRequest
 
@@ -67,11 +69,8 @@ def _traces(request: ExportTraceServiceRequest, now_ns: int) -> int:
                     continue
                 if parent and (len(parent) != _SPAN_ID_BYTES or parent in _NONE):
                     span.parent_span_id = b""
-                if not span.start_time_unix_nano:
-                    # Without a start the span has no length; where it stands is all that is known.
-                    span.start_time_unix_nano = span.end_time_unix_nano or now_ns
-                if not span.end_time_unix_nano:
-                    span.end_time_unix_nano = span.start_time_unix_nano
+                if not span.start_time_unix_nano or not span.end_time_unix_nano:
+                    _give_time(span, now_ns)
             rejected += len(doomed)
             if doomed and len(doomed) == len(spans):
                 del spans[:]
@@ -80,12 +79,28 @@ def _traces(request: ExportTraceServiceRequest, now_ns: int) -> int:
     return rejected
 
 
+def _of_another_kind(message: Any) -> bool:
+    """Whether the bytes held what this message has no field for.
+
+    Protobuf has no names on the wire: a span at the door of logs is a record without a time. It is left as it is, for
+    the collector to refuse.
+    """
+    return len(UnknownFieldSet(message)) > 0  # type: ignore[no-untyped-call,unused-ignore]
+
+
 def _is_id(raw: bytes, size: int) -> bool:
     return len(raw) == size and raw not in _NONE
 
 
+def _give_time(span: Span, now_ns: int) -> None:
+    known = span.start_time_unix_nano or span.end_time_unix_nano
+    if known or not _of_another_kind(span):
+        # Without a start or an end the span has no length; where it stands is all that is known.
+        span.start_time_unix_nano = span.end_time_unix_nano = known or now_ns
+
+
 def _log(record: LogRecord, now_ns: int) -> None:
-    if not record.time_unix_nano:
+    if not record.time_unix_nano and (record.observed_time_unix_nano or not _of_another_kind(record)):
         record.time_unix_nano = record.observed_time_unix_nano or now_ns
     if record.trace_id and not _is_id(record.trace_id, _TRACE_ID_BYTES):
         record.trace_id = b""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
-import random
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ import zstandard
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from agent.backoff import Backoff
 from agent.errors import ServescopeError
 from agent.redact import redacted, shown
 from agent.signing import HEADER_BATCH, HEADER_RECEIVED, HEADER_REPEAT, signed_headers
@@ -87,25 +87,6 @@ class ClockOffset:
         """Take one round (Unix nanoseconds) and return the best estimate in seconds."""
         self._rounds.append((answered_ns - sent_ns, (received_ns - (sent_ns + answered_ns) / 2) / 1e9))
         return min(self._rounds)[1]
-
-
-class Backoff:
-    """Exponential backoff with full jitter: a random wait of up to ``first``·2ⁿ seconds, at most ``longest``."""
-
-    def __init__(self, first: float = 0.5, longest: float = 30.0) -> None:
-        self._first = first
-        self._longest = longest
-        self._failures = 0
-
-    def failed(self, at_least: float = 0.0) -> float:
-        """Seconds to wait before the next attempt, never less than ``at_least``."""
-        bound = min(self._longest, self._first * 2**self._failures)
-        self._failures = min(self._failures + 1, 32)
-        return at_least + random.uniform(self._first / 5, bound)  # noqa: S311 - spreads load, hides nothing
-
-    def succeeded(self) -> None:
-        """Begin anew."""
-        self._failures = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from agent.backoff import Backoff
 from agent.discovery import LOOK_SECONDS, Lookout
 from agent.encode import attributes, encode_event
 from agent.errors import ConfigError
 from agent.keys import ensure_keys
 from agent.redact import shown
-from agent.ship import Backoff, Shipper
+from agent.ship import Shipper
 from agent.sources.host import Host
 from agent.sources.metrics_page import MetricsPages
 from agent.sources.spans import Spans

@@ -243,6 +243,21 @@ def test_what_a_page_has_twice_is_counted_once_and_told():
     assert second.samples[0].histograms[0].count == 2
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.permutations(TWICE.splitlines()), min_size=2, max_size=4), st.lists(st.integers(0, 50), min_size=4))
+def test_the_order_of_lines_and_their_repeats_change_nothing(orders: list[list[str]], steps: list[int]):
+    value, pages = 100, []
+    for order, step in zip(orders, steps, strict=False):
+        value += step
+        pages.append("\n".join(order).replace("} 100", f"}} {value}").replace("} 4", f"}} {value}") + "\n")
+    runs = scrapes(*pages, engine="vllm")
+    gains = [gained(one, Signal.PROMPT_TOKENS_TOTAL) for one in runs]
+    assert gains == [None, *steps[1 : len(runs)]]
+    counted = [sum(one.count for one in run.samples[0].histograms) for run in runs]
+    assert counted == [0, *steps[1 : len(runs)]]
+    assert all(run.samples[0].gauges[Signal.RUNNING] == 2 for run in runs)
+
+
 SUMMARIES = """\
 nv_inference_request_success{model="reader",version="1"} 0
 nv_inference_request_failure{model="reader",version="1"} 0

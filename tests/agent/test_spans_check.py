@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from agent.otlp_check import check
 from agent.sources.spans import Spans
+from collector.sift import sift
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -93,6 +94,17 @@ def test_records_and_points_without_a_time_have_the_observed_one_or_their_receip
     check(metrics, NOW)
     times = [[point.time_unix_nano for point in getattr(one, one.WhichOneof("data")).data_points] for one in found[:-1]]
     assert times == [[NOW, 6]] * 5
+
+
+def test_what_is_of_another_signal_keeps_no_time_so_that_it_can_be_told():
+    metrics = ExportMetricsServiceRequest()
+    metrics.resource_metrics.add().scope_metrics.add().metrics.add(name="a metric")
+    logs = ExportLogsServiceRequest.FromString(metrics.SerializeToString())
+    (record,) = logs.resource_logs[0].scope_logs[0].log_records
+    assert not record.time_unix_nano
+    check(logs, NOW)
+    assert not record.time_unix_nano
+    assert sift(ExportLogsServiceRequest.FromString(logs.SerializeToString())) is not None
 
 
 @asynccontextmanager

@@ -271,13 +271,18 @@ def _tap_urls(targets: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {t["instance"]: f"http://127.0.0.1:{t['tap_port']}" for t in targets if t.get("tap_port")}
 
 
+def _server(url: str) -> str:
+    """The URL as an argument: what is secret in it is of no use to a tap, which sends what its clients send."""
+    return urlunsplit(urlsplit(without_credentials(url))._replace(query="", fragment=""))
+
+
 def _tap(target: Mapping[str, Any], data: Path, run: Path) -> Part:
     deployment = target.get("deployment") or target["instance"]
     return Part(
         f"tap-{target['instance']}",
         python(
             "agent.tap", "--instance", target["instance"], "--deployment", deployment,
-            "--engine", target.get("engine") or "auto", "--upstream", without_credentials(target["url"]),
+            "--engine", target.get("engine") or "auto", "--upstream", _server(target["url"]),
             "--port", target["tap_port"],
             "--spool", data / "spool", "--keys", data / "keys", "--config", run,
         ),

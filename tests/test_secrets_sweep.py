@@ -184,7 +184,14 @@ def test_what_a_notifier_says_of_a_failure_does_not_show_them(refusing: str):
 
 def test_the_run_file_is_its_owners_alone_and_has_no_key(tmp_path: Path):
     (tmp_path / "key").write_text(SECRET)
-    targets = [{"instance": "a", "url": secret_url("h:1"), "key_file": str(tmp_path / "key"), "engine": "vllm"}]
+    targets = [
+        {
+            "instance": "a",
+            "url": secret_url("h:1", f"/?token={SECRET}"),
+            "key_file": str(tmp_path / "key"),
+            "engine": "vllm",
+        }
+    ]
     plan = wiring.plan(tmp_path, {}, targets, say=lambda _line: None)
     assert plan.run_file.stat().st_mode & 0o077 == 0
     for part in plan.parts:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, get_args
 from urllib.parse import quote
 
 from agent.errors import ServescopeError
+from analytics import settled
 from analytics.shapes import By
 from analytics.window import Answer, Coverage, Exactness, Filter, Level, State, Window
 
@@ -108,6 +109,9 @@ class Inquiry:
         module: Whose SQL file.
         window: Bounds ``{from_ms:Int64}`` and ``{to_ms:Int64}``.
         filter: What ``/*filter:…*/`` becomes.
+        now: The present: what arrived lately may still be open.
+        settled_ms: ``{settled_ms:Int64}``: arrivals before it are complete; the window's end until `coverage` was
+            asked, and where nothing of the window is settled.
     """
 
     store: Reader
@@ -115,13 +119,28 @@ class Inquiry:
     window: Window
     filter: Filter
     asked: list[str] = field(default_factory=list)
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    settled_ms: int = 0
+
+    def __post_init__(self) -> None:
+        self.settled_ms = self.window.to_ms
+
+    @property
+    def settled_seconds(self) -> float:
+        """Seconds of the window before the settled edge, the divisor of rates of arrivals."""
+        return max(self.settled_ms - self.window.from_ms, 1) / 1000
 
     def ask(
         self, name: str, fragments: Mapping[str, str] | None = None, module: str = "", **parameters: Any
     ) -> list[dict[str, Any]]:
         """Rows of one named block."""
         given = dict(fragments or {})
-        bound: dict[str, object] = {"from_ms": self.window.from_ms, "to_ms": self.window.to_ms, **parameters}
+        bound: dict[str, object] = {
+            "from_ms": self.window.from_ms,
+            "to_ms": self.window.to_ms,
+            "settled_ms": self.settled_ms,
+            **parameters,
+        }
 
         def put(match: re.Match[str]) -> str:
             key = match.group(1)
@@ -165,9 +184,16 @@ class Inquiry:
             sql=tuple(self.asked),
             recordings=cover.recordings,
             coverage=cover,
-            notes=(*notes, *rest_notes(cover, self.filter, samples_used=samples_used)),
+            notes=(*notes, *self._late(cover, level), *rest_notes(cover, self.filter, samples_used=samples_used)),
             state=state,
         )
+
+    def _late(self, cover: Coverage, level: Level) -> tuple[str, ...]:
+        if level != "rows" or cover.settled is None or cover.settled >= self.window.end:
+            return ()
+        if cover.settled <= self.window.start:
+            return ("A request that arrived before this window is still open: figures are of those that are over.",)
+        return (f"Figures by arrival are of what arrived before {cover.settled:%H:%M:%S} UTC: later ones may be open.",)
 
     def coverage(self) -> Coverage:
         """What the store holds for the window and filter."""
@@ -183,6 +209,7 @@ class Inquiry:
                 last_row=moment(rows["newest"]),
                 row_instances=names(rows["seen"]),
                 edge_instances=names(rows["good"]),
+                settled=self._settled(),
             )
         if samples is None or not samples["n"]:
             return replace(cover, recordings=tuple(sorted(recordings)))
@@ -195,6 +222,22 @@ class Inquiry:
             sample_instances=names(samples["seen"]),
             recordings=tuple(sorted(recordings)),
         )
+
+    def _settled(self) -> datetime:
+        if not settled.asks(self.window, self.now):
+            return self.window.end
+        # a round time, so that viewers who ask at nearly the same one share the statement
+        round_ms = int(self.now.timestamp() // 5) * 5000
+        since = round_ms - int(settled.LOOK_BACK.total_seconds()) * 1000
+        rows = self.ask("taps", module="settled", now_ms=round_ms + 5000, limit=settled.TAPS, since_ms=since)
+        taps = settled.taps_of(rows, self.filter)
+        longest = 0.0
+        if settled.told_by_taps(taps, self.now) is None:
+            longest = number(self.ask("longest", module="settled", since_ms=since)[0]["seconds"]) or 0.0
+        edge = settled.edge_of(taps, longest, self.window, self.now).until
+        if edge > self.window.start:
+            self.settled_ms = min(int(edge.timestamp() * 1000), self.window.to_ms)
+        return edge
 
 
 def written_out(sql: str, parameters: Mapping[str, object]) -> str:
@@ -240,6 +283,15 @@ class Grid:
     def at(self, slot: object) -> int:
         """Position of a slot in `times`."""
         return int(str(slot)) - self.first
+
+    def settled(self, line: Sequence[float | None], settled_ms: int) -> list[float | None]:
+        """A line of arrivals without the steps that are not settled to their end; those of the window's end stay."""
+        last_ms = (self.first + len(self.times)) * self.step_ms
+        whole = settled_ms >= last_ms - self.step_ms + round(self.covered[-1] * 1000) if self.covered else True
+        return [
+            value if whole or (self.first + place + 1) * self.step_ms <= settled_ms else None
+            for place, value in enumerate(line)
+        ]
 
     def rates(self, amounts: Sequence[float | None]) -> list[float | None]:
         """Amounts per step as amounts per second."""

@@ -158,7 +158,8 @@ def phases(store: Reader, window: Window, filter: Filter = Filter(), *, points: 
         ]
         missing = 1 - float(whole["with_engine"]) / float(whole["n"])
         notes = [f"The engine told nothing of {missing:.0%} of these requests."] if missing >= 0.005 else []  # noqa: PLR2004 what rounds to 1 %
-        result = _stack(grid, parts, "exact", p99)
+        total = (float(whole["n"]), float(whole["e2e"]), dict(zip(PHASES, map(float, whole["seconds"]), strict=True)))
+        result = _stack(grid, parts, "exact", p99, total)
         return inquiry.answer(result, cover, level="rows", exactness="exact", rows=int(whole["n"]), notes=notes)
     parts = [] if filter.tenant else _phases_of_metrics(inquiry, grid)
     result = _stack(grid, parts, "means", {})
@@ -202,24 +203,35 @@ def _stack(
     parts: Sequence[tuple[int, float, float, dict[str, float]]],
     exactness: Exactness,
     p99: Mapping[str, float | None],
+    whole: tuple[float, float, dict[str, float]] | None = None,
 ) -> Phases:
-    """Means per step and over the window, out of sums per slot: ``(slot, requests, e2e seconds, phase seconds)``."""
+    """Means per step and over the window, out of sums per slot: ``(slot, requests, e2e seconds, phase seconds)``.
+
+    ``whole`` has the sums of the window; without it they are those of all slots.
+    """
     names = (*PHASES, "unaccounted")
     lines = {name: grid.blank() for name in names}
     e2e_line, requests = grid.blank(), grid.zeros()
-    sums = dict.fromkeys(names, 0.0)
-    total_n = total_e2e = 0.0
     for slot, n, e2e, seconds in parts:
         place = grid.at(slot)
-        rest = {**seconds, "unaccounted": e2e - sum(seconds.values())}
+        rest = _with_rest(e2e, seconds)
         requests[place], e2e_line[place] = n, e2e / n
-        total_n, total_e2e = total_n + n, total_e2e + e2e
         for name in names:
             lines[name][place] = rest[name] / n
-            sums[name] += rest[name]
+    total_n, total_e2e, spent = whole or (
+        sum(n for _, n, _, _ in parts),
+        sum(e2e for _, _, e2e, _ in parts),
+        {phase: sum(seconds[phase] for _, _, _, seconds in parts) for phase in PHASES},
+    )
+    sums = _with_rest(total_e2e, spent)
     shown = [
         PhaseLine(name, lines[name], ratio(sums[name], total_n), ratio(sums[name], total_e2e), p99.get(name))
         for name in names
         if sums[name] or (name == "unaccounted" and total_n)
     ]
     return Phases(grid.step, grid.times, shown, e2e_line, ratio(total_e2e, total_n), requests, exactness)
+
+
+def _with_rest(e2e: float, seconds: Mapping[str, float]) -> dict[str, float]:
+    """Phases and what no phase accounts for."""
+    return {**seconds, "unaccounted": e2e - sum(seconds.values())}

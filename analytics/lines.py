@@ -62,6 +62,8 @@ def _lines_of_rows(
             continue
         line = lines.setdefault(str(row["name"]), _line(str(row["name"]), "rows", exactness, grid))
         if row["whole"]:
+            if line.rows:  # of what arrived after the settled edge
+                continue
             lines[line.name] = _with_total(line, row, row["q"], int(row["n"]), number(row["largest"]))
         else:
             _put(line, grid.at(row["slot"]), float(row["n"]), number(row["mean"]), map(number, row["q"]))

@@ -41,8 +41,8 @@ class QueueDynamics:
         waiting_peak: Most waiting at one time: the highest sum over instances within a second; None without samples.
         drain_seconds: ``drain`` of the newest step that has samples: 0 when nobody waits.
         littles_law: ``arrival rate × mean end-to-end time`` beside the measured mean of running + waiting, both over
-            the steps that have samples: ``{"expected", "measured"}``; far apart means requests that one of the two
-            views does not see.
+            the settled steps that have samples: ``{"expected", "measured"}``; far apart means requests that one of
+            the two views does not see.
         exactness: Weakest of the lines.
     """
 
@@ -94,7 +94,7 @@ def dynamics(store: Reader, window: Window, filter: Filter = Filter(), *, points
         drain_seconds=next(
             (left for held, left in zip(reversed(waiting), reversed(drain), strict=True) if held is not None), None
         ),
-        littles_law=_littles_law(grid, flow_rows, running, waiting),
+        littles_law=_littles_law(grid, inquiry.settled_ms, flow_rows, running, waiting),
         exactness=weakest([flow, queue.exactness if queue else "exact"]),
     )
     return inquiry.answer(
@@ -169,18 +169,22 @@ def _by_instance(rows: Sequence[dict[str, Any]], grid: Grid, column: str) -> lis
 
 def _littles_law(
     grid: Grid,
+    settled_ms: int,
     flow_rows: Sequence[dict[str, Any]],
     running: Sequence[float | None],
     waiting: Sequence[float | None],
 ) -> dict[str, float | None]:
-    """L = λW (Little, 1961) over the steps that have samples; the two sides come from different sources.
+    """L = λW (Little, 1961) over the settled steps that have samples; the two sides come from different sources.
 
-    A window that begins before the first sample must not thin out the arrivals alone.
+    Beyond the settled edge arrivals lack those that are still open, which the gauges count. A window that begins before
+    the first sample must not thin out the arrivals alone.
     """
     inside = {
         place: (a or 0.0) + (b or 0.0)
-        for place, (a, b) in enumerate(zip(running, waiting, strict=True))
-        if a is not None or b is not None
+        for place, (a, b, kept) in enumerate(
+            zip(running, waiting, grid.settled([1.0] * len(running), settled_ms), strict=True)
+        )
+        if kept and (a is not None or b is not None)
     }
     expected = None
     seen = [row for row in flow_rows if grid.at(row["slot"]) in inside]

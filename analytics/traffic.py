@@ -210,7 +210,8 @@ def _model(
 
     def tokens(column: str, row_column: str) -> float | None:
         amount = number(seen.get(column))
-        return ratio(number(held.get(row_column)) if amount is None else amount, seconds)
+        by_arrival = ratio(number(held.get(row_column)), ground.inquiry.settled_seconds)
+        return by_arrival if amount is None else amount / seconds
 
     def figure(latency: str, key: str, place: int, line: LatencyLine | None) -> float | None:
         return number(held[f"{latency}_q"][place]) if row else line.total[key] if line else None
@@ -224,7 +225,7 @@ def _model(
         deployments=list(names([*told.deployments, *seen.get("deployments", ())])),
         instances=list(names([*told.instances, *seen.get("instances", ())])),
         requests=requests,
-        requests_per_second=ratio(requests, seconds),
+        requests_per_second=None if requests is None else ground.per_second(number(held.get("n")), ended),
         error_share=ratio(bad, _plus(number(held.get("n")), judged)),
         prompt_tokens_per_second=tokens("prompt_tokens", "prompt"),
         generation_tokens_per_second=tokens("generation_tokens", "generated"),

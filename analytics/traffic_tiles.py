@@ -13,7 +13,7 @@ from analytics.shapes import Tile, Unit
 from analytics.signals import SIGNALS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from analytics.latency_shapes import LatencyLine
     from analytics.window import Coverage, Exactness
@@ -65,7 +65,7 @@ class Ground:
                 f"{latency}_quantiles": sql,
             }
         found = inquiry.ask("overview_rows", fragments, step_ms=grid.step_ms, bad=list(BAD)) if cover.rows else []
-        whole = next((row for row in found if row["no_slot"] and row["no_name"]), {})
+        whole = next((row for row in found if row["no_slot"] and row["no_name"] and row["n"]), {})
         samples = sampled(inquiry, grid, (STEP, MODEL, WHOLE), beside_rows=cover.rows > 0)
         lines: dict[Latency, LatencyLine | None] = {}
         for latency in ("ttft", "e2e"):
@@ -76,7 +76,7 @@ class Ground:
             cover=cover,
             grid=grid,
             rows=[row for row in found if not row["no_slot"]],
-            row_models=[row for row in found if not row["no_name"]],
+            row_models=settled_of(row for row in found if not row["no_name"]),
             row_whole=whole,
             steps=samples[STEP],
             sample_models=samples[MODEL],
@@ -95,9 +95,23 @@ class Ground:
         """Requests that arrived (rows) plus those finished or failed where no rows are; None when nobody reports."""
         known = [number(self.row_whole.get("n"))]
         if self.split:
-            known.append(number(self.sample_whole.get("ended_elsewhere")))
+            known.append(self.ended_elsewhere)
         found = [value for value in known if value is not None]
         return sum(found) if found else None if self.cover.state == "no_data" else 0.0
+
+    @property
+    def ended_elsewhere(self) -> float | None:
+        """Requests that servers without rows say have ended."""
+        return number(self.sample_whole.get("ended_elsewhere"))
+
+    def per_second(self, arrived: float | None, ended: float | None) -> float:
+        """Rate of arrivals, over the time in which they are complete, and of ends, over the whole window."""
+        by_end = (ended or 0.0) / self.inquiry.window.seconds if self.split else 0.0
+        return (arrived or 0.0) / self.inquiry.settled_seconds + by_end
+
+    def lately(self, line: list[float | None]) -> list[float | None]:
+        """A line of arrivals up to the settled edge; one that no row is in goes on to the end."""
+        return self.grid.settled(line, self.inquiry.settled_ms) if self.cover.rows else line
 
     @property
     def flow_exactness(self) -> Exactness:
@@ -129,9 +143,13 @@ class Ground:
         amounts = self._amounts("n", ("ended_elsewhere",))
         if total is not None:
             amounts = [amount or 0.0 for amount in amounts]
-        value = ratio(total, self.inquiry.window.seconds)
+        value = None if total is None else self.per_second(number(self.row_whole.get("n")), self.ended_elsewhere)
         made = self.tile(
-            value, "per_second", self.grid.rates(amounts), rows=int(total or 0), exactness=self.flow_exactness
+            value,
+            "per_second",
+            self.lately(self.grid.rates(amounts)),
+            rows=int(total or 0),
+            exactness=self.flow_exactness,
         )
         if total == 0:
             return Tile(0.0, made.unit, "no_traffic", "no request in this window", made.line, 0.0, "exact", 0)
@@ -150,7 +168,7 @@ class Ground:
         return self.tile(
             ratio(bad, of),
             "ratio",
-            line,
+            self.lately(line),
             rows=int(of or 0),
             exactness=self.flow_exactness,
             reason="this server counts no failures",
@@ -163,8 +181,8 @@ class Ground:
         if amount is not None:
             line = self.grid.rates(line_of(self.steps, self.grid, column))
             return self.tile(amount / seconds, unit, line, rows=self.cover.samples)
-        line = self.grid.rates(line_of(self.rows, self.grid, row_column))
-        value = ratio(number(self.row_whole.get(row_column)), seconds)
+        line = self.lately(self.grid.rates(line_of(self.rows, self.grid, row_column)))
+        value = ratio(number(self.row_whole.get(row_column)), self.inquiry.settled_seconds)
         reason = "no server shows it" if self.split else "servers count it, and they know no tenant"
         return self.tile(value, unit, line, rows=self.cover.rows, reason=reason)
 
@@ -173,14 +191,14 @@ class Ground:
         rows = int(self.row_whole.get(f"{name}_rows") or 0)
         if rows and figure == "mean":
             value, line = number(self.row_whole[f"{name}_mean"]), line_of(self.rows, self.grid, f"{name}_mean")
-            return self.tile(value, "seconds", line, rows=rows)
+            return self.tile(value, "seconds", self.lately(line), rows=rows)
         if rows:
             place = _PLACES[figure]
             line = self.grid.blank()
             for row in self.rows:
                 line[self.grid.at(row["slot"])] = number(row[f"{name}_q"][place])
             value = number(self.row_whole[f"{name}_q"][place])
-            return self.tile(value, "seconds", line, rows=rows, exactness=self.exactness)
+            return self.tile(value, "seconds", self.lately(line), rows=rows, exactness=self.exactness)
         found = self.metric_lines[name]
         if found is None:
             return self.tile(None, "seconds", self.grid.blank(), rows=0, reason=_UNSEEN)
@@ -213,3 +231,11 @@ class Ground:
             sum(value for value in values if value is not None) if any(v is not None for v in values) else None
             for values in zip(*lines, strict=True)
         ]
+
+
+def settled_of(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the two rows of a name, settled first, the one that speaks: the later one only where there is no other."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        found.setdefault(str(row["name"]), row)
+    return list(found.values())

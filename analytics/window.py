@@ -186,6 +186,8 @@ class Coverage:
         edge_instances: Instances whose requests were also seen at the edge (failures included).
         sample_instances: Instances that have samples.
         recordings: Names of the recordings among rows and samples.
+        settled: Up to when rows by arrival are complete (`analytics.settled`), at most the window's end; None without
+            rows.
     """
 
     rows: int = 0
@@ -198,6 +200,7 @@ class Coverage:
     edge_instances: tuple[str, ...] = ()
     sample_instances: tuple[str, ...] = ()
     recordings: tuple[str, ...] = ()
+    settled: datetime | None = None
 
     @property
     def freshness(self) -> datetime | None:
@@ -251,12 +254,13 @@ class Answer(Generic[T]):
         Returns:
             ``{"window": {"start", "end", "seconds"}, "filters": {column: [values], …, "recording"}, "level", "rows",
             "result"}``. ``result`` holds the question's own fields and ``about``: ``{"state", "exactness",
-            "freshness", "recordings", "notes", "instances_up", "instances_down"}``. Times are ISO 8601 in UTC,
+            "freshness", "recordings", "notes", "instances_up", "instances_down"}``, from rows also ``settled_until``:
+            arrivals before it are complete, and figures by arrival are of them. Times are ISO 8601 in UTC,
             durations seconds; a figure that is not there is null, and so is an infinite bound.
         """
         plain = as_plain(self.result)
         result: dict[str, object] = plain if isinstance(plain, dict) else {"items": plain}
-        result["about"] = {
+        about: dict[str, object] = {
             "state": self.state,
             "exactness": self.exactness,
             "freshness": iso(self.freshness) if self.freshness else None,
@@ -265,6 +269,10 @@ class Answer(Generic[T]):
             "instances_up": list(self.coverage.instances_up),
             "instances_down": list(self.coverage.instances_down),
         }
+        result["about"] = about
+        if self.level == "rows":
+            settled = self.coverage.settled
+            about["settled_until"] = iso(settled) if settled else None
         return {
             "window": window.as_json(),
             "filters": filter.as_json(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from dashboard.figures import Trace, stack
@@ -9,6 +11,7 @@ from dashboard.theme import colour_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from analytics.latency import Phases
     from analytics.shapes import Line
@@ -21,7 +24,7 @@ def phase_stack(result: Phases, look: Look) -> object:
     traces = [
         Trace(item.phase.replace("_", " "), item.seconds, colour_of(item.phase, colours)) for item in result.phases
     ]
-    return stack(result.times, traces, look.style, title="Where an average request spends its time", unit="seconds")
+    return stack(result.times, traces, look.arrivals, title="Where an average request spends its time", unit="seconds")
 
 
 def one_each(shown: Sequence[Line], look: Look) -> list[Trace]:
@@ -46,3 +49,13 @@ def newest(line: Line) -> float | None:
 def with_values(shown: Sequence[Line]) -> list[Line]:
     """Lines that have at least one value."""
     return [line for line in shown if any(value is not None for value in line.values)]
+
+
+def settled(line: Line, times: Sequence[datetime], step: float, look: Look) -> Line:
+    """A line of arrivals without the steps that the settled edge cuts or leaves behind."""
+    edge = look.settled
+    if edge is None or edge <= look.window.start:
+        return line
+    last = edge - timedelta(seconds=step)
+    kept = [value if at <= last else None for value, at in zip(line.values, times, strict=True)]
+    return replace(line, values=kept)

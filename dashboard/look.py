@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -18,7 +18,7 @@ from dashboard.data import ask
 from dashboard.figures import Style
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, tzinfo
 
     from analytics.traffic import Choices
 
@@ -77,6 +77,20 @@ class Look:
                 bands = [(band.start, band.end or self.window.end, band.title) for band in timeline.bands][-_MOST:]
         return Style(colours(), zone(), (self.window.start, self.window.end), shown, bands)
 
+    @cached_property
+    def settled(self) -> datetime | None:
+        """Up to when what arrived is known; None where that is all of the window, or nobody can say."""
+        try:
+            found = ask("arrivals.settled", self.window, self.filter).result
+        except ServescopeError:
+            return None  # the panels themselves say that the store does not answer
+        return None if found.whole else cast("datetime", found.settled_until)
+
+    @cached_property
+    def arrivals(self) -> Style:
+        """For figures by arrival: what lies beyond the settled edge is drawn as such."""
+        return replace(self.style, settled=self.settled)
+
     @property
     def colours(self) -> theme.Palette:
         """Palette of the viewer's mode."""
@@ -89,8 +103,8 @@ class Look:
             return None
         if self.compare == "before":
             return self.window.previous()
-        shift = _SHIFT[self.compare]
-        return Window(self.window.start - shift, self.window.end - shift)
+        start = earlier(self.window.start, _SHIFT[self.compare], zone())
+        return Window(start, start + (self.window.end - self.window.start))
 
     @property
     def lately(self) -> str:
@@ -101,6 +115,11 @@ class Look:
     def against(self) -> str:
         """The compared period in words."""
         return {"before": "the period before", "day": "the day before", "week": "the week before"}.get(self.compare, "")
+
+
+def earlier(moment: datetime, days: timedelta, place: tzinfo) -> datetime:
+    """The same time of day some days before, also where clocks were changed since."""
+    return (moment.astimezone(place) - days).astimezone(UTC)
 
 
 def link(path: str, window: Window, filter_: Filter, **more: str) -> str:

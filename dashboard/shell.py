@@ -85,6 +85,7 @@ def page(
     *,
     marks: bool = True,
     recorded: bool = True,
+    arriving: bool = False,
     needs: Callable[[], list[Question]] = list,
 ) -> None:
     """Draw a page under its bar, again and again while live.
@@ -93,6 +94,7 @@ def page(
         body: Draws the page for a look.
         marks: Whether charts carry deploys and incidents.
         recorded: Whether the page shows recorded data, where there are any and the filter lets them through.
+        arriving: Whether the page has figures by arrival, of which the newest are incomplete.
         needs: Questions that the page will ask; they are worked out side by side, in this order.
     """
     chosen: Bar = st.session_state["bar"]
@@ -104,12 +106,15 @@ def page(
         window = chosen.absolute or _window(chosen.seconds, moving=moving, refresh=refresh)
         choices = chosen.choices or _known(chosen.around)
         look = Look(window, chosen.filter, chosen.live, choices, chosen.compare, marks)
-        ahead([*needs(), *([("events.timeline", {})] if marks else [])], window, chosen.filter)
+        more: list[Question] = [("arrivals.settled", {})] if arriving else []
+        ahead([*needs(), *more, *([("events.timeline", {})] if marks else [])], window, chosen.filter)
         if look.compared is not None:
             ahead([TILES], look.compared, chosen.filter)
         begun = time.monotonic()
         if recorded:
             _strip(look)
+        if arriving:
+            _edge(look)
         top = st.container()
         body(look)
         trouble(look, top)
@@ -229,6 +234,21 @@ def _compared() -> str:
         "Compare", list(COMPARED), key="compare", bind="query-params", width=134, format_func=COMPARED.__getitem__,
         label_visibility="collapsed",
     ) or ""  # fmt: skip
+
+
+def _edge(look: Look) -> None:
+    """Say once a page what the broken line means."""
+    edge = look.settled
+    if edge is None:
+        return
+    if edge <= look.window.start:
+        told = "A request that arrived before this window is still open: figures by arrival are of those that are over."
+    else:
+        told = (
+            f"What arrived after {words.local_clock(edge, zone())} may still be open: beyond the broken line are only "
+            "those that are over, and tiles are of what came before it."
+        )
+    st.caption(f":material/hourglass_top: {told}")
 
 
 def _strip(look: Look) -> None:

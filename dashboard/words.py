@@ -105,12 +105,18 @@ def local_clock(moment: datetime, zone: tzinfo, *, milliseconds: bool = False, n
     """Time of day in a zone, with the date when it is not today's there."""
     local = moment.astimezone(zone)
     text = f"{local:%H:%M:%S}" + (f".{local.microsecond // 1000:03d}" if milliseconds else "")
+    if local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset():
+        text += f" {local:%Z}"  # an hour that comes twice
     return text if local.date() == (now or datetime.now(UTC)).astimezone(zone).date() else f"{local:%d %b} {text}"
 
 
 def span(start: datetime, end: datetime, zone: tzinfo) -> str:
     """A window in a zone: ``10:02:00 to 10:17:00``."""
-    return f"{local_clock(start, zone)} to {local_clock(end, zone)}"
+    first, last = start.astimezone(zone), end.astimezone(zone)
+    told = [local_clock(start, zone), local_clock(end, zone)]
+    if first.utcoffset() != last.utcoffset():
+        told = [text.removesuffix(f" {at:%Z}") + f" {at:%Z}" for text, at in zip(told, (first, last), strict=True)]
+    return " to ".join(told)
 
 
 def change(value: float | None, before: float | None, unit: str) -> str:

@@ -4,7 +4,7 @@ SELECT
     [/*totals*/] AS totals,
     [/*bads*/] AS bads
 FROM requests
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64}) /*filter:requests*/
 GROUP BY slot
 ORDER BY slot
 

@@ -10,6 +10,7 @@ ORDER BY n DESC, name
 SELECT
     name,
     slot,
+    is_settled,
     grouping(slot) AS whole,
     sum(weight) AS n,
     sum(value * weight) / n AS mean,
@@ -20,14 +21,15 @@ FROM
     SELECT
         /*by*/ AS name,
         intDiv(toUnixTimestamp64Milli(time), {step_ms:Int64}) AS slot,
+        time < fromUnixTimestamp64Milli({settled_ms:Int64}) AS is_settled,
         weight,
         /*value*/ AS value
     FROM requests
     WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
       AND /*present*/ /*only*/
 )
-GROUP BY GROUPING SETS ((name, slot), (name))
-ORDER BY name, whole, slot
+GROUP BY GROUPING SETS ((name, slot), (name, is_settled))
+ORDER BY name, whole, is_settled DESC, slot
 
 -- name: percentiles_histograms
 SELECT
@@ -62,7 +64,7 @@ FROM
 (
     SELECT weight, greatest(floor(log2(greatest(toFloat64(/*value*/), 1e-9)) * 4), {lowest:Int32}) AS bucket
     FROM requests
-    WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+    WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64}) /*filter:requests*/
       AND /*present*/
 )
 GROUP BY bucket
@@ -86,6 +88,7 @@ ORDER BY bucket, slot
 -- name: phases_rows
 SELECT
     slot,
+    is_settled,
     grouping(slot) AS whole,
     sum(weight) AS n,
     sumIf(weight, has_engine = 1) AS with_engine,
@@ -93,18 +96,18 @@ SELECT
     [/*phase_sums*/] AS seconds
 FROM
 (
-    SELECT *, intDiv(toUnixTimestamp64Milli(time), {step_ms:Int64}) AS slot
+    SELECT *, intDiv(toUnixTimestamp64Milli(time), {step_ms:Int64}) AS slot, time < fromUnixTimestamp64Milli({settled_ms:Int64}) AS is_settled
     FROM requests
     WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
       AND /*present*/
 )
-GROUP BY GROUPING SETS ((slot), ())
-ORDER BY whole, slot
+GROUP BY GROUPING SETS ((slot), (is_settled))
+ORDER BY whole, is_settled DESC, slot
 
 -- name: phases_tails
 SELECT [/*phase_tails*/] AS p99
 FROM requests
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64}) /*filter:requests*/
   AND /*present*/
 
 -- name: phases_histograms

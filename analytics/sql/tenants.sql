@@ -15,7 +15,7 @@ SELECT
     sum(n) OVER () AS n_total,
     sum(prompt + generated) OVER () AS tokens_total
 FROM requests
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64}) /*filter:requests*/
 GROUP BY name
 ORDER BY n DESC, name
 LIMIT {limit:UInt32}

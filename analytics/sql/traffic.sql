@@ -1,7 +1,9 @@
 -- name: overview_rows
+-- Of a window or a model there are two rows: of what arrived before the settled edge, and of what came after it.
 SELECT
     slot,
     name,
+    is_settled,
     grouping(slot) AS no_slot,
     grouping(name) AS no_name,
     sum(weight) AS n,
@@ -19,6 +21,7 @@ FROM
     SELECT
         intDiv(toUnixTimestamp64Milli(time), {step_ms:Int64}) AS slot,
         model AS name,
+        time < fromUnixTimestamp64Milli({settled_ms:Int64}) AS is_settled,
         weight, outcome, prompt_tokens, completion_tokens, preemptions,
         /*ttft_value*/ AS ttft,
         /*e2e_value*/ AS e2e,
@@ -27,8 +30,8 @@ FROM
     FROM requests
     WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
 )
-GROUP BY GROUPING SETS ((slot), (name), ())
-ORDER BY no_slot, slot, n DESC
+GROUP BY GROUPING SETS ((slot), (name, is_settled), (is_settled))
+ORDER BY no_slot, is_settled DESC, slot, n DESC
 
 -- name: census
 -- Who asked whom and how it ended: one pass that outcomes, a model's servers and the list of instances all read. Sets of

@@ -5,12 +5,14 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 import plotly.graph_objects as go
 
 from analytics.legible import legible
 from dashboard import escape, words
+from dashboard.figures import daytime
 from dashboard.theme import Palette, faded
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ LEFT: Final = 58
 RIGHT: Final = 84
 """Margins of all charts over time, in pixels: fixed, so that times stand under one another down the page."""
 
+UNSETTLED: Final = "unsettled"
+"""Name of the shapes from the settled edge on."""
+_UNSETTLED_TINT = 0.6
 _NAMED_AT_END = 4
 _LEGEND_ITEM, _LEGEND_LETTER, _LEGEND_LINE = 52, 7, 19
 _LEGEND_WIDTH = 250
@@ -60,6 +65,7 @@ class Style:
         span: Start and end of the x axis, the same for all charts of a page.
         marks: Times and labels of deploys and restarts.
         bands: Start, end and label of incidents.
+        settled: For figures by arrival, the time after which arrivals are incomplete; None where all are settled.
     """
 
     colours: Palette
@@ -67,6 +73,7 @@ class Style:
     span: tuple[datetime, datetime]
     marks: Sequence[tuple[datetime, str]] = ()
     bands: Sequence[tuple[datetime, datetime, str]] = ()
+    settled: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +121,7 @@ def blank(style: Style, title: str, unit: str, height: int) -> go.Figure:
         uirevision="keep",
     )  # fmt: skip
     start, end = style.span
+    one_day = start.astimezone(style.zone).date() == end.astimezone(style.zone).date()
     figure.update_xaxes(
         type="date", range=[local(start, style), local(end, style)], showgrid=False, zeroline=False,
         tickfont={"size": 12, "color": colours.quiet}, linecolor=colours.grid, showline=True,
@@ -121,10 +129,14 @@ def blank(style: Style, title: str, unit: str, height: int) -> go.Figure:
         ticklabeloverflow="hide past div",
         tickformatstops=[
             {"dtickrange": [None, 60_000], "value": "%H:%M:%S"},
-            {"dtickrange": [60_000, 86_400_000], "value": "%H:%M" if start.date() == end.date() else "%H:%M\n%d %b"},
+            {"dtickrange": [60_000, 86_400_000], "value": "%H:%M" if one_day else "%H:%M\n%d %b"},
             {"dtickrange": [86_400_000, None], "value": "%d %b"},
         ], nticks=8,
     )  # fmt: skip
+    if daytime.changes(style.span, style.zone):
+        places, labels = daytime.ticks(style.span, style.zone)
+        offset = daytime.name_of(start, style.zone)
+        figure.update_xaxes(tickvals=places, ticktext=labels, hoverformat=f"%d %b %H:%M:%S {offset}")
     figure.update_yaxes(gridcolor=colours.grid, zeroline=False, tickfont={"size": 12, "color": colours.quiet}, nticks=5)
     return figure
 
@@ -137,6 +149,7 @@ def decorate(figure: go.Figure, style: Style) -> None:
     start, end = style.span
     length = (end - start).total_seconds() or 1.0
     told: list[tuple[datetime, str]] = []
+    _unsettled(figure, style)
     for begun, ended, text in style.bands:
         left = max(begun, start)
         figure.add_shape(
@@ -168,6 +181,22 @@ def decorate(figure: go.Figure, style: Style) -> None:
         )  # fmt: skip
         free_from, before = begins + share, shown
     _pointed_at(figure, told, style)
+
+
+def _unsettled(figure: go.Figure, style: Style) -> None:
+    """A broken line and a tint from the settled edge to the end: what arrived there may still be open."""
+    start, end = style.span
+    if style.settled is None or style.settled >= end:
+        return
+    edge = local(max(style.settled, start), style)
+    figure.add_shape(
+        type="rect", x0=edge, x1=local(end, style), y0=0, y1=1, yref="paper", line_width=0, layer="above",
+        fillcolor=faded(style.colours.panel, _UNSETTLED_TINT), name=UNSETTLED,
+    )  # fmt: skip
+    figure.add_shape(
+        type="line", x0=edge, x1=edge, y0=0, y1=1, yref="paper", layer="above", name=UNSETTLED,
+        line={"color": style.colours.quiet, "width": 1, "dash": "dash"},
+    )  # fmt: skip
 
 
 def _pointed_at(figure: go.Figure, told: Sequence[tuple[datetime, str]], style: Style) -> None:
@@ -294,22 +323,31 @@ def last(values: Sequence[float | None]) -> int | None:
 
 
 def local(moment: datetime, style: Style) -> datetime:
-    """A time in the viewer's zone, as Plotly draws it."""
-    return moment.astimezone(style.zone).replace(tzinfo=None)
+    """A time in the viewer's zone, as Plotly draws it (`daytime`)."""
+    return daytime.drawn(moment, style.span, style.zone)
+
+
+def clock(moment: datetime, style: Style) -> str:
+    """A time of day in the viewer's zone, which it names where clocks change in the figure's span."""
+    named = f" {daytime.name_of(moment, style.zone)}" if daytime.changes(style.span, style.zone) else ""
+    return f"{moment.astimezone(style.zone):%H:%M:%S}{named}"
 
 
 def at_utc(moment: datetime, style: Style) -> str:
     """A hover's line that says a time in UTC; empty for a viewer who lives there."""
-    return f"<br>{moment:%H:%M:%S} UTC" if moment.astimezone(style.zone).utcoffset() else ""
+    return f"<br>{moment.astimezone(UTC):%H:%M:%S} UTC" if moment.astimezone(style.zone).utcoffset() else ""
 
 
 def tell_utc(figure: go.Figure, times: Sequence[datetime], style: Style) -> None:
-    """Add UTC to what the pointer says, for a viewer in another zone."""
-    if not times or not times[0].astimezone(style.zone).utcoffset():
+    """Add UTC to what the pointer says, for a viewer in another zone; and his own time where clocks change."""
+    changes = daytime.changes(style.span, style.zone)
+    if not times or not (changes or times[0].astimezone(style.zone).utcoffset()):
         return
+    own = [f"{clock(moment, style)}, " if changes else "" for moment in times]
     figure.add_scatter(
         x=[local(moment, style) for moment in times], y=[0] * len(times), yaxis="y2", mode="markers",
         marker={"opacity": 0, "size": 1}, showlegend=False, name="",
-        customdata=[f"{moment:%H:%M:%S} UTC" for moment in times], hovertemplate="%{customdata}<extra></extra>",
+        customdata=[f"{told}{moment.astimezone(UTC):%H:%M:%S} UTC" for told, moment in zip(own, times, strict=True)],
+        hovertemplate="%{customdata}<extra></extra>",
     )  # fmt: skip
     figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "showspikes": False})

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dashboard import escape, words
-from dashboard.figures.base import HEIGHT, Style, at_utc, blank, decorate, local, log_ticks, y_axis
+from dashboard.figures.base import HEIGHT, Style, at_utc, blank, clock, decorate, local, log_ticks, y_axis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     import plotly.graph_objects as go
+
+_GAP: Final = 1.005
 
 
 def histogram(
@@ -28,17 +31,16 @@ def histogram(
 ) -> go.Figure:
     """Bars over buckets on a logarithmic axis of seconds; ``cuts`` are percentiles drawn as thin lines."""
     figure = blank(style, title, "requests", height)
-    finite = [edge if math.isfinite(edge) else edges[index - 1] * 2 for index, edge in enumerate(edges)]
-    smallest = next((edge for edge in finite if edge > 0), 1e-3)
-    lows = [low if low > 0 else smallest / 2 for low in finite[:-1]]
-    centres = [math.sqrt(low * high) for low, high in zip(lows, finite[1:], strict=True)]
+    bounds = drawable(edges)
     labels = [
         f"{words.seconds(low) if low else '0'} to {words.seconds(high) if math.isfinite(high) else 'more'}"
         f"<br>{words.plural(number, 'request')}"
         for (low, high), number in zip(pairwise(edges), counts, strict=True)
     ]
+    # Plotly takes a bar's middle and width as amounts, also on a logarithmic axis: the hair of a gap is a factor
+    sides = [(low * _GAP, high / _GAP) for low, high in pairwise(bounds)]
     figure.add_bar(
-        x=centres, y=list(counts), width=[(high - low) * 0.94 for low, high in zip(lows, finite[1:], strict=True)],
+        x=[(low + high) / 2 for low, high in sides], y=list(counts), width=[high - low for low, high in sides],
         marker={"color": colour, "line": {"width": 0}}, customdata=labels,
         hovertemplate="%{customdata}<extra></extra>",
     )  # fmt: skip
@@ -53,7 +55,7 @@ def histogram(
                 annotation_position="top right",
             )  # fmt: skip
     used = [index for index, number in enumerate(counts) if number]
-    low, high = (lows[used[0]], finite[used[-1] + 1]) if used else (1e-3, 1.0)
+    low, high = (bounds[used[0]], bounds[used[-1] + 1]) if used else (1e-3, 1.0)
     figure.update_xaxes(
         type="log", range=[math.log10(low) - 0.05, math.log10(high) + 0.05], showgrid=False, showspikes=False,
         **log_ticks(low, high),
@@ -70,35 +72,50 @@ def heatmap(
     style: Style,
     *,
     title: str,
+    step: float | None = None,
     height: int = 280,
 ) -> go.Figure:
-    """Time × latency; colour grows with the logarithm of the count, and an empty cell is the page itself."""
+    """Time × latency; colour grows with the logarithm of the count, and an empty cell is the page itself.
+
+    A cell is drawn from the start of its step (``step`` seconds, else the distance of the times) to its end, and from
+    its lower edge to its upper one.
+    """
     figure = blank(style, title, "seconds", height)
-    finite = [edge if math.isfinite(edge) else edges[index - 1] * 2 for index, edge in enumerate(edges)]
-    smallest = next((edge for edge in finite if edge > 0), 1e-3)
-    y = [math.sqrt((low or smallest / 2) * high) for low, high in pairwise(finite)]
+    bounds = drawable(edges)
+    wide = timedelta(seconds=step) if step else _distance(times, style)
     shown = [[math.log1p(number) if number else None for number in row] for row in counts]
-    clocks = [at_utc(moment, style) for moment in times]
+    clocks = [f"{at_utc(at, style)}<br>{clock(at, style)} to {clock(at + wide, style)}" for at in times]
     hover = [
         [
             f"{words.seconds(low)} to {words.seconds(high) if math.isfinite(high) else 'more'}"
-            f"<br>{words.plural(number, 'request')}{clock}"
-            for number, clock in zip(row, clocks, strict=True)
+            f"<br>{words.plural(number, 'request')}{told}"
+            for number, told in zip(row, clocks, strict=True)
         ]
         for (low, high), row in zip(pairwise(edges), counts, strict=True)
     ]
     ramp = style.colours.ramp
     figure.add_heatmap(
-        x=[local(moment, style) for moment in times], y=y, z=shown, customdata=hover, showscale=False, zmin=0,
-        colorscale=[(index / (len(ramp) - 1), colour) for index, colour in enumerate(ramp)], hoverongaps=False,
-        xgap=0.5, ygap=0.5, hovertemplate="%{customdata}<br>%{x|%H:%M:%S}<extra></extra>",
+        x=[local(at, style) for at in [*times, *([times[-1] + wide] if times else [])]], y=bounds, z=shown,
+        customdata=hover, showscale=False, zmin=0, hoverongaps=False, xgap=0.5, ygap=0.5,
+        colorscale=[(index / (len(ramp) - 1), colour) for index, colour in enumerate(ramp)],
+        hovertemplate="%{customdata}<extra></extra>",
     )  # fmt: skip
     decorate(figure, style)
     used = [index for index, row in enumerate(counts) if any(row)]
-    low = (finite[used[0]] or smallest / 2) if used else 1e-3
-    high = finite[used[-1] + 1] if used else 1.0
+    low, high = (bounds[used[0]], bounds[used[-1] + 1]) if used else (1e-3, 1.0)
     figure.update_yaxes(
         type="log", range=[math.log10(low) - 0.08, math.log10(high) + 0.08], **log_ticks(low, high), showgrid=False
     )
     figure.update_layout(hovermode="closest", dragmode="select")
     return figure
+
+
+def drawable(edges: Sequence[float]) -> list[float]:
+    """Edges that a logarithmic axis can show: half the smallest stands for 0, twice the largest for infinity."""
+    smallest = next((edge for edge in edges if 0 < edge < math.inf), 1e-3)
+    largest = max((edge for edge in edges if edge < math.inf), default=smallest) or smallest
+    return [smallest / 2 if edge <= 0 else largest * 2 if math.isinf(edge) else edge for edge in edges]
+
+
+def _distance(times: Sequence[datetime], style: Style) -> timedelta:
+    return times[1] - times[0] if len(times) > 1 else style.span[1] - style.span[0]

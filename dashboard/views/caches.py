@@ -33,7 +33,7 @@ QUESTION: Final = "Is the KV cache the limit?"
 
 def draw() -> None:
     """The KV cache and batching page."""
-    page(_body, needs=lambda: [("kvcache.occupancy", {}), ("batching.dynamics", {})])
+    page(_body, arriving=True, needs=lambda: [("kvcache.occupancy", {}), ("batching.dynamics", {})])
 
 
 def _body(look: Look) -> None:
@@ -129,7 +129,7 @@ def _tokens(result: Occupancy, look: Look) -> object:
         Trace("computed", result.computed_tokens.values, colour_of("prefill", colours)),
         Trace("from cache", result.cached_tokens.values, colour_of("kv", colours)),
     ]
-    return stack(result.times, traces, look.style, title="Prompt tokens", unit="tokens_per_second")
+    return stack(result.times, traces, look.arrivals, title="Prompt tokens", unit="tokens_per_second")
 
 
 def _batch(result: Batching, look: Look) -> object:

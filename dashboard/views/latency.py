@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
@@ -12,7 +15,8 @@ from analytics.window import Window
 from dashboard import words
 from dashboard.data import ask
 from dashboard.drawings import phase_stack
-from dashboard.figures import Trace, heatmap, histogram, lines, percentiles
+from dashboard.figures import Trace, daytime, heatmap, histogram, lines, percentiles
+from dashboard.figures.distribution import drawable
 from dashboard.look import link, zone
 from dashboard.panel import panel, tiles
 from dashboard.shell import page
@@ -20,7 +24,7 @@ from dashboard.theme import colour_of, has_colour
 from dashboard.tiles import Tile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from analytics.latency import Heatmap, Histogram, Percentiles
     from dashboard.data import Question
@@ -35,13 +39,14 @@ MISSING: Final = (
     "collector. Histograms come from an agent that scrapes vLLM."
 )
 
+_INSTANT: Final = timedelta(milliseconds=1)
 QUESTION: Final = "How long do requests take?"
 """Title of the page."""
 
 
 def draw() -> None:
     """The latency page."""
-    page(_body, needs=_needs)
+    page(_body, arriving=True, needs=_needs)
 
 
 def _needs() -> list[Question]:
@@ -104,7 +109,7 @@ def _percentiles(result: Percentiles, look: Look, title: str) -> object:
     if result.by == "all" and first.exactness != "means":
         values = {"p50": first.p50, "p90": first.p90, "p95": first.p95, "p99": first.p99}
         return percentiles(
-            result.times, values, look.style, title=title, signal=own, counts=first.count, log=True, height=260
+            result.times, values, look.arrivals, title=title, signal=own, counts=first.count, log=True, height=260
         )
     palette = look.style.colours.series
     traces = [
@@ -117,11 +122,13 @@ def _percentiles(result: Percentiles, look: Look, title: str) -> object:
         )
         for index, line in enumerate(result.lines)
     ]
-    return lines(result.times, traces, look.style, title=f"{title}, p99", unit="seconds", log=True, height=260)
+    return lines(result.times, traces, look.arrivals, title=f"{title}, p99", unit="seconds", log=True, height=260)
 
 
 def _heatmap(result: Heatmap, look: Look, title: str) -> object:
-    return heatmap(result.times, result.edges, result.counts, look.style, title=f"{title}, every request")
+    return heatmap(
+        result.times, result.edges, result.counts, look.arrivals, title=f"{title}, every request", step=result.step
+    )
 
 
 def _histogram(result: Histogram, look: Look, title: str, signal: str) -> object:
@@ -155,28 +162,82 @@ def _selected(state: Any, signal: str, look: Look) -> None:
     if not boxes:
         st.caption("Draw a box on the heatmap to list the requests in it.")
         return
-    window, low, high = box_of(boxes[0], look.window)
-    address = link(
-        "requests", window, look.filter, order_by=SIGNALS[signal].title, at_least=f"{low:.6g}", below=f"{high:.6g}"
-    )  # fmt: skip
+    result: Heatmap = ask("latency.heatmap", look.window, look.filter, signal=signal).result
+    chosen = cells_in(result, look.window, *box_of(boxes[0], look.window))
+    if chosen is None:
+        st.caption("No request is in that box.")
+        return
+    bounds = {"at_least": f"{chosen.low!r}"} | ({"below": f"{chosen.high!r}"} if math.isfinite(chosen.high) else {})
+    address = link("requests", chosen.window, look.filter, order_by=SIGNALS[signal].title, **bounds)
+    above = f"to {words.seconds(chosen.high)}" if math.isfinite(chosen.high) else "up"
     st.markdown(
-        f"[List the requests from {words.seconds(low)} to {words.seconds(high)}, "
-        f"{words.span(window.start, window.end, zone())}]({address}) :gray[· a double click on the heatmap lets go]"
+        f"[List the {words.plural(chosen.requests, 'request')} from {words.seconds(chosen.low)} {above}, "
+        f"{words.span(chosen.window.start, chosen.window.end, zone())}]({address}) "
+        ":gray[· a double click on the heatmap lets go]"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Whole cells of the heatmap: their time, their latencies in seconds (``high`` excluded), the requests in them."""
+
+    window: Window
+    low: float
+    high: float
+    requests: int
 
 
 def box_of(box: Mapping[str, Any], whole: Window) -> tuple[Window, float, float]:
     """Window and bounds in seconds of a box drawn on the heatmap, whose corners come in any order.
 
     Args:
-        box: ``{"x": [time, time], "y": [seconds, seconds]}`` with times in the viewer's zone.
+        box: ``{"x": [time, time], "y": [seconds, seconds]}`` with times as the figure draws them.
         whole: The page's window, which the box never leaves.
     """
-    start, end = sorted(_local(str(edge)) for edge in box["x"])
+    start, end = sorted(_meant(str(edge), whole) for edge in box["x"])
     low, high = sorted(float(edge) for edge in box["y"])
-    start, end = max(start, whole.start), min(end, whole.end)
-    return Window(start, max(end, start + timedelta(milliseconds=1))), low, high
+    start = min(max(start, whole.start), whole.end - _INSTANT)
+    return Window(start, max(min(end, whole.end), start + _INSTANT)), low, high
 
 
-def _local(text: str) -> datetime:
-    return datetime.fromisoformat(text[:26].replace(" ", "T")).replace(tzinfo=zone())
+def cells_in(result: Heatmap, whole: Window, window: Window, low: float, high: float) -> Cells | None:
+    """The cells that a box covers by half or more, at least the one it lies in; None where nothing was ever counted.
+
+    A list of requests is asked for by the edges of cells, so that it has just those that the heatmap counts there.
+    """
+    if not result.counts:
+        return None
+    step, first = timedelta(seconds=result.step), result.times[0]
+    columns = _covered((window.start - first) / step, (window.end - first) / step, len(result.times))
+    bounds = drawable(result.edges)
+    places = [_place(bounds, value) for value in (low, high)]
+    rows = _covered(places[0], places[1], len(result.counts))
+    counted = sum(result.counts[row][column] for row in rows for column in columns)
+    start, end = first + columns[0] * step, first + (columns[-1] + 1) * step
+    span = Window(max(start, whole.start), min(end, whole.end))
+    return Cells(span, result.edges[rows[0]], result.edges[rows[-1] + 1], counted)
+
+
+def _covered(begin: float, end: float, number: int) -> range:
+    """Cells whose middle lies between two places, counted in cells; the one in the middle when there is none."""
+    first, last = math.ceil(begin - 0.5), math.ceil(end - 0.5)
+    if last <= first:
+        first = math.floor((begin + end) / 2)
+        last = first + 1
+    first = min(max(first, 0), number - 1)
+    return range(first, min(max(last, first + 1), number))
+
+
+def _place(bounds: Sequence[float], value: float) -> float:
+    """Where a value lies among bounds, on the logarithmic axis, counted in cells."""
+    if value <= bounds[0]:
+        return 0.0
+    for index, (low, high) in enumerate(pairwise(bounds)):
+        if value < high:
+            return index + math.log(value / low) / math.log(high / low)
+    return float(len(bounds) - 1)
+
+
+def _meant(text: str, whole: Window) -> datetime:
+    """A time of the figure's axis; Plotly writes ISO 8601 with up to ten digits of a second's fraction."""
+    return daytime.meant(datetime.fromisoformat(text[:26].replace(" ", "T")), (whole.start, whole.end), zone())

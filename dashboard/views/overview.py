@@ -59,7 +59,7 @@ COMPARE: Final = True
 
 def draw() -> None:
     """The front page."""
-    page(_body, needs=_needs)
+    page(_body, arriving=True, needs=_needs)
 
 
 def _needs() -> list[Question]:
@@ -141,7 +141,7 @@ def _e2e(result: Percentiles, look: Look) -> object:
         return lines(result.times, [trace], look.style, title="End-to-end time, mean", unit="seconds")
     values = {"p50": line.p50, "p90": line.p90, "p99": line.p99}
     return percentiles(
-        result.times, values, look.style, title="End-to-end time", signal="decode", counts=line.count, log=True
+        result.times, values, look.arrivals, title="End-to-end time", signal="decode", counts=line.count, log=True
     )
 
 

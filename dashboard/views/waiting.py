@@ -9,7 +9,7 @@ import streamlit as st
 
 from dashboard import words
 from dashboard.data import ask
-from dashboard.drawings import newest, one_each, with_values
+from dashboard.drawings import newest, one_each, settled, with_values
 from dashboard.figures import Trace, lines
 from dashboard.panel import panel, tiles
 from dashboard.shell import page
@@ -34,7 +34,7 @@ QUESTION: Final = "Does work pile up?"
 
 def draw() -> None:
     """The queue page."""
-    page(_body, needs=lambda: [("queue.dynamics", {})])
+    page(_body, arriving=True, needs=lambda: [("queue.dynamics", {})])
 
 
 def _body(look: Look) -> None:
@@ -51,13 +51,16 @@ def _body(look: Look) -> None:
 def _tiles(look: Look) -> list[Tile]:
     result: QueueDynamics = ask("queue.dynamics", look.window, look.filter).result
     law = result.littles_law
+    arrivals, queue_p99 = (
+        settled(line, result.times, result.step, look) for line in (result.arrivals, result.queue_p99)
+    )
     peak = f"at most {words.count(result.waiting_peak)} at once" if result.waiting_peak is not None else ""
     return [
         Tile(f"Waiting {look.lately}", words.count(newest(result.waiting)), peak, result.waiting.values),
         Tile(f"Running {look.lately}", words.count(newest(result.running)), "", result.running.values),
-        Tile(f"Arrivals {look.lately}", words.per_second(newest(result.arrivals)), "", result.arrivals.values),
+        Tile(f"Arrivals {look.lately}", words.per_second(newest(arrivals)), "", arrivals.values),
         Tile(f"Finishes {look.lately}", words.per_second(newest(result.finished)), "", result.finished.values),
-        Tile(f"Queue p99 {look.lately}", words.seconds(newest(result.queue_p99)), "", result.queue_p99.values),
+        Tile(f"Queue p99 {look.lately}", words.seconds(newest(queue_p99)), "", queue_p99.values),
         Tile(
             "Time to drain", words.seconds(result.drain_seconds), "if nobody else came", result.drain.values,
             "Waiting requests over the finish rate",
@@ -87,7 +90,7 @@ def _flow(result: QueueDynamics, look: Look) -> object:
         Trace("arrivals", result.arrivals.values, colour_of("requests", colours)),
         Trace("finished", result.finished.values, colour_of("edge", colours)),
     ]
-    return lines(result.times, traces, look.style, title="Arrivals and finishes", unit="per_second")
+    return lines(result.times, traces, look.arrivals, title="Arrivals and finishes", unit="per_second")
 
 
 def _time(result: QueueDynamics, look: Look) -> object:
@@ -95,9 +98,9 @@ def _time(result: QueueDynamics, look: Look) -> object:
     if with_values([result.queue_p99]):
         light, strong = tints(look.style.colours, own, 2)
         traces = [Trace("p50", result.queue_p50.values, light), Trace("p99", result.queue_p99.values, strong)]
-        return lines(result.times, traces, look.style, title="Time in the queue", unit="seconds")
+        return lines(result.times, traces, look.arrivals, title="Time in the queue", unit="seconds")
     return lines(
-        result.times, [Trace("mean", result.queue_mean.values, own)], look.style, title="Time in the queue, mean",
+        result.times, [Trace("mean", result.queue_mean.values, own)], look.arrivals, title="Time in the queue, mean",
         unit="seconds",
     )  # fmt: skip
 

@@ -174,3 +174,18 @@ def test_words_can_be_read_on_the_page(palette: Palette, name: str) -> None:
     """WCAG 2.2, 1.4.3: contrast of at least 4.5 to 1."""
     bright, dark = sorted([_luminance(getattr(palette, name)), _luminance(palette.page)], reverse=True)
     assert (bright + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_what_is_not_settled_lies_beyond_a_broken_line() -> None:
+    style = replace(STYLE, settled=START + timedelta(seconds=40))
+    trace = [Trace("", [1.0] * 6, "#111111")]
+    for figure in (
+        lines(TIMES, trace, style, title="t", unit="count"),
+        stack(TIMES, trace, style, title="t", unit="count"),
+        heatmap(TIMES, [0.1, 1.0], [[1] * 6], style, title="t"),
+    ):
+        veil, line = (shape for shape in figure.layout.shapes if shape.name == "unsettled")
+        assert (veil.x0, veil.x1) == (datetime(2026, 5, 4, 19, 0, 40), figure.layout.xaxis.range[1])  # noqa: DTZ001 - Plotly draws wall clocks
+        assert line.line.dash == "dash"
+    whole = lines(TIMES, trace, replace(STYLE, settled=STYLE.span[1]), title="t", unit="count")
+    assert not whole.layout.shapes

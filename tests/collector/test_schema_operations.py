@@ -111,7 +111,7 @@ def test_the_answers_id_is_the_one_that_the_client_saw(store: Store, seen: str):
 
 def test_halves_still_meet_by_the_answers_id(store: Store):
     trace, bits = fresh()
-    foreign = engine_span(trace=os.urandom(16), bits=bits, gen_ai__request__id="chatcmpl-meet")
+    foreign = engine_span(trace=trace, bits=bits, gen_ai__request__id="chatcmpl-meet")
     foreign.parent_span_id = b"\xff" * 8
     land(store, traces([edge_span(trace=trace, bits=bits, gen_ai__response__id="chatcmpl-meet")]))
     land(store, traces([foreign], VLLM))

@@ -20,6 +20,7 @@ from agent.errors import ServescopeError
 from agent.redact import shown
 from agent.tap.config import TapLimits
 from agent.tap.places import RESERVED_DESCRIPTORS, places
+from analytics.legible import legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 State = Literal["ok", "note", "broken"]
 LEAST_SERVER: Final = (25, 6)
 """First ClickHouse server with ``format_schema_source``, which the ingest needs."""
+_HALVES_SECONDS: Final = 3_600
+_LOST_HALVES: Final = (
+    "silent: its engine samples or loses spans; past_the_edge: clients that send past the tap; edge_missing: records"
+    " that a tap lost, or that are under way"
+)
 _LEAST_FREE_BYTES: Final = 2_000_000_000
 
 
@@ -64,6 +70,8 @@ def examine(data: Path, clickhouse: str = "") -> list[Finding]:
     url = clickhouse or (facts["urls"]["store"] if facts else "")
     if url:
         found.append(_store(data, url, _restarted(facts or {}, "store")))
+        if found[-1].state == "ok":
+            found += _halves(data, url)
     return found
 
 
@@ -223,3 +231,26 @@ def _store(data: Path, url: str, restarted: str) -> Finding:
         least = ".".join(str(part) for part in LEAST_SERVER)
         return Finding("clickhouse", "broken", f"{plain} is version {version}", f"Ingest needs {least} or newer")
     return Finding("clickhouse", "ok", f"{plain}, version {version}, {row['requests']} requests{restarted}")
+
+
+def _halves(data: Path, url: str) -> Iterator[Finding]:
+    """Requests of the last hour of which one half alone is there, per instance whose engine sends spans."""
+    from analytics import halves  # noqa: PLC0415 - absent in an agent's install
+    from analytics.window import Window  # noqa: PLC0415
+    from collector.store import Store, locate  # noqa: PLC0415
+
+    try:
+        store = Store(locate(data, url, role="reader"))
+        answer = halves.unmatched(store, Window.last(_HALVES_SECONDS))
+    except ServescopeError as error:
+        yield Finding("halves", "broken", error.what, error.fix)
+        return
+    for one in answer.result.instances:
+        if not one.speaks:
+            continue
+        alone = ", ".join(f"{number:.0f} {cause}" for cause, number in sorted(one.alone.items()))
+        whole = one.met + sum(one.alone.values())
+        text = f"{one.met:.0f} of {whole:.0f} requests of the last hour have both halves"
+        text += f"; alone: {alone}" if alone else ""
+        known = "" if not one.unexplained else _LOST_HALVES
+        yield Finding(f"halves {legible(one.instance)}", "note" if known else "ok", text, known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from analytics import batching, budget, events, kvcache, latency, queue, requests, tenants, traffic
+from analytics import batching, budget, events, halves, kvcache, latency, queue, requests, tenants, traffic
 from analytics.ground import QuestionError
 from analytics.window import Answer, Filter
 
@@ -29,6 +29,7 @@ QUESTIONS: Final[dict[str, Callable[..., Answer[Any]]]] = {
     "budget": budget.status,
     "events": events.timeline,
     "tenants": tenants.shares,
+    "halves": halves.unmatched,
 }
 """Every question that is about a window. One request's story is asked by key: `analytics.story.request`."""
 

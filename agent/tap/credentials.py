@@ -24,7 +24,8 @@ _PLACEHOLDERS: Final = frozenset(
     {b"empty", b"none", b"null", b"undefined", b"no-key", b"sk-no-key-required", b"not-needed", b"unused"}
 )
 """What people write where a client insists on a key and the server wants none: nobody's."""
-_JWT: Final = re.compile(rb"[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]*")
+_JWT: Final = re.compile(rb"[A-Za-z0-9_-]{2,}={0,2}\.[A-Za-z0-9_-]{2,}={0,2}\.[A-Za-z0-9+/_-]*={0,2}")
+"""Padding is not the standard's, and some put it there."""
 _MAX_JWT: Final = 16_384
 _SUBJECTS: Final = ("sub", "client_id", "azp", "appid")
 _USERNAME: Final = re.compile(rb'\busername="((?:[^"\\]|\\.)*)"')
@@ -101,6 +102,6 @@ def _jwt_subject(token: bytes, claim: str) -> bytes:
 
 def _part(text: bytes) -> Any:
     try:
-        return json.loads(base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4)))
+        return json.loads(base64.urlsafe_b64decode(text.rstrip(b"=") + b"=="))
     except (ValueError, RecursionError):  # binascii.Error is a ValueError
         return None

@@ -13,85 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import zstandard
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 from google.rpc import status_pb2
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent import signing
 from collector import framing
 from collector.auth import Door, Sender, open_door
-from collector.config import CollectorConfig, SenderKey
-from collector.intake import Intake
-from collector.journal import Journal
-from collector.ledger import Ledger
-from collector.log import LogFullError, WriteAheadLog
-from collector.receivers.otlp_http import OtlpHttp
+from collector.config import SenderKey
+from collector.log import LogFullError
 from tests.collector_process import spans
+from tests.collector_way import KEY, PROTOBUF
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "triton" / "otlp_json"
-PROTOBUF = {"Content-Type": "application/x-protobuf"}
-KEY = b"k" * 32
-
-
-class Way:
-    """A receiver with everything behind it but the writer."""
-
-    def __init__(self, folder: Path, door: Door, **settings: Any) -> None:
-        self.config = CollectorConfig(**settings)
-        self.journal = Journal(folder / "journal")
-        self.ledger = Ledger()
-        self.log = WriteAheadLog(
-            folder, self.journal, max_bytes=self.config.log_max_bytes, seal_bytes=self.config.seal_bytes
-        )
-        self.intake = Intake(self.config, self.log, self.journal, self.ledger)
-        application = web.Application()
-        application.add_routes(OtlpHttp(self.config, door, self.intake, self.ledger).routes())
-        self.client = TestClient(TestServer(application), auto_decompress=False)
-        self.client.server.skip_url_asserts = True
-
-    async def start(self) -> Way:
-        self.log.start()
-        await self.client.server.start_server(auto_decompress=False)
-        return self
-
-    async def post(self, body: bytes, signal: str = "traces", **headers: str) -> tuple[int, bytes, Any]:
-        named = PROTOBUF | {name.replace("_", "-"): value for name, value in headers.items()}
-        async with self.client.post(f"/v1/{signal}", data=body, headers=named) as answer:
-            return answer.status, await answer.read(), answer.headers
-
-    async def logged(self, signal: str = "traces") -> list[framing.Frame]:
-        segment = await self.log.take(signal, seal_seconds=0)
-        return read_frames(segment.path)
-
-    def books(self, signal: str = "traces") -> dict[str, int]:
-        books = self.ledger.books(self.log)[signal]
-        assert books["balance"] == 0
-        return books
-
-
-def read_frames(path: Path) -> list[framing.Frame]:
-    with path.open("rb") as file:
-        return list(framing.read(file))
-
-
-@pytest.fixture
-async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
-    made: list[Way] = []
-
-    async def build(door: Door | None = None, **settings: Any) -> Way:
-        way = Way(tmp_path / f"log{len(made)}", door or Door({signing.key_id(KEY): KEY}), **settings)
-        made.append(await way.start())
-        return way
-
-    yield build
-    for way in made:
-        await way.client.close()
-        await way.log.close()
-        way.journal.close()
 
 
 async def test_a_replay_waits_until_its_store_is_known_and_is_then_taken_once(make: Callable[..., Any]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hmac
 import json
 import os
 import re
@@ -16,6 +18,8 @@ from agent.redact import shown
 Role = Literal["reader", "owner"]
 
 DATABASE: Final = "servescope"
+READER_HEADER: Final = "X-Servescope-Reader"
+"""Header by which this installation's own readers are told from guests."""
 _IDENTIFIER: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -29,12 +33,14 @@ class StoreAddress:
         database: Database of the tables.
         user: User name; empty speaks without credentials, which is the reader of an embedded store.
         password: Kept out of ``repr``.
+        token: Tells an embedded store that a reader belongs to its installation; kept out of ``repr``.
     """
 
     url: str
     database: str = DATABASE
     user: str = ""
     password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
 
     @classmethod
     def parse(cls, url: str, database: str = DATABASE) -> StoreAddress:
@@ -76,15 +82,21 @@ def locate(data: Path | None = None, url: str | None = None, *, role: Role = "re
     Args:
         data: Data folder of a running Servescope; ``$XDG_DATA_HOME/servescope`` where neither is given.
         url: Address of the HTTP interface, may carry ``user:password@`` and ``?database=NAME``.
-        role: ``owner`` adds the embedded store's password from the folder's ``keys/``, for a loopback address alone:
-            the password is sent to no other machine.
+        role: ``owner`` adds the embedded store's password from the folder's ``keys/``, ``reader`` the token of its own
+            readers where the folder has one; both for a loopback address alone: they are sent to no other machine.
 
     Raises:
         ConfigError: Nothing runs there, or the URL is wrong.
     """
     folder = data if data is not None else _default_folder()
     address = StoreAddress.parse(url if url is not None else _running(folder))
-    if role == "owner" and not address.user and urlsplit(address.url).hostname in _LOOPBACK:
+    if address.user or urlsplit(address.url).hostname not in _LOOPBACK:
+        return address
+    if role == "reader":
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            text = (folder / "keys" / "store_owner.sha256").read_text(encoding="utf-8").strip()
+            return replace(address, token=reader_token(text))
+    else:
         try:
             password = (folder / "keys" / "store_owner").read_text(encoding="utf-8").strip()
         except FileNotFoundError:
@@ -96,6 +108,15 @@ def locate(data: Path | None = None, url: str | None = None, *, role: Role = "re
             ) from error
         return replace(address, user="owner", password=password)
     return address
+
+
+def reader_token(owner_hash: str) -> str:
+    """The token of an installation's own readers: it opens their places at the store and nothing else.
+
+    Args:
+        owner_hash: Hex SHA-256 of the owner's password, which the store and the folder's ``keys/`` both hold.
+    """
+    return hmac.new(owner_hash.encode(), b"servescope reader", "sha256").hexdigest()
 
 
 def _default_folder() -> Path:

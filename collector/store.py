@@ -20,7 +20,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from agent.errors import ConfigError, ServescopeError
-from collector.address import DATABASE, Role, StoreAddress, locate
+from collector.address import DATABASE, READER_HEADER, Role, StoreAddress, locate
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -283,6 +283,8 @@ class Store:
             tz_source="server",
             dedicated_pool=True,
         )
+        if self.address.token:
+            cast("Any", client).headers[READER_HEADER] = self.address.token
         # set afterwards: the driver's first queries would fail in a database that is yet to be made
         client.database = self.address.database
         return client

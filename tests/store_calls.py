@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 class Answer:
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status, self.headers, self.body = status, headers, body
+    """An answer; ``broken`` where its end never came."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, *, broken: bool = False) -> None:
+        self.status, self.headers, self.body, self.broken = status, headers, body, broken
 
     @property
     def text(self) -> str:
@@ -41,6 +43,9 @@ def call(
     try:
         connection.request(method, f"{path}?{urllib.parse.urlencode(query)}", data or None, sent)
         answer = connection.getresponse()
-        return Answer(answer.status, dict(answer.getheaders()), answer.read())
+        try:
+            return Answer(answer.status, dict(answer.getheaders()), answer.read())
+        except http.client.IncompleteRead as part:
+            return Answer(answer.status, dict(answer.getheaders()), part.partial, broken=True)
     finally:
         connection.close()

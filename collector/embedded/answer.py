@@ -34,12 +34,44 @@ class Packer(Protocol):
         """Compressed bytes that are ready, may be none."""
 
     def flush(self) -> bytes:
-        """The rest."""
+        """The rest, with what marks the end."""
+
+    def cut(self) -> bytes:
+        """The rest as far as it can be read, but no end: whoever unpacks it sees that some is missing."""
+
+
+class _Zlib:
+    def __init__(self, window: int) -> None:
+        self._stream = zlib.compressobj(3, zlib.DEFLATED, window)
+
+    def compress(self, data: bytes, /) -> bytes:
+        return self._stream.compress(data)
+
+    def flush(self) -> bytes:
+        return self._stream.flush()
+
+    def cut(self) -> bytes:
+        return self._stream.flush(zlib.Z_SYNC_FLUSH)
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        self._stream = zstandard.ZstdCompressor(level=1).compressobj()
+
+    def compress(self, data: bytes, /) -> bytes:
+        return self._stream.compress(data)
+
+    def flush(self) -> bytes:
+        return self._stream.flush()
+
+    def cut(self) -> bytes:
+        return self._stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
 
 
 class _Lz4:
     def __init__(self) -> None:
-        self._frame = lz4.frame.LZ4FrameCompressor()
+        # Nothing is held back, so that there is nothing left where the stream is cut.
+        self._frame = lz4.frame.LZ4FrameCompressor(auto_flush=True)
         self._head: bytes = self._frame.begin()
 
     def compress(self, data: bytes, /) -> bytes:
@@ -51,18 +83,22 @@ class _Lz4:
         rest: bytes = self._head + self._frame.flush()
         return rest
 
+    def cut(self) -> bytes:
+        head, self._head = self._head, b""
+        return head
+
 
 def packer(accept: str) -> tuple[str, Packer | None]:
     """Choose the answer's compression from ``Accept-Encoding``: (encoding, compressor), ('', None) for none."""
     offered = {part.split(";")[0].strip() for part in accept.split(",")}
     if "zstd" in offered:
-        return "zstd", zstandard.ZstdCompressor(level=1).compressobj()
+        return "zstd", _Zstd()
     if "lz4" in offered:
         return "lz4", _Lz4()
     if "gzip" in offered:
-        return "gzip", zlib.compressobj(3, zlib.DEFLATED, 31)
+        return "gzip", _Zlib(31)
     if "deflate" in offered:
-        return "deflate", zlib.compressobj(3)
+        return "deflate", _Zlib(15)
     return "", None
 
 

@@ -1,20 +1,17 @@
-"""Request bodies: received to memory or to a file, decompressed with bounded memory, handed to the engine as a file."""
+"""Request bodies: judged by their head, received to memory or to a file, handed to the engine as a file."""
 
 from __future__ import annotations
 
-import gzip
+import asyncio
 import io
-import lzma
 import shutil
+import threading
 import uuid
-import zlib
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-import lz4.block
-import lz4.frame
-import zstandard
-
-from collector.embedded.errors import refused
+from collector.embedded.errors import SOCKET_TIMEOUT, QueryError, refused
+from collector.embedded.unpack import ENCODINGS, Readable, decompressed, read_some, too_large, unspoken
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,17 +19,72 @@ if TYPE_CHECKING:
 
 IN_MEMORY = 256 * 1024
 _PIECE = 1 << 20
-_ZSTD_PIECE = 4096
-_BLOCK_HEAD = 25
-_BLOCK_LIMIT = 64 << 20
-_METHOD_NONE, _METHOD_LZ4, _METHOD_ZSTD = 0x02, 0x82, 0x90
 
 
-class Readable(Protocol):
-    """Anything with ``read(n)``."""
+@dataclass(frozen=True)
+class Terms:
+    """What a body may be, told from its request's head.
 
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, b'' at the end."""
+    Attributes:
+        limit: Bytes that it may have, as sent and after decompression.
+        idle_seconds: Longest wait for its next bytes.
+        seconds: Longest time for all of it.
+        no_data: Why it can't hold an insert's data; such a body never touches a disk.
+    """
+
+    limit: int
+    idle_seconds: float
+    seconds: float
+    no_data: QueryError | None = None
+
+    def check(self, length: int | None, encoding: str, kind: str) -> None:
+        """Judge a body that has not been read.
+
+        Args:
+            length: ``Content-Length``, None where it isn't given.
+            encoding: ``Content-Encoding``.
+            kind: ``Content-Type``.
+
+        Raises:
+            QueryError: It is too large (307), in an encoding or of a kind that the store doesn't speak (48).
+        """
+        if encoding not in ENCODINGS:
+            raise unspoken(encoding)
+        if kind.lower().startswith("multipart/"):
+            raise refused(48, "NOT_IMPLEMENTED", f"A body of the type {kind!r} is not spoken here", "Send it alone")
+        if length is not None and length > self.limit:
+            raise too_large(self.limit)
+
+
+class SpoolRoom:
+    """Bytes of disk that all bodies together may take; threads share it.
+
+    Args:
+        limit: How many.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Ask for bytes.
+
+        Raises:
+            QueryError: The other bodies leave too few (243).
+        """
+        with self._lock:
+            if self._taken + size > self._limit:
+                raise refused(
+                    243, "NOT_ENOUGH_SPACE", f"Bodies wait on {self._taken} bytes of disk already", "Try again later"
+                )
+            self._taken += size
+
+    def give_back(self, size: int) -> None:
+        """Bytes are free again."""
+        with self._lock:
+            self._taken -= size
 
 
 class Body:
@@ -40,12 +92,15 @@ class Body:
 
     Args:
         folder: Spool folder of the store, on the data disk.
-        limit: Bytes that a body may have, as sent and after decompression.
+        terms: What it may be.
+        room: Disk that all bodies share.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    def __init__(self, folder: Path, terms: Terms, room: SpoolRoom) -> None:
         self._folder = folder
-        self._limit = limit
+        self._terms = terms
+        self._room = room
+        self._taken = 0
         self._memory = bytearray()
         self._file: BinaryIO | None = None
         self._paths: list[Path] = []
@@ -55,25 +110,33 @@ class Body:
         """Take the body off the wire.
 
         Raises:
-            QueryError: Larger than the limit (307), or the disk is full (243).
+            QueryError: Larger than the limit (307), too slow (209), or the disk is full (243).
         """
-        async for chunk in chunks:
-            self.size += len(chunk)
-            if self.size > self._limit:
-                raise refused(
-                    307,
-                    "TOO_MANY_BYTES",
-                    f"The body is larger than {self._limit} bytes",
-                    "Send it in several inserts",
-                )
-            if self._file is None and self.size > IN_MEMORY:
-                self._file = self._new_path().open("w+b", buffering=0)
-                self._put(self._memory)
-                self._memory = bytearray()
-            if self._file is None:
-                self._memory += chunk
-            else:
-                self._put(chunk)
+        try:
+            async with asyncio.timeout(self._terms.seconds), asyncio.timeout(self._terms.idle_seconds) as idle:
+                async for chunk in chunks:
+                    self._take(chunk)
+                    idle.reschedule(asyncio.get_running_loop().time() + self._terms.idle_seconds)
+        except TimeoutError:
+            raise refused(
+                SOCKET_TIMEOUT,
+                "SOCKET_TIMEOUT",
+                f"The body did not come: {self.size} bytes of it did",
+                "Send it at once",
+            ) from None
+
+    def _take(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if self.size > self._terms.limit:
+            raise too_large(self._terms.limit)
+        if self._file is None and self.size > IN_MEMORY and self._terms.no_data is None:
+            self._file = self._new_path().open("w+b", buffering=0)
+            self._put(self._memory)
+            self._memory = bytearray()
+        if self._file is None:
+            self._memory += chunk
+        else:
+            self._put(chunk)
 
     def reader(self, encoding: str, *, native_blocks: bool = False) -> Readable:
         """The body's content, decompressed from ``Content-Encoding`` and from ClickHouse's own blocks.
@@ -87,10 +150,7 @@ class Body:
         else:
             self._file.seek(0)
             raw = self._file
-        stream = _decoded(raw, encoding)
-        if native_blocks:
-            stream = _NativeBlocks(stream)
-        return stream
+        return decompressed(raw, encoding, self.size, self._terms.limit, native_blocks=native_blocks)
 
     def as_file(self, reader: Readable, head: bytes) -> Path:
         """Put ``head`` and the rest of ``reader`` into a file and return its path.
@@ -98,22 +158,21 @@ class Body:
         A large body that was sent uncompressed and is data alone stays where it is.
 
         Raises:
-            QueryError: The content can't be decompressed (354), is too large (307) or the disk is full (243).
+            QueryError: The content can't be decompressed (354), is too large (307), the disk is full (243), or this
+                request may not bring data.
         """
+        if self._terms.no_data is not None:
+            raise self._terms.no_data
         if reader is self._file and not head and self._file.tell() == 0:
             return self._paths[0]
         path = self._new_path()
-        written = len(head)
         try:
             with path.open("wb") as file:
-                file.write(head)
-                while piece := read_some(reader, _PIECE):
-                    written += len(piece)
-                    if written > self._limit:
-                        raise refused(
-                            307, "TOO_MANY_BYTES", f"The body is larger than {self._limit} bytes when decompressed"
-                        )
+                piece = head
+                while piece or (piece := read_some(reader, _PIECE)):
+                    self._occupy(len(piece))
                     file.write(piece)
+                    piece = b""
         except OSError as error:
             raise refused(243, "NOT_ENOUGH_SPACE", f"Cannot spool the body: {error}") from None
         return path
@@ -124,8 +183,15 @@ class Body:
             self._file.close()
         for path in self._paths:
             path.unlink(missing_ok=True)
+        self._room.give_back(self._taken)
+        self._taken = 0
+
+    def _occupy(self, size: int) -> None:
+        self._room.take(size)
+        self._taken += size
 
     def _put(self, data: bytes | bytearray) -> None:
+        self._occupy(len(data))
         try:
             view = memoryview(data)
             while view:
@@ -139,20 +205,6 @@ class Body:
         return path
 
 
-def read_some(reader: Readable, size: int) -> bytes:
-    """Read up to ``size`` bytes, turning every decompressor's complaint into one error.
-
-    Raises:
-        QueryError: The content is not what its encoding says (354).
-    """
-    try:
-        return reader.read(size)
-    except (zlib.error, gzip.BadGzipFile, EOFError, RuntimeError, lzma.LZMAError, zstandard.ZstdError) as error:
-        raise refused(354, "ZLIB_INFLATE_FAILED", f"Cannot decompress the body: {error}") from None
-    except lz4.block.LZ4BlockError as error:
-        raise refused(271, "CANNOT_DECOMPRESS", f"Cannot decompress the body: {error}") from None
-
-
 def clear_spool(folder: Path) -> None:
     """Empty the spool folder, making it where it is missing: a killed process leaves files behind.
 
@@ -162,121 +214,3 @@ def clear_spool(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-
-
-def _decoded(raw: Readable, encoding: str) -> Readable:
-    file = cast("BinaryIO", raw)
-    if encoding in {"", "identity"}:
-        return raw
-    if encoding in {"gzip", "x-gzip"}:
-        return gzip.GzipFile(fileobj=file)
-    if encoding == "deflate":
-        return _Deflate(raw)
-    if encoding == "zstd":
-        return _Zstd(raw)
-    if encoding == "lz4":
-        return cast("Readable", lz4.frame.LZ4FrameFile(file))
-    if encoding == "xz":
-        return lzma.LZMAFile(file)
-    raise refused(
-        48,
-        "NOT_IMPLEMENTED",
-        f"Content-Encoding {encoding!r} is not spoken here",
-        "Use gzip, deflate, zstd, lz4, xz or identity",
-    )
-
-
-class _Deflate:
-    """A zlib stream, read in bounded pieces."""
-
-    def __init__(self, raw: Readable) -> None:
-        self._raw = raw
-        self._inflate = zlib.decompressobj()
-
-    def read(self, size: int = -1, /) -> bytes:
-        while not self._inflate.eof:
-            pending = self._inflate.unconsumed_tail or self._raw.read(65536)
-            if not pending:
-                raise EOFError("the compressed stream ends early")
-            piece = self._inflate.decompress(pending, max(size, 0))
-            if piece:
-                return piece
-        return b""
-
-
-class _Zstd:
-    """Zstandard frames one after the other; a frame that ends early is an error, which the library's reader hides."""
-
-    def __init__(self, raw: Readable) -> None:
-        self._raw = raw
-        self._plain = memoryview(b"")
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._begun = False
-
-    def read(self, size: int = -1, /) -> bytes:
-        while not self._plain:
-            # Small pieces: even the best compressed body can't grow much past a hundred megabytes at a step.
-            pending = (self._frame.unused_data if self._frame.eof else b"") or self._raw.read(_ZSTD_PIECE)
-            if not pending:
-                if self._begun and not self._frame.eof:
-                    raise EOFError("the compressed stream ends early")
-                return b""
-            if self._frame.eof:
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
-            self._begun = True
-            self._plain = memoryview(self._frame.decompress(pending))
-        size = len(self._plain) if size < 0 else size
-        piece, self._plain = self._plain[:size], self._plain[size:]
-        return bytes(piece)
-
-
-class _NativeBlocks:
-    """ClickHouse's compressed blocks: 16 bytes checksum, 1 method, 4 packed size, 4 plain size, data.
-
-    Checksums are not verified: the block's own decoder and TCP stand guard on loopback.
-    """
-
-    def __init__(self, raw: Readable) -> None:
-        self._raw = raw
-        self._plain = memoryview(b"")
-
-    def read(self, size: int = -1, /) -> bytes:
-        if not self._plain:
-            self._plain = memoryview(self._block())
-        if size < 0:
-            pieces = [bytes(self._plain)]
-            while block := self._block():
-                pieces.append(block)
-            self._plain = memoryview(b"")
-            return b"".join(pieces)
-        piece, self._plain = self._plain[:size], self._plain[size:]
-        return bytes(piece)
-
-    def _block(self) -> bytes:
-        head = self._exactly(_BLOCK_HEAD, ends=True)
-        if not head:
-            return b""
-        method = head[16]
-        packed = int.from_bytes(head[17:21], "little") - 9
-        plain = int.from_bytes(head[21:25], "little")
-        if packed < 0 or max(packed, plain) > _BLOCK_LIMIT:
-            raise EOFError("a block's size is out of bounds; was the body sent with decompress=1 but uncompressed?")
-        data = self._exactly(packed)
-        if method == _METHOD_LZ4:
-            return bytes(lz4.block.decompress(data, uncompressed_size=plain))
-        if method == _METHOD_ZSTD:
-            return zstandard.ZstdDecompressor().decompress(data, max_output_size=plain)
-        if method == _METHOD_NONE:
-            return data
-        raise EOFError(f"unknown block compression method {method:#x}")
-
-    def _exactly(self, size: int, *, ends: bool = False) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            piece = self._raw.read(size - len(data))
-            if not piece:
-                if ends and not data:
-                    return b""
-                raise EOFError("the body ends inside a compressed block")
-            data += piece
-        return bytes(data)

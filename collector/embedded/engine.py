@@ -182,7 +182,7 @@ class Handle:
     def _run(self, sql: str, form: str, parameters: Mapping[str, str] | None) -> Outcome:
         try:
             return Outcome(self._connection.query(sql, form, params=dict(parameters or {})))
-        except (chdb.ChdbError, RuntimeError) as error:
+        except (chdb.ChdbError, RuntimeError, UnicodeDecodeError) as error:
             self.tainted = True
             found = from_engine(error)
         raise QueryError(found.code, found.message.replace(self._folder, "<data>"))
@@ -277,8 +277,13 @@ class Engine:
             for path in (self._config, self._config.with_name("users.xml")):
                 path.unlink(missing_ok=True)
 
-    def handle(self, role: Role, database: str = "") -> Handle:
+    def handle(self, role: Role, database: str = "", settings: Mapping[str, str] | None = None) -> Handle:
         """Open a handle for ``role``; ``database`` '' is the store's own, and so is a reader's ``default``.
+
+        Args:
+            role: Who it is for.
+            database: The current database.
+            settings: The store's own choices for this handle; a reader can't change what its profile fixes.
 
         Raises:
             QueryError: Unknown database (81), or the engine is shutting down.
@@ -286,17 +291,16 @@ class Engine:
         """
         database = database or DATABASE
         if role == "owner":
-            return Handle(self._address, f"SET ROLE owner, {self._owner}; USE {name(database)}", self.folder)
+            chosen = f"SET {assign(settings)}; " if settings else ""
+            return Handle(self._address, f"SET ROLE owner, {self._owner}; {chosen}USE {name(database)}", self.folder)
         if database not in _READABLE:
             raise FenceError("database", f"A reader can't make {database} the current database", "Name its tables")
         # In the engine's own database ``default`` a name that is no table is a file.
         database = DATABASE if database == "default" else database
+        chosen = assign({**reader_settings(self.limits), **(settings or {})})
         # The profile comes last: its constraints bind this SET, too.
         return ReaderHandle(
-            self._address,
-            f"SET ROLE reader; USE {name(database)}; SET {assign(reader_settings(self.limits))}; "
-            "SET profile = 'reader'",
-            self.folder,
+            self._address, f"SET ROLE reader; USE {name(database)}; SET {chosen}; SET profile = 'reader'", self.folder
         )
 
     def root(self, sql: str, parameters: Mapping[str, str] | None = None) -> str:

@@ -14,21 +14,23 @@ SYNTAX_ERROR = 62
 UNKNOWN_FORMAT = 73
 TIMEOUT_EXCEEDED = 159
 TOO_MANY_SIMULTANEOUS_QUERIES = 202
+SOCKET_TIMEOUT = 209
 NO_FREE_SPACE = 243
 SESSION_NOT_FOUND = 372
 SESSION_IS_LOCKED = 373
 QUERY_WAS_CANCELLED = 394
 ACCESS_DENIED = 497
 AUTHENTICATION_FAILED = 516
+SERVER_OVERLOADED = 745
 
 _STATUS = {
     400: {6, 20, 26, 27, 32, 33, 36, 38, 41, 43, 53, 62, 70, 72, 73, 108, 115, 117, 130, 137, 344, 456, 457},
     401: {AUTHENTICATION_FAILED},
     403: {ACCESS_DENIED, 164, 452},
     404: {16, 46, 47, 48, 60, 81, SESSION_NOT_FOUND},
-    408: {TIMEOUT_EXCEEDED},
+    408: {TIMEOUT_EXCEEDED, SOCKET_TIMEOUT},
     413: {307},
-    503: {TOO_MANY_SIMULTANEOUS_QUERIES},
+    503: {TOO_MANY_SIMULTANEOUS_QUERIES, SERVER_OVERLOADED},
     507: {NO_FREE_SPACE},
 }
 _HTTP = {code: status for status, codes in _STATUS.items() for code in codes}
@@ -68,7 +70,9 @@ def refused(code: int, name: str, what: str, fix: str = "") -> QueryError:
 
 def from_engine(error: Exception) -> QueryError:
     """Read code and text out of an exception raised by the engine; 1001 where it carries no code."""
-    text = _SPOOLED.sub("", str(error))
+    # The engine's texts are bytes, and may quote a client's.
+    text = error.object.decode(errors="replace") if isinstance(error, UnicodeDecodeError) else str(error)
+    text = _SPOOLED.sub("", text)
     match = _HEAD.match(text)
     if match is None:
         return QueryError(1001, text if _NAME.search(text) else f"{text}. (STD_EXCEPTION)")

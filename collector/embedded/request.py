@@ -10,16 +10,17 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from collector.embedded.body import Body, Readable, read_some
 from collector.embedded.errors import AUTHENTICATION_FAILED, SYNTAX_ERROR, QueryError, refused
 from collector.embedded.reader import STATEMENT_BYTES
 from collector.embedded.refusal import FenceError, check_text, insert_refused
 from collector.embedded.statement import Insert, before_data, first_word, split_insert
+from collector.embedded.unpack import Readable, read_some
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from collector.embedded.body import Body
     from collector.embedded.engine import Role
 
 _HEAD_BYTES = 256 * 1024

@@ -1,4 +1,4 @@
-"""Statements on the engine: handles, slots, cancellation, and the repair that follows a failed write."""
+"""Statements on the engine: handles, places, cancellation, and the repair that follows a failed write."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import structlog
 
-from collector.embedded.errors import TOO_MANY_SIMULTANEOUS_QUERIES, QueryError, refused
+from collector.embedded.errors import QueryError
 from collector.embedded.guard import Admitted, Guard
+from collector.embedded.places import Client, Group, Places, Stay
 from collector.embedded.sessions import Sessions
 from collector.embedded.statement import first_word
+from collector.embedded.stays import time_limit, watch
 from collector.embedded.writes import Writes
 
 if TYPE_CHECKING:
@@ -22,11 +24,24 @@ if TYPE_CHECKING:
 
     from collector.embedded.engine import Engine, Handle, Outcome
     from collector.embedded.pipe import Pipe
+    from collector.embedded.recycle import Recycle
     from collector.embedded.request import Ask, Plan
 
 _log = structlog.get_logger()
 _OWNERS = 16
 _WAITING = 128
+_GUEST_WAITING = 32
+# The engine holds a query back while one with a smaller number runs, so long at each of its steps.
+_SETTINGS: dict[Group, dict[str, str]] = {
+    "owner": {"priority": "1"},
+    "own": {"priority": "1"},
+    "guest": {"priority": "10", "low_priority_query_wait_time_ms": "250"},
+}
+_WAITED_FOR: tuple[Group, ...] = ("owner", "own")
+_CONTROL_SECONDS = 10
+_DRAIN_STEP_SECONDS = 0.1
+# An insert runs to its end without its client; one that has not ended so long after never will.
+_INSERT_PATIENCE = 600.0
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -40,13 +55,13 @@ class Job:
     """
 
     runner: Runner
+    stay: Stay
     handle: Handle
     ask: Ask
     plan: Plan
     tag: str
     admitted: Admitted
     running: asyncio.Future[Outcome] | None = None
-    slot: asyncio.Semaphore | None = None
     left: bool = False
 
     @property
@@ -55,11 +70,11 @@ class Job:
         return self.admitted.answer.form if self.admitted.answer else None
 
     async def settle(self) -> None:
-        """Give handle and slot back before the client sees the end: its next request may need the same session."""
+        """Give handle and place back before the client sees the end: its next request may need the same session."""
         await asyncio.shield(self.runner.later(self.runner.finish(self)))
 
     async def run(self) -> Outcome:
-        """Run a statement without a result set, or an insert.
+        """Run a statement without a result set, or an insert, and give its place back.
 
         Raises:
             QueryError: It failed; a failed write has been repaired.
@@ -69,17 +84,30 @@ class Job:
             self.running = self.runner.submit(self.runner.writes.run, self.handle, sql, form, parameters)
         else:
             self.running = self.runner.submit(self.handle.query, f"{sql}\n/* {self.tag} */", form, parameters)
-        # A write runs to its end even if the client has gone: half a batch helps nobody.
-        return await asyncio.shield(self.running)
+        return await self.outcome()
 
-    def start(self, pipe: Pipe) -> asyncio.Future[Outcome]:
+    async def outcome(self) -> Outcome:
+        """The end of what runs; its place is given back by then.
+
+        Raises:
+            QueryError: It failed, or overstayed (159).
+        """
+        if self.running is None:
+            raise RuntimeError("nothing runs")
+        try:
+            return await self.stay.unless_cut(self.running)
+        finally:
+            if self.running.done():
+                await self.settle()
+
+    def start(self, pipe: Pipe) -> None:
         """Start a query whose answer goes into ``pipe``; the job must have a ``form``."""
         answer = self.admitted.answer
         if answer is None:
             raise ValueError("a statement without an answer")
         self.running = self.runner.submit(self.handle.answer, answer, str(pipe.path), self.tag, self.ask.parameters)
         self.running.add_done_callback(lambda _: pipe.finish())
-        return self.running
+        self.stay.when_cut(pipe.close)
 
 
 class Runner:
@@ -87,19 +115,27 @@ class Runner:
 
     Args:
         engine: The open engine.
+        recycle: Takes the order to replace the process.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, recycle: Recycle) -> None:
         self.engine = engine
+        self.recycle = recycle
         self.writes = Writes(engine)
         self.sessions = Sessions(engine)
         self._guard = Guard(engine)
-        self._threads = ThreadPoolExecutor(_OWNERS + engine.limits.readers + 8, thread_name_prefix="query")
+        readers = engine.limits.readers
+        self._threads = ThreadPoolExecutor(_OWNERS + 2 * readers + 8, thread_name_prefix="query")
         self._control = ThreadPoolExecutor(2, thread_name_prefix="control")
-        self._slots = {"owner": asyncio.Semaphore(_OWNERS), "reader": asyncio.Semaphore(engine.limits.readers)}
-        self._waiting = 0
+        self.places: dict[Group, Places] = {
+            "owner": Places(_OWNERS, _OWNERS, (_WAITING, _WAITING)),
+            "own": Places(readers, readers, (_WAITING, _WAITING)),
+            "guest": Places(readers, max(1, readers - 1), (_WAITING, _GUEST_WAITING)),
+        }
         self._tasks: set[asyncio.Task[None]] = set()
         self._served = 0
+        self._watch = asyncio.get_running_loop().create_task(watch(self.places, recycle))
+        recycle.listeners.append(self._refuse)
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Run ``work`` in a thread."""
@@ -114,48 +150,51 @@ class Runner:
 
         Raises:
             QueryError: It gives none.
+            TimeoutError: It says nothing for ten seconds.
         """
-        await asyncio.get_running_loop().run_in_executor(self._control, self.engine.root, "SELECT 1")
+        async with asyncio.timeout(_CONTROL_SECONDS):
+            await asyncio.get_running_loop().run_in_executor(self._control, self.engine.root, "SELECT 1")
 
-    def figures(self) -> dict[str, int]:
+    def figures(self) -> dict[str, object]:
         """Counts for the health page."""
         return {
             "queries": self._served,
-            "waiting": self._waiting,
             "sessions": len(self.sessions),
+            "places": {group: places.figures() for group, places in self.places.items()},
+            "waiting": sum(places.figures()["waiting"] for places in self.places.values()),
         } | self.writes.figures()
 
-    @contextlib.asynccontextmanager
-    async def job(self, ask: Ask, plan: Plan) -> AsyncIterator[Job]:
-        """Take a slot and a handle for ``plan``; both are given back whatever happens, the query cancelled first.
+    def arrive(self, client: Client) -> Stay:
+        """Come in and wait for ``enter``; end the stay whatever happens.
 
         Raises:
-            QueryError: Refused by the guard, the session or the engine; too many wait already (202).
+            QueryError: Too many wait already (202), or the store is being recycled (745).
         """
-        if self._waiting >= _WAITING:
-            raise refused(
-                TOO_MANY_SIMULTANEOUS_QUERIES,
-                "TOO_MANY_SIMULTANEOUS_QUERIES",
-                f"{self._waiting} queries wait for one of {self.engine.limits.readers} readers' places",
-                "Try again in a second",
-            )
-        slot = self._slots[ask.role]
-        self._waiting += 1
-        try:
-            await slot.acquire()
-        finally:
-            self._waiting -= 1
+        stay = self.places[client.group].arrive(client.name)
+        if client.role == "reader":
+            stay.limit = self.engine.limits.reader_seconds
+        return stay
+
+    @contextlib.asynccontextmanager
+    async def job(self, stay: Stay, client: Client, ask: Ask, plan: Plan) -> AsyncIterator[Job]:
+        """Take a handle for ``plan``; it and the place are given back whatever happens, the query cancelled first.
+
+        Raises:
+            QueryError: Refused by the guard, the session or the engine.
+        """
         self._served += 1
-        opening = self.submit(self._open, ask, plan)
+        opening = self.submit(self._open, stay, client, ask, plan)
+        stay.busy = True
         try:
-            job = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(lambda done: self.later(_forget(self, done, slot)))
-            raise
+            job = await stay.unless_cut(opening)
         except BaseException:
-            slot.release()
+            if opening.done() and not opening.cancelled() and opening.exception() is not None:
+                stay.end()
+            else:
+                stay.left = True
+                opening.add_done_callback(lambda done: self.later(_forget(self, done, stay)))
             raise
-        job.slot = slot
+        stay.when_late(lambda: self._kill(job))
         try:
             yield job
         finally:
@@ -170,8 +209,8 @@ class Runner:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _open(self, ask: Ask, plan: Plan) -> Job:
-        handle, kept = self.sessions.enter(ask)
+    def _open(self, stay: Stay, client: Client, ask: Ask, plan: Plan) -> Job:
+        handle, kept = self.sessions.enter(ask, _SETTINGS[client.group])
         try:
             admitted = self._guard.admit(handle, ask, plan)
             if kept is not None:
@@ -179,34 +218,57 @@ class Runner:
                 if admitted.settings:
                     kept.remember(admitted.settings)
             handle.use(admitted.settings)
-            return Job(self, handle, ask, plan, f"q{secrets.token_hex(12)}", admitted)
+            if admitted.answer is not None:
+                stay.limit = min(stay.limit, time_limit(admitted.answer.text, admitted.settings))
+            else:
+                # A write runs to its end even if the client has gone: half a batch helps nobody.
+                stay.limit, stay.patience = float("inf"), _INSERT_PATIENCE if plan.insert is not None else float("inf")
+            return Job(self, stay, handle, ask, plan, f"q{secrets.token_hex(12)}", admitted)
         except BaseException:
             self.sessions.leave(ask, handle)
             raise
 
     async def finish(self, job: Job) -> None:
-        """Give handle and slot back, cancelling a query that still runs."""
+        """Give handle and place back, cancelling a query that still runs."""
         if job.left:
             return
         job.left = True
         try:
             if job.running is not None and not job.running.done():
+                job.stay.left = True
                 await self._cancel(job)
             await self.call(self.sessions.leave, job.ask, job.handle)
         finally:
-            if job.slot is not None:
-                job.slot.release()
+            job.stay.end()
 
     async def _cancel(self, job: Job) -> None:
-        loop = asyncio.get_running_loop()
         while job.running is not None and not job.running.done():
-            if not job.admitted.writes:
-                with contextlib.suppress(QueryError):
-                    await loop.run_in_executor(self._control, self.engine.kill, job.tag)
+            killing = self._kill(job)
             await asyncio.wait([job.running], timeout=1)
+            await asyncio.wait([killing])
         if job.running is not None and not job.running.cancelled():
             # Read it, so that nobody reports an exception that was never looked at.
             job.running.exception()
+
+    def _kill(self, job: Job) -> asyncio.Task[None]:
+        async def kill() -> None:
+            if not job.admitted.writes:
+                with contextlib.suppress(QueryError):
+                    await asyncio.get_running_loop().run_in_executor(self._control, self.engine.kill, job.tag)
+
+        return self.later(kill())
+
+    def _refuse(self, why: str) -> None:
+        for places in self.places.values():
+            places.close(f"starts its engine again: {why}")
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for what runs but has not overstayed, at most ``seconds``; what guests ask is not waited for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                # Stays end in many places, and this is once in a life.
+                while any(not stay.over for group in _WAITED_FOR for stay in self.places[group].stays):  # noqa: ASYNC110
+                    await asyncio.sleep(_DRAIN_STEP_SECONDS)
 
     async def close(self, seconds: float) -> bool:
         """Wait for what runs, at most ``seconds``, then give the engine's threads back.
@@ -214,6 +276,7 @@ class Runner:
         Returns:
             Whether everything had ended; if not, the engine can't be closed.
         """
+        self._watch.cancel()
         pending: set[asyncio.Task[None]] = set()
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=seconds)
@@ -225,10 +288,10 @@ class Runner:
         return True
 
 
-async def _forget(runner: Runner, opening: asyncio.Future[Job], slot: asyncio.Semaphore) -> None:
+async def _forget(runner: Runner, opening: asyncio.Future[Job], stay: Stay) -> None:
     try:
         if opening.exception() is None:
             job = opening.result()
             await runner.call(runner.sessions.leave, job.ask, job.handle)
     finally:
-        slot.release()
+        stay.end()

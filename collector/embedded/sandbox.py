@@ -70,6 +70,8 @@ def fence(data: Path, code: Path) -> str:
         _allow(libc, ruleset, _readable(code), _READ_FILE | _READ_DIR)
         _allow(libc, ruleset, (Path(name) for name in _FACTS), _READ_FILE)
         _allow(libc, ruleset, (Path(name) for name in _DEVICES), _READ_FILE | _WRITE_FILE)
+        # So that a store can replace itself, still inside this fence; nothing else may be run.
+        _allow(libc, ruleset, _interpreter(), _READ_FILE | _EXECUTE)
         if libc.syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0)) != 0:
             return f"Landlock could not be closed ({os.strerror(ctypes.get_errno())}): role and guard alone"
     finally:
@@ -102,6 +104,13 @@ def _readable(code: Path) -> Iterable[Path]:
     return sorted(roots)
 
 
+def _interpreter() -> Iterable[Path]:
+    """The program of this process and the loader that the kernel starts it with."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    loaders = {line.split()[-1] for line in maps if line.rpartition("/")[2].startswith("ld-")}
+    return [Path(sys.executable).resolve(), *map(Path, sorted(loaders))]
+
+
 def _allow(libc: ctypes.CDLL, ruleset: int, paths: Iterable[Path], rights: int) -> None:
     for path in paths:
         try:
@@ -111,7 +120,7 @@ def _allow(libc: ctypes.CDLL, ruleset: int, paths: Iterable[Path], rights: int) 
             continue
         try:
             # Rights on folders are refused for a plain file.
-            allowed = rights if path.is_dir() else rights & (_READ_FILE | _WRITE_FILE | _TRUNCATE)
+            allowed = rights if path.is_dir() else rights & (_READ_FILE | _WRITE_FILE | _TRUNCATE | _EXECUTE)
             rule = struct.pack("=Qi", allowed, descriptor)
             libc.syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH), rule, ctypes.c_uint32(0))
         finally:

@@ -13,13 +13,17 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
+from agent.command import ending_in_words
 from agent.errors import ConfigError, DataFolderInUseError, PortInUseError
 from agent.logs import log_to_stderr
+from collector.embedded import recycle
 from collector.embedded.body import clear_spool
 from collector.embedded.engine_config import Limits
 from collector.embedded.sandbox import bound_memory, fence
 
 _DRAIN_SECONDS = 20
+_RECYCLE_SECONDS = 10
+_UNREAD_SECONDS = 120
 # aiohttp waits this long twice: for answers to end by themselves, then for their cancellation.
 _GRACE_SECONDS = 3
 # The engine's code is mapped privately and relocated: about half a gigabyte before it has done anything.
@@ -39,17 +43,31 @@ def serve(data: Path, host: str, port: int, owner_hash_file: Path) -> None:
         ServescopeError: A start error that names the thing and the fix.
     """
     log_to_stderr()
-    log = structlog.get_logger()
     owner_hash = _read_hash(owner_hash_file)
     lock = _lock(data)
     listener = _listen(host, port)
+    bound_memory(4 * Limits().server_memory + _CODE_BYTES)
+    structlog.get_logger().info("store_fenced", fence=fence(data, Path(__file__).resolve().parents[2]))
+    _live(recycle.Life(str(data), host, owner_hash, listener.fileno(), lock, recycle.Past()), listener)
 
-    limits = Limits()
+
+def serve_again(descriptor: int) -> None:
+    """Run the store in a process that has replaced itself, inside the fence that it closed in its first life.
+
+    Args:
+        descriptor: Of the file with what the life before handed on.
+    """
+    log_to_stderr()
+    life = recycle.read(descriptor)
+    with ending_in_words("store", f"Make {life.data} writable and leave it free space"):
+        _live(life, socket.socket(fileno=life.listener))
+
+
+def _live(life: recycle.Life, listener: socket.socket) -> None:
+    log = structlog.get_logger()
+    data = Path(life.data)
     spool = data / "spool"
     clear_spool(spool)
-    bound_memory(4 * limits.server_memory + _CODE_BYTES)
-    log.info("store_fenced", fence=fence(data, Path(__file__).resolve().parents[2]))
-
     # chDB imports pyarrow, and with it numpy, for frames that this process never makes: 25 MB saved.
     sys.modules["pyarrow"] = None  # type: ignore[assignment]
     # It also keeps compiled format schemas under the current folder.
@@ -59,7 +77,7 @@ def serve(data: Path, host: str, port: int, owner_hash_file: Path) -> None:
     from collector.embedded.errors import QueryError  # noqa: PLC0415
     from collector.embedded.repair import after_open, before_open  # noqa: PLC0415
 
-    engine = Engine(data, limits)
+    engine = Engine(data, Limits())
     before_open(data / "db")
     try:
         engine.open()
@@ -69,14 +87,14 @@ def serve(data: Path, host: str, port: int, owner_hash_file: Path) -> None:
             f"The engine can't open {data}: {error}", "Stop the process that uses it, or choose another --data"
         ) from None
     try:
-        asyncio.run(_run(engine, spool, owner_hash, listener, host))
+        asyncio.run(_run(engine, spool, life, listener))
     finally:
         engine.close()
-        os.close(lock)
+        os.close(life.lock)
     log.info("store_stopped")
 
 
-async def _run(engine: object, spool: Path, owner_hash: str, listener: socket.socket, host: str) -> None:
+async def _run(engine: object, spool: Path, life: recycle.Life, listener: socket.socket) -> None:
     from collector.embedded.engine import Engine  # noqa: PLC0415
     from collector.embedded.http import Gateway  # noqa: PLC0415
     from collector.embedded.memory import release_code  # noqa: PLC0415
@@ -88,8 +106,9 @@ async def _run(engine: object, spool: Path, owner_hash: str, listener: socket.so
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    runner = Runner(engine)
-    application = Gateway(runner, spool, owner_hash, host).app()
+    again = recycle.Recycle(life.past)
+    runner = Runner(engine, again)
+    application = Gateway(runner, spool, life.owner_hash, life.host).app()
     server = web.AppRunner(
         application, access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE_SECONDS, auto_decompress=False
     )
@@ -97,8 +116,18 @@ async def _run(engine: object, spool: Path, owner_hash: str, listener: socket.so
     await web.SockSite(server, listener).start()
     released = release_code()
     address = listener.getsockname()
-    structlog.get_logger().info("store_ready", url=f"http://{host}:{address[1]}", released=released)
-    await stop.wait()
+    structlog.get_logger().info(
+        "store_ready", url=f"http://{life.host}:{address[1]}", released=released, recycled=life.past.recycled
+    )
+    waiting = [loop.create_task(event.wait()) for event in (stop, again.ordered)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    if again.why and not stop.is_set():
+        # Whoever asks now is told so, and what was begun may end: a second at least, ten at most.
+        await asyncio.gather(runner.drain(_RECYCLE_SECONDS), asyncio.sleep(1))
+        if not stop.is_set():
+            recycle.begin_again(life, listener, again.why)
+    for task in waiting:
+        task.cancel()
     structlog.get_logger().info("store_draining")
     await server.cleanup()
     if not await runner.close(_DRAIN_SECONDS):
@@ -149,6 +178,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ConfigError(f"--host {host} is no address of this machine: {error}", "Use 127.0.0.1") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Inherited by every connection: what a client doesn't read for so long, it never will.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _UNREAD_SECONDS)
     try:
         listener.bind((host, port))
         listener.listen(512)

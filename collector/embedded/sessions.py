@@ -7,13 +7,17 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import structlog
+
 from collector.embedded.engine import Engine, Handle, name, quote
 from collector.embedded.errors import SESSION_IS_LOCKED, SESSION_NOT_FOUND, QueryError, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from collector.embedded.request import Ask
+
+_log = structlog.get_logger()
 
 
 class Session:
@@ -74,14 +78,18 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def enter(self, ask: Ask) -> tuple[Handle, Session | None]:
+    def enter(self, ask: Ask, settings: Mapping[str, str]) -> tuple[Handle, Session | None]:
         """A handle for this request, and its session where it has one; give it back with ``leave``.
+
+        Args:
+            ask: The request.
+            settings: The store's own choices for a handle that is made.
 
         Raises:
             QueryError: The session is in use (373), unknown though it must exist (372), or no handle could be made.
         """
         if not ask.session or ask.role != "owner":
-            return self._engine.handle(ask.role, ask.database), None
+            return self._engine.handle(ask.role, ask.database, settings), None
         with self._lock:
             self._expire()
             session = self._open.get(ask.session)
@@ -89,7 +97,7 @@ class Sessions:
                 if ask.session_check:
                     raise refused(SESSION_NOT_FOUND, "SESSION_NOT_FOUND", f"Session {ask.session} not found")
                 self._make_room()
-                session = Session(self._engine.handle("owner", ask.database))
+                session = Session(self._engine.handle("owner", ask.database, settings))
                 self._open[ask.session] = session
             if not session.lock.acquire(blocking=False):
                 raise refused(
@@ -102,7 +110,7 @@ class Sessions:
         try:
             if ask.database:
                 session.handle.query(f"USE {name(ask.database)}")
-        except QueryError:
+        except BaseException:
             self.leave(ask, session.handle)
             raise
         return session.handle, session
@@ -113,21 +121,24 @@ class Sessions:
         if session is None or session.handle is not handle:
             handle.close()
             return
-        keep = not ask.close_session
+        keep = False
         try:
-            if keep and handle.tainted:
-                keep = handle.drain()
-            if keep:
+            if not ask.close_session and (not handle.tainted or handle.drain()):
                 session.restore()
-        except QueryError:
-            keep = False
+                keep = True
+        except QueryError as error:
+            _log.warning("session_dropped", code=error.code)
+        finally:
+            self._release(ask, session, keep=keep)
+
+    def _release(self, ask: Ask, session: Session, *, keep: bool) -> None:
         with self._lock:
             session.expires = time.monotonic() + ask.session_timeout
             if not keep:
                 self._open.pop(ask.session, None)
         session.lock.release()
         if not keep:
-            handle.close()
+            session.handle.close()
 
     def close(self) -> None:
         """End every session."""

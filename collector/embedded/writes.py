@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from collector.embedded import repair
-from collector.embedded.errors import QueryError, refused
+from collector.embedded.errors import QueryError, from_engine, refused
 from collector.embedded.statement import first_word
 
 if TYPE_CHECKING:
@@ -42,9 +42,14 @@ class Writes:
         self._failed = 0
         self._repaired = 0
 
-    def figures(self) -> dict[str, int]:
-        """Counts for the health page: failed writes, log lines repaired."""
-        return {"failed_writes": self._failed, "repaired_lines": self._repaired}
+    def figures(self) -> dict[str, object]:
+        """For the health page: failed writes, log lines repaired, whether a repair runs."""
+        return {"failed_writes": self._failed, "repaired_lines": self._repaired, "repairing": self._repairing}
+
+    @property
+    def damage(self) -> bool:
+        """Whether a failed write is not repaired, and none runs that would."""
+        return self._damage and not self._repairing
 
     def run(self, handle: Handle, sql: str, form: str, parameters: Mapping[str, str]) -> Outcome:
         """Run one write; when it fails, repair before the error is handed on, so that a retry completes it.
@@ -59,6 +64,11 @@ class Writes:
                 return handle.query(sql, form, parameters)
             except QueryError as error:
                 failure = error
+            except Exception as error:  # noqa: BLE001 - a failed insert is repaired whatever failed it
+                # Whatever it was, it came between the engine and us: what the engine did is not known.
+                _log.exception("write_failed_oddly")
+                handle.tainted = True
+                failure = from_engine(error)
         self._failed += 1
         if failure.code not in _NOTHING_WRITTEN and first_word(sql) in _INSERTING:
             _log.warning("write_failed", code=failure.code)
@@ -75,7 +85,7 @@ class Writes:
                     self._repaired += repair.after_failure(self._engine)
                 finally:
                     self._engine.root("SYSTEM START MERGES")
-            except (QueryError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - no write may pass an unrepaired one, whatever the reason
                 _log.exception("repair_failed")
                 raise refused(
                     243,

@@ -37,6 +37,7 @@ def test_rows_of_a_failed_query_never_show_again(store_server: StoreServer):
 def test_an_error_inside_a_stream_is_marked(store_server: StoreServer):
     answer = call(store_server, "SELECT throwIf(number = 3000000), number FROM numbers(4000000)", owner=False)
     assert answer.status == 200
+    assert answer.broken
     tag = answer.headers["X-ClickHouse-Exception-Tag"].encode()
     found = re.search(
         rb"\r\n__exception__\r\n" + tag + rb"\r\n(.*)\n(\d+) " + tag + rb"\r\n__exception__\r\n$",

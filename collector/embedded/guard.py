@@ -9,6 +9,7 @@ locked, the engine's role forbids most of it again, and Landlock keeps the proce
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -48,12 +49,6 @@ class Admitted:
     answer: Answer | None = None
     writes: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        """Characters that it holds."""
-        held = len(self.answer.head) + len(self.answer.tail) if self.answer else 0
-        return len(self.sql) + held + sum(len(name) + len(value) for name, value in self.settings.items())
 
 
 class Guard:
@@ -310,7 +305,10 @@ def _canonical(handle: Handle, sql: str) -> str:
 
 
 def _size(key: tuple[str, ...], found: Admitted) -> int:
-    return sum(len(part.encode(errors="replace")) for part in key) + 4 * found.size
+    texts = [*key, found.sql, *found.settings, *found.settings.values()]
+    if found.answer is not None:
+        texts += [found.answer.head, found.answer.tail]
+    return sum(map(sys.getsizeof, texts))
 
 
 def _unknown(name: str) -> FenceError:

@@ -83,6 +83,8 @@ class Canonical:
         """
         depth, counted = 0, 0
         for index in self._indexes("SETTINGS"):
+            if index == 1 and self.tokens[0] == "SHOW":
+                continue
             between = self.tokens[counted:index]
             depth += between.count("(") - between.count(")")
             counted = index

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _REMEMBERED_BYTES: Final = 4 << 20
 _REMEMBERED_TEXT: Final = 64 << 10
 _FILES: Final = re.compile("outfile|infile", re.IGNORECASE)
+_EXPLAIN_AST: Final = re.compile(r"\s*+EXPLAIN\s++AST\b", re.IGNORECASE)
 _PLACEHOLDER: Final = "/answer"
 
 
@@ -101,7 +102,8 @@ class Guard:
             place, form = output_clause(plan.sql)
             written = self._format(form or ask.default_format)
             tail = plan.sql[place:] if form else f"FORMAT {written}"
-            return Admitted(plan.sql, Answer(f"{plan.sql[:place]}\n", tail, written), settings=ask.settings)
+            head = _explained(f"{plan.sql[:place]}\n")
+            return Admitted(plan.sql, Answer(head, tail, written), settings=ask.settings)
         self._format(ask.default_format)
         return Admitted(plan.sql, writes=kind == "MUTATING", settings=ask.settings)
 
@@ -160,8 +162,8 @@ class Guard:
         form = self._reader_format(asked or default_format)
         answer = Answer(head, f"FORMAT {form}{rest}", form)
         composed = answer.into(_PLACEHOLDER)
-        # Null is a word of the language as well: the engine quotes it.
-        again = _canonical(handle, composed).replace("FORMAT `Null`", "FORMAT Null")
+        # Some formats are words of the language as well: the engine quotes those.
+        again = _canonical(handle, composed).replace(f" FORMAT `{form}`", f" FORMAT {form}")
         if again != composed or handle.classify(composed) != ("CONTROL", 1):
             raise FenceError(
                 "statements", "The engine reads the composed statement differently", "Write it more simply"
@@ -302,6 +304,13 @@ def _canonical(handle: Handle, sql: str) -> str:
         raise FenceError(rule, message.replace("(SYNTAX_ERROR)", "").strip()) from None
     except UnicodeDecodeError:
         raise FenceError("text", "The statement holds a string that is not UTF-8", "Use unhex() for bytes") from None
+
+
+def _explained(head: str) -> str:
+    # EXPLAIN AST takes everything behind it for what it explains, its own answer's place included.
+    if _EXPLAIN_AST.match(head) is None:
+        return head
+    return f"SELECT * FROM ({head})"  # noqa: S608 - the statement as a subquery of itself
 
 
 def _size(key: tuple[str, ...], found: Admitted) -> int:

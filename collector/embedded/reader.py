@@ -25,7 +25,7 @@ HEREDOC_SIGNS: Final = 512
 PARSER_BACKTRACKS: Final = 50_000
 """Steps that the engine's parser may take back in a reader's statement."""
 
-_EXPLAIN = r"EXPLAIN (?:(?:AST|SYNTAX|QUERY TREE|PIPELINE|ESTIMATE) )?(?:\w+ = \d+,? )*(?:SELECT|WITH)"
+_EXPLAIN = r"EXPLAIN (?:(?:SYNTAX|QUERY TREE|PIPELINE|ESTIMATE) )?(?:\w+ = \d+,? )*(?:SELECT|WITH)"
 STATEMENTS: Final = re.compile(
     r"(?:SELECT|WITH|DESCRIBE TABLE|EXISTS(?: TEMPORARY)? (?:TABLE|VIEW|DATABASE)"
     r"|SHOW (?:(?:FULL )?TABLES|DATABASES|CREATE (?:TABLE|VIEW|DATABASE)|(?:EXTENDED )?(?:FULL )?COLUMNS"
@@ -144,12 +144,12 @@ class Setting:
         """The bounds in words."""
         if self.low is None or self.high is None:
             return "one of " + ", ".join(self.choices) if self.choices else f"a text of at most {_TEXT} characters"
-        return f"a number from {self.low:g} to {self.high:g}"
+        return "0 or 1" if (self.low, self.high) == (0, 1) else f"a number from {self.low:,} to {self.high:,}"
 
 
 _TEXT: Final = 128
 _FLAG: Final = Setting(0, 1)
-_COUNT: Final = Setting(0, 1e15, inner=True)
+_COUNT: Final = Setting(0, 10**15, inner=True)
 _ANY: Final = Setting()
 
 SETTINGS: Final[dict[str, Setting]] = {
@@ -191,7 +191,7 @@ SETTINGS: Final[dict[str, Setting]] = {
     "prefer_column_name_to_alias": _FLAG,
     "session_timezone": _ANY,
     "transform_null_in": _FLAG,
-    "union_default_mode": Setting(choices=("", "ALL", "DISTINCT")),
+    "union_default_mode": Setting(choices=("ALL", "DISTINCT")),
     # How an answer is written.
     "bool_false_representation": _ANY,
     "bool_true_representation": _ANY,

@@ -280,3 +280,9 @@ def test_owner_cannot_reach_beyond_the_fence_either(store_server: StoreServer):
             store_server.ask(f"SELECT file('{path}')")
         assert "Permission denied" in caught.value.read().decode()
         caught.value.close()
+
+
+def test_explain_ast_has_an_answer_of_its_own(store_server: StoreServer):
+    # It takes what stands behind it for the statement to explain: an answer's place, too.
+    assert "SelectQuery" in store_server.ask("EXPLAIN AST SELECT 1")
+    assert json.loads(store_server.ask("EXPLAIN AST SELECT 1 FORMAT JSON"))["rows"] > 1

@@ -22,9 +22,11 @@ from urllib.parse import urlsplit
 import psutil
 import structlog
 
-from agent.errors import DataFolderInUseError, ServescopeError
+from agent.errors import DataFolderInUseError, PortInUseError, ServescopeError
+from agent.tap.listening import LEAVING, open_socket
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
@@ -38,6 +40,7 @@ _TURN_SECONDS = 60.0
 _LAST_LINES = 8
 _LAST_LETTERS = 800
 _PR_SET_PDEATHSIG = 1
+_LEAVING = "--leaving-fd"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -56,6 +59,10 @@ class Part:
         ready_seconds: How long that may take.
         environment: Additions to the environment.
         required: Whether a failed start stops everything; others are retried in the background.
+        listen: Host and port to listen on for it: the socket is held here and handed over (``--listen-fd``), so that
+            connections wait while it is restarted. It says so when it takes no more of them (``--leaving-fd``): another
+            is started beside it then.
+        stop_seconds: How long it may take to stop.
     """
 
     name: str
@@ -64,10 +71,14 @@ class Part:
     ready_seconds: float = 60.0
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     required: bool = True
+    listen: tuple[str, int] | None = None
+    stop_seconds: float = _STOP_SECONDS
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     restarts: int = field(default=0, init=False)
     started: float = field(default=0.0, init=False)
     log_file: IO[bytes] | None = field(default=None, init=False, repr=False)
+    listener: socket.socket | None = field(default=None, init=False, repr=False)
+    leaving: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False, repr=False)
 
 
 class Supervisor:
@@ -89,6 +100,7 @@ class Supervisor:
         self.say = say
         self._lock: IO[str] | None = None
         self._stopping = asyncio.Event()
+        self._news = asyncio.Event()
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
 
     async def run(
@@ -109,7 +121,7 @@ class Supervisor:
         beside: asyncio.Task[None] | None = None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self._stop)
         try:
             for part in self.parts:
                 if self._stopping.is_set():
@@ -183,26 +195,64 @@ class Supervisor:
             if path.exists():
                 path.replace(path.with_suffix(".log.1"))
             part.log_file = path.open("ab")
+        handed = self._hand_over(part)
+        named = [text for name, fd in handed.items() for text in (name, str(fd))]
         part.process = subprocess.Popen(
-            list(part.command),
+            [*part.command, *named],
             env={**os.environ, "PYTHONUNBUFFERED": "1", **part.environment},
             stdin=subprocess.DEVNULL,
             stdout=part.log_file,
             stderr=part.log_file,
             start_new_session=True,  # Ctrl-C reaches us alone: the order of stopping is ours
+            pass_fds=list(handed.values()),
             preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl call; a killed supervisor must not leave parts
         )
         part.started = time.monotonic()
+        if _LEAVING in handed:
+            os.close(handed[_LEAVING])
+
+    def _hand_over(self, part: Part) -> dict[str, int]:
+        """Descriptors for a part that others wait for, by option."""
+        if part.listen is None:
+            return {}
+        if part.listener is None:
+            try:
+                part.listener = open_socket(*part.listen)
+            except PortInUseError as error:  # the part says so too, and is tried again
+                log.warning("part_has_no_port", part=part.name, error=str(error))
+                return {}
+        ours, theirs = os.pipe()
+        asyncio.get_running_loop().add_reader(ours, self._hear, part, ours)
+        return {"--listen-fd": part.listener.fileno(), _LEAVING: theirs}
+
+    def _hear(self, part: Part, descriptor: int) -> None:
+        """A part says that it leaves, or is dead."""
+        leaves = os.read(descriptor, 1) == LEAVING
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        if leaves and part.process is not None and not self._stopping.is_set():
+            log.info("part_leaves", part=part.name, pid=part.process.pid)
+            part.leaving.append(part.process)
+            part.restarts += 1
+            self._launch(part)
+            self._write_run_file()
+        self._news.set()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._news.set()
 
     async def _watch(self) -> None:
         due: dict[str, float] = {}
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), timeout=1.0)
+                await asyncio.wait_for(self._news.wait(), timeout=1.0)
+            self._news.clear()
             for part in self.parts:
                 if self._stopping.is_set():
                     return
                 _bound(part)
+                part.leaving = [process for process in part.leaving if process.poll() is None]
                 if part.process is None or part.process.poll() is None:
                     continue
                 if part.name not in due:
@@ -219,12 +269,18 @@ class Supervisor:
                     self._write_run_file()
 
     async def _stop_all(self) -> None:
+        for part in self.parts:
+            if part.listener is not None:  # they drain side by side
+                part.listener.close()
+                part.listener = None
+                _terminate(part.process)
         for part in reversed(self.parts):
-            process = part.process
-            if process is not None and process.poll() is None:
-                process.terminate()
+            for process in (*part.leaving, part.process):
+                if process is None or process.poll() is not None:
+                    continue
+                _terminate(process)
                 try:
-                    await asyncio.to_thread(process.wait, _STOP_SECONDS)
+                    await asyncio.to_thread(process.wait, part.stop_seconds)
                 except subprocess.TimeoutExpired:
                     log.warning("part_killed", part=part.name, pid=process.pid)
                     with contextlib.suppress(ProcessLookupError):
@@ -309,6 +365,11 @@ def _listens(pid: int, url: str) -> bool:
         return False
     except psutil.Error:
         return True  # the system does not let us look
+
+
+def _terminate(process: subprocess.Popen[bytes] | None) -> None:
+    if process is not None and process.poll() is None:
+        process.terminate()
 
 
 def die_with_parent() -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from agent.errors import ConfigError
 from agent.keys import ensure_keys
+from agent.tap.config import TapLimits
 from configuration import CONFIGURED, SECTIONS
 from ports import Ports
 from supervisor import Part
@@ -42,6 +43,8 @@ _HOSTS: Final = {
 """Where the configuration names the address that a port is opened on."""
 _RECEIVERS: Final = ("agent_otlp_http", "agent_otlp_grpc")
 FIRST_TAP_PORT: Final = 9080
+_END_SECONDS: Final = 10.0
+"""For a tap to write its last records after its drain."""
 _TAP_OFFSET: Final = 20
 
 
@@ -82,7 +85,8 @@ class Plan:
         self.settings["agent"]["targets"] += joined
         self.urls["taps"] |= _tap_urls(joined)
         self.write()
-        return [_tap(target, self.data, self.run_file) for target in joined if target.get("tap_port")]
+        drain = _drain_seconds(self.settings)
+        return [_tap(target, self.data, self.run_file, drain) for target in joined if target.get("tap_port")]
 
     def write(self) -> None:
         """Write the settings where the parts read them."""
@@ -179,7 +183,7 @@ def plan(
             python("agent", "--data", data, "--config", run),
             ready_url=f"{at['agent_health']}/healthz",
         ),
-        *(_tap(target, data, run) for target in tapped if target.get("tap_port")),
+        *(_tap(target, data, run, _drain_seconds(sections)) for target in tapped if target.get("tap_port")),
     ]
     alerts = ["--data", data, *where, "--config", run]
     if slos is not None:
@@ -276,7 +280,11 @@ def _server(url: str) -> str:
     return urlunsplit(urlsplit(without_credentials(url))._replace(query="", fragment=""))
 
 
-def _tap(target: Mapping[str, Any], data: Path, run: Path) -> Part:
+def _drain_seconds(sections: Mapping[str, Any]) -> float:
+    return TapLimits.model_validate(sections["agent"].get("tap") or {}).drain_seconds
+
+
+def _tap(target: Mapping[str, Any], data: Path, run: Path, drain_seconds: float) -> Part:
     deployment = target.get("deployment") or target["instance"]
     return Part(
         f"tap-{target['instance']}",
@@ -286,6 +294,8 @@ def _tap(target: Mapping[str, Any], data: Path, run: Path) -> Part:
             "--port", target["tap_port"],
             "--spool", data / "spool", "--keys", data / "keys", "--config", run,
         ),
+        listen=("127.0.0.1", target["tap_port"]),
+        stop_seconds=drain_seconds + _END_SECONDS,
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import structlog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SpoolSignal = Literal["traces", "metrics", "logs"]
@@ -75,6 +76,8 @@ class SpoolWriter:
         max_bytes: Bound on what may lie in one signal's folder.
         segment_bytes: A segment that reaches this size is sealed.
         segment_seconds: A segment of this age is sealed at the next record.
+        begun: Told the signal and the path of each new segment before its first record; an ``OSError`` of its own is
+            said in the log and changes nothing.
 
     Attributes:
         written: Records appended, by signal.
@@ -88,6 +91,7 @@ class SpoolWriter:
         *,
         segment_bytes: int = 4_000_000,
         segment_seconds: float = 60.0,
+        begun: Callable[[str, Path], None] | None = None,
     ) -> None:
         self.folder = folder
         self.written: Counter[str] = Counter()
@@ -95,6 +99,7 @@ class SpoolWriter:
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
+        self._begun = begun
         self._open: dict[str, _LiveSegment] = {}
         self._lock = threading.Lock()
         self._failing = False
@@ -143,6 +148,11 @@ class SpoolWriter:
         if live is not None:
             live.close()
         self._open[signal] = fresh
+        if self._begun is not None:
+            try:
+                self._begun(signal, fresh.path)
+            except OSError as error:
+                log.warning("spool_segment_not_followed", segment=str(fresh.path), error=str(error))
         return fresh
 
     def _drop(self, reason: str, error: OSError | None = None) -> Literal[False]:
@@ -160,12 +170,13 @@ class _LiveSegment:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         name = f"{time.time_ns():020d}-{os.getpid()}"
         hidden = folder / f".{name}"
+        self.path = folder / f"{name}{SUFFIX}"
         self._folder = folder
         self._descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             # Locked before it shows under its name: a reader can't take it for one whose writer is gone.
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            hidden.rename(folder / f"{name}{SUFFIX}")
+            hidden.rename(self.path)
         except OSError:
             os.close(self._descriptor)
             hidden.unlink(missing_ok=True)

@@ -17,6 +17,8 @@ SCOPE_SAMPLE: Final = "servescope.sample"
 SCOPE_HOST: Final = "servescope.host"
 SCOPE_GPU: Final = "servescope.gpu"
 SCOPE_EVENT: Final = "servescope.event"
+SERVICE_TAP: Final = "servescope-tap"
+"""``service.name`` of a tap's own metrics, beside its target's instance."""
 
 
 class Outcome(StrEnum):

@@ -270,15 +270,28 @@ def spooled(spool: Path) -> list[Any]:
     return spans
 
 
+def tap_command(folder: Path, upstream_port: int) -> list[str]:
+    return [
+        sys.executable, "-m", "agent.tap", "--instance", "one", "--deployment", "shop", "--engine", "vllm",
+        "--upstream", f"http://127.0.0.1:{upstream_port}",
+        "--spool", str(folder / "spool"), "--keys", str(folder / "keys"),
+    ]  # fmt: skip
+
+
+def attribute(span: Any, key: str) -> Any:
+    for item in span.attributes:
+        if item.key == key:
+            return getattr(item.value, item.value.WhichOneof("value"))
+    return None
+
+
 @contextlib.asynccontextmanager
 async def tap_process(
     upstream_port: int, folder: Path, *arguments: str, before: Callable[[], None] | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     """A real tap process; yields it and its port. ``before`` runs in it before the program."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "agent.tap", "--instance", "one", "--deployment", "shop", "--engine", "vllm",
-        "--upstream", f"http://127.0.0.1:{upstream_port}", "--port", "0",
-        "--spool", str(folder / "spool"), "--keys", str(folder / "keys"), *arguments,
+        *tap_command(folder, upstream_port), "--port", "0", *arguments,
         stderr=asyncio.subprocess.PIPE, preexec_fn=before,
     )  # fmt: skip
     try:

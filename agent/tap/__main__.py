@@ -7,6 +7,7 @@ import agent.quiet  # noqa: F401 - before all others
 # isort: split
 import asyncio
 import gc
+import os
 import signal
 import sys
 from dataclasses import dataclass, replace
@@ -28,14 +29,18 @@ from agent.tap.config import FileConfig, read_config, read_upstream
 from agent.tap.core import Core
 from agent.tap.counters import Counters
 from agent.tap.identity import identify
+from agent.tap.listening import adopt, inherited, tell_leaving
+from agent.tap.open_requests import OpenRequests
 from agent.tap.places import places, raise_descriptor_limit
 from agent.tap.recorder import Recorder
+from agent.tap.report import Reporter
 from agent.tap.server import TapServer
 from agent.tap.tenants import BoundedNames, Tenants
 from agent.tap.upstream import Pool
 from agent.vocabulary import Resource
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Coroutine
 
 log = structlog.get_logger()
@@ -59,22 +64,23 @@ class Options:
     health_port: int
     record_probes: bool
     config: FileConfig
+    leaving_fd: int | None = None
 
 
-async def serve(options: Options) -> None:
-    """Run a tap until SIGTERM or SIGINT.
+async def serve(options: Options, listener: socket.socket | None = None) -> None:
+    """Run a tap until SIGTERM or SIGINT, on a listening socket that was handed over if there is one.
 
     Raises:
         ServescopeError: It can't start.
     """
     loop = asyncio.get_running_loop()
     counters = Counters()
-    core, recorder = _build(options, counters)
+    core, recorder, reporter = _build(options, counters)
     server = TapServer(core)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await server.start(options.host, options.port)
+    await server.start(options.host, options.port, listener)
     if options.health_port:
         try:
             start_http_server(options.health_port, "127.0.0.1", registry=counters.registry)
@@ -87,16 +93,23 @@ async def serve(options: Options) -> None:
     identifying = loop.create_task(
         identify(core.pool.url, core.pool.away, recorder.learn, partial(probe, access=options.config.access))
     )
+    reporting = loop.create_task(reporter.run())
     log.info("tap_started", instance=options.instance, port=server.port, upstream=core.pool.url)
     await stop.wait()
     log.info("tap_draining")
+    if options.leaving_fd is not None:
+        tell_leaving(options.leaving_fd)
     identifying.cancel()
     await server.stop()
-    await asyncio.to_thread(recorder.close)
+    reporting.cancel()
+    if await asyncio.to_thread(recorder.close):
+        await reporter.report(final=True)
+        reporter.close()
+        core.open.close()
     log.info("tap_stopped")
 
 
-def _build(options: Options, counters: Counters) -> tuple[Core, Recorder]:
+def _build(options: Options, counters: Counters) -> tuple[Core, Recorder, Reporter]:
     tenant, limits = options.config.tenant, options.config.limits
     scheme, host, port = read_upstream(options.upstream)
     resource = {
@@ -105,8 +118,18 @@ def _build(options: Options, counters: Counters) -> tuple[Core, Recorder]:
         Resource.ENGINE: "" if options.engine == "auto" else options.engine,
         **options.config.place,
     }
-    spool = SpoolWriter(producer_folder(options.spool, f"tap-{options.instance}"))
-    recorder = Recorder(spool, resource, counters, hold_seconds=limits.hold_seconds, inline=limits.inline_records)
+    folder = producer_folder(options.spool, f"tap-{options.instance}")
+    most = _places(limits.max_connections)
+    opened = OpenRequests(folder, most)
+    spool = SpoolWriter(folder, begun=lambda signal, path: opened.link(path) if signal == "traces" else None)
+    recorder = Recorder(
+        spool,
+        resource,
+        counters,
+        hold_seconds=limits.hold_seconds,
+        inline=limits.inline_records,
+        done=opened.done,
+    )
     core = Core(
         pool=Pool(
             scheme,
@@ -128,11 +151,13 @@ def _build(options: Options, counters: Counters) -> tuple[Core, Recorder]:
             bound=BoundedNames(tenant.limit, counters.names_overflowed.labels("tenant").inc),
         ),
         models=BoundedNames(tenant.limit, counters.names_overflowed.labels("model").inc),
-        limits=replace(limits.limits(), max_connections=_places(limits.max_connections)),
+        limits=replace(limits.limits(), max_connections=most),
         record_probes=options.record_probes,
         sample=limits.sample_traces,
+        open=opened,
     )
-    return core, recorder
+    reporter = Reporter(core, recorder, SpoolWriter(folder), folder, partial(spool.append, "traces"))
+    return core, recorder, reporter
 
 
 def _places(asked: int) -> int:
@@ -157,6 +182,15 @@ def _salt(keys: Path) -> bytes:
 @click.option("--upstream", required=True, help="The model server, http://HOST:PORT.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=9080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 for any.")
+@click.option(
+    "--listen-fd",
+    default=None,
+    type=click.IntRange(0),
+    help="Listening socket that was handed over, instead of --host and --port; systemd's LISTEN_FDS works too.",
+)
+@click.option(
+    "--leaving-fd", default=None, type=click.IntRange(0), help="Where to say that it takes no more connections."
+)
 @click.option("--spool", required=True, type=click.Path(path_type=Path), help="The data folder's spool/.")
 @click.option("--keys", required=True, type=click.Path(path_type=Path), help="The data folder's keys/.")
 @click.option(
@@ -178,6 +212,8 @@ def main(
     upstream: str,
     host: str,
     port: int,
+    listen_fd: int | None,
+    leaving_fd: int | None,
     spool: Path,
     keys: Path,
     health_port: int,
@@ -188,7 +224,8 @@ def main(
 ) -> None:
     """Record every request to a model server, without holding any up.
 
-    Send clients to this port instead of the server's. If this process dies, they see a refused connection.
+    Send clients to this port instead of the server's. If this process dies, they see a refused connection, or wait
+    where somebody else holds the socket: servescope up, systemd.
     """
     log_to_stderr()
     with ending_in_words("tap"):
@@ -206,9 +243,11 @@ def main(
             keys=keys,
             health_port=health_port,
             record_probes=record_probes,
+            leaving_fd=leaving_fd,
             config=replace(read, tenant=tenant),
         )
-        _run(serve(options))
+        listener = adopt(listen_fd) if listen_fd is not None else inherited(os.environ)
+        _run(serve(options, listener))
 
 
 def _run(coroutine: Coroutine[None, None, None]) -> None:

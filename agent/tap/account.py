@@ -11,6 +11,7 @@ from agent.request import RequestRecord, time_coded_span_id
 from agent.tap.asked import may_name_model, read_request
 from agent.tap.counters import describe_fault
 from agent.tap.observe import AnswerWatch, BodySample
+from agent.tap.open_requests import OpenRequest
 from agent.tap.routes import REALTIME, Route, find_route
 from agent.tap.tenants import Who
 from agent.tap.tracing import (
@@ -95,11 +96,20 @@ class Account:
     def _begin(self, head: RequestHead) -> None:
         try:
             self._who = self._core.tenants.look(head, query=bool(self.route.operation))
+            if not self.route.probe or self._core.record_probes:
+                self._core.open.begin(self._opened())
             self._kind = head.get(b"content-type") or b""
             if self.route.reads_body and may_name_model(self._kind) and head.get(b"content-encoding") is None:
                 self._sample = BodySample()
         except Exception:  # noqa: BLE001 - recording must never break serving
             self._fault("begin")
+
+    def _opened(self) -> OpenRequest:
+        route, who, trace = self.route, self._who, self.trace
+        return OpenRequest(
+            self.span_id, trace.trace_id, trace.parent_span_id, trace.flags, self._arrived_ns,
+            route.method, route.template, route.operation, who.declared, who.key, self.request_id, self._model,
+        )  # fmt: skip
 
     def request_payload(self, pieces: list[bytes]) -> None:
         """Payload of the request went by."""
@@ -122,6 +132,7 @@ class Account:
         try:
             model, self._wants_stream = read_request(sample, self._kind)
             self._model = model or self._model
+            self._core.open.name_model(self.span_id, self._model)
         except Exception:  # noqa: BLE001 - recording must never break serving
             self._fault("request")
 
@@ -187,6 +198,7 @@ class Account:
         except Exception:  # noqa: BLE001 - recording must never break serving
             self._fault("record")
             self._core.counters.lost.labels("fault").inc()
+            self._core.open.done(self.span_id)
             return None
         self._core.counters.requests.labels(record.outcome.value).inc()
         self._core.counters.edge.observe(self.edge_seconds)

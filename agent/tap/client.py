@@ -20,6 +20,7 @@ _AHEAD_BYTES: Final = 65_536
 """Bytes of later requests that are read while one is in flight; reading goes on so that a client's leaving is seen."""
 _LINGER_BYTES: Final = 1 << 24
 _LINGER_SECONDS: Final = 2.0
+_WAIT_SECONDS: Final = 600.0
 _CLOSE_SECONDS: Final = 30.0
 """How long a client may take nothing of what a closing connection still has for it."""
 
@@ -54,6 +55,7 @@ class ClientConnection(asyncio.Protocol):
         self._lingered: int | None = None
         self._idle_since = time.monotonic()
         self._arrived_ns = 0
+        self._free_since = float("-inf")  # a new connection may have waited to be accepted, its request with it
         self.arrived = 0.0
         self.exchange: Exchange | None = None
         self.full = False
@@ -86,7 +88,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if exchange is None:
             if not self._pending:
-                self._clock_in()
+                self._clock_in(read=True)
             if self.full:
                 self._keep(data)
                 return
@@ -166,7 +168,7 @@ class ClientConnection(asyncio.Protocol):
         elif not keep or self._core.draining or self._closing:
             self._close()
         else:
-            self._idle_since = time.monotonic()
+            self._idle_since = self._free_since = time.monotonic()
             if self._pending:
                 self._clock_in()
                 self._next_request()
@@ -234,9 +236,13 @@ class ClientConnection(asyncio.Protocol):
 
     # --- within
 
-    def _clock_in(self) -> None:
-        self.arrived = time.monotonic()
+    def _clock_in(self, *, read: bool = False) -> None:
+        """A request is here; just ``read``, it may have waited in the socket, back to the answer before it."""
+        now = self.arrived = time.monotonic()
         self._arrived_ns = time.time_ns()
+        if read and self._socket is not None and (waited := self._socket.waited_seconds()) > 0:
+            self.arrived = max(now - min(waited, _WAIT_SECONDS), self._free_since)
+            self._arrived_ns -= int((now - self.arrived) * 1e9)
 
     def _keep(self, data: bytes) -> None:
         if self.exchange is not None and self.exchange.is_last:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from agent.tap.open_requests import OpenRequests
 from agent.tap.places import Door
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Core:
         draining: The tap is shutting down.
         sample: Whether what a caller did not sample is sent on as sampled.
         tunnels: WebSocket sessions that are open or asked for.
+        open: Requests whose record is not written yet.
+        lag_seconds: Longest lateness of the event loop since whoever reports it set it back to 0.
         door: Turns away what has no place.
     """
 
@@ -84,10 +87,17 @@ class Core:
     draining: bool = False
     sample: bool = True
     tunnels: int = 0
+    lag_seconds: float = 0.0
+    open: OpenRequests = field(default_factory=OpenRequests)
     door: Door = field(init=False)
 
     def __post_init__(self) -> None:
         self.door = Door(self.counters)
+
+    def note_lag(self, seconds: float) -> None:
+        """The event loop was so late for what it had planned."""
+        self.counters.lag.observe(seconds)
+        self.lag_seconds = max(self.lag_seconds, seconds)
 
     def take_tunnel(self) -> bool:
         """Whether there is a place for one more tunnel, which is taken then; given back by ``tunnels -= 1``."""

@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _EDGE_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0)
 
+_LAG_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
 
 class Counters:
     """Counters of one tap, in a registry of their own."""
@@ -53,6 +55,17 @@ class Counters:
         )
         self.stuck = Counter(
             "servescope_tap_stuck_clients", "Clients cut off that took nothing for too long", registry=self.registry
+        )
+        self.cut_off = Counter(
+            "servescope_tap_requests_cut_off",
+            "Requests that were open when a tap process was killed, recorded afterwards",
+            registry=self.registry,
+        )
+        self.lag = Histogram(
+            "servescope_tap_loop_lag_seconds",
+            "How late the tap's event loop was for what it had planned",
+            buckets=_LAG_BOUNDS,
+            registry=self.registry,
         )
         self.connections = Gauge("servescope_tap_connections", "Open client connections", registry=self.registry)
         self.active = Gauge("servescope_tap_active_requests", "Requests in flight", registry=self.registry)

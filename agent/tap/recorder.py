@@ -57,6 +57,7 @@ class Recorder:
         capacity: Records that may wait for the thread; more are dropped and counted.
         inline: Append at once while that is quick. ``False`` always leaves it to the thread: slower for every answer,
             but then not even a disk that hangs outright can hold one up.
+        done: Told the span id of each record that is written or given up, from any thread.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Recorder:
         hold_seconds: float = 0.25,
         capacity: int = 10_000,
         inline: bool = True,
+        done: Callable[[bytes], object] = bool,
     ) -> None:
         self._spool = spool
         self._given = {key: value for key, value in resource.items() if value}
@@ -75,7 +77,8 @@ class Recorder:
         self._counters = counters
         self._hold_seconds = hold_seconds
         self._capacity = capacity
-        self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        self._done = done
+        self._queue: queue.SimpleQueue[tuple[int, bytes, bytes] | None] = queue.SimpleQueue()
         self._waiting: dict[int, tuple[Callable[[], None], asyncio.TimerHandle]] = {}
         self._numbers = itertools.count()
         self._behind = False
@@ -92,21 +95,28 @@ class Recorder:
         """Add attributes of the target that were found out later; what was given at the start wins, then the newest."""
         self._resource = {**self._resource, **resource, **self._given}
 
+    @property
+    def resource(self) -> dict[str, str]:
+        """Attributes of the target as far as they are known."""
+        return self._resource
+
     def submit(self, record: RequestRecord, release: Callable[[], None]) -> None:
         """Queue a record; ``release`` is called exactly once: when it is written, given up, or too slow."""
         if self._loop is None or self._queue.qsize() >= self._capacity:
             self._counters.lost.labels("backlog").inc()
+            self._done(record.span_id)
             release()
             return
         try:
             body = to_otlp(record, self._resource)  # here: a thread preempted while it builds would hold the GIL
         except Exception:  # noqa: BLE001 - whatever the recording does, the request is served
             self._fault()
+            self._done(record.span_id)
             release()
             return
         began = time.monotonic()
         if began >= self._threaded_until and not self._waiting and not self._behind:
-            self._write(body)
+            self._write(body, record.span_id)
             if time.monotonic() - began > _SLOW_SECONDS:
                 self._threaded_until = time.monotonic() + _COOL_SECONDS
                 log.warning("tap_spool_slow", seconds=round(time.monotonic() - began, 3))
@@ -115,12 +125,12 @@ class Recorder:
         number = next(self._numbers)
         if self._behind:
             self._counters.late.inc()
-            self._queue.put((number, body))
+            self._queue.put((number, body, record.span_id))
             release()
             return
         timer = self._loop.call_later(self._hold_seconds, self._give_up_waiting)
         self._waiting[number] = (release, timer)
-        self._queue.put((number, body))
+        self._queue.put((number, body, record.span_id))
 
     def close(self, seconds: float = 5.0) -> bool:
         """Write what is queued, seal the spool; returns whether that was done within ``seconds``."""
@@ -156,7 +166,7 @@ class Recorder:
             entry = self._queue.get()
             numbers: list[int] = []
             while entry is not None:
-                self._write(entry[1])
+                self._write(entry[1], entry[2])
                 numbers.append(entry[0])
                 if len(numbers) >= _BATCH or self._queue.empty():
                     break
@@ -176,16 +186,17 @@ class Recorder:
             return False
         return True
 
-    def _write(self, body: bytes) -> None:
+    def _write(self, body: bytes, span_id: bytes) -> None:
         try:
             written = self._spool.append("traces", body)
         except Exception:  # noqa: BLE001 - whatever the recording does, the request is served
             self._fault()
-            return
-        if written:
-            self._counters.written.inc()
         else:
-            self._counters.lost.labels("spool").inc()
+            if written:
+                self._counters.written.inc()
+            else:
+                self._counters.lost.labels("spool").inc()
+        self._done(span_id)
 
     def _fault(self) -> None:
         self._counters.faults.labels("spool").inc()

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from agent.errors import PortInUseError
 from agent.tap.client import ClientConnection
+from agent.tap.listening import BACKLOG, in_use
 
 if TYPE_CHECKING:
+    import socket
+
     from agent.tap.core import Core
 
 log = structlog.get_logger()
 
 _TICK_SECONDS: Final = 0.2
-_BACKLOG: Final = 1_024
 
 
 class TapServer:
@@ -34,23 +35,25 @@ class TapServer:
         self._ticker: asyncio.Task[None] | None = None
         self.port = 0
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen.
+    async def start(self, host: str, port: int, listener: socket.socket | None = None) -> None:
+        """Listen, on a socket that was handed over if there is one.
 
         Raises:
             PortInUseError: The port is taken or can't be bound.
         """
         loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(
-                lambda: ClientConnection(self._core, self._connections), host, port, backlog=_BACKLOG
-            )
-        except OSError as error:
-            raise PortInUseError(
-                f"the tap can't listen on {host}:{port}: {error.strerror}", "Choose another --port."
-            ) from error
+        if listener is not None:
+            self._server = await loop.create_server(self._connection, sock=listener, backlog=BACKLOG)
+        else:
+            try:
+                self._server = await loop.create_server(self._connection, host, port, backlog=BACKLOG)
+            except OSError as error:
+                raise in_use(host, port, error) from error
         self.port = int(self._server.sockets[0].getsockname()[1])
         self._ticker = loop.create_task(self._tick())
+
+    def _connection(self) -> ClientConnection:
+        return ClientConnection(self._core, self._connections)
 
     async def stop(self) -> None:
         """Take no more connections, let open requests end within the drain time, then end them."""
@@ -73,8 +76,11 @@ class TapServer:
 
     async def _tick(self) -> None:
         while True:
+            due = time.monotonic() + _TICK_SECONDS
             await asyncio.sleep(_TICK_SECONDS)
             now = time.monotonic()
+            self._core.note_lag(max(0.0, now - due))
+            self._core.open.beat()
             self._core.pool.reap(now)
             for connection in list(self._connections):
                 try:

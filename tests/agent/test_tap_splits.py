@@ -55,7 +55,7 @@ def watch(data: list[bytes], *fields: bytes) -> tuple[object, ...]:
 @given(
     st.lists(st.sampled_from(PIECES), max_size=12), st.sampled_from(ENDS), st.lists(st.integers(0, 10_000), max_size=30)
 )
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 def test_stream_facts_do_not_depend_on_the_cuts(pieces: list[bytes], line_end: bytes, cuts: list[int]):
     data = b"".join(pieces).replace(b"\n", line_end)
     whole = watch([data])

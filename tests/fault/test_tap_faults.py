@@ -5,10 +5,9 @@ import contextlib
 import resource
 import signal
 import socket
-import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
@@ -25,6 +24,7 @@ from tests.tap_kit import (
     Memory,
     Peer,
     answer,
+    attribute,
     chunked,
     connect,
     event,
@@ -32,6 +32,7 @@ from tests.tap_kit import (
     spooled,
     talk,
     tap,
+    tap_command,
     tap_process,
     upstream,
 )
@@ -40,13 +41,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RECORD = RequestRecord(b"t" * 16, b"s" * 8, 1, 2, "GET", "/*", Outcome.OK)
-
-
-def attribute(span: Any, key: str) -> Any:
-    for item in span.attributes:
-        if item.key == key:
-            return getattr(item.value, item.value.WhichOneof("value"))
-    return None
 
 
 async def serve_both(peer: Peer) -> None:
@@ -376,7 +370,7 @@ async def test_port_in_use_is_one_clear_line(tmp_path: Path):
         port = taken.getsockname()[1]
         async with upstream(serve_both) as up:
             process = await asyncio.create_subprocess_exec(
-                *_command(tmp_path, up.port), "--port", str(port), stderr=asyncio.subprocess.PIPE
+                *tap_command(tmp_path, up.port), "--port", str(port), stderr=asyncio.subprocess.PIPE
             )
             _, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert process.returncode == 1
@@ -391,11 +385,3 @@ async def test_spool_that_can_not_be_written_serves_on(tmp_path: Path):
             assert (await talk(port, post())).startswith(b"HTTP/1.1 200 ")
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
-
-
-def _command(folder: Path, upstream_port: int) -> list[str]:
-    return [
-        sys.executable, "-m", "agent.tap", "--instance", "one", "--deployment", "shop", "--engine", "vllm",
-        "--upstream", f"http://127.0.0.1:{upstream_port}",
-        "--spool", str(folder / "spool"), "--keys", str(folder / "keys"),
-    ]  # fmt: skip

@@ -47,6 +47,7 @@ log = structlog.get_logger()
 
 _MAX_IDLE_UPSTREAM = 512
 _SWITCH_SECONDS = 0.0005
+_LAST_REPORT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +102,9 @@ async def serve(options: Options, listener: socket.socket | None = None) -> None
         tell_leaving(options.leaving_fd)
     identifying.cancel()
     await server.stop()
-    reporting.cancel()
+    reporter.stop()
+    await asyncio.wait({reporting}, timeout=_LAST_REPORT_SECONDS)  # a disk that hangs must not keep us
     if await asyncio.to_thread(recorder.close):
-        await reporter.report(final=True)
-        reporter.close()
         core.open.close()
     log.info("tap_stopped")
 

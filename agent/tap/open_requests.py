@@ -227,12 +227,16 @@ async def settle(folder: Path, core: Core, resource: Mapping[str, str], append: 
         How many there were.
     """
     total = 0
-    for left in await asyncio.to_thread(find_left, folder):
-        records = [_record(request, left.alive_ns, core) for request in left.requests]
-        if not records or await asyncio.to_thread(append, to_otlp_many(records, resource)):
-            total += len(records)
-            await asyncio.to_thread(left.remove)
-        left.release()
+    found = await asyncio.to_thread(find_left, folder)
+    try:
+        for left in found:
+            records = [_record(request, left.alive_ns, core) for request in left.requests]
+            if not records or await asyncio.to_thread(append, to_otlp_many(records, resource)):
+                total += len(records)
+                await asyncio.to_thread(left.remove)
+    finally:
+        for left in found:
+            left.release()
     if total:
         core.counters.cut_off.inc(total)
         log.warning("tap_recorded_requests_cut_off", requests=total, cause="a tap process was killed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Final
@@ -59,19 +60,29 @@ class Reporter:
         self._folder = folder
         self._append = append
         self._started_ns = time.time_ns()
+        self._stopped = asyncio.Event()
         self._last: tuple[float, ...] = ()
         self._last_at = float("-inf")
 
     async def run(self) -> None:
-        """Report until cancelled."""
-        while True:
+        """Settle and report until stopped, and once more then."""
+        stopped = False
+        while not stopped:
+            stopped = self._stopped.is_set()
             try:
                 await settle(self._folder, self._core, self._recorder.resource, self._append)
-                await self.report()
+                await self.report(final=stopped)
             except Exception:
                 self._core.counters.faults.labels("report").inc()
                 log.exception("tap_report_failed")
-            await asyncio.sleep(_SECONDS)
+            if not stopped:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopped.wait(), _SECONDS)
+        self._spool.close()
+
+    def stop(self) -> None:
+        """Have ``run`` end."""
+        self._stopped.set()
 
     async def report(self, *, final: bool = False) -> None:
         """Write the figures if they changed, the last ones are old, or nothing comes after (``final``)."""
@@ -87,10 +98,6 @@ class Reporter:
         body = encode(found, resource, now_ns, self._started_ns)
         if not await asyncio.to_thread(self._spool.append, "metrics", body):
             log.warning("tap_report_refused_by_spool")
-
-    def close(self) -> None:
-        """Let go of the spool."""
-        self._spool.close()
 
 
 _Figure = tuple[str, float, "Mapping[str, str]", bool]

@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
+import psutil
+
 import momentary
 from agent.errors import ServescopeError
 from agent.redact import shown
@@ -34,6 +36,29 @@ _LOST_HALVES: Final = (
     "silent: its engine samples or loses spans; past_the_edge: clients that send past the tap; edge_missing: records"
     " that a tap lost, or that are under way"
 )
+_TAPS: Final = """
+SELECT
+  instance,
+  sumIf(last, name = 'servescope.tap.requests.open') AS open,
+  sumIf(last, name = 'servescope.tap.requests') AS ended,
+  sumIf(last, name = 'servescope.tap.connections_refused') AS refused,
+  sumIf(last, name = 'servescope.tap.records_lost') AS lost,
+  toFloat64(dateDiff('second', max(at), now64(9))) AS age
+FROM
+(
+  SELECT ResourceAttributes['service.instance.id'] AS instance, ResourceAttributes['process.pid'] AS pid,
+    MetricName AS name, Attributes AS attributes, argMax(Value, TimeUnix) AS last, max(TimeUnix) AS at
+  FROM (
+    SELECT ResourceAttributes, MetricName, Attributes, Value, TimeUnix FROM otel_metrics_sum
+    WHERE ServiceName = 'servescope-tap' AND TimeUnix > now() - INTERVAL 1 HOUR
+    UNION ALL
+    SELECT ResourceAttributes, MetricName, Attributes, Value, TimeUnix FROM otel_metrics_gauge
+    WHERE ServiceName = 'servescope-tap' AND TimeUnix > now() - INTERVAL 1 HOUR)
+  GROUP BY instance, pid, name, attributes
+)
+GROUP BY instance ORDER BY instance LIMIT 1000
+"""
+"""The newest report of each tap process of the last hour, summed up to instances."""
 _LEAST_FREE_BYTES: Final = 2_000_000_000
 
 
@@ -72,6 +97,7 @@ def examine(data: Path, clickhouse: str = "") -> list[Finding]:
         found.append(_store(data, url, _restarted(facts or {}, "store")))
         if found[-1].state == "ok":
             found += _halves(data, url)
+            found += _tap_reports(data, url)
     return found
 
 
@@ -174,18 +200,42 @@ def _parts(facts: dict[str, Any]) -> Iterator[Finding]:
                 yield Finding(name, "broken", problem, f"See {name}.log in the folder logs")
 
     for instance, url in urls.get("taps", {}).items():
-        yield _tap(instance, url, _restarted(facts, f"tap-{instance}"))
+        yield _tap(instance, url, facts.get("pids", {}).get(f"tap-{instance}"), _restarted(facts, f"tap-{instance}"))
 
 
-def _tap(instance: str, url: str, restarted: str) -> Finding:
-    """Whether a tap listens: it has no page of its own, all that it is asked it passes on."""
+def _tap(instance: str, url: str, pid: int | None, restarted: str) -> Finding:
+    """Whether a tap runs: its socket is open without it too, and all that it is asked it passes on."""
     name, parts = f"tap {instance}", urlsplit(url)
+    if pid is not None and not psutil.pid_exists(pid):
+        fix = f"Clients wait for it: see tap-{instance}.log in the folder logs"
+        return Finding(name, "broken", f"its process {pid} is gone and not started again yet{restarted}", fix)
     try:
         socket.create_connection((parts.hostname or "", parts.port or 80), timeout=5).close()
     except OSError as error:
         fix = f"Clients are refused: see tap-{instance}.log in the folder logs"
         return Finding(name, "broken", f"does not listen at {url}: {error}", fix)
     return Finding(name, "ok", f"listens at {url}{restarted}")
+
+
+def _tap_reports(data: Path, url: str) -> Iterator[Finding]:
+    """What taps have said of themselves within the last hour, and what they refused or lost."""
+    from collector.store import Store, StoreError, locate  # noqa: PLC0415 - absent in an agent's install
+
+    try:
+        rows = Store(locate(data, url, role="reader")).rows(_TAPS)
+    except (StoreError, ServescopeError) as error:
+        yield Finding("taps", "note", f"their reports can't be read: {error}")
+        return
+    for row in rows:
+        name = f"reports of tap {row['instance']}"
+        text = f"{row['open']:.0f} requests open, {row['ended']:.0f} ended; said {row['age']:.0f} s ago"
+        yield Finding(name, "ok", text)
+        if row["refused"]:
+            fix = "Raise agent.tap.max_connections (or max_tunnels) and the limit on open files, or add a replica"
+            yield Finding(name, "broken", f"{row['refused']:.0f} connections or sessions had no place", fix)
+        if row["lost"]:
+            fix = f"See tap-{row['instance']}.log in the folder logs, and whether the disk is full"
+            yield Finding(name, "broken", f"{row['lost']:.0f} requests were served and not recorded", fix)
 
 
 def _restarted(facts: dict[str, Any], name: str) -> str:

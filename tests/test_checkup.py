@@ -5,6 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +15,9 @@ from click.testing import CliRunner
 
 import checkup
 import servescope
+from agent.tap.report import encode
 from tests.health_kit import health_server
+from tests.schema_tools import framed, fresh_store, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,3 +140,37 @@ def test_the_limit_on_open_files_is_told_as_requests_at_once(hard: int, state: s
 
 def test_doctor_examines_the_limit_on_open_files(tmp_path: Path):
     assert of("open files", checkup.examine(tmp_path))
+
+
+def test_a_tap_whose_process_is_gone_is_broken_though_its_socket_takes_connections(
+    tmp_path: Path, health: tuple[str, dict[str, Any]]
+):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    run_file(tmp_path, {"taps": {"a": health[0], "b": health[0]}}, pids={"tap-a": ended.pid, "tap-b": os.getpid()})  # type: ignore[dict-item]
+    found = checkup.examine(tmp_path)
+    assert [state for state, _ in of("tap a", found) + of("tap b", found)] == ["broken", "ok"]
+    assert f"process {ended.pid} is gone" in of("tap a", found)[0][1]
+
+
+def test_what_taps_say_of_themselves_reaches_the_doctor(tmp_path: Path, store_server: StoreServer):
+    now_ns = time.time_ns()
+    figures = [
+        ("servescope.tap.requests.open", 3.0, {}, False),
+        ("servescope.tap.requests", 7.0, {"outcome": "ok"}, True),
+        ("servescope.tap.requests", 2.0, {"outcome": "timeout"}, True),
+        ("servescope.tap.connections_refused", 4.0, {"reason": "connections"}, True),
+        ("servescope.tap.records_lost", 0.0, {"reason": "spool"}, True),
+    ]
+    with fresh_store(store_server) as store:
+        for seconds, pid, add in ((60, "1", -1.0), (2, "1", 0.0), (1, "2", 0.0)):
+            resource = {"service.name": "servescope-tap", "service.instance.id": "vllm-a", "process.pid": pid}
+            grown = [(name, value + add, labels, is_sum) for name, value, labels, is_sum in figures]
+            body = encode(grown, resource, now_ns - seconds * 1_000_000_000, now_ns - 90_000_000_000)
+            store.insert_segment("land_metrics", framed(body), token())
+        owner = f"://owner:{store_server.owner_password}@"
+        url = f"{store_server.url.replace('://', owner)}/?database={store.address.database}"
+        found = of("reports of tap vllm-a", checkup.examine(tmp_path, url))
+    (state, text), (refused, how_many) = found
+    assert (state, text.partition(";")[0]) == ("ok", "6 requests open, 18 ended")
+    assert (refused, how_many) == ("broken", "8 connections or sessions had no place")

@@ -90,7 +90,8 @@ class AlertsConfig(_Section):
     """The section ``alerts``.
 
     Attributes:
-        slos: The rules file; without one only the pager's own rules run (a store that is away).
+        slos: The rules file; without one only the pager's own rules run (a store that is away,
+            a tap that loses requests).
         pagerduty: Without a key, pages go to the built-in receiver on loopback, where the dashboard shows them.
         webhook: A further way to be told.
         routes: Who hears of what; without any, everybody of everything.

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from agent.errors import ServescopeError
+from alerts import taps
 from alerts.book import stored_alert
 from alerts.durations import spell
 from alerts.evaluate import Reading, evaluate, timing_of
 from alerts.incident import Alert, alert_key
 from alerts.measure import Measured, Measurer
-from alerts.rules import STORE_RULE, BurnRule, Rule, RulesFile, Severity, all_rules
+from alerts.rules import STORE_RULE, TAP_RULE, BurnRule, Rule, RulesFile, Severity, all_rules
 from alerts.state import AlertState, Observation, Phase, Timing, step
 from alerts.text import plain
 
@@ -120,12 +121,15 @@ class Engine:
     _abouts: dict[str, _About] = field(init=False)
     _measurer: Measurer = field(init=False)
     _tracked: dict[str, _Tracked] = field(init=False)
+    _taps: list[Reading] = field(init=False, default_factory=list)
+    _taps_at: float = field(init=False, default=0.0)
     _pruned_at: float = field(init=False, default=0.0)
     _sees_since: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._rules = all_rules(self.file)
         self._abouts = {rule.name: _about(rule) for rule in self._rules}
+        self._abouts[TAP_RULE] = _About("error", taps.RUNBOOK, Timing(0.0, 0.0, "ok"))
         self._await_store(max(self.config.store_unreachable_after_seconds, START_SECONDS))
         self._measurer = Measurer(
             self._rules,
@@ -168,6 +172,7 @@ class Engine:
                     for rule in self._rules:
                         if (readings := self._evaluate(rule, measured, now)) is not None:
                             self._judge(draft, rule.name, readings)
+                    self._judge(draft, TAP_RULE, self._taps)
                     self._retire(draft)
                 self._judge_store(draft)
                 self._remember(draft, before)
@@ -204,7 +209,10 @@ class Engine:
             raise ServescopeError(self.blocked)
         if not self._rules:
             self.store.rows("SELECT 1 AS one")
-        return self._measurer.measure(self.store, now)
+        measured = self._measurer.measure(self.store, now)
+        if now - self._taps_at >= taps.EVERY_SECONDS:
+            self._taps, self._taps_at = taps.readings(self.store, now), now
+        return measured
 
     def _evaluate(self, rule: Rule, measured: Measured, now: float) -> list[Reading] | None:
         """Its readings; None when the rule trips over what was measured, which must not silence the others."""

@@ -52,7 +52,8 @@ RATIOS: Final[Mapping[str, tuple[str, str]]] = {
 SAMPLE_SIGNALS: Final = (*GAUGES, *RATES, *RATIOS)
 
 STORE_RULE: Final = "store_unreachable"
-"""The pager's own rule, which needs no file and no store."""
+TAP_RULE: Final = "tap_losing"
+"""The pager's own rules, which need no file."""
 
 DIMENSIONS: Final = ("model", "tenant", "instance", "deployment", "engine", "region", "version")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -359,7 +360,11 @@ class RulesFile(_Strict):
 
     def warnings(self) -> tuple[str, ...]:
         """Everything that is allowed and yet surely not meant."""
-        nothing = () if self.slos or self.rules else ("no SLO and no rule: only a store that is away pages",)
+        nothing = (
+            ()
+            if self.slos or self.rules
+            else ("no SLO and no rule: only an absent store and a tap that loses requests page",)
+        )
         return (*nothing, *(text for slo in self.slos for text in slo.warnings()))
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from agent import yamlfile
 from agent.yamlfile import FileError, YamlFile
 from alerts.durations import spell
-from alerts.rules import STORE_RULE, BurnRule, RulesFile, all_rules, burn_rules
+from alerts.rules import STORE_RULE, TAP_RULE, BurnRule, RulesFile, all_rules, burn_rules
 from alerts.sight import blind
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _checked(file: YamlFile) -> RulesFile:
 def _clashes(rules: RulesFile, file: YamlFile) -> list[str]:
     """Names that two rules bear."""
     faults = []
-    names: dict[str, str] = {STORE_RULE: "the pager's own rule"}
+    names: dict[str, str] = dict.fromkeys((STORE_RULE, TAP_RULE), "the pager's own rule")
     for kind, entries in (("slos", rules.slos), ("rules", rules.rules)):
         for index, entry in enumerate(entries):
             location = (kind, index, "name")

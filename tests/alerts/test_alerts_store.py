@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.errors import ServescopeError
-from alerts import history
+from alerts import history, taps
 from alerts.config import AlertsConfig, WebhookConfig
 from alerts.evidence import freeze
 from alerts.incident import Alert, Incident, IncidentState
@@ -203,6 +203,41 @@ def test_alerts_of_rows_from_before_end_with_their_incident(fleet: Any):
         "incidents", [{"id": "over", "state": "resolved", **incident}, {"id": "open", "state": "open", **incident}]
     )
     assert [alert.labels for alert in history.active_alerts(fleet.store)] == [{"instance": "b"}]
+
+
+def test_a_tap_that_loses_requests_pages_without_any_rule(fleet: Any):
+    now = float(int(time.time()))
+
+    def said(
+        age: float, value: float, *, metric: str = "records_lost", instance: str = "a", began: float = 9000.0
+    ) -> None:
+        row = {
+            "ResourceAttributes": {"service.instance.id": instance, "process.pid": str(began)},
+            "ServiceName": "servescope-tap",
+            "MetricName": f"servescope.tap.{metric}",
+            "Attributes": {"reason": "spool"},
+            "StartTimeUnix": at(now - began),
+            "TimeUnix": at(now - age),
+            "Value": value,
+        }
+        fleet.store.insert("otel_metrics_sum", [row])
+
+    def lost() -> dict[str, float]:
+        return {one.labels["instance"]: one.seen.value for one in taps.readings(fleet.store, now)}
+
+    assert lost() == {}
+    for age in (400, 100, 10):
+        said(age, 7.0)  # lost long ago
+        said(age, 3.0, metric="requests", instance="b")
+    assert lost() == {"a": 0.0}
+    assert not any(one.seen.breached for one in taps.readings(fleet.store, now))
+    said(5, 9.0)
+    said(50, 4.0, instance="c", began=60.0)  # a process that began in the window
+    said(40, 100.0, instance="d")  # nothing is known of before: no increase is
+    assert lost() == {"a": 2.0, "c": 4.0, "d": 0.0}
+    said(4, 1.0, began=20.0)  # restarted
+    (first, *_) = taps.readings(fleet.store, now)
+    assert first.reason == "requests at the tap of a in 5 min: 3 were served and not recorded (spool)"
 
 
 def test_slos_say_what_is_left_of_their_budgets(world: World):

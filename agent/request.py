@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from agent.vocabulary import SCOPE_EDGE, SPAN_ID_RANDOM_BITS, Edge, Outcome
+from agent.request_wire import CALM, MAX_TEXT, e2e_seconds, pack
+from agent.vocabulary import SPAN_ID_RANDOM_BITS, Edge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_NS: Final = 1_000_000_000
-_CALM: Final = frozenset({Outcome.OK, Outcome.CLIENT_ABORT, Outcome.CLIENT_ERROR})
-_MAX_TEXT: Final = 256
-"""Longest text of an attribute, in characters: names come from clients and servers, and the store keeps them all."""
+    from agent.vocabulary import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +129,11 @@ def to_otlp(record: RequestRecord, resource: Mapping[str, str]) -> bytes:
 
 def to_otlp_many(records: Iterable[RequestRecord], resource: Mapping[str, str]) -> bytes:
     """Serialized ``ExportTraceServiceRequest`` that holds an edge span for each record of one target."""
-    group = ResourceSpans(
-        scope_spans=[ScopeSpans(scope=InstrumentationScope(name=SCOPE_EDGE), spans=[to_span(r) for r in records])]
-    )
-    group.resource.attributes.extend(_text(key, value) for key, value in resource.items() if value)
-    return ExportTraceServiceRequest(resource_spans=[group]).SerializeToString()
+    return pack(records, resource)
 
 
 def to_span(record: RequestRecord) -> Span:
-    """The edge span of a record."""
+    """The edge span of a record as a message; what ``request_wire`` packs is this, byte for byte."""
     return Span(
         trace_id=record.trace_id,
         span_id=record.span_id,
@@ -152,7 +145,7 @@ def to_span(record: RequestRecord) -> Span:
         start_time_unix_nano=record.start_ns,
         end_time_unix_nano=max(record.end_ns, record.start_ns),
         attributes=_attributes(record),
-        status=None if record.outcome in _CALM else Status(code=Status.STATUS_CODE_ERROR),
+        status=None if record.outcome in CALM else Status(code=Status.STATUS_CODE_ERROR),
     )
 
 
@@ -191,7 +184,7 @@ def _attributes(record: RequestRecord) -> list[KeyValue]:
         for key, seconds in (
             (Edge.EDGE_SECONDS, record.edge_seconds),
             (Edge.TTFT_SECONDS, record.ttft_seconds),
-            (Edge.E2E_SECONDS, _e2e_seconds(record)),
+            (Edge.E2E_SECONDS, e2e_seconds(record)),
             (Edge.ITL_MEAN_SECONDS, record.itl_mean_seconds),
             (Edge.ITL_P50_SECONDS, record.itl_p50_seconds),
             (Edge.ITL_P99_SECONDS, record.itl_p99_seconds),
@@ -211,16 +204,10 @@ def _attributes(record: RequestRecord) -> list[KeyValue]:
     ]
     if record.finish_reasons:
         reasons = AnyValue()
-        reasons.array_value.values.extend(AnyValue(string_value=r[:_MAX_TEXT]) for r in record.finish_reasons)
+        reasons.array_value.values.extend(AnyValue(string_value=r[:MAX_TEXT]) for r in record.finish_reasons)
         out.append(KeyValue(key=Edge.FINISH_REASONS, value=reasons))
     return out
 
 
-def _e2e_seconds(record: RequestRecord) -> float:
-    if record.e2e_seconds is not None:
-        return record.e2e_seconds
-    return max(record.end_ns - record.start_ns, 0) / _NS
-
-
 def _text(key: str, value: str) -> KeyValue:
-    return KeyValue(key=key, value=AnyValue(string_value=value[:_MAX_TEXT]))
+    return KeyValue(key=key, value=AnyValue(string_value=value[:MAX_TEXT]))

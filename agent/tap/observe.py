@@ -79,9 +79,9 @@ class BodySample:
         if not self.whole or not self.head:
             return None
         try:
-            return json.loads(self.head)
+            return _DECODER.decode(self.head.decode())  # json.loads looks for UTF-16 first
         except _SURE_ERRORS:
-            return None
+            return _loads(bytes(self.head))
 
 
 class Likeness(NamedTuple):

@@ -5,9 +5,10 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from agent.request import RequestRecord, time_coded_span_id, to_otlp, to_otlp_many
+from agent.request import RequestRecord, time_coded_span_id, to_otlp, to_otlp_many, to_span
 from agent.vocabulary import SCOPE_EDGE, Edge, Outcome
 
 FULL = RequestRecord(
@@ -88,3 +89,61 @@ def test_span_id_holds_the_milliseconds(arrival_ns: int, random: int):
     assert number >> 22 == arrival_ns // 1_000_000
     assert number & ((1 << 22) - 1) == random % (1 << 22)
     assert time_coded_span_id(arrival_ns)[:5] == span_id[:5]
+
+
+def absent(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return st.none() | strategy
+
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=300)
+COUNTS = st.integers(0, 2**40)
+SECONDS = st.floats(0, 1e9)
+ANY_RECORD = st.builds(
+    RequestRecord,
+    trace_id=st.binary(max_size=16),
+    span_id=st.binary(max_size=8),
+    start_ns=st.integers(0, 2**62),
+    end_ns=st.integers(0, 2**62),
+    method=TEXTS,
+    route=TEXTS,
+    outcome=st.sampled_from(Outcome),
+    parent_span_id=st.binary(max_size=8),
+    trace_state=TEXTS,
+    flags=st.integers(0, 255),
+    status=absent(st.integers(0, 999)),
+    operation=TEXTS,
+    request_model=TEXTS,
+    response_model=TEXTS,
+    response_id=TEXTS,
+    request_id=TEXTS,
+    tenant=TEXTS,
+    caller_sampled=absent(st.booleans()),
+    unsampled=st.booleans(),
+    finish_reasons=st.lists(TEXTS, max_size=3).map(tuple),
+    error_type=TEXTS,
+    stream=st.booleans(),
+    prompt_tokens=absent(COUNTS),
+    completion_tokens=absent(COUNTS),
+    cached_tokens=absent(COUNTS),
+    tokens_counted=st.booleans(),
+    request_bytes=COUNTS,
+    response_bytes=COUNTS,
+    edge_seconds=absent(SECONDS),
+    ttft_seconds=absent(SECONDS),
+    e2e_seconds=absent(SECONDS),
+    itl_mean_seconds=absent(SECONDS),
+    itl_p50_seconds=absent(SECONDS),
+    itl_p99_seconds=absent(SECONDS),
+    itl_max_seconds=absent(SECONDS),
+    itl_gaps=COUNTS,
+)
+
+
+@given(st.lists(ANY_RECORD, max_size=3), st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=3))
+def test_what_is_packed_by_hand_is_what_protobuf_would_write(records: list[RequestRecord], resource: dict[str, str]):
+    group = ResourceSpans(scope_spans=[ScopeSpans(scope=InstrumentationScope(name=SCOPE_EDGE))])
+    group.scope_spans[0].spans.extend(to_span(record) for record in records)
+    for key, value in resource.items():
+        if value:
+            group.resource.attributes.append(KeyValue(key=key, value=AnyValue(string_value=value[:256])))
+    assert to_otlp_many(records, resource) == ExportTraceServiceRequest(resource_spans=[group]).SerializeToString()

@@ -83,20 +83,12 @@ class _Word:
         return _SPAN_ATTRIBUTE + _size(len(body)) + body
 
 
-_TEXTS: Final = tuple(
-    (name, _Word(key))
-    for name, key in (
-        ("method", Edge.METHOD),
-        ("route", Edge.ROUTE),
-        ("operation", Edge.OPERATION),
-        ("request_model", Edge.REQUEST_MODEL),
-        ("response_model", Edge.RESPONSE_MODEL),
-        ("response_id", Edge.RESPONSE_ID),
-        ("request_id", Edge.REQUEST_ID),
-        ("tenant", Edge.TENANT),
-        ("error_type", Edge.ERROR_TYPE),
-    )
+_ASKED: Final = tuple(
+    _Word(key) for key in (Edge.METHOD, Edge.ROUTE, Edge.OPERATION, Edge.REQUEST_MODEL, Edge.RESPONSE_MODEL)
 )
+_ANSWERED: Final = (_Word(Edge.TENANT), _Word(Edge.ERROR_TYPE))
+_RESPONSE_ID: Final = _Word(Edge.RESPONSE_ID)
+_REQUEST_ID: Final = _Word(Edge.REQUEST_ID)
 _NUMBERS: Final = tuple(
     (name, _Word(key))
     for name, key in (
@@ -162,6 +154,17 @@ def _resource(items: tuple[tuple[str, str], ...]) -> bytes:
     return _bytes(b"\x0a", b"".join(out)) if out else b""
 
 
+@lru_cache(maxsize=4_096)
+def _texts_asked(values: tuple[str, ...]) -> bytes:
+    """Attributes of what few requests differ in."""
+    return b"".join(word.text(value) for word, value in zip(_ASKED, values, strict=True) if value)
+
+
+@lru_cache(maxsize=4_096)
+def _texts_answered(values: tuple[str, ...]) -> bytes:
+    return b"".join(word.text(value) for word, value in zip(_ANSWERED, values, strict=True) if value)
+
+
 def pack_span(record: RequestRecord) -> bytes:
     """The edge span of a record, its fields in the order of their numbers."""
     out = [_bytes(b"\x0a", record.trace_id) if record.trace_id else b""]
@@ -186,7 +189,13 @@ def pack_span(record: RequestRecord) -> bytes:
 
 def _attributes(record: RequestRecord, out: list[bytes]) -> None:
     out.append(_OUTCOMES[record.outcome])
-    out += [word.text(text) for name, word in _TEXTS if (text := getattr(record, name))]
+    asked = (record.method, record.route, record.operation, record.request_model, record.response_model)
+    out.append(_texts_asked(asked))
+    if record.response_id:
+        out.append(_RESPONSE_ID.text(record.response_id))
+    if record.request_id:
+        out.append(_REQUEST_ID.text(record.request_id))
+    out.append(_texts_answered((record.tenant, record.error_type)))
     out += [word.number(number) for name, word in _NUMBERS if (number := getattr(record, name)) is not None]
     if record.itl_gaps:
         out.append(_GAPS.number(record.itl_gaps))

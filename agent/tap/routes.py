@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"})
 _MAX_NAME: Final = 256
+_MAX_KEPT: Final = 128
 _MAX_PATH: Final = 1_024
 """A longer path is no route: looking for one must not cost more than the request."""
 OTHER_ROUTE: Final = "/*"
@@ -159,6 +161,12 @@ def find_route(method: bytes, path: str, *, websocket: bool = False) -> Route:
         path: Without its query.
         websocket: Whether the request asks to become a WebSocket.
     """
+    if len(path) <= _MAX_KEPT and len(method) <= _MAX_KEPT:
+        return _find_again(method, path, websocket)
+    return _find_route(method, path, websocket)
+
+
+def _find_route(method: bytes, path: str, websocket: bool) -> Route:
     name = method.decode("ascii", "replace")
     name = name if name in _METHODS else "_OTHER"
     path = _SLASHES.sub("/", path).rstrip("/") or "/"
@@ -172,6 +180,9 @@ def find_route(method: bytes, path: str, *, websocket: bool = False) -> Route:
     reads = name == "POST" and "{model}" not in template
     probe = name in {"GET", "HEAD"} and template.startswith("/v2/models/") and template.endswith("/ready")
     return Route(name, template, operation, model, reads_body=reads, probe=probe)
+
+
+_find_again: Final = lru_cache(maxsize=1_024)(_find_route)
 
 
 def _find(path: str) -> tuple[str, str, str]:

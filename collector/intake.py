@@ -106,7 +106,9 @@ class Intake:
             return Taken(new=False, refusal=None)
         if batch.startswith(REPLAYED) and not self._journal.knows_store:
             raise BusyError("store")
-        digest = identity(signal, body, batch) if self._config.drop_repeats else os.urandom(DIGEST_BYTES)
+        # one tenant's request is no repeat of another's, whatever batch it says it is
+        space = f"{signal} of {sender.tenant}" if sender.tenant else signal
+        digest = identity(space, body, batch) if self._config.drop_repeats else os.urandom(DIGEST_BYTES)
         if digest in self._journal:
             self._ledger.repeated(signal, decoded.records)
             return self._taken(signal, refusal, new=False)

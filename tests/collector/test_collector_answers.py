@@ -91,3 +91,17 @@ async def test_records_are_counted_by_the_key_that_signed_them(make: Callable[..
     page = way.ledger.page().decode()
     assert f'sent_records_total{{key_id="{signing.key_id(KEY)}",signal="traces"}} 3.0' in page
     assert 'sent_records_total{key_id="",signal="traces"} 2.0' in page
+
+
+@pytest.mark.parametrize("batch", ["batch-1", ""])
+async def test_nobody_uses_up_the_batch_of_another(make: Callable[..., Any], batch: str):
+    keys = {signing.key_id(key): key for key in (KEY, b"z" * 32)}
+    way = await make(Door(keys, dict(zip(keys, ("acme", "rival"), strict=True))))
+    body = spans(0, 1)
+    for repeat in (False, True):
+        for key in (*keys.values(), None):
+            now = int(time.time() * 1000)
+            headers = signing.signed_headers(key, "POST", "/v1/traces", body, now_ms=now) if key else {}
+            status, _, answered = await way.post(body, X_Servescope_Batch=batch, **headers)
+            assert (status, signing.HEADER_REPEAT in answered) == (200, repeat)
+    assert len(await way.logged()) == 3

@@ -26,7 +26,7 @@ from collector.log import SIGNALS, WriteAheadLog
 from collector.quarantine import Quarantine
 from collector.receivers.otlp_http import OtlpHttp
 from collector.settle import Settler
-from collector.store import Store, StoreAddress, locate
+from collector.store import Store, StoreAddress, StoreError, locate
 from collector.writer import Writer
 
 if TYPE_CHECKING:
@@ -109,7 +109,14 @@ class Collector:
             if migrate.pending(store):
                 with Store(store.address, timeout_seconds=migrate.TIMEOUT_SECONDS) as patient:
                     migrate.apply(patient)
-            retention.retain(store, self._config.retention_days)
+            try:
+                retention.retain(store, self._config.retention_days)
+            except StoreError as error:
+                # rows that stay too long are no reason to keep others out
+                self.writer.errors["retention"] = str(error)[:300]
+                LOG.warning("retention_failed", error=str(error)[:300])
+            else:
+                self.writer.errors.pop("retention", None)
             journal.bind(migrate.identity(store))
 
         data = self._data / "store"
@@ -154,7 +161,7 @@ class Collector:
         while self.log.segments() or not self.writer.settled:
             if not self.log.segments():
                 self.writer.hurry()
-            if self.writer.errors or work.done() or time.monotonic() > deadline:
+            if self.writer.blocked or work.done() or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.02)
         work.cancel()
@@ -164,7 +171,7 @@ class Collector:
 
     async def _health(self, _: web.Request) -> web.Response:
         oldest = self.log.oldest()
-        errors = self.writer.errors
+        errors = dict(self.writer.errors)
         body = {
             "status": "degraded" if errors else "ok",
             "problems": problems(errors),
@@ -198,6 +205,7 @@ def problems(errors: Mapping[str, str]) -> list[str]:
     """Sentences about a writer's ``errors``; signals that fail alike share one."""
     told = {
         "schema": "the store's schema can't be brought up to date",
+        "retention": "rows are not kept as long as collector.retention_days says",
         "settle": "what arrives in pieces can't be put together",
     }
     by_text: dict[str, list[str]] = {}

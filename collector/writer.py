@@ -63,7 +63,7 @@ class Writer:
 
     Attributes:
         errors: What does not go well, in words: by signal, why the store did not take its last insert; under
-            ``schema`` and ``settle`` likewise. What went well since has no entry.
+            ``schema``, ``retention`` and ``settle`` likewise. What went well since has no entry.
         last_insert: Unix seconds of the last insert, ``last_traces`` of the last one of spans.
         last_settle: Unix seconds at which the last successful settling began; what was inserted before is settled.
     """
@@ -113,6 +113,11 @@ class Writer:
     def settled(self) -> bool:
         """Whether all spans that were inserted are put together."""
         return self.last_traces is None or (self.last_settle is not None and self.last_settle > self.last_traces)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the store does not take some signal's inserts."""
+        return not self.errors.keys().isdisjoint({"schema", *SIGNALS})
 
     def hurry(self) -> None:
         """Settle without waiting for more spans, from now on."""

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from collector import retention
+from collector.auth import NOBODY
 from collector.config import CollectorConfig
 from collector.server import Collector
+from collector.store import Store, StoreAddress, StoreError
 from collector.writer import Writer
-from tests.collector_process import free_port
+from tests.collector_process import free_port, spans
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.conftest import StoreServer
 
 
 def commit_threads() -> list[threading.Thread]:
@@ -44,3 +51,36 @@ async def test_a_stop_ends_it_cleanly_without_a_store(tmp_path: Path):
         stop.set()
         await running
     assert commit_threads() == []
+
+
+async def test_a_term_that_the_store_refuses_keeps_nothing_out(
+    tmp_path: Path, store_server: StoreServer, monkeypatch: pytest.MonkeyPatch
+):
+    def refused(*_: object) -> list[str]:
+        raise StoreError(497, "ACCESS_DENIED", "not enough privileges")
+
+    monkeypatch.setattr(retention, "retain", refused)
+    database = f"t_{os.urandom(6).hex()}"
+    password = tmp_path / "password"
+    password.write_text(store_server.owner_password)
+    config = CollectorConfig(
+        port=0, clickhouse=f"{store_server.url}?database={database}", user="owner", password_file=password
+    )
+    stop = asyncio.Event()
+    collector = Collector(config, tmp_path)
+    running = asyncio.create_task(collector.run(stop))
+    async with asyncio.timeout(120):
+        while not collector.port:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await collector.intake.take(
+            "traces", spans(0, 1), as_json=False, batch="", sender=NOBODY, received_ns=time.time_ns()
+        )
+        while collector.log.segments():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert "not enough privileges" in collector.writer.errors["retention"]
+        assert not collector.writer.blocked
+        stop.set()
+        await running
+    with Store(StoreAddress(store_server.url, database, "owner", store_server.owner_password)) as store:
+        assert store.command("SELECT count() FROM otel_traces") == "1"
+        store.command(f"DROP DATABASE {database} SYNC", use_database=False)

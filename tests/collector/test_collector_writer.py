@@ -192,8 +192,9 @@ def test_one_cause_is_told_once():
     assert problems(dict.fromkeys(("logs", "traces", "metrics"), gone)) == [
         f"the store does not take logs, metrics, traces: {gone}"
     ]
-    assert problems({"schema": "x", "settle": "y"}) == [
+    assert problems({"schema": "x", "settle": "y", "retention": "z"}) == [
         "the store's schema can't be brought up to date: x",
+        "rows are not kept as long as collector.retention_days says: z",
         "what arrives in pieces can't be put together: y",
     ]
 

@@ -228,12 +228,12 @@ def _readers_plan(ask: Ask, body: Body, reader: Readable) -> Plan:
             raise FenceError("text", f"The statement is not UTF-8: {error}") from None
         text = data.decode("latin-1")
     sql = f"{ask.query}\n{text}" if ask.query.strip() and text else ask.query or text
+    # What hides behind a longer comment is refused by the guard; what is too long because of its data, for its verb.
+    if first_word(sql[:_FIRST]) == "INSERT":
+        raise insert_refused()
     check_text(sql)
     if not sql.strip():
         raise refused(SYNTAX_ERROR, "SYNTAX_ERROR", "Syntax error: Empty query")
-    # What hides behind a longer comment is refused by the guard.
-    if first_word(sql[:_FIRST]) == "INSERT":
-        raise insert_refused()
     return Plan(sql)
 
 

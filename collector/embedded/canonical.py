@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 _STRING: Final = r"'[^'\\]*+(?:\\.[^'\\]*+)*+'"
 _QUOTED: Final = r"`[^`\\]*+(?:\\.[^`\\]*+)*+`"
@@ -135,26 +135,29 @@ class Canonical:
         return self.text[:place].rstrip(), plain(self.tokens[last + 1]), self.text[name_end:]
 
 
-def replace_tables(text: str, tables: Mapping[str, str]) -> str:
+def replace_tables(text: str, tables: Mapping[str, str]) -> tuple[str, int]:
     """Put a subquery where a table of ``system`` stands after FROM or JOIN.
 
     Args:
         text: Canonical text.
         tables: The ``REPLACE`` list by table.
+
+    Returns:
+        The text, and how many were put in.
     """
     if "system." not in text:
-        return text
+        return text, 0
     names = "|".join(tables)
     pattern = re.compile(rf"{_STRING}|{_QUOTED}|{_BROKEN}|\b(FROM|JOIN) system\.({names})\b(?!\s*\.)( AS )?", re.DOTALL)
-    return pattern.sub(_subquery(tables), text)
+    count = 0
 
-
-def _subquery(tables: Mapping[str, str]) -> Callable[[re.Match[str]], str]:
     def write(found: re.Match[str]) -> str:
+        nonlocal count
         if found[1] is None:
             return found[0]
+        count += 1
         alias = found[3] or f" AS {found[2]}"
         # Constant text around a table's name of our own list.
         return f"{found[1]} (SELECT * REPLACE ({tables[found[2]]}) FROM system.{found[2]}){alias}"  # noqa: S608
 
-    return write
+    return pattern.sub(write, text), count

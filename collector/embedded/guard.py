@@ -155,8 +155,12 @@ class Guard:
             for value in values:
                 self._check_identifier(value)
         settings = self._text_settings(statement)
-        masked = replace_tables(text, self._masks)
-        if masked != text:
+        masked, count = replace_tables(text, self._masks)
+        if count != self._hiding(statement):
+            raise FenceError(
+                "table", "A table of system stands where its columns can't be hidden", "Write FROM system.x"
+            )
+        if count:
             statement = Canonical(_canonical(handle, masked))
         head, asked, rest = statement.answer()
         form = self._reader_format(asked or default_format)
@@ -189,7 +193,16 @@ class Guard:
         for name in sorted(names & self._names):
             raise FenceError("function", f"The name {name} is not for readers", "Rename the alias or leave it out")
         self._check_calls(statement)
-        for name in sorted(name for name in names if "/" in name):
+        self._check_tables(statement)
+        for name in ("formatrow", "formatrownonewline"):
+            for index in statement.places(name):
+                form = statement.at(index + 2)
+                if statement.at(index + 1) != "(" or form[:1] != "'":
+                    raise FenceError("format", f"{name} is called with a format's name", "Write formatRow('CSV', …)")
+                self._reader_format(plain(form))
+
+    def _check_tables(self, statement: Canonical) -> None:
+        for name in sorted(name for name in statement.names if "/" in name):
             for index in statement.places(name):
                 if statement.at(index - 1) in {"FROM", "JOIN", "TABLE", "."}:
                     raise FenceError("file", f"{name!r} is a file's name", "Name a table of servescope")
@@ -232,6 +245,14 @@ class Guard:
                 f"A reader's system.{table} stands after FROM or JOIN only",
                 f"Give it an alias and use that: FROM system.{table} AS t",
             )
+
+    def _hiding(self, statement: Canonical) -> int:
+        # A description names columns and shows none.
+        return sum(
+            statement.at(index + 1) == "." and statement.at(index + 2).strip("`") in self._masks
+            for index in statement.places("system")
+            if statement.at(index - 1) != "TABLE"
+        )
 
     def _check_identifier(self, value: str) -> None:
         parts = [part.strip('`" ').lower() for part in value.split(".")]

@@ -133,7 +133,11 @@ class Setting:
     def allows(self, value: str) -> bool:
         """Whether ``value`` is within the bounds."""
         if self.low is None or self.high is None:
-            return value in self.choices if self.choices else len(value) <= _TEXT and value.isprintable()
+            return (
+                value in self.choices
+                if self.choices
+                else len(value) <= _TEXT and (value.isprintable() or value == "\t")
+            )
         try:
             return self.low <= float({"true": "1", "false": "0"}.get(value, value)) <= self.high
         except ValueError:

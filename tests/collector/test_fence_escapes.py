@@ -174,6 +174,11 @@ STATEMENTS = (
     ("format", f"SELECT 1 FORMAT `CSV INTO OUTFILE '{FILE}'`"),
     ("format", "SELECT 1 FORMAT LineAsStringWithNo"),
     ("format", "SELECT 1 FORMAT dataframe"),
+    ("format", "SELECT formatRow('Protobuf', 1 AS x)"),
+    ("format", "SELECT `format\\x52ow`('Template', 1 AS x)"),
+    ("format", "SELECT formatRowNoNewline(concat('Proto', 'buf'), 1 AS x)"),
+    ("format", "SELECT arrayMap(x -> formatRow(x, 1), ['Protobuf'])"),
+    ("format", "SELECT * APPLY(formatRow) FROM (SELECT 'Protobuf' AS a)"),
     # table functions and functions
     ("table-function", "SELECT * FROM format(Parquet, 'PAR1')"),
     ("table-function", "SELECT * FROM format(Arrow, 'x')"),
@@ -204,6 +209,10 @@ STATEMENTS = (
     ("table", "SELECT ('a', 'b') IN (system.tables)"),
     ("table", "SELECT * FROM system.parts FINAL"),
     ("table", "SHOW CREATE TABLE system.disks"),
+    ("table", "EXISTS TABLE system.disks"),
+    ("table", "DESCRIBE TABLE system.users"),
+    ("table", "SELECT * FROM SYSTEM.tables"),
+    ("table", "SELECT system.metadata_path FROM system.tables AS system"),
     ("table", "SELECT * FROM default.guarded"),
 )
 

@@ -102,9 +102,10 @@ def test_the_format_is_cut_off(text: str, expected: tuple[str, str, str]):
 def test_tables_with_paths_are_replaced_where_they_stand():
     masked = {"parts": "'' AS path"}
     inner = "(SELECT * REPLACE ('' AS path) FROM system.parts)"
-    assert replace_tables("SELECT * FROM system.parts", masked) == f"SELECT * FROM {inner} AS parts"
+    assert replace_tables("SELECT * FROM system.parts", masked) == (f"SELECT * FROM {inner} AS parts", 1)
     assert replace_tables("SELECT p.a FROM t INNER JOIN system.parts AS p ON 1", masked) == (
-        f"SELECT p.a FROM t INNER JOIN {inner} AS p ON 1"
+        f"SELECT p.a FROM t INNER JOIN {inner} AS p ON 1",
+        1,
     )
     for text in ("SELECT 'FROM system.parts'", "SELECT 1 AS `FROM system.parts`", "SELECT 1 FROM system.parts_columns"):
-        assert replace_tables(text, masked) == text
+        assert replace_tables(text, masked) == (text, 0)

@@ -115,7 +115,12 @@ def start_line(
             pytest.fail(f"servescope up ended with {process.returncode}:\n{log.read_text()[-3000:]}")
         return (data / "run.json").exists()
 
-    wait_for(ready, 120, "servescope up")
+    try:
+        wait_for(ready, 240, "servescope up")
+    except BaseException:
+        process.terminate()
+        process.wait(60)
+        raise
     line.facts = json.loads((data / "run.json").read_text())
     return line
 

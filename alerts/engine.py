@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from agent.errors import ServescopeError
-from alerts import taps
 from alerts.book import stored_alert
 from alerts.durations import spell
 from alerts.evaluate import Reading, evaluate, timing_of
@@ -36,6 +35,7 @@ log = structlog.get_logger()
 
 STORE_LABELS: Final = {"component": "store"}
 STORE_RUNBOOK: Final = "docs/runbooks/store-unreachable.md"
+TAP_RUNBOOK: Final = "docs/runbooks/tap-losing.md"
 PRUNE_SECONDS: Final = 60.0
 RESTORED_SECONDS: Final = 300.0
 """After a start, an alert that has no data for so long, while the store answers, is taken as one without data."""
@@ -107,6 +107,7 @@ class Engine:
         config: Settings.
         clock: Unix seconds.
         blocked: Why the store must not be believed yet, empty when it may; the rules keep still meanwhile.
+        taps: What taps say of themselves, asked elsewhere, since no page waits for it; None: not known.
     """
 
     store: Rows
@@ -117,19 +118,18 @@ class Engine:
     clock: Callable[[], float]
     health: Health = field(default_factory=Health)
     blocked: str = ""
+    taps: list[Reading] | None = None
     _rules: tuple[Rule, ...] = field(init=False)
     _abouts: dict[str, _About] = field(init=False)
     _measurer: Measurer = field(init=False)
     _tracked: dict[str, _Tracked] = field(init=False)
-    _taps: list[Reading] = field(init=False, default_factory=list)
-    _taps_at: float = field(init=False, default=0.0)
     _pruned_at: float = field(init=False, default=0.0)
     _sees_since: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._rules = all_rules(self.file)
         self._abouts = {rule.name: _about(rule) for rule in self._rules}
-        self._abouts[TAP_RULE] = _About("error", taps.RUNBOOK, Timing(0.0, 0.0, "ok"))
+        self._abouts[TAP_RULE] = _About("error", TAP_RUNBOOK, Timing(0.0, 0.0, "ok"))
         self._await_store(max(self.config.store_unreachable_after_seconds, START_SECONDS))
         self._measurer = Measurer(
             self._rules,
@@ -172,7 +172,8 @@ class Engine:
                     for rule in self._rules:
                         if (readings := self._evaluate(rule, measured, now)) is not None:
                             self._judge(draft, rule.name, readings)
-                    self._judge(draft, TAP_RULE, self._taps)
+                    if self.taps is not None:
+                        self._judge(draft, TAP_RULE, self.taps)
                     self._retire(draft)
                 self._judge_store(draft)
                 self._remember(draft, before)
@@ -209,10 +210,7 @@ class Engine:
             raise ServescopeError(self.blocked)
         if not self._rules:
             self.store.rows("SELECT 1 AS one")
-        measured = self._measurer.measure(self.store, now)
-        if now - self._taps_at >= taps.EVERY_SECONDS:
-            self._taps, self._taps_at = taps.readings(self.store, now), now
-        return measured
+        return self._measurer.measure(self.store, now)
 
     def _evaluate(self, rule: Rule, measured: Measured, now: float) -> list[Reading] | None:
         """Its readings; None when the rule trips over what was measured, which must not silence the others."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from agent.errors import ServescopeError
+from alerts import taps
 from alerts.book import Book
 from alerts.certificate import ensure_certificate
 from alerts.engine import Engine
@@ -82,6 +83,14 @@ class Pager:
             self.mirror.push(self.store)
         except (ServescopeError, OSError) as error:
             log.warning("alert_history_waits", error=str(error))
+
+    def look_at_taps(self) -> None:
+        """Ask what taps say of themselves; where that can't be asked, their alerts stay as they are."""
+        try:
+            self.engine.taps = taps.readings(self.store, self.clock()) if self.engine.sees else None
+        except ServescopeError as error:
+            self.engine.taps = None
+            log.warning("taps_unreadable", error=error.what)
 
     def run(self, stop: threading.Event) -> None:
         """Rounds until `stop` is set, then a clean end: the message in hand goes out, the rest stays queued."""
@@ -214,6 +223,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         Worker("evaluate", partial(_paced, pager.once, every), first_wait_seconds=min(every, 0.5)),
         Worker("illustrate", partial(_paced, illustrator.once, every)),
         Worker("history", partial(_paced, pager.write_history, every)),
+        Worker("taps", partial(_paced, pager.look_at_taps, max(every, taps.EVERY_SECONDS))),
     ]
     return pager
 

@@ -1,10 +1,14 @@
-"""Fixtures for every package: a running embedded store."""
+"""Fixtures for every package: a running embedded store, and logging that no test leaves configured."""
 
 from __future__ import annotations
 
+import logging
+import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.store_process import StoreServer, start_store
@@ -15,6 +19,19 @@ if TYPE_CHECKING:
 # A machine that is busy with something else is no fault of an example.
 settings.register_profile("servescope", deadline=None)
 settings.load_profile("servescope")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """What a command of a test configured for its process (the log, last words) is gone after it."""
+    hooks = sys.excepthook, threading.excepthook
+    formatter = logging.lastResort.formatter if logging.lastResort is not None else None
+    yield
+    sys.excepthook, threading.excepthook = hooks
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(formatter)
+    if structlog.is_configured():
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

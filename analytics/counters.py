@@ -10,11 +10,7 @@ from typing import Final
 
 from agent.engines.table import tables
 
-_INCLUDING: Final = ", ".join(
-    f"'{name}'"
-    for name, table in sorted(tables().items())
-    if getattr(table, "finished_includes_failed", name == "vllm")
-)
+_INCLUDING: Final = ", ".join(f"'{name}'" for name, table in sorted(tables().items()) if table.finished_includes_failed)
 _FAILED: Final = "requests_failed_delta"
 _FINISHED: Final = "requests_finished_delta"
 

@@ -3,7 +3,8 @@
 Statements live in ``analytics/sql/<module>.sql`` as blocks headed ``-- name: <name>``. Values reach them as
 server-side parameters (``{name:Type}``) and in no other way; what varies in shape is one of a few fragments written
 in this package, put where the block says ``/*fragment*/``. ``/*filter:requests*/``, ``/*filter:samples*/`` and
-``/*filter:events*/`` become the conditions of a `Filter`.
+``/*filter:events*/`` become the conditions of a `Filter`. Requests are those that ask something of a model;
+``/*filter:any_requests*/`` takes all, and ``/*filter:rollup*/`` is for the rollup, which has no others.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from urllib.parse import quote
 from agent.errors import ServescopeError
 from analytics import settled
 from analytics.shapes import By
+from analytics.sli import OPERATION
 from analytics.window import Answer, Coverage, Exactness, Filter, Level, State, Window
 
 T = TypeVar("T")
@@ -145,9 +147,10 @@ class Inquiry:
         def put(match: re.Match[str]) -> str:
             key = match.group(1)
             if key.startswith("filter:"):
-                text, extra = conditions(self.filter, key.removeprefix("filter:"))
+                whose = key.removeprefix("filter:")
+                text, extra = conditions(self.filter, "requests" if whose in {"rollup", "any_requests"} else whose)
                 bound.update(extra)
-                return text
+                return f"{text} AND {OPERATION}" if whose == "requests" else text
             return _FRAGMENT.sub(put, given[key])
 
         sql = _FRAGMENT.sub(put, blocks(module or self.module)[name])

@@ -53,7 +53,7 @@ def find(
     limit: int = 100,
     after: str | None = None,
 ) -> Answer[Found]:
-    """Requests that arrived in the window.
+    """Requests of models that arrived in the window; by an id also others, such as of the list of models.
 
     Args:
         store: Where to ask.
@@ -78,6 +78,7 @@ def find(
     inquiry = Inquiry(store, "requests", window, filter)
     cover = inquiry.coverage()
     narrow, bound = _narrowed(about, outcome, at_least, below, trace_id, request_id)
+    named = bool(trace_id or request_id)
     bounded = order == "slowest" or at_least is not None or below is not None
     fragments = {
         "value": about.value,
@@ -86,12 +87,14 @@ def find(
         "columns": COLUMNS,
         "order": "ordering DESC, time DESC, key DESC" if order == "slowest" else "time DESC, key DESC",
         "after": "",
+        # who looks for one by its id finds it, also where it asked nothing of a model
+        "whose": "/*filter:any_requests*/" if named else "/*filter:requests*/",
     }
     if after is not None:
         fragments["after"] = _AFTER[order]
         bound |= _cursor(after)
-    rows = inquiry.ask("find", fragments, limit=limit + 1, **bound) if cover.rows else []
-    matching = int(inquiry.ask("matching", fragments, **bound)[0]["n"]) if cover.rows else 0
+    rows = inquiry.ask("find", fragments, limit=limit + 1, **bound) if cover.rows or named else []
+    matching = int(inquiry.ask("matching", fragments, **bound)[0]["n"]) if cover.rows or named else 0
     shown = [RequestRow.of(row) for row in rows[:limit]]
     following = None
     if len(rows) > limit:

@@ -17,6 +17,8 @@ from analytics.signals import signal_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+OPERATION: Final = "operation != ''"
+"""Whether a request asked anything of a model: counts, latencies and objectives are of those alone."""
 _GONE: Final = f"'{Outcome.CLIENT_ABORT.value}', '{Outcome.UPSTREAM_RESET.value}'"
 _CENSORED: Final = {
     # only a stream was going to show its first token at the edge
@@ -63,7 +65,7 @@ def judged(
         WindowError: There is no such latency.
     """
     parameters: dict[str, Any] = {}
-    valid: list[str] = []
+    valid: list[str] = [OPERATION]
     wrong: list[str] = []
     if ignored:
         valid.append(f"NOT has({{ignored_{mark}:Array(String)}}, outcome)")
@@ -80,4 +82,4 @@ def judged(
         valid += [f"({known} OR {given_up})" if given_up else known] if measured_only else []
         wrong.append(f"({known} AND toFloat64({about.value}) > {limit})")
         wrong += [given_up] if given_up else []
-    return Judged(" AND ".join(valid) or "1", " OR ".join(wrong) or "0", parameters)
+    return Judged(" AND ".join(valid), " OR ".join(wrong) or "0", parameters)

@@ -9,7 +9,7 @@ WHERE (time, key) IN
     WITH toFloat64(/*value*/) AS ordering
     SELECT time, key
     FROM requests
-    WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+    WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*whose*/
       AND (/*present*/) /*narrow*/ /*after*/
     ORDER BY /*order*/
     LIMIT {limit:UInt32}
@@ -20,5 +20,5 @@ LIMIT {limit:UInt32}
 -- name: matching
 SELECT sum(weight) AS n
 FROM requests
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*whose*/
   AND (/*present*/) /*narrow*/

@@ -8,14 +8,15 @@ SELECT
     grouping(name) AS no_name,
     sum(weight) AS n,
     sumIf(weight, outcome IN {bad:Array(String)}) AS bad,
-    sum(prompt_tokens * weight) AS prompt,
-    sum(completion_tokens * weight) AS generated,
+    -- 0 is also what a model leaves that knows no tokens, a preemption nobody tells of
+    nullIf(sum(prompt_tokens * weight), 0) AS prompt,
+    nullIf(sum(completion_tokens * weight), 0) AS generated,
     countIf(has_ttft) AS ttft_rows,
     countIf(has_e2e) AS e2e_rows,
     /*ttft_quantiles*/ AS ttft_q,
     /*e2e_quantiles*/ AS e2e_q,
     sumIf(e2e * weight, has_e2e) / sumIf(weight, has_e2e) AS e2e_mean,
-    nullIf(sum(preemptions * weight), 0) AS preempted -- 0 is also what an engine leaves that does not say it by request
+    nullIf(sum(preemptions * weight), 0) AS preempted
 FROM
 (
     SELECT
@@ -132,7 +133,7 @@ SELECT
     sum(count),
     toInt64(toUnixTimestamp(max(time))) * 1000
 FROM requests_1m
-WHERE time >= toStartOfMinute(fromUnixTimestamp64Milli({from_ms:Int64})) AND time < fromUnixTimestamp64Milli({rows_from_ms:Int64}) /*filter:requests*/
+WHERE time >= toStartOfMinute(fromUnixTimestamp64Milli({from_ms:Int64})) AND time < fromUnixTimestamp64Milli({rows_from_ms:Int64}) /*filter:rollup*/
 UNION ALL
 SELECT
     'samples',

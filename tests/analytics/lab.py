@@ -164,6 +164,8 @@ def _request(lab: Lab, chance: random.Random, number: int) -> dict[str, Any]:
         seconds["ttft_seconds"] = min(seconds["engine_ttft_seconds"] + 0.002, seconds["e2e_seconds"])
     elif answered:
         seconds["ttft_seconds"] = seconds["e2e_seconds"] * 0.9
+    # a whole answer has the engine's time to first token, if any
+    seconds["ttft_seconds"] = seconds["ttft_seconds" if row["stream"] else "engine_ttft_seconds"]
     if not edge:  # what only the engine saw: the view shows its figures
         seconds["e2e_seconds"], seconds["ttft_seconds"] = seconds["engine_e2e_seconds"], seconds["engine_ttft_seconds"]
     if served and engine == "triton":

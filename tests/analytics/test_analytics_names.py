@@ -24,7 +24,7 @@ def window(lab: Lab) -> Window:
     rows = [
         {
             "time": start + timedelta(seconds=place), "key": place + 1, "model": name, "tenant": name, "instance": name,
-            "outcome": "ok", "e2e_seconds": 0.5, "ttft_seconds": 0.25, "has_edge": 1, "stream": 1,
+            "outcome": "ok", "e2e_seconds": 0.5, "ttft_seconds": 0.25, "has_edge": 1, "stream": 1, "operation": "chat",
         }
         for place, name in enumerate(NAMES * 3)
     ]  # fmt: skip

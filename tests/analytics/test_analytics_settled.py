@@ -82,7 +82,7 @@ def hanging(lab: Lab) -> Window:
                 continue  # still open
             rows.append({
                 "time": start + timedelta(seconds=second, milliseconds=500 * half), "key": second * 2 + half + 1,
-                "model": MODEL, "tenant": "t", "instance": "hang-0", "has_edge": 1, "stream": 1,
+                "model": MODEL, "tenant": "t", "instance": "hang-0", "has_edge": 1, "stream": 1, "operation": "chat",
                 "outcome": "rejected" if quick else "ok", "e2e_seconds": 0.01 if quick else 8.0,
                 "ttft_seconds": 0.0 if quick else 4.0, "prompt_tokens": 10,
             })  # fmt: skip

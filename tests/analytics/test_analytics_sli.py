@@ -10,8 +10,9 @@ import pytest
 from alerts.measure import Measurer
 from alerts.rules import all_rules
 from alerts.rulesfile import parse
-from analytics import traffic
+from analytics import latency, traffic
 from analytics.budget import Objective, burn, status
+from analytics.requests import find
 from analytics.window import Filter, Window
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ ROWS: dict[str, tuple[dict[str, Any], str, str]] = {
     "whole answer given up": ({"outcome": "client_abort", "stream": 0, "e2e_seconds": 30.0}, "", "bad"),
     "refused": ({"outcome": "rejected", "status": 429, "e2e_seconds": 5.0}, "", ""),
     "failed": ({"outcome": "server_error", "status": 500, "e2e_seconds": 5.0}, "", ""),
+    "listed the models": ({"outcome": "ok", "operation": "", "ttft_seconds": 0.01, "e2e_seconds": 9.0}, "", ""),
+    "a probe that hung": ({"outcome": "server_error", "operation": "", "e2e_seconds": 90.0}, "", ""),
     "asked for nonsense": ({"outcome": "client_error", "status": 400, "e2e_seconds": 5.0}, "", ""),
 }
 FILE = f"""
@@ -46,6 +49,7 @@ slos:
   - {{name: goodput, target: 0.9, sli: {{kind: goodput, limits: {{ttft_seconds: {LIMIT}}}}},
      windows: [{{long: 300s, short: 60s, factor: 2}}], filter: {{instance: {HUNG}}}}}
 """
+OTHER = {"listed the models", "a probe that hung"}
 SERVICE = {"timed out", "cut after the limit", "cut at once", "refused", "failed"}
 
 
@@ -54,12 +58,10 @@ def window(lab: Lab) -> Window:
     """Two minutes of an hour ago, with one request of each kind."""
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=9)
     common = {"has_edge": 1, "stream": 1, "instance": HUNG, "model": "m", "operation": "chat"}
-    columns = {row["name"] for row in lab.owner.rows("SELECT name FROM system.columns WHERE table = 'requests_t'")}
     rows = []
-    for number, (told, _, _) in enumerate(ROWS.values()):
-        row = {"ttft_seconds": 0.0, "status": 200} | common | told
-        kept = {name: value for name, value in row.items() if name in columns}
-        rows.append({"time": start + timedelta(seconds=number), "key": number + 1} | kept)
+    for number, (name, (told, _, _)) in enumerate(ROWS.items()):
+        row = {"request_id": name, "ttft_seconds": 0.0, "status": 200} | common | told
+        rows.append({"time": start + timedelta(seconds=number), "key": number + 1} | row)
     lab.owner.insert("requests_t", rows)
     return Window(start, start + timedelta(seconds=120))
 
@@ -77,7 +79,11 @@ def test_who_gave_up_after_the_limit_is_known_to_exceed_it(lab: Lab, window: Win
         Objective("any", "availability", 0.9, filter=here),
     ]
     told = status(lab.store, window, objectives=objectives).result.objectives
-    assert [(item.total, item.bad) for item in told] == [expected(1), expected(2), (len(ROWS), len(SERVICE))]
+    assert [(item.total, item.bad) for item in told] == [
+        expected(1),
+        expected(2),
+        (len(ROWS) - len(OTHER), len(SERVICE)),
+    ]
     burns = burn(lab.store, window.end, objectives, [window.seconds]).result.burns
     assert [(item.total, item.bad) for item in burns] == [(item.total, item.bad) for item in told]
 
@@ -90,7 +96,7 @@ def test_rules_and_budgets_count_the_same(lab: Lab, window: Window) -> None:
     assert (counts["first"].total, counts["first"].bad) == expected(1)
     assert (counts["whole"].total, counts["whole"].bad) == expected(2)
     late = {name for name, (_, word, _) in ROWS.items() if word == "bad"}
-    assert (counts["goodput"].total, counts["goodput"].bad) == (len(ROWS), len(late | SERVICE))
+    assert (counts["goodput"].total, counts["goodput"].bad) == (len(ROWS) - len(OTHER), len(late | SERVICE))
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +146,18 @@ def test_an_objective_over_counters_counts_them_so_too(
     groups = Measurer(rules, ingest_delay_seconds=0).measure(lab.store, counters.end.timestamp() + 60).counts[300.0]
     of = [next(iter(group.counts.values())) for group in groups if group.labels["instance"] == instance]
     assert [(item.total, item.bad) for item in of] == [(total, bad)]
+
+
+def test_what_runs_no_model_is_in_no_count_and_found_by_its_id(lab: Lab, window: Window) -> None:
+    here = Filter(instance=(HUNG,))
+    assert traffic.overview(lab.store, window, here).rows == len(ROWS) - len(OTHER)
+    assert latency.percentiles(lab.store, window, here, signal="e2e_seconds").result.lines[0].total["max"] == 60.0
+    assert find(lab.store, window, here, order="newest").result.matching == len(ROWS) - len(OTHER)
+    found = find(lab.store, window, here, order="newest", request_id="listed the models").result
+    assert [row.request_id for row in found.requests] == ["listed the models"]
+
+
+def test_a_model_that_writes_no_tokens_has_no_rate_of_them(lab: Lab, window: Window) -> None:
+    found = traffic.overview(lab.store, window, Filter(instance=(HUNG,))).result
+    assert [row.generation_tokens_per_second for row in found.models] == [None]
+    assert found.generation_tokens.value is None

@@ -61,6 +61,7 @@ class Fleet:
             "outcome": outcome,
             "e2e_seconds": 0.1,
             "ttft_seconds": 0.05,
+            "operation": "inference",
             "has_edge": 1,
             "recording": "",
         }

@@ -299,8 +299,8 @@ class Exchange:
         if upstream is not None:
             upstream.abort()
 
-    def upstream_lost(self, exc: Exception | None) -> None:
-        """The server's connection is gone."""
+    def upstream_lost(self, exc: Exception | None, outcome: Outcome | None = None) -> None:
+        """The server's connection is gone; ``outcome`` says how that ends a tunnel, ``None`` to tell from its bytes."""
         upstream, self._upstream = self._upstream, None
         self._upstream_gone = True
         reader = self._answer_reader
@@ -310,7 +310,7 @@ class Exchange:
             if reader is not None:
                 reader.done = True
             self._keep_client = False
-            self._hold(b"", None)
+            self._hold(b"", outcome)
         elif self._answer is None and self._may_retry(upstream):
             self._retried = True
             self._upstream_gone = False
@@ -373,7 +373,7 @@ class Exchange:
         if self.tunnel:
             if 0 < self._core.limits.tunnel_idle_seconds < waited:
                 self._drop_upstream()
-                self.upstream_lost(None)
+                self.upstream_lost(None, Outcome.OK)  # nobody had anything to say: nobody's failure
             return
         waits = Waits.FOR_REST if self._answer is not None else Waits.FOR_ANSWER
         if self._answer is None and not (self.request_done or (self._upstream is not None and self._upstream.full)):

@@ -232,6 +232,7 @@ async def test_idle_tunnel_is_ended():
         assert await asyncio.wait_for(client.reader.read(), PATIENCE) == b""
         await until_empty(served)
         assert served.core.tunnels == 0
+        assert (await served.memory.only()).outcome is Outcome.OK
 
 
 async def test_tunnel_whose_client_takes_nothing_is_cut():

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from agent.request import RequestRecord, to_otlp
 from agent.tap.account import Account
 from agent.tap.core import Core, Limits
 from agent.tap.counters import Counters
@@ -78,3 +79,25 @@ def test_the_record_of_an_answer(folder: str):
     for name, value in expect.items():
         got = list(row[name]) if isinstance(row[name], tuple) else row[name]
         assert got == (pytest.approx(value, abs=NEAR) if isinstance(value, float) else value), name
+
+
+PROSE = "what somebody wrote"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"pieces": [[0, f'data: {{"choices":[{{"index":0,"delta":{{"content":"{PROSE}"}}}}]}}\n\n']]},
+        {"pieces": [[0, f"data: {PROSE}\n\n"]]},
+        {"pieces": [[0, f"error: {PROSE}\n\n"]]},
+        {"pieces": [[0, f'error: {{"message":"{PROSE}","type":"{PROSE}","code":"{PROSE}"}}\n\n']]},
+        {"pieces": [[0, f'event: error\ndata: {{"error":{{"message":"{PROSE}"}},"error_type":"{PROSE}"}}\n\n']]},
+        {"pieces": [[0, f'{{"detail":"{PROSE}"}}']], "status": "422 No", "head": ["content-type: application/json"]},
+        {"pieces": [[0, "{}"]], "request": f'{{"model":{{"a":"{PROSE}"}},"prompt":"{PROSE}"}}', "head": []},
+        {"pieces": [[0, "{}"]], "request": f"prompt={PROSE}", "request_type": "text/plain", "head": []},
+    ],
+)
+def test_nothing_that_somebody_wrote_is_in_the_record(told: dict[str, Any]):
+    row = play(told)
+    row.pop("first_content")
+    assert PROSE.encode() not in to_otlp(RequestRecord(**row), {})

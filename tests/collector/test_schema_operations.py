@@ -97,6 +97,20 @@ def test_a_whole_answer_has_the_engines_first_token_or_none(store: Store):
     assert edge(store)["ttft_seconds"] == pytest.approx(0.075)
 
 
+def test_a_session_has_neither_first_token_nor_latency(store: Store):
+    trace, bits = fresh()
+    session = edge_span(
+        trace=trace,
+        bits=bits,
+        servescope__stream=False,
+        gen_ai__operation__name="realtime",
+        servescope__e2e_seconds=9.0,
+    )
+    land(store, traces([session]), traces([engine_span(trace=trace, bits=bits)], VLLM))
+    row = one(store, trace)
+    assert (row["operation"], row["has_engine"], row["ttft_seconds"], row["e2e_seconds"]) == ("realtime", 1, 0, 0)
+
+
 @pytest.mark.parametrize("seen", ["msg_client", "aaa", "zzz", ""])
 def test_the_answers_id_is_the_one_that_the_client_saw(store: Store, seen: str):
     trace, bits = fresh()

@@ -185,9 +185,8 @@ def _bare(folder: Path) -> dict[str, float]:
     layout = migrate.Layout(database="bare")
     engine.query("CREATE DATABASE bare")
     engine.query("USE bare")
-    for migration in migrate.load():
-        for statement in migrate.statements(migration.text, layout):
-            engine.query(statement)
+    for statement in migrate.of_new(layout):
+        engine.query(statement)
     used = 0.0
     for number, path in enumerate(sorted(folder.glob("*.seg"))):
         head, _, settings = segment_statement("bare", "land_traces", path.stem, None).partition(" SETTINGS ")

@@ -105,6 +105,17 @@ def statements(text: str, layout: Layout) -> list[str]:
     return [statement for piece in re.split(r";[ \t]*(?:\n|$)", bare) if (statement := piece.strip())]
 
 
+def of_new(layout: Layout, folder: Path = SCHEMA) -> list[str]:
+    """Statements that bring an empty database to this version, for an engine that is reached without a ``Store``.
+
+    Raises:
+        MigrationError: See ``load`` and ``statements``.
+    """
+    plans = _lasting([statements(migration.text, layout) for migration in load(folder)], layout)
+    place = rf"RENAME TABLE {layout.database}.\1_next TO {layout.database}.\1"
+    return [_REPLACE.sub(place, statement) for plan in plans for statement in plan]
+
+
 def pending(store: Store, layout: Layout | None = None, folder: Path = SCHEMA) -> list[Migration]:
     """The migrations a store lacks, in order.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
@@ -169,6 +170,22 @@ def test_a_new_store_makes_only_what_stays(store: Store, folder: Path):
     assert (
         store.command("SELECT count() FROM system.columns WHERE database = currentDatabase() AND name = 'day'") == "1"
     )
+
+
+def test_the_statements_for_a_new_store_make_what_migrating_makes(store: Store):
+    database = store.address.database
+    store.command(f"CREATE DATABASE {database}", use_database=False)
+    for statement in migrate.of_new(Layout(database=database)):
+        store.command(statement)
+    named = "SELECT name FROM system.tables WHERE database = currentDatabase() ORDER BY name"
+    made = [row["name"] for row in store.rows(named)]
+    assert not [name for name in made if name.endswith("_next")]
+    texts = " ".join(migrate.of_new(Layout()))
+    assert {"requests", "requests_t", "otel_traces", "land_spans_mv"} <= set(made)
+    assert "{replace" not in texts
+    pattern = r"CREATE (?:MATERIALIZED VIEW|TABLE) IF NOT EXISTS servescope\.(\w+)"
+    migrated = set(re.findall(pattern, texts))
+    assert {name.removesuffix("_next") for name in migrated} | {"requests"} == set(made)
 
 
 class Recording(Store):

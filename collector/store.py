@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 from urllib.parse import urlsplit
@@ -339,17 +339,24 @@ def _checked(source: Any) -> Iterator[bytes]:
     tag = str(source.headers.get("X-ClickHouse-Exception-Tag") or "") if hasattr(source, "headers") else ""
     marker = f"__exception__\r\n{tag}\r\n".encode() if tag else b""
     held = b""
-    while chunk := source.read(_CHUNK):
+    # One piece at a time: a broken answer's last one is the error, and a longer read would lose it.
+    while chunk := source.read1(_CHUNK):
         held += chunk
         if marker and (at := held.find(marker)) >= 0:
-            rest = held[at + len(marker) :] + source.read()
-            raise _from_text(rest.decode("utf-8", "replace"))
-        keep = len(marker)
-        if len(held) > keep:
-            yield held[: len(held) - keep]
-            held = held[len(held) - keep :]
+            raise _from_text((held[at + len(marker) :] + _rest(source)).decode("utf-8", "replace"))
+        if (ready := len(held) - len(marker)) > 0:
+            yield held[:ready]
+            held = held[ready:]
     if held:
         yield held
+
+
+def _rest(source: Any) -> bytes:
+    rest = b""
+    with suppress(HTTPError):
+        while chunk := source.read1(_CHUNK):
+            rest += chunk
+    return rest
 
 
 def _from_text(text: str) -> StoreError:

@@ -174,7 +174,7 @@ class Body:
                     file.write(piece)
                     piece = b""
         except OSError as error:
-            raise refused(243, "NOT_ENOUGH_SPACE", f"Cannot spool the body: {error}") from None
+            raise refused(243, "NOT_ENOUGH_SPACE", f"Cannot spool the body: {error.strerror}") from None
         return path
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ class Body:
             while view:
                 view = view[cast("io.FileIO", self._file).write(view) :]
         except OSError as error:
-            raise refused(243, "NOT_ENOUGH_SPACE", f"Cannot spool the body: {error}") from None
+            raise refused(243, "NOT_ENOUGH_SPACE", f"Cannot spool the body: {error.strerror}") from None
 
     def _new_path(self) -> Path:
         path = self._folder / f"{uuid.uuid4().hex}.body"

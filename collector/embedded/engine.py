@@ -105,7 +105,8 @@ class Handle:
 
     def __init__(self, address: str, setup: str, folder: Path) -> None:
         self._connection = chdb.connect(address)
-        self._folder = str(folder)
+        # As it was given, and as the system calls it: the longer first, since one may begin with the other.
+        self._folders = sorted({str(folder.absolute()), str(folder.resolve())}, key=len, reverse=True)
         self.tainted = False
         try:
             self._run(setup, "TabSeparated", None)
@@ -185,7 +186,10 @@ class Handle:
         except (chdb.ChdbError, RuntimeError, UnicodeDecodeError) as error:
             self.tainted = True
             found = from_engine(error)
-        raise QueryError(found.code, found.message.replace(self._folder, "<data>"))
+        message = found.message
+        for folder in self._folders:
+            message = message.replace(folder, "<data>")
+        raise QueryError(found.code, message)
 
 
 class ReaderHandle(Handle):

@@ -147,7 +147,7 @@ class Gateway:
             if isinstance(error, ConnectionError | TimeoutError):
                 raise
             _log.exception("spool_failed")
-            return _failure(refused(NO_FREE_SPACE, "NOT_ENOUGH_SPACE", f"Cannot spool: {error}"), tag)
+            return _failure(refused(NO_FREE_SPACE, "NOT_ENOUGH_SPACE", f"Cannot spool: {error.strerror}"), tag)
 
     async def _take(self, request: web.Request, client: Client, ask: Ask, tag: str) -> web.StreamResponse:
         stay = self._runner.arrive(client)

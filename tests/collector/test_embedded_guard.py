@@ -286,3 +286,43 @@ def test_explain_ast_has_an_answer_of_its_own(store_server: StoreServer):
     # It takes what stands behind it for the statement to explain: an answer's place, too.
     assert "SelectQuery" in store_server.ask("EXPLAIN AST SELECT 1")
     assert json.loads(store_server.ask("EXPLAIN AST SELECT 1 FORMAT JSON"))["rows"] > 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "query", "rule"),
+    [
+        ("SELECT 1", {"default_format": "CSV; SELECT 2"}, "format"),
+        ("SELECT 1 FORMAT NoSuch", {}, "format"),
+        ("INSERT INTO guarded FORMAT NoSuch\n1\n", {}, "format"),
+        ("SELECT \N{LEFT SINGLE QUOTATION MARK}'\N{RIGHT SINGLE QUOTATION MARK}; SELECT 2 --'", {}, "Multi-statements"),
+        ("SELECT $a$'$a$; SELECT 2 --'", {}, "Multi-statements"),
+        ("SELECT 1 INTO OUTFILE '/tmp/x'", {}, "file"),
+    ],
+)
+def test_the_owner_too_runs_one_statement_as_it_was_checked(
+    store_server: StoreServer, sql: str, query: dict[str, str], rule: str
+):
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        store_server.ask(sql, query="?" + urllib.parse.urlencode(query))
+    text = caught.value.read().decode()
+    caught.value.close()
+    assert rule in text
+    assert "Code: " in text
+
+
+@pytest.mark.parametrize(
+    ("sql", "answer"),
+    [
+        ("SELECT \N{LEFT SINGLE QUOTATION MARK}a; b FORMAT JSON\N{RIGHT SINGLE QUOTATION MARK}", "a; b FORMAT JSON\n"),
+        ("SELECT $x$a; 'b$x$ -- FORMAT JSON", "a; \\'b\n"),
+        ("SELECT 1 /* FORMAT JSON; /* */ */;", "1\n"),
+        (
+            "SELECT 1 AS \N{LEFT DOUBLE QUOTATION MARK}a;b\N{RIGHT DOUBLE QUOTATION MARK} FORMAT TSVWithNames",
+            "a;b\n1\n",
+        ),
+        ("SELECT\N{NO-BREAK SPACE}'x' FORMAT CSV;;\n", '"x"\n'),
+    ],
+)
+@pytest.mark.parametrize("owner", [True, False])
+def test_quotes_and_comments_are_read_as_the_engine_does(store_server: StoreServer, sql: str, answer: str, owner: bool):
+    assert store_server.ask(sql, owner=owner) == answer

@@ -68,6 +68,10 @@ class Counters:
             registry=self.registry,
         )
         self.connections = Gauge("servescope_tap_connections", "Open client connections", registry=self.registry)
+        for reason in ("connections", "tunnels", "descriptors"):
+            self.refused.labels(reason)  # shown as 0 from the start: who reads sums now and then sees the first rise
+        for reason in ("spool", "backlog", "fault"):
+            self.lost.labels(reason)
         self.active = Gauge("servescope_tap_active_requests", "Requests in flight", registry=self.registry)
         self.edge = Histogram(
             "servescope_tap_edge_seconds",

@@ -137,7 +137,10 @@ async def test_open_requests_and_counters_are_reported_under_the_targets_instanc
     ((labels, ended),) = second["servescope.tap.requests"]
     assert (labels, ended.as_double) == ({"outcome": "client_abort"}, 1)
     assert 0 < ended.start_time_unix_nano < ended.time_unix_nano
-    assert second["servescope.tap.connections_refused"][0][0] == {"reason": "connections"}
+    for found, refused in ((first, 0), (second, 1)):  # there from the start, so that the first rise is one
+        counts = {labels["reason"]: p.as_double for labels, p in found["servescope.tap.connections_refused"]}
+        assert counts == {"connections": refused, "tunnels": 0, "descriptors": 0}
+        assert {labels["reason"] for labels, _ in found["servescope.tap.records_lost"]} == {"spool", "backlog", "fault"}
 
 
 async def test_reports_are_rare_while_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

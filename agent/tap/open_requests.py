@@ -22,7 +22,7 @@ import shutil
 import struct
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -60,8 +60,7 @@ _LINKS: Final = 2
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class OpenRequest:
+class OpenRequest(NamedTuple):
     """What is known of a request when it begins, see ``RequestRecord`` and ``tenants.Who``. Long texts are cut."""
 
     span_id: bytes

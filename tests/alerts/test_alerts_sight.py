@@ -53,11 +53,15 @@ def rule(text: str) -> str:
             "no tenant",
         ),
         # signals that an engine does not show
-        ("filter: {engine: triton}, when: {kind: signal, signal: running, above: 2}", "filter.engine", "use "),
         (
-            "filter: {engine: tri*}, when: {kind: signal, signal: kv_cache_usage_ratio, above: 0.5}",
+            "filter: {engine: llamacpp}, when: {kind: signal, signal: preemptions_per_second, above: 2}",
             "filter.engine",
-            "triton shows no kv_cache_usage_ratio",
+            "use ",
+        ),
+        (
+            "filter: {engine: llama*}, when: {kind: signal, signal: inferences_per_second, above: 0.5}",
+            "filter.engine",
+            "llamacpp shows no inferences_per_second",
         ),
         # ranges
         ("when: {kind: signal, signal: kv_cache_usage_ratio, above: 90}", "when.above", "write 0.9 for 90 %"),

@@ -171,9 +171,9 @@ def _selected(state: Any, signal: str, look: Look) -> None:
     address = link("requests", chosen.window, look.filter, order_by=SIGNALS[signal].title, **bounds)
     above = f"to {words.seconds(chosen.high)}" if math.isfinite(chosen.high) else "up"
     st.markdown(
-        f"[List the {words.plural(chosen.requests, 'request')} from {words.seconds(chosen.low)} {above}, "
+        f"[List the requests from {words.seconds(chosen.low)} {above}, "
         f"{words.span(chosen.window.start, chosen.window.end, zone())}]({address}) "
-        ":gray[· a double click on the heatmap lets go]"
+        f":gray[· {words.plural(chosen.requests, 'request')} · a double click on the heatmap lets go]"
     )
 
 

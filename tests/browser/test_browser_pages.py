@@ -136,13 +136,16 @@ def test_a_box_on_the_heatmap_lists_the_requests_in_it(stage: Served, page: Page
             continue
     address = link.get_attribute("href")
     assert address is not None
+    counted = re.search(r"[\d,]+ requests?(?= ·)", link.locator("xpath=..").inner_text())
+    assert counted is not None
+    told = counted.group()
     asked = parse_qs(urlsplit(address).query)
     assert asked["model"] == ["llama"]
     low, high = float(asked["at_least"][0]), float(asked["below"][0])
     assert 0 < low < high < 10
     opened(page, f"{stage.url}/{address}", [TABLE])
     page.get_by_text(re.compile(r"Only end-to-end time from .* as drawn on the heatmap")).wait_for()
-    page.get_by_text(re.compile(r"\d+ requests? match")).first.wait_for()
+    page.get_by_text(re.compile(rf"^{told} match")).first.wait_for()
     whole(page)
 
 

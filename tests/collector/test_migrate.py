@@ -219,7 +219,7 @@ KEPT_METRICS = ("otel_metrics_gauge", "otel_metrics_sum", "engine_samples", "hos
 def test_a_store_of_the_first_schema_keeps_every_row(store: Store, tmp_path: Path):
     first = tmp_path / "schema"
     shutil.copytree(migrate.SCHEMA, first)
-    for path in first.glob("00[12]*.sql"):
+    for path in first.glob("*.sql"):
         if path.name > "0014":
             path.unlink()
     migrate.apply(store, folder=first)

@@ -366,7 +366,7 @@ def test_evidence_counts_requests_when_they_end(fleet: Any):
     incident = Incident("i", now, now, None, IncidentState.OPEN, "critical", "", "", {}, "", 1, {"r": alert})
     fleet.requests(now - 100, 5, "timeout", e2e_seconds=95.0)  # the slow ones, that arrived long before
     for number in range(5):
-        fleet.requests(now - 30, 1, ttft_seconds=0.01 * 3**number)
+        fleet.requests(now - 30, 1, ttft_seconds=0.01 * 3**number, stream=1)
     fleet.requests(now - 1, 4)  # rows as new as these may not all be there yet
     fleet.requests(now - 90, 3)
     found = freeze(fleet.store, incident, now)

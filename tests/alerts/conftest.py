@@ -62,6 +62,7 @@ class Fleet:
             "e2e_seconds": 0.1,
             "ttft_seconds": 0.05,
             "operation": "inference",
+            "stream": 1,
             "has_edge": 1,
             "recording": "",
         }

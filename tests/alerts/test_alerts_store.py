@@ -368,7 +368,7 @@ def test_evidence_counts_requests_when_they_end(fleet: Any):
     for number in range(5):
         fleet.requests(now - 30, 1, ttft_seconds=0.01 * 3**number, stream=1)
     fleet.requests(now - 1, 4)  # rows as new as these may not all be there yet
-    fleet.requests(now - 90, 3)
+    fleet.requests(now - 66, 3)
     found = freeze(fleet.store, incident, now)
     assert found["requests_per_second"] == pytest.approx(10 / 60, abs=1e-3)
     assert found["error_share"] == 0.5

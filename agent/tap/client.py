@@ -275,11 +275,13 @@ class ClientConnection(asyncio.Protocol):
         pending.clear()
         account = Account(self._core, head, self.arrived, self._arrived_ns)
         self.exchange = exchange = Exchange(self._core, self, head, account)
-        exchange.start()
-        if body and not exchange.request_done:
-            self._feed_body(exchange, body)
-        elif body:
-            self._keep(body)
+        try:
+            consumed = exchange.start(body)
+        except HttpFault as fault:
+            exchange.refuse(fault)
+            return
+        if consumed < len(body):
+            self._keep(body[consumed:])
 
     def _feed_body(self, exchange: Exchange, data: bytes) -> None:
         try:

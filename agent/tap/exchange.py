@@ -63,13 +63,26 @@ class Exchange:
         """Whether the client said that nothing follows this request on its connection."""
         return self._head is not None and not self._head.keeps_alive() and not self._head.wants_websocket()
 
-    def start(self) -> None:
-        """Send the head, on a connection of the pool if one is idle."""
+    def start(self, body: bytes = b"") -> int:
+        """Send the head and what of the body came with it, in one write, on a connection of the pool if one is idle.
+
+        Returns:
+            How many bytes belong to this request.
+
+        Raises:
+            HttpFault: The body's framing is malformed; nothing was sent.
+        """
+        consumed = 0
+        if body and not self.request_done:
+            consumed, payload = self._reader.feed(body)
+            self._account.request_payload(payload)
+            self._keep_unsent(body if consumed == len(body) else body[:consumed])
+            self.request_done = self._reader.done
         if self._head is not None and self._head.wants_websocket():
             self._tunnel_place = self._core.take_tunnel()
             if not self._tunnel_place:
                 self.fail(TUNNELS_FULL)
-                return
+                return consumed
         upstream = self._core.pool.take()
         if upstream is not None:
             self._attach(upstream)
@@ -77,6 +90,12 @@ class Exchange:
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
         if self.request_done:
             self._account.request_ended()
+        return consumed
+
+    def _keep_unsent(self, raw: bytes) -> None:
+        self._unsent += raw
+        if len(self._unsent) > _HOLD_BYTES:
+            self._client.hold_reading("connecting", True)
 
     async def _connect(self) -> None:
         try:
@@ -120,9 +139,7 @@ class Exchange:
             if self.request_done and not self._upstream.full:
                 self._request_forwarded()
         elif not self._over:
-            self._unsent += raw
-            if len(self._unsent) > _HOLD_BYTES:
-                self._client.hold_reading("connecting", True)
+            self._keep_unsent(raw)
         if self.request_done:
             self._account.request_ended()
         return consumed

@@ -57,7 +57,8 @@ imports: .venv/.installed  ## the direction of dependence
 	@.venv/bin/lint-imports
 
 test: install lint types imports  ## lint, types, import contracts, unit, integration, browser
-	@.venv/bin/pytest -n 2 --dist loadfile -m "not heavy and not vllm and not browser"
+	@.venv/bin/pytest -n 2 --dist loadfile -m "not heavy and not vllm and not browser and not triton"
+	@.venv/bin/pytest -m "triton and not heavy and not vllm and not browser"
 	@.venv/bin/pytest -m "browser and not heavy"
 
 test-heavy: install  ## the longer fault and integration tests

@@ -46,7 +46,7 @@ def test_a_half_that_is_missing_has_a_cause(lab: Lab):
             row(10, "speaks", **engine, orphan=1),
             row(11, "speaks", route="/v1/models"),
             row(12, "dumb"),
-            row(13, "speaks", e2e_seconds=3 * 86_400 + 60),
+            row(13, "speaks", e2e_seconds=3 * 86_400 + 7_200),
         ],
     )
     answer = halves.unmatched(lab.store, THEN)

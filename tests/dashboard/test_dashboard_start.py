@@ -22,7 +22,7 @@ def start(*words: object) -> subprocess.CompletedProcess[str]:
     [
         (("--data", "{}/none"), 1, "none is not there. Give that of a Servescope, or --clickhouse URL"),
         (("--clickhouse", "db:8123"), 1, "'db:8123' is no address of a ClickHouse store"),
-        (("--clickhouse", "http://u:secret@db:x"), 1, "'http://…' is no address of a ClickHouse store"),
+        (("--clickhouse", "http://u:secret@db:x"), 1, "'http://db:x' is no address of a ClickHouse store"),
         (("--slos", "{}/slos.yaml"), 1, "slos.yaml:1: slos[0].sli: is missing"),
         (("--config", "{}/servescope.yaml"), 1, "servescope.yaml:2: dashboard.refresh_seconds: must be greater"),
         (("--refresh", "0.1"), 2, "--refresh"),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _GAP: Final = 1.005
+_FULL: Final = 10
+"""Requests that a cell of the strongest tone holds at least: of few, none looks like many."""
 
 
 def histogram(
@@ -75,7 +77,7 @@ def heatmap(
     step: float | None = None,
     height: int = 280,
 ) -> go.Figure:
-    """Time × latency; colour grows with the logarithm of the count, and an empty cell is the page itself.
+    """Time × latency; colour grows with the logarithm of the count, and an empty cell alone is the page itself.
 
     A cell is drawn from the start of its step (``step`` seconds, else the distance of the times) to its end, and from
     its lower edge to its upper one.
@@ -83,7 +85,8 @@ def heatmap(
     figure = blank(style, title, "seconds", height)
     bounds = drawable(edges)
     wide = timedelta(seconds=step) if step else _distance(times, style)
-    shown = [[math.log1p(number) if number else None for number in row] for row in counts]
+    ramp = style.colours.ramp
+    shown = _tones(counts, 1 / (len(ramp) - 1))
     clocks = [f"{at_utc(at, style)}<br>{clock(at, style)} to {clock(at + wide, style)}" for at in times]
     hover = [
         [
@@ -93,10 +96,9 @@ def heatmap(
         ]
         for (low, high), row in zip(pairwise(edges), counts, strict=True)
     ]
-    ramp = style.colours.ramp
     figure.add_heatmap(
         x=[local(at, style) for at in [*times, *([times[-1] + wide] if times else [])]], y=bounds, z=shown,
-        customdata=hover, showscale=False, zmin=0, hoverongaps=False, xgap=0.5, ygap=0.5,
+        customdata=hover, showscale=False, zmin=0, zmax=1, hoverongaps=False, xgap=0.5, ygap=0.5,
         colorscale=[(index / (len(ramp) - 1), colour) for index, colour in enumerate(ramp)],
         hovertemplate="%{customdata}<extra></extra>",
     )  # fmt: skip
@@ -115,6 +117,14 @@ def drawable(edges: Sequence[float]) -> list[float]:
     smallest = next((edge for edge in edges if 0 < edge < math.inf), 1e-3)
     largest = max((edge for edge in edges if edge < math.inf), default=smallest) or smallest
     return [smallest / 2 if edge <= 0 else largest * 2 if math.isinf(edge) else edge for edge in edges]
+
+
+def _tones(counts: Sequence[Sequence[int]], faintest: float) -> list[list[float | None]]:
+    """From ``faintest``, for a single request, to 1; Plotly keeps to a scale only where both of its ends are named."""
+    most = math.log(max(_FULL, *(number for row in counts for number in row)))
+    return [
+        [faintest + (1 - faintest) * math.log(number) / most if number else None for number in row] for row in counts
+    ]
 
 
 def _distance(times: Sequence[datetime], style: Style) -> timedelta:

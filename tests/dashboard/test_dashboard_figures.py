@@ -128,8 +128,11 @@ def test_a_heatmap_fades_into_the_page(palette: Palette) -> None:
     figure = heatmap(
         TIMES, [0.0, 0.1, math.inf], [[1, 0, 0, 0, 0, 3], [0] * 6], replace(STYLE, colours=palette), title="d"
     )
-    assert figure.data[0].colorscale[0][1] == palette.page
-    assert figure.data[0].z[0][1] is None
+    drawn = figure.data[0]
+    assert drawn.colorscale[0][1] == palette.page
+    assert drawn.z[0][1] is None
+    assert (drawn.zmin, drawn.zmax) == (0, 1), "Plotly takes the data's own ends unless it is given both"
+    assert drawn.colorscale[1][0] <= drawn.z[0][0] < drawn.z[0][5] < 1, "one request is seen, and three are not many"
     assert figure.layout.dragmode == "select"
     assert "1 request<br>10:00:00 UTC" in figure.data[0].customdata[0][0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +25,7 @@ from dashboard.tiles import row as tile_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import tzinfo
 
     from alerts.history import AlertRow, IncidentRow, IncidentStory, NotificationRow
 
@@ -197,9 +198,10 @@ def evidence(found: Mapping[str, Any]) -> None:
         st.caption("None was taken.")
         return
     span = words.seconds(float(found.get("window_seconds", 0)))
-    shown = found.get("latency_window") or {}
-    of = f"; latencies of {shown.get('start')} to {shown.get('end')}, by arrival" if shown else ""
-    st.caption(f"The {span} before it opened: the requests that ended in them, and the engines{of}")
+    st.caption(
+        f"The {span} before it opened: the requests that ended in them, and the engines"
+        f"{latencies_of(found.get('latency_window') or {}, zone())}"
+    )
     figures = [
         ("Requests", words.per_second(found.get("requests_per_second"))),
         ("Failed", words.ratio(found.get("error_share"))),
@@ -214,6 +216,15 @@ def evidence(found: Mapping[str, Any]) -> None:
         table(pd.DataFrame([_tenant(item) for item in found["tenants"]]), "evidence-tenants")
     for missing in found.get("missing", []):
         st.caption(f"Could not be asked: {escape.markdown(str(missing))}")
+
+
+def latencies_of(shown: Mapping[str, Any], at: tzinfo) -> str:
+    """Which requests the evidence's latencies are of, in the viewer's zone; nothing where none were taken."""
+    try:
+        start, end = (datetime.fromisoformat(str(shown[name])) for name in ("start", "end"))
+    except (KeyError, ValueError):
+        return ""
+    return f"; latencies of those that arrived {words.span(start, end, at)}"
 
 
 def _instance(item: Mapping[str, Any]) -> dict[str, Any]:

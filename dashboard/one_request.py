@@ -94,6 +94,8 @@ def _tiles(row: RequestRow) -> list[Tile]:
     at_utc = f"{row.time:%H:%M:%S}.{row.time.microsecond // 1000:03d} UTC"
     failed = row.outcome not in {"", "ok", "client_abort", "client_error"}
     status = f"status {row.status}" if row.status else ""
+    preempted = words.plural(row.preemptions, "preemption") if row.preemptions else ""
+    p99 = row.itl_p99_seconds
     return [
         Tile(
             "Outcome", row.outcome.replace("_", " ") or words.NOTHING, row.error_type or status,
@@ -102,8 +104,8 @@ def _tiles(row: RequestRow) -> list[Tile]:
         Tile("Arrived", clock(row.time), at_utc),
         Tile("End to end", words.seconds(row.e2e_seconds)),
         Tile("First token", words.seconds(row.ttft_seconds)),
-        Tile("Queue", words.seconds(row.queue_seconds), f"{row.preemptions} preemptions" if row.preemptions else ""),
-        Tile("Longest gap", words.seconds(row.itl_max_seconds), f"p99 {words.seconds(row.itl_p99_seconds)}"),
+        Tile("Queue", words.seconds(row.queue_seconds), preempted),
+        Tile("Longest gap", words.seconds(row.itl_max_seconds), f"p99 {words.seconds(p99)}" if p99 else ""),
         Tile("Tokens in → out", tokens, cached or ("counted chunks" if row.tokens_counted else "")),
         Tile("Tenant", row.tenant or words.NOTHING),
         Tile("Model", row.model or words.NOTHING, row.engine),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Judgement = Literal["", "risk", "broken"]
 _ONE_ROW = 10
 _MIDDLE = 5
+_SHORT = 11
+"""Letters that fit into the narrowest tile in the size of a figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def _columns(number: int, most: int) -> int:
 def _one(tile: Tile, *, sparks: bool) -> str:
     kind = f" servescope-{tile.judged}" if tile.judged else ""
     told = ". ".join(part for part in (f"{tile.name}: {tile.value}", tile.note, tile.help) if part)
+    size = " servescope-long" if len(tile.value) > _SHORT else ""
     known = _known(tile.line)
     spark = f'<div class="servescope-spark" style="clip-path:{_shape(tile.line)}"></div>' if known else ""
     if sparks and not known:
@@ -69,7 +72,7 @@ def _one(tile: Tile, *, sparks: bool) -> str:
     return (
         f'<div class="servescope-tile{kind}" title="{escape(told)}">'
         f'<div class="servescope-name">{escape(tile.name)}</div>'
-        f'<div class="servescope-value">{escape(tile.value)}</div>'
+        f'<div class="servescope-value{size}">{escape(tile.value)}</div>'
         f'<div class="servescope-note">{escape(tile.note)}</div>{spark}</div>'
     )
 

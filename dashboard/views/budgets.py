@@ -82,7 +82,7 @@ def _table(found: list[SloStatus]) -> None:
             "Requests": status.total,
             "Bad": status.bad,
             "Period": words.seconds(status.period_seconds),
-            "Burn rate, ×": max(status.burn_rates.values(), default=None),
+            "Burn rate, ×": max(status.burn_rates.values(), default=None) if status.total else None,
         }
         for status in found
     ])  # fmt: skip
@@ -140,7 +140,11 @@ def tiles_of(status: SloStatus) -> list[Tile]:
         spent,
         Tile(f"Good{name}", words.ratio(status.good_ratio), f"target {words.ratio(status.target)}", help=bad),
         *(
-            Tile(f"Burn over {words.seconds(seconds)}{name}", f"{words.three(rate)} ×", "1 × spends it just in time")
+            Tile(
+                f"Burn over {words.seconds(seconds)}{name}",
+                f"{words.three(rate)} ×" if status.total else words.NOTHING,
+                "1 × spends it just in time",
+            )
             for seconds, rate in sorted(status.burn_rates.items())
         ),
     ]

@@ -160,7 +160,8 @@ def _selected(state: Any, signal: str, look: Look) -> None:
         st.session_state["selecting"] = bool(boxes)
         st.rerun(scope="app")
     if not boxes:
-        st.caption("Draw a box on the heatmap to list the requests in it.")
+        if state:
+            st.caption("Draw a box on the heatmap to list the requests in it.")
         return
     result: Heatmap = ask("latency.heatmap", look.window, look.filter, signal=signal).result
     chosen = cells_in(result, look.window, *box_of(boxes[0], look.window))

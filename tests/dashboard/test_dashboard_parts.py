@@ -4,6 +4,7 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, unquote, urlsplit
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -16,7 +17,7 @@ from dashboard.export import as_csv
 from dashboard.look import link
 from dashboard.marks import keys, phase_bar
 from dashboard.once import Once
-from dashboard.one_incident import after, links
+from dashboard.one_incident import after, latencies_of, links
 from dashboard.one_request import PHASES
 from dashboard.shell import moment
 from dashboard.theme import DARK, LIGHT, Palette, colour_of
@@ -199,6 +200,24 @@ def _status(**more: object) -> SloStatus:
 def test_a_budget_is_judged_where_something_was_promised(status: SloStatus, value: str, judged: str) -> None:
     tile = tiles_of(status)[0]
     assert (tile.value, tile.judged) == (value, judged)
+
+
+def test_a_long_name_in_a_tile_gets_the_room_of_two_lines() -> None:
+    assert "servescope-long" in row([Tile("Model", "meta-llama/Llama-3.1-8B-Instruct")], LIGHT)
+    assert "servescope-long" not in row([Tile("Lasts", "7 min 56 s")], LIGHT)
+
+
+def test_where_nobody_asked_no_budget_burns_at_a_rate() -> None:
+    assert tiles_of(_status())[2].value == "1.2 ×"
+    quiet = tiles_of(_status(budget_ratio=None, good_ratio=None, state="no_traffic", total=0.0, burn_rates={30.0: 0.0}))
+    assert [tile.value for tile in quiet] == ["no traffic", "–", "–"]
+
+
+def test_evidence_says_of_which_requests_its_latencies_are_in_the_viewers_zone() -> None:
+    window = {"start": "2026-05-04T10:00:00.000Z", "end": "2026-05-04T10:05:00.000Z"}
+    told = latencies_of(window, ZoneInfo("Asia/Tokyo"))
+    assert told == "; latencies of those that arrived 04 May 19:00:00 to 04 May 19:05:00"
+    assert [latencies_of(odd, UTC) for odd in ({}, {"start": "![x](http://h.example)", "end": None})] == ["", ""]
 
 
 def test_a_search_word_is_a_trace_or_a_request() -> None:

@@ -15,7 +15,7 @@ from agent.errors import ServescopeError
 from analytics.window import Filter, Window
 from dashboard import escape, words
 from dashboard.data import Question, ahead, ask, now, ready
-from dashboard.look import COMPARED, RECORDINGS, Look, zone
+from dashboard.look import COMPARED, RECORDINGS, Look, colours, zone
 from dashboard.panel import trouble
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def begin() -> None:
     """Settings of the whole app; first call of every run."""
     st.set_page_config(page_title="Servescope", layout="wide", initial_sidebar_state="collapsed")
     st.html(HERE / "style.css")
+    st.html(f"<style>:root {{ --servescope-on-accent: {colours().page}; }}</style>")
     st.html(f"<script>{(HERE / 'crosshair.js').read_text(encoding='utf-8')}</script>", unsafe_allow_javascript=True)
 
 
@@ -86,6 +87,7 @@ def page(
     marks: bool = True,
     recorded: bool = True,
     arriving: bool = False,
+    cut: bool = False,
     needs: Callable[[], list[Question]] = list,
 ) -> None:
     """Draw a page under its bar, again and again while live.
@@ -95,6 +97,7 @@ def page(
         marks: Whether charts carry deploys and incidents.
         recorded: Whether the page shows recorded data, where there are any and the filter lets them through.
         arriving: Whether the page has figures by arrival, of which the newest are incomplete.
+        cut: Whether its charts by arrival end at the settled edge, instead of going on with those that are over.
         needs: Questions that the page will ask; they are worked out side by side, in this order.
     """
     chosen: Bar = st.session_state["bar"]
@@ -114,7 +117,7 @@ def page(
         if recorded:
             _strip(look)
         if arriving:
-            _edge(look)
+            _edge(look, cut=cut)
         top = st.container()
         body(look)
         trouble(look, top)
@@ -236,7 +239,7 @@ def _compared() -> str:
     ) or ""  # fmt: skip
 
 
-def _edge(look: Look) -> None:
+def _edge(look: Look, *, cut: bool) -> None:
     """Say once a page what the broken line means."""
     edge = look.settled
     if edge is None:
@@ -244,10 +247,12 @@ def _edge(look: Look) -> None:
     if edge <= look.window.start:
         told = "A request that arrived before this window is still open: figures by arrival are of those that are over."
     else:
-        told = (
-            f"What arrived after {words.local_clock(edge, zone())} may still be open: beyond the broken line are only "
-            "those that are over, and tiles are of what came before it."
+        beyond = (
+            "the charts end there"
+            if cut
+            else "beyond the broken line are only those that are over, and what a tile tells of arrivals ends there"
         )
+        told = f"What arrived after {words.local_clock(edge, zone())} may still be open: {beyond}."
     st.caption(f":material/hourglass_top: {told}")
 
 

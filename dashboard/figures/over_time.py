@@ -63,7 +63,7 @@ def lines(
             line={"color": style.colours.at_risk, "width": 1, "dash": "dot"},
         )  # fmt: skip
         figure.add_annotation(
-            x=0, xref="paper", xanchor="left", y=math.log10(limit[0]) if log else limit[0], yanchor="bottom",
+            x=1, xref="paper", xanchor="left", y=math.log10(limit[0]) if log else limit[0], yanchor="middle", xshift=4,
             text=escape.figure(limit[1]), showarrow=False, font={"size": 11, "color": style.colours.at_risk},
         )  # fmt: skip
     y_axis(figure, unit, peak(traces), log=log, top=top)

@@ -41,7 +41,7 @@ QUESTION: Final = "Is the promise kept?"
 
 def draw() -> None:
     """The SLO page."""
-    page(_body, recorded=False)
+    page(_body, recorded=False, arriving=bool(os.environ.get("SERVESCOPE_SLOS")), cut=True)
 
 
 def _body(look: Look) -> None:
@@ -109,7 +109,7 @@ def _one(look: Look, slo: Slo, found: list[SloStatus]) -> None:
     if any(value is not None for value in shown.line):
         trace = Trace("", shown.line, colour_of("requests", look.style.colours))
         figure = lines(
-            shown.times, [trace], look.style, title="Good requests", unit="ratio", top=1.02, height=190,
+            shown.times, [trace], look.arrivals, title="Good requests", unit="ratio", top=1.02, height=190,
             limit=(slo.target, f"target {words.ratio(slo.target)}"),
         )  # fmt: skip
         st.plotly_chart(

@@ -33,6 +33,12 @@ def test_lines_name_themselves_at_their_ends_and_start_at_zero() -> None:
     assert "requests" in figure.layout.title.text
 
 
+def test_a_limit_is_named_beside_the_plot_where_no_line_runs() -> None:
+    figure = lines(TIMES, [Trace("", [1.0] * 6, "#111111")], STYLE, title="Good", unit="ratio", limit=(0.9, "target"))
+    named = next(note for note in figure.layout.annotations if note.text == "target")
+    assert (named.x, named.xref, named.xanchor, named.y) == (1, "paper", "left", 0.9)
+
+
 def test_labels_of_ends_that_lie_close_on_the_axis_do_not_cover_each_other() -> None:
     traces = [Trace("running", [1.0, 2, 8, 3, 2, 2], "#111111"), Trace("waiting", [0.0, 90, 99, 40, 9, 1], "#222222")]
     figure = lines(TIMES, traces, STYLE, title="Depth", unit="requests")
@@ -176,6 +182,12 @@ def _luminance(colour: str) -> float:
 def test_words_can_be_read_on_the_page(palette: Palette, name: str) -> None:
     """WCAG 2.2, 1.4.3: contrast of at least 4.5 to 1."""
     bright, dark = sorted([_luminance(getattr(palette, name)), _luminance(palette.page)], reverse=True)
+    assert (bright + 0.05) / (dark + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_the_word_on_a_button_can_be_read(palette: Palette) -> None:
+    bright, dark = sorted([_luminance(palette.accent), _luminance(palette.page)], reverse=True)
     assert (bright + 0.05) / (dark + 0.05) >= 4.5
 
 

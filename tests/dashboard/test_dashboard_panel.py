@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from analytics.window import Answer, Filter, Window
 from collector.store import StoreUnavailable
+from dashboard import look as looks
 from dashboard import panel as panels
 from dashboard.look import Look
 
@@ -77,3 +79,21 @@ def test_a_store_that_does_not_answer_is_told_with_its_fix(monkeypatch: pytest.M
     told = [item.proto.body for item in test.get("html")]
     assert sum("The store at http://127.0.0.1:1 does not answer" in body for body in told) == 1  # two parts met it
     assert any("Start it." in body for body in told)
+
+
+def _edges() -> None:
+    """The sentences about the settled edge, of a page whose charts go on and of one whose charts end."""
+    from dashboard import shell  # noqa: PLC0415 - the script that is run
+    from tests.dashboard.test_dashboard_panel import look  # noqa: PLC0415 - as above
+
+    for cut in (False, True):
+        shell._edge(look(), cut=cut)
+
+
+def test_a_page_says_what_its_charts_do_at_the_settled_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    edge = SimpleNamespace(whole=False, settled_until=START + timedelta(minutes=8))
+    monkeypatch.setattr(looks, "ask", lambda *_: answer(edge, 1, "value"))
+    test = AppTest.from_function(_edges, default_timeout=60).run()
+    going, ending = (item.value for item in test.caption)
+    assert "beyond the broken line are only those that are over, and what a tile tells of arrivals ends there" in going
+    assert "may still be open: the charts end there." in ending

@@ -83,6 +83,10 @@ def test_dark_and_narrow(stage: Served, chromium: Browser) -> None:
             ".filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"
         )
         assert cut == []
+    page.goto(f"{stage.url}/sql")
+    run = page.get_by_role("button", name="Run")
+    run.wait_for()
+    assert run.evaluate("e => getComputedStyle(e).color") == "rgb(20, 22, 26)", "dark on the light accent of dark pages"
     context.close()
 
 

@@ -33,8 +33,8 @@ def window() -> str:
 
 VISITS: Final = (
     ("", "", [TILES, CHART, TABLE]),
-    ("latency", "by=model", [TILES, CHART]),
-    ("latency", "by=tenant", [TILES, CHART]),
+    ("latency", "by=By model", [TILES, CHART]),
+    ("latency", "by=By tenant", [TILES, CHART]),
     ("queue", "", [TILES, CHART]),
     ("kv-cache", "", [TILES, CHART, TABLE]),
     ("requests", "".join(f"&model={quote(name)}" for name in HOSTILE[:5]), [TABLE]),

@@ -9,7 +9,7 @@ FROM requests
 WHERE time >= fromUnixTimestamp64Milli({arrived_from:Int64}) AND time < fromUnixTimestamp64Milli({to:Int64})
   AND addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) >= fromUnixTimestamp64Milli({from:Int64})
   AND addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) < fromUnixTimestamp64Milli({to:Int64})
-  AND recording = ''
+  AND operation != '' AND recording = ''
   AND (empty({deployments:Array(String)}) OR has({deployments:Array(String)}, deployment))
   AND (empty({instances:Array(String)}) OR has({instances:Array(String)}, instance))
   AND (empty({models:Array(String)}) OR has({models:Array(String)}, model))
@@ -20,7 +20,7 @@ FROM requests
 WHERE time >= fromUnixTimestamp64Milli({arrived_from:Int64}) AND time < fromUnixTimestamp64Milli({to:Int64})
   AND addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) >= fromUnixTimestamp64Milli({from:Int64})
   AND addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) < fromUnixTimestamp64Milli({to:Int64})
-  AND recording = '' AND tenant != ''
+  AND operation != '' AND recording = '' AND tenant != ''
   AND (empty({deployments:Array(String)}) OR has({deployments:Array(String)}, deployment))
   AND (empty({instances:Array(String)}) OR has({instances:Array(String)}, instance))
   AND (empty({models:Array(String)}) OR has({models:Array(String)}, model))

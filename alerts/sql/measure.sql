@@ -9,7 +9,7 @@ FROM
     SELECT *, addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) AS finished
     FROM requests
     WHERE time >= fromUnixTimestamp64Milli({arrived_from:Int64}) AND time <= fromUnixTimestamp64Milli({until:Int64})
-      AND (/*recordings*/)
+      AND operation != '' AND (/*recordings*/)
 )
 WHERE finished >= fromUnixTimestamp64Milli({from:Int64})
 /*group*/

@@ -39,5 +39,5 @@ SELECT
     [/*totals*/] AS totals,
     [/*bads*/] AS bads
 FROM requests
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) AND operation != ''
 GROUP BY latest_start

@@ -58,7 +58,7 @@ SELECT
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({start_ms:Int64} - 3600000) AND time < fromUnixTimestamp64Milli({end_ms:Int64})
   AND instance = {instance:String} AND recording = {recording:String}
-  AND NOT (key = {key:UInt64} AND time = fromUnixTimestamp64Milli({start_ms:Int64}))
+  AND operation != '' AND NOT (key = {key:UInt64} AND time = fromUnixTimestamp64Milli({start_ms:Int64}))
   AND overlap_ms > 0
 ORDER BY overlap_ms DESC, time, key
 LIMIT 200

@@ -369,6 +369,8 @@ def test_evidence_counts_requests_when_they_end(fleet: Any):
         fleet.requests(now - 30, 1, ttft_seconds=0.01 * 3**number, stream=1)
     fleet.requests(now - 1, 4)  # rows as new as these may not all be there yet
     fleet.requests(now - 66, 3)
+    for path in ({}, {"tenant": "lister"}):  # of models and of preflights: nobody's work
+        fleet.requests(now - 30, 7, "client_error", operation="", stream=0, e2e_seconds=2.0, **path)
     found = freeze(fleet.store, incident, now)
     assert found["requests_per_second"] == pytest.approx(10 / 60, abs=1e-3)
     assert found["error_share"] == 0.5

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +15,8 @@ from alerts.rulesfile import parse
 from analytics import latency, traffic
 from analytics.budget import Objective, burn, status
 from analytics.requests import find
+from analytics.sli import OPERATION
+from analytics.story import request
 from analytics.window import Filter, Window
 
 if TYPE_CHECKING:
@@ -161,3 +165,24 @@ def test_a_model_that_writes_no_tokens_has_no_rate_of_them(lab: Lab, window: Win
     found = traffic.overview(lab.store, window, Filter(instance=(HUNG,))).result
     assert [row.generation_tokens_per_second for row in found.models] == [None]
     assert found.generation_tokens.value is None
+
+
+def test_a_requests_neighbours_are_model_operations(lab: Lab, window: Window):
+    slow = next(r for r in find(lab.store, window, signal="e2e_seconds").result.requests if r.outcome == "timeout")
+    told = request(lab.store, key=slow.key).result
+    beside = {row.request_id for row in told.neighbours}
+    assert "cut after the limit" in beside
+    assert not beside & OTHER
+
+
+LOOKED_UP = {"by_time_and_key", "by_key", "by_trace", "find", "matching"}
+"""Told by its key, or by words of whoever asks, which `analytics.requests` narrows."""
+
+
+@pytest.mark.parametrize("path", sorted([*Path("analytics/sql").glob("*.sql"), *Path("alerts/sql").glob("*.sql")]))
+def test_statements_over_requests_are_of_model_operations(path: Path):
+    for block in path.read_text(encoding="utf-8").split("-- name: ")[1:]:
+        name, _, sql = block.partition("\n")
+        for part in re.split(r"FROM requests\b", sql)[1:] if name.strip() not in LOOKED_UP else []:
+            where = part.partition("GROUP BY")[0]
+            assert OPERATION in where or "/*filter:requests*/" in where, f"{path}: {name}"

@@ -30,11 +30,12 @@ def http_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         _ = parts.port
+        (parts.hostname or "").encode("idna")
     except ValueError as error:
         # The parser's own word may quote a part of the password.
         why = "" if "@" in value else f": {str(error)[0].lower()}{str(error)[1:]}"
         raise ValueError(f"{told} is not a URL{why}") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or " " in value:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or " " in value or not value.isprintable():
         raise ValueError(f"{told} is not a URL such as http://127.0.0.1:8000")
     return value.rstrip("/") if parts.path == "/" and not parts.query else value
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path  # noqa: TC003 pydantic reads it at run time
 from typing import TYPE_CHECKING, Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from agent import yamlfile
 from agent.errors import ConfigError
@@ -25,19 +26,27 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _https_base(value: str) -> str:
+    """An address below which PagerDuty's client puts its paths; it takes https alone, in small letters."""
+    parts = urlsplit(value)
+    if parts.scheme != "https" or parts.query or parts.fragment:
+        raise ValueError("must be an https URL without a query, such as https://events.eu.pagerduty.com")
+    return parts.geturl()
+
+
 class PagerDutyConfig(_Section):
     """Where pages go.
 
     Attributes:
         routing_key_file: File with the integration key of a PagerDuty service (Events API v2).
         routing_key_env: Environment variable that holds it instead.
-        base_url: PagerDuty's address; the EU region has its own.
+        base_url: PagerDuty's address, https; the EU region has its own.
         ca_file: A further certificate to trust for this address alone.
     """
 
     routing_key_file: Path | None = None
     routing_key_env: str = "SERVESCOPE_PAGERDUTY_ROUTING_KEY"
-    base_url: Annotated[HttpUrl, Field(min_length=1)] = "https://events.pagerduty.com"
+    base_url: Annotated[HttpUrl, Field(min_length=1), AfterValidator(_https_base)] = "https://events.pagerduty.com"
     ca_file: Path | None = None
 
     def routing_key(self, environment: Mapping[str, str] = os.environ) -> str:

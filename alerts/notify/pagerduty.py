@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pagerduty
 
+from agent.errors import ConfigError
 from agent.redact import redacted, shown
 from alerts.notice import COME_AGAIN, Delivery, Notice, retry_after
 from alerts.text import within
@@ -68,6 +69,9 @@ class PagerDuty:
             stays in place for everything else.
         clock: Unix seconds.
         name: For routes and tables.
+
+    Raises:
+        ConfigError: The certificate can't be read or is none.
     """
 
     def __init__(
@@ -83,7 +87,13 @@ class PagerDuty:
         self.destination = shown(base_url)
         context = ssl.create_default_context()
         if ca_file is not None:
-            context.load_verify_locations(cafile=ca_file)
+            try:
+                context.load_verify_locations(cafile=ca_file)
+            except OSError as error:
+                raise ConfigError(
+                    f"alerts.pagerduty.ca_file {ca_file} is no certificate that can be read: {error.strerror or error}",
+                    "Name a PEM file",
+                ) from error
         self._client = _Client(routing_key, base_url=base_url, verify=context)
         self._key = routing_key
 

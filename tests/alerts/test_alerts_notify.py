@@ -374,3 +374,11 @@ def test_a_webhook_is_signed_and_its_answers_are_judged():
 )
 def test_a_page_that_stayed_here_is_not_said_to_have_reached_pagerduty(notifier: str, destination: str, whom: str):
     assert reached(notifier, destination) == whom
+
+
+@pytest.mark.parametrize("text", [None, "no certificate"])
+def test_a_certificate_that_can_not_be_read_is_named(tmp_path: Path, text: str | None):
+    if text is not None:
+        (tmp_path / "ca.pem").write_text(text)
+    with pytest.raises(ConfigError, match=r"^alerts\.pagerduty\.ca_file \S+ca\.pem is no certificate"):
+        PagerDuty(KEY, ca_file=tmp_path / "ca.pem")

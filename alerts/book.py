@@ -120,8 +120,8 @@ class Book:
             for incident in self.current(draft):
                 member = incident.alerts.get(alert.key)
                 if member is not None and member.resolved_at is None:
+                    # two, where one was paged before the store could tell of the other
                     identifier = self._take(draft, clear(incident, alert.key, draft.now, reason))
-                    break
         keep = entered is not Phase.RESOLVED
         draft.alerts[alert.key] = stored_alert(alert.rule, alert.labels, alert.context, state) if keep else None
         row = {

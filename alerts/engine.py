@@ -39,8 +39,6 @@ TAP_RUNBOOK: Final = "docs/runbooks/tap-losing.md"
 PRUNE_SECONDS: Final = 60.0
 RESTORED_SECONDS: Final = 300.0
 """After a start, an alert that has no data for so long, while the store answers, is taken as one without data."""
-START_SECONDS: Final = 60.0
-"""A store that has never answered is starting: it gets at least so long before it pages."""
 
 _LOGGED: Final = {
     Phase.PENDING: "alert_pending",
@@ -130,16 +128,14 @@ class Engine:
         self._rules = all_rules(self.file)
         self._abouts = {rule.name: _about(rule) for rule in self._rules}
         self._abouts[TAP_RULE] = _About("error", TAP_RUNBOOK, Timing(0.0, 0.0, "ok"))
-        self._await_store(max(self.config.store_unreachable_after_seconds, START_SECONDS))
+        patience = Timing(self.config.store_unreachable_after_seconds, 0.0, "keep")
+        self._abouts[STORE_RULE] = _About("critical", STORE_RUNBOOK, patience)
         self._measurer = Measurer(
             self._rules,
             ingest_delay_seconds=self.config.ingest_delay_seconds,
             longest_request_seconds=self.config.longest_request_seconds,
         )
         self.reload()
-
-    def _await_store(self, seconds: float) -> None:
-        self._abouts[STORE_RULE] = _About("critical", STORE_RUNBOOK, Timing(seconds, 0.0, "keep"))
 
     def reload(self) -> None:
         """Read the alerts from the journal; each stays as it is until it is judged with data again."""
@@ -202,7 +198,6 @@ class Engine:
         if self.health.store_down_since is not None:
             log.info("store_reachable", away_seconds=round(now - self.health.store_down_since, 1))
         self.health.store_down_since, self.health.store_error = None, ""
-        self._await_store(self.config.store_unreachable_after_seconds)
         return measured
 
     def _ask(self, now: float) -> Measured:

@@ -131,10 +131,13 @@ class Pager:
         try:
             restore(self.store, self.journal, identities(self.engine.file))
         except ServescopeError as error:
-            log.warning("alert_states_not_restored", error=error.what)
+            if not self.engine.blocked:
+                log.warning("alert_states_not_restored", error=error.what)
             # without them, what fires already would page again
             self.engine.blocked = error.what
             return False
+        if self.engine.blocked:
+            log.info("alert_states_restored_late")
         self.engine.blocked = ""
         self.engine.reload()
         self.engine.book.reload()

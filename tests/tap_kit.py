@@ -158,12 +158,14 @@ async def tap(upstream_port: int, *, memory: Memory | None = None, **options: An
     tenants = options.pop("tenants", 1000)
     probes = options.pop("record_probes", False)
     idle = options.pop("idle_seconds", 60.0)
+    base = options.pop("base", "")
     limits = Limits(**{"drain_seconds": 1.0, **options})
     core = Core(
         pool=Pool(
             "http",
             "127.0.0.1",
             upstream_port,
+            base=base,
             connect_seconds=limits.connect_seconds,
             idle_seconds=idle,
             max_idle=64,

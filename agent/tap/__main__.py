@@ -111,7 +111,7 @@ async def serve(options: Options, listener: socket.socket | None = None) -> None
 
 def _build(options: Options, counters: Counters) -> tuple[Core, Recorder, Reporter]:
     tenant, limits = options.config.tenant, options.config.limits
-    scheme, host, port = read_upstream(options.upstream)
+    scheme, host, port, base = read_upstream(options.upstream)
     resource = {
         Resource.INSTANCE: options.instance,
         Resource.DEPLOYMENT: options.deployment,
@@ -135,6 +135,7 @@ def _build(options: Options, counters: Counters) -> tuple[Core, Recorder, Report
             scheme,
             host,
             port,
+            base=base,
             connect_seconds=limits.connect_seconds,
             idle_seconds=limits.upstream_idle_seconds,
             max_idle=_MAX_IDLE_UPSTREAM,
@@ -179,7 +180,7 @@ def _salt(keys: Path) -> bytes:
 @click.option("--instance", required=True, help="Name of the server behind this tap.")
 @click.option("--deployment", default="", help="The replicas that serve one model together; the instance if absent.")
 @click.option("--engine", default="auto", show_default=True, help="Engine id, such as vllm or triton.")
-@click.option("--upstream", required=True, help="The model server, http://HOST:PORT.")
+@click.option("--upstream", required=True, help="The model server, http://HOST:PORT[/PATH].")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=9080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 for any.")
 @click.option(

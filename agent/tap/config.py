@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -131,6 +131,10 @@ def _access(target: Mapping[str, Any]) -> Access:
     )
 
 
+_IN_PATHS = "/%:@!$&'()*+,;=~"
+"""Stands in a path as it is (RFC 3986 §3.3); what is encoded stays so."""
+
+
 def _read(file: YamlFile, model: type[_Model], name: str, settings: object) -> _Model:
     try:
         return model.model_validate(settings or {})
@@ -138,11 +142,11 @@ def _read(file: YamlFile, model: type[_Model], name: str, settings: object) -> _
         raise yamlfile.FileError(file.faults(error, "agent", name)) from error
 
 
-def read_upstream(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port of the model server's URL.
+def read_upstream(url: str) -> tuple[str, str, int | None, str]:
+    """Scheme, host and port of the model server's URL, and the path that all its own stand below ("" for none).
 
     Raises:
-        ConfigError: It is not ``http[s]://host[:port]``.
+        ConfigError: It is not ``http[s]://host[:port][/path]``.
     """
     try:
         parts = urlsplit(url)
@@ -150,7 +154,7 @@ def read_upstream(url: str) -> tuple[str, str, int | None]:
     except ValueError as error:
         told = f"--upstream {shown(url)} is not a URL" + ("" if "@" in url else f": {error}")
         raise ConfigError(told, "Give http://HOST:PORT.") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         told = f"--upstream {shown(url)} is not a server's address"
-        raise ConfigError(told, "Give http://HOST:PORT, without a path.")
-    return parts.scheme, parts.hostname, port
+        raise ConfigError(told, "Give http://HOST:PORT, or http://HOST:PORT/PATH.")
+    return parts.scheme, parts.hostname, port, quote(parts.path.rstrip("/"), safe=_IN_PATHS)

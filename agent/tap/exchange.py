@@ -116,7 +116,8 @@ class Exchange:
     def _attach(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
         upstream.exchange = self
-        head = b"" if self._head is None else request_head(self._head, self._account, self._core.pool.authority)
+        pool = self._core.pool
+        head = b"" if self._head is None else request_head(self._head, self._account, pool.authority, pool.base)
         upstream.write(head + self._unsent)
         self._unsent.clear()
         self._client.hold_reading("connecting", False)

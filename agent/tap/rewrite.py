@@ -31,13 +31,14 @@ _REASONS: Final = {
 }
 
 
-def request_head(head: RequestHead, account: Account, authority: bytes) -> bytes:
+def request_head(head: RequestHead, account: Account, authority: bytes, base: bytes = b"") -> bytes:
     """The request's head as the server gets it.
 
     Args:
         head: As the client sent it.
         account: Holds the trace context and the request id to hand on.
         authority: The server's ``HOST:PORT``, for an HTTP/1.0 client that names no host.
+        base: Path that the server's own stand below; a target that is no path (``OPTIONS *``) goes as it is.
     """
     ours = {b"traceparent"} if account.client_request_id else {b"traceparent", b"x-request-id"}
     if not account.trace.continued:
@@ -50,6 +51,8 @@ def request_head(head: RequestHead, account: Account, authority: bytes) -> bytes
         fields = [(b"Host", b"host", match[1]), *(f for f in fields if f[1] != b"host")]
     elif head.get(b"host") is None:
         fields.insert(0, (b"Host", b"host", authority))
+    if target.startswith(b"/"):
+        target = base + target
     if head.length is None:
         fields.append((b"Transfer-Encoding", b"transfer-encoding", b"chunked"))
     if head.wants_websocket():

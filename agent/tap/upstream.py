@@ -108,6 +108,7 @@ class Pool:
         scheme: ``http`` or ``https``.
         host: Name or address.
         port: ``None`` for the scheme's own.
+        base: Path that is put in front of every request's, "" for none; without a slash at its end.
         connect_seconds: Longest that a connect may take.
         idle_seconds: An idle connection is closed after this; keep it below the server's own (uvicorn: 5 s), so that
             a request never meets a connection that the server is about to close.
@@ -118,12 +119,21 @@ class Pool:
     """
 
     def __init__(
-        self, scheme: str, host: str, port: int | None, *, connect_seconds: float, idle_seconds: float, max_idle: int
+        self,
+        scheme: str,
+        host: str,
+        port: int | None,
+        *,
+        base: str = "",
+        connect_seconds: float,
+        idle_seconds: float,
+        max_idle: int,
     ) -> None:
         self.host = host
         self.port = port or _DEFAULT_PORTS[scheme]
-        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
-        self.authority = self.url.partition("://")[2].encode()
+        authority = f"{f'[{host}]' if ':' in host else host}:{self.port}"
+        self.url = f"{scheme}://{authority}{base}"
+        self.authority, self.base = authority.encode(), base.encode()
         self._ssl = ssl.create_default_context() if scheme == "https" else None
         self._connect_seconds = connect_seconds
         self._idle_seconds = idle_seconds

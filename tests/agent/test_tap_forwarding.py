@@ -382,3 +382,27 @@ async def test_several_tracestate_fields_become_one(sent: list[bytes], arrived: 
     assert lines == arrived
     if arrived:
         assert record.trace_state
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [
+        (b"GET /v1/models HTTP/1.1", b"GET /serve/a/v1/models HTTP/1.1"),
+        (b"GET /v1/models?x=/y HTTP/1.1", b"GET /serve/a/v1/models?x=/y HTTP/1.1"),
+        (b"GET http://other/v1/models HTTP/1.1", b"GET /serve/a/v1/models HTTP/1.1"),
+        (b"GET http://other HTTP/1.1", b"GET /serve/a/ HTTP/1.1"),
+        (b"OPTIONS * HTTP/1.1", b"OPTIONS * HTTP/1.1"),
+    ],
+)
+async def test_a_server_below_a_path_is_asked_below_it(asked: bytes, got: bytes):
+    heads = []
+
+    async def script(peer: Peer) -> None:
+        heads.append(await peer.head())
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with upstream(script) as up, tap(up.port, base="/serve/a") as served:
+        await talk(served.port, asked + b"\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert heads[0].startswith(got + b"\r\n")
+        if b"/models" in asked:
+            assert [record.route for record in served.memory.records] == ["/v1/models"]

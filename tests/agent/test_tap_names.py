@@ -89,8 +89,9 @@ def test_config_faults_name_the_file_or_field(tmp_path: Path, text: str):
 
 
 def test_upstream_addresses():
-    assert read_upstream("http://127.0.0.1:8000") == ("http", "127.0.0.1", 8000)
-    assert read_upstream("https://[::1]/") == ("https", "::1", None)
-    for bad in ("127.0.0.1:8000", "http://", "ftp://a", "http://a/b", "http://a:x", "http://a?x=1"):
+    assert read_upstream("http://127.0.0.1:8000") == ("http", "127.0.0.1", 8000, "")
+    assert read_upstream("https://[::1]/") == ("https", "::1", None, "")
+    assert read_upstream("http://a/serve/my model%20b/") == ("http", "a", None, "/serve/my%20model%20b")
+    for bad in ("127.0.0.1:8000", "http://", "ftp://a", "http://a#b", "http://a:x", "http://a?x=1"):
         with pytest.raises(ConfigError):
             read_upstream(bad)

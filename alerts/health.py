@@ -85,6 +85,7 @@ class Status:
             "journal_error": self._journal.error,
             "history_rows_waiting": self._journal.waiting,
             "history_rows_dropped": self._journal.dropped_rows,
+            "history_rows_set_aside": self._journal.aside_rows,
         }
 
     def collect(self) -> Iterator[Metric]:
@@ -113,6 +114,11 @@ class Status:
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"servescope_alerts_{name}", text, value=float(value))
+        yield CounterMetricFamily(
+            "servescope_alerts_history_rows_set_aside",
+            "Rows of history that the store refuses for good.",
+            value=told["history_rows_set_aside"],
+        )
         yield CounterMetricFamily(
             "servescope_alerts_notifier_trips", "Attempts in which a notifier itself failed.", value=self._outbox.trips
         )

@@ -30,6 +30,10 @@ log = structlog.get_logger()
 
 MAX_ROWS: Final = 50_000
 """Mirror rows kept while the store is away; the oldest go first, said aloud."""
+MAX_ASIDE: Final = 100
+"""Mirror rows kept that the store refuses for good; the oldest go first."""
+ASIDE: Final = "aside"
+"""Section of rows that were set aside: by their number, ``{"table", "row", "error"}``."""
 META: Final = "meta"
 TAKEN_UP: Final = "taken_up"
 """Key of `META`: what the store knew has been taken up, so that nothing is paged twice."""
@@ -84,7 +88,7 @@ class Journal:
             ) from error
         self._sections: dict[str, dict[str, Any]] = {}
         self._rows: deque[tuple[int, Row]] = deque()
-        self._sequence, self._dropped = 0, 0
+        self._sequence, self._dropped, self._aside = 0, 0, 0
         self._unsaved: dict[tuple[str, str], str | None] = {}
         self._saved_rows = 0
         self._error = ""
@@ -106,6 +110,11 @@ class Journal:
     def dropped_rows(self) -> int:
         """Mirror rows given up because the store was away for too long."""
         return self._dropped
+
+    @property
+    def aside_rows(self) -> int:
+        """Mirror rows set aside since the start."""
+        return self._aside
 
     @property
     def waiting(self) -> int:
@@ -167,6 +176,15 @@ class Journal:
         """The oldest rows that the store has not got yet, with their numbers."""
         with self._guard:
             return list(islice(self._rows, limit))
+
+    def set_aside(self, number: int, queued: Row, error: str) -> None:
+        """Keep a row that the store refuses for good; `mirrored` takes it off the queue with its batch."""
+        table, row = queued
+        kept = sorted(self.section(ASIDE), key=int)
+        oldest = dict.fromkeys(kept[: max(0, len(kept) + 1 - MAX_ASIDE)])
+        self._aside += 1
+        log.error("alert_history_row_set_aside", table=table, number=number, error=error, kept_in=str(self._path))
+        self.write({ASIDE: {**oldest, str(number): {"table": table, "row": row, "error": error}}})
 
     def mirrored(self, number: int) -> None:
         """The store has all rows up to this number."""

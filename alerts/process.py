@@ -64,6 +64,7 @@ class Pager:
     clock: Callable[[], float]
     workers: list[Worker]
     _restored: bool = False
+    _history_waits: bool = False
 
     def once(self) -> None:
         """One round.
@@ -82,7 +83,11 @@ class Pager:
         try:
             self.mirror.push(self.store)
         except (ServescopeError, OSError) as error:
-            log.warning("alert_history_waits", error=str(error))
+            if not self._history_waits:
+                log.warning("alert_history_waits", error=str(error))
+            self._history_waits = True
+        else:
+            self._history_waits = False
 
     def look_at_taps(self) -> None:
         """Ask what taps say of themselves; where that can't be asked, their alerts stay as they are."""

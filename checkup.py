@@ -8,6 +8,7 @@ import resource
 import shutil
 import socket
 import sys
+import time
 import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ import momentary
 from agent.errors import ServescopeError
 from agent.redact import shown
 from agent.tap.config import TapLimits
+from agent.tap.open_requests import find_left
 from agent.tap.places import RESERVED_DESCRIPTORS, places
 from analytics.legible import legible
 
@@ -59,6 +61,8 @@ FROM
 GROUP BY instance ORDER BY instance LIMIT 1000
 """
 """The newest report of each tap process of the last hour, summed up to instances."""
+_LEFT_SECONDS: Final = 60.0
+"""A tap that was killed is there again before that, and settles what was open."""
 _LEAST_FREE_BYTES: Final = 2_000_000_000
 
 
@@ -92,6 +96,7 @@ def examine(data: Path, clickhouse: str = "") -> list[Finding]:
     else:
         found.append(Finding("servescope", "ok", f"process {facts['pid']}, since {facts['started']}"))
         found += _parts(facts)
+    found += left_open(data, time.time())
     url = clickhouse or (facts["urls"]["store"] if facts else "")
     if url:
         found.append(_store(data, url, _restarted(facts or {}, "store")))
@@ -236,6 +241,31 @@ def _tap_reports(data: Path, url: str) -> Iterator[Finding]:
         if row["lost"]:
             fix = f"See tap-{row['instance']}.log in the folder logs, and whether the disk is full"
             yield Finding(name, "broken", f"{row['lost']:.0f} requests were served and not recorded", fix)
+
+
+def left_open(data: Path, now: float) -> Iterator[Finding]:
+    """Requests that were open in taps which were killed and did not come back: they have no rows yet.
+
+    Args:
+        data: The data folder.
+        now: Unix seconds.
+    """
+    for folder in sorted((data / "spool").glob("tap-*")):
+        name = folder.name.removeprefix("tap-")
+        try:
+            lefts = find_left(folder)
+        except OSError as error:
+            yield Finding(f"open requests of tap {name}", "note", f"can't be read: {error.strerror}")
+            continue
+        for left in lefts:
+            left.release()
+        gone = [left for left in lefts if left.requests and now - left.alive_ns / 1e9 > _LEFT_SECONDS]
+        if gone:
+            count = sum(len(left.requests) for left in gone)
+            ago = now - max(left.alive_ns for left in gone) / 1e9
+            text = f"{count} had no end when its process did, {ago:.0f} s ago; they have no rows"
+            fix = f"Start a tap for {name} over this folder again: it records them when it starts"
+            yield Finding(f"open requests of tap {name}", "broken", text, fix)
 
 
 def _restarted(facts: dict[str, Any], name: str) -> str:

@@ -15,6 +15,8 @@ from click.testing import CliRunner
 
 import checkup
 import servescope
+from agent.spool import producer_folder
+from agent.tap.open_requests import OpenRequest, OpenRequests, find_left
 from agent.tap.report import encode
 from tests.health_kit import health_server
 from tests.schema_tools import framed, fresh_store, token
@@ -174,3 +176,28 @@ def test_what_taps_say_of_themselves_reaches_the_doctor(tmp_path: Path, store_se
     (state, text), (refused, how_many) = found
     assert (state, text.partition(";")[0]) == ("ok", "6 requests open, 18 ended")
     assert (refused, how_many) == ("broken", "8 connections or sessions had no place")
+
+
+def test_requests_that_a_killed_tap_left_open_are_told_until_it_is_back(tmp_path: Path):
+    folder = producer_folder(tmp_path / "spool", "tap-vllm-a")
+    opened = OpenRequests(folder, 4)
+    for number in range(3):
+        name = f"{number}".encode() * 8
+        opened.begin(OpenRequest(name, name * 2, b"", 1, time.time_ns(), "POST", "/v1/x", "chat", "", "", ""))
+    opened.beat()
+    later = time.time() + 90
+
+    def told(at: float = later) -> list[tuple[str, str]]:
+        return of("open requests of tap vllm-a", list(checkup.left_open(tmp_path, at)))
+
+    assert told() == [], "its process lives"
+    fcntl.flock(opened._lock, fcntl.LOCK_UN)
+    assert told(time.time() + 5) == [], "it may be on its way back"
+    ((state, text),) = told()
+    assert state == "broken"
+    assert text.startswith("3 had no end when its process did, 9")
+    assert told(), "the lock is not kept: a tap that comes back must get it"
+    for left in find_left(folder):
+        left.remove()
+        left.release()
+    assert told() == []

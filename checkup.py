@@ -290,7 +290,8 @@ def _brief(text: str) -> str:
         return text.strip()[:200]
     if not isinstance(facts, dict):
         return str(facts)[:200]
-    return ", ".join(f"{name} {value}" for name, value in facts.items() if not isinstance(value, dict | list))[:300]
+    told = {name: value for name, value in facts.items() if value != "" and not isinstance(value, dict | list)}
+    return ", ".join(f"{name} {value}" for name, value in told.items())[:300]
 
 
 def _store(data: Path, url: str, restarted: str) -> Finding:

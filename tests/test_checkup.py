@@ -201,3 +201,9 @@ def test_requests_that_a_killed_tap_left_open_are_told_until_it_is_back(tmp_path
         left.remove()
         left.release()
     assert told() == []
+
+
+def test_what_a_part_leaves_empty_is_not_said(tmp_path: Path, health: tuple[str, dict[str, Any]]):
+    health[1].update({"rounds": 3, "store_error": "", "open_incidents": 0})
+    run_file(tmp_path, {"agent_health": health[0]})
+    assert of("agent", checkup.examine(tmp_path)) == [("ok", "status ok, rounds 3, open_incidents 0")]

@@ -17,9 +17,15 @@ _STRING: Final = r"'[^'\\]*+(?:\\.[^'\\]*+)*+'"
 _QUOTED: Final = r"`[^`\\]*+(?:\\.[^`\\]*+)*+`"
 # A quote that is never closed, which the engine doesn't write, takes the rest: looked for once.
 _BROKEN: Final = r"['`].*+"
+_NUMBER: Final = r"[0-9][0-9A-Za-z_.]*+"
+# Lists of numbers, and signs that mean nothing here, go by in one piece.
 _TOKEN: Final = re.compile(
-    rf"[A-Za-z_][A-Za-z0-9_]*+|{_STRING}|{_QUOTED}|{_BROKEN}|[0-9][0-9A-Za-z_.]*+|[^\s]", re.DOTALL
+    rf"[A-Za-z_][A-Za-z0-9_]*+|{_STRING}|{_QUOTED}|{_BROKEN}|{_NUMBER}(?:, {_NUMBER})*+|[(),.=\-]"
+    r"|[^\sA-Za-z0-9_'`(),.=\-]++",
+    re.DOTALL,
 )
+# The interpreter does nothing else while it matches: pieces so small that nobody waits for them.
+_PIECE: Final = 1 << 15
 _NAME: Final = re.compile(r"[A-Za-z_]|`")
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _LETTERS: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "b": "\b", "f": "\f", "a": "\a", "v": "\v"}
@@ -60,16 +66,24 @@ class Canonical:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.tokens: list[str] = _TOKEN.findall(text)
+        self.tokens: list[str] = []
         self.names: dict[str, set[str]] = {}
-        for token in set(self.tokens):
-            if _NAME.match(token):
-                self.names.setdefault(plain(token).lower(), set()).add(token)
+        seen: set[str] = set()
+        for piece in _pieces(text):
+            self.tokens += piece
+            new = set(piece) - seen
+            seen |= new
+            for token in new:
+                if _NAME.match(token):
+                    self.names.setdefault(plain(token).lower(), set()).add(token)
 
-    def places(self, name: str) -> Iterator[int]:
-        """Indexes of the tokens that are ``name``, given in small letters."""
-        for spelling in self.names.get(name, ()):
-            yield from self._indexes(spelling)
+    def places(self, *names: str) -> Iterator[int]:
+        """Indexes of the tokens that are one of ``names``, given in small letters: one pass for all of them."""
+        spellings = {spelling for name in names for spelling in self.names.get(name, ())}
+        if len(spellings) == 1:
+            yield from self._indexes(*spellings)
+        elif spellings:
+            yield from (index for index, token in enumerate(self.tokens) if token in spellings)
 
     def at(self, index: int) -> str:
         """The token at ``index``, '' beyond the ends."""
@@ -133,6 +147,19 @@ class Canonical:
             if index == last + 1:
                 name_end = place + len(token)
         return self.text[:place].rstrip(), plain(self.tokens[last + 1]), self.text[name_end:]
+
+
+def _pieces(text: str) -> Iterator[list[str]]:
+    place, size = 0, _PIECE
+    while place < len(text):
+        end = place + size
+        found: list[str] = _TOKEN.findall(text, place, end)
+        if end < len(text) and found and text.endswith(found[-1], place, end):
+            # It may go on behind the piece's end: it is read again, with what follows.
+            end -= len(found.pop())
+        yield found
+        size = _PIECE if found else 2 * size
+        place = end
 
 
 def replace_tables(text: str, tables: Mapping[str, str]) -> tuple[str, int]:

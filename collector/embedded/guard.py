@@ -160,6 +160,8 @@ class Guard:
             raise FenceError(
                 "table", "A table of system stands where its columns can't be hidden", "Write FROM system.x"
             )
+        if len(masked) > reader.CANONICAL_BYTES:
+            raise _long()
         if count:
             statement = Canonical(_canonical(handle, masked))
         head, asked, rest = statement.answer()
@@ -176,7 +178,7 @@ class Guard:
 
     def _check_kind(self, statement: Canonical) -> None:
         if len(statement.text.encode()) > reader.CANONICAL_BYTES:
-            raise FenceError("length", f"The statement is longer than {reader.CANONICAL_BYTES} bytes when written out")
+            raise _long()
         if {"outfile", "infile"} & statement.names.keys():
             raise FenceError(
                 "file", "INTO OUTFILE and FROM INFILE are not for readers", "Save the answer on your own side"
@@ -194,18 +196,18 @@ class Guard:
             raise FenceError("function", f"The name {name} is not for readers", "Rename the alias or leave it out")
         self._check_calls(statement)
         self._check_tables(statement)
-        for name in ("formatrow", "formatrownonewline"):
-            for index in statement.places(name):
-                form = statement.at(index + 2)
-                if statement.at(index + 1) != "(" or form[:1] != "'":
-                    raise FenceError("format", f"{name} is called with a format's name", "Write formatRow('CSV', …)")
-                self._reader_format(plain(form))
+        for index in statement.places("formatrow", "formatrownonewline"):
+            form = statement.at(index + 2)
+            if statement.at(index + 1) != "(" or form[:1] != "'":
+                raise FenceError("format", "formatRow is called with a format's name", "Write formatRow('CSV', …)")
+            self._reader_format(plain(form))
 
     def _check_tables(self, statement: Canonical) -> None:
-        for name in sorted(name for name in statement.names if "/" in name):
-            for index in statement.places(name):
-                if statement.at(index - 1) in {"FROM", "JOIN", "TABLE", "."}:
-                    raise FenceError("file", f"{name!r} is a file's name", "Name a table of servescope")
+        for index in statement.places(*(name for name in statement.names if "/" in name)):
+            if statement.at(index - 1) in {"FROM", "JOIN", "TABLE", "."}:
+                raise FenceError(
+                    "file", f"{plain(statement.at(index))!r} is a file's name", "Name a table of servescope"
+                )
         for index in statement.places("default"):
             if statement.at(index + 1) == ".":
                 raise FenceError("table", "The database default is not for readers", "Name a table of servescope")
@@ -214,20 +216,19 @@ class Guard:
                 self._check_system(statement, index)
 
     def _check_calls(self, statement: Canonical) -> None:
-        for name in sorted(statement.names.keys() & self._tables):
-            for index in statement.places(name):
-                # After a comma it may be either: format(TSV, …) as a table names a format first.
-                table = (
-                    name in self._calls
-                    or statement.at(index - 1) in {"FROM", "JOIN", "TABLE"}
-                    or plain(statement.at(index + 2)).lower() in self._input_formats
+        for index in statement.places(*(statement.names.keys() & self._tables)):
+            if statement.at(index + 1) != "(":
+                continue
+            name = plain(statement.at(index)).lower()
+            # After a comma it may be either: format(TSV, …) as a table names a format first.
+            if (
+                name in self._calls
+                or statement.at(index - 1) in {"FROM", "JOIN", "TABLE"}
+                or plain(statement.at(index + 2)).lower() in self._input_formats
+            ):
+                raise FenceError(
+                    "table-function", f"The table function {name} is not for readers", "Query the tables of servescope"
                 )
-                if statement.at(index + 1) == "(" and table:
-                    raise FenceError(
-                        "table-function",
-                        f"The table function {name} is not for readers",
-                        "Query the tables of servescope",
-                    )
 
     def _check_system(self, statement: Canonical, index: int) -> None:
         table = statement.at(index + 2).strip("`")
@@ -272,7 +273,9 @@ class Guard:
 
     def _text_settings(self, statement: Canonical) -> dict[str, str]:
         settings: dict[str, str] = {}
-        for found in statement.settings():
+        for count, found in enumerate(statement.settings()):
+            if count == reader.ASSIGNMENTS:
+                raise FenceError("setting", f"Settings are set more than {count} times", "Set each once, at the end")
             if found.name not in self._settings:
                 raise _unknown(found.name)
             if found.value is None:
@@ -343,6 +346,10 @@ def _size(key: tuple[str, ...], found: Admitted) -> int:
 
 def _unknown(name: str) -> FenceError:
     return FenceError("setting", f"A reader can't change the setting {name[:128]}", "Leave it out")
+
+
+def _long() -> FenceError:
+    return FenceError("length", f"The statement is longer than {reader.CANONICAL_BYTES} bytes when written out")
 
 
 def _several() -> FenceError:

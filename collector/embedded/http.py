@@ -13,6 +13,7 @@ from collector.address import READER_HEADER, reader_token
 from collector.embedded import answer
 from collector.embedded.body import Body, SpoolRoom, Terms
 from collector.embedded.errors import NO_FREE_SPACE, QueryError, refused
+from collector.embedded.front import check_head
 from collector.embedded.origin import Origins
 from collector.embedded.places import Client, client_name
 from collector.embedded.refusal import insert_refused
@@ -26,12 +27,31 @@ if TYPE_CHECKING:
     from collector.embedded.run import Runner
 
 _log = structlog.get_logger()
-_URL_LIMIT = 4 << 20
 _STATEMENT_BYTES = 1 << 20
 _READER_BODY_SECONDS = 30
 _OWNER_IDLE_SECONDS = 120
 _OWNER_BODY_SECONDS = 3600
 _FAILING = 503
+_QUERY_PATHS = frozenset({"", "/", "/query"})
+# What is read of a query's head.
+_HEADERS = frozenset(
+    {
+        "accept-encoding",
+        "authorization",
+        "content-encoding",
+        "content-type",
+        "host",
+        "origin",
+        "sec-fetch-site",
+        "user-agent",
+        "x-clickhouse-database",
+        "x-clickhouse-format",
+        "x-clickhouse-key",
+        "x-clickhouse-query-id",
+        "x-clickhouse-user",
+        READER_HEADER.lower(),
+    }
+)
 
 
 class Gateway:
@@ -55,20 +75,27 @@ class Gateway:
         self._room = SpoolRoom(2 * limits.body)
         self._answering = Answering(spool, limits)
 
-    def app(self) -> web.Application:
-        """The aiohttp application."""
-        app = web.Application(handler_args={"max_line_size": _URL_LIMIT, "max_field_size": 1 << 16})
-        app.router.add_get("/ping", self._ping)
-        app.router.add_get("/healthz", self._health)
-        app.router.add_get("/replicas_status", self._ping)
-        app.router.add_route("*", "/", self._query, expect_handler=self._expect)
-        app.router.add_route("*", "/query", self._query, expect_handler=self._expect)
-        return app
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request by its path, which is looked up as it stands: no path costs more than another."""
+        path = request.rel_url.raw_path
+        if path in _QUERY_PATHS:
+            try:
+                check_head(request, _HEADERS)
+            except QueryError as error:
+                return _failure(error, answer.exception_tag())
+            if request.headers.get("Expect"):
+                refusal = await self._expect(request)
+                await request.writer.drain()
+                if refusal is not None:
+                    return refusal
+            return await self._query(request)
+        if path not in {"/ping", "/replicas_status", "/healthz"}:
+            return web.Response(status=404, text="Not found: ask at /, /query, /ping or /healthz\n")
+        if request.method not in {"GET", "HEAD"}:
+            return web.Response(status=405, text="Use GET\n")
+        return await self._health() if path == "/healthz" else web.Response(text="Ok.\n")
 
-    async def _ping(self, _request: web.Request) -> web.Response:
-        return web.Response(text="Ok.\n")
-
-    async def _health(self, _request: web.Request) -> web.Response:
+    async def _health(self) -> web.Response:
         recycle = self._runner.recycle
         facts = {
             **self._runner.figures(),
@@ -88,7 +115,7 @@ class Gateway:
             return web.json_response({"status": "damaged", "error": text, **facts}, status=_FAILING)
         return web.json_response({"status": "ok", **facts})
 
-    async def _expect(self, request: web.Request) -> web.StreamResponse | None:
+    async def _expect(self, request: web.BaseRequest) -> web.StreamResponse | None:
         """Ask for the body only where it would be read."""
         try:
             client, ask = self._judge(request)
@@ -100,14 +127,14 @@ class Gateway:
             request.writer.output_size = 0
         return None
 
-    def _judge(self, request: web.Request) -> tuple[Client, Ask]:
+    def _judge(self, request: web.BaseRequest) -> tuple[Client, Ask]:
         self._origins.check(request.headers)
         role = authenticate(request.headers, request.query, self._owner_hash)
         own = hmac.compare_digest(request.headers.get(READER_HEADER, "").encode(), self._token.encode())
         client = Client(role, own, client_name(request.remote or "", request.headers.get("User-Agent", "")))
         return client, parse(request.method, request.query, request.headers, role)
 
-    async def _terms(self, request: web.Request, client: Client, ask: Ask) -> Terms:
+    async def _terms(self, request: web.BaseRequest, client: Client, ask: Ask) -> Terms:
         """What this request's body may be, by role and verb.
 
         Raises:
@@ -132,7 +159,7 @@ class Gateway:
             )
         return terms
 
-    async def _query(self, request: web.Request) -> web.StreamResponse:
+    async def _query(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method not in {"GET", "POST", "HEAD"}:
             return web.Response(status=405, text="Use GET for reading or POST\n")
         tag = answer.exception_tag()
@@ -149,7 +176,7 @@ class Gateway:
             _log.exception("spool_failed")
             return _failure(refused(NO_FREE_SPACE, "NOT_ENOUGH_SPACE", f"Cannot spool: {error.strerror}"), tag)
 
-    async def _take(self, request: web.Request, client: Client, ask: Ask, tag: str) -> web.StreamResponse:
+    async def _take(self, request: web.BaseRequest, client: Client, ask: Ask, tag: str) -> web.StreamResponse:
         stay = self._runner.arrive(client)
         body: Body | None = None
         try:

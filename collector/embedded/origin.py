@@ -38,7 +38,7 @@ class Origins:
         site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
         if site is not None and site.strip().lower() not in _OWN_SITES:
             raise _denied(f"A page of another site ({site!r}) may not ask this store")
-        if origin is not None and (not host or urlsplit(origin).netloc.lower() != host.lower()):
+        if origin is not None and (not host or _netloc(origin) != host.lower()):
             raise _denied(f"A page from {origin!r} may not ask this store")
         # A page that rebinds its name to our address has the same origin as we: its name gives it away. Behind a
         # name of a cluster's own, programs may ask; browsers may not.
@@ -49,6 +49,13 @@ class Origins:
     def _known(self, host: str) -> bool:
         name = host if host.endswith("]") else host.rsplit(":", 1)[0]
         return not name or name.lower() in self._names or _is_address(name.strip("[]"))
+
+
+def _netloc(origin: str) -> str:
+    # What is no URL names nobody.
+    with contextlib.suppress(ValueError):
+        return urlsplit(origin).netloc.lower()
+    return ""
 
 
 def _denied(what: str, fix: str = "Ask from a program, or through a server of your own") -> QueryError:

@@ -22,6 +22,9 @@ CANONICAL_BYTES: Final = 1_048_576
 HEREDOC_SIGNS: Final = 512
 """``$`` signs in a statement: the engine looks for each one's end through the whole text."""
 
+ASSIGNMENTS: Final = 256
+"""Settings set in a statement, each time counted."""
+
 PARSER_BACKTRACKS: Final = 50_000
 """Steps that the engine's parser may take back in a reader's statement."""
 

@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from collector.embedded.errors import AUTHENTICATION_FAILED, SYNTAX_ERROR, QueryError, refused
+from collector.embedded.errors import AUTHENTICATION_FAILED, BAD_ARGUMENTS, SYNTAX_ERROR, QueryError, refused
 from collector.embedded.reader import STATEMENT_BYTES
 from collector.embedded.refusal import FenceError, check_text, insert_refused
 from collector.embedded.statement import Insert, before_data, first_word, split_insert
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _HEAD_BYTES = 256 * 1024
 _FIRST = 4096
+_QUERY_ID = 1024
 _STATEMENT_LIMIT = 16 * 1024 * 1024
 
 TRANSPORT = frozenset(
@@ -160,11 +161,21 @@ def parse(method: str, url: Mapping[str, str], headers: Mapping[str, str], role:
     try:
         timeout = min(3600.0, max(0.0, float(url.get("session_timeout") or 60)))
     except ValueError:
-        raise refused(36, "BAD_ARGUMENTS", f"session_timeout is {url['session_timeout']!r}, not a number") from None
+        text = f"session_timeout is {url['session_timeout']!r}, not a number"
+        raise refused(BAD_ARGUMENTS, "BAD_ARGUMENTS", text) from None
+    query_id = url.get("query_id") or headers.get("X-ClickHouse-Query-Id") or str(uuid.uuid4())
+    if len(query_id) > _QUERY_ID or not query_id.isprintable():
+        # It comes back in a header of the answer.
+        raise refused(
+            BAD_ARGUMENTS,
+            "BAD_ARGUMENTS",
+            f"query_id has signs that can't be printed, or more than {_QUERY_ID} of them",
+            "Use a UUID, or leave it out",
+        )
     compressed = url.get("enable_http_compression", "0") not in {"0", "", "false"}
     return Ask(
         role=role,
-        query_id=url.get("query_id") or headers.get("X-ClickHouse-Query-Id") or str(uuid.uuid4()),
+        query_id=query_id,
         database=url.get("database") or headers.get("X-ClickHouse-Database", ""),
         default_format=url.get("default_format") or headers.get("X-ClickHouse-Format") or "TabSeparated",
         settings=settings,

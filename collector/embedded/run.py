@@ -219,7 +219,9 @@ class Runner:
                     kept.remember(admitted.settings)
             handle.use(admitted.settings)
             if admitted.answer is not None:
-                stay.limit = min(stay.limit, time_limit(admitted.answer.text, admitted.settings))
+                # What a reader's text sets is among the settings already.
+                text = admitted.answer.text if ask.role == "owner" else ""
+                stay.limit = min(stay.limit, time_limit(text, admitted.settings))
             else:
                 # A write runs to its end even if the client has gone: half a batch helps nobody.
                 stay.limit, stay.patience = float("inf"), _INSERT_PATIENCE if plan.insert is not None else float("inf")

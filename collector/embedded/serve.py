@@ -96,6 +96,7 @@ def _live(life: recycle.Life, listener: socket.socket) -> None:
 
 async def _run(engine: object, spool: Path, life: recycle.Life, listener: socket.socket) -> None:
     from collector.embedded.engine import Engine  # noqa: PLC0415
+    from collector.embedded.front import Front  # noqa: PLC0415
     from collector.embedded.http import Gateway  # noqa: PLC0415
     from collector.embedded.memory import release_code  # noqa: PLC0415
     from collector.embedded.run import Runner  # noqa: PLC0415
@@ -108,10 +109,8 @@ async def _run(engine: object, spool: Path, life: recycle.Life, listener: socket
         loop.add_signal_handler(number, stop.set)
     again = recycle.Recycle(life.past)
     runner = Runner(engine, again)
-    application = Gateway(runner, spool, life.owner_hash, life.host).app()
-    server = web.AppRunner(
-        application, access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE_SECONDS, auto_decompress=False
-    )
+    gateway = Gateway(runner, spool, life.owner_hash, life.host)
+    server = web.ServerRunner(Front(gateway.handle), shutdown_timeout=_GRACE_SECONDS)
     await server.setup()
     await web.SockSite(server, listener).start()
     released = release_code()

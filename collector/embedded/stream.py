@@ -54,7 +54,7 @@ class Answering:
         self._reader_limit = _TEXT_PER_BYTE * limits.reader_result
         self._kept_limit = limits.body
 
-    async def answer(self, request: web.Request, job: Job, tag: str) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest, job: Job, tag: str) -> web.StreamResponse:
         """Run the job and answer the request.
 
         Raises:
@@ -71,6 +71,8 @@ class Answering:
             waits = any(
                 request.query.get(name, "") in _TRUE for name in ("wait_end_of_query", "http_wait_end_of_query")
             )
+            if request.method == "HEAD":
+                return await self._head(job, pipe, tag)
             if waits:
                 return await self._kept(request, job, pipe, tag)
             return await self._stream(request, job, pipe, tag)
@@ -85,7 +87,21 @@ class Answering:
             raise overdue()
         return bytes(first)
 
-    async def _kept(self, request: web.Request, job: Job, pipe: Pipe, tag: str) -> web.StreamResponse:
+    async def _head(self, job: Job, pipe: Pipe, tag: str) -> web.StreamResponse:
+        """Tell how the answer would begin, and send none of it: its bytes would be taken for the next answer's."""
+        size = 0
+        while chunk := await pipe.read():
+            size += len(chunk)
+            if size > self._limit(job, sys.maxsize):
+                pipe.close()
+                raise _too_large(self._limit(job, sys.maxsize))
+        outcome = await job.outcome()
+        encoding, _ = answer.packer(job.ask.accept)
+        found = answer.headers(job.ask, tag, job.form or "") | {"X-ClickHouse-Summary": answer.summary(outcome)}
+        found |= {"Content-Encoding": encoding} if encoding else {"Content-Length": str(size)}
+        return web.Response(headers=found)
+
+    async def _kept(self, request: web.BaseRequest, job: Job, pipe: Pipe, tag: str) -> web.StreamResponse:
         """Send nothing before the query has ended well: its status is then the answer's."""
         loop = asyncio.get_running_loop()
         with tempfile.TemporaryFile(dir=self._spool) as file:
@@ -103,7 +119,7 @@ class Answering:
                 return _whole(head, file.read(), outcome, encoding, pack)
             return await _send(request, _started(head, encoding, outcome), _pieces(file), pack)
 
-    async def _stream(self, request: web.Request, job: Job, pipe: Pipe, tag: str) -> web.StreamResponse:
+    async def _stream(self, request: web.BaseRequest, job: Job, pipe: Pipe, tag: str) -> web.StreamResponse:
         first = await self._first(job, pipe)
         encoding, pack = answer.packer(job.ask.accept)
         head = answer.headers(job.ask, tag, job.form or "")
@@ -186,7 +202,7 @@ async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _send(
-    request: web.Request, response: web.StreamResponse, pieces: AsyncIterator[bytes], pack: Packer | None
+    request: web.BaseRequest, response: web.StreamResponse, pieces: AsyncIterator[bytes], pack: Packer | None
 ) -> web.StreamResponse:
     await response.prepare(request)
     try:
@@ -213,7 +229,7 @@ def _whole(
     return web.Response(body=data, headers=head)
 
 
-async def _break(request: web.Request, response: web.StreamResponse, last: bytes) -> None:
+async def _break(request: web.BaseRequest, response: web.StreamResponse, last: bytes) -> None:
     """End the connection without the answer's end.
 
     No final chunk; before HTTP/1.1, where closing is the end, a reset.

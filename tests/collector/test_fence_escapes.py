@@ -152,6 +152,7 @@ STATEMENTS = (
     ("statement", "SELECT 1 SETTINGS max_threads = 1 SETTINGS readonly = 0"),
     ("setting", "SELECT 1 SETTINGS max_threads = 1 FORMAT CSV SETTINGS readonly = 0"),
     ("setting", "SELECT 1 settings readonly = 0"),
+    ("setting", "SELECT " + ", ".join(["(SELECT 1 SETTINGS max_threads = 1)"] * 257)),
     ("setting", "SELECT 1 /* */ SETTINGS /* */ readonly /* */ = /* */ 0"),
     ("setting", "SELECT 1 SETTINGS max_threads = 1 UNION ALL SELECT 2 SETTINGS max_threads = 2"),
     ("bounds", "SELECT 1 SETTINGS max_threads = 64"),

@@ -12,6 +12,7 @@ import pytest
 
 from collector.embedded import reader
 from collector.embedded.engine_config import Limits
+from collector.embedded.front import HEAD_SECONDS, IDLE_CONNECTIONS, URL_BYTES, URL_PARAMETERS
 from collector.embedded.refusal import RULES
 from tests.docs_kit import REFERENCE
 
@@ -198,6 +199,10 @@ def test_limits_are_as_written():
         "A statement in the engine's own form": f"{reader.CANONICAL_BYTES} bytes",
         "Dollar signs in it": str(reader.HEREDOC_SIGNS),
         "Steps that the parser takes back": str(reader.PARSER_BACKTRACKS),
+        "Settings set in it": f"{reader.ASSIGNMENTS} times",
+        "A request's first line, as for everybody": f"{URL_BYTES >> 20} MiB, {URL_PARAMETERS} parameters",
+        "Time for a connection's first head, as for everybody": f"{HEAD_SECONDS:g} s",
+        "Idle connections of all clients together": str(IDLE_CONNECTIONS),
         "Time": f"{limits.reader_seconds} s",
         "Memory": f"{limits.reader_memory // 1_000_000} MB",
         "Answer": f"{limits.reader_result // 1_000_000} MB as the engine counts its columns",

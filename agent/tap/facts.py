@@ -14,6 +14,7 @@ from agent.tap.usage import Usage
 
 _MAX_TEXT: Final = 256
 _MAX_CHOICES: Final = 64
+_ERROR_STATUS: Final = 400
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 _QUEUE_FULL: Final = re.compile(
     r"exceeds maximum queue size|queue is full|queue full|too many (?:pending |concurrent )?requests|at capacity",
@@ -22,10 +23,15 @@ _QUEUE_FULL: Final = re.compile(
 _QUEUE_TIMEOUT: Final = re.compile(r"request timeout expired", re.IGNORECASE)
 _GIVEN_UP: Final = re.compile(
     r"(?:.*[_-])?(?:abort(?:ed)?|error|cancel(?:l?ed)?|fail(?:ed|ure)?|time(?:d_)?out|shutdown|preempted|evicted"
-    r"|overloaded|incomplete|insufficient_system_resources?)|error_[a-z_]+",
+    r"|overloaded|incomplete|insufficient_system_resources?|exception|killed|terminated|interrupted|rejected|expired"
+    r"|(?:deadline_)?exceeded|crashed|dead|died|oom|out_of_memory|exhausted|unavailable|unload(?:ed)?|disconnect(?:ed)?)"
+    r"|error_[a-z_]+|abort(?:ed)?_[a-z_]+|finishreason\.(?:abort|error)",
     re.IGNORECASE,
 )
 """Finish reasons that say that the engine gave the request up."""
+_FAULT_FIELDS: Final = ("errors", "detail", "error_msg", "error_message", "errorMessage", "fault", "__type")
+"""Fields in which a message without any piece of an answer tells of a failure, if they hold something."""
+_ANSWER_FIELDS: Final = ("choices", "candidates", "content", "text", "response", "outputs", "data", "token")
 _SHORTENED: Final = frozenset({"max_output_tokens", "max_tokens", "length", "content_filter"})
 """Why an incomplete response is as its client asked for."""
 _TERMINAL: Final = {
@@ -45,7 +51,9 @@ _FRAME: Final = frozenset(
     service_tier provider timings prompt_progress progress sequence_id sequence_start sequence_end index stop
     finish_reason stop_reason meta_info parameters request_id trace_id timestamp time ping keepalive
     keep_alive heartbeat event event_type status details obfuscation tokens_predicted tokens_evaluated done
-    done_reason seq metadata message_id responseId modelVersion base_resp generation_settings""".split()  # noqa: SIM905 - a page of words, not a column
+    done_reason seq metadata message_id responseId modelVersion base_resp generation_settings ts n queue
+    queue_position position queue_size eta eta_seconds estimated_time estimated_wait estimated_wait_seconds
+    wait_seconds elapsed latency_ms warning warnings""".split()  # noqa: SIM905 - a page of words, not a column
 )
 """Fields of a message that are no piece of an answer, whatever they hold."""
 
@@ -110,9 +118,7 @@ class Facts:
             Whether it carries content that its user waited for.
         """
         if not isinstance(message, dict):
-            content = message is not None and not isinstance(message, bool) and message not in ("", [])
-            self.content_chunks += content
-            return content
+            return self._count(_holds(message) if isinstance(message, list) else bool(message) and message is not True)
         if self._read_failure(message):
             return False
         kind = message.get("type")
@@ -135,6 +141,7 @@ class Facts:
             (error, "type"),
             (error, "code"),
             (error, "status"),
+            (error, "__type"),
             (around, "error_type"),
             (around, "code"),
         ):
@@ -156,6 +163,8 @@ class Facts:
             self.read_error(message)
         elif isinstance(base := message.get("base_resp"), dict) and base.get("status_code"):
             self.read_error({"code": base["status_code"], "message": base.get("status_msg")})
+        elif _is_fault(message):
+            self.read_error(message, message)
         else:
             return False
         if isinstance(choices := message.get("choices"), list):  # a chunk that fails still says what it has
@@ -205,10 +214,10 @@ class Facts:
             self.usage.read(message)
             self._end(0, (message.get("done_reason") or "stop") if done else None)
         else:
-            self._end(0, message.get("stop_reason"))
+            self._end(0, message.get("finish_reason") or message.get("stop_reason"))
         if done is True:
             return self._count(_said(message.get("message")) or bool(message.get("response")))
-        return self._count(any(_holds(value) for key, value in message.items() if key not in _FRAME))
+        return self._count(any(_holds(value) for key, value in message.items() if _speaks(key, value)))
 
     def _read_llamacpp(self, message: dict[str, Any]) -> bool:
         self._begin(0)
@@ -308,6 +317,22 @@ class Facts:
         for key in ("model", "model_name", "modelVersion"):
             if isinstance(model := message.get(key), str) and model:
                 self.model = model[:_MAX_TEXT]
+
+
+def _is_fault(message: dict[str, Any]) -> bool:
+    """Whether a message of no known shape tells of a failure: a web framework's or a gateway's own words."""
+    if any(message.get(key) for key in _ANSWER_FIELDS):
+        return False
+    if any(message.get(key) for key in _FAULT_FIELDS) or message.get("success") is False:
+        return True
+    if message.get("status") == "error" or message.get("error_code"):
+        return True
+    code = message.get("status_code", message.get("code"))
+    return isinstance(message.get("message"), str) and isinstance(code, int) and code >= _ERROR_STATUS
+
+
+def _speaks(key: str, value: Any) -> bool:
+    return key not in _FRAME and not (key == "message" and isinstance(value, str))  # what a server says of itself
 
 
 def _said(delta: Any) -> bool:

@@ -23,15 +23,23 @@ _TEXT: Final = re.compile(rb'''[{,] ?"(?:text|content)": ?"([^"\\\x00-\x1f]+)"''
 _PLAIN_TEXT: Final = re.compile(rb"[ !#-\[\]-\x7e]+")
 _DECODER: Final = json.JSONDecoder()
 _DONE: Final = b"[DONE]"
+_DONES: Final = frozenset({_DONE, b'"[DONE]"', b"<DONE>", b"[done]"})
+_WORD_BYTES: Final = 32
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _ID: Final = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _SURE_ERRORS: Final = (ValueError, RecursionError)  # what json.loads raises on bad input
 _LINE_KINDS: Final = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
 _CONTROL: Final = frozenset(
-    {b"ping", b"heartbeat", b"keepalive", b"keep-alive", b"progress", b"metadata", b"status", b"usage", b"end", b"done"}
+    b"""ping heartbeat keepalive progress metadata status usage end done start open connected comment queue queued
+    waiting processing""".split()
 )
 """Events of these names are no piece of an answer, whatever they hold."""
+_NOTHING: Final = frozenset(b"ping pong heartbeat keepalive null none undefined nil ok".split())
+"""Texts without JSON that say nothing before the first piece of an answer; after it they may be one."""
+_ERROR_NAMES: Final = frozenset({b"error", b"exception"})
+_ERROR_TEXT: Final = re.compile(rb"(?:error|exception)\s*:", re.IGNORECASE)
+_FINISH: Final = re.compile(rb'(?<!\\)"finish_reason"\s*:\s*"([A-Za-z_.]{1,64})"')
 
 
 class BodySample:
@@ -208,7 +216,7 @@ class AnswerWatch:
         if event.data is None:
             content = True
             self.facts.content_chunks += 1
-        elif event.data == _DONE or event.data.strip() == _DONE:
+        elif event.data == _DONE or (len(event.data) <= _WORD_BYTES and event.data.strip() in _DONES):
             self.facts.complete = True
             return
         else:
@@ -228,12 +236,12 @@ class AnswerWatch:
             message = _DECODER.decode(data.decode())  # json.loads looks for UTF-16 first
         except _SURE_ERRORS:
             return self._read_text(event, data)
-        if event.name == b"error" and not (isinstance(message, dict) and message.get("error")):
+        if event.name.lower() in _ERROR_NAMES and not (isinstance(message, dict) and message.get("error")):
             self.facts.read_error(message)
             return False
         before = self.facts.content_chunks
         content = self.facts.read(message)
-        if content and event.name in _CONTROL:
+        if content and ((event.name and _bare(event.name) in _CONTROL) or _tells_control(message)):
             self.facts.content_chunks = before
             content = False
         single = content and self.facts.content_chunks == before + 1
@@ -242,11 +250,17 @@ class AnswerWatch:
 
     def _read_text(self, event: SseEvent, data: bytes) -> bool:
         """Somebody's own words, no JSON: they say no fact but that they came."""
-        if event.name == b"error":
+        said = data.strip()
+        if (match := _ERROR_TEXT.match(said)) is not None and _loads(said[match.end() :]) is not None:
+            said = said[match.end() :]  # llama.cpp's field, put into data by somebody between
+            self.facts.read_error(_loads(said))
+            return False
+        if event.name.lower() in _ERROR_NAMES:
             self.facts.read_error(data.decode(errors="replace"))
             return False
-        said = data.strip()
-        content = bool(said) and said[:1] not in b"{[" and event.name not in _CONTROL
+        torn = not said or said[:1] in b"{["
+        idle = _bare(event.name) in _CONTROL or (not self.has_content and _bare(said) in _NOTHING)
+        content = not torn and not idle and not self.facts.finish
         self.facts.content_chunks += content
         return content
 
@@ -255,7 +269,7 @@ class AnswerWatch:
         data = (event.data or b"").strip()
         if self.facts.complete or not data:
             return
-        if data == _DONE:
+        if data in _DONES:
             self.facts.complete = True
         elif event.name == b"error" or _loads(data) is not None:
             self.has_content = self._read_event(event) or self.has_content
@@ -266,22 +280,58 @@ class AnswerWatch:
             if isinstance(message, dict):
                 self.facts.read(message)
             return
-        found = {"model": _MODEL.search(sample.head), "id": _ID.search(sample.head)}
+        found = {"model": _MODEL.search(sample.head) or _MODEL.search(sample.tail), "id": _ID.search(sample.head)}
         usage = _USAGE.search(sample.tail) or _USAGE.search(sample.head)
         message = {key: _loads(match[1]) for key, match in found.items() if match is not None}
         message["usage"] = _loads(usage[1]) if usage is not None else None
+        reasons = _FINISH.findall(sample.tail)
+        message["choices"] = [{"index": n, "finish_reason": reason.decode()} for n, reason in enumerate(reasons)]
         self.facts.read(message)
 
     def _plain(self, piece: bytes) -> bytes:
         if self._inflate is None:
             return piece
         try:
-            plain = self._inflate.decompress(piece, _INFLATE_STEP)
+            plain = self._decompress(piece)
         except zlib.error:
-            plain = b""
+            self._splitter = self._sample = None  # not what its head says: times and sizes only
+            return b""
         if self._inflate.unconsumed_tail:  # more than a stream of text expands to: stop reading, keep times and sizes
             self._splitter = self._sample = None
         return plain
+
+    def _decompress(self, piece: bytes) -> bytes:
+        if self.size == 0 and piece and not _holds_zlib(piece):
+            self._inflate = zlib.decompressobj(-15)
+        engine = self._inflate
+        plain = b""
+        while engine is not None:
+            plain += engine.decompress(piece, max(1, _INFLATE_STEP - len(plain)))
+            piece = engine.unused_data.lstrip(b"\0")
+            if not engine.eof or not piece or len(plain) >= _INFLATE_STEP:
+                return plain
+            engine = self._inflate = zlib.decompressobj(47)  # several members are one stream (RFC 1952 §2.2)
+        return plain
+
+
+def _holds_zlib(piece: bytes) -> bool:
+    """Whether bytes begin as zlib's or gzip's do; some servers send the bare stream as ``deflate``."""
+    if piece[0] & 0x0F != zlib.DEFLATED:
+        return piece[:1] == b"\x1f"
+    return len(piece) == 1 or int.from_bytes(piece[:2]) % 31 == 0
+
+
+def _bare(word: bytes) -> bytes:
+    """A short word without what people put around and into it: ``[PING]``, ``keep-alive``, ``:keepalive``."""
+    return re.sub(rb"[^a-z]", b"", word.lower()) if len(word) <= _WORD_BYTES else word
+
+
+def _tells_control(message: Any) -> bool:
+    """Whether a message says of itself that it is no piece of an answer."""
+    if not isinstance(message, dict) or "choices" in message:
+        return False
+    kinds = (message.get("type"), message.get("event"))
+    return any(isinstance(kind, str) and _bare(kind.encode()) in _CONTROL for kind in kinds)
 
 
 def _triton_header(head: ResponseHead) -> BodySample | None:

@@ -12,6 +12,7 @@ MAX_EVENT_BYTES: Final = 262_144
 _LINE_END: Final = rb"(?:\r\n|\n|\r(?!\n|\Z))"
 _BOUNDARY: Final = re.compile(_LINE_END + _LINE_END)
 _LINES: Final = re.compile(rb"\r\n|\n|\r")
+_BARE_ERROR: Final = re.compile(rb'\{\s*"(?:errors?|detail|object"\s*:\s*"error)"')
 _OVERLAP: Final = 3
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -84,9 +85,13 @@ class SseSplitter:
                 data.append(value.removeprefix(b" "))
             elif field == b"event":
                 name = value.removeprefix(b" ")
-            elif field == b"error":  # no field of the standard's: how llama.cpp tells of a failure after the head
+            elif (
+                field.strip().lower() == b"error"
+            ):  # no field of the standard's: how llama.cpp tells of a failure after the head
                 events.append(SseEvent(b"error", value.removeprefix(b" "), end))
-        if data:
+            elif _BARE_ERROR.match(line) is not None:  # JSON without a field: written by who knew of no stream
+                events.append(SseEvent(b"error", line, end))
+        if data or name == b"error":
             events.append(SseEvent(name, b"\n".join(data), end))
 
 

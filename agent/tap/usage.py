@@ -27,6 +27,8 @@ _FIELDS: Final = {
     "totalTokens": "total",
     "totalTokenCount": "total",
     "cached_tokens": "hit",
+    "num_cached_tokens": "hit",
+    "cached_prompt_tokens": "hit",
     "prompt_cache_hit_tokens": "hit",
     "cachedContentTokenCount": "hit",
     "cache_n": "hit",
@@ -58,7 +60,8 @@ class Usage:
             if (name := _FIELDS.get(key)) is not None:
                 self._raise(name, value)
             elif key in _DETAILS and isinstance(value, dict):
-                self._raise("hit", value.get("cached_tokens"))
+                for name in ("cached_tokens", "cache_read_tokens"):
+                    self._raise("hit", value.get(name))
                 self._inclusive = self._inclusive or key == "input_tokens_details"
             elif key == "cache_creation" and isinstance(value, dict):
                 self._raise("made", sum(count for count in value.values() if _is_count(count)))
@@ -66,6 +69,8 @@ class Usage:
                 self.read(value)
 
     def _raise(self, name: str, value: Any) -> None:
+        if isinstance(value, float) and value.is_integer():  # a gateway whose numbers are all floats
+            value = int(value)
         if _is_count(value):
             self._known[name] = max(value, self._known.get(name, 0))
 

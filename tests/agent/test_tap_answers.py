@@ -1,7 +1,8 @@
 """Answers of many servers, each a folder: what the server says, and what the record of it must be.
 
 ``answer.json``: ``pieces`` (seconds to wait, text), ``head``, ``status``, ``path``, ``request``, ``request_type``,
-``fill`` (bytes more in the request's file), ``end`` (``cut``: the connection breaks; ``close``: it ends the body).
+``fill`` (bytes more in the request's file), ``long`` (characters in place of each ``…``), ``end`` (``cut``: the
+connection breaks; ``close``: it ends the body).
 ``expect.json``: fields of the record, and ``first_content``: seconds until the first piece of the answer.
 """
 
@@ -59,7 +60,7 @@ def play(told: dict[str, Any]) -> dict[str, Any]:
     first = None
     for wait, text in told["pieces"]:
         now += wait
-        account.answer_payload([text.encode()], now)
+        account.answer_payload([text.replace("…", "x" * told.get("long", 1)).encode()], now)
         if first is None and watch is not None and watch.stream and watch.has_content:
             first = now - arrived
     record = account.close(*((Outcome.UPSTREAM_RESET, "answer_cut") if end == "cut" else (None, "")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import zlib
 from unittest.mock import patch
 
 from hypothesis import given, settings
@@ -231,3 +232,22 @@ def test_events_that_look_like_the_last_one_say_what_parsing_says(events: list[t
     quick = watch([data])
     with patch("agent.tap.observe.likeness", return_value=None):
         assert watch([data]) == quick
+
+
+def test_a_packed_stream_of_several_members_is_one_stream():
+    parts = [event("a"), event("b", "stop"), DONE]
+    packed = [gzip.compress(part) for part in parts]
+    facts = watch(parts)[0]
+    assert watch(packed, b"content-encoding: gzip")[0] == facts
+    assert watch([b"".join(packed)], b"content-encoding: gzip")[0] == facts
+    assert watch([bytes([byte]) for byte in b"".join(packed)], b"content-encoding: gzip")[0] == facts
+
+
+def test_deflate_is_read_with_and_without_its_wrapper():
+    parts = [event("a"), event("b", "stop"), DONE]
+    for bits in (15, -15):
+        engine = zlib.compressobj(wbits=bits)
+        packed = [engine.compress(part) + engine.flush(zlib.Z_SYNC_FLUSH) for part in parts]
+        assert watch(packed, b"content-encoding: deflate")[:2] == watch(parts)[:2], bits
+    packed = [bytes([byte]) for byte in zlib.compress(b"".join(parts))]
+    assert watch(packed, b"content-encoding: deflate")[0] == watch(parts)[0]

@@ -30,6 +30,10 @@ _MICROSECONDS: Final = 1e-6
 _SUMMED: Final = "nv_inference_request_summary_us_count"
 _SUCCEEDED: Final = "nv_inference_request_success"
 _ANSWERED: Final = "nv_inference_first_response_histogram_ms_count"
+_OTHER_COUNTS: Final = tuple(
+    f"nv_inference_{what}_summary_us_count" for what in ("queue", "compute_input", "compute_infer", "compute_output")
+)
+"""Summaries that count requests too, should a build show these alone."""
 _DURATIONS: Final = {
     Signal.REQUEST_SECONDS_TOTAL: "request",
     Signal.QUEUE_SECONDS_TOTAL: "queue",
@@ -118,7 +122,7 @@ def _off(page: Page) -> frozenset[Signal]:
     def total(name: str) -> float:
         return sum([values[slot] for slot in places.get(name, ())])
 
-    summed, answered = total(_SUMMED), total(_ANSWERED)
+    summed, answered = total(_SUMMED), total(_ANSWERED) + sum(map(total, _OTHER_COUNTS))
     off: set[Signal] = set()
     if total(_SUCCEEDED) == 0:
         if not summed and not answered:

@@ -19,8 +19,11 @@ _FORM: Final = b"multipart/form-data"
 _URLENCODED: Final = b"application/x-www-form-urlencoded"
 _TEXTS: Final = frozenset({b"", _URLENCODED, b"text/plain", b"application/octet-stream"})
 """Kinds that clients put on JSON: none at all, curl's own for ``-d``, a browser's to avoid a preflight."""
-_BOUNDARY: Final = re.compile(rb'boundary="?([^";,]{1,70})"?', re.IGNORECASE)
-_FIELD_NAME: Final = re.compile(rb'\bname="?(model|stream)"?(?:[;\r ]|$)', re.IGNORECASE)
+_BOUNDARY: Final = re.compile(rb'boundary=(?:"([^"]{1,70})"|([^";,]{1,70}))', re.IGNORECASE)
+_FIELD_NAME: Final = re.compile(rb"""\bname ?= ?["']?(model|stream)["']?(?:[;\r\n ]|$)""", re.IGNORECASE)
+_PART_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
+_QUOTED: Final = re.compile(rb'filename\*?="(?:[^"\\]|\\.)+"', re.IGNORECASE)
+_STREAM: Final = re.compile(rb'(?<!\\)"stream"\s*:\s*(true|false)\b')
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 
 
@@ -58,6 +61,8 @@ def _json_fields(sample: BodySample) -> dict[str, Any]:
         message = _top_level(bytes(sample.head[:_SCAN_BYTES]))
         if "model" not in message and (match := _MODEL.search(sample.tail)) is not None:
             message["model"] = _loads(match[1])
+        if "stream" not in message and (match := _STREAM.search(sample.tail)) is not None:
+            message["stream"] = match[1] == b"true"
     return message if isinstance(message, dict) else {}
 
 
@@ -66,14 +71,17 @@ def _form_fields(sample: BodySample, kind: bytes) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if (match := _BOUNDARY.search(kind)) is None:
         return found
-    line = b"--" + match[1].strip()
+    line = b"--" + (match[1] or match[2].strip())
     parts = bytes(sample.head).split(line)
     if not sample.whole:
-        parts = [*parts[:-1], *sample.tail.split(b"\r\n" + line)[1:]]
+        parts = [*parts[:-1], *sample.tail.split(b"\n" + line)[1:]]
     for part in parts:
-        head, empty, value = part.partition(b"\r\n\r\n")
-        if empty and (name := _FIELD_NAME.search(head)) is not None and b"filename" not in head.lower():
-            found.setdefault(name[1].decode().lower(), value.rstrip(b"\r\n").decode("utf-8", "replace"))
+        if (end := _PART_HEAD_END.search(part)) is None:
+            continue
+        head = part[: end.start()]
+        if _QUOTED.search(head) is None and (name := _FIELD_NAME.search(head)) is not None:
+            value = part[end.end() :].rstrip(b"\r\n").decode("utf-8", "replace")
+            found.setdefault(name[1].decode().lower(), value)
     return found
 
 

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 _HASH_HEX: Final = 16
 _SCHEME: Final = re.compile(
-    rb"(bearer|basic|token|key|api-?key|jwt|dpop|digest|aws4-[a-z0-9-]{1,24}|negotiate|ntlm|hawk)[ \t]+(?=\S)",
+    rb"(bearer|basic|token|key|api-?key|jwt|dpop|digest|aws4-[a-z0-9-]{1,24}|negotiate|ntlm|hawk)"
+    rb"(?::[ \t]*|[ \t]+)(?=\S)",
     re.IGNORECASE,
 )
+_TOKENS: Final = frozenset({b"bearer", b"token", b"key", b"api-key", b"apikey", b"jwt", b"dpop"})
+"""Schemes after which the key stands as it is."""
+_QUOTES: Final = re.compile(rb"^(?:token=)?\"([^\"]+)\",?$|,$")
 _PER_REQUEST: Final = frozenset({b"negotiate", b"ntlm", b"hawk"})
 """Schemes whose text is new with each request and tells no subject without a key that a tap has not."""
 _PLACEHOLDERS: Final = frozenset(
@@ -27,7 +31,7 @@ _PLACEHOLDERS: Final = frozenset(
 _JWT: Final = re.compile(rb"[A-Za-z0-9_-]{2,}={0,2}\.[A-Za-z0-9_-]{2,}={0,2}\.[A-Za-z0-9+/_-]*={0,2}")
 """Padding is not the standard's, and some put it there."""
 _MAX_JWT: Final = 16_384
-_SUBJECTS: Final = ("sub", "client_id", "azp", "appid")
+_SUBJECTS: Final = ("sub", "client_id", "azp", "appid", "oid", "uid", "user_id", "username", "email")
 _USERNAME: Final = re.compile(rb'\busername="((?:[^"\\]|\\.)*)"')
 _ACCESS_KEY: Final = re.compile(rb"\bCredential=([A-Za-z0-9]+)/")
 _QUERY_KEYS: Final = re.compile(rb"(?:^|&)(?:key|api[_-]?key)=([^&]+)", re.IGNORECASE)
@@ -59,6 +63,10 @@ def subject(credential: bytes, claim: str = "sub") -> bytes:
     match = _SCHEME.match(text)
     scheme = match[1].lower() if match is not None else b""
     key = text[match.end() :].strip() if match is not None else text
+    if scheme in _TOKENS:
+        while (again := _SCHEME.match(key)) is not None and again[1].lower() in _TOKENS:
+            key = key[again.end() :]  # a client that puts the scheme before what already has one
+        key = _QUOTES.sub(rb"\1", key)
     if scheme in _PER_REQUEST or key.lower() in _PLACEHOLDERS:
         return b""
     if scheme == b"basic" and (user := _basic_user(key)):
@@ -93,11 +101,21 @@ def _jwt_subject(token: bytes, claim: str) -> bytes:
         return b""
     issuer = claims.get("iss")
     for name in (claim, *_SUBJECTS):
-        value = claims.get(name)
+        value = _claim(claims, name)
         if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
             where = issuer if isinstance(issuer, str) else ""
             return f"jwt\0{where}\0{name}\0{value}".encode("utf-8", "replace")
     return b""
+
+
+def _claim(claims: dict[str, Any], name: str) -> Any:
+    """A claim by its name, or by the way to it: ``act.sub``, ``realm.client``."""
+    if name in claims:
+        return claims[name]
+    value: Any = claims
+    for step in name.split("."):
+        value = value.get(step) if isinstance(value, dict) else None
+    return value
 
 
 def _part(text: bytes) -> Any:

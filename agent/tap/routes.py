@@ -169,10 +169,12 @@ def find_route(method: bytes, path: str, *, websocket: bool = False) -> Route:
 def _find_route(method: bytes, path: str, websocket: bool) -> Route:
     name = method.decode("ascii", "replace")
     name = name if name in _METHODS else "_OTHER"
-    path = _SLASHES.sub("/", path).rstrip("/") or "/"
+    path = _SLASHES.sub("/", path.partition(";")[0]).rstrip("/") or "/"
     if path in _PROBES:
         return Route(name, path, probe=name in {"GET", "HEAD"} and not websocket)
     template, operation, model = _find(path)
+    if template == OTHER_ROUTE and (plain := _plain(path)) != path:
+        template, operation, model = _find(plain)
     if websocket:
         return Route(name, template, REALTIME, model)
     if name != "POST":
@@ -183,6 +185,11 @@ def _find_route(method: bytes, path: str, websocket: bool) -> Route:
 
 
 _find_again: Final = lru_cache(maxsize=1_024)(_find_route)
+
+
+def _plain(path: str) -> str:
+    """A path as a server that is generous reads it: escapes undone, in lower case."""
+    return _SLASHES.sub("/", unquote(path).lower()).rstrip("/ ") or "/" if len(path) <= _MAX_PATH else path
 
 
 def _find(path: str) -> tuple[str, str, str]:

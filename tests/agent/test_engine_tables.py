@@ -209,3 +209,14 @@ def test_a_value_that_is_no_number_is_absent():
     page = parse('vllm:num_requests_running{model_name="m"} Nan\nvllm:num_requests_waiting{model_name="m"} 1\n')
     assert signals_of(page, "m") == {Signal.WAITING: 1}
     assert not any(math.isnan(value) for value in signals_of(page, "m").values())
+
+
+def test_any_summary_tells_that_triton_serves_what_its_counters_do_not_count():
+    counters = "".join(f'nv_inference_{name}{{model="m",version="1"}} 0\n' for name in ("request_success", "count"))
+    summary = 'nv_inference_queue_summary_us_%s{model="m",version="1"} %d\n'
+    table = find_table("triton")
+    for count, shown in ((0, True), (37, False)):
+        page = parse(counters + summary % ("count", count) + summary % ("sum", 10 * count))
+        sample = Sampler(table).sample(page).samples[0]
+        assert (Signal.REQUESTS_FINISHED_TOTAL in sample.totals) is shown
+        assert (Signal.INFERENCES_TOTAL in sample.totals) is shown

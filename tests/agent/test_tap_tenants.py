@@ -68,6 +68,18 @@ def test_a_key_in_the_query_counts(query: bytes):
     assert whose(tenants(), target=b"/v1/completions?monkey=sk-secret") == ""
 
 
+ENDS = [(1, "x"), (2, "x"), (3, "y")]
+
+
+@pytest.mark.parametrize(
+    "written", [b'"%s"', b"%s,", b'Token token="%s"', b"Bearer: %s", b"Bearer Bearer %s", b"Bearer  %s", b"ApiKey %s"]
+)
+def test_a_key_is_itself_however_it_is_written(written: bytes):
+    value = written if written[:1].isalpha() else b"Bearer " + written
+    assert whose(tenants(), b"Authorization: " + value % b"sk-secret") == KEY
+    assert len({whose(tenants(), b"Authorization: " + value % jwt(n)) for n in (1, 2)}) == 1
+
+
 def test_one_subject_is_one_tenant_however_often_its_token_is_new():
     first, second = jwt(1_795_848_000), jwt(1_795_848_900)
     assert first != second
@@ -90,6 +102,11 @@ def test_the_claim_that_names_the_subject_can_be_said():
     )
     without = {whose(by_team, b"Authorization: Bearer " + jwt(n, sub="a")) for n in (1, 2)}
     assert len(without) == 1  # no such claim: the subject
+    nested = tenants(claim="act.team")
+    one, same, other = (whose(nested, b"Authorization: Bearer " + jwt(n, act={"team": t})) for n, t in ENDS)
+    assert one == same != other
+    people = {whose(tenants(), b"Authorization: Bearer " + jwt(n, sub=None, oid="p-1")) for n in (1, 2)}
+    assert len(people) == 1
     machines = {whose(tenants(), b"Authorization: Bearer " + jwt(n, sub=None, azp="app")) for n in (1, 2)}
     assert len(machines) == 1
 

@@ -57,6 +57,8 @@ FORBIDDEN: Final = frozenset(
         "getserversetting",
         "hascolumnintable",
         "infile",
+        "joinget",
+        "joingetornull",
         "logtrace",
         "outfile",
         "processlist",

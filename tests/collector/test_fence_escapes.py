@@ -197,6 +197,8 @@ STATEMENTS = (
     ("table-function", "SELECT * FROM zeros(10)"),
     ("function", "SELECT hasColumnInTable('127.0.0.1:1', 'u', 'p', 'd', 't', 'c')"),
     ("function", "SELECT defaultRoles()"),
+    ("function", "SELECT joinGet('default./etc/passwd', 'x', 1)"),
+    ("function", "SELECT `join\\x47etOrNull`('default./etc/passwd', 'x', 1)"),
     ("function", "SELECT logTrace('x')"),
     ("function", "SELECT 1 AS python"),
     ("function", "SELECT x.file FROM (SELECT 1) AS x"),

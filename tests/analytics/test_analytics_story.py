@@ -114,7 +114,7 @@ def test_an_engines_span_places_the_phases(lab: Lab, some_row: RequestRow):
 
 
 def test_who_is_not_there_has_no_story(lab: Lab):
-    answer = request(lab.store, key=12)
+    answer = request(lab.store, key=987_654_321_012)
     assert answer.result.request is None
     assert answer.rows == 0
     assert answer.state == "no_data"

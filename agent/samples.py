@@ -203,12 +203,18 @@ def _arrange(
     def matching(name: str) -> list[int]:
         return [slot for slot in slots.get(name, ()) if rule.where.items() <= series[slot].labels.items()]
 
-    main = next((found for name in (rule.source, *rule.old) if (found := matching(name))), [])
-    added = [matching(name) for name in rule.plus]
-    if not main or not all(added):
-        return
     groups: dict[Key, tuple[_Group, list[int]]] = {}
-    for slot in (*main, *(slot for found in added for slot in found)):
+    for name in (rule.source, *rule.old):
+        # A server may show one model under one name and another model under the other.
+        had = frozenset(groups)
+        for slot in matching(name):
+            group = group_of(series[slot])
+            if group.key not in had:
+                groups.setdefault(group.key, (group, []))[1].append(slot)
+    added = [matching(name) for name in rule.plus]
+    if not groups or not all(added):
+        return
+    for slot in (slot for found in added for slot in found):
         group = group_of(series[slot])
         groups.setdefault(group.key, (group, []))[1].append(slot)
     for group, found in groups.values():

@@ -30,7 +30,8 @@ class Rule:
     Args:
         signal: What it means.
         source: Series name on the newest version known.
-        old: Names of older versions, newest first; the first name that a page has is taken, the others are passed over.
+        old: Names of older versions, newest first; of each model the first name that the page has is taken, the others
+            are passed over.
         plus: Further series of the same page that are added in; the signal is absent unless all are there.
         scale: Factor from the page's unit to ours (µs → s: 1e-6).
         where: Labels a series must have to count.

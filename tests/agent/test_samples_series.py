@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 from itertools import count
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +17,7 @@ from agent.probing import describe
 from agent.samples import Key, Sampler, Scrape
 from agent.vocabulary import Distribution, Signal
 
+FIXTURES = Path(__file__).parent.parent / "fixtures"
 FINISHED = Signal.REQUESTS_FINISHED_TOTAL
 
 
@@ -289,6 +293,18 @@ def test_triton_whose_counters_are_off_is_read_from_its_summaries():
     assert second.samples[0].deltas.keys() >= {FINISHED, Signal.REQUEST_SECONDS_TOTAL}
     assert second.samples[0].deltas.keys().isdisjoint({Signal.REQUESTS_FAILED_TOTAL, Signal.INFERENCES_TOTAL})
     assert gained(second) == 3
+
+
+@pytest.mark.parametrize("page", ["metrics_idle", "metrics_busy_01", "metrics_after"])
+def test_a_model_with_a_response_cache_has_no_summary_of_requests_and_is_counted_all_the_same(page: str):
+    text = gzip.decompress((FIXTURES / "triton" / f"{page}.txt.gz").read_bytes()).decode()
+    counted = dict(re.findall(r'(?m)^nv_inference_request_success\{model="(\w+)",version="1"\} (\d+)$', text))
+    (scrape,) = scrapes(text)
+    assert "ranker" in counted
+    assert {one.key.model: one.totals[FINISHED] for one in scrape.samples} == {
+        model: float(value) for model, value in counted.items()
+    }
+    assert all(Signal.REQUEST_SECONDS_TOTAL in one.totals for one in scrape.samples)
 
 
 def test_triton_without_any_counter_is_read_from_its_summaries():

@@ -160,6 +160,7 @@ class Killer:
                 os.kill(old, signal.SIGKILL)
                 wait_for(lambda part=part, old=old: self._line.pid(part) not in {old, 0}, 60, f"{part} to come again")
                 self.killed[part] += 1
+            time.sleep(4)  # a fleet of which no part ever lives for long shows nothing that could be judged
 
     def join(self) -> None:
         self._thread.join()
@@ -202,9 +203,9 @@ def test_every_part_is_killed_again_and_again(tmp_path: Path, engine: tuple[Engi
             while not killer.done or not cycles:
                 cycles += 1
                 server.waiting = 900
-                wait_for(lambda n=cycles: told(arrived, "trigger") == n, 120, f"page {cycles}")
+                wait_for(lambda n=cycles: told(arrived, "trigger") == n, 240, f"page {cycles}")
                 server.waiting = 0
-                wait_for(lambda n=cycles: told(arrived, "resolve") == n, 120, f"the end of incident {cycles}")
+                wait_for(lambda n=cycles: told(arrived, "resolve") == n, 240, f"the end of incident {cycles}")
         finally:
             killer.join()
             traffic.end()

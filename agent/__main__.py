@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import agent.quiet  # noqa: F401 - before all others
+import base.quiet  # noqa: F401 - before all others
 
 # isort: split
 import asyncio
@@ -13,12 +13,12 @@ from pathlib import Path
 import click
 import structlog
 
-from agent.command import ending_in_words
 from agent.config import ENVIRONMENT_PREFIX, load, unknown_variables
 from agent.discovery import targets_of
-from agent.errors import ServescopeError
-from agent.logs import log_to_stderr
 from agent.sidecar import Sidecar
+from base.command import ending_in_words
+from base.errors import ServescopeError
+from base.logs import log_to_stderr
 
 
 @click.command(context_settings={"auto_envvar_prefix": "SERVESCOPE"})

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from agent.errors import ConfigError, PageError
+from base.errors import ConfigError, PageError
 
 if TYPE_CHECKING:
     from pathlib import Path

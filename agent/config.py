@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from agent import yamlfile
 from agent.access import AUTHORIZATION, FRAMING, HEADER, VARIABLE, Access
 from agent.engines.table import tables
 from agent.sources.source import Place, Target
 from agent.tap.config import TapLimits, TenantConfig
-from agent.urls import Host, HttpUrl  # noqa: TC001 - pydantic reads it at run time
-from agent.yamlfile import FieldError
+from base import yamlfile
+from base.urls import Host, HttpUrl  # noqa: TC001 - pydantic reads it at run time
+from base.yamlfile import FieldError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agent.engines.table import Histogram
-    from agent.vocabulary import Distribution, Signal
+    from base.vocabulary import Distribution, Signal
 
 Identity = tuple[str, frozenset[tuple[str, str]]]
 """Name and labels of a series."""

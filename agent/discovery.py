@@ -14,11 +14,11 @@ import psutil
 import structlog
 
 from agent.engines.table import detect
-from agent.errors import ConfigError, PageError, ServescopeError
 from agent.page import Limits, PageReader
 from agent.probing import about_url, fetch, split_url
-from agent.redact import shown
 from agent.sources.source import Target
+from base.errors import ConfigError, PageError, ServescopeError
+from base.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

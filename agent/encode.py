@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_INFO, SEVERITY_NUMBER_WARN
 
-from agent.redact import redacted
-from agent.vocabulary import SCOPE_EVENT, SCOPE_SAMPLE, Resource
+from base.redact import redacted
+from base.vocabulary import SCOPE_EVENT, SCOPE_SAMPLE, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-    from agent.scrub import OtlpRequest
+    from base.scrub import OtlpRequest
 
 WHAT_IS_WRONG: Final = (
     "spans without a trace id of 16 bytes and a span id of 8 (other signals go to /v1/logs, /v1/metrics)"

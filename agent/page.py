@@ -15,7 +15,7 @@ from itertools import compress, count
 from operator import ne
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agent.errors import PageError
+from base.errors import PageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent.encode import Moment, SampleEncoder, attributes, encode_event, encode_gauges, resource
-from agent.errors import PageError
 from agent.page import PageReader
 from agent.recorded import EVENTS, GPU, HOST, PAGES, Line, RecordingError, request_times
 from agent.request import RequestRecord, time_coded_span_id, to_otlp
 from agent.samples import Key, Sampler
-from agent.scrub import may_hold_prompts, scrub_request
 from agent.sources.source import Place, SignalKind, Target
 from agent.sources.spans import claim
 from agent.tap.routes import find_route
-from agent.vocabulary import SCOPE_GPU, SCOPE_HOST, Outcome, Resource
+from base.errors import PageError
+from base.scrub import may_hold_prompts, scrub_request
+from base.vocabulary import SCOPE_GPU, SCOPE_HOST, Outcome, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

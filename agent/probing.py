@@ -13,11 +13,11 @@ import aiohttp
 
 from agent.access import Access, KeyWantedError, refused
 from agent.engines.table import About, detect, tables
-from agent.errors import PageError, UnknownEngineError
 from agent.page import Limits, Page, PageReader
-from agent.redact import redacted, shown
 from agent.samples import EngineSample, Sampler
-from agent.vocabulary import Signal
+from base.errors import PageError, UnknownEngineError
+from base.redact import redacted, shown
+from base.vocabulary import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

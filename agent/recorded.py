@@ -18,9 +18,9 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent.engines.table import detect, find_table, tables
-from agent.errors import ServescopeError, UnknownEngineError
 from agent.page import PageReader
 from agent.samples import Sampler
+from base.errors import ServescopeError, UnknownEngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

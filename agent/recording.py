@@ -25,7 +25,6 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent.engines.table import About, detect
-from agent.errors import PortInUseError, ServescopeError
 from agent.page import Limits, PageReader
 from agent.probing import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.recorded import ABOUT, GPU, HOST, OTLP, PAGES, REQUESTS, RecordingError
@@ -35,7 +34,8 @@ from agent.sources.source import Target
 from agent.sources.spans import Spans
 from agent.spool import SUFFIX
 from agent.spool_framing import split_records
-from agent.vocabulary import SCOPE_EDGE, SCOPE_GPU, Resource
+from base.errors import PortInUseError, ServescopeError
+from base.vocabulary import SCOPE_EDGE, SCOPE_GPU, Resource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence

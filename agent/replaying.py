@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Final, get_args
 import click
 import structlog
 
-from agent.errors import ServescopeError
-from agent.keys import Keys, ensure_keys
-from agent.logs import log_to_stderr
 from agent.playback import Item, Playback
 from agent.recorded import Recording, recordings_in
 from agent.ship import Sender
-from agent.signing import REPLAYED
 from agent.sources.source import SignalKind
+from base.errors import ServescopeError
+from base.keys import Keys, ensure_keys
+from base.logs import log_to_stderr
+from base.signing import REPLAYED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator

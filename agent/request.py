@@ -14,12 +14,12 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from agent.request_wire import CALM, MAX_TEXT, e2e_seconds, pack
-from agent.vocabulary import SPAN_ID_RANDOM_BITS, Edge
+from base.vocabulary import SPAN_ID_RANDOM_BITS, Edge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from agent.vocabulary import Outcome
+    from base.vocabulary import Outcome
 
 
 @dataclass(frozen=True, slots=True)

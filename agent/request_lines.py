@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.vocabulary import Edge, Outcome
+from base.vocabulary import Edge, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

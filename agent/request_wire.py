@@ -10,7 +10,7 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from agent.vocabulary import SCOPE_EDGE, Edge, Outcome
+from base.vocabulary import SCOPE_EDGE, Edge, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

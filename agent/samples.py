@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent.counting import Identity
     from agent.engines.table import Histogram, Rule, Table
     from agent.page import Layout, Page, Series
-    from agent.vocabulary import Signal
+    from base.vocabulary import Signal
 
 __all__ = ["EngineSample", "Increase", "Key", "Sampler", "Scrape"]
 

@@ -26,9 +26,9 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from agent.backoff import Backoff
-from agent.errors import ServescopeError
-from agent.redact import redacted, shown
-from agent.signing import HEADER_BATCH, HEADER_RECEIVED, HEADER_REPEAT, signed_headers
+from base.errors import ServescopeError
+from base.redact import redacted, shown
+from base.signing import HEADER_BATCH, HEADER_RECEIVED, HEADER_REPEAT, signed_headers
 
 if TYPE_CHECKING:
     import ssl

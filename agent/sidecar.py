@@ -18,9 +18,6 @@ import structlog
 from agent.backoff import Backoff
 from agent.discovery import LOOK_SECONDS, Lookout
 from agent.encode import attributes, encode_event
-from agent.errors import ConfigError
-from agent.keys import ensure_keys
-from agent.redact import shown
 from agent.ship import Shipper
 from agent.sources.host import Host
 from agent.sources.metrics_page import MetricsPages
@@ -28,6 +25,9 @@ from agent.sources.spans import Spans
 from agent.spool import SpoolWriter, producer_folder
 from agent.spool_reader import SpoolReader
 from agent.telemetry import HealthServer, start_self_spans
+from base.errors import ConfigError
+from base.keys import ensure_keys
+from base.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 import structlog
 
-from agent.errors import DataFolderInUseError
 from agent.spool import SIGNALS, SUFFIX, SpoolSignal
 from agent.spool_framing import Records, split_records
+from base.errors import DataFolderInUseError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from agent.errors import PortInUseError
+from base.errors import PortInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import agent.quiet  # noqa: F401 - before all others
+import base.quiet  # noqa: F401 - before all others
 
 # isort: split
 from pathlib import Path
@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 import structlog
 
-from agent.command import ending_in_words
-from agent.logs import log_to_stderr
 from alerts.config import read_config
 from alerts.process import build
 from alerts.signals import stop_event
+from base.command import ending_in_words
+from base.logs import log_to_stderr
 from collector.store import Store, locate, without_frames
 
 log = structlog.get_logger()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from alerts.durations import spell
 from alerts.incident import (
     TITLE_LIMIT,
     Alert,
@@ -29,6 +28,7 @@ from alerts.outbox import Entry, Outbox, entry_changes, moment_row
 from alerts.route import Route, receivers
 from alerts.state import AlertState, Phase
 from alerts.text import plain, subject, within
+from base.durations import spell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

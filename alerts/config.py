@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from agent import yamlfile
-from agent.errors import ConfigError
-from agent.urls import Host, HttpUrl  # noqa: TC001 pydantic reads it at run time
-from agent.yamlfile import FieldError
-from alerts.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
 from alerts.route import Route  # noqa: TC001 pydantic reads it at run time
+from base import yamlfile
+from base.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
+from base.errors import ConfigError
+from base.urls import Host, HttpUrl  # noqa: TC001 pydantic reads it at run time
+from base.yamlfile import FieldError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from agent.errors import ServescopeError
 from alerts.book import stored_alert
-from alerts.durations import spell
 from alerts.evaluate import Reading, evaluate, timing_of
 from alerts.incident import Alert, alert_key
 from alerts.measure import Measured, Measurer
 from alerts.rules import STORE_RULE, TAP_RULE, BurnRule, Rule, RulesFile, Severity, all_rules
 from alerts.state import AlertState, Observation, Phase, Timing, step
 from alerts.text import plain
+from base.durations import spell
+from base.errors import ServescopeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

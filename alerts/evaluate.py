@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from alerts.burn import Counted, Verdict, judge
-from alerts.durations import spell
 from alerts.measure import PROGRESS, Group, Measured, Sample, Series
 from alerts.rules import (
     RATES,
@@ -31,6 +30,7 @@ from alerts.rules import (
 )
 from alerts.state import Observation, Timing
 from alerts.text import number, subject
+from base.durations import spell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.errors import ServescopeError
 from alerts.text import plain
 from analytics.latency import percentiles
 from analytics.outcomes import BAD
 from analytics.window import Filter, Window, iso
+from base.errors import ServescopeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

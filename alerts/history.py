@@ -14,13 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import ServescopeError
 from alerts.burn import budget_remaining, burn_rate
 from alerts.evaluate import sums_by
 from alerts.measure import Measurer
 from alerts.receiver import read_pages
 from alerts.rules import RulesFile, Slo, burn_rules
 from alerts.text import plain
+from base.errors import ServescopeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from agent.errors import ServescopeError
 from alerts.evidence import AROUND_SECONDS, asked_acknowledgements, concerns, freeze, happenings
 from alerts.incident import Incident, Moment
 from alerts.text import plain
+from base.errors import ServescopeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

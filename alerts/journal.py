@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from agent.errors import DataFolderInUseError
 from alerts import oldjournal
+from base.errors import DataFolderInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

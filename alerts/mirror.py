@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from agent.errors import ConfigError, ServescopeError
+from base.errors import ConfigError, ServescopeError
 from collector.store import StoreError
 
 if TYPE_CHECKING:

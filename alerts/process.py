@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from agent.errors import ServescopeError
 from alerts import taps
 from alerts.book import Book
 from alerts.certificate import ensure_certificate
@@ -27,6 +26,7 @@ from alerts.restore import restore
 from alerts.rules import BurnRule, Rule, RulesFile, ShareCondition, SignalCondition, SilentCondition, all_rules
 from alerts.rulesfile import load
 from alerts.worker import Worker
+from base.errors import ServescopeError
 
 if TYPE_CHECKING:
     import threading

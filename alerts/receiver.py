@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import structlog
 
-from agent.errors import PortInUseError
 from alerts.certificate import Certificate, ensure_certificate
 from alerts.signals import wait_for_stop
+from base.errors import PortInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from alerts.durations import spell
 from alerts.notice import reached
 from alerts.text import markdown, plain
 from analytics.window import as_plain, iso
+from base.durations import spell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,12 +15,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from agent.vocabulary import Outcome, Signal
 from alerts.burn import BurnWindow, highest_burn_rate, windows_for
-from alerts.durations import Duration, PositiveDuration  # noqa: TC001 pydantic reads them at run time
 from alerts.state import NoData, Timing
 from analytics.outcomes import BAD
 from analytics.signals import SIGNALS
+from base.durations import Duration, PositiveDuration  # noqa: TC001 pydantic reads them at run time
+from base.vocabulary import Outcome, Signal
 
 Severity = Literal["critical", "error", "warning", "info"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("info", "warning", "error", "critical")

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from agent import yamlfile
-from agent.yamlfile import FileError, YamlFile
-from alerts.durations import spell
 from alerts.rules import STORE_RULE, TAP_RULE, BurnRule, RulesFile, all_rules, burn_rules
 from alerts.sight import blind
+from base import yamlfile
+from base.durations import spell
+from base.yamlfile import FileError, YamlFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

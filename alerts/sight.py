@@ -12,9 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from agent.engines.table import Table, tables
-from agent.vocabulary import Signal
 from alerts.burn import SHORTEST_PERIOD_SECONDS, highest_burn_rate
-from alerts.durations import spell
 from alerts.rules import (
     DIMENSIONS,
     METRIC_SIGNALS,
@@ -30,6 +28,8 @@ from alerts.rules import (
     WedgedCondition,
 )
 from alerts.text import number
+from base.durations import spell
+from base.vocabulary import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

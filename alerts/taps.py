@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from alerts.durations import spell
 from alerts.evaluate import Reading
 from alerts.state import Observation
 from alerts.text import number, plain
+from base.durations import spell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, get_args
 from urllib.parse import quote
 
-from agent.errors import ServescopeError
 from analytics import settled
 from analytics.shapes import By
 from analytics.sli import OPERATION
 from analytics.window import Answer, Coverage, Exactness, Filter, Level, State, Window
+from base.errors import ServescopeError
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.vocabulary import Outcome
+from base.vocabulary import Outcome
 
 BAD: Final[tuple[str, ...]] = (
     Outcome.REJECTED.value,

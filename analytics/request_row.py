@@ -20,7 +20,7 @@ class RequestRow:
     Attributes:
         key: Request key, with ``time`` the primary key of ``requests``; a decimal string, as it needs 64 bits.
         time: Arrival.
-        outcome: As `agent.vocabulary.Outcome`; empty when only the engine saw the request.
+        outcome: As `base.vocabulary.Outcome`; empty when only the engine saw the request.
         has_edge, has_engine: Which halves exist.
         tpot_seconds: Mean time per output token after the first.
         unaccounted_seconds: End-to-end time less all measured phases.

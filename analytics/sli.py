@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.vocabulary import Outcome
 from analytics.signals import signal_of
+from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.vocabulary import SCOPE_EDGE, SPAN_ID_RANDOM_BITS
 from analytics.ground import Inquiry, moment, names, number, trace_hex
 from analytics.request_row import COLUMNS, RequestRow
 from analytics.signals import PHASES
 from analytics.window import Answer, Coverage, Filter, Window, WindowError
+from base.vocabulary import SCOPE_EDGE, SPAN_ID_RANDOM_BITS
 
 if TYPE_CHECKING:
     from analytics.ground import Reader

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Generic, Literal, TypeVar
 
-from agent.errors import ServescopeError
+from base.errors import ServescopeError
 
 Level = Literal["rows", "metrics"]
 """What an answer rests on: one row per request, or the server's own metrics page."""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 import uvloop
 
-from agent.errors import ServescopeError
+from base.errors import ServescopeError
 from benchmarks import tap as bench
 
 if TYPE_CHECKING:

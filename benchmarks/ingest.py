@@ -29,9 +29,9 @@ import zstandard
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-from agent import signing
-from agent.keys import ensure_keys
-from agent.vocabulary import SCOPE_EDGE, SPAN_ID_RANDOM_BITS, Edge, Resource
+from base import signing
+from base.keys import ensure_keys
+from base.vocabulary import SCOPE_EDGE, SPAN_ID_RANDOM_BITS, Edge, Resource
 from collector import framing, migrate
 from collector.store import Store, locate, segment_statement
 

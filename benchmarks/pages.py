@@ -34,11 +34,11 @@ from urllib.parse import urlencode, urlsplit
 
 import structlog
 
-from agent.keys import ensure_keys
 from alerts.history import incidents, slo_statuses
 from alerts.rulesfile import load
 from analytics import batching, events, kvcache, latency, queue, requests, traffic
 from analytics.window import Window
+from base.keys import ensure_keys
 from benchmarks.day import DAY_SECONDS, fill
 from benchmarks.tap import figure, free_port
 from collector.migrate import apply

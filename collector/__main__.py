@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import agent.quiet  # noqa: F401 - before all others
+import base.quiet  # noqa: F401 - before all others
 
 # isort: split
 import asyncio
@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from agent.command import ending_in_words
-from agent.logs import log_to_stderr
+from base.command import ending_in_words
+from base.logs import log_to_stderr
 from collector.config import load
 from collector.server import Collector
 from collector.store import without_frames

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from agent.errors import ConfigError
-from agent.redact import shown
+from base.errors import ConfigError
+from base.redact import shown
 
 Role = Literal["reader", "owner"]
 

@@ -6,8 +6,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from agent import signing
-from agent.errors import ConfigError
+from base import signing
+from base.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

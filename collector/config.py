@@ -7,9 +7,9 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from agent import yamlfile
-from agent.errors import ConfigError
-from agent.urls import Host  # noqa: TC001 - pydantic reads it at run time
+from base import yamlfile
+from base.errors import ConfigError
+from base.urls import Host  # noqa: TC001 - pydantic reads it at run time
 from collector import retention
 from collector.address import StoreAddress
 

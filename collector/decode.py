@@ -14,13 +14,13 @@ import zstandard
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from agent import otlp_json
-from agent.scrub import may_hold_prompts, scrub_request
+from base import otlp_json
+from base.scrub import may_hold_prompts, scrub_request
 from collector.nested import flatten, may_nest, scopes_hold_containers
 from collector.sift import KINDS, count, other_door, sift
 
 if TYPE_CHECKING:
-    from agent.scrub import OtlpRequest
+    from base.scrub import OtlpRequest
     from collector.sift import Refusal
 
 __all__ = ["ENCODINGS", "KINDS", "Decoded", "MalformedError", "TooLargeError", "decode", "decompress"]

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from agent.signing import REPLAYED
+from base.signing import REPLAYED
 from collector import framing
 from collector.decode import decode
 from collector.framing import DIGEST_BYTES

@@ -20,7 +20,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from agent.signing import REPLAYED
+from base.signing import REPLAYED
 from collector.framing import DIGEST_BYTES
 
 if TYPE_CHECKING:

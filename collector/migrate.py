@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from agent.errors import ServescopeError
+from base.errors import ServescopeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-    from agent.scrub import OtlpRequest
+    from base.scrub import OtlpRequest
 
 _CONTAINERS: Final = frozenset({"array_value", "kvlist_value"})
 _ARRAY: Final = 0x2A

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp import web
 
-from agent.errors import DataFolderInUseError, PortInUseError
-from agent.keys import ensure_keys
+from base.errors import DataFolderInUseError, PortInUseError
+from base.keys import ensure_keys
 from collector import migrate, retention
 from collector.auth import open_door
 from collector.intake import Intake

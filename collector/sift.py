@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-    from agent.scrub import OtlpRequest
+    from base.scrub import OtlpRequest
 
 KINDS: Final[dict[str, type[ExportTraceServiceRequest | ExportMetricsServiceRequest | ExportLogsServiceRequest]]] = {
     "traces": ExportTraceServiceRequest,

@@ -19,7 +19,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
-from agent.errors import ConfigError, ServescopeError
+from base.errors import ConfigError, ServescopeError
 from collector.address import DATABASE, READER_HEADER, Role, StoreAddress, locate
 
 if TYPE_CHECKING:

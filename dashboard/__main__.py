@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import agent.quiet  # noqa: F401 - before all others
+import base.quiet  # noqa: F401 - before all others
 
 # isort: split
 import os
@@ -14,11 +14,11 @@ from typing import Any
 import click
 import structlog
 
-from agent import yamlfile
-from agent.command import ending_in_words
-from agent.errors import ConfigError, PortInUseError
-from agent.logs import log_to_stderr
 from alerts import rulesfile
+from base import yamlfile
+from base.command import ending_in_words
+from base.errors import ConfigError, PortInUseError
+from base.logs import log_to_stderr
 from collector.address import StoreAddress
 from dashboard.config import SLOWEST_REFRESH, SWIFTEST_REFRESH, DashboardConfig
 from dashboard.options import OPTIONS

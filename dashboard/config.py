@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.urls import Host  # noqa: TC001 - pydantic reads it at run time
+from base.urls import Host  # noqa: TC001 - pydantic reads it at run time
 
 SWIFTEST_REFRESH: Final = 2.0
 SLOWEST_REFRESH: Final = 300.0

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from agent.errors import ServescopeError
+from base.errors import ServescopeError
 from collector.store import Store, StoreError, StoreUnavailable, locate
 from dashboard import words
 from dashboard.once import Once

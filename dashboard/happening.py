@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import streamlit as st
 
-from agent.errors import ServescopeError
 from alerts.history import incidents
+from base.errors import ServescopeError
 from dashboard import words
 from dashboard.data import now, store
 from dashboard.escape import page as escape

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
 
-from agent.errors import ServescopeError
 from analytics.window import Filter, Window
+from base.errors import ServescopeError
 from dashboard import theme, words
 from dashboard.data import ask
 from dashboard.figures import Style

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 import streamlit as st
 
-from agent.errors import ServescopeError
 from alerts.history import acknowledge, story
 from alerts.notice import reached
 from analytics.window import Filter, Window
+from base.errors import ServescopeError
 from dashboard import escape, words
 from dashboard.data import now, owner, store
 from dashboard.look import clock, colours, link, zone

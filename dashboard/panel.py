@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import streamlit as st
 import structlog
 
-from agent.errors import ServescopeError
+from base.errors import ServescopeError
 from dashboard import escape, words
 from dashboard.data import ask, explain, now
 from dashboard.export import as_csv

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 import streamlit as st
 
-from agent.errors import ServescopeError
 from analytics.window import Filter, Window
+from base.errors import ServescopeError
 from dashboard import escape, words
 from dashboard.data import Question, ahead, ask, now, ready
 from dashboard.look import COMPARED, RECORDINGS, Look, colours, zone

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from agent.errors import ServescopeError
+from base.errors import ServescopeError
 
 NAME: Final = "libgomp.so.1"
 _CARRIER: Final = "pykdtree"

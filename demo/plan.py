@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import wiring
 from demo import vllm_server
-from ports import Ports
-from supervisor import Part
+from servescope.launch.plan import Plan, make_plan, python
+from servescope.launch.ports import Ports
+from servescope.launch.supervisor import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ def notes(*, live_vllm: bool) -> tuple[str, ...]:
     return tuple(line.format(kv_cache=shown) for line in _NOTES)
 
 
-def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say: Callable[[str], None]) -> wiring.Plan:
+def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say: Callable[[str], None]) -> Plan:
     """Lay out the demo over a data folder.
 
     Args:
@@ -73,17 +73,17 @@ def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say:
             "metrics_url": f"http://127.0.0.1:{port}/metrics",
         })  # fmt: skip
     slos = SLOS if SLOS.exists() else None
-    plan = wiring.plan(data, {}, targets, slos=slos, port_base=port_base, ports=ports, say=say)
+    plan = make_plan(data, {}, targets, slos=slos, port_base=port_base, ports=ports, say=say)
     receiver = plan.urls["agent_otlp"].removeprefix("http://")
     servers = [
         Part(
             "triton-a",
-            wiring.python("demo.triton_server", "--venv", ROOT / ".venv-triton", "--folder", data / "triton",
+            python("demo.triton_server", "--venv", ROOT / ".venv-triton", "--folder", data / "triton",
                           "--port", triton, "--otlp", receiver, "--service", "triton-a"),
             ready_url=f"http://127.0.0.1:{triton}/v2/health/ready", required=False,
         ),
         Part(
-            "llama-a", wiring.python("demo.llamacpp_server", "--port", llama, "--folder", data / "llama"),
+            "llama-a", python("demo.llamacpp_server", "--port", llama, "--folder", data / "llama"),
             ready_url=f"http://127.0.0.1:{llama}/health", required=False,
         ),
     ]  # fmt: skip
@@ -92,7 +92,7 @@ def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say:
     if program is not None:
         servers.append(Part(
             "vllm-a",
-            wiring.python("demo.vllm_server", "--port", targets[2]["url"].rsplit(":", 1)[1], "--folder", data / "vllm",
+            python("demo.vllm_server", "--port", targets[2]["url"].rsplit(":", 1)[1], "--folder", data / "vllm",
                           "--otlp", plan.urls["agent_otlp"], "--service", "vllm-a", "--vllm", program),
         ))  # fmt: skip
         clients += ["--completions", taps["vllm-a"]]
@@ -100,12 +100,12 @@ def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say:
     plan.parts = [
         *servers,
         *plan.parts,
-        Part("traffic", wiring.python("demo.traffic", *clients)),
+        Part("traffic", python("demo.traffic", *clients)),
     ]
     if program is None:
         plan.parts.append(Part(
             "recording",
-            wiring.python("agent.replaying", RECORDING, "--collector", plan.urls["otlp"], "--data", data, "--loop",
+            python("agent.replaying", RECORDING, "--collector", plan.urls["otlp"], "--data", data, "--loop",
                           "--shift-to-now"),
         ))  # fmt: skip
     return plan

@@ -22,7 +22,7 @@ import aiohttp
 import click
 import structlog
 
-from agent.errors import ServescopeError
+from base.errors import ServescopeError
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from agent.errors import ServescopeError
+from base.errors import ServescopeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-import supervisor
-from agent.errors import ServescopeError
+from base.errors import ServescopeError
 from demo.vllm_install import VllmUnavailableError, install
+from servescope.launch import supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable

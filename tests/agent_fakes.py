@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import zstandard
 from aiohttp import web
 
-from agent import signing
+from base import signing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from agent.logs import log_to_stderr
 from alerts.config import AlertsConfig
 from alerts.process import build
 from alerts.signals import stop_event
+from base.logs import log_to_stderr
 from collector.store import Store, StoreAddress
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.keys import ensure_keys
+from base.keys import ensure_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-import checkup
-import servescope
 from agent.spool import producer_folder
 from agent.tap.open_requests import OpenRequest, OpenRequests, find_left
 from agent.tap.report import encode
+from servescope import checkup
+from servescope.cli import main
 from tests.health_kit import health_server
 from tests.schema_tools import framed, fresh_store, token
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from checkup import Finding
+    from servescope.checkup import Finding
     from tests.conftest import StoreServer
 
 
@@ -56,7 +56,7 @@ def test_a_server_that_never_answered_is_named(tmp_path: Path, health: tuple[str
         ("ok", "status degraded"),
         ("broken", "vllm-a has shown no metrics page since the start"),
     ]
-    done = CliRunner().invoke(servescope.main, ["doctor", "--data", str(tmp_path)])
+    done = CliRunner().invoke(main, ["doctor", "--data", str(tmp_path)])
     assert done.exit_code == 1
     assert "broken   agent: vllm-a has shown no metrics page since the start" in done.output
     assert "agent.log" in done.output
@@ -94,7 +94,7 @@ def test_parts_that_are_away_or_refuse_are_broken(tmp_path: Path, health: tuple[
 
 
 def test_nothing_that_runs_is_a_note_and_no_fault(tmp_path: Path):
-    done = CliRunner().invoke(servescope.main, ["doctor", "--json", "--data", str(tmp_path)])
+    done = CliRunner().invoke(main, ["doctor", "--json", "--data", str(tmp_path)])
     assert done.exit_code == 0, done.output
     found = {finding["name"]: finding for finding in json.loads(done.output)}
     assert found["servescope"]["state"] == "note"

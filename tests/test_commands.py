@@ -16,7 +16,7 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-import servescope as cli
+from servescope import cli
 from tests.line_kit import wait_for
 
 ROOT = Path(__file__).parents[1]

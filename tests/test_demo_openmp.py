@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.errors import ServescopeError
+from base.errors import ServescopeError
 from demo import openmp
 
 if TYPE_CHECKING:

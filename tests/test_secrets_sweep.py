@@ -17,10 +17,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-import wiring
 from alerts.notify.pagerduty import PagerDuty
 from alerts.notify.webhook import Webhook
-from servescope import main
+from servescope.cli import main
+from servescope.launch.plan import make_plan
 from tests.collector_process import free_port
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def test_the_run_file_is_its_owners_alone_and_has_no_key(tmp_path: Path):
             "engine": "vllm",
         }
     ]
-    plan = wiring.plan(tmp_path, {}, targets, say=lambda _line: None)
+    plan = make_plan(tmp_path, {}, targets, say=lambda _line: None)
     assert plan.run_file.stat().st_mode & 0o077 == 0
     for part in plan.parts:
         assert SECRET not in " ".join(part.command)

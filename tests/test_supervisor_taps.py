@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.tap.open_requests import KILLED, TABLE
-from agent.vocabulary import Edge
-from supervisor import Part, Supervisor
+from base.vocabulary import Edge
+from servescope.launch.supervisor import Part, Supervisor
 from tests.tap_kit import (
     DONE,
     PATIENCE,

@@ -12,13 +12,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import agent.engines
-from agent.errors import UnknownEngineError
+from base.errors import UnknownEngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from agent.page import Layout, Page
-    from agent.vocabulary import Distribution, Signal
+    from base.vocabulary import Distribution, Signal
 
 Combine = Literal["sum", "max"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agent.engines.table import About, Histogram, Rule, Table
-from agent.vocabulary import Distribution, Engine, Signal
+from base.vocabulary import Distribution, Engine, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

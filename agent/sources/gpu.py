@@ -17,7 +17,7 @@ import structlog
 
 from agent.encode import attributes, encode_event, encode_gauges, resource
 from agent.sources.source import Place
-from agent.vocabulary import SCOPE_GPU
+from base.vocabulary import SCOPE_GPU
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -21,7 +21,7 @@ import structlog
 from agent.encode import attributes, encode_gauges, resource
 from agent.probing import split_url
 from agent.sources.source import Place
-from agent.vocabulary import SCOPE_HOST
+from base.vocabulary import SCOPE_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,12 +17,12 @@ import structlog
 from agent.access import KeyWantedError
 from agent.encode import Moment, SampleEncoder, attributes, encode_event
 from agent.engines.table import About, detect, find_table
-from agent.errors import PageError, ServescopeError, UnknownEngineError
 from agent.page import Limits, PageReader
 from agent.probing import about_url, fetch, learn_about, page_urls, reason_of, same_server
-from agent.redact import shown
 from agent.samples import Key, Sampler
 from agent.sources.source import Known, Place
+from base.errors import PageError, ServescopeError, UnknownEngineError
+from base.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

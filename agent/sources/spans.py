@@ -30,21 +30,21 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from agent.encode import attributes
 from agent.engines.table import tables
-from agent.errors import PortInUseError
 from agent.otlp_check import WHAT_IS_WRONG, check, has_spans
-from agent.otlp_json import MalformedJsonError, parse
-from agent.scrub import may_hold_prompts, scrub_request
 from agent.sources.source import Known, Place, SignalKind
 from agent.spool import MAX_RECORD_BYTES
-from agent.vocabulary import Resource
+from base.errors import PortInUseError
+from base.otlp_json import MalformedJsonError, parse
+from base.scrub import may_hold_prompts, scrub_request
+from base.vocabulary import Resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
 
-    from agent.scrub import OtlpRequest
     from agent.sources.source import Emit, Target
+    from base.scrub import OtlpRequest
 
 REPORTED: Final = "servescope.reported."
 MAX_BODY_BYTES: Final = 8_000_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import agent.quiet  # noqa: F401 - before all others
+import base.quiet  # noqa: F401 - before all others
 
 # isort: split
 import asyncio
@@ -19,10 +19,6 @@ import click
 import structlog
 from prometheus_client import start_http_server
 
-from agent.command import ending_in_words
-from agent.errors import PortInUseError, ServescopeError
-from agent.keys import ensure_keys
-from agent.logs import log_to_stderr
 from agent.probing import probe
 from agent.spool import SpoolWriter, producer_folder
 from agent.tap.config import FileConfig, read_config, read_upstream
@@ -37,7 +33,11 @@ from agent.tap.report import Reporter
 from agent.tap.server import TapServer
 from agent.tap.tenants import BoundedNames, Tenants
 from agent.tap.upstream import Pool
-from agent.vocabulary import Resource
+from base.command import ending_in_words
+from base.errors import PortInUseError, ServescopeError
+from base.keys import ensure_keys
+from base.logs import log_to_stderr
+from base.vocabulary import Resource
 
 if TYPE_CHECKING:
     import socket

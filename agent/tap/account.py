@@ -23,7 +23,7 @@ from agent.tap.tracing import (
     read_trace_state,
 )
 from agent.tap.websocket import Session
-from agent.vocabulary import Outcome
+from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from agent.tap.core import Core

@@ -9,17 +9,17 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agent import yamlfile
 from agent.access import AUTHORIZATION, Access
-from agent.errors import ConfigError
-from agent.redact import shown
 from agent.tap.core import Limits
-from agent.vocabulary import Resource
+from base import yamlfile
+from base.errors import ConfigError
+from base.redact import shown
+from base.vocabulary import Resource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.yamlfile import YamlFile
+    from base.yamlfile import YamlFile
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

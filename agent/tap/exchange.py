@@ -10,7 +10,7 @@ from agent.tap.faults import NO_DESCRIPTORS, TUNNELS_FULL, Fault, Waits, connect
 from agent.tap.framing import BodyReader, ChunkedBody, LengthBody, UntilClose
 from agent.tap.head import HttpFault, RequestHead, ResponseHead, read_heads
 from agent.tap.rewrite import answer_head, error_answer, plan_answer, request_head
-from agent.vocabulary import Outcome
+from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from agent.tap.account import Account

@@ -6,7 +6,7 @@ import errno
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agent.vocabulary import Outcome
+from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from agent.tap.core import Limits

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from agent.errors import ServescopeError
 from agent.probing import probe
-from agent.vocabulary import Resource
+from base.errors import ServescopeError
+from base.vocabulary import Resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final
 
-from agent.errors import PortInUseError, ServescopeError
+from base.errors import PortInUseError, ServescopeError
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

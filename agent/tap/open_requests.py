@@ -31,7 +31,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from agent.request import RequestRecord, to_otlp_many
 from agent.spool_framing import split_records
 from agent.tap.tenants import Who
-from agent.vocabulary import Outcome
+from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,7 +14,7 @@ import structlog
 from agent.tap.faults import Fault
 from agent.tap.rewrite import error_answer
 from agent.tap.tracing import new_request_id
-from agent.vocabulary import Outcome
+from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from agent.tap.counters import Counters

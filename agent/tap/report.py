@@ -22,7 +22,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from agent.tap.open_requests import settle
-from agent.vocabulary import SERVICE_TAP, Resource
+from base.vocabulary import SERVICE_TAP, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

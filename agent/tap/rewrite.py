@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.tap.framing import BodyReader, ChunkedBody, LengthBody, UntilClose
 from agent.tap.head import HttpFault, render
-from agent.vocabulary import Outcome
+from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from agent.tap.account import Account

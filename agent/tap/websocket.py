@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.vocabulary import Outcome
+from base.vocabulary import Outcome
 
 _CLOSE: Final = 8
 _SHORT: Final = 126

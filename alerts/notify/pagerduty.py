@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pagerduty
 
-from agent.errors import ConfigError
-from agent.redact import redacted, shown
 from alerts.notice import COME_AGAIN, Delivery, Notice, retry_after
 from alerts.text import within
+from base.errors import ConfigError
+from base.redact import redacted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

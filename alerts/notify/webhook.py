@@ -18,10 +18,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from agent.errors import ConfigError
-from agent.redact import redacted
 from alerts.notice import COME_AGAIN, Delivery, Notice, retry_after
 from alerts.text import within
+from base.errors import ConfigError
+from base.redact import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

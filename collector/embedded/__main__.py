@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import agent.quiet  # noqa: F401 - before all others
+import base.quiet  # noqa: F401 - before all others
 
 # isort: split
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from agent.command import ending_in_words
+from base.command import ending_in_words
 
 
 @click.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from agent.errors import ServescopeError
+from base.errors import ServescopeError
 
 VERSION = "26.9.2.1"
 """Engine version as ClickHouse writes it into its errors."""

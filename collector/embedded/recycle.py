@@ -42,7 +42,7 @@ def boot(root, names, descriptor):
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)
-    import agent.quiet
+    import base.quiet
     from collector.embedded.serve import serve_again
     serve_again(descriptor)
 boot(sys.argv[1], sys.argv[2].split(), int(sys.argv[3]))

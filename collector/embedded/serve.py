@@ -13,9 +13,9 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from agent.command import ending_in_words
-from agent.errors import ConfigError, DataFolderInUseError, PortInUseError
-from agent.logs import log_to_stderr
+from base.command import ending_in_words
+from base.errors import ConfigError, DataFolderInUseError, PortInUseError
+from base.logs import log_to_stderr
 from collector.embedded import recycle
 from collector.embedded.body import clear_spool
 from collector.embedded.engine_config import Limits

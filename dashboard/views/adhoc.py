@@ -8,7 +8,7 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
-from agent.errors import ServescopeError
+from base.errors import ServescopeError
 from collector.store import StoreError
 from dashboard import escape, words
 from dashboard.data import store

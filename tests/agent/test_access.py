@@ -15,13 +15,13 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from agent.access import Access, KeyWantedError
 from agent.config import load
-from agent.errors import ConfigError, PageError
 from agent.probing import probe
 from agent.sources.metrics_page import MetricsPages
 from agent.sources.source import Target
 from agent.tap.config import read_config
-from configuration import read_settings
-from servescope import main
+from base.errors import ConfigError, PageError
+from servescope.cli import main
+from servescope.config_file import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

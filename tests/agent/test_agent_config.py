@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.config import load, unknown_variables
-from agent.errors import ConfigError
+from base.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path

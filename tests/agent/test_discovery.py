@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from agent import discovery
-from agent.errors import ConfigError
 from agent.sources.source import Target
+from base.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -16,7 +16,7 @@ from agent.engines.table import detect
 from agent.page import PageReader
 from agent.samples import EngineSample, Increase, Key, Sampler
 from agent.sources.source import Place, Target
-from agent.vocabulary import Distribution, Signal
+from base.vocabulary import Distribution, Signal
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TARGET = Target("vllm-a", "chat", "vllm", "http://127.0.0.1:8000")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from agent.engines.table import Table, config_of, detect, find_table, tables
-from agent.errors import UnknownEngineError
 from agent.page import Page, parse
 from agent.samples import Sampler
-from agent.vocabulary import Distribution, Engine, Signal
+from base.errors import UnknownEngineError
+from base.vocabulary import Distribution, Engine, Signal
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PAGES = [

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.errors import ConfigError
-from agent.keys import ensure_keys
+from base.errors import ConfigError
+from base.keys import ensure_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +88,7 @@ def test_a_password_changed_by_hand_gets_its_hash(tmp_path: Path):
 
 def test_processes_that_start_together_agree(tmp_path: Path):
     code = (
-        "import sys; from pathlib import Path; from agent.keys import ensure_keys\n"
+        "import sys; from pathlib import Path; from base.keys import ensure_keys\n"
         "for line in sys.stdin:\n"
         "    k = ensure_keys(Path(line.strip()))\n"
         "    print(k.store_owner, k.agent_hmac.hex(), k.tenant_salt.hex(), flush=True)"

@@ -6,7 +6,7 @@ import sys
 
 WRITE = """
 import structlog
-from agent.logs import log_to_stderr
+from base.logs import log_to_stderr
 log_to_stderr()
 def fail(password):
     raise ValueError("no")

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.errors import PageError
 from agent.page import Fault, Limits, PageReader, parse
+from base.errors import PageError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PAGES = sorted((*FIXTURES.glob("*/metrics_*.txt"), *FIXTURES.glob("*/metrics_*.txt.gz")))

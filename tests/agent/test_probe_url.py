@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from agent.errors import PageError, UnknownEngineError
 from agent.probing import page_urls, probe
+from base.errors import PageError, UnknownEngineError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -17,7 +17,7 @@ from agent.request import RequestRecord, time_coded_span_id, to_otlp, to_span
 from agent.request_lines import to_row
 from agent.sources.source import Target
 from agent.spool import SpoolWriter
-from agent.vocabulary import SCOPE_EDGE, Outcome, Resource
+from base.vocabulary import SCOPE_EDGE, Outcome, Resource
 from tests.agent_fakes import until
 
 PAGE = Path(__file__).parent.parent / "fixtures" / "vllm" / "metrics_busy_02.txt.gz"

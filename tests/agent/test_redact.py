@@ -13,11 +13,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from agent.config import TargetConfig
 from agent.discovery import target_of
 from agent.encode import encode_event
-from agent.errors import ConfigError, ServescopeError
-from agent.logs import log_to_stderr
-from agent.redact import redacted, shown
 from agent.tap.config import read_upstream
-from agent.urls import http_url
+from base.errors import ConfigError, ServescopeError
+from base.logs import log_to_stderr
+from base.redact import redacted, shown
+from base.urls import http_url
 from collector.address import StoreAddress
 from collector.config import CollectorConfig
 
@@ -93,7 +93,7 @@ def test_log_lines_lose_them(kind: str, capsys: pytest.CaptureFixture[str], monk
 @pytest.mark.parametrize("where", ["main", "thread"])
 def test_what_nobody_catches_loses_them(where: str):
     told = "raise ValueError('no answer of http://user:" + HIDDEN + "@h/m?token=" + HIDDEN + "')"
-    lines = ["from agent.logs import log_to_stderr", "log_to_stderr()", told]
+    lines = ["from base.logs import log_to_stderr", "log_to_stderr()", told]
     if where == "thread":
         lines[2:] = ["import threading", f"def fail():\n    {told}", "threading.Thread(target=fail).start()"]
     ended = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)

@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from agent.playback import Item, _outcome
 from agent.recorded import RecordingError
 from agent.replaying import replay, slices
-from agent.vocabulary import SCOPE_EDGE, Outcome
+from base.vocabulary import SCOPE_EDGE, Outcome
 from tests.agent_fakes import FakeCollector
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from agent.request import RequestRecord, time_coded_span_id, to_otlp, to_otlp_many, to_span
-from agent.vocabulary import SCOPE_EDGE, Edge, Outcome
+from base.vocabulary import SCOPE_EDGE, Edge, Outcome
 
 FULL = RequestRecord(
     trace_id=b"t" * 16, span_id=b"s" * 8, parent_span_id=b"p" * 8, trace_state="a=1", flags=1, start_ns=10, end_ns=20,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent.engines.table import find_table
 from agent.page import Page, PageReader, parse
 from agent.samples import Key, Sampler, Scrape
-from agent.vocabulary import Distribution, Signal
+from base.vocabulary import Distribution, Signal
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 

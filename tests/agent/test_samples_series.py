@@ -15,7 +15,7 @@ from agent.engines.table import About, detect, find_table
 from agent.page import PageReader, parse
 from agent.probing import describe
 from agent.samples import Key, Sampler, Scrape
-from agent.vocabulary import Distribution, Signal
+from base.vocabulary import Distribution, Signal
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 FINISHED = Signal.REQUESTS_FINISHED_TOTAL

@@ -9,8 +9,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
-from agent.scrub import PROMPT_EVENTS, is_prompt_bearing, may_hold_prompts, scrub_body
-from agent.vocabulary import PROMPT_BEARING
+from base.scrub import PROMPT_EVENTS, is_prompt_bearing, may_hold_prompts, scrub_body
+from base.vocabulary import PROMPT_BEARING
 
 SECRET = "my grandmother's recipe"
 

@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from agent import signing
 from agent.backoff import Backoff
 from agent.ship import ClockOffset, Shipper, retry_after_seconds
 from agent.spool import SpoolWriter
 from agent.spool_reader import Lane, SpoolReader
+from base import signing
 from tests.agent_fakes import FakeCollector, until
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent import sidecar as sidecar_module
 from agent.config import AgentConfig
-from agent.errors import PortInUseError
 from agent.sidecar import Sidecar
 from agent.sources.source import Target
 from agent.telemetry import describe
+from base.errors import PortInUseError
 from tests.agent_fakes import FakeCollector, until
 
 if TYPE_CHECKING:

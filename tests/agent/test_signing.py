@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import signing
+from base import signing
 
 KEY = bytes(range(32))
 NOW = 1_780_000_000_000

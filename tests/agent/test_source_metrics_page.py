@@ -12,9 +12,9 @@ from aiohttp import web
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from agent.errors import UnknownEngineError
 from agent.sources.metrics_page import MetricsPages
 from agent.sources.source import Known, Place, Target
+from base.errors import UnknownEngineError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from agent.otlp_json import MalformedJsonError, parse
+from base.otlp_json import MalformedJsonError, parse
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import spool as spool_module
-from agent.errors import DataFolderInUseError
 from agent.spool import MAX_RECORD_BYTES, SpoolWriter, encode_length, folder_bytes, producer_folder
 from agent.spool_reader import SpoolReader
+from base.errors import DataFolderInUseError
 
 if TYPE_CHECKING:
     from pathlib import Path

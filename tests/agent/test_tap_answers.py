@@ -22,7 +22,7 @@ from agent.tap.counters import Counters
 from agent.tap.head import parse_request, parse_response
 from agent.tap.tenants import BoundedNames, Tenants
 from agent.tap.upstream import Pool
-from agent.vocabulary import Outcome
+from base.vocabulary import Outcome
 from tests.tap_kit import SALT, Memory
 
 ANSWERS = Path(__file__).parents[1] / "fixtures/answers"

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from agent.vocabulary import Outcome
+from base.vocabulary import Outcome
 from tests.tap_kit import (
     DONE,
     PATIENCE,

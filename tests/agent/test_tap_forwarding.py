@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from agent.vocabulary import Outcome
+from base.vocabulary import Outcome
 from tests.tap_kit import (
     DONE,
     PATIENCE,

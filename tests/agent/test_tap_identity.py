@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.errors import UnknownEngineError
 from agent.probing import probe
 from agent.request import RequestRecord
 from agent.tap import identity
@@ -19,7 +18,8 @@ from agent.tap.counters import Counters
 from agent.tap.identity import identify
 from agent.tap.recorder import Recorder
 from agent.tap.upstream import Pool
-from agent.vocabulary import Outcome, Resource
+from base.errors import UnknownEngineError
+from base.vocabulary import Outcome, Resource
 from tests.tap_kit import Peer, answer, upstream
 
 if TYPE_CHECKING:

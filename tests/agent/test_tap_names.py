@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import ConfigError
 from agent.tap.config import read_config, read_upstream
 from agent.tap.routes import find_route
 from agent.tap.tracing import read_request_id, read_trace_context
-from agent.vocabulary import Resource
+from base.errors import ConfigError
+from base.vocabulary import Resource
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.request import time_coded_span_id, to_otlp
 from agent.spool import SpoolWriter
 from agent.tap.open_requests import FOLDER, KILLED, TABLE, OpenRequest, OpenRequests, find_left, settle
-from agent.vocabulary import Edge, Outcome
+from base.vocabulary import Edge, Outcome
 from tests.tap_kit import answer, attribute, one, post, replying, spooled, tap
 
 if TYPE_CHECKING:

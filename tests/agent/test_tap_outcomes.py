@@ -9,7 +9,7 @@ import pytest
 
 from agent.request import to_otlp
 from agent.tap.tenants import hash_key
-from agent.vocabulary import Edge, Outcome
+from base.vocabulary import Edge, Outcome
 from tests.tap_kit import (
     DONE,
     PATIENCE,

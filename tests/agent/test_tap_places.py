@@ -12,7 +12,7 @@ import pytest
 from agent.tap.config import TapLimits
 from agent.tap.core import Limits
 from agent.tap.places import RESERVED_DESCRIPTORS, places
-from agent.vocabulary import Outcome
+from base.vocabulary import Outcome
 from tests.tap_kit import (
     PATIENCE,
     STREAM_HEAD,

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from agent.errors import ServescopeError
 from agent.spool_framing import split_records
 from agent.tap import report
 from agent.tap.counters import Counters
 from agent.tap.listening import adopt, inherited
 from agent.tap.recorder import Recorder
 from agent.tap.report import Reporter
+from base.errors import ServescopeError
 from tests.tap_kit import PATIENCE, Tap, answer, connect, post, replying, tap, tap_command, tap_process, upstream
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.request import to_span
 from agent.tap.websocket import FrameWatch, Session
-from agent.vocabulary import Edge, Outcome
+from base.vocabulary import Edge, Outcome
 from tests.tap_kit import DONE, STREAM_HEAD, Peer, answer, chunked, connect, event, one, post, replying, tap, upstream
 
 ASK = (

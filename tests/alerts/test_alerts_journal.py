@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.errors import DataFolderInUseError
 from alerts import journal as journals
 from alerts.journal import META, TAKEN_UP, Journal
+from base.errors import DataFolderInUseError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.errors import ConfigError
 from alerts.journal import ASIDE, MAX_ASIDE, Journal
 from alerts.mirror import Mirror
+from base.errors import ConfigError
 from collector.store import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:

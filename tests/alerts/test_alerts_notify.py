@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.errors import ConfigError
 from alerts.config import PagerDutyConfig
 from alerts.notice import LONGEST_RETRY_AFTER_SECONDS, Notice, reached, retry_after
 from alerts.notify.pagerduty import MAX_BYTES, PagerDuty, _Answered
 from alerts.notify.webhook import Webhook, sign
 from alerts.receiver import KEPT_PAGES, PER_MINUTE, Pages, Receiver, faults_of, read_pages
+from base.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

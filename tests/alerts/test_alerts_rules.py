@@ -7,9 +7,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.durations import parse_duration, spell
 from alerts.rules import BurnRule, RulesFile, Scope, all_rules
 from alerts.rulesfile import RulesError, check, load, parse, summary
+from base.durations import parse_duration, spell
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (ROOT / "alerts" / "slos.example.yaml", ROOT / "demo" / "slos.yaml")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.errors import ServescopeError
 from alerts import history, taps
 from alerts.config import AlertsConfig, WebhookConfig
 from alerts.evidence import freeze
@@ -21,6 +20,7 @@ from alerts.report import listing, story_markdown, story_text
 from alerts.rulesfile import load
 from analytics.latency import percentiles
 from analytics.window import Filter, Window, as_plain
+from base.errors import ServescopeError
 from collector.store import StoreUnavailable
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import checkup
 from analytics import halves
 from analytics.window import Filter, Window
+from servescope import checkup
 
 if TYPE_CHECKING:
     from pathlib import Path

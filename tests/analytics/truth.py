@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from agent.vocabulary import Outcome
+from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

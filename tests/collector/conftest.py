@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent import signing
+from base import signing
 from collector.auth import Door
 from tests.collector_way import KEY, Way
 

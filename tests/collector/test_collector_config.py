@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.errors import ConfigError
+from base.errors import ConfigError
 from collector.config import CollectorConfig, load
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from agent import signing
-from agent.keys import ensure_keys
+from base import signing
+from base.keys import ensure_keys
 from tests.collector_process import CollectorProcess, spans
 
 if TYPE_CHECKING:

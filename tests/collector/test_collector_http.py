@@ -16,7 +16,7 @@ import zstandard
 from google.rpc import status_pb2
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent import signing
+from base import signing
 from collector import framing
 from collector.auth import Door, Sender, open_door
 from collector.config import SenderKey

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.signing import REPLAYED
+from base.signing import REPLAYED
 from collector import framing
 from collector.journal import Journal, identity
 from collector.log import LogFullError, WriteAheadLog

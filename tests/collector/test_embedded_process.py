@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.keys import ensure_keys
+from base.keys import ensure_keys
 from tests.store_process import ROOT, StoreServer, start_store
 
 

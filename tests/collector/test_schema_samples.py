@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from agent.vocabulary import Signal
+from base.vocabulary import Signal
 from tests.schema_tools import (
     NOW_MS,
     RESOURCE,

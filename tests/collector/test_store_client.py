@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.errors import ConfigError
-from agent.keys import ensure_keys
+from base.errors import ConfigError
+from base.keys import ensure_keys
 from collector.store import Store, StoreAddress, StoreError, StoreUnavailable, locate, segment_statement
 from tests.schema_tools import edge_span, framed, fresh_store, token, traces
 

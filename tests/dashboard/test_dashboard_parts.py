@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from agent.errors import ServescopeError
 from alerts.history import AlertRow, IncidentRow, SloStatus
 from analytics.window import Filter, Window
+from base.errors import ServescopeError
 from collector.store import StoreError
 from dashboard.data import explain
 from dashboard.export import as_csv

@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree as ET
 
+import click
 import pytest
 
-import servescope
 from alerts import rulesfile
+from servescope.cli import main
 from tests.docs.test_docs_reference import commands, long_options
 from tests.docs_kit import ROOT, anchors, blocks, documents, prose, tracked
-
-if TYPE_CHECKING:
-    import click
 
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _TOLD = re.compile(
@@ -105,10 +102,14 @@ def test_pictures_are_well_formed():
 def test_help_of_every_command_says_something():
     def walk(command: click.Command) -> None:
         assert command.help, command.name
-        for inner in getattr(command, "commands", {}).values():
-            walk(inner)
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                assert inner is not None
+                walk(inner)
 
-    walk(servescope.main)
+    walk(main)
 
 
 def test_no_file_tells_of_the_machine_it_was_written_on():

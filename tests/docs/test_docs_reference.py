@@ -10,8 +10,6 @@ import click
 import pytest
 import yaml
 
-import configuration
-import servescope
 from agent.config import AgentConfig, TargetConfig
 from agent.tap.config import TapLimits, TenantConfig
 from alerts.config import AlertsConfig, PagerDutyConfig, WebhookConfig
@@ -20,6 +18,8 @@ from alerts.rules import Slo, Threshold
 from collector import retention
 from collector.config import CollectorConfig, SenderKey
 from dashboard.config import DashboardConfig
+from servescope import config_file
+from servescope.cli import main
 from tests.docs_kit import REFERENCE, ROOT, blocks, first_cells, sections
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ SETTINGS: dict[str, type[BaseModel]] = {
 PARTS = {
     "agent": "agent.__main__",
     "tap": "agent.tap.__main__",
-    "store": "collector.embedded.__main__",
     "collector": "collector.__main__",
     "alerts": "alerts.__main__",
     "dashboard": "dashboard.__main__",
@@ -59,14 +58,17 @@ def commands() -> dict[str, click.Command]:
     found: dict[str, click.Command] = {}
 
     def walk(group: click.Group, path: str) -> None:
-        for name, command in group.commands.items():
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
             words = f"{path} {name}".strip()
             if isinstance(command, click.Group):
                 walk(command, words)
             else:
                 found[words] = import_module(PARTS[words]).main if words in PARTS else command
 
-    walk(servescope.main, "")
+    walk(main, "")
     return found
 
 
@@ -157,7 +159,7 @@ def test_examples_of_the_configuration_are_right(tmp_path: Path, document: str):
     for block in blocks((ROOT / document).read_text(), "yaml"):
         if not {"slos", "rules", "version"} & set(yaml.safe_load(block)):
             file.write_text(block)
-            configuration.read_settings(file)
+            config_file.read_settings(file)
             checked += 1
     assert checked
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import get_args
 
-from agent import signing, vocabulary
-from agent.vocabulary import Distribution, Edge, Engine, Outcome, Resource, Signal
 from alerts.rules import REQUEST_SIGNALS, SAMPLE_SIGNALS, SEVERITIES
 from analytics.outcomes import BAD
 from analytics.signals import PHASES, SIGNALS
 from analytics.window import Exactness, Level, State
+from base import signing, vocabulary
+from base.vocabulary import Distribution, Edge, Engine, Outcome, Resource, Signal
 from tests.docs_kit import REFERENCE, ROOT, first_cells, sections
 
 GLOSSARY = ROOT / "docs" / "glossary.md"

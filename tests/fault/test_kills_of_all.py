@@ -44,7 +44,10 @@ rules:
     keep_firing_for: 1s
     severity: critical
 """
-AT_ONCE: Final = "import sys, supervisor; supervisor._BACKOFF_SECONDS = (0.2,); import servescope; servescope.main()"
+AT_ONCE: Final = (
+    "from servescope.launch import supervisor; supervisor._BACKOFF_SECONDS = (0.2,);"
+    " from servescope.cli import main; main()"
+)
 """The supervisor as it is, but for the pause that grows with every death: here every one is wanted."""
 
 

@@ -16,7 +16,7 @@ from agent.request import RequestRecord
 from agent.tap import account as account_module
 from agent.tap.counters import Counters
 from agent.tap.recorder import Recorder
-from agent.vocabulary import Edge, Outcome
+from base.vocabulary import Edge, Outcome
 from tests.tap_kit import (
     DONE,
     PATIENCE,

@@ -1,0 +1,1 @@
+"""The program: what people type, and how its parts are started."""

@@ -1,0 +1,1 @@
+"""The commands, found by their files: `<name>.py` holds the command `<name>`."""

@@ -1,0 +1,7 @@
+"""The dashboard."""
+
+from __future__ import annotations
+
+from servescope.part import part
+
+dashboard = part("dashboard", "dashboard", __doc__)

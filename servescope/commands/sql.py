@@ -1,0 +1,42 @@
+"""Ad hoc SQL, read only."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from base.errors import ConfigError
+from collector.embedded.statement import before_data, output_clause
+from collector.store import Store, locate
+from servescope import options
+from servescope.launch import borrowed
+from servescope.launch.running import meant
+from servescope.options import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@click.argument("statement")
+@click.option("--format", "format_", default=None, metavar="F", help="ClickHouse output format.")
+@options.asks_the_store
+def sql(statement: str, format_: str | None, as_json: bool, clickhouse: str, data: Path | None) -> None:
+    """Ad hoc SQL, read only, over the running store or one started for the moment."""
+    if not before_data(statement).strip():
+        raise ConfigError("the statement is empty", "Give one, such as 'SELECT count() FROM requests'")
+    own = output_clause(statement)[1]
+    if sum((bool(own), bool(format_), as_json)) > 1:
+        raise click.UsageError("Say the format once: FORMAT in the statement, --format or --json")
+    plain = "PrettyCompact" if sys.stdout.isatty() else "TabSeparatedWithNames"
+    wanted = "" if own else format_ or ("JSONEachRow" if as_json else plain)
+    folder = meant(data, clickhouse)
+    with borrowed.store(folder, clickhouse, say) as url:
+        # What somebody writes by hand waits behind the questions of dashboard and commands.
+        store = Store(replace(locate(folder, url, role="reader"), token=""))
+        for chunk in store.stream(statement, wanted):
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()

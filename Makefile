@@ -62,7 +62,8 @@ test: install lint types imports  ## lint, types, import contracts, unit, integr
 	@.venv/bin/pytest -m "browser and not heavy"
 
 test-heavy: install  ## the longer fault and integration tests
-	@.venv/bin/pytest -x -m "heavy and not vllm"
+	@.venv/bin/pytest -x -m "heavy and browser and not vllm"  # apart: Playwright keeps an event loop to itself
+	@.venv/bin/pytest -x -m "heavy and not browser and not vllm"
 
 test-vllm: install  ## end to end against a real vLLM on the CPU (installs it into .venv-vllm, 3.5 GB)
 	@$(PY) -m demo.vllm_server --install-only

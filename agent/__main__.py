@@ -14,7 +14,7 @@ import click
 import structlog
 
 from agent.config import ENVIRONMENT_PREFIX, load, unknown_variables
-from agent.discovery import targets_of
+from agent.pages.discovery import targets_of
 from agent.sidecar import Sidecar
 from base.command import ending_in_words
 from base.errors import ServescopeError

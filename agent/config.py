@@ -12,9 +12,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from agent.access import AUTHORIZATION, FRAMING, HEADER, VARIABLE, Access
-from agent.engines.table import tables
-from agent.sources.source import Place, Target
+from agent.engine_table import tables
 from agent.tap.config import TapLimits, TenantConfig
+from agent.target import Place, Target
 from base import yamlfile
 from base.urls import Host, HttpUrl  # noqa: TC001 - pydantic reads it at run time
 from base.yamlfile import FieldError

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
-    from agent.spool_reader import Batch, Lane, SpoolReader
+    from agent.spool.reader import Batch, Lane, SpoolReader
 
     OpenSpan = Callable[[str, Mapping[str, str | int]], AbstractContextManager[object]]
 

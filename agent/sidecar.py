@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from agent.backoff import Backoff
-from agent.discovery import LOOK_SECONDS, Lookout
-from agent.encode import attributes, encode_event
+from agent.otlp.encode import attributes, encode_event
+from agent.pages.discovery import LOOK_SECONDS, Lookout
 from agent.ship import Shipper
 from agent.sources.host import Host
 from agent.sources.metrics_page import MetricsPages
 from agent.sources.spans import Spans
-from agent.spool import SpoolWriter, producer_folder
-from agent.spool_reader import SpoolReader
+from agent.spool.reader import SpoolReader
+from agent.spool.writer import SpoolWriter, producer_folder
 from agent.telemetry import HealthServer, start_self_spans
 from base.errors import ConfigError
 from base.keys import ensure_keys
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from agent.config import AgentConfig
     from agent.ship import OpenSpan
     from agent.sources.metrics_page import ScrapeStats
-    from agent.sources.source import Emit, Known, Source, Target
     from agent.sources.spans import SpanStats
+    from agent.target import Emit, Known, Source, Target
 
 PRODUCER: Final = "agent"
 _STEADY_SECONDS: Final = 60.0

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from agent.ship import OpenSpan, Shipper
     from agent.sources.metrics_page import ScrapeStats
     from agent.sources.spans import SpanStats
-    from agent.spool import SpoolWriter
-    from agent.spool_reader import SpoolReader
+    from agent.spool.reader import SpoolReader
+    from agent.spool.writer import SpoolWriter
 
 _P = "servescope_agent"
 _STALE_SECONDS = 15.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from agent.engines.table import Table, tables
+from agent.engine_table import Table, tables
 from alerts.burn import SHORTEST_PERIOD_SECONDS, highest_burn_rate
 from alerts.rules import (
     DIMENSIONS,

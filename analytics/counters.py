@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.engines.table import tables
+from agent.engine_table import tables
 
 _INCLUDING: Final = ", ".join(f"'{name}'" for name, table in sorted(tables().items()) if table.finished_includes_failed)
 _FAILED: Final = "requests_failed_delta"

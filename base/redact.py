@@ -1,7 +1,7 @@
 """What people may see of a URL: nothing that could be a password or a token.
 
 Every URL that reaches a person, a log or a table goes through here: errors (:class:`base.errors.ServescopeError`),
-log lines (:mod:`base.logs`) and events (:func:`agent.encode.encode_event`) do so by themselves.
+log lines (:mod:`base.logs`) and events (:func:`agent.otlp.encode.encode_event`) do so by themselves.
 """
 
 from __future__ import annotations

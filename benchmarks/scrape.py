@@ -91,7 +91,7 @@ def _ours(pipe: Connection, ports: list[int]) -> None:
     import uvloop  # noqa: PLC0415 - only the measured process loads the agent
 
     from agent.sources.metrics_page import MetricsPages  # noqa: PLC0415
-    from agent.sources.source import Target  # noqa: PLC0415
+    from agent.target import Target  # noqa: PLC0415
 
     emitted = [0, 0]
 

@@ -105,7 +105,7 @@ def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say:
     if program is None:
         plan.parts.append(Part(
             "recording",
-            python("agent.replaying", RECORDING, "--collector", plan.urls["otlp"], "--data", data, "--loop",
+            python("agent.recording.replay", RECORDING, "--collector", plan.urls["otlp"], "--data", data, "--loop",
                           "--shift-to-now"),
         ))  # fmt: skip
     return plan

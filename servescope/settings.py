@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent import discovery
+from agent.pages import discovery
 from alerts import rulesfile
 from alerts.config import AlertsConfig
 from servescope import config_file

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from agent.request import RequestRecord
+    from agent.otlp.request import RequestRecord
 
     Script = Callable[["Peer"], Awaitable[None]]
 

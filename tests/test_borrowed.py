@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent import replaying
+from agent.recording import replay as replaying
 from servescope.launch import borrowed
 from servescope.launch.running import running
 from tests.health_kit import health_server

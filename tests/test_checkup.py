@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from agent.spool import producer_folder
+from agent.spool.writer import producer_folder
 from agent.tap.open_requests import OpenRequest, OpenRequests, find_left
 from agent.tap.report import encode
 from servescope import checkup

@@ -12,7 +12,7 @@ from servescope.launch import newcomers
 if TYPE_CHECKING:
     import pytest
 
-    from agent.sources.source import Target
+    from agent.target import Target
 
 
 async def test_the_next_look_follows_one_that_failed(monkeypatch: pytest.MonkeyPatch):

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent.engines.table import About, Rule, Table
+from agent.engine_table import About, Rule, Table
 from base.vocabulary import Engine, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.page import Page
+    from agent.pages.page import Page
 
 RULES = (
     Rule(Signal.RUNNING, "llamacpp:requests_processing"),

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.engines.table import About, Rule, Table
+from agent.engine_table import About, Rule, Table
 from base.vocabulary import Engine, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.page import Page
+    from agent.pages.page import Page
 
 _MICROSECONDS: Final = 1e-6
 _SUMMED: Final = "nv_inference_request_summary_us_count"

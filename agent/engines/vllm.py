@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent.engines.table import About, Histogram, Rule, Table
+from agent.engine_table import About, Histogram, Rule, Table
 from base.vocabulary import Distribution, Engine, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.page import Page
+    from agent.pages.page import Page
 
 _PROCESS = "of the API server process, which host samples show for every process"
 _HTTP = "the HTTP layer's own count; the edge record has every request"

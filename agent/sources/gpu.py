@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 import pynvml
 import structlog
 
-from agent.encode import attributes, encode_event, encode_gauges, resource
-from agent.sources.source import Place
+from agent.otlp.encode import attributes, encode_event, encode_gauges, resource
+from agent.target import Place
 from base.vocabulary import SCOPE_GPU
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agent.sources.source import Emit
+    from agent.target import Emit
 
 INTERVAL_SECONDS: Final = 1.0
 _LOOK_AGAIN_SECONDS: Final = 60.0

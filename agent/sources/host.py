@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Final
 import psutil
 import structlog
 
-from agent.encode import attributes, encode_gauges, resource
-from agent.probing import split_url
-from agent.sources.source import Place
+from agent.otlp.encode import attributes, encode_gauges, resource
+from agent.pages.probing import split_url
+from agent.target import Place
 from base.vocabulary import SCOPE_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agent.sources.source import Emit, Target
+    from agent.target import Emit, Target
 
 INTERVAL_SECONDS: Final = 1.0
 HOST_PROCESS: Final = "host"

@@ -15,21 +15,21 @@ import aiohttp
 import structlog
 
 from agent.access import KeyWantedError
-from agent.encode import Moment, SampleEncoder, attributes, encode_event
-from agent.engines.table import About, detect, find_table
-from agent.page import Limits, PageReader
-from agent.probing import about_url, fetch, learn_about, page_urls, reason_of, same_server
-from agent.samples import Key, Sampler
-from agent.sources.source import Known, Place
+from agent.engine_table import About, detect, find_table
+from agent.otlp.encode import Moment, SampleEncoder, attributes, encode_event
+from agent.pages.page import Limits, PageReader
+from agent.pages.probing import about_url, fetch, learn_about, page_urls, reason_of, same_server
+from agent.pages.samples import Key, Sampler
+from agent.target import Known, Place
 from base.errors import PageError, ServescopeError, UnknownEngineError
 from base.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agent.engines.table import Table
-    from agent.page import Page
-    from agent.sources.source import Emit, Target
+    from agent.engine_table import Table
+    from agent.pages.page import Page
+    from agent.target import Emit, Target
 
 INTERVAL_SECONDS: Final = 1.0
 TIMEOUT_SECONDS: Final = 3.0

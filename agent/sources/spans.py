@@ -28,11 +28,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from agent.encode import attributes
-from agent.engines.table import tables
-from agent.otlp_check import WHAT_IS_WRONG, check, has_spans
-from agent.sources.source import Known, Place, SignalKind
-from agent.spool import MAX_RECORD_BYTES
+from agent.engine_table import tables
+from agent.otlp.check import WHAT_IS_WRONG, check, has_spans
+from agent.otlp.encode import attributes
+from agent.spool.writer import MAX_RECORD_BYTES
+from agent.target import Known, Place, SignalKind
 from base.errors import PortInUseError
 from base.otlp_json import MalformedJsonError, parse
 from base.scrub import may_hold_prompts, scrub_request
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
 
-    from agent.sources.source import Emit, Target
+    from agent.target import Emit, Target
     from base.scrub import OtlpRequest
 
 REPORTED: Final = "servescope.reported."

@@ -19,8 +19,8 @@ import click
 import structlog
 from prometheus_client import start_http_server
 
-from agent.probing import probe
-from agent.spool import SpoolWriter, producer_folder
+from agent.pages.probing import probe
+from agent.spool.writer import SpoolWriter, producer_folder
 from agent.tap.config import FileConfig, read_config, read_upstream
 from agent.tap.core import Core
 from agent.tap.counters import Counters

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from agent.request import RequestRecord, time_coded_span_id
+from agent.otlp.request import RequestRecord, time_coded_span_id
 from agent.tap.asked import may_name_model, read_request
 from agent.tap.counters import describe_fault
 from agent.tap.observe import AnswerWatch, BodySample

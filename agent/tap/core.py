@@ -11,7 +11,7 @@ from agent.tap.places import Door
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.request import RequestRecord
+    from agent.otlp.request import RequestRecord
     from agent.tap.counters import Counters
     from agent.tap.tenants import BoundedNames, Tenants
     from agent.tap.upstream import Pool

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from agent.probing import probe
+from agent.pages.probing import probe
 from base.errors import ServescopeError
 from base.vocabulary import Resource
 

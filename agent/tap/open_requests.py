@@ -28,8 +28,8 @@ import structlog
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.request import RequestRecord, to_otlp_many
-from agent.spool_framing import split_records
+from agent.otlp.request import RequestRecord, to_otlp_many
+from agent.spool.framing import split_records
 from agent.tap.tenants import Who
 from base.vocabulary import Outcome
 

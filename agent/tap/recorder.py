@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from agent.request import to_otlp
+from agent.otlp.request import to_otlp
 from agent.tap.counters import describe_fault
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
-    from agent.request import RequestRecord
-    from agent.spool import SpoolSignal
+    from agent.otlp.request import RequestRecord
+    from agent.spool.writer import SpoolSignal
     from agent.tap.counters import Counters
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ _COOL_SECONDS: Final = 60.0
 
 
 class Spool(Protocol):
-    """What the recorder needs of ``agent.spool.SpoolWriter``."""
+    """What the recorder needs of ``agent.spool.writer.SpoolWriter``."""
 
     def append(self, signal: SpoolSignal, body: bytes) -> bool:
         """Append one serialized OTLP request; ``False`` when it was refused."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from agent import probing
 from agent.access import Access
+from agent.pages import probing
 
 
 @click.command()

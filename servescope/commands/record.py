@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from agent import recording
+from agent.recording import record as recording
 from base.errors import ConfigError
 from servescope import config_file, data_folder, options
 from servescope.options import say

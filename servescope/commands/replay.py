@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from agent import replaying
+from agent.recording import replay as replaying
 from servescope import data_folder, options
 from servescope.launch import borrowed
 from servescope.options import say

@@ -15,10 +15,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from agent.access import Access, KeyWantedError
 from agent.config import load
-from agent.probing import probe
+from agent.pages.probing import probe
 from agent.sources.metrics_page import MetricsPages
-from agent.sources.source import Target
 from agent.tap.config import read_config
+from agent.target import Target
 from base.errors import ConfigError, PageError
 from servescope.cli import main
 from servescope.config_file import read_settings

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from agent import discovery
-from agent.sources.source import Target
+from agent.pages import discovery
+from agent.target import Target
 from base.errors import ConfigError
 
 if TYPE_CHECKING:

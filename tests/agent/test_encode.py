@@ -11,11 +11,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric, ResourceMetrics
 
-from agent.encode import Moment, SampleEncoder, attributes, encode_event, encode_gauges, resource
-from agent.engines.table import detect
-from agent.page import PageReader
-from agent.samples import EngineSample, Increase, Key, Sampler
-from agent.sources.source import Place, Target
+from agent.engine_table import detect
+from agent.otlp.encode import Moment, SampleEncoder, attributes, encode_event, encode_gauges, resource
+from agent.pages.page import PageReader
+from agent.pages.samples import EngineSample, Increase, Key, Sampler
+from agent.target import Place, Target
 from base.vocabulary import Distribution, Signal
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.table import Table, config_of, detect, find_table, tables
-from agent.page import Page, parse
-from agent.samples import Sampler
+from agent.engine_table import Table, config_of, detect, find_table, tables
+from agent.pages.page import Page, parse
+from agent.pages.samples import Sampler
 from base.errors import UnknownEngineError
 from base.vocabulary import Distribution, Engine, Signal
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.page import Fault, Limits, PageReader, parse
+from agent.pages.page import Fault, Limits, PageReader, parse
 from base.errors import PageError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from agent.probing import page_urls, probe
+from agent.pages.probing import page_urls, probe
 from base.errors import PageError, UnknownEngineError
 
 if TYPE_CHECKING:

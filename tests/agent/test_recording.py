@@ -10,13 +10,13 @@ import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.recorded import RecordingError
-from agent.recording import SpoolTail, record
-from agent.replaying import replay
-from agent.request import RequestRecord, time_coded_span_id, to_otlp, to_span
-from agent.request_lines import to_row
-from agent.sources.source import Target
-from agent.spool import SpoolWriter
+from agent.otlp.request import RequestRecord, time_coded_span_id, to_otlp, to_span
+from agent.otlp.request_lines import to_row
+from agent.recording.folder import RecordingError
+from agent.recording.record import SpoolTail, record
+from agent.recording.replay import replay
+from agent.spool.writer import SpoolWriter
+from agent.target import Target
 from base.vocabulary import SCOPE_EDGE, Outcome, Resource
 from tests.agent_fakes import until
 

@@ -14,9 +14,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.playback import Item, _outcome
-from agent.recorded import RecordingError
-from agent.replaying import replay, slices
+from agent.recording.folder import RecordingError
+from agent.recording.playback import Item, _outcome
+from agent.recording.replay import replay, slices
 from base.vocabulary import SCOPE_EDGE, Outcome
 from tests.agent_fakes import FakeCollector
 
@@ -224,7 +224,7 @@ async def test_several_recordings_play_together(tmp_path: Path):
 
 
 async def test_a_loop_plays_in_real_time_with_fresh_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("agent.replaying._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("agent.recording.replay._PAUSE_SECONDS", 0.0)
     folder = tmp_path / "short"
     folder.mkdir()
     row = {"path": "/v1/completions", "outcome": "ok", "status": 200}

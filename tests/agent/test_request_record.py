@@ -8,7 +8,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from agent.request import RequestRecord, time_coded_span_id, to_otlp, to_otlp_many, to_span
+from agent.otlp.request import RequestRecord, time_coded_span_id, to_otlp, to_otlp_many, to_span
 from base.vocabulary import SCOPE_EDGE, Edge, Outcome
 
 FULL = RequestRecord(

@@ -6,9 +6,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.engines.table import find_table
-from agent.page import Page, PageReader, parse
-from agent.samples import Key, Sampler, Scrape
+from agent.engine_table import find_table
+from agent.pages.page import Page, PageReader, parse
+from agent.pages.samples import Key, Sampler, Scrape
 from base.vocabulary import Distribution, Signal
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.engines.table import About, detect, find_table
-from agent.page import PageReader, parse
-from agent.probing import describe
-from agent.samples import Key, Sampler, Scrape
+from agent.engine_table import About, detect, find_table
+from agent.pages.page import PageReader, parse
+from agent.pages.probing import describe
+from agent.pages.samples import Key, Sampler, Scrape
 from base.vocabulary import Distribution, Signal
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"

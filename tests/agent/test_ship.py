@@ -11,8 +11,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from agent.backoff import Backoff
 from agent.ship import ClockOffset, Shipper, retry_after_seconds
-from agent.spool import SpoolWriter
-from agent.spool_reader import Lane, SpoolReader
+from agent.spool.reader import Lane, SpoolReader
+from agent.spool.writer import SpoolWriter
 from base import signing
 from tests.agent_fakes import FakeCollector, until
 

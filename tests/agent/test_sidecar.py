@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent import sidecar as sidecar_module
 from agent.config import AgentConfig
 from agent.sidecar import Sidecar
-from agent.sources.source import Target
+from agent.target import Target
 from agent.telemetry import describe
 from base.errors import PortInUseError
 from tests.agent_fakes import FakeCollector, until

@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from agent.sources.gpu import Gpus
-from agent.sources.source import Place
+from agent.target import Place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

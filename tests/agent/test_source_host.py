@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from agent.sources.host import Host, Machine, Process, find_processes, ports_of
-from agent.sources.source import Place, Target
+from agent.target import Place, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

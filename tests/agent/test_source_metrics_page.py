@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from agent.sources.metrics_page import MetricsPages
-from agent.sources.source import Known, Place, Target
+from agent.target import Known, Place, Target
 from base.errors import UnknownEngineError
 
 if TYPE_CHECKING:

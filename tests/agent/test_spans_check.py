@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from agent.otlp_check import check
+from agent.otlp.check import check
 from agent.sources.spans import Spans
 from collector.sift import sift
 

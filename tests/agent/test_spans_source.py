@@ -15,9 +15,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.sources.source import Known, Place, Target
 from agent.sources.spans import MAX_BODY_BYTES, Spans
-from agent.spool import SpoolWriter
+from agent.spool.writer import SpoolWriter
+from agent.target import Known, Place, Target
 from base.errors import PortInUseError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.spool import SUFFIX, SpoolWriter, encode_length
-from agent.spool_reader import Lane, SpoolReader
+from agent.spool.reader import Lane, SpoolReader
+from agent.spool.writer import SUFFIX, SpoolWriter, encode_length
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import spool as spool_module
-from agent.spool import MAX_RECORD_BYTES, SpoolWriter, encode_length, folder_bytes, producer_folder
-from agent.spool_reader import SpoolReader
+from agent.spool import writer as spool_module
+from agent.spool.reader import SpoolReader
+from agent.spool.writer import MAX_RECORD_BYTES, SpoolWriter, encode_length, folder_bytes, producer_folder
 from base.errors import DataFolderInUseError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_records_outlive_a_killed_writer(tmp_path: Path):
         f"""
         import os, signal
         from pathlib import Path
-        from agent.spool import SpoolWriter
+        from agent.spool.writer import SpoolWriter
         writer = SpoolWriter(Path({str(tmp_path)!r}) / "tap")
         for number in range(200):
             writer.append("traces", b"x%03d" % number)
@@ -122,7 +122,7 @@ def test_a_file_size_limit_is_a_refusal(tmp_path: Path):
         f"""
         import resource
         from pathlib import Path
-        from agent.spool import SpoolWriter
+        from agent.spool.writer import SpoolWriter
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, {resource.RLIM_INFINITY}))
         writer = SpoolWriter(Path({str(tmp_path)!r}) / "tap")
         print(sum(writer.append("traces", b"y" * 298) for _ in range(5)), dict(writer.dropped))
@@ -146,7 +146,7 @@ def test_without_a_descriptor_for_the_next_segment_the_open_one_takes_records(tm
         f"""
         import os, resource
         from pathlib import Path
-        from agent.spool import SpoolWriter
+        from agent.spool.writer import SpoolWriter
         writer = SpoolWriter(Path({str(tmp_path / "one")!r}), segment_bytes=10)
         assert writer.append("traces", b"x" * 20)
         resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))

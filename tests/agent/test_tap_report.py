@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from agent.spool_framing import split_records
+from agent.spool.framing import split_records
 from agent.tap import report
 from agent.tap.counters import Counters
 from agent.tap.listening import adopt, inherited

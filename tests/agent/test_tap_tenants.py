@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from agent.request import to_otlp
+from agent.otlp.request import to_otlp
 from agent.tap.head import parse_request
 from agent.tap.tenants import BoundedNames, Tenants, Who, hash_key
 from tests.tap_kit import SALT, answer, one, post, replying

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.engines.table import tables
+from agent.engine_table import tables
 from alerts.rules import SAMPLE_SIGNALS, all_rules
 from alerts.rulesfile import RulesError, check, parse
 from alerts.sight import sight_of

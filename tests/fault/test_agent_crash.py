@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.spool import SpoolWriter
+from agent.spool.writer import SpoolWriter
 from tests.agent_fakes import FakeCollector, until
 from tests.needs import lack
 
@@ -91,7 +91,7 @@ SHIP_ONLY = """
 import asyncio, sys
 from pathlib import Path
 from agent.ship import Shipper
-from agent.spool_reader import SpoolReader
+from agent.spool.reader import SpoolReader
 asyncio.run(Shipper(SpoolReader(Path(sys.argv[1])), sys.argv[2], key=None, flush_seconds=0.01).run())
 """
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from agent.request import RequestRecord
+from agent.otlp.request import RequestRecord
 from agent.tap import account as account_module
 from agent.tap.counters import Counters
 from agent.tap.recorder import Recorder

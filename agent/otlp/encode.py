@@ -23,8 +23,8 @@ from base.vocabulary import SCOPE_EVENT, SCOPE_SAMPLE, Resource
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from agent.samples import EngineSample, Increase, Key
-    from agent.sources.source import Place, Target
+    from agent.pages.samples import EngineSample, Increase, Key
+    from agent.target import Place, Target
 
 Shape = Literal["gauge", "total", "delta"]
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 import structlog
 
-from agent.spool import SIGNALS, SUFFIX, SpoolSignal
-from agent.spool_framing import Records, split_records
+from agent.spool.framing import Records, split_records
+from agent.spool.writer import SIGNALS, SUFFIX, SpoolSignal
 from base.errors import DataFolderInUseError
 
 if TYPE_CHECKING:

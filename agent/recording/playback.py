@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.encode import Moment, SampleEncoder, attributes, encode_event, encode_gauges, resource
-from agent.page import PageReader
-from agent.recorded import EVENTS, GPU, HOST, PAGES, Line, RecordingError, request_times
-from agent.request import RequestRecord, time_coded_span_id, to_otlp
-from agent.samples import Key, Sampler
-from agent.sources.source import Place, SignalKind, Target
+from agent.otlp.encode import Moment, SampleEncoder, attributes, encode_event, encode_gauges, resource
+from agent.otlp.request import RequestRecord, time_coded_span_id, to_otlp
+from agent.pages.page import PageReader
+from agent.pages.samples import Key, Sampler
+from agent.recording.folder import EVENTS, GPU, HOST, PAGES, Line, RecordingError, request_times
 from agent.sources.spans import claim
 from agent.tap.routes import find_route
+from agent.target import Place, SignalKind, Target
 from base.errors import PageError
 from base.scrub import may_hold_prompts, scrub_request
 from base.vocabulary import SCOPE_GPU, SCOPE_HOST, Outcome, Resource
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-    from agent.page import Page
-    from agent.recorded import EngineTrace, Recording
+    from agent.pages.page import Page
+    from agent.recording.folder import EngineTrace, Recording
 
 _OK: Final = 200
 _STOPPED: Final = frozenset({"T", "t"})

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agent.counting import Buckets, Counter, Increase, Memory, Part
-from agent.engines.table import config_of
+from agent.engine_table import config_of
+from agent.pages.counting import Buckets, Counter, Increase, Memory, Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from agent.counting import Identity
-    from agent.engines.table import Histogram, Rule, Table
-    from agent.page import Layout, Page, Series
+    from agent.engine_table import Histogram, Rule, Table
+    from agent.pages.counting import Identity
+    from agent.pages.page import Layout, Page, Series
     from base.vocabulary import Signal
 
 __all__ = ["EngineSample", "Increase", "Key", "Sampler", "Scrape"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from agent.spool import MAX_RECORD_BYTES
+from agent.spool.writer import MAX_RECORD_BYTES
 
 _LONGEST_VARINT: Final = 5
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from agent.request_wire import CALM, MAX_TEXT, e2e_seconds, pack
+from agent.otlp.request_wire import CALM, MAX_TEXT, e2e_seconds, pack
 from base.vocabulary import SPAN_ID_RANDOM_BITS, Edge
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Edge spans packed by hand: the bytes that protobuf's own encoder would give for ``agent.request.to_span``.
+"""Edge spans packed by hand: the bytes that protobuf's own encoder would give for ``agent.otlp.request.to_span``.
 
 A tap makes one for each request on the loop that serves all of them, and building messages there costs several times
 what writing their bytes does. Field numbers are those of OTLP (``opentelemetry/proto/trace/v1/trace.proto``).
@@ -15,7 +15,7 @@ from base.vocabulary import SCOPE_EDGE, Edge, Outcome
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from agent.request import RequestRecord
+    from agent.otlp.request import RequestRecord
 
 CALM: Final = frozenset({Outcome.OK, Outcome.CLIENT_ABORT, Outcome.CLIENT_ERROR})
 """Outcomes that are no error of the span."""

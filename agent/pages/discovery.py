@@ -13,17 +13,17 @@ import aiohttp
 import psutil
 import structlog
 
-from agent.engines.table import detect
-from agent.page import Limits, PageReader
-from agent.probing import about_url, fetch, split_url
-from agent.sources.source import Target
+from agent.engine_table import detect
+from agent.pages.page import Limits, PageReader
+from agent.pages.probing import about_url, fetch, split_url
+from agent.target import Target
 from base.errors import ConfigError, PageError, ServescopeError
 from base.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from agent.engines.table import Table
+    from agent.engine_table import Table
 
 LOOK_SECONDS: Final = 10.0
 """Time between two looks for servers that have begun to listen."""

@@ -24,16 +24,16 @@ import yaml
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.engines.table import About, detect
-from agent.page import Limits, PageReader
-from agent.probing import about_url, fetch, learn_about, page_urls, reason_of, same_server
-from agent.recorded import ABOUT, GPU, HOST, OTLP, PAGES, REQUESTS, RecordingError
-from agent.request_lines import to_row
+from agent.engine_table import About, detect
+from agent.otlp.request_lines import to_row
+from agent.pages.page import Limits, PageReader
+from agent.pages.probing import about_url, fetch, learn_about, page_urls, reason_of, same_server
+from agent.recording.folder import ABOUT, GPU, HOST, OTLP, PAGES, REQUESTS, RecordingError
 from agent.sources.host import Machine, Process, find_processes
-from agent.sources.source import Target
 from agent.sources.spans import Spans
-from agent.spool import SUFFIX
-from agent.spool_framing import split_records
+from agent.spool.framing import split_records
+from agent.spool.writer import SUFFIX
+from agent.target import Target
 from base.errors import PortInUseError, ServescopeError
 from base.vocabulary import SCOPE_EDGE, SCOPE_GPU, Resource
 

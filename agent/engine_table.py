@@ -17,7 +17,7 @@ from base.errors import UnknownEngineError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from agent.page import Layout, Page
+    from agent.pages.page import Layout, Page
     from base.vocabulary import Distribution, Signal
 
 Combine = Literal["sum", "max"]

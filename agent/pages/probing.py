@@ -12,9 +12,9 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import aiohttp
 
 from agent.access import Access, KeyWantedError, refused
-from agent.engines.table import About, detect, tables
-from agent.page import Limits, Page, PageReader
-from agent.samples import EngineSample, Sampler
+from agent.engine_table import About, detect, tables
+from agent.pages.page import Limits, Page, PageReader
+from agent.pages.samples import EngineSample, Sampler
 from base.errors import PageError, UnknownEngineError
 from base.redact import redacted, shown
 from base.vocabulary import Signal
@@ -22,7 +22,7 @@ from base.vocabulary import Signal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from agent.engines.table import Table
+    from agent.engine_table import Table
 
 HEADERS: Final = {
     "Accept": "text/plain;version=0.0.4",

@@ -17,16 +17,16 @@ import structlog
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.engines.table import detect, find_table, tables
-from agent.page import PageReader
-from agent.samples import Sampler
+from agent.engine_table import detect, find_table, tables
+from agent.pages.page import PageReader
+from agent.pages.samples import Sampler
 from base.errors import ServescopeError, UnknownEngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from agent.engines.table import Table
+    from agent.engine_table import Table
 
 PAGES: Final = "pages.jsonl.gz"
 REQUESTS: Final = "requests.jsonl.gz"

@@ -43,7 +43,7 @@ FIELDS: Final[Mapping[str, str]] = {
     Edge.ITL_MAX_SECONDS: "itl_max_seconds",
     Edge.GAPS: "itl_gaps",
 }
-"""Field of ``agent.request.RequestRecord`` by attribute."""
+"""Field of ``agent.otlp.request.RequestRecord`` by attribute."""
 
 
 def to_row(span: Span) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agent.engines.table import Histogram
+    from agent.engine_table import Histogram
     from base.vocabulary import Distribution, Signal
 
 Identity = tuple[str, frozenset[tuple[str, str]]]

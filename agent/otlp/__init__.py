@@ -1,0 +1,1 @@
+"""OTLP as the agent writes and checks it."""

@@ -1,0 +1,1 @@
+"""Metrics pages: found, fetched, parsed, and made into canonical samples."""

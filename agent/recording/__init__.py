@@ -1,0 +1,1 @@
+"""Recordings: made, read, and played into a collector."""

@@ -1,0 +1,1 @@
+"""What waits on disk to be sent: one folder a producer, append-only segments."""

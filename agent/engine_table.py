@@ -1,17 +1,16 @@
-"""What an engine's table is made of, and the registry that finds the tables.
+"""What an engine's table is made of, and which tables there are.
 
-A new engine is one new file in this folder with a module-level ``TABLE``; nothing else has to be edited.
+An engine is a file of ``agent/engines/`` with a module-level ``TABLE``; nothing lists them.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import agent.engines
+from agent import engines
+from base import found
 from base.errors import UnknownEngineError
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from base.vocabulary import Distribution, Signal
 
 Combine = Literal["sum", "max"]
+HEALTH_PATH: Final = "/health"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,7 @@ class Table:
         metrics_port_offset: Port of the metrics page less the port of the serving API; 0 where they are one.
         about_path: Path on the serving API that tells the version.
         about: Reads the JSON of ``about_path``.
+        health_path: Path on the serving API that answers 200 while the server can be used.
         notes: Says in plain English what to know of this very page.
         off: Signals whose counters this very page shows, and the server does not count.
         gone_is_over: A series that leaves the page has ended and begins at 0 when it comes again (a model that is
@@ -129,6 +130,7 @@ class Table:
     metrics_port_offset: int = 0
     about_path: str = ""
     about: Callable[[Mapping[str, Any]], About] = lambda _reply: About()
+    health_path: str = HEALTH_PATH
     notes: Callable[[Page], list[str]] = lambda _page: []
     off: Callable[[Page], frozenset[Signal]] = lambda _page: frozenset()
     gone_is_over: bool = False
@@ -154,10 +156,10 @@ class Table:
         by_name = layout.places
         if not self.spellings:
             return by_name
-        found: dict[str, Sequence[int]] = {}
+        slots: dict[str, Sequence[int]] = {}
         for name in sorted(by_name, key=self._likeliest):
-            found.setdefault(self.spelled(name), by_name[name])
-        return found
+            slots.setdefault(self.spelled(name), by_name[name])
+        return slots
 
     def _likeliest(self, name: str) -> int:
         beginnings = list(self.spellings)
@@ -165,7 +167,7 @@ class Table:
 
     def model_of(self, labels: Mapping[str, str], otherwise: str) -> str:
         """The model that a series is about."""
-        return next((found for label in self.model_labels if (found := labels.get(label))), otherwise)
+        return next((named for label in self.model_labels if (named := labels.get(label))), otherwise)
 
     def knows(self, family: str) -> bool:
         """Whether a family is read or ignored on purpose."""
@@ -204,13 +206,12 @@ def known_families(engine: str) -> frozenset[str]:
 
 @cache
 def tables() -> Mapping[str, Table]:
-    """Every engine table of this folder, by engine id."""
-    found: dict[str, Table] = {}
-    for module in pkgutil.iter_modules(agent.engines.__path__):
-        table = getattr(importlib.import_module(f"{agent.engines.__name__}.{module.name}"), "TABLE", None)
-        if isinstance(table, Table):
-            found[table.engine] = table
-    return found
+    """Every engine's table, by engine id.
+
+    Raises:
+        NotFoundError: A file of ``agent/engines/`` has none.
+    """
+    return {table.engine: table for table in found.members(engines, "TABLE").values()}
 
 
 def find_table(engine: str) -> Table:
@@ -249,11 +250,11 @@ def config_of(table: Table, layout: Layout) -> dict[str, str]:
 
     Of several series of a family the first counts: ranks of one server are configured alike.
     """
-    found: dict[str, str] = {}
+    config: dict[str, str] = {}
     left = dict(table.info)
     for one in layout.series:
         name, labels = table.spelled(one.name), one.labels
         if name in left:
             wanted = left.pop(name) or labels.keys() - {*table.model_labels, table.rank_label, *table.host_labels}
-            found |= {key: value for key, value in labels.items() if key in wanted}
-    return found
+            config |= {key: value for key, value in labels.items() if key in wanted}
+    return config

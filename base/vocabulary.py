@@ -34,14 +34,6 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
 
 
-class Engine(StrEnum):
-    """Engine ids, equal to the folder names of the fixtures."""
-
-    VLLM = "vllm"
-    TRITON = "triton"
-    LLAMACPP = "llamacpp"
-
-
 class Resource:
     """Resource attributes that every record of an agent carries (absent = unknown, never an empty string)."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agent.engine_table import About, Rule, Table
-from base.vocabulary import Engine, Signal
+from base.vocabulary import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +65,7 @@ def _notes(page: Page) -> list[str]:
 
 
 TABLE = Table(
-    engine=Engine.LLAMACPP,
+    engine="llamacpp",
     prefixes=("llamacpp:", "llamacpp_router:"),
     rules=RULES,
     ignored=IGNORED,

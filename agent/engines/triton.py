@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.engine_table import About, Rule, Table
-from base.vocabulary import Engine, Signal
+from base.vocabulary import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,7 +157,7 @@ def _notes(page: Page) -> list[str]:
 
 
 TABLE = Table(
-    engine=Engine.TRITON,
+    engine="triton",
     prefixes=("nv_inference_",),
     rules=RULES,
     ignored=IGNORED,
@@ -173,6 +173,7 @@ TABLE = Table(
     ),
     metrics_port_offset=2,
     about_path="/v2",
+    health_path="/v2/health/ready",
     about=_about,
     notes=_notes,
     off=_off,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agent.engine_table import About, Histogram, Rule, Table
-from base.vocabulary import Distribution, Engine, Signal
+from base.vocabulary import Distribution, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -159,7 +159,7 @@ def _notes(page: Page) -> list[str]:
 
 
 TABLE = Table(
-    engine=Engine.VLLM,
+    engine="vllm",
     prefixes=("vllm:",),
     rules=RULES,
     histograms=HISTOGRAMS,

@@ -114,7 +114,7 @@ async def find_local(
         serving = port - table.metrics_port_offset
         base = f"http://127.0.0.1:{serving}"
         names = {target.instance for target in (*known, *found)}
-        engine = str(table.engine)  # a plain string: it goes into files
+        engine = table.engine
         instance = _free(f"{engine}-{serving}", names)
         found.append(Target(instance, engine, engine=engine, url=base, metrics_url=page))
         log.info("target_found", instance=instance, engine=engine, url=base, about=about_url(table, base, page))

@@ -24,7 +24,7 @@ import yaml
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.engine_table import About, detect
+from agent.engine_table import HEALTH_PATH, About, detect, tables
 from agent.otlp.request_lines import to_row
 from agent.pages.page import Limits, PageReader
 from agent.pages.probing import about_url, fetch, learn_about, page_urls, reason_of, same_server
@@ -47,7 +47,6 @@ _TIMEOUT_SECONDS: Final = 3.0
 _FLUSH_SECONDS: Final = 5.0
 _FIND_SECONDS: Final = 10.0
 _TAIL_SECONDS: Final = 0.5
-_HEALTH_PATHS: Final = {"triton": "/v2/health/ready"}
 
 log = structlog.get_logger()
 
@@ -252,7 +251,8 @@ class _Recorder:
             return {}
         begun = time.perf_counter()
         try:
-            url = self.target.url.rstrip("/") + _HEALTH_PATHS.get(self._engine, "/health")
+            table = tables().get(self._engine)
+            url = self.target.url.rstrip("/") + (table.health_path if table else HEALTH_PATH)
             async with session.get(url) as response:
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import get_args
 
+from agent.engine_table import tables
 from alerts.rules import REQUEST_SIGNALS, SAMPLE_SIGNALS, SEVERITIES
 from analytics.outcomes import BAD
 from analytics.signals import PHASES, SIGNALS
 from analytics.window import Exactness, Level, State
 from base import signing, vocabulary
-from base.vocabulary import Distribution, Edge, Engine, Outcome, Resource, Signal
+from base.vocabulary import Distribution, Edge, Outcome, Resource, Signal
 from tests.docs_kit import REFERENCE, ROOT, first_cells, sections
 
 GLOSSARY = ROOT / "docs" / "glossary.md"
@@ -54,7 +55,7 @@ def test_levels_exactness_and_states():
 
 def test_engines_and_severities():
     named = words(GLOSSARY.read_text())
-    assert set(Engine) | set(SEVERITIES) <= named
+    assert set(tables()) | set(SEVERITIES) <= named
 
 
 def test_signals_that_a_rule_may_name():

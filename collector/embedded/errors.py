@@ -13,6 +13,7 @@ BAD_ARGUMENTS = 36
 SYNTAX_ERROR = 62
 UNKNOWN_FORMAT = 73
 TIMEOUT_EXCEEDED = 159
+QUOTA_EXCEEDED = 201
 TOO_MANY_SIMULTANEOUS_QUERIES = 202
 SOCKET_TIMEOUT = 209
 NO_FREE_SPACE = 243
@@ -30,6 +31,7 @@ _STATUS = {
     404: {16, 46, 47, 48, 60, 81, SESSION_NOT_FOUND},
     408: {TIMEOUT_EXCEEDED, SOCKET_TIMEOUT},
     413: {307},
+    429: {QUOTA_EXCEEDED},
     503: {TOO_MANY_SIMULTANEOUS_QUERIES, SERVER_OVERLOADED},
     507: {NO_FREE_SPACE},
 }
@@ -45,10 +47,12 @@ class QueryError(ServescopeError):
     Args:
         code: ClickHouse error code.
         message: Text without the leading ``Code: N``; ends with the error's name in brackets.
+        retry_seconds: After how long it may be tried again, where it may.
     """
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, *, retry_seconds: int = 1) -> None:
         self.code = code
+        self.retry_seconds = retry_seconds
         self.message = message
         super().__init__(f"Code: {code}. DB::Exception: {message}")
 
@@ -63,9 +67,9 @@ class QueryError(ServescopeError):
         return f"Code: {self.code}. DB::Exception: {self.message} (version {VERSION} (chDB, embedded))\n"
 
 
-def refused(code: int, name: str, what: str, fix: str = "") -> QueryError:
+def refused(code: int, name: str, what: str, fix: str = "", *, retry_seconds: int = 1) -> QueryError:
     """Build an error of our own: ``name`` is ClickHouse's name of the code."""
-    return QueryError(code, f"{what}. {fix + '. ' if fix else ''}({name})")
+    return QueryError(code, f"{what}. {fix + '. ' if fix else ''}({name})", retry_seconds=retry_seconds)
 
 
 def from_engine(error: Exception) -> QueryError:

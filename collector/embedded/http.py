@@ -15,7 +15,7 @@ from collector.embedded.body import Body, SpoolRoom, Terms
 from collector.embedded.errors import NO_FREE_SPACE, QueryError, refused
 from collector.embedded.front import check_head
 from collector.embedded.origin import Origins
-from collector.embedded.places import Client, client_name
+from collector.embedded.places import Client, client_name, network_name
 from collector.embedded.refusal import insert_refused
 from collector.embedded.request import Ask, Plan, authenticate, parse, plan
 from collector.embedded.statement import first_word
@@ -32,6 +32,7 @@ _READER_BODY_SECONDS = 30
 _OWNER_IDLE_SECONDS = 120
 _OWNER_BODY_SECONDS = 3600
 _FAILING = 503
+_LATER = frozenset({429, 503})
 _QUERY_PATHS = frozenset({"", "/", "/query"})
 # What is read of a query's head.
 _HEADERS = frozenset(
@@ -102,6 +103,7 @@ class Gateway:
             "recycled": recycle.past.recycled,
             "recycled_reason": recycle.past.reason,
             "recycled_at": recycle.past.at,
+            **recycle.penalties.figures(),
         }
         if recycle.why:
             return web.json_response({"status": "recycling", "error": recycle.why, **facts}, status=_FAILING)
@@ -131,7 +133,8 @@ class Gateway:
         self._origins.check(request.headers)
         role = authenticate(request.headers, request.query, self._owner_hash)
         own = hmac.compare_digest(request.headers.get(READER_HEADER, "").encode(), self._token.encode())
-        client = Client(role, own, client_name(request.remote or "", request.headers.get("User-Agent", "")))
+        peer = request.remote or ""
+        client = Client(role, own, client_name(peer, request.headers.get("User-Agent", "")), network_name(peer))
         return client, parse(request.method, request.query, request.headers, role)
 
     async def _terms(self, request: web.BaseRequest, client: Client, ask: Ask) -> Terms:
@@ -201,6 +204,6 @@ def _failure(error: QueryError, tag: str) -> web.Response:
     }
     if error.status == 401:  # noqa: PLR2004 - HTTP's own number
         found["WWW-Authenticate"] = 'Basic realm="ClickHouse server HTTP API"'
-    if error.status == 503:  # noqa: PLR2004 - HTTP's own number
-        found["Retry-After"] = "1"
+    if error.status in _LATER:
+        found["Retry-After"] = str(error.retry_seconds)
     return web.Response(status=error.status, text=error.text, headers=found)

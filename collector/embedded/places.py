@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Group = Literal["owner", "own", "guest"]
 _NAME_LETTERS = 80
 _PATIENCE_SECONDS = 5.0
+_HERE = "loopback"
 T = TypeVar("T")
 
 
@@ -36,11 +37,13 @@ class Client:
         role: What it may do.
         own: A reader that knows the folder's key: dashboard and commands of this installation.
         name: Tells clients apart that share places.
+        network: Where it comes from, whatever it calls itself.
     """
 
     role: Role
     own: bool
     name: str
+    network: str = ""
 
     @property
     def group(self) -> Group:
@@ -51,19 +54,24 @@ class Client:
 
 
 def client_name(peer: str, agent: str) -> str:
-    """Name a client by its address; on this machine, where all have the same one, by its ``User-Agent`` as well.
+    """Name a client by its network; on this machine, where all have the same one, by its ``User-Agent`` as well."""
+    network = network_name(peer)
+    return f"{network} {agent[:_NAME_LETTERS]}" if network == _HERE else network
 
-    IPv6 addresses count by their network of 64 bits: one host has as many addresses there as it likes.
-    """
+
+def network_name(peer: str) -> str:
+    """Where a client comes from: its address, for IPv6 its network of 64 bits, of which it has all; or this machine."""
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])
     except ValueError:
         return peer[:_NAME_LETTERS]
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
     if address.is_loopback:
-        return f"{peer} {agent[:_NAME_LETTERS]}"
+        return _HERE
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, 64), strict=False))
-    return peer
+    return str(address)
 
 
 class Stay:
@@ -76,6 +84,7 @@ class Stay:
         left: Its client has gone.
         over: Seconds past either, counted while somebody watched.
         cause: Which of them came first, in words.
+        client: Whose it is.
     """
 
     def __init__(self, group: Places, name: str) -> None:
@@ -92,6 +101,7 @@ class Stay:
         self.left = False
         self.over = 0.0
         self.cause = ""
+        self.client: Client | None = None
 
     async def enter(self) -> None:
         """Wait for a place.

@@ -15,15 +15,19 @@ import os
 import resource
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
+from collector.embedded.penalties import Penalties, Record
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+
+    from collector.embedded.places import Client
 
 EXIT_CODE = 75
 """Exit status of a store that had to be recycled and could not replace itself: start it again."""
@@ -57,11 +61,13 @@ class Past:
         recycled: How often it has been recycled.
         reason: Why, the last time.
         at: When, Unix seconds.
+        blamed: On whom, see ``Penalties``.
     """
 
     recycled: int = 0
     reason: str = ""
     at: float = 0.0
+    blamed: dict[str, Record] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,12 +100,14 @@ class Recycle:
 
     def __init__(self, past: Past) -> None:
         self.past = past
+        self.penalties = Penalties(past.blamed)
         self.why = ""
         self.ordered = asyncio.Event()
         self.listeners: list[Callable[[str], None]] = []
 
-    def order(self, why: str) -> None:
-        """Have the process replaced."""
+    def order(self, why: str, client: Client | None = None) -> None:
+        """Have the process replaced; the ``client`` whose query brought it about is blamed, where one did."""
+        self.penalties.blame(client)
         if self.why:
             return
         self.why = why
@@ -113,15 +121,16 @@ def read(descriptor: int) -> Life:
     """What the life before handed on."""
     with open(descriptor, encoding="utf-8") as file:
         found = json.load(file)
-    return Life(**(found | {"past": Past(**found["past"])}))
+    past = found["past"] | {"blamed": {who: (int(n), float(at)) for who, (n, at) in found["past"]["blamed"].items()}}
+    return Life(**(found | {"past": Past(**past)}))
 
 
-def begin_again(life: Life, listener: socket.socket, why: str) -> None:
+def begin_again(life: Life, listener: socket.socket, ordered: Recycle) -> None:
     """Replace this process; it does not return.
 
     Where that fails the process ends with ``EXIT_CODE``.
     """
-    past = Past(life.past.recycled + 1, why, time.time())
+    past = Past(life.past.recycled + 1, ordered.why, time.time(), ordered.penalties.records())
     try:
         text = json.dumps(asdict(replace(life, past=past, listener=listener.fileno())))
         paper = os.memfd_create("life", 0)

@@ -168,9 +168,12 @@ class Runner:
         """Come in and wait for ``enter``; end the stay whatever happens.
 
         Raises:
-            QueryError: Too many wait already (202), or the store is being recycled (745).
+            QueryError: Too many wait already (202), the store is being recycled (745), or the client had it recycled
+                not long ago (201).
         """
+        self.recycle.penalties.check(client)
         stay = self.places[client.group].arrive(client.name)
+        stay.client = client
         if client.role == "reader":
             stay.limit = self.engine.limits.reader_seconds
         return stay

@@ -124,7 +124,7 @@ async def _run(engine: object, spool: Path, life: recycle.Life, listener: socket
         # Whoever asks now is told so, and what was begun may end: a second at least, ten at most.
         await asyncio.gather(runner.drain(_RECYCLE_SECONDS), asyncio.sleep(1))
         if not stop.is_set():
-            recycle.begin_again(life, listener, again.why)
+            recycle.begin_again(life, listener, again)
     for task in waiting:
         task.cancel()
     structlog.get_logger().info("store_draining")

@@ -57,4 +57,4 @@ async def watch(places: Mapping[Group, Places], recycle: Recycle) -> None:
                     stay.cut()
                 if over >= stay.patience - 2 * _TICK_SECONDS:
                     kind = "a reader's" if group != "owner" else "an owner's"
-                    recycle.order(f"{kind} query did not end within {stay.patience:g} s of {stay.cause}")
+                    recycle.order(f"{kind} query did not end within {stay.patience:g} s of {stay.cause}", stay.client)

@@ -19,6 +19,7 @@ from collector.embedded import reader
 from collector.embedded.canonical import Canonical, plain, replace_tables
 from collector.embedded.engine import Answer
 from collector.embedded.errors import SYNTAX_ERROR, QueryError, refused
+from collector.embedded.expansion import selects
 from collector.embedded.refusal import FenceError, check_text, insert_refused
 from collector.embedded.statement import output_clause, tokens
 
@@ -179,6 +180,12 @@ class Guard:
     def _check_kind(self, statement: Canonical) -> None:
         if len(statement.text.encode()) > reader.CANONICAL_BYTES:
             raise _long()
+        if selects(statement.tokens, reader.SELECTS) > reader.SELECTS:
+            raise FenceError(
+                "length",
+                f"The statement becomes more than {reader.SELECTS} SELECTs, each name standing for its text",
+                "Name a subquery less often, or ask in several statements",
+            )
         if {"outfile", "infile"} & statement.names.keys():
             raise FenceError(
                 "file", "INTO OUTFILE and FROM INFILE are not for readers", "Save the answer on your own side"

@@ -25,6 +25,9 @@ HEREDOC_SIGNS: Final = 512
 ASSIGNMENTS: Final = 256
 """Settings set in a statement, each time counted."""
 
+SELECTS: Final = 500
+"""SELECTs that a statement may become once every name stands for its text: planning them heeds no time limit."""
+
 PARSER_BACKTRACKS: Final = 50_000
 """Steps that the engine's parser may take back in a reader's statement."""
 

@@ -22,6 +22,13 @@ D = "\N{LEFT DOUBLE QUOTATION MARK}"
 E = "\N{RIGHT DOUBLE QUOTATION MARK}"
 OUT = f"SELECT 1 INTO OUTFILE '{FILE}' TRUNCATE FORMAT TSV"
 
+
+def doubling(levels: int) -> str:
+    """A statement that becomes twice as many subqueries with each line."""
+    steps = (f"c{n} AS (SELECT a.x + b.x AS x FROM c{n - 1} AS a, c{n - 1} AS b)" for n in range(1, levels))
+    return f"WITH c0 AS (SELECT 1 AS x), {', '.join(steps)} SELECT * FROM c{levels - 1}"
+
+
 STATEMENTS = (
     # a second statement, hidden from whoever splits at semicolons or quotes otherwise than the engine
     ("statements", f"SELECT 1; {OUT}"),
@@ -65,6 +72,12 @@ STATEMENTS = (
     ("statements", "SELECT 1 PARALLEL WITH DROP TABLE guarded"),
     ("length", "SELECT " + "1," * 140_000 + "1"),
     ("length", "SELECT " + "(" * 5000 + "1" + ")" * 5000),
+    ("length", " UNION ALL ".join(["SELECT 1"] * 501)),
+    ("length", "SELECT " + ", ".join(["(SELECT 1)"] * 500)),
+    ("length", doubling(9)),
+    ("length", doubling(2000)),
+    ("length", "EXPLAIN " + doubling(13)),
+    ("length", "SELECT * FROM view(" + doubling(13) + ")"),
     ("length", "SELECT " + "CASE WHEN 1 THEN " * 4000 + "1"),
     ("length", "SELECT " + "NOT " * 5000 + "1"),
     # an answer into a file

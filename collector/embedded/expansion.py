@@ -1,0 +1,162 @@
+"""How many SELECTs a statement becomes once the engine has put the text of each name where the name stands.
+
+The engine copies a common table expression, and an alias of an expression, to every place that names it, before any
+limit of time or memory holds: fourteen lines of ``WITH`` are eight thousand subqueries. The count is of the canonical
+text and never too low; a name that means something else in another place is counted there as well.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Final
+
+from collector.embedded.canonical import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# What begins an item of a list, behind which the expression of an alias may stand.
+_STARTERS: Final = frozenset(
+    {"SELECT", "WITH", "RECURSIVE", "DISTINCT", "FROM", "JOIN", "ON", "USING", "PREWHERE", "WHERE", "HAVING"}
+    | {"QUALIFY", "BY", "IN", "UNION", "ALL", "THEN", "ELSE"}
+)
+_LOOKUPS: Final = 200_000
+
+
+@dataclass(slots=True)
+class _Definition:
+    """A stretch of text that a name stands for; ``inline``: it stands in place as well, as an alias does."""
+
+    name: str
+    start: int
+    end: int
+    inline: bool
+    parent: int = 0
+    selects: int = 0
+    uses: Counter[str] = field(default_factory=Counter)
+
+
+def selects(tokens: Sequence[str], most: int) -> int:
+    """SELECTs in a statement with all names replaced; ``most + 1`` where there are more, or nobody can tell.
+
+    Args:
+        tokens: Of the canonical text.
+        most: Beyond it nothing is counted.
+    """
+    plainly = tokens.count("SELECT")
+    if plainly > most or plainly < 2 or "AS" not in tokens:  # noqa: PLR2004 - one is never multiplied
+        return min(plainly, most + 1)
+    found, made = _definitions(tokens)
+    # The whole statement, inside which all others lie.
+    found.insert(0, _Definition("", -1, len(tokens), inline=False))
+    _attribute(tokens, found, made)
+    return min(_weigh(found, most), most + 1)
+
+
+def _definitions(tokens: Sequence[str]) -> tuple[list[_Definition], set[int]]:
+    """In the order of their beginnings, outer ones first; and where in the text their names are made."""
+    found: list[_Definition] = []
+    made: set[int] = set()
+    opened: list[int] = []
+    begun = [0]
+    partner: dict[int, int] = {}
+    bodies: dict[int, str] = {}
+    for index, word in enumerate(tokens):
+        if word == "(":
+            opened.append(index)
+            begun.append(index + 1)
+        elif word == ")" and opened:
+            start = opened.pop()
+            begun.pop()
+            partner[index] = start
+            if start in bodies:
+                found.append(_Definition(bodies[start], start, index, inline=False))
+        elif word == "," or word in _STARTERS:
+            begun[-1] = index + 1
+        elif word == "AS" and index + 1 < len(tokens):
+            following = index + 1 + (tokens[index + 1] == "MATERIALIZED")
+            if tokens[following : following + 1] == ["("]:
+                named = index - 1
+                while tokens[named] == ")" and named in partner:
+                    named = partner[named] - 1
+                bodies[following] = plain(tokens[named])
+                made.add(named)
+            else:
+                made.add(index + 1)
+                found.append(_Definition(plain(tokens[index + 1]), begun[-1], index, inline=True))
+    found.sort(key=lambda one: (one.start, -one.end))
+    return found, made
+
+
+def _attribute(tokens: Sequence[str], found: list[_Definition], made: set[int]) -> None:
+    """Give every SELECT, and every use of a name that is defined, to the innermost definition around it."""
+    names = {one.name for one in found}
+    around = [0]
+    following = 1
+    for index, word in enumerate(tokens):
+        while following < len(found) and found[following].start <= index:
+            while found[around[-1]].end <= found[following].start:
+                around.pop()
+            found[following].parent = around[-1]
+            around.append(following)
+            following += 1
+        while found[around[-1]].end <= index:
+            around.pop()
+        if word == "SELECT":
+            found[around[-1]].selects += 1
+        elif (
+            (name := plain(word)) in names
+            and index not in made
+            # Beside a dot it says whose column, or is one's.
+            and tokens[index - 1] != "."
+            and tokens[index + 1 : index + 2] != ["."]
+        ):
+            found[around[-1]].uses[name] += 1
+
+
+def _weigh(found: list[_Definition], most: int) -> int:
+    heavy = _heavy(found)
+    by_name: dict[str, list[int]] = {}
+    for index in sorted(heavy):
+        by_name.setdefault(found[index].name, []).append(index)
+    needs: dict[int, Counter[int]] = {index: Counter() for index in heavy}
+    lookups = 0
+    for index in heavy:
+        if found[index].inline:
+            needs[found[index].parent][index] += 1
+        for name, times in found[index].uses.items():
+            candidates = by_name.get(name, [])
+            lookups += len(candidates)
+            if lookups > _LOOKUPS:
+                return most + 1
+            for other in candidates:
+                # Inside its own text a name means something else, or the step before.
+                if not found[other].start <= found[index].start < found[other].end:
+                    needs[index][other] += times
+    weights: dict[int, int] = {}
+    try:
+        for index in TopologicalSorter({index: needs[index].keys() for index in heavy}).static_order():
+            inner = sum(times * weights[other] for other, times in needs[index].items())
+            weights[index] = min(found[index].selects + inner, most + 1)
+    except CycleError:
+        return most + 1
+    return weights[0]
+
+
+def _heavy(found: list[_Definition]) -> set[int]:
+    """Definitions that become SELECTs, by themselves or by names they use, and the whole statement."""
+    users: dict[str, list[int]] = {}
+    for index, one in enumerate(found):
+        for name in one.uses:
+            users.setdefault(name, []).append(index)
+    heavy = {0}
+    waiting = [index for index, one in enumerate(found) if one.selects]
+    while waiting:
+        index = waiting.pop()
+        if index in heavy:
+            continue
+        heavy.add(index)
+        waiting += [found[index].parent, *users.pop(found[index].name, ())]
+    return heavy

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from dashboard.figures import Trace, stack
-from dashboard.theme import colour_of
+from dashboard.theme import colour_of, unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +22,17 @@ def phase_stack(result: Phases, look: Look) -> object:
     """Mean seconds per phase, stacked up to the end-to-end time."""
     colours = look.style.colours
     traces = [
-        Trace(item.phase.replace("_", " "), item.seconds, colour_of(item.phase, colours)) for item in result.phases
+        Trace(
+            item.phase.replace("_", " "),
+            item.seconds,
+            colour_of(item.phase, colours),
+            hatched=unmeasured(item.phase),
+        )
+        for item in result.phases
     ]
-    return stack(result.times, traces, look.arrivals, title="Where an average request spends its time", unit="seconds")
+    return stack(
+        result.times, traces, look.arrivals, title="Where an average request spends its time", unit="seconds", wide=True
+    )
 
 
 def one_each(shown: Sequence[Line], look: Look) -> list[Trace]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from dashboard.theme import colour_of
+from dashboard.theme import colour_of, unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,10 @@ def phase_bar(parts: Sequence[tuple[str, float]], colours: Palette) -> str | Non
     for phase, seconds in parts:
         wide = _WIDE * seconds / whole
         if wide >= _LEAST:
-            drawn.append(f'<rect x="{at:.1f}" width="{wide:.1f}" height="{_HIGH}" fill="{colour_of(phase, colours)}"/>')
+            rim = f' stroke="{colours.quiet}" stroke-width="1"' if unmeasured(phase) else ""
+            drawn.append(
+                f'<rect x="{at:.1f}" width="{wide:.1f}" height="{_HIGH}" fill="{colour_of(phase, colours)}"{rim}/>'
+            )
         at += wide
     picture = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDE}" height="{_HIGH}">{"".join(drawn)}</svg>'
     return f"data:image/svg+xml,{quote(picture)}"
@@ -40,7 +43,9 @@ def phase_bar(parts: Sequence[tuple[str, float]], colours: Palette) -> str | Non
 def keys(phases: Sequence[str], colours: Palette) -> str:
     """HTML that names the colours of phases."""
     named = "".join(
-        f'<span><i style="background:{colour_of(phase, colours)}"></i>{phase.replace("_", " ")}</span>'
+        f'<span><i style="background:{colour_of(phase, colours)}'
+        f'{f";box-shadow:inset 0 0 0 1px {colours.quiet}" if unmeasured(phase) else ""}"></i>'
+        f"{phase.replace('_', ' ')}</span>"
         for phase in phases
     )
-    return f'<div class="servescope-keys">{named}</div>'
+    return f'<div class="servescope-keys" style="--quiet:{colours.quiet}">{named}</div>'

@@ -15,7 +15,7 @@ from dashboard.figures import CONFIG, Interval, Lane, Style, Trace, story
 from dashboard.look import clock, colours, zone
 from dashboard.panel import foot, guarded
 from dashboard.tables import milliseconds, table
-from dashboard.theme import colour_of
+from dashboard.theme import colour_of, unmeasured
 from dashboard.tiles import Tile
 from dashboard.tiles import row as tile_row
 
@@ -47,7 +47,7 @@ _MEANING: Final = {**dict(PHASES), "unaccounted": "in no phase that anybody meas
 
 def tell() -> None:
     """The page of the request that the URL names."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="bar"):
         st.markdown("## What happened to this request?", width="stretch")
         if st.button("Back to the list", type="tertiary", key="back"):
             for name in ("request", "at"):
@@ -132,6 +132,7 @@ def _picture(told: Story) -> None:
             phase.seconds,
             colour_of(phase.phase, style.colours),
             f"{words.seconds(phase.seconds)}, {_MEANING.get(phase.phase, '')} ({phase.placed})",
+            unmeasured(phase.phase),
         )
         for phase in told.phases
     ]

@@ -6,6 +6,7 @@ A tile is neutral unless an objective or a limit judges it; a judgement is a wor
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from math import ceil
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Judgement = Literal["", "risk", "broken"]
 _ONE_ROW = 10
 _MIDDLE = 5
+_HAIR = 94.0
+"""Per cent from the top of a sparkline at which a line at zero lies."""
 _SHORT = 11
 """Letters that fit into the narrowest tile in the size of a figure."""
 
@@ -82,11 +85,17 @@ def _known(line: Sequence[float | None]) -> bool:
 
 
 def _shape(line: Sequence[float | None]) -> str:
-    """The area under the line, from zero to its peak, as a clip path; a gap lies on the ground."""
+    """The area under the line, from zero to its peak, as a clip path; zero shows as a hair, and a gap is empty."""
     top = max((value for value in line if value is not None), default=0.0) or 1.0
     last = max(len(line) - 1, 1)
-    points = [
-        f"{100 * index / last:.1f}% {100 - 92 * max(value or 0.0, 0.0) / top:.1f}%" for index, value in enumerate(line)
-    ]
-    # a line at zero still shows as a hair
-    return f"polygon(0% 100%, {', '.join(points)}, 100% 100%)" if any(line) else "inset(94% 0 0 0)"
+    points: list[str] = []
+    for known, run in groupby(enumerate(line), key=lambda item: item[1] is not None):
+        if not known:
+            continue
+        places = [(float(index), min(100 - 92 * max(value or 0.0, 0.0) / top, _HAIR)) for index, value in run]
+        if len(places) == 1:  # alone between gaps: as wide as a step
+            index, height = places[0]
+            places = [(max(index - 0.5, 0.0), height), (min(index + 0.5, last), height)]
+        outline = [(places[0][0], 100.0), *places, (places[-1][0], 100.0)]
+        points += [f"{100 * at / last:.1f}% {height:.1f}%" for at, height in outline]
+    return f"polygon({', '.join(points)})"

@@ -13,11 +13,11 @@ import plotly.graph_objects as go
 from analytics.legible import legible
 from dashboard import escape, words
 from dashboard.figures import daytime
-from dashboard.theme import Palette, faded
+from dashboard.theme import Palette, faded, ink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime, tzinfo
+    from datetime import datetime, timedelta, tzinfo
 
 HEIGHT: Final = 230
 FONT: Final = "Source Sans, Source Sans Pro, sans-serif"
@@ -40,8 +40,10 @@ UNSETTLED: Final = "unsettled"
 _UNSETTLED_TINT = 0.6
 _NAMED_AT_END = 4
 _LEGEND_ITEM, _LEGEND_LETTER, _LEGEND_LINE = 52, 7, 19
-_LEGEND_WIDTH = 250
-"""Pixels of an entry's mark, of a letter, of a line; and of the narrowest chart, half a page of 900."""
+_LEGEND_WIDTH, _LEGEND_WIDE = 250, 690
+"""Pixels of an entry's mark, of a letter, of a line; of the narrowest chart, half a page of 900, and of a whole one."""
+_LABELS_WITH_SECONDS = 480
+"""Seconds of a span under which labels of times have seconds, and so stand wider apart."""
 _LEGEND_BOTTOM, _AXIS_LABELS = 54, 26
 """Pixels beneath a chart with a legend of one row; and what of them the axis takes."""
 _LONGEST_AT_END = 13
@@ -64,7 +66,7 @@ class Style:
         zone: The viewer's time zone, in which axes are labelled.
         span: Start and end of the x axis, the same for all charts of a page.
         marks: Times and labels of deploys and restarts.
-        bands: Start, end and label of incidents.
+        bands: Start, end and title of incidents; the page says once what they are, and the pointer again.
         settled: For figures by arrival, the time after which arrivals are incomplete; None where all are settled.
     """
 
@@ -86,6 +88,7 @@ class Trace:
         colour: Hex.
         width: Pixels.
         dash: Plotly's word for a broken line, "" for a solid one.
+        hatched: Of areas: time that nobody measured.
         text: What a hover adds per point, such as the sample size.
     """
 
@@ -94,6 +97,7 @@ class Trace:
     colour: str
     width: float = 1.8
     dash: str = ""
+    hatched: bool = False
     text: Sequence[str] = field(default=())
 
 
@@ -128,10 +132,10 @@ def blank(style: Style, title: str, unit: str, height: int) -> go.Figure:
         showspikes=True, spikemode="across", spikethickness=1, spikecolor=colours.quiet, spikedash="solid",
         ticklabeloverflow="hide past div",
         tickformatstops=[
-            {"dtickrange": [None, 60_000], "value": "%H:%M:%S"},
+            {"dtickrange": [None, 59_999], "value": "%H:%M:%S"},
             {"dtickrange": [60_000, 86_400_000], "value": "%H:%M" if one_day else "%H:%M\n%d %b"},
             {"dtickrange": [86_400_000, None], "value": "%d %b"},
-        ], nticks=8,
+        ], nticks=8 if (end - start).total_seconds() >= _LABELS_WITH_SECONDS else 5,
     )  # fmt: skip
     if daytime.changes(style.span, style.zone):
         places, labels = daytime.ticks(style.span, style.zone)
@@ -144,7 +148,8 @@ def blank(style: Style, title: str, unit: str, height: int) -> go.Figure:
 def decorate(figure: go.Figure, style: Style) -> None:
     """Incidents as bands and deploys as thin lines behind the data; their full words come with the pointer.
 
-    Labels share one line above the plot: one that would cover its neighbour, or repeat it, is left to the pointer.
+    Labels of deploys share one line above the plot: one that would cover its neighbour, or repeat it, is left to the
+    pointer. What a band says is said once a page (`dashboard.notes`), not over each of its charts.
     """
     start, end = style.span
     length = (end - start).total_seconds() or 1.0
@@ -157,7 +162,8 @@ def decorate(figure: go.Figure, style: Style) -> None:
             line_width=0, layer="below", fillcolor=faded(style.colours.broken, 0.09),
         )  # fmt: skip
         told.append((left, text))
-    for moment, text in style.marks:
+    marks = sorted(style.marks, key=lambda item: item[0])
+    for moment, text in marks:
         x = local(moment, style)
         figure.add_shape(
             type="line", x0=x, x1=x, y0=0, y1=1, yref="paper", layer="below",
@@ -166,7 +172,7 @@ def decorate(figure: go.Figure, style: Style) -> None:
         told.append((moment, text))
     told.sort(key=lambda item: item[0])
     free_from, before = -1.0, ""
-    for moment, text in told:
+    for moment, text in marks:
         place = (moment - start).total_seconds() / length
         shown = words.short(legible(text), _LABEL_LETTERS)
         share = len(shown) * _LABEL_LETTER / _NARROWEST
@@ -236,7 +242,8 @@ def name_lines(
     for (trace, index, value), shift in zip(ends, shifts, strict=True):
         figure.add_annotation(
             x=x[index], y=math.log10(value) if log and value else value, text=escape.figure(trace.name),
-            showarrow=False, xanchor="left", xshift=4, yshift=shift, font={"size": 12, "color": trace.colour},
+            showarrow=False, xanchor="left", xshift=4, yshift=shift,
+            font={"size": 12, "color": ink(style.colours, trace.colour)},
         )  # fmt: skip
 
 
@@ -259,10 +266,18 @@ def _spread(values: Sequence[float], drawn: Sequence[float], *, log: bool) -> li
     return shifts
 
 
-def legend(figure: go.Figure, style: Style) -> None:
-    """A legend beneath the chart, right under its axis; rows that it turns out not to need stay empty below it."""
+def legend(figure: go.Figure, style: Style, *, wide: bool = False) -> None:
+    """A legend beneath the chart, right under its axis; rows that it turns out not to need stay empty below it.
+
+    Args:
+        figure: The chart.
+        style: Colours.
+        wide: Whether the chart stands over the whole width of a page.
+    """
     names = [html.unescape(str(trace.name)) for trace in figure.data if trace.showlegend is not False]
-    rows = math.ceil(sum(_LEGEND_ITEM + _LEGEND_LETTER * len(name) for name in names) / _LEGEND_WIDTH)
+    rows = math.ceil(
+        sum(_LEGEND_ITEM + _LEGEND_LETTER * len(name) for name in names) / (_LEGEND_WIDE if wide else _LEGEND_WIDTH)
+    )
     more = _LEGEND_LINE * min(max(rows - 1, 0), 2)  # what takes more rows stands over the whole width
     height, bottom = (figure.layout.height or HEIGHT) + more, _LEGEND_BOTTOM + more
     figure.update_layout(
@@ -325,6 +340,11 @@ def last(values: Sequence[float | None]) -> int | None:
 def local(moment: datetime, style: Style) -> datetime:
     """A time in the viewer's zone, as Plotly draws it (`daytime`)."""
     return daytime.drawn(moment, style.span, style.zone)
+
+
+def distance(times: Sequence[datetime], style: Style) -> timedelta:
+    """How long a step is; of a single one nobody knows, and it is the whole span."""
+    return times[1] - times[0] if len(times) > 1 else style.span[1] - style.span[0]
 
 
 def clock(moment: datetime, style: Style) -> str:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from dashboard import escape, words
-from dashboard.figures.base import HEIGHT, Style, at_utc, blank, clock, decorate, local, log_ticks, y_axis
+from dashboard.figures.base import HEIGHT, Style, at_utc, blank, clock, decorate, distance, local, log_ticks, y_axis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,7 +84,7 @@ def heatmap(
     """
     figure = blank(style, title, "seconds", height)
     bounds = drawable(edges)
-    wide = timedelta(seconds=step) if step else _distance(times, style)
+    wide = timedelta(seconds=step) if step else distance(times, style)
     ramp = style.colours.ramp
     shown = _tones(counts, 1 / (len(ramp) - 1))
     clocks = [f"{at_utc(at, style)}<br>{clock(at, style)} to {clock(at + wide, style)}" for at in times]
@@ -125,7 +125,3 @@ def _tones(counts: Sequence[Sequence[int]], faintest: float) -> list[list[float 
     return [
         [faintest + (1 - faintest) * math.log(number) / most if number else None for number in row] for row in counts
     ]
-
-
-def _distance(times: Sequence[datetime], style: Style) -> timedelta:
-    return times[1] - times[0] if len(times) > 1 else style.span[1] - style.span[0]

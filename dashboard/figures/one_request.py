@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from dashboard import escape, words
 from dashboard.figures.base import RIGHT, Style, Trace, blank, hover, last, peak
-from dashboard.theme import faded
+from dashboard.theme import faded, ink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,13 +25,14 @@ _LEFT = 112
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One phase: its start and length in seconds since the request's arrival."""
+    """One phase: its start and length in seconds since the request's arrival; ``hatched`` when nobody measured it."""
 
     name: str
     start: float
     seconds: float
     colour: str
     meaning: str
+    hatched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,13 @@ def _bars(figure: go.Figure, intervals: Sequence[Interval], style: Style, span: 
     names = [escape.figure(item.name) for item in intervals]
     figure.add_bar(
         y=names, base=[item.start for item in intervals], x=[item.seconds for item in intervals], orientation="h",
-        marker={"color": [item.colour for item in intervals], "line": {"width": 0}},
+        marker={
+            "color": [item.colour for item in intervals], "line": {"width": 0},
+            "pattern": {
+                "shape": ["/" if item.hatched else "" for item in intervals], "size": 5, "solidity": 0.3,
+                "fgcolor": style.colours.quiet, "fillmode": "overlay",
+            },
+        },
         customdata=[escape.figure(item.meaning, escape.SENTENCE) for item in intervals],
         hovertemplate="%{y}: %{customdata}<extra></extra>", showlegend=False, row=1, col=1,
     )  # fmt: skip
@@ -131,7 +138,8 @@ def _lane(figure: go.Figure, row: int, offsets: Sequence[float], lane: Lane, sty
         if last(trace.values) is not None:
             figure.add_annotation(
                 xref="paper", x=1, xanchor="left", xshift=6, yref=f"y{row} domain", y=0.8 - 0.3 * place,
-                text=escape.figure(trace.name), showarrow=False, font={"size": 12, "color": trace.colour},
+                text=escape.figure(trace.name), showarrow=False,
+                font={"size": 12, "color": ink(style.colours, trace.colour)},
             )  # fmt: skip
     highest = lane.top if lane.top is not None else (peak(lane.traces) * 1.12 or 1.0)
     figure.update_yaxes(

@@ -1,9 +1,8 @@
-"""Amounts over time: lines, percentiles as tints, stacks."""
+"""Amounts over time: lines, percentiles as tints, stacked columns."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dashboard import escape, words
@@ -13,6 +12,7 @@ from dashboard.figures.base import (
     Trace,
     blank,
     decorate,
+    distance,
     hover,
     legend,
     local,
@@ -21,7 +21,7 @@ from dashboard.figures.base import (
     tell_utc,
     y_axis,
 )
-from dashboard.theme import colour_of, faded, tints
+from dashboard.theme import colour_of, tints
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,15 +92,6 @@ def percentiles(
     return lines(times, traces, style, title=title, unit="seconds", limit=limit, log=log, height=height)
 
 
-def _trimmed(times: Sequence[datetime], traces: Sequence[Trace]) -> tuple[Sequence[datetime], list[Trace]]:
-    """Without the steps before the first and after the last value, which a stack would draw as zeros."""
-    known = [index for index in range(len(times)) if any(trace.values[index] is not None for trace in traces)]
-    if not known:
-        return times, list(traces)
-    kept = slice(known[0], known[-1] + 1)
-    return times[kept], [replace(trace, values=trace.values[kept]) for trace in traces]
-
-
 def stack(
     times: Sequence[datetime],
     traces: Sequence[Trace],
@@ -109,21 +100,35 @@ def stack(
     title: str,
     unit: str,
     height: int = HEIGHT,
+    wide: bool = False,
 ) -> go.Figure:
-    """Amounts that add up, as stacked areas; steps without data stay empty."""
+    """Amounts that add up, as a column a step, from its start to its end; a step without data is a gap.
+
+    Args:
+        times: Starts of the steps.
+        traces: What adds up, from the bottom to the top.
+        style: As of all figures.
+        title: Title.
+        unit: Unit of the amounts.
+        height: Pixels.
+        wide: Whether the chart stands over the whole width of a page.
+    """
     figure = blank(style, title, unit, height)
-    times, traces = _trimmed(times, traces)
     x = [local(moment, style) for moment in times]
+    step = (distance(times, style)).total_seconds() * 1000
     sums = [sum(trace.values[index] or 0.0 for trace in traces) for index in range(len(times))] if traces else []
     for trace in traces:
-        figure.add_scatter(
+        pattern = {"shape": "/", "size": 5, "solidity": 0.3, "fgcolor": style.colours.quiet, "fillmode": "overlay"}
+        figure.add_bar(
             x=x, y=[value if value is None else max(value, 0.0) for value in trace.values],
-            name=escape.figure(trace.name),
-            mode="lines", stackgroup="all", line={"color": trace.colour, "width": 0.6},
-            fillcolor=faded(trace.colour, 0.75), hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
-            customdata=hover(trace, unit), stackgaps="infer zero",
+            width=step, offset=0, name=escape.figure(trace.name),
+            marker={
+                "color": trace.colour, "line": {"width": 0}, **({"pattern": pattern} if trace.hatched else {}),
+            },
+            hovertemplate="%{customdata}<extra>%{fullData.name}</extra>", customdata=hover(trace, unit),
         )  # fmt: skip
-    legend(figure, style)
+    figure.update_layout(barmode="stack", bargap=0)
+    legend(figure, style, wide=wide)
     decorate(figure, style)
     tell_utc(figure, times, style)
     y_axis(figure, unit, max(sums, default=0.0))

@@ -10,7 +10,7 @@ import pytest
 
 from dashboard.figures import Interval, Lane, Style, Trace, heatmap, histogram, lines, percentiles, stack, story
 from dashboard.figures.base import LEFT, RIGHT
-from dashboard.theme import DARK, LIGHT, Palette, colour_of, tints
+from dashboard.theme import DARK, LIGHT, Palette, colour_of, contrast, tints
 
 START = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
 TIMES = [START + timedelta(seconds=10 * index) for index in range(6)]
@@ -74,30 +74,31 @@ def test_all_charts_over_time_share_range_and_margins() -> None:
 def test_percentiles_are_tints_of_one_colour_and_the_highest_is_the_strongest() -> None:
     figure = percentiles(TIMES, {"p50": [0.1] * 6, "p99": [3.0] * 6}, STYLE, title="b", signal="queue", counts=[7] * 6)
     assert [trace.line.color for trace in figure.data[:2]] == tints(LIGHT, colour_of("queue", LIGHT), 2)
-    assert figure.data[1].line.color == colour_of("queue", LIGHT)
+    assert contrast(figure.data[0].line.color, LIGHT.page) < contrast(figure.data[1].line.color, LIGHT.page)
     assert figure.data[1].customdata[0] == "3 s · 7 requests"
 
 
-def test_labels_of_bands_and_deploys_never_cover_each_other() -> None:
+def test_labels_of_deploys_never_cover_each_other_and_bands_have_none() -> None:
     bands = [
         (START + timedelta(seconds=2 * index), START + timedelta(seconds=2 * index + 1), f"incident {index}")
         for index in range(20)
     ]
-    marks = [(START + timedelta(seconds=30), "vllm-0 deploy")]
+    marks = [(START + timedelta(seconds=3 * index), f"vllm-{index} deploy") for index in range(20)]
     figure = lines(
         TIMES, [Trace("", [1.0] * 6, "#111111")], replace(STYLE, bands=bands, marks=marks), title="t", unit="count"
     )
-    assert len(figure.layout.shapes) == 21
+    assert len(figure.layout.shapes) == 40
     assert 1 <= len(texts(figure)) <= 4
+    assert all(text.endswith("deploy") for text in texts(figure))
     told = figure.data[-2]  # the last trace tells UTC
-    assert len(told.x) == 21
-    assert "vllm-0 deploy" in told.customdata
+    assert len(told.x) == 40
+    assert {"vllm-0 deploy", "incident 0"} <= set(told.customdata)
 
 
 def test_labels_keep_apart_on_the_narrowest_chart() -> None:
-    bands = [(at, at + timedelta(seconds=1), f"{index} waiting on triton-a, model x") for index, at in enumerate(TIMES)]
+    marks = [(at, f"triton-{index}, model x restarted") for index, at in enumerate(TIMES)]
     figure = lines(
-        TIMES, [Trace("", [1.0] * 6, "#111111")], replace(STYLE, zone=UTC, bands=bands), title="t", unit="count"
+        TIMES, [Trace("", [1.0] * 6, "#111111")], replace(STYLE, zone=UTC, marks=marks), title="t", unit="count"
     )
     start, end = STYLE.span
     taken = []
@@ -110,9 +111,11 @@ def test_labels_keep_apart_on_the_narrowest_chart() -> None:
 
 
 def test_a_title_from_elsewhere_is_no_markup() -> None:
-    bands = [(START, START + timedelta(seconds=9), "<b>x</b> & y")]
-    figure = lines(TIMES, [], replace(STYLE, bands=bands), title="t", unit="count")
+    named = "<b>x</b> & y"
+    style = replace(STYLE, bands=[(START, START + timedelta(seconds=9), named)], marks=[(START, named)])
+    figure = lines(TIMES, [], style, title="t", unit="count")
     assert texts(figure) == ["&lt;b&gt;x&lt;/b&gt; &amp; y"]
+    assert figure.data[0].customdata == ("&lt;b&gt;x&lt;/b&gt; &amp; y",) * 2
 
 
 def test_utc_comes_with_the_pointer_for_those_who_live_elsewhere() -> None:
@@ -122,11 +125,18 @@ def test_utc_comes_with_the_pointer_for_those_who_live_elsewhere() -> None:
     assert len(at_home.data) == 1
 
 
-def test_a_stack_leaves_out_the_steps_before_its_first_value() -> None:
-    figure = stack(
-        TIMES, [Trace("queue", [None, None, 1.0, None, 2.0, None], "#111111")], STYLE, title="c", unit="seconds"
-    )
-    assert len(figure.data[0].x) == 3
+def test_a_gap_of_a_stack_is_a_gap() -> None:
+    """A column a step, from its start to its end: nothing is drawn where there is nothing, and nothing leads there."""
+    traces = [
+        Trace("queue", [None, None, 1.0, None, 2.0, None], "#111111"),
+        Trace("decode", [None, None, 1.0, None, None, 0.0], "#222222"),
+    ]
+    figure = stack(TIMES, traces, STYLE, title="c", unit="seconds")
+    queue, decode = figure.data[:2]
+    assert (queue.type, figure.layout.barmode) == ("bar", "stack")
+    assert list(queue.y) == [None, None, 1.0, None, 2.0, None]
+    assert list(decode.y) == [None, None, 1.0, None, None, 0.0]
+    assert (queue.offset, queue.width) == (0, 10_000)  # milliseconds of the step
 
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
@@ -169,26 +179,6 @@ def test_one_request_and_its_engine_share_an_axis() -> None:
 
 def test_no_intervals_and_no_engine_still_draw() -> None:
     assert story([], [], [], STYLE, total=0.1, span=(0, 1)).layout.height > 0
-
-
-def _luminance(colour: str) -> float:
-    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-@pytest.mark.parametrize("palette", [LIGHT, DARK])
-@pytest.mark.parametrize("name", ["text", "quiet", "broken", "at_risk", "accent"])
-def test_words_can_be_read_on_the_page(palette: Palette, name: str) -> None:
-    """WCAG 2.2, 1.4.3: contrast of at least 4.5 to 1."""
-    bright, dark = sorted([_luminance(getattr(palette, name)), _luminance(palette.page)], reverse=True)
-    assert (bright + 0.05) / (dark + 0.05) >= 4.5
-
-
-@pytest.mark.parametrize("palette", [LIGHT, DARK])
-def test_the_word_on_a_button_can_be_read(palette: Palette) -> None:
-    bright, dark = sorted([_luminance(palette.accent), _luminance(palette.page)], reverse=True)
-    assert (bright + 0.05) / (dark + 0.05) >= 4.5
 
 
 def test_what_is_not_settled_lies_beyond_a_broken_line() -> None:

@@ -86,8 +86,17 @@ def test_rows_of_tiles_are_as_full_as_can_be(number: int, wide: int, middle: int
 
 def test_a_sparkline_needs_two_values_and_shows_zero_as_a_hair() -> None:
     assert "clip-path" not in row([Tile("n", "v", line=[None, 1.0])], LIGHT)
-    assert "polygon(0% 100%, 0.0% 54.0%, 100.0% 8.0%, 100% 100%)" in row([Tile("n", "v", line=[1.0, 2.0])], LIGHT)
-    assert "inset(94%" in row([Tile("n", "v", line=[0.0, 0.0])], LIGHT)
+    two = row([Tile("n", "v", line=[1.0, 2.0])], LIGHT)
+    assert "polygon(0.0% 100.0%, 0.0% 54.0%, 100.0% 8.0%, 100.0% 100.0%)" in two
+    zero = row([Tile("n", "v", line=[0.0, 0.0])], LIGHT)
+    assert "polygon(0.0% 100.0%, 0.0% 94.0%, 100.0% 94.0%, 100.0% 100.0%)" in zero
+
+
+def test_a_gap_of_a_sparkline_is_empty_and_a_value_alone_is_a_step_wide() -> None:
+    drawn = row([Tile("n", "v", line=[2.0, 2.0, None, 0.0, None])], LIGHT)
+    one = "0.0% 100.0%, 0.0% 8.0%, 25.0% 8.0%, 25.0% 100.0%"
+    other = "62.5% 100.0%, 62.5% 94.0%, 87.5% 94.0%, 87.5% 100.0%"
+    assert f"polygon({one}, {other})" in drawn
 
 
 def test_a_requests_phases_are_one_bar() -> None:

@@ -31,6 +31,7 @@ def happening(look: Look) -> None:
         return
     order = ("critical", "error", "warning", "info")
     lasting.sort(key=lambda row: (order.index(row.severity) if row.severity in order else 9, -row.seconds))
+    look.told.update(row.id for row in lasting)
     colours = look.colours
     lines = "".join(
         f"<div>{escape(row.severity.capitalize())}, {escape(row.state)} for {words.seconds(round(row.seconds))}: "

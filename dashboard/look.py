@@ -20,6 +20,7 @@ from dashboard.figures import Style
 if TYPE_CHECKING:
     from datetime import datetime, tzinfo
 
+    from analytics.events import Band, Timeline
     from analytics.traffic import Choices
 
 RECORDINGS: Final[dict[str, Literal["include", "exclude", "only"]]] = {
@@ -51,6 +52,8 @@ class Look:
         compare: Key of `COMPARED`.
         marks: Whether charts carry deploys and incidents.
         troubles: What went wrong on this page so far; each trouble is told once, in full, at the top.
+        told: Ids of incidents that the page tells of in a place of its own.
+        asked: The window that was asked for, where that is not the window itself because data begin later.
     """
 
     window: Window
@@ -60,21 +63,31 @@ class Look:
     compare: str = ""
     marks: bool = True
     troubles: list[ServescopeError] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
+    asked: Window | None = None
+
+    @cached_property
+    def timeline(self) -> Timeline | None:
+        """What happened in the window; asked for by figures, so that tiles need not wait for it."""
+        if not self.marks:
+            return None
+        try:
+            found: Timeline = ask("events.timeline", self.window, self.filter).result
+        except ServescopeError:
+            return None  # the panels themselves say that the store does not answer
+        return found
+
+    @property
+    def incidents(self) -> list[Band]:
+        """Those whose bands the charts carry, in order of their start."""
+        return self.timeline.bands[-_MOST:] if self.timeline else []
 
     @cached_property
     def style(self) -> Style:
-        """For figures; asks for deploys and incidents, so that tiles need not wait for them."""
-        shown: list[tuple[datetime, str]] = []
-        bands: list[tuple[datetime, datetime, str]] = []
-        if self.marks:
-            try:
-                timeline = ask("events.timeline", self.window, self.filter).result
-            except ServescopeError:
-                timeline = None  # the panels themselves say that the store does not answer
-            if timeline is not None:
-                marks = [mark for mark in timeline.marks if mark.event in _TELLING][-_MOST:]
-                shown = [(mark.time, _named(mark.event, mark.instance)) for mark in marks]
-                bands = [(band.start, band.end or self.window.end, band.title) for band in timeline.bands][-_MOST:]
+        """For figures."""
+        marks = [mark for mark in self.timeline.marks if mark.event in _TELLING][-_MOST:] if self.timeline else []
+        shown = [(mark.time, _named(mark.event, mark.instance)) for mark in marks]
+        bands = [(band.start, band.end or self.window.end, band.title) for band in self.incidents]
         return Style(colours(), zone(), (self.window.start, self.window.end), shown, bands)
 
     @cached_property

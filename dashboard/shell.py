@@ -13,13 +13,15 @@ import streamlit as st
 
 from analytics.window import Filter, Window
 from base.errors import ServescopeError
-from dashboard import escape, words
+from dashboard import escape, notes, words
 from dashboard.data import Question, ahead, ask, now, ready
 from dashboard.look import COMPARED, RECORDINGS, Look, colours, zone
 from dashboard.panel import trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from streamlit.delta_generator import DeltaGenerator
 
     from analytics.traffic import Choices
 
@@ -40,7 +42,8 @@ def begin() -> None:
     """Settings of the whole app; first call of every run."""
     st.set_page_config(page_title="Servescope", layout="wide", initial_sidebar_state="collapsed")
     st.html(HERE / "style.css")
-    st.html(f"<style>:root {{ --servescope-on-accent: {colours().page}; }}</style>")
+    own = colours()
+    st.html(f"<style>:root {{ --servescope-on-accent: {own.page}; --servescope-quiet: {own.quiet}; }}</style>")
     st.html(f"<script>{(HERE / 'crosshair.js').read_text(encoding='utf-8')}</script>", unsafe_allow_javascript=True)
 
 
@@ -106,24 +109,32 @@ def page(
 
     @st.fragment(run_every=refresh if moving else None)
     def drawn() -> None:
-        window = chosen.absolute or _window(chosen.seconds, moving=moving, refresh=refresh)
+        asked = chosen.absolute or _window(chosen.seconds, moving=moving, refresh=refresh)
+        window = notes.begun(asked, chosen.filter) if marks else asked
         choices = chosen.choices or _known(chosen.around)
-        look = Look(window, chosen.filter, chosen.live, choices, chosen.compare, marks)
+        look = Look(window, chosen.filter, chosen.live, choices, chosen.compare, marks, asked=asked)
         more: list[Question] = [("arrivals.settled", {})] if arriving else []
         ahead([*needs(), *more, *([("events.timeline", {})] if marks else [])], window, chosen.filter)
         if look.compared is not None:
             ahead([TILES], look.compared, chosen.filter)
         begun = time.monotonic()
-        if recorded:
-            _strip(look)
-        if arriving:
-            _edge(look, cut=cut)
+        told = [notes.beginning(look), notes.recorded(look) if recorded else ""]
+        told.append(notes.edge(look, cut=cut) if arriving else "")
+        line = st.empty()
+        _say(line, told)
         top = st.container()
         body(look)
+        _say(line, [*told, notes.shaded(look)])  # now, since tiles need not wait for it
         trouble(look, top)
         st.session_state["took"] = time.monotonic() - begun
 
     drawn()
+
+
+def _say(place: DeltaGenerator, told: Sequence[str]) -> None:
+    """Lines under the title, close together; no lines take no room."""
+    if text := "  \n".join(line for line in told if line):
+        place.caption(text)
 
 
 def _window(seconds: int, *, moving: bool, refresh: float) -> Window:
@@ -237,34 +248,3 @@ def _compared() -> str:
         "Compare", list(COMPARED), key="compare", bind="query-params", width=134, format_func=COMPARED.__getitem__,
         label_visibility="collapsed",
     ) or ""  # fmt: skip
-
-
-def _edge(look: Look, *, cut: bool) -> None:
-    """Say once a page what the broken line means."""
-    edge = look.settled
-    if edge is None:
-        return
-    if edge <= look.window.start:
-        told = "A request that arrived before this window is still open: figures by arrival are of those that are over."
-    else:
-        beyond = (
-            "the charts end there"
-            if cut
-            else "beyond the broken line are only those that are over, and what a tile tells of arrivals ends there"
-        )
-        told = f"What arrived after {words.local_clock(edge, zone())} may still be open: {beyond}."
-    st.caption(f":material/hourglass_top: {told}")
-
-
-def _strip(look: Look) -> None:
-    names = look.choices.recordings if look.choices else []
-    if names and look.filter.recording == "include" and any(look.filter.chosen()):
-        try:
-            names = list(ask("traffic.instances", look.window, look.filter).recordings)
-        except ServescopeError:
-            names = []  # the panels meet the same trouble and tell it; what they can draw names its recordings too
-    if names and look.filter.recording != "exclude":
-        st.caption(
-            f":material/history: Recorded data is on this page: {escape.markdown(', '.join(names))}. "
-            "It is a real server's past, played again; it pages nobody."
-        )

@@ -83,11 +83,13 @@ def test_a_store_that_does_not_answer_is_told_with_its_fix(monkeypatch: pytest.M
 
 def _edges() -> None:
     """The sentences about the settled edge, of a page whose charts go on and of one whose charts end."""
-    from dashboard import shell  # noqa: PLC0415 - the script that is run
+    import streamlit as st  # noqa: PLC0415 - the script that is run
+
+    from dashboard import notes  # noqa: PLC0415 - as above
     from tests.dashboard.test_dashboard_panel import look  # noqa: PLC0415 - as above
 
     for cut in (False, True):
-        shell._edge(look(), cut=cut)
+        st.caption(notes.edge(look(), cut=cut))
 
 
 def test_a_page_says_what_its_charts_do_at_the_settled_edge(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,41 @@
+"""Where data begin: of a first start, the part of a window before it is no gap but a time before there was anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from analytics.ground import Inquiry, conditions, moment
+from analytics.window import Answer, Coverage, Filter
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from analytics.ground import Reader
+    from analytics.window import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The first of a window's data.
+
+    Attributes:
+        at: Time of the oldest request or engine sample of the window where the same length of time before the window
+            holds none; None where that holds some, and where there are no data at all.
+    """
+
+    at: datetime | None
+
+
+def beginning(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Beginning]:  # noqa: A002, B008
+    """Where data begin, of all models, tenants and instances; of the filter only ``recording`` counts.
+
+    Who begins late among others shows in his own line: that is no beginning of all data.
+    """
+    inquiry = Inquiry(store, "beginning", window, filter)
+    recorded = {"recorded": conditions(Filter(recording=filter.recording), "requests")[0]}
+    first: datetime | None = None
+    if not inquiry.ask("before", recorded, since_ms=window.previous().from_ms):
+        found = [int(row["first_ms"]) for row in inquiry.ask("first", recorded) if row["n"]]
+        first = moment(min(found)) if found else None
+    return inquiry.answer(Beginning(first), Coverage(), level="metrics", exactness="exact", rows=int(first is not None))

@@ -1,0 +1,99 @@
+"""The lines under a page's title that say once what holds for all of its charts."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from agent.errors import ServescopeError
+from analytics.window import Filter, Window
+from dashboard import escape, words
+from dashboard.data import ask
+from dashboard.look import clock, zone
+
+if TYPE_CHECKING:
+    from dashboard.look import Look
+
+_LEAST: Final = timedelta(minutes=1)
+"""The shortest window: what began a second ago is shown beside the emptiness before."""
+_GRID_SECONDS: Final = 5
+_WORTH: Final = 0.1
+"""Share of a window that must be empty before it is left out."""
+_SHOWN: Final = 3
+
+
+def begun(window: Window, filter_: Filter) -> Window:
+    """The window from where data begin, when nothing was there before; else as it is.
+
+    Of a first start the hour before it is no gap: an axis that shows it hides the minutes that there are, and a rate
+    over it is of a time in which nobody was there to be asked.
+    """
+    try:
+        first = ask("beginning.beginning", window, Filter(recording=filter_.recording)).result.at
+    except ServescopeError:
+        return window  # the panels themselves say that the store does not answer
+    if first is None or (first - window.start).total_seconds() < _WORTH * window.seconds:
+        return window
+    whole = datetime.fromtimestamp(first.timestamp() // _GRID_SECONDS * _GRID_SECONDS, window.start.tzinfo)
+    return Window(max(min(whole, window.end - _LEAST), window.start), window.end)
+
+
+def beginning(look: Look) -> str:
+    """That all begins later than the range says; nothing where it does not."""
+    if look.asked is None or look.window.start == look.asked.start:
+        return ""
+    ago = f"{words.ago(look.window.start, look.window.end)}, " if look.live else ""
+    return f":material/start: Data begin {ago}at {clock(look.window.start)}: so do charts, and rates are since then."
+
+
+def recorded(look: Look) -> str:
+    """Which recordings are on the page."""
+    names = look.choices.recordings if look.choices else []
+    if names and look.filter.recording == "include" and any(look.filter.chosen()):
+        try:
+            names = list(ask("traffic.instances", look.window, look.filter).recordings)
+        except ServescopeError:
+            names = []  # the panels meet the same trouble and tell it; what they can draw names its recordings too
+    if not names or look.filter.recording == "exclude":
+        return ""
+    return (
+        f":material/history: Recorded data is on this page: {escape.markdown(', '.join(names))}. "
+        "It is a real server's past, played again; it pages nobody."
+    )
+
+
+def edge(look: Look, *, cut: bool) -> str:
+    """What the broken line means.
+
+    Args:
+        look: Of the page.
+        cut: Whether its charts by arrival end at the settled edge.
+    """
+    at = look.settled
+    if at is None:
+        return ""
+    if at <= look.window.start:
+        told = "A request that arrived before this window is still open: figures by arrival are of those that are over."
+    else:
+        beyond = (
+            "the charts end there"
+            if cut
+            else "beyond the broken line are only those that are over, and what a tile tells of arrivals ends there"
+        )
+        told = f"What arrived after {clock(at)} may still be open: {beyond}."
+    return f":material/hourglass_top: {told}"
+
+
+def shaded(look: Look) -> str:
+    """What the bands behind the data are, the newest first, each with the way to it."""
+    bands = [band for band in reversed(look.incidents) if band.id not in look.told]
+    if not bands:
+        return ""
+    named = [
+        f"[{escape.markdown(band.title)}](incidents?incident={quote(band.id, safe='')}) "
+        f"{words.span(band.start, band.end, zone()) if band.end else f'since {clock(band.start)}'}"
+        for band in bands[:_SHOWN]
+    ]
+    more = f", and [{len(bands) - _SHOWN} more](incidents)" if len(bands) > _SHOWN else ""
+    return f":material/notifications: Shaded: {', '.join(named)}{more}."

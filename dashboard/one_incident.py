@@ -40,7 +40,7 @@ _KINDS: Final = {
 
 def tell() -> None:
     """The page of the incident that the URL names."""
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="bar"):
         st.markdown("## What happened in this incident?", width="stretch")
         if st.button("All incidents", type="tertiary", key="back"):
             st.query_params.pop("incident", None)

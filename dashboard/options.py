@@ -16,6 +16,9 @@ def _theme(name: str, colours: Palette) -> dict[str, Any]:
         f"theme.{name}.borderColor": colours.grid,
         f"theme.{name}.dataframeHeaderBackgroundColor": colours.panel,
         f"theme.{name}.linkColor": colours.accent,
+        f"theme.{name}.grayTextColor": colours.quiet,
+        f"theme.{name}.codeTextColor": colours.text,
+        f"theme.{name}.dataframeHeaderTextColor": colours.quiet,
     }
 
 

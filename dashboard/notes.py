@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from agent.errors import ServescopeError
 from analytics.window import Filter, Window
+from base.errors import ServescopeError
 from dashboard import escape, words
 from dashboard.data import ask
 from dashboard.look import clock, zone

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 from streamlit.dataframe_util import convert_pandas_df_to_arrow_bytes
 
-from dashboard import views
 from dashboard.figures import Style, Trace, lines, stack
+from dashboard.navigation import found_views
 from dashboard.theme import LIGHT
 
 
@@ -19,8 +17,7 @@ def up() -> None:
 
     The drawing library makes its classes when they are first used.
     """
-    for module in pkgutil.iter_modules(views.__path__, f"{views.__name__}."):
-        importlib.import_module(module.name)
+    found_views()
     end = datetime.now(UTC)
     times = [end - timedelta(seconds=second) for second in (2, 1, 0)]
     style = Style(LIGHT, UTC, (times[0], end), [(times[1], "")], [(times[1], end, "")])

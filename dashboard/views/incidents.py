@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 50
 
+TITLE: Final = "Incidents"
+"""In the navigation."""
+PLACE: Final = 60
+"""Order in the navigation, the front page first."""
 QUESTION: Final = "What is wrong?"
-"""Title of the page."""
+"""Over the page."""
 
 
 def alone() -> bool:

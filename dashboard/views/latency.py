@@ -40,8 +40,12 @@ MISSING: Final = (
 )
 
 _INSTANT: Final = timedelta(milliseconds=1)
+TITLE: Final = "Latency"
+"""In the navigation."""
+PLACE: Final = 10
+"""Order in the navigation, the front page first."""
 QUESTION: Final = "How long do requests take?"
-"""Title of the page."""
+"""Over the page."""
 
 
 def draw() -> None:

@@ -51,8 +51,12 @@ _HELPS: Final = {
     **dict.fromkeys(("E2E p50 ms", "E2E p99 ms", "E2E mean ms"), f"Of the requests {_OF_E2E}."),
 }
 
+TITLE: Final = "Overview"
+"""In the navigation."""
+PLACE: Final = 0
+"""Order in the navigation, the front page first."""
 QUESTION: Final = "Is serving well?"
-"""Title of the page."""
+"""Over the page."""
 COMPARE: Final = True
 """Whether the page compares with an earlier period."""
 

@@ -22,9 +22,9 @@ from dashboard.one_request import PHASES
 from dashboard.shell import moment
 from dashboard.theme import DARK, LIGHT, Palette, colour_of
 from dashboard.tiles import Tile, row
-from dashboard.views.adhoc import plain_type
-from dashboard.views.budgets import tiles_of
-from dashboard.views.requests_list import ids
+from dashboard.views.requests import ids
+from dashboard.views.slos import tiles_of
+from dashboard.views.sql import plain_type
 
 START = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
 WINDOW = Window(START, START + timedelta(minutes=10))

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.reading import LIMITS, ROWS, fenced
-from dashboard.views import adhoc
+from dashboard.views import sql as page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,15 +37,15 @@ class Account:
 
 
 def _page() -> None:
-    from dashboard.views import adhoc  # noqa: PLC0415 - the script that is run
+    from dashboard.views import sql as page  # noqa: PLC0415 - the script that is run
 
-    adhoc.draw()
+    page.draw()
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, account: Account, sql: str) -> AppTest:
-    monkeypatch.setattr(adhoc, "store", lambda: account)
-    adhoc._frame.clear()
-    adhoc._columns.clear()
+    monkeypatch.setattr(page, "store", lambda: account)
+    page._frame.clear()
+    page._columns.clear()
     test = AppTest.from_function(_page, default_timeout=60)
     test.query_params["sql"] = sql
     test.run()
@@ -91,6 +91,6 @@ def test_tighter_limits_of_the_account_stay(held: dict[str, tuple[str, int]], se
 
 
 def test_a_cut_answer_says_so() -> None:
-    assert adhoc.told(1) == "1 row"
-    assert adhoc.told(7000) == "7,000 rows, the first 5,000 shown"
-    assert adhoc.told(ROWS) == "The first 100,000 rows, the first 5,000 shown"
+    assert page.told(1) == "1 row"
+    assert page.told(7000) == "7,000 rows, the first 5,000 shown"
+    assert page.told(ROWS) == "The first 100,000 rows, the first 5,000 shown"

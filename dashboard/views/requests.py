@@ -30,8 +30,12 @@ _ORDER: Final = {"slowest": "Slowest first", "newest": "Newest first"}
 _LIMIT: Final = 200
 _TRACE_ID: Final = 32
 
+TITLE: Final = "Requests"
+"""In the navigation."""
+PLACE: Final = 40
+"""Order in the navigation, the front page first."""
 QUESTION: Final = "Which requests?"
-"""Title of the page."""
+"""Over the page."""
 
 
 def alone() -> bool:

@@ -35,8 +35,12 @@ MISSING: Final = (
 )
 _STATES: Final = {"ok": "kept", "burning": "burning", "exhausted": "budget spent", "no_traffic": "no traffic"}
 
+TITLE: Final = "SLOs & budgets"
+"""In the navigation."""
+PLACE: Final = 50
+"""Order in the navigation, the front page first."""
 QUESTION: Final = "Is the promise kept?"
-"""Title of the page."""
+"""Over the page."""
 
 
 def draw() -> None:

@@ -27,8 +27,12 @@ MISSING_BATCHES: Final = (
     "Batches come from the metrics page of vLLM or Triton: `servescope up --target http://host:port`"
 )
 
+TITLE: Final = "KV cache & batching"
+"""In the navigation."""
+PLACE: Final = 30
+"""Order in the navigation, the front page first."""
 QUESTION: Final = "Is the KV cache the limit?"
-"""Title of the page."""
+"""Over the page."""
 
 
 def draw() -> None:

@@ -28,8 +28,12 @@ MISSING: Final = (
     "queue from request rows and counters: `servescope up --target http://host:port`"
 )
 
+TITLE: Final = "Queue"
+"""In the navigation."""
+PLACE: Final = 20
+"""Order in the navigation, the front page first."""
 QUESTION: Final = "Does work pile up?"
-"""Title of the page."""
+"""Over the page."""
 
 
 def draw() -> None:

@@ -34,6 +34,10 @@ EXAMPLES: Final = {
     ),
     "What happened": "SELECT time, event, instance, message\nFROM events\nORDER BY time DESC\nLIMIT 100",
 }
+TITLE: Final = "SQL"
+"""In the navigation."""
+PLACE: Final = 70
+"""Order in the navigation, the front page first."""
 
 
 def draw() -> None:

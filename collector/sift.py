@@ -1,4 +1,4 @@
-"""Records that can't be what they say: spans without ids, metrics without names, records of another signal.
+"""Records that can't be what they say: spans without ids, metrics without names, times of 1970, another signal's.
 
 They are taken out, counted and told to their sender; their neighbours stay. Protobuf has no names on the wire, so a
 request that is sent to another signal's door parses there in part: as spans without ids, or as nothing at all.
@@ -30,6 +30,11 @@ KINDS: Final[dict[str, type[ExportTraceServiceRequest | ExportMetricsServiceRequ
     "metrics": ExportMetricsServiceRequest,
     "logs": ExportLogsServiceRequest,
 }
+EARLIEST_NS: Final = 10**18
+"""September 2001: what is earlier, and not 0, which says that there is no time, counts something else than nanoseconds
+since 1970. The same number of microseconds, milliseconds or seconds lies thousands of years ahead, so that all times of
+our days are told apart."""
+_UNITS: Final = ((10**9, "seconds"), (10**12, "milliseconds"), (10**15, "microseconds"))
 _TRACE_ID_BYTES: Final = 16
 _SPAN_ID_BYTES: Final = 8
 _NO_TRACE: Final = bytes(_TRACE_ID_BYTES)
@@ -46,7 +51,7 @@ class Refusal:
     """Records of a request that are refused for good.
 
     Attributes:
-        reason: A word for the metric: ``ids``, ``unnamed`` or ``signal``.
+        reason: A word for the metric, of the first of them: ``ids``, ``unnamed``, ``times`` or ``signal``.
         records: How many.
         text: What is wrong with the first of them and how to mend it, for the sender.
     """
@@ -68,7 +73,12 @@ def sift(request: OtlpRequest) -> Refusal | None:
         lists = [scope.log_records for group in request.resource_logs for scope in group.scope_logs]
         return _sift(lists, _odd_record, _record_fault)
     lists = [scope.metrics for group in request.resource_metrics for scope in group.scope_metrics]
-    return _sift(lists, _odd_metric, _metric_fault, points)
+    nameless = _sift(lists, _odd_metric, _metric_fault, points)
+    lists = [data_points(metric) for metrics in lists for metric in metrics]
+    early = _sift(lists, _odd_point, _point_fault)
+    if nameless is None or early is None:
+        return nameless or early
+    return Refusal(nameless.reason, nameless.records + early.records, nameless.text)
 
 
 def _sift(
@@ -94,12 +104,19 @@ def _odd_span(span: Span) -> bool:
     trace, own = span.trace_id, span.span_id
     if len(trace) != _TRACE_ID_BYTES or len(own) != _SPAN_ID_BYTES or trace == _NO_TRACE or own == _NO_SPAN:
         return True
-    return not span.start_time_unix_nano and not span.end_time_unix_nano and _has_unknown(span)
+    start, end = span.start_time_unix_nano, span.end_time_unix_nano
+    if 0 < start < EARLIEST_NS or 0 < end < EARLIEST_NS or (not start and not end and _has_unknown(span)):
+        return True
+    return any(0 < event.time_unix_nano < EARLIEST_NS for event in span.events)
 
 
 def _span_fault(span: Span) -> tuple[str, str]:
     lengths = len(span.trace_id), len(span.span_id)
     if lengths == (_TRACE_ID_BYTES, _SPAN_ID_BYTES) and span.trace_id != _NO_TRACE and span.span_id != _NO_SPAN:
+        times = [("start_time_unix_nano", span.start_time_unix_nano), ("end_time_unix_nano", span.end_time_unix_nano)]
+        times += [("events.time_unix_nano", event.time_unix_nano) for event in span.events]
+        if (early := _early("a span", times)) is not None:
+            return early
         return "signal", "a record is no span; send logs to /v1/logs and metrics to /v1/metrics"
     text = f"trace_id must have 16 bytes and span_id 8, not all zeros; a span has {lengths[0]} and {lengths[1]}"
     if lengths == (2 * _TRACE_ID_BYTES, 2 * _SPAN_ID_BYTES):
@@ -112,10 +129,15 @@ def _span_fault(span: Span) -> tuple[str, str]:
 
 
 def _odd_record(record: LogRecord) -> bool:
-    return not record.time_unix_nano and not record.observed_time_unix_nano and _has_unknown(record)
+    # The observed time counts where there is no other.
+    time = record.time_unix_nano or record.observed_time_unix_nano
+    return time < EARLIEST_NS and (time > 0 or _has_unknown(record))
 
 
-def _record_fault(_: LogRecord) -> tuple[str, str]:
+def _record_fault(record: LogRecord) -> tuple[str, str]:
+    times = [(name, getattr(record, name)) for name in ("time_unix_nano", "observed_time_unix_nano")]
+    if (early := _early("a log record", times)) is not None:
+        return early
     return "signal", "a record is no log record; send spans to /v1/traces and metrics to /v1/metrics"
 
 
@@ -127,10 +149,35 @@ def _metric_fault(_: Metric) -> tuple[str, str]:
     return "unnamed", "a metric has no name; give each one, or send spans to /v1/traces and logs to /v1/logs"
 
 
-def points(metric: Metric) -> int:
-    """Data points of a metric."""
+def _odd_point(point: Any) -> bool:
+    return bool(0 < point.time_unix_nano < EARLIEST_NS)
+
+
+def _point_fault(point: Any) -> tuple[str, str]:
+    return _early("a data point", [("time_unix_nano", point.time_unix_nano)]) or ("times", "")
+
+
+def _early(what: str, times: list[tuple[str, int]]) -> tuple[str, str] | None:
+    """The fault of a record one of whose times is too early; None where none is."""
+    for name, time in times:
+        if not 0 < time < EARLIEST_NS:
+            continue
+        for unit, word in _UNITS:
+            if unit <= time < 10 * unit:
+                return "times", f"{name} of {what} is {time}, which is in {word}: send nanoseconds since 1970"
+        return "times", f"{name} of {what} is {time}, a time of 1970: send nanoseconds since 1970, of the wall clock"
+    return None
+
+
+def data_points(metric: Metric) -> Any:
+    """The data points of a metric, of whatever kind."""
     kind = metric.WhichOneof("data")
-    return len(getattr(metric, kind).data_points) if kind else 0
+    return getattr(metric, kind).data_points if kind else []
+
+
+def points(metric: Metric) -> int:
+    """How many data points a metric has."""
+    return len(data_points(metric))
 
 
 def _has_unknown(message: Any) -> bool:

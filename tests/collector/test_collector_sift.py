@@ -147,6 +147,74 @@ def test_a_metric_without_a_name_is_refused_alone():
     assert (taken.records, taken.refusal and taken.refusal.reason) == (1, "unnamed")
 
 
+UNITS = {"seconds": 10**9, "milliseconds": 10**6, "microseconds": 10**3}
+CLOCKS = {**{unit: NOW // divisor for unit, divisor in UNITS.items()}, "a time of 1970": 17_000 * 10**9, "a count": 1}
+
+
+@pytest.mark.parametrize("time", CLOCKS.values(), ids=CLOCKS)
+@pytest.mark.parametrize("field", ["start_time_unix_nano", "end_time_unix_nano", "events"])
+def test_a_span_of_another_unit_is_refused_alone(field: str, time: int):
+    odd = span(own=b"\x05" * 8)
+    if field == "events":
+        odd.events.add(name="late", time_unix_nano=NOW)
+        odd.events.add(name="odd", time_unix_nano=time)
+    else:
+        setattr(odd, field, time)
+    taken = take("traces", traces([span(), odd, span(own=b"\x03" * 8)]))
+    kept = ExportTraceServiceRequest.FromString(taken.body).resource_spans[0].scope_spans[0].spans
+    assert [s.span_id for s in kept] == [OWN, b"\x03" * 8]
+    assert taken.refusal is not None
+    assert (taken.refusal.reason, taken.refusal.records) == ("times", 1)
+    assert field in taken.refusal.text
+    assert f"is {time}, " in taken.refusal.text
+    with pytest.raises(MalformedError, match="send nanoseconds since 1970") as caught:
+        take("traces", traces([odd]))
+    assert (caught.value.reason, caught.value.records) == ("times", 1)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("year", [2002, 2026, 2285])
+def test_the_unit_is_named(unit: str, year: int):
+    time = (year - 1970) * 31_556_952 * 10**9 // UNITS[unit]
+    with pytest.raises(MalformedError, match=f"is {time}, which is in {unit}: send nanoseconds"):
+        take("logs", log_request(time_unix_nano=time))
+
+
+def test_a_logs_observed_time_counts_where_it_is_the_only_one():
+    early = NOW // 10**6
+    assert take("logs", log_request(time_unix_nano=NOW, observed_time_unix_nano=early)).refusal is None
+    with pytest.raises(MalformedError, match="observed_time_unix_nano of a log record is"):
+        take("logs", log_request(time_unix_nano=0, observed_time_unix_nano=early))
+
+
+def test_a_point_of_another_unit_is_refused_alone_and_its_metric_stays():
+    made = metrics("theirs", {"running": 1.0, "waiting": 2.0})
+    first = made.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points
+    first.add(as_double=3.0, time_unix_nano=NOW // 10**9)
+    taken = take("metrics", made)
+    assert (taken.records, taken.refusal and taken.refusal.reason) == (2, "times")
+    kept = ExportMetricsServiceRequest.FromString(taken.body).resource_metrics[0].scope_metrics[0].metrics
+    assert [[p.as_double for p in metric.gauge.data_points] for metric in kept] == [[1.0], [2.0]]
+    made.resource_metrics[0].scope_metrics[0].metrics.add().gauge.data_points.add(as_int=1)
+    both = take("metrics", made)
+    assert (both.records, both.refusal and both.refusal.records) == (2, 2)
+
+
+@pytest.mark.parametrize("kind", ["gauge", "sum", "histogram", "exponential_histogram", "summary"])
+def test_points_of_every_kind_have_times(kind: str):
+    made = ExportMetricsServiceRequest()
+    metric = made.resource_metrics.add().scope_metrics.add().metrics.add(name="m")
+    getattr(metric, kind).data_points.add(time_unix_nano=NOW // 10**3)
+    with pytest.raises(MalformedError, match="which is in microseconds"):
+        take("metrics", made)
+
+
+@pytest.mark.parametrize("time", [0, 10**18, NOW, 2**64 - 1])
+def test_other_times_stay(time: int):
+    assert take("traces", traces([Span(trace_id=TRACE, span_id=OWN, start_time_unix_nano=time)])).refusal is None
+    assert take("logs", log_request(time_unix_nano=time, observed_time_unix_nano=0)).refusal is None
+
+
 DEEP = {"event": {"name": "x", "id": 7, "more": {"deepest": "here"}}, "list": [["x", "y"], {"k": "v"}], "flat": "ok"}
 
 

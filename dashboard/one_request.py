@@ -89,7 +89,8 @@ def _body() -> None:
 
 
 def _tiles(row: RequestRow) -> list[Tile]:
-    tokens = f"{row.prompt_tokens:,} → {row.completion_tokens:,}" if row.completion_tokens else words.NOTHING
+    counted = [f"{number:,}" if number else words.NOTHING for number in (row.prompt_tokens, row.completion_tokens)]
+    tokens = " → ".join(counted) if set(counted) != {words.NOTHING} else words.NOTHING
     cached = f"{row.cached_tokens:,} from cache" if row.cached_tokens else ""
     at_utc = f"{row.time:%H:%M:%S}.{row.time.microsecond // 1000:03d} UTC"
     failed = row.outcome not in {"", "ok", "client_abort", "client_error"}

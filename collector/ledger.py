@@ -15,6 +15,7 @@ from collector.log import SIGNALS
 
 if TYPE_CHECKING:
     from collector.log import WriteAheadLog
+    from collector.recovery import Recovered
 
 _PREFIX: Final = "servescope_collector"
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -104,6 +105,19 @@ class Ledger:
     def answered(self, signal: str, code: int) -> None:
         """A request answered with an HTTP status."""
         self._requests.labels(signal, str(code)).inc()
+
+    def found(self, recovered: Recovered) -> None:
+        """What a start found in the log: its records, and what was wrong with it."""
+        for segment in recovered.segments:
+            self.recovered(segment.signal, segment.records)
+        texts = {
+            "torn_bytes": "Bytes cut from the log at start: of requests that were not acknowledged.",
+            "damaged_requests": "Acknowledged requests set aside at start since the disk changed their bytes.",
+            "mended_requests": "Requests made whole at start: only their length was damaged.",
+            "postponed_segments": "Damaged files left for the next start: what is damaged could not be set aside.",
+        }
+        for name, count in recovered.figures().items():
+            self._counter(f"log_{name}", texts[name], ()).inc(count)
 
     def watch(self, log: WriteAheadLog) -> None:
         """Show the log's state beside the counters."""

@@ -62,6 +62,30 @@ class Recovered:
     mended: int = 0
     postponed: int = 0
 
+    def figures(self) -> dict[str, int]:
+        """Counts of what was wrong, by their names on the health page."""
+        return {
+            "torn_bytes": self.torn_bytes,
+            "damaged_requests": self.damaged,
+            "mended_requests": self.mended,
+            "postponed_segments": self.postponed,
+        }
+
+    def problems(self, folder: Path) -> list[str]:
+        """Sentences about what somebody should know, or do something about; ``folder`` is the log's."""
+        found = []
+        if self.damaged:
+            found.append(
+                f"the disk has changed bytes of {self.damaged} acknowledged requests: they are not stored, "
+                f"what is left of them is in {folder / 'damaged'}"
+            )
+        if self.postponed:
+            found.append(
+                f"{self.postponed} damaged files of the log wait for the next start, since what is damaged could not "
+                f"be set aside: move away what is in {folder / 'damaged'}, or free some disk, and restart the collector"
+            )
+        return found
+
 
 def recover(folder: Path, seen: Callable[[bytes], None]) -> Recovered:
     """Seal every segment of an earlier run.

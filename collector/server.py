@@ -74,9 +74,8 @@ class Collector:
             self.log = WriteAheadLog(
                 folder, journal, max_bytes=self._config.log_max_bytes, seal_bytes=self._config.seal_bytes
             )
-            recovered = self.log.start()
-            for segment in recovered.segments:
-                self.ledger.recovered(segment.signal, segment.records)
+            self.recovered = self.log.start()
+            self.ledger.found(self.recovered)
             self.ledger.watch(self.log)
             self.intake = Intake(self._config, self.log, journal, self.ledger)
             self.writer = self._writer(store, folder, journal)
@@ -173,8 +172,8 @@ class Collector:
         oldest = self.log.oldest()
         errors = dict(self.writer.errors)
         body = {
-            "status": "degraded" if errors else "ok",
-            "problems": problems(errors),
+            "status": "degraded" if errors or self.recovered.postponed else "ok",
+            "problems": problems(errors) + self.recovered.problems(self._data / "log"),
             "store": {
                 "error": next(iter(errors.values()), ""),
                 "errors": errors,
@@ -188,6 +187,7 @@ class Collector:
                 "segments": self.log.segments(),
                 "oldest_seconds": round(time.time() - oldest, 3) if oldest else 0,
                 "commits": self.log.commits,
+                **self.recovered.figures(),
             },
             "ledger": self.ledger.books(self.log),
             "reasons": self.ledger.reasons(),

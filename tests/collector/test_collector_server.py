@@ -8,9 +8,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 
-from collector import retention
+from collector import aside, framing, retention
 from collector.auth import NOBODY
 from collector.config import CollectorConfig
 from collector.server import Collector
@@ -51,6 +52,50 @@ async def test_a_stop_ends_it_cleanly_without_a_store(tmp_path: Path):
         stop.set()
         await running
     assert commit_threads() == []
+
+
+async def started(collector: Collector, stop: asyncio.Event) -> asyncio.Task[None]:
+    running = asyncio.create_task(collector.run(stop))
+    async with asyncio.timeout(60):
+        while not collector.port:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return running
+
+
+@pytest.mark.parametrize("room", [True, False])
+async def test_what_a_start_found_damaged_is_told_by_health_and_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+):
+    frames = [
+        framing.encode(b"x" * 200, records=1, digest=bytes([n]) * framing.DIGEST_BYTES, received_ns=1) for n in range(4)
+    ]
+    damaged, mended = bytearray(frames[1]), bytearray(frames[2])
+    damaged[9] ^= 1
+    mended[0] ^= 1
+    log = tmp_path / "log"
+    log.mkdir()
+    whole = log / "traces-00000000000000000001-00000000.seg"
+    whole.write_bytes(b"".join((damaged, frames[0], mended, frames[3], frames[0][:7])))
+    if not room:
+        monkeypatch.setattr(aside, "DAMAGED_MAX_BYTES", 10)
+    stop = asyncio.Event()
+    collector = Collector(CollectorConfig(port=0, clickhouse=f"http://127.0.0.1:{free_port()}"), tmp_path)
+    running = await started(collector, stop)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{collector.port}") as client:
+        body = await (await client.get("/healthz")).json()
+        page = await (await client.get("/metrics")).text()
+    stop.set()
+    await running
+    counts = {"torn_bytes": 7, "damaged_requests": 1, "mended_requests": 1, "postponed_segments": 0}
+    if not room:
+        counts = dict.fromkeys(counts, 0) | {"postponed_segments": 1}
+    assert {name: body["log"][name] for name in counts} == counts
+    for name, count in counts.items():
+        assert f"servescope_collector_log_{name}_total {count}.0" in page
+    (problem,) = [text for text in body["problems"] if "damaged" in text]
+    assert str(log / "damaged") in problem
+    assert ("restart the collector" in problem) == (not room)
+    assert body["ledger"]["traces"]["recovered"] == (3 if room else 0)
 
 
 async def test_a_term_that_the_store_refuses_keeps_nothing_out(

@@ -248,7 +248,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def timeless(record: RequestRecord) -> dict[str, Any]:
-    return {k: v for k, v in dataclasses.asdict(record).items() if k not in TIMES}
+    return {k: v for k, v in record._asdict().items() if k not in TIMES}
 
 
 def spooled(spool: Path) -> list[Any]:

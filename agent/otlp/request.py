@@ -6,15 +6,14 @@ engine continues that span, so both halves of a request derive one key and one t
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from agent.otlp.request_wire import CALM, MAX_TEXT, e2e_seconds, pack
 from base.vocabulary import SPAN_ID_RANDOM_BITS, Edge
+from agent.entropy import draw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from base.vocabulary import Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
+class RequestRecord(NamedTuple):
     """One request. Empty texts and ``None`` mean unknown and are left out on the wire.
 
     Attributes:
@@ -112,7 +110,8 @@ def time_coded_span_id(arrival_ns: int, random: int | None = None) -> bytes:
         arrival_ns: Arrival, Unix nanoseconds.
         random: The low bits, for a replay that must give the same id again; drawn when ``None``.
     """
-    low = secrets.randbits(SPAN_ID_RANDOM_BITS) if random is None else random & ((1 << SPAN_ID_RANDOM_BITS) - 1)
+    low = int.from_bytes(draw(4)) if random is None else random
+    low &= (1 << SPAN_ID_RANDOM_BITS) - 1
     milliseconds = (arrival_ns // 1_000_000) & ((1 << (64 - SPAN_ID_RANDOM_BITS)) - 1)
     return ((milliseconds << SPAN_ID_RANDOM_BITS) | low).to_bytes(8, "big")
 
@@ -159,17 +158,35 @@ def _attributes(record: RequestRecord) -> list[KeyValue]:
             (Edge.OPERATION, record.operation),
             (Edge.REQUEST_MODEL, record.request_model),
             (Edge.RESPONSE_MODEL, record.response_model),
-            (Edge.RESPONSE_ID, record.response_id),
-            (Edge.REQUEST_ID, record.request_id),
             (Edge.TENANT, record.tenant),
             (Edge.ERROR_TYPE, record.error_type),
         )
         if value
     ]
+    if record.status is not None:
+        out.append(KeyValue(key=Edge.STATUS, value=AnyValue(int_value=record.status)))
+    out.append(KeyValue(key=Edge.STREAM, value=AnyValue(bool_value=record.stream)))
+    out += [
+        KeyValue(key=key, value=AnyValue(bool_value=flag))
+        for key, flag in (
+            (Edge.TOKENS_COUNTED, record.tokens_counted or None),
+            (Edge.CALLER_SAMPLED, record.caller_sampled),
+            (Edge.UNSAMPLED, record.unsampled or None),
+        )
+        if flag is not None
+    ]
+    if record.finish_reasons:
+        reasons = AnyValue()
+        reasons.array_value.values.extend(AnyValue(string_value=r[:MAX_TEXT]) for r in record.finish_reasons)
+        out.append(KeyValue(key=Edge.FINISH_REASONS, value=reasons))
+    out += [
+        _text(key, value)
+        for key, value in ((Edge.RESPONSE_ID, record.response_id), (Edge.REQUEST_ID, record.request_id))
+        if value
+    ]
     out += [
         KeyValue(key=key, value=AnyValue(int_value=number))
         for key, number in (
-            (Edge.STATUS, record.status),
             (Edge.INPUT_TOKENS, record.prompt_tokens),
             (Edge.OUTPUT_TOKENS, record.completion_tokens),
             (Edge.CACHED_TOKENS, record.cached_tokens),
@@ -192,20 +209,6 @@ def _attributes(record: RequestRecord) -> list[KeyValue]:
         )
         if seconds is not None
     ]
-    out.append(KeyValue(key=Edge.STREAM, value=AnyValue(bool_value=record.stream)))
-    out += [
-        KeyValue(key=key, value=AnyValue(bool_value=flag))
-        for key, flag in (
-            (Edge.TOKENS_COUNTED, record.tokens_counted or None),
-            (Edge.CALLER_SAMPLED, record.caller_sampled),
-            (Edge.UNSAMPLED, record.unsampled or None),
-        )
-        if flag is not None
-    ]
-    if record.finish_reasons:
-        reasons = AnyValue()
-        reasons.array_value.values.extend(AnyValue(string_value=r[:MAX_TEXT]) for r in record.finish_reasons)
-        out.append(KeyValue(key=Edge.FINISH_REASONS, value=reasons))
     return out
 
 

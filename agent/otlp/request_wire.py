@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from base.vocabulary import SCOPE_EDGE, Edge, Outcome
@@ -40,6 +41,7 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
+_LONGEST: Final = 10
 _SHORT: Final = tuple(_varint(number) for number in range(2_048))
 
 
@@ -54,19 +56,27 @@ def _bytes(tag: bytes, value: bytes) -> bytes:
 class _Word:
     """A key of an attribute, encoded once."""
 
-    __slots__ = ("_double", "_false", "_key", "_true")
+    __slots__ = ("_double", "_false", "_key", "_numbers", "_texts", "_true")
 
     def __init__(self, key: str) -> None:
         self._key = _bytes(b"\x0a", key.encode()) + b"\x12"
         self._double = _SPAN_ATTRIBUTE + _size(len(self._key) + 10) + self._key + b"\x09\x21"
         flag = _SPAN_ATTRIBUTE + _size(len(self._key) + 3) + self._key + b"\x02\x10"
         self._true, self._false = flag + b"\x01", flag + b"\x00"
+        # What stands before a number and a text depends on how long they are alone.
+        self._numbers = tuple(self._value(b"\x18" + bytes(size))[: -size or None] for size in range(_LONGEST + 1))
+        self._texts: dict[int, bytes] = {}
 
     def text(self, value: str) -> bytes:
-        return self._value(_bytes(b"\x0a", value[:MAX_TEXT].encode()))
+        text = value[:MAX_TEXT].encode()
+        if (before := self._texts.get(len(text))) is None:
+            whole = self._value(_bytes(b"\x0a", text))
+            before = self._texts[len(text)] = whole[: len(whole) - len(text)]
+        return before + text
 
     def number(self, value: int) -> bytes:
-        return self._value(b"\x18" + _size(value))
+        digits = _SHORT[value] if 0 <= value < 2_048 else _varint(value)  # noqa: PLR2004 - what is made in advance
+        return self._numbers[len(digits)] + digits
 
     def seconds(self, value: float) -> bytes:
         return self._double + _DOUBLE(value)
@@ -83,32 +93,38 @@ class _Word:
         return _SPAN_ATTRIBUTE + _size(len(body)) + body
 
 
-_ASKED: Final = tuple(
-    _Word(key) for key in (Edge.METHOD, Edge.ROUTE, Edge.OPERATION, Edge.REQUEST_MODEL, Edge.RESPONSE_MODEL)
+_TEXTS: Final = tuple(
+    _Word(key)
+    for key in (
+        Edge.METHOD,
+        Edge.ROUTE,
+        Edge.OPERATION,
+        Edge.REQUEST_MODEL,
+        Edge.RESPONSE_MODEL,
+        Edge.TENANT,
+        Edge.ERROR_TYPE,
+    )
 )
-_ANSWERED: Final = (_Word(Edge.TENANT), _Word(Edge.ERROR_TYPE))
+_TEXTS_OF: Final = attrgetter("method", "route", "operation", "request_model", "response_model", "tenant", "error_type")
+_STATES_OF: Final = attrgetter("status", "stream", "tokens_counted", "caller_sampled", "unsampled", "finish_reasons")
 _RESPONSE_ID: Final = _Word(Edge.RESPONSE_ID)
 _REQUEST_ID: Final = _Word(Edge.REQUEST_ID)
-_NUMBERS: Final = tuple(
-    (name, _Word(key))
-    for name, key in (
-        ("status", Edge.STATUS),
-        ("prompt_tokens", Edge.INPUT_TOKENS),
-        ("completion_tokens", Edge.OUTPUT_TOKENS),
-        ("cached_tokens", Edge.CACHED_TOKENS),
-        ("request_bytes", Edge.REQUEST_BYTES),
-        ("response_bytes", Edge.RESPONSE_BYTES),
-    )
-)
-_GAP_SECONDS: Final = tuple(
-    (name, _Word(key))
-    for name, key in (
-        ("itl_mean_seconds", Edge.ITL_MEAN_SECONDS),
-        ("itl_p50_seconds", Edge.ITL_P50_SECONDS),
-        ("itl_p99_seconds", Edge.ITL_P99_SECONDS),
-        ("itl_max_seconds", Edge.ITL_MAX_SECONDS),
-    )
-)
+_STATUS: Final = _Word(Edge.STATUS)
+_NUMBERS: Final = {
+    "prompt_tokens": _Word(Edge.INPUT_TOKENS),
+    "completion_tokens": _Word(Edge.OUTPUT_TOKENS),
+    "cached_tokens": _Word(Edge.CACHED_TOKENS),
+    "request_bytes": _Word(Edge.REQUEST_BYTES),
+    "response_bytes": _Word(Edge.RESPONSE_BYTES),
+}
+_GAP_SECONDS: Final = {
+    "itl_mean_seconds": _Word(Edge.ITL_MEAN_SECONDS),
+    "itl_p50_seconds": _Word(Edge.ITL_P50_SECONDS),
+    "itl_p99_seconds": _Word(Edge.ITL_P99_SECONDS),
+    "itl_max_seconds": _Word(Edge.ITL_MAX_SECONDS),
+}
+_NUMBERS_OF: Final = attrgetter(*_NUMBERS)
+_GAP_SECONDS_OF: Final = attrgetter(*_GAP_SECONDS)
 _OUTCOMES: Final = {outcome: _Word(Edge.OUTCOME).text(outcome.value) for outcome in Outcome}
 _GAPS: Final = _Word(Edge.GAPS)
 _EDGE_SECONDS: Final = _Word(Edge.EDGE_SECONDS)
@@ -155,14 +171,35 @@ def _resource(items: tuple[tuple[str, str], ...]) -> bytes:
 
 
 @lru_cache(maxsize=4_096)
-def _texts_asked(values: tuple[str, ...]) -> bytes:
+def _texts(outcome: Outcome, values: tuple[str, ...]) -> bytes:
     """Attributes of what few requests differ in."""
-    return b"".join(word.text(value) for word, value in zip(_ASKED, values, strict=True) if value)
+    return _OUTCOMES[outcome] + b"".join(word.text(value) for word, value in zip(_TEXTS, values, strict=True) if value)
 
 
-@lru_cache(maxsize=4_096)
-def _texts_answered(values: tuple[str, ...]) -> bytes:
-    return b"".join(word.text(value) for word, value in zip(_ANSWERED, values, strict=True) if value)
+@lru_cache(maxsize=1_024)
+def _states(
+    status: int | None,
+    stream: bool,
+    tokens_counted: bool,
+    caller_sampled: bool | None,
+    unsampled: bool,
+    finish_reasons: tuple[str, ...],
+) -> bytes:
+    """More of them."""
+    out = b"" if status is None else _STATUS.number(status)
+    out += _STREAM.flag(stream)
+    if tokens_counted:
+        out += _TOKENS_COUNTED
+    if caller_sampled is not None:
+        out += _CALLER_SAMPLED.flag(caller_sampled)
+    if unsampled:
+        out += _UNSAMPLED
+    return out + (_FINISH_REASONS.texts(finish_reasons) if finish_reasons else b"")
+
+
+@lru_cache(maxsize=1_024)
+def _name(method: str, route: str) -> bytes:
+    return _bytes(b"\x2a", f"{method} {route}".encode()) + _KIND_SERVER
 
 
 def pack_span(record: RequestRecord) -> bytes:
@@ -174,7 +211,7 @@ def pack_span(record: RequestRecord) -> bytes:
         out.append(_bytes(b"\x1a", record.trace_state.encode()))
     if record.parent_span_id:
         out.append(_bytes(b"\x22", record.parent_span_id))
-    out.append(_bytes(b"\x2a", f"{record.method} {record.route}".encode()) + _KIND_SERVER)
+    out.append(_name(record.method, record.route))
     if record.start_ns:
         out.append(b"\x39" + _FIXED64(record.start_ns))
     if end_ns := max(record.end_ns, record.start_ns):
@@ -188,15 +225,15 @@ def pack_span(record: RequestRecord) -> bytes:
 
 
 def _attributes(record: RequestRecord, out: list[bytes]) -> None:
-    out.append(_OUTCOMES[record.outcome])
-    asked = (record.method, record.route, record.operation, record.request_model, record.response_model)
-    out.append(_texts_asked(asked))
+    out.append(_texts(record.outcome, _TEXTS_OF(record)))
+    out.append(_states(*_STATES_OF(record)))
     if record.response_id:
         out.append(_RESPONSE_ID.text(record.response_id))
     if record.request_id:
         out.append(_REQUEST_ID.text(record.request_id))
-    out.append(_texts_answered((record.tenant, record.error_type)))
-    out += [word.number(number) for name, word in _NUMBERS if (number := getattr(record, name)) is not None]
+    for word, number in zip(_NUMBERS.values(), _NUMBERS_OF(record), strict=True):
+        if number is not None:
+            out.append(word.number(number))
     if record.itl_gaps:
         out.append(_GAPS.number(record.itl_gaps))
     if record.edge_seconds is not None:
@@ -204,13 +241,6 @@ def _attributes(record: RequestRecord, out: list[bytes]) -> None:
     if record.ttft_seconds is not None:
         out.append(_TTFT_SECONDS.seconds(record.ttft_seconds))
     out.append(_E2E_SECONDS.seconds(e2e_seconds(record)))
-    out += [word.seconds(each) for name, word in _GAP_SECONDS if (each := getattr(record, name)) is not None]
-    out.append(_STREAM.flag(record.stream))
-    if record.tokens_counted:
-        out.append(_TOKENS_COUNTED)
-    if record.caller_sampled is not None:
-        out.append(_CALLER_SAMPLED.flag(record.caller_sampled))
-    if record.unsampled:
-        out.append(_UNSAMPLED)
-    if record.finish_reasons:
-        out.append(_FINISH_REASONS.texts(record.finish_reasons))
+    for word, seconds in zip(_GAP_SECONDS.values(), _GAP_SECONDS_OF(record), strict=True):
+        if seconds is not None:
+            out.append(word.seconds(seconds))

@@ -46,7 +46,7 @@ _OUTCOMES: Final = {
 """Words of a client's view; ``http_error`` goes by its status, the others are the vocabulary's own."""
 _RECORD_FIELDS: Final = tuple(
     name
-    for name in RequestRecord.__dataclass_fields__
+    for name in RequestRecord._fields
     if name not in {"trace_id", "span_id", "parent_span_id", "start_ns", "end_ns", "outcome", "finish_reasons"}
 )
 

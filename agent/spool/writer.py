@@ -60,6 +60,8 @@ def producer_folder(spool: Path, producer: str) -> Path:
 
 def encode_length(size: int) -> bytes:
     """Protobuf varint of a length."""
+    if 0x80 <= size < 0x4000:  # noqa: PLR2004 - two bytes, as nearly all
+        return bytes((size & 0x7F | 0x80, size >> 7))
     out = bytearray()
     while size > 0x7F:  # noqa: PLR2004 - seven bits a byte
         out.append(size & 0x7F | 0x80)

@@ -7,6 +7,7 @@ message's bytes as they are (chunk sizes, extensions and trailers included), so 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, Protocol
 
 from agent.tap.head import HttpFault
@@ -81,6 +82,10 @@ class ChunkedBody:
         """See ``BodyReader``."""
         at = 0
         size = len(data)
+        if not (self._left or self._line or self._in_trailers):  # nearly always one whole chunk, as it was written
+            lines = _size_lines(size)
+            if data.startswith(lines) and data.endswith(b"\r\n"):
+                return size, [data[len(lines[0]) : -_CHUNK_END]]
         payload: list[bytes] = []
         while at < size and not self.done:
             if self._left:
@@ -150,3 +155,13 @@ class ChunkedBody:
         self._line += rest
         if len(self._line) > (_MAX_TRAILERS if self._in_trailers else _MAX_CHUNK_LINE):
             raise HttpFault(400, "chunk", "a line of the body's framing is too long")
+
+
+@lru_cache(maxsize=2_048)
+def _size_lines(total: int) -> tuple[bytes, ...]:
+    """The plain size line of a chunk that takes ``total`` bytes with its framing, in either case; none for no size."""
+    for digits in range(1, len(f"{total:x}") + 1):
+        size = total - digits - 2 * _CHUNK_END
+        if size > 0 and len(line := b"%x\r\n" % size) == digits + _CHUNK_END:
+            return line, line.upper()
+    return ()

@@ -20,7 +20,7 @@ TAIL_BYTES: Final = 8_192
 _INFLATE_STEP: Final = 1_048_576
 _ERROR_STATUS: Final = 400
 _TEXT: Final = re.compile(rb'''[{,] ?"(?:text|content)": ?"([^"\\\x00-\x1f]+)"''')
-_PLAIN_TEXT: Final = re.compile(rb"[ !#-\[\]-\x7e]+")
+_PLAIN: Final = bytes({*range(0x20, 0x7F)} - {*b'"\\'})
 _DECODER: Final = json.JSONDecoder()
 _DONE: Final = b"[DONE]"
 _DONES: Final = frozenset({_DONE, b'"[DONE]"', b"<DONE>", b"[done]"})
@@ -109,8 +109,13 @@ class Likeness(NamedTuple):
             start < end
             and data.startswith(self.before)
             and data.endswith(self.after)
-            and _PLAIN_TEXT.fullmatch(data, start, end) is not None
+            and not data[start:end].translate(None, _PLAIN)
         )
+
+    def within(self, piece: bytes, data: bytes) -> Likeness | None:
+        """Likeness of whole pieces to one that holds such an event alone; ``None`` if its bytes are not in one place."""
+        at = piece.find(data)
+        return Likeness(piece[:at] + self.before, self.after + piece[at + len(data) :]) if at >= 0 else None
 
 
 def likeness(data: bytes) -> Likeness | None:
@@ -147,6 +152,7 @@ class AnswerWatch:
         self.has_content = False
         self._last_content = 0.0
         self._like_last: Likeness | None = None
+        self._like_piece: Likeness | None = None
         self._splitter: SseSplitter | LineSplitter | None = None
         if self.stream:
             self._splitter = LineSplitter() if kind in _LINE_KINDS else SseSplitter()
@@ -194,13 +200,26 @@ class AnswerWatch:
                 self.has_content = True
                 if self._sample is not None:
                     self._sample.feed(self._plain(piece))
+            elif (like := self._like_piece) is not None and like.matches(piece) and self._splitter.skip(len(piece)):
+                self.facts.content_chunks += 1
+                self._content_came(now)
             else:
-                before = self.size
-                for event in self._splitter.feed(self._plain(piece)):
-                    self._take(event, now)
-                    if self.facts.complete and self.ended_at is None:
-                        self.ended_at = before + len(piece) if self._inflate is not None else event.end
+                self._split(self._splitter, piece, now)
             self.size += len(piece)
+
+    def _split(self, splitter: SseSplitter | LineSplitter, piece: bytes, now: float) -> None:
+        self._like_piece = None
+        alone = self._inflate is None and splitter.skip(0)
+        events = splitter.feed(self._plain(piece))
+        content = False
+        for event in events:
+            content = self._take(event, now)
+            if self.facts.complete and self.ended_at is None:
+                self.ended_at = self.size + len(piece) if self._inflate is not None else event.end
+        if alone and content and len(events) == 1 and self._like_last is not None and splitter.skip(0):
+            data = events[0].data or b""
+            if not self.facts.complete and self._like_last.matches(data):
+                self._like_piece = self._like_last.within(piece, data)
 
     def finish(self) -> None:
         """The body has ended: read what could only be read whole."""
@@ -210,22 +229,27 @@ class AnswerWatch:
         elif self._sample is not None:
             self._read_sample(self._sample)
 
-    def _take(self, event: SseEvent, now: float) -> None:
+    def _take(self, event: SseEvent, now: float) -> bool:
+        """Read one event; returns whether it is a piece of the answer."""
         if self.facts.complete:
-            return
+            return False
         if event.data is None:
             content = True
             self.facts.content_chunks += 1
         elif event.data == _DONE or (len(event.data) <= _WORD_BYTES and event.data.strip() in _DONES):
             self.facts.complete = True
-            return
+            return False
         else:
             content = self._read_event(event)
         if content:
-            if self.has_content:
-                self.gaps.add(now - self._last_content)
-            self.has_content = True
-            self._last_content = now
+            self._content_came(now)
+        return content
+
+    def _content_came(self, now: float) -> None:
+        if self.has_content:
+            self.gaps.add(now - self._last_content)
+        self.has_content = True
+        self._last_content = now
 
     def _read_event(self, event: SseEvent) -> bool:
         data = event.data or b""

@@ -59,6 +59,13 @@ class SseSplitter:
         self._scanned = max(0, len(rest) - _OVERLAP)
         return events
 
+    def skip(self, size: int) -> bool:
+        """Pass over an event of so many bytes that is known already; ``False`` in the middle of another."""
+        if self._buffer or self._too_long:
+            return False
+        self._offset += size
+        return True
+
     def finish(self) -> list[SseEvent]:
         """The stream has ended: what stands after the last empty line, which may be an event torn in two."""
         events: list[SseEvent] = []
@@ -118,6 +125,13 @@ class LineSplitter:
             rest = b""
         self._buffer = rest
         return events
+
+    def skip(self, size: int) -> bool:
+        """Pass over an event of so many bytes that is known already; ``False`` in the middle of another."""
+        if self._buffer or self._too_long:
+            return False
+        self._offset += size
+        return True
 
     def finish(self) -> list[SseEvent]:
         """The stream has ended: what stands after the last line end."""

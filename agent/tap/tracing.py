@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import secrets
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
+
+from agent.entropy import draw
 
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,256}")
@@ -14,8 +14,7 @@ _KNOWN_FLAGS: Final = 0x03  # sampled, random
 _MAX_STATE: Final = 512
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+class TraceContext(NamedTuple):
     """Trace of a request.
 
     Attributes:
@@ -66,7 +65,7 @@ def read_trace_context(values: list[bytes], *, sample: bool = True) -> TraceCont
 
 def new_trace_context() -> TraceContext:
     """A trace that begins here, sampled."""
-    return TraceContext(secrets.token_bytes(16), b"", _SAMPLED)
+    return TraceContext(draw(16), b"", _SAMPLED)
 
 
 def read_trace_state(values: list[bytes]) -> str:
@@ -83,4 +82,4 @@ def read_request_id(values: list[bytes]) -> str:
 
 def new_request_id() -> str:
     """A request id for a client that sent none (32 hex digits)."""
-    return secrets.token_hex(16)
+    return draw(16).hex()

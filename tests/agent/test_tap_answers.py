@@ -67,8 +67,7 @@ def play(told: dict[str, Any]) -> dict[str, Any]:
     assert record is not None
     assert not account._broken
     assert (record.ttft_seconds is None) is (first is None)
-    row = {name: getattr(record, name) for name in record.__slots__}
-    return {**row, "first_content": first}
+    return {**record._asdict(), "first_content": first}
 
 
 @pytest.mark.parametrize("folder", sorted(f.name for f in ANSWERS.iterdir()))

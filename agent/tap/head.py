@@ -8,17 +8,23 @@ before a colon, several lengths, a length beside a transfer coding, a transfer c
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
 
 MAX_HEAD_BYTES: Final = 65_536
 MAX_FIELDS: Final = 256
 MAX_BODY_BYTES: Final = 1 << 60
 
+_CACHED_NAME: Final = 64
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1\.([01])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+_NAME: Final = re.compile(_TOKEN)
+_VALUE: Final = bytes({*range(0x100)} - {*range(0x20), 0x7F} | {0x09})
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}")
 _BARE_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|$)")
 _SWITCHING: Final = 101
@@ -44,6 +50,7 @@ _END_TO_END: Final = frozenset(
 
 Field = tuple[bytes, bytes, bytes]
 """Name as it came, name in lower case, value without the space around it."""
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
 class HttpFault(Exception):  # noqa: N818 - a fault of the peer, answered, not an error of ours
@@ -67,22 +74,36 @@ class Head:
 
     minor: int
     fields: list[Field]
+    _values: dict[bytes, list[bytes]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.keep(self.fields)
+
+    def keep(self, fields: list[Field]) -> None:
+        """Put others in place of the fields."""
+        self.fields = fields
+        values: dict[bytes, list[bytes]] = {}
+        self._values = values
+        for _, lower, value in fields:
+            if lower in values:
+                values[lower].append(value)
+            else:
+                values[lower] = [value]
 
     def get(self, name: bytes) -> bytes | None:
         """First value of a field (lower-case name)."""
-        for _, lower, value in self.fields:
-            if lower == name:
-                return value
-        return None
+        values = self._values.get(name)
+        return values[0] if values is not None else None
 
     def all(self, name: bytes) -> list[bytes]:
         """Every value of a field."""
-        return [value for _, lower, value in self.fields if lower == name]
+        return self._values.get(name) or []
 
-    def tokens(self, name: bytes) -> set[bytes]:
+    def tokens(self, name: bytes) -> AbstractSet[bytes]:
         """Members of a comma-separated field, in lower case."""
-        values = self.all(name)
-        return {t.strip().lower() for value in values for t in value.split(b",") if t.strip()} if values else set()
+        if (values := self._values.get(name)) is None:
+            return _NOTHING
+        return {t.strip().lower() for value in values for t in value.split(b",") if t.strip()}
 
     def keeps_alive(self) -> bool:
         """Whether the peer means to use the connection again (RFC 9112 §9.3)."""
@@ -91,9 +112,11 @@ class Head:
             return False
         return self.minor == 1 or b"keep-alive" in options
 
-    def forwarded(self) -> list[Field]:
-        """The end-to-end fields: without hop-by-hop ones and those that ``Connection`` names."""
-        drop = (self.tokens(b"connection") - _END_TO_END) | _HOP
+    def forwarded(self, *but: bytes) -> list[Field]:
+        """The end-to-end fields: without hop-by-hop ones and those that ``Connection`` names, nor ``but``."""
+        drop = _HOP.union(self.tokens(b"connection") - _END_TO_END, but)
+        if drop.isdisjoint(self._values):
+            return self.fields.copy()
         return [f for f in self.fields if f[1] not in drop]
 
 
@@ -247,12 +270,13 @@ def _find_response_length(response: ResponseHead) -> None:
         if b"chunked" in codings[:-1] or codings[-1] != b"chunked":
             raise HttpFault(400, "transfer_coding", "the Transfer-Encoding field is malformed")
         response.chunked = True  # it wins over a length, which is not passed on (RFC 9112 §6.3)
-        response.fields = [f for f in response.fields if f[1] != b"content-length"]
+        if lengths:
+            response.keep([f for f in response.fields if f[1] != b"content-length"])
     elif lengths:
         response.length = _length(sorted(set(lengths)))
         if len(lengths) > 1:
             first = next(f for f in response.fields if f[1] == b"content-length")
-            response.fields = [f for f in response.fields if f[1] != b"content-length" or f is first]
+            response.keep([f for f in response.fields if f[1] != b"content-length" or f is first])
 
 
 def _fields(lines: list[bytes]) -> list[Field]:
@@ -260,14 +284,20 @@ def _fields(lines: list[bytes]) -> list[Field]:
         raise HttpFault(431, "head_too_large", f"more than {MAX_FIELDS} header fields")
     fields: list[Field] = []
     for line in lines[1:]:
-        match = _FIELD.fullmatch(line)
-        if match is None:
+        name, colon, value = line.partition(b":")
+        lower = _lower(name) if len(name) <= _CACHED_NAME else _lower.__wrapped__(name)
+        if not colon or not lower or value.translate(None, _VALUE):
             if line[:1] in (b" ", b"\t"):
                 raise HttpFault(400, "folded_line", "a header field is folded over two lines")
             raise HttpFault(400, "header_field", "a header field is malformed")
-        name, value = match[1], match[2]
-        fields.append((name, name.lower(), value.rstrip(b" \t")))
+        fields.append((name, lower, value.strip(b" \t")))
     return fields
+
+
+@lru_cache(maxsize=1_024)
+def _lower(name: bytes) -> bytes:
+    """A field's name in lower case; empty for what is none."""
+    return name.lower() if _NAME.fullmatch(name) is not None else b""
 
 
 def render(first_line: bytes, fields: list[Field]) -> bytes:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.tap.framing import BodyReader, ChunkedBody, LengthBody, UntilClose
 from agent.tap.head import HttpFault, render
@@ -40,10 +39,10 @@ def request_head(head: RequestHead, account: Account, authority: bytes, base: by
         authority: The server's ``HOST:PORT``, for an HTTP/1.0 client that names no host.
         base: Path that the server's own stand below; a target that is no path (``OPTIONS *``) goes as it is.
     """
-    ours = {b"traceparent"} if account.client_request_id else {b"traceparent", b"x-request-id"}
-    if not account.trace.continued:
-        ours.add(b"tracestate")  # it belongs to a trace that is not continued
-    fields = _one_trace_state([f for f in head.forwarded() if f[1] not in ours])
+    trace, request_id = account.trace, account.client_request_id
+    fields = head.forwarded(b"traceparent", *(() if request_id else (b"x-request-id",)))
+    if len(states := head.all(b"tracestate")) > 1 or (states and not trace.continued):
+        fields = _trace_state(fields, states if trace.continued else [])
     target = head.target
     if (match := _ABSOLUTE.match(target)) is not None:  # RFC 9112 §3.2.2: the URL's authority is the host
         target = target[match.end() :]
@@ -61,14 +60,13 @@ def request_head(head: RequestHead, account: Account, authority: bytes, base: by
     elif b"trailers" in head.tokens(b"te"):
         fields.append((b"TE", b"te", b"trailers"))
         fields.append((b"Connection", b"connection", b"TE"))
-    fields.append((b"traceparent", b"traceparent", account.trace.header(account.span_id)))
-    if not account.client_request_id:
+    fields.append((b"traceparent", b"traceparent", trace.header(account.span_id)))
+    if not request_id:
         fields.append((b"X-Request-Id", b"x-request-id", account.request_id.encode()))
     return render(head.method + b" " + target + b" HTTP/1.1", fields)
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerPlan:
+class AnswerPlan(NamedTuple):
     """How an answer's body is carried.
 
     Attributes:
@@ -144,14 +142,17 @@ def error_answer(request: RequestHead | None, fault: Fault, request_id: str, *, 
     return head, b"" if request is not None and request.method == b"HEAD" else body
 
 
-def _one_trace_state(fields: list[Field]) -> list[Field]:
-    """Several ``tracestate`` fields as the first of them with all members (Trace Context §3.3.1.4); one stays as is."""
-    states = [f for f in fields if f[1] == b"tracestate"]
-    if len(states) < 2:  # noqa: PLR2004 - several
-        return fields
-    joined = b",".join(value for _, _, value in states if value)
-    first = (states[0][0], states[0][1], joined)
-    return [first if f is states[0] else f for f in fields if f[1] != b"tracestate" or (f is states[0] and joined)]
+def _trace_state(fields: list[Field], members: list[bytes]) -> list[Field]:
+    """The first ``tracestate`` with all members in place of several (Trace Context §3.3.1.4); none without members."""
+    joined = b",".join(filter(None, members))
+    first = next((f for f in fields if f[1] == b"tracestate"), None)
+    kept = []
+    for field in fields:
+        if field[1] != b"tracestate":
+            kept.append(field)
+        elif field is first and joined:
+            kept.append((field[0], field[1], joined))
+    return kept
 
 
 def _codings(head: ResponseHead) -> bytes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import json
+import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from agent.tap.head import RequestHead
 
 _HASH_HEX: Final = 16
+_REMEMBERED: Final = 2_048
+_DIGEST_BYTES: Final = 16
 _SCHEME: Final = re.compile(
     rb"(bearer|basic|token|key|api-?key|jwt|dpop|digest|aws4-[a-z0-9-]{1,24}|negotiate|ntlm|hawk)"
     rb"(?::[ \t]*|[ \t]+)(?=\S)",
@@ -46,6 +50,34 @@ def hash_key(salt: bytes, credential: bytes, claim: str = "sub") -> str:
     """
     whose = subject(credential, claim)
     return "v1:" + hmac.digest(salt, whose, "sha256").hex()[:_HASH_HEX] if whose else ""
+
+
+class KeyNames:
+    """Names of credentials, see ``hash_key``, remembered: most requests bear one that came a moment ago.
+
+    What is remembered is no credential: each is known by a digest under a key that this process has made up.
+
+    Args:
+        salt: See ``hash_key``.
+        claim: See ``subject``.
+    """
+
+    def __init__(self, salt: bytes, claim: str) -> None:
+        self._salt = salt
+        self._claim = claim
+        self._secret = os.urandom(32)
+        self._known: dict[bytes, str] = {}
+
+    def of(self, credential: bytes) -> str:
+        """Name of a credential; empty when it tells none."""
+        known = hashlib.blake2b(credential, digest_size=_DIGEST_BYTES, key=self._secret).digest()
+        name = self._known.get(known)
+        if name is None:
+            name = hash_key(self._salt, credential, self._claim)
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[known] = name
+        return name
 
 
 def subject(credential: bytes, claim: str = "sub") -> bytes:

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from agent.tap.credentials import KEY_FIELDS, hash_key, query_key
+from agent.tap.credentials import KEY_FIELDS, KeyNames, query_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -150,14 +150,13 @@ class Tenants:
         header_wins: bool = False,
         claim: str = "sub",
     ) -> None:
-        self._salt = salt
+        self._key_names = KeyNames(salt, claim)
         self._header = header.lower().encode()
         self._key_headers = tuple(dict.fromkeys((key_header.lower().encode(), *KEY_FIELDS))) if key_header else ()
         self._names = dict(names)
         self._of_keys = frozenset(name for key, name in names.items() if _OURS.match(key))
         self._bound = bound
         self._header_wins = header_wins
-        self._claim = claim
 
     def look(self, head: RequestHead, *, query: bool = True) -> Who:
         """What a request says of who asks.
@@ -176,7 +175,7 @@ class Tenants:
         credentials = [held for field in self._key_headers if (held := head.get(field))]
         if query and not credentials and self._key_headers:
             credentials = [query_key(head)]
-        key = next((name for one in credentials if (name := hash_key(self._salt, one, self._claim))), "")
+        key = next((name for one in credentials if (name := self._key_names.of(one))), "")
         return Who(declared, self._names.get(key, key))
 
     def name(self, who: Who, *, refused: bool) -> str:

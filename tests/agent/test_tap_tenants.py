@@ -7,8 +7,9 @@ import random
 import pytest
 
 from agent.otlp.request import to_otlp
+from agent.tap.credentials import KeyNames, hash_key
 from agent.tap.head import parse_request
-from agent.tap.tenants import BoundedNames, Tenants, Who, hash_key
+from agent.tap.tenants import BoundedNames, Tenants, Who
 from tests.tap_kit import SALT, answer, one, post, replying
 
 
@@ -231,3 +232,21 @@ def test_names_of_refused_requests_take_half_the_places_and_nobodys():
 
 def test_nobody_is_nobody():
     assert tenants().name(Who(), refused=False) == ""
+
+
+def test_names_of_keys_are_remembered_and_their_secrets_are_not(monkeypatch: pytest.MonkeyPatch):
+    names = KeyNames(SALT, "sub")
+    secret = b"Bearer sk-remembered"
+    assert names.of(secret) == hash_key(SALT, b"sk-remembered")
+    assert names.of(b"none") == ""
+    monkeypatch.setattr("agent.tap.credentials.hash_key", lambda *_: pytest.fail("worked out again"))
+    assert names.of(secret) == hash_key(SALT, b"sk-remembered")
+    assert names.of(b"none") == ""
+    assert "remembered" not in repr(vars(names))
+
+
+def test_names_of_keys_are_remembered_within_a_bound():
+    names = KeyNames(SALT, "sub")
+    for n in range(5_000):
+        assert names.of(b"k%d" % n) == hash_key(SALT, b"k%d" % n)
+        assert len(names._known) <= 2_048

@@ -24,10 +24,23 @@ _LAST_DATA: Final = struct.Struct("=52xI")
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:
     """Have the kernel end the connection when its peer's machine is gone."""
+    if (beside := _beside(transport)) is not None:
+        beside.detach()
+
+
+def _beside(transport: asyncio.BaseTransport) -> socket.socket | None:
+    """A TCP connection's socket beside its transport, with keep-alive; whoever has it detaches it."""
     known = transport.get_extra_info("socket")
-    if known is not None and known.family in _FAMILIES:
+    if known is None or known.family not in _FAMILIES:
+        return None
+    beside = socket.socket(known.family, known.type, known.proto, fileno=known.fileno())
+    try:
         for level, option, value in _KEEP_ALIVE:
-            known.setsockopt(level, option, value)
+            beside.setsockopt(level, option, value)
+    except OSError:
+        beside.detach()
+        raise
+    return beside
 
 
 class ClientSocket:
@@ -38,12 +51,7 @@ class ClientSocket:
     """
 
     def __init__(self, transport: asyncio.BaseTransport) -> None:
-        self._socket: socket.socket | None = None
-        known = transport.get_extra_info("socket")
-        if known is None or known.family not in _FAMILIES:
-            return
-        keep_alive(transport)
-        self._socket = socket.socket(known.family, known.type, known.proto, fileno=known.fileno())
+        self._socket = _beside(transport)
 
     def waited_seconds(self) -> float:
         """How long the newest bytes have been in the kernel, in its ticks (1 to 10 ms); 0 where it does not tell."""

@@ -28,6 +28,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool = pool
         self._transport: asyncio.Transport | None = None
         self._reading = True
+        self._poll: select.poll | None = None
         self.exchange: Exchange | None = None
         self.reused = False
         self.full = False
@@ -96,9 +97,11 @@ class UpstreamConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.get_extra_info("ssl_object") is not None:
             return transport is not None
-        poll = select.poll()
-        poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-        return not poll.poll(0)
+        if self._poll is None:
+            self._poll = select.poll()
+            descriptor = transport.get_extra_info("socket").fileno()
+            self._poll.register(descriptor, select.POLLIN | select.POLLHUP | select.POLLERR)
+        return not self._poll.poll(0)
 
 
 class Pool:

@@ -89,7 +89,7 @@ class Account:
         self._session: Session | None = None
         self._asked_at: float | None = None
         self._broken = False
-        core.counters.active.inc()
+        core.counters.in_flight += 1
         if head is not None:
             self._begin(head)
 
@@ -147,18 +147,25 @@ class Account:
         except Exception:  # noqa: BLE001 - recording must never break serving
             self._fault("answer")
 
-    def answer_payload(self, pieces: list[bytes], now: float) -> None:
-        """Payload of the answer came at ``now`` (monotonic seconds)."""
+    def answer_payload(self, pieces: list[bytes], now: float) -> bool:
+        """Payload of the answer came at ``now`` (monotonic seconds).
+
+        Returns:
+            Whether an event has said that nothing more will come: the client has its whole answer with it.
+        """
         for piece in pieces:
             self.response_bytes += len(piece)
         if self._session is not None:
             self._follow(self._session, self._session.server, pieces)
-        if self._watch is None or self.closed:
-            return
-        try:
-            self._watch.feed(pieces, now)
-        except Exception:  # noqa: BLE001 - recording must never break serving
-            self._fault("answer")
+        if (watch := self._watch) is None:
+            return False
+        if not self.closed:
+            try:
+                watch.feed(pieces, now)
+            except Exception:  # noqa: BLE001 - recording must never break serving
+                self._fault("answer")
+                return False
+        return watch.facts.complete
 
     def _follow(self, session: Session, side: FrameWatch, pieces: list[bytes]) -> None:
         try:
@@ -167,15 +174,9 @@ class Account:
         except Exception:  # noqa: BLE001 - recording must never break serving
             self._fault("session")
 
-    @property
-    def answer_complete(self) -> bool:
-        """Whether an event has said that nothing more will come: the client has its whole answer with it."""
-        return self._watch is not None and self._watch.facts.complete
-
     def handed_over(self, now: float) -> None:
         """All that came so far is in the client's socket."""
-        watch = self._watch
-        if self._ttft is None and watch is not None and watch.readable and watch.has_content:
+        if self._ttft is None and (watch := self._watch) is not None and watch.readable and watch.has_content:
             self._ttft = now - self._arrived
 
     def close(self, outcome: Outcome | None, error_type: str = "") -> RequestRecord | None:
@@ -191,7 +192,7 @@ class Account:
         if self.closed:
             return None
         self.closed = True
-        self._core.counters.active.dec()
+        self._core.counters.in_flight -= 1
         self.handed_over(time.monotonic())
         try:
             record = self._make(outcome, error_type)
@@ -200,8 +201,7 @@ class Account:
             self._core.counters.lost.labels("fault").inc()
             self._core.open.done(self.span_id)
             return None
-        self._core.counters.requests.labels(record.outcome.value).inc()
-        self._core.counters.edge.observe(self.edge_seconds)
+        self._core.counters.request_ended(record.outcome.value, self.edge_seconds)
         if self.route.probe and not self._core.record_probes:
             self._core.counters.probes.inc()
             return None
@@ -222,6 +222,8 @@ class Account:
             counted = 0  # a report of less than was seen is a placeholder
         gaps = watch.gaps if watch is not None and watch.gaps.count else None
         models, served = self._core.models, self.status not in _UNKNOWN_MODEL
+        asked, answered = self._model, facts.model if facts else ""
+        request_model = models(asked, trusted=served)
         return RequestRecord(
             trace_id=self.trace.trace_id,
             span_id=self.span_id,
@@ -235,8 +237,8 @@ class Account:
             outcome=outcome,
             status=self.status,
             operation=self.route.operation,
-            request_model=models(self._model, trusted=served),
-            response_model=models(facts.model if facts else "", trusted=served),
+            request_model=request_model,
+            response_model=request_model if answered == asked else models(answered, trusted=served),
             response_id=facts.response_id if facts else "",
             request_id=self.request_id,
             caller_sampled=self.trace.caller_sampled,

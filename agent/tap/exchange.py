@@ -229,12 +229,15 @@ class Exchange:
         if consumed < len(data):
             self._keep_upstream = False  # the server says more than it announced
             data = data[:consumed]
-        self._account.answer_payload(payload, now)
-        out = prefix + (b"".join(payload) if self._dechunk else data)
+        account = self._account
+        complete = account.answer_payload(payload, now)
+        out = b"".join(payload) if self._dechunk else data
+        if prefix:
+            out = prefix + out
         if self._held is not None:
             self._held.append(out)
-        elif (reader.done or self._account.answer_complete) and not self._account.closed:
-            self._account.edge_seconds += time.monotonic() - now
+        elif (complete or reader.done) and not account.closed:
+            account.edge_seconds += time.monotonic() - now
             self._hold(out, None)
         else:
             self._write(out, now)
@@ -242,9 +245,10 @@ class Exchange:
                 self._finish()
 
     def _write(self, data: bytes, came: float) -> None:
+        client = self._client
         if data:
-            self._client.write(data)
-        if self._client.full:
+            client.write(data)
+        if client.full:
             self._stalled_since = came
             if self._upstream is not None:
                 self._upstream.read_on(False)

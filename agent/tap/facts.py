@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from agent.tap.usage import Usage
@@ -104,7 +105,7 @@ class Facts:
     @property
     def given_up(self) -> str:
         """Finish reason by which the engine gave the request up; empty when it did not."""
-        return next((reason.lower() for reason in self.finish.values() if _GIVEN_UP.fullmatch(reason)), "")
+        return next((reason.lower() for reason in self.finish.values() if _gives_up(reason)), "")
 
     @property
     def unfinished(self) -> bool:
@@ -317,6 +318,11 @@ class Facts:
         for key in ("model", "model_name", "modelVersion"):
             if isinstance(model := message.get(key), str) and model:
                 self.model = model[:_MAX_TEXT]
+
+
+@lru_cache(maxsize=256)
+def _gives_up(reason: str) -> bool:
+    return _GIVEN_UP.fullmatch(reason) is not None
 
 
 def _is_fault(message: dict[str, Any]) -> bool:

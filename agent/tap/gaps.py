@@ -33,8 +33,7 @@ class Gaps:
         """Count one gap."""
         self.count += 1
         self.total += seconds
-        if seconds > self.longest:  # for each token: a call of max would take as long as all the rest
-            self.longest = seconds
+        self.longest = max(self.longest, seconds)
         if self._buckets is not None:
             self._add_to_bucket(seconds)
             return

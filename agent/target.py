@@ -1,19 +1,11 @@
-"""What every source is: a class with ``run(emit)`` that can be cancelled, and what it is told about its target."""
+"""A model server as all parts of the agent know it, and where the agent runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
 from agent.access import Access
-
-SignalKind = Literal["traces", "metrics", "logs"]
-"""Which of the three OTLP requests a body is."""
-
-Emit = Callable[[SignalKind, bytes], object]
-"""Takes one whole ``Export…ServiceRequest`` body (protobuf, not compressed). Never blocks, never raises; answers
-``False`` where the body had to be dropped, for those who can ask their sender to try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +55,3 @@ class Known(NamedTuple):
     engine: str
     version: str = ""
     model: str = ""
-
-
-class Source(Protocol):
-    """A stream of facts. ``run`` goes on until it is cancelled and outlives every fault of what it watches."""
-
-    async def run(self, emit: Emit) -> None:
-        """Observe and hand each body to ``emit`` until cancelled."""

@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from agent.source import METRICS
+from agent.supervision import State
 from base.errors import PortInUseError
 
 if TYPE_CHECKING:
@@ -21,41 +23,21 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from agent.ship import OpenSpan, Shipper
-    from agent.sources.metrics_page import ScrapeStats
-    from agent.sources.spans import SpanStats
-    from agent.spool.reader import SpoolReader
-    from agent.spool.writer import SpoolWriter
-
-_P = "servescope_agent"
-_STALE_SECONDS = 15.0
+    from agent.outlet import Outlet
+    from agent.ship import OpenSpan
+    from agent.source import Source
+    from agent.supervision import Supervision
+    from agent.target import Target
 
 
 class Watched(Protocol):
     """What health is told by: the sidecar."""
 
-    writer: SpoolWriter
-    reader: SpoolReader
-    shipper: Shipper
+    outlet: Outlet
     started: float
-
-    @property
-    def restarts(self) -> Mapping[str, int]:
-        """Times a source failed, by its name."""
-        ...
-
-    @property
-    def running(self) -> Mapping[str, bool]:
-        """Whether a source runs now, by its name."""
-        ...
-
-    def scrapes(self) -> Mapping[str, ScrapeStats]:
-        """Counts of the metrics pages, by instance."""
-        ...
-
-    def spans(self) -> SpanStats:
-        """Counts of the spans that came in."""
-        ...
+    supervision: Supervision
+    sources: dict[str, Source]
+    targets: list[Target]
 
 
 class _Families:
@@ -65,75 +47,41 @@ class _Families:
         self._watched = watched
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._targets()
+        for source in self._watched.sources.values():
+            yield from source.metrics()
         yield from self._spool()
         yield from self._ship()
         restarts = CounterMetricFamily(
-            f"{_P}_source_restarts", "Times a source failed and was begun again.", labels=["source"]
+            f"{METRICS}_source_restarts", "Times a source failed and was begun again.", labels=["source"]
         )
-        for source, count in self._watched.restarts.items():
-            restarts.add_metric([source], count)
+        for name, charge in self._watched.supervision.charges.items():
+            restarts.add_metric([name], charge.restarts)
         yield restarts
 
-    def _targets(self) -> Iterator[Metric]:
-        pages = GaugeMetricFamily(
-            f"{_P}_last_page_timestamp_seconds", "When a target's page was last read.", labels=["instance"]
-        )
-        scrapes = CounterMetricFamily(f"{_P}_scrapes", "Metrics pages asked for.", labels=["instance"])
-        failures = CounterMetricFamily(f"{_P}_scrape_failures", "Metrics pages that did not come.", labels=["instance"])
-        malformed = CounterMetricFamily(f"{_P}_malformed_lines", "Lines of pages passed over.", labels=["instance"])
-        unknown = CounterMetricFamily(f"{_P}_unknown_pages", "Pages of no known engine.", labels=["instance"])
-        for instance, stats in self._watched.scrapes().items():
-            pages.add_metric([instance], stats.last_good)
-            scrapes.add_metric([instance], stats.scrapes)
-            failures.add_metric([instance], stats.failures)
-            malformed.add_metric([instance], stats.malformed_lines)
-            unknown.add_metric([instance], stats.unknown_pages)
-        yield from (pages, scrapes, failures, malformed, unknown)
-        spans = self._watched.spans()
-        seen = GaugeMetricFamily(
-            f"{_P}_last_spans_timestamp_seconds", "When a target last sent spans.", labels=["instance"]
-        )
-        for instance, when in spans.last_seen.items():
-            seen.add_metric([instance], when)
-        yield seen
-        received = CounterMetricFamily(
-            f"{_P}_otlp_requests", "OTLP requests received, by what became of them.", labels=["result"]
-        )
-        for result, count in (
-            ("taken", spans.requests),
-            ("malformed", spans.malformed),
-            ("refused", spans.refused),
-            ("too_large", spans.too_large),
-        ):
-            received.add_metric([result], count)
-        yield received
-        yield CounterMetricFamily(f"{_P}_spans_rejected", "Spans without ids.", value=spans.rejected)
-        yield CounterMetricFamily(f"{_P}_prompt_values_removed", "Prompt-bearing values removed.", value=spans.scrubbed)
-        yield CounterMetricFamily(f"{_P}_unmatched_groups", "Span groups of no known target.", value=spans.unmatched)
-
     def _spool(self) -> Iterator[Metric]:
-        depth = GaugeMetricFamily(f"{_P}_spool_bytes", "Bytes waiting to be sent.", labels=["producer", "signal"])
+        depth = GaugeMetricFamily(f"{METRICS}_spool_bytes", "Bytes waiting to be sent.", labels=["producer", "signal"])
         delivered = CounterMetricFamily(
-            f"{_P}_records_delivered", "Records acknowledged.", labels=["producer", "signal"]
+            f"{METRICS}_records_delivered", "Records acknowledged.", labels=["producer", "signal"]
         )
         dropped = CounterMetricFamily(
-            f"{_P}_records_dropped", "Records given up, by reason.", labels=["producer", "signal", "reason"]
+            f"{METRICS}_records_dropped", "Records given up, by reason.", labels=["producer", "signal", "reason"]
         )
-        for lane in self._watched.reader.lanes():
+        for lane in self._watched.outlet.reader.lanes():
             depth.add_metric([lane.producer, lane.signal], lane.pending_bytes())
             delivered.add_metric([lane.producer, lane.signal], lane.delivered)
             for reason, count in lane.dropped.items():
                 dropped.add_metric([lane.producer, lane.signal, reason], count)
-        for reason, count in self._watched.writer.dropped.items():
+        for reason, count in self._watched.outlet.writer.dropped.items():
             dropped.add_metric(["agent", "", reason], count)
         yield from (depth, delivered, dropped)
 
     def _ship(self) -> Iterator[Metric]:
-        stats = self._watched.shipper.stats
-        batches = CounterMetricFamily(f"{_P}_batches", "Batches acknowledged.", labels=["signal"])
-        sent = CounterMetricFamily(f"{_P}_sent_bytes", "Compressed bytes of acknowledged batches.", labels=["signal"])
-        errors = CounterMetricFamily(f"{_P}_ship_errors", "Attempts that failed.", labels=["reason"])
+        stats = self._watched.outlet.shipper.stats
+        batches = CounterMetricFamily(f"{METRICS}_batches", "Batches acknowledged.", labels=["signal"])
+        sent = CounterMetricFamily(
+            f"{METRICS}_sent_bytes", "Compressed bytes of acknowledged batches.", labels=["signal"]
+        )
+        errors = CounterMetricFamily(f"{METRICS}_ship_errors", "Attempts that failed.", labels=["reason"])
         for signal, count in stats.batches.items():
             batches.add_metric([signal], count)
             sent.add_metric([signal], stats.sent_bytes[signal])
@@ -141,12 +89,14 @@ class _Families:
             errors.add_metric([reason], count)
         yield from (batches, sent, errors)
         yield CounterMetricFamily(
-            f"{_P}_records_rejected", "Records refused in acknowledged batches.", value=stats.partly_rejected
+            f"{METRICS}_records_rejected", "Records refused in acknowledged batches.", value=stats.partly_rejected
         )
-        yield GaugeMetricFamily(f"{_P}_last_ship_timestamp_seconds", "Last acknowledgement.", value=stats.last_success)
+        yield GaugeMetricFamily(
+            f"{METRICS}_last_ship_timestamp_seconds", "Last acknowledgement.", value=stats.last_success
+        )
         if stats.clock_offset_seconds is not None:
             yield GaugeMetricFamily(
-                f"{_P}_clock_offset_seconds", "Collector's clock minus ours.", value=stats.clock_offset_seconds
+                f"{METRICS}_clock_offset_seconds", "Collector's clock minus ours.", value=stats.clock_offset_seconds
             )
 
 
@@ -158,34 +108,26 @@ def describe(watched: Watched, now: float | None = None) -> dict[str, Any]:
         ``spans_age_seconds`` are None where nothing came since the start: configured but silent.
     """
     now = time.time() if now is None else now
-    stats, spans = watched.shipper.stats, watched.spans()
-    scrapes = watched.scrapes()
+    outlet, charges, sources = watched.outlet, watched.supervision.charges, watched.sources.values()
+    stats = outlet.shipper.stats
+    seen = {what: times for source in sources for what, times in source.seen().items()}
     targets = {
-        instance: {
-            "page_age_seconds": _age(now, scrape.last_good),
-            "spans_age_seconds": _age(now, spans.last_seen.get(instance, 0.0)),
-        }
-        for instance, scrape in scrapes.items()
+        one.instance: {f"{what}_age_seconds": _age(now, times.get(one.instance, 0.0)) for what, times in seen.items()}
+        for one in watched.targets
     }
-    fresh = now - watched.started < _STALE_SECONDS
-    problems = [
-        f"{instance} has shown no metrics page "
-        + ("since the start" if age is None else f"for {age:.0f} s")
-        + (f": {scrapes[instance].last_error}" if scrapes[instance].last_error else "")
-        for instance, target in targets.items()
-        if not fresh and ((age := target["page_age_seconds"]) is None or age > _STALE_SECONDS)
-    ]
-    problems += [f"the source {name} is down" for name, running in watched.running.items() if not running]
+    problems = [problem for source in sources for problem in source.problems(now, watched.started)]
+    problems += [f"the source {name} is down" for name, charge in charges.items() if charge.state is not State.RUNNING]
     if stats.last_error:
         problems.append(f"batches do not get through: {stats.last_error}")
-    lanes = watched.reader.lanes()
-    dropped = sum((lane.dropped for lane in lanes), start=type(watched.writer.dropped)()) + watched.writer.dropped
+    lanes = outlet.reader.lanes()
+    dropped = sum((lane.dropped for lane in lanes), start=type(outlet.writer.dropped)()) + outlet.writer.dropped
     return {
         "status": "degraded" if problems else "ok",
         "problems": problems,
         "targets": targets,
         "sources": {
-            name: {"running": up, "restarts": watched.restarts.get(name, 0)} for name, up in watched.running.items()
+            name: {"running": charge.state is State.RUNNING, "restarts": charge.restarts}
+            for name, charge in charges.items()
         },
         "spool": {"bytes": sum(lane.pending_bytes() for lane in lanes), "dropped": dict(dropped)},
         "ship": {

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from agent.otlp.claim import claim
 from agent.otlp.encode import Moment, SampleEncoder, attributes, encode_event, encode_gauges, resource
 from agent.otlp.request import RequestRecord, time_coded_span_id, to_otlp
 from agent.pages.page import PageReader
 from agent.pages.samples import Key, Sampler
 from agent.recording.folder import EVENTS, GPU, HOST, PAGES, Line, RecordingError, request_times
-from agent.sources.spans import claim
 from agent.tap.routes import find_route
-from agent.target import Place, SignalKind, Target
+from agent.target import Place, Target
 from base.errors import PageError
 from base.scrub import may_hold_prompts, scrub_request
 from base.vocabulary import SCOPE_GPU, SCOPE_HOST, Outcome, Resource
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from agent.pages.page import Page
     from agent.recording.folder import EngineTrace, Recording
+    from agent.source import SignalKind
 
 _OK: Final = 200
 _STOPPED: Final = frozenset({"T", "t"})

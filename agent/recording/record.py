@@ -369,7 +369,7 @@ async def _receiver(targets: Sequence[Target], port: int | None) -> Spans | None
         return None
     receiver = Spans(targets, http_port=port, grpc_port=None)
     try:
-        await receiver.bind()
+        await receiver.open()
     except PortInUseError:
         return None  # an agent listens there: its spool has the spans
     return receiver

@@ -26,7 +26,7 @@ import structlog
 from agent.recording.folder import Recording, recordings_in
 from agent.recording.playback import Item, Playback
 from agent.ship import Sender
-from agent.target import SignalKind
+from agent.source import SignalKind
 from base.errors import ServescopeError
 from base.keys import Keys, ensure_keys
 from base.logs import log_to_stderr

@@ -1,28 +1,30 @@
 """Every GPU of this machine through NVML, once a second.
 
-A missing driver is told once and looked for again each minute; a field that a GPU does not have is told once and left
-out. Units: NVML's percent, mW, mJ and MHz become ratio, W, J and Hz. Field meanings:
+A missing driver is told once and looked for again each minute, and its binding (13 MB) is loaded only once there is
+one; a field that a GPU does not have is told once and left out. Units: NVML's percent, mW, mJ and MHz become ratio, W,
+J and Hz. Field meanings:
 https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import pynvml
 import structlog
 
 from agent.otlp.encode import attributes, encode_event, encode_gauges, resource
+from agent.source import Source
 from agent.target import Place
 from base.vocabulary import SCOPE_GPU
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agent.target import Emit
+    from agent.source import Emit, Scene
 
 INTERVAL_SECONDS: Final = 1.0
 _LOOK_AGAIN_SECONDS: Final = 60.0
@@ -74,17 +76,17 @@ class _Gpu:
     lost: bool = False
 
 
-class Gpus:
+class Gpus(Source):
     """Samples all GPUs.
 
     Args:
         place: Where this agent runs.
         interval_seconds: Time between two samples.
-        nvml: A module with pynvml's functions.
+        nvml: A module with pynvml's functions; None loads it once there is a driver.
     """
 
     def __init__(
-        self, place: Place | None = None, *, interval_seconds: float = INTERVAL_SECONDS, nvml: Any = pynvml
+        self, place: Place | None = None, *, interval_seconds: float = INTERVAL_SECONDS, nvml: Any = None
     ) -> None:
         self._whose = attributes(None, place or Place())
         self._interval = interval_seconds
@@ -96,6 +98,7 @@ class Gpus:
 
     async def run(self, emit: Emit) -> None:
         """Sample until cancelled."""
+        self._nvml = self._nvml or await self._binding(emit)
         while True:
             gpus = await asyncio.to_thread(self._open)
             self._hand_out(emit)
@@ -105,6 +108,16 @@ class Gpus:
                 finally:
                     await asyncio.to_thread(self._close)
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    async def _binding(self, emit: Emit) -> Any:
+        if not _has_driver():
+            self._say("gpu_unavailable", "No GPU can be watched: this machine has no NVIDIA driver", {})
+            self._hand_out(emit)
+            while not _has_driver():  # noqa: ASYNC110 - nobody tells when a driver is installed
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        import pynvml  # noqa: PLC0415 - see above
+
+        return pynvml
 
     def _hand_out(self, emit: Emit) -> None:
         events, self._events = self._events, []
@@ -199,6 +212,19 @@ class Gpus:
         self._told.add(message)
         log.log(30 if warning else 20, event, message=message)
         self._events.append(encode_event(self._whose, event, message, time.time_ns(), details, warning=warning))
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def source(scene: Scene) -> Gpus | None:
+    """The GPUs, unless the configuration leaves them out."""
+    return Gpus(scene.place, interval_seconds=scene.config.interval_seconds) if scene.config.gpu else None
 
 
 def _text(name: str | bytes) -> str:

@@ -20,13 +20,15 @@ import structlog
 
 from agent.otlp.encode import attributes, encode_gauges, resource
 from agent.pages.probing import split_url
+from agent.source import Source
 from agent.target import Place
 from base.vocabulary import SCOPE_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agent.target import Emit, Target
+    from agent.source import Emit, Scene
+    from agent.target import Target
 
 INTERVAL_SECONDS: Final = 1.0
 HOST_PROCESS: Final = "host"
@@ -148,7 +150,7 @@ class Machine:
         return min(1.0, max(0.0, (stalled - before[0]) / 1e6 / (now - before[1])))
 
 
-class Host:
+class Host(Source):
     """Samples the machine and the processes of the targets that run on it.
 
     Args:
@@ -166,8 +168,17 @@ class Host:
         self._machine = Machine()
         self._processes: dict[tuple[str, int], Process] = {}
         self._find_at = 0.0
-        # The machine's row goes out once per target on it, so that each instance has its own to join with.
-        self._hosts = [self._identify(target, HOST_PROCESS, None) for target in self._targets] or [
+        self._hosts = self._machines()
+
+    def watch(self, targets: Sequence[Target]) -> None:
+        """Watch the processes of these too, where they run on this machine."""
+        self._targets += [target for target in targets if ports_of(target)]
+        self._hosts = self._machines()
+        self._find_at = 0.0
+
+    def _machines(self) -> list[bytes]:
+        """Whose row the machine's is: each target's on it, so that every instance has its own to join with."""
+        return [self._identify(target, HOST_PROCESS, None) for target in self._targets] or [
             self._identify(None, HOST_PROCESS, None)
         ]
 
@@ -213,6 +224,13 @@ class Host:
                 self._processes[key] = old.get(key) or Process(pid, self._identify(target, name, pid))
         complete = all(found.get(target.instance) for target in self._targets)
         self._find_at = now + (_FIND_SECONDS if complete else _FIND_SOON_SECONDS)
+
+
+def source(scene: Scene) -> Host | None:
+    """This machine and its engines, unless the configuration leaves them out."""
+    if not scene.config.host:
+        return None
+    return Host(scene.targets, scene.place, interval_seconds=scene.config.interval_seconds)
 
 
 def ports_of(target: Target) -> set[int]:

@@ -175,7 +175,7 @@ async def test_the_agent_uses_a_key_that_is_exchanged_while_it_runs(tmp_path: Pa
         with contextlib.suppress(asyncio.CancelledError):
             await task
         assert pages.stats["a"].last_error == ""
-        assert pages.known["a"].version == "b1"
+        assert pages.known("a").version == "b1"
 
 
 @pytest.mark.parametrize(

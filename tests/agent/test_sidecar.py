@@ -20,8 +20,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent import sidecar as sidecar_module
+from agent import sources, supervision
 from agent.config import AgentConfig
-from agent.sidecar import Sidecar
+from agent.sidecar import Life, Sidecar
 from agent.target import Target
 from agent.telemetry import describe
 from base.errors import PortInUseError
@@ -54,7 +55,7 @@ async def model_server() -> AsyncIterator[str]:
 async def living(agent: Sidecar) -> AsyncIterator[Sidecar]:
     stop = asyncio.Event()
     task = asyncio.create_task(agent.run(stop))
-    await until(lambda: task.done() or "spans" in agent.running)
+    await until(lambda: task.done() or "spans" in agent.supervision.charges)
     if task.done():
         task.result()
     yield agent
@@ -96,7 +97,7 @@ async def test_pages_host_and_spans_reach_the_collector(tmp_path: Path):
             group = body.resource_spans.add().scope_spans.add()
             group.scope.name = "vllm.tracing.otel"
             group.spans.add(name="llm_request", trace_id=b"t" * 16, span_id=b"s" * 8)
-            otlp = f"http://127.0.0.1:{agent.receiver.http_port}/v1/traces"
+            otlp = f"http://127.0.0.1:{agent.sources['spans'].http_port}/v1/traces"
             headers = {"Content-Type": "application/x-protobuf"}
             health = await get(agent, "/healthz")
             assert health["targets"]["vllm-a"]["spans_age_seconds"] is None, "configured but silent"
@@ -124,31 +125,37 @@ async def test_pages_host_and_spans_reach_the_collector(tmp_path: Path):
     } <= families
 
 
-class Failing:
-    """A source that raises each time it runs."""
+FAILING = """
+from agent.source import Source
 
-    def __init__(self, *_arguments: object, **_options: object) -> None:
-        self.runs = 0
+class Failing(Source):
+    runs = 0
 
-    async def run(self, _emit: object) -> None:
+    async def run(self, emit):
         self.runs += 1
         raise RuntimeError("broken")
 
+def source(scene):
+    return Failing()
+"""
+
 
 async def test_a_source_that_fails_is_begun_again_and_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    failing = Failing()
-    monkeypatch.setattr(sidecar_module, "Host", lambda *_arguments, **_options: failing)
-    monkeypatch.setattr(sidecar_module.Backoff, "failed", lambda *_arguments: 0.01)
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    (folder / "failing.py").write_text(FAILING)
+    monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(folder)])
+    monkeypatch.setattr(supervision.Backoff, "failed", lambda *_arguments: 0.01)
     async with (
         FakeCollector() as collector,
         model_server() as url,
         living(Sidecar(config(collector.url), tmp_path, [Target("a", "a", url=url)])) as agent,
     ):
-        await until(lambda: failing.runs >= 3 and "servescope.sample" in scopes(collector))
+        await until(lambda: agent.sources["failing"].runs >= 3 and "servescope.sample" in scopes(collector))
         health = await get(agent, "/healthz")
-        assert health["sources"]["host"]["restarts"] >= 2
+        assert health["sources"]["failing"]["restarts"] >= 2
         assert health["sources"]["metrics_page"] == {"running": True, "restarts": 0}
-        assert agent.scrapes()["a"].failures == 0
+        assert agent.sources["metrics_page"].stats["a"].failures == 0
 
 
 async def test_servers_that_appear_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -160,9 +167,15 @@ async def test_servers_that_appear_are_watched(tmp_path: Path, monkeypatch: pyte
 
         monkeypatch.setattr(sidecar_module.Lookout, "look", look)
         async with living(Sidecar(config(collector.url, discover=True, host=False), tmp_path, [])) as agent:
-            await until(lambda: "vllm-new" in agent.scrapes() and agent.scrapes()["vllm-new"].last_good > 0)
+            pages, spans = agent.sources["metrics_page"], agent.sources["spans"]
+            await until(lambda: "vllm-new" in pages.stats and pages.stats["vllm-new"].last_good > 0)
             await until(lambda: "target_found" in events(collector))
-            assert [target.instance for target in agent.receiver._match("", ["vllm.tracing"])] == ["vllm-new"]
+            assert [target.instance for target in spans.intake.match("", ["vllm.tracing"])] == ["vllm-new"]
+            await until(lambda: "vllm-new" in describe(agent)["targets"])
+            agent.life = Life.DRAINING
+            agent.watch([Target("too-late", "vllm", engine="vllm", url=url)])
+            assert list(pages.stats) == ["vllm-new"], "an agent that drains takes on nothing"
+            agent.life = Life.WATCHING
 
 
 async def test_what_is_wrong_is_said_in_plain_words(tmp_path: Path):
@@ -170,7 +183,7 @@ async def test_what_is_wrong_is_said_in_plain_words(tmp_path: Path):
         collector.answer = lambda _signal, _body, _batch: web.Response(status=401, text="the key id is unknown here")
         settings = config(collector.url, host=False, drain_seconds=0.1)
         async with living(Sidecar(settings, tmp_path, [Target("gone", "d", url="http://127.0.0.1:9")])) as agent:
-            await until(lambda: bool(agent.shipper.stats.last_error))
+            await until(lambda: bool(agent.outlet.shipper.stats.last_error))
             health = describe(agent, now=agent.started + 60)
     assert health["status"] == "degraded"
     told = next(text for text in health["problems"] if text.startswith("gone has shown no metrics page since"))
@@ -184,7 +197,7 @@ async def test_a_taken_health_port_is_named_and_all_is_let_go(tmp_path: Path):
         agent = Sidecar(config("http://127.0.0.1:9", health_port=taken.getsockname()[1]), tmp_path, [])
         with pytest.raises(PortInUseError, match="health_port"):
             await agent.run(asyncio.Event())
-    Sidecar(config("http://127.0.0.1:9"), tmp_path, []).reader.close()
+    Sidecar(config("http://127.0.0.1:9"), tmp_path, []).outlet.reader.close()
 
 
 async def test_own_spans_are_sent_when_wanted(tmp_path: Path):
@@ -225,7 +238,13 @@ def test_the_process_ends_cleanly_and_refuses_plainly(tmp_path: Path):
     assert "agent_stopped" in rest
 
 
-def test_grpc_is_not_loaded_by_those_who_do_not_use_it():
-    code = "import sys, agent.__main__; print(*(m in sys.modules for m in ('grpc', 'pandas', 'opentelemetry.sdk')))"
+def test_what_is_large_is_not_loaded_by_those_who_do_not_use_it():
+    code = """
+import sys, agent.__main__
+from agent import sources
+from base import found
+found.members(sources, "source")
+print(*(name in sys.modules for name in ("grpc", "pandas", "opentelemetry.sdk", "pynvml")))
+"""
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.split() == ["False", "False", "False"]
+    assert done.stdout.split() == ["False"] * 4

@@ -111,7 +111,7 @@ def test_what_is_of_another_signal_keeps_no_time_so_that_it_can_be_told():
 async def receiving() -> AsyncIterator[tuple[Spans, list[bytes]]]:
     out: list[bytes] = []
     receiver = Spans([], http_port=0, grpc_port=0)
-    await receiver.bind()
+    await receiver.open()
     task = asyncio.create_task(receiver.run(lambda _signal, body: out.append(body)))
     await asyncio.sleep(0)
     try:
@@ -136,7 +136,7 @@ async def test_a_log_export_at_the_traces_door_is_refused_over_http_and_grpc():
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await export(body)
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        assert (out, receiver.stats.malformed) == ([], 2)
+        assert (out, receiver.intake.stats.malformed) == ([], 2)
 
 
 async def test_what_is_left_out_is_said_as_a_partial_success():
@@ -150,7 +150,7 @@ async def test_what_is_left_out_is_said_as_a_partial_success():
             told = ExportTraceServiceResponse.FromString(await answer.read()).partial_success
         async with session.post(url, data=json.dumps(document), headers={"Content-Type": "application/json"}) as answer:
             in_json = (await answer.json())["partialSuccess"]
-        assert (told.rejected_spans, in_json["rejectedSpans"], receiver.stats.rejected) == (1, "1", 2)
+        assert (told.rejected_spans, in_json["rejectedSpans"], receiver.intake.stats.rejected) == (1, "1", 2)
         assert "trace id" in told.error_message
         assert in_json["errorMessage"] == told.error_message
         assert [len(names(ExportTraceServiceRequest.FromString(kept))) for kept in out] == [1, 1]

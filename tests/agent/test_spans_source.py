@@ -45,8 +45,8 @@ def trace(service: str = "", scope: str = "vllm.tracing.otel", **more: str) -> E
 def complete(request: ExportTraceServiceRequest, targets: Sequence[Target]) -> dict[str, str]:
     out: list[bytes] = []
     spans = Spans(targets, Place(region="eu-west-1"))
-    spans._emit = lambda _signal, body: out.append(body)
-    assert spans.take("traces", request.SerializeToString())
+    spans.intake.emit = lambda _signal, body: out.append(body)
+    assert spans.intake.take("traces", request.SerializeToString())
     (group,) = ExportTraceServiceRequest.FromString(out[0]).resource_spans
     return {pair.key: pair.value.string_value for pair in group.resource.attributes}
 
@@ -90,16 +90,16 @@ def test_an_engine_learnt_from_the_page_counts():
         [Target("a", "chat"), Target("b", "vision")],
         known={"a": Known("vllm", "0.23.0"), "b": Known("triton")}.get,
     )
-    assert [target.instance for target in spans._match("", ["triton-server"])] == ["b"]
-    assert [target.instance for target in spans._match("", ["somebody"])] == []
+    assert [target.instance for target in spans.intake.match("", ["triton-server"])] == ["b"]
+    assert [target.instance for target in spans.intake.match("", ["somebody"])] == []
 
 
 def test_spans_carry_the_version_that_the_server_told():
     spans = Spans([VLLM], known={"vllm-a": Known("vllm", "0.23.0")}.get)
     out: list[bytes] = []
-    spans._emit = lambda _signal, body: out.append(body)
-    spans.take("traces", trace("vllm-a").SerializeToString())
-    spans.take("traces", trace("vllm-a", **{"service.version": "7"}).SerializeToString())
+    spans.intake.emit = lambda _signal, body: out.append(body)
+    spans.intake.take("traces", trace("vllm-a").SerializeToString())
+    spans.intake.take("traces", trace("vllm-a", **{"service.version": "7"}).SerializeToString())
     versions = [
         {
             pair.key: pair.value.string_value
@@ -114,9 +114,9 @@ def test_spans_carry_the_one_model_that_their_server_serves():
     known = {"vllm-a": Known("vllm", model="tiny"), "vllm-b": Known("vllm", model="tiny"), "c": Known("vllm")}
     spans = Spans([VLLM, Target("vllm-b", VLLM.deployment, engine="vllm"), Target("c", "c")], known=known.get)
     out: list[bytes] = []
-    spans._emit = lambda _signal, body: out.append(body)
+    spans.intake.emit = lambda _signal, body: out.append(body)
     for service in ("vllm-a", VLLM.deployment, "c"):
-        spans.take("traces", trace(service).SerializeToString())
+        spans.intake.take("traces", trace(service).SerializeToString())
     models = [
         {pair.key: pair.value.string_value for pair in group.resource.attributes}.get("servescope.model")
         for body in out
@@ -133,9 +133,9 @@ def test_attributes_that_are_there_are_kept():
 def test_spans_pass_untouched():
     out: list[bytes] = []
     spans = Spans([VLLM])
-    spans._emit = lambda _signal, body: out.append(body)
+    spans.intake.emit = lambda _signal, body: out.append(body)
     request = trace("vllm-a")
-    spans.take("traces", request.SerializeToString())
+    spans.intake.take("traces", request.SerializeToString())
     assert (
         ExportTraceServiceRequest.FromString(out[0]).resource_spans[0].scope_spans
         == request.resource_spans[0].scope_spans
@@ -145,13 +145,13 @@ def test_spans_pass_untouched():
 def test_prompts_are_taken_out_before_the_spool():
     out: list[bytes] = []
     spans = Spans([VLLM])
-    spans._emit = lambda _signal, body: out.append(body)
+    spans.intake.emit = lambda _signal, body: out.append(body)
     request = trace("vllm-a")
     pair = request.resource_spans[0].scope_spans[0].spans[0].attributes.add()
     pair.key, pair.value.string_value = "gen_ai.prompt.0.content", "my secret"
-    spans.take("traces", request.SerializeToString())
+    spans.intake.take("traces", request.SerializeToString())
     assert b"my secret" not in out[0]
-    assert spans.stats.scrubbed == 1
+    assert spans.intake.stats.scrubbed == 1
 
 
 class Intake:
@@ -169,7 +169,7 @@ class Intake:
         return not self.full
 
     async def __aenter__(self) -> Self:
-        await self.spans.bind()
+        await self.spans.open()
         self._task = asyncio.create_task(self.spans.run(self._emit))
         await asyncio.sleep(0)
         return self
@@ -196,7 +196,7 @@ async def test_protobuf_plain_and_gzipped():
         zipped = await intake.post(gzip.compress(body), Content_Type="application/x-protobuf", Content_Encoding="gzip")
     assert plain == zipped == (200, "application/x-protobuf", "")
     assert intake.out[0] == intake.out[1]
-    assert set(intake.spans.stats.last_seen) == {"vllm-a"}
+    assert set(intake.spans.intake.stats.last_seen) == {"vllm-a"}
 
 
 async def test_real_triton_json_becomes_the_same_spans():
@@ -239,22 +239,22 @@ async def test_what_is_no_otlp_is_refused_and_counted(body: bytes, kind: str, st
     async with Intake() as intake:
         assert (await intake.post(body, Content_Type=kind))[0] == status
     assert intake.out == []
-    assert intake.spans.stats.malformed == (status == 400)
+    assert intake.spans.intake.stats.malformed == (status == 400)
 
 
 async def test_a_body_that_is_not_zipped_as_it_says_is_refused_and_counted():
     async with Intake() as intake:
         status, _, _ = await intake.post(b"\x1f\x8bbad", Content_Type="application/x-protobuf", Content_Encoding="gzip")
         assert status == 400
-        assert intake.spans.stats.malformed == 1
+        assert intake.spans.intake.stats.malformed == 1
 
 
 async def test_a_full_spool_asks_the_sender_to_come_again():
     async with Intake(full=True) as intake:
         status, _, _ = await intake.post(trace().SerializeToString(), Content_Type="application/x-protobuf")
     assert status == 503
-    assert intake.spans.stats.refused == 1
-    assert intake.spans.stats.last_seen == {}
+    assert intake.spans.intake.stats.refused == 1
+    assert intake.spans.intake.stats.last_seen == {}
 
 
 async def test_a_body_as_large_as_is_received_goes_into_a_real_spool(tmp_path: Path):
@@ -263,7 +263,7 @@ async def test_a_body_as_large_as_is_received_goes_into_a_real_spool(tmp_path: P
     body = trace("vllm-a", filler=filler).SerializeToString()
     assert MAX_BODY_BYTES - 200 < len(body) < MAX_BODY_BYTES
     async with Intake() as intake:
-        intake.spans._emit = writer.append
+        intake.spans.intake.emit = writer.append
         assert (await intake.post(body, Content_Type="application/x-protobuf"))[0] == 200
     assert writer.written["traces"] == 1
     writer.close()
@@ -280,7 +280,7 @@ async def test_what_no_try_makes_small_enough_is_not_told_to_come_again(body: by
         grpc.aio.insecure_channel(f"127.0.0.1:{intake.spans.grpc_port}") as channel,
     ):
         assert (await intake.post(body, Content_Type="application/x-protobuf"))[0] == 413
-        assert intake.spans.stats.too_large == 1
+        assert intake.spans.intake.stats.too_large == 1
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")(body)
         assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -312,5 +312,5 @@ async def test_a_taken_port_is_named(protocol: str):
             [], http_port=port if protocol == "http" else None, grpc_port=port if protocol == "grpc" else None
         )
         with pytest.raises(PortInUseError, match=f"otlp_{protocol}_port"):
-            await spans.bind()
+            await spans.open()
         await spans.close()

@@ -1,0 +1,91 @@
+"""Where all goes that the sources hand over: into the spool, and out of it, signed, to the collector."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from agent.ship import Shipper
+from agent.spool.reader import SpoolReader
+from agent.spool.writer import SpoolWriter, producer_folder
+from agent.telemetry import start_self_spans
+from base.errors import ConfigError
+from base.keys import ensure_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agent.config import AgentConfig
+    from agent.ship import OpenSpan
+    from agent.source import SignalKind
+
+PRODUCER: Final = "agent"
+
+
+class Outlet:
+    """The agent's own producer in the spool, and what ships all producers' records.
+
+    Args:
+        config: Settings.
+        data: Data folder; ``spool/`` and ``keys/`` are made in it.
+
+    Raises:
+        DataFolderInUseError: Another agent ships from this data folder.
+        ConfigError: A key or certificate can't be read.
+    """
+
+    def __init__(self, config: AgentConfig, data: Path) -> None:
+        key, tls = _key(config, data), _tls(config)
+        self.reader = SpoolReader(data / "spool", max_bytes=config.spool_max_bytes * 9 // 10)
+        self.writer = SpoolWriter(producer_folder(data / "spool", PRODUCER), config.spool_max_bytes)
+        self._end_spans: Callable[[], None] = lambda: None
+        span: OpenSpan | None = None
+        if config.self_spans:
+            span, self._end_spans = start_self_spans(config.collector)
+        self.shipper = Shipper(
+            self.reader, config.collector, key=key, flush_seconds=config.flush_seconds, tls=tls, span=span
+        )
+
+    def emit(self, signal: SignalKind, body: bytes) -> bool:
+        """Put a body into the spool; whether it is there."""
+        return self.writer.append(signal, body)
+
+    def seal(self) -> None:
+        """Nothing more comes: what is in the spool may be sent to its end."""
+        self.writer.close()
+
+    async def close(self) -> None:
+        """Let go of the spool, and send what there is of the agent's own spans."""
+        await asyncio.to_thread(self._end_spans)
+        self.writer.close()
+        self.reader.close()
+
+
+def _key(config: AgentConfig, data: Path) -> bytes | None:
+    if not config.sign:
+        return None
+    path = config.key_file or data / "keys" / "agent_hmac"
+    if config.key_file is None and not path.exists():
+        return ensure_keys(data / "keys").agent_hmac
+    try:  # read, not made anew: an agent must come up again on a full disk
+        return bytes.fromhex(path.read_text().strip())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"the key {path} can't be read as hex: {error}", "Check agent.key_file, or the file"
+        ) from None
+
+
+def _tls(config: AgentConfig) -> ssl.SSLContext | None:
+    if config.collector_ca_file is None and config.client_certificate_file is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=config.collector_ca_file)
+        if config.client_certificate_file is not None:
+            context.load_cert_chain(config.client_certificate_file, config.client_key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"a TLS file of agent.collector can't be used: {error}", "Check the certificate files"
+        ) from None
+    return context

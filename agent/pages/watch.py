@@ -1,0 +1,258 @@
+"""One server's metrics page, read again and again: samples, up and down, restarts, versions, configuration.
+
+Beside the page, a server is asked for its version at first sight, after a restart and every few minutes.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+import structlog
+
+from agent.access import KeyWantedError
+from agent.engine_table import About, detect, find_table
+from agent.otlp.encode import Moment, SampleEncoder, attributes, encode_event
+from agent.pages.page import Limits, PageReader
+from agent.pages.probing import about_url, fetch, learn_about, page_urls, reason_of, same_server
+from agent.pages.samples import Key, Sampler
+from base.errors import PageError, ServescopeError, UnknownEngineError
+from base.redact import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.engine_table import Table
+    from agent.pages.page import Page
+    from agent.source import Emit
+    from agent.target import Place, Target
+
+_ABOUT_EVERY_SECONDS: Final = 300.0
+_ABOUT_RETRY_SECONDS: Final = 30.0
+_NOBODY: Final = Key("", "")
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class ScrapeStats:
+    """Counts of one target since start, for the agent's own metrics."""
+
+    scrapes: int = 0
+    failures: int = 0
+    malformed_lines: int = 0
+    unknown_pages: int = 0
+    """Pages that no engine's table knows."""
+    last_good: float = 0.0
+    """Unix time of the last page that was understood, 0 before the first."""
+    last_error: str = ""
+    """Why the last page did not come, without secrets; empty once one came."""
+
+
+class Watch:
+    """What is known of one target."""
+
+    def __init__(self, target: Target, place: Place, limits: Limits) -> None:
+        engine = target.engine if target.engine not in {None, "", "auto"} else None
+        self._auto = engine is None
+        self._target = replace(target, engine=engine)
+        self._place = place
+        self._limits = limits
+        self._urls = [target.metrics_url] if target.metrics_url else page_urls(target.url)
+        self._table: Table | None = find_table(engine) if engine else None
+        self._reader = PageReader(limits)
+        self._sampler: Sampler | None = None
+        self._about = About()
+        self._about_due = 0.0
+        self._whose = attributes(self._target, place)
+        self._encoder = SampleEncoder(self._whose)
+        self._config: Mapping[str, str] = {}
+        self._configure_again = True
+        self._keys: tuple[Key, ...] = (_NOBODY,)
+        self._up: bool | None = None
+        self._unknown = ""
+        self._malformed = False
+        self._good_ns = 0
+        self.instance = target.instance
+        self.stats = ScrapeStats()
+
+    @property
+    def engine(self) -> str:
+        """Engine id, empty until the page was recognised."""
+        return self._table.engine if self._table else ""
+
+    @property
+    def version(self) -> str:
+        """Version that the server told, empty where it tells none."""
+        return self._about.version
+
+    @property
+    def model(self) -> str:
+        """The one model that the page shows, empty where it shows several or none."""
+        names = {key.model for key in self._keys}
+        return names.pop() if len(names) == 1 else ""
+
+    async def scrape(self, session: aiohttp.ClientSession, emit: Emit) -> None:
+        """One turn: whatever happens ends in a sample, never in an exception."""
+        self.stats.scrapes += 1
+        try:
+            await self._turn(session, emit)
+        except Exception:  # a fault of ours must neither stop this target nor any other
+            self.stats.failures += 1
+            log.exception("scrape_failed", instance=self.instance)
+
+    async def _turn(self, session: aiohttp.ClientSession, emit: Emit) -> None:
+        time_ns, begun = time.time_ns(), time.perf_counter()
+        try:
+            page = await self._page(session)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, ServescopeError) as error:
+            self._went_down(reason_of(error), time_ns, emit)
+        else:
+            moment = Moment(time_ns, self._good_ns, time.perf_counter() - begun)
+            await self._understand(session, page, moment, emit)
+
+    async def _page(self, session: aiohttp.ClientSession) -> Page:
+        """The page from the first URL that has one; that URL stays."""
+        key = self._target.access.headers()
+        if len(self._urls) == 1:
+            return self._reader.read(await fetch(session, self._urls[0], self._limits.bytes, key))
+        problem: Exception | None = None
+        stranger: Page | None = None
+        for url in self._urls:
+            try:
+                page = self._reader.read(await fetch(session, url, self._limits.bytes, key))
+                table = self._table or detect(page)
+            except UnknownEngineError:
+                stranger = stranger or page
+            except KeyWantedError as error:
+                problem = error
+            except (aiohttp.ClientError, TimeoutError, OSError, PageError) as error:
+                problem = problem or error
+            else:
+                if table.recognises(page.layout):
+                    self._urls = [url]
+                    return page
+        if stranger is not None:
+            return stranger  # it answers: up, though nobody here can read it
+        raise problem or PageError(
+            f"no page of {self._target.engine} at {shown(self._urls[0])}",
+            f"Set engine and metrics_url of target {self.instance} to what runs there",
+        )
+
+    async def _understand(self, session: aiohttp.ClientSession, page: Page, moment: Moment, emit: Emit) -> None:
+        if self._table is None and not self._detect(page, moment, emit):
+            return
+        table = self._table
+        if table is None:
+            return
+        if moment.time_ns / 1e9 >= self._about_due:
+            await self._ask(session, table, moment.time_ns, emit)
+        if self._sampler is None:
+            self._sampler = Sampler(table, self._about.model)
+        scrape = self._sampler.sample(page)
+        self._came_up(moment.time_ns, emit)
+        if scrape.restarted:
+            self._about_due = 0.0
+            self._event(
+                emit, "instance_restarted", f"{self.instance} was restarted: its counters began anew", moment.time_ns
+            )
+        if scrape.layout_changed or self._configure_again:
+            self._configure_again = False
+            self._configure({**scrape.config, **self._about.config}, moment.time_ns, emit)
+        self._check_faults(page, moment.time_ns, emit)
+        if scrape.samples:
+            self._keys = tuple(sample.key for sample in scrape.samples)
+            emit("metrics", self._encoder.encode(scrape.samples, moment))
+        else:
+            emit("metrics", self._encoder.encode_up(self._keys, moment))
+            if self._auto and scrape.layout_changed and not table.recognises(page.layout):
+                # Another engine took the place of the one that was known: look again at the next page.
+                self._table, self._sampler, self._about_due = None, None, 0.0
+        self._good_ns = moment.time_ns
+        self.stats.last_good, self.stats.last_error = moment.time_ns / 1e9, ""
+
+    def _detect(self, page: Page, moment: Moment, emit: Emit) -> bool:
+        try:
+            self._table = detect(page)
+        except UnknownEngineError as error:
+            self.stats.unknown_pages += 1
+            self._came_up(moment.time_ns, emit)
+            emit("metrics", self._encoder.encode_up(self._keys, moment))
+            if error.what != self._unknown:
+                self._unknown = error.what
+                self._event(emit, "engine_unknown", f"{self.instance}: {error}", moment.time_ns, warning=True)
+            return False
+        self._target = replace(self._target, engine=self._table.engine)
+        self._identify()
+        return True
+
+    def _identify(self) -> None:
+        self._whose = attributes(self._target, self._place, self._about.version)
+        self._encoder = SampleEncoder(self._whose)
+
+    async def _ask(self, session: aiohttp.ClientSession, table: Table, time_ns: int, emit: Emit) -> None:
+        """Ask for version, model and settings, and tell of what changed."""
+        url = about_url(table, self._target.url, self._urls[0])
+        key = self._target.access.headers() if same_server(url, self._urls[0]) else None
+        about = await learn_about(session, table, url, key)
+        wait = _ABOUT_EVERY_SECONDS if about != About() or not table.about_path else _ABOUT_RETRY_SECONDS
+        self._about_due = time_ns / 1e9 + wait
+        if about in (About(), self._about):
+            return
+        before, self._about = self._about, about
+        self._identify()
+        if before.version and about.version != before.version:
+            message = f"{self.instance} went from version {before.version} to {about.version or 'one it does not tell'}"
+            details = {"from": before.version, "to": about.version}
+            self._event(emit, "version_changed", message, time_ns, details)
+        if about.model != before.model:
+            self._sampler = None  # the same series are another model's now
+        self._configure_again = self._configure_again or about.config != before.config
+
+    def _configure(self, config: Mapping[str, str], time_ns: int, emit: Emit) -> None:
+        before, self._config = self._config, config
+        if config == before or not config:
+            return
+        if before:
+            changed = sorted(key for key in before.keys() | config.keys() if before.get(key) != config.get(key))
+            details = {key: f"{before.get(key, '')} → {config.get(key, '')}" for key in changed}
+            message = f"The configuration of {self.instance} changed: {', '.join(changed)}"
+            self._event(emit, "config_changed", message, time_ns, details)
+        self._event(emit, "instance_config", f"Configuration of {self.instance}", time_ns, config)
+
+    def _check_faults(self, page: Page, time_ns: int, emit: Emit) -> None:
+        self.stats.malformed_lines += page.faults_total
+        if page.faults_total and not self._malformed:
+            message = f"The metrics page of {self.instance} has {page.told()}"
+            self._event(emit, "page_malformed", message, time_ns, warning=True)
+        self._malformed = page.faults_total > 0
+
+    def _came_up(self, time_ns: int, emit: Emit) -> None:
+        if not self._up:
+            self._up = True
+            self._event(emit, "instance_up", f"{self.instance} answers", time_ns)
+
+    def _went_down(self, reason: str, time_ns: int, emit: Emit) -> None:
+        self.stats.failures += 1
+        self.stats.last_error = reason
+        emit("metrics", self._encoder.encode_down(self._keys, Moment(time_ns)))
+        if self._up is not False:
+            self._up = False
+            self._about_due = 0.0  # what comes back may be another version
+            message = f"{self.instance} does not answer with its metrics page: {reason}"
+            self._event(emit, "instance_down", message, time_ns, {"reason": reason}, warning=True)
+
+    def _event(
+        self,
+        emit: Emit,
+        event: str,
+        message: str,
+        time_ns: int,
+        details: Mapping[str, str] | None = None,
+        *,
+        warning: bool = False,
+    ) -> None:
+        log.log(30 if warning else 20, event, instance=self.instance, message=message)
+        emit("logs", encode_event(self._whose, event, message, time_ns, details, warning=warning))

@@ -1,0 +1,88 @@
+"""What every source of facts is, and what one is made from.
+
+A source is a file of ``agent/sources/`` with a function ``source(scene)`` that makes one, or gives None where the
+configuration does not want it. Nothing lists them, and none knows of another: what they have to tell each other goes
+through the scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from prometheus_client.metrics_core import Metric
+
+    from agent.config import AgentConfig
+    from agent.target import Known, Place, Target
+
+SignalKind = Literal["traces", "metrics", "logs"]
+"""Which of the three OTLP requests a body is."""
+
+Emit = Callable[[SignalKind, bytes], object]
+"""Takes one whole ``Export…ServiceRequest`` body (protobuf, not compressed). Never blocks, never raises; answers
+``False`` where the body had to be dropped, for those who can ask their sender to try again."""
+
+METRICS: Final = "servescope_agent"
+"""What the names of the agent's own metrics begin with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a source is made from.
+
+    Args:
+        config: The agent's settings.
+        place: Where it runs.
+        targets: The servers to watch; those that are found later come by ``Source.watch``.
+        known: What an instance told of itself, whichever source asked it; None while nobody knows.
+    """
+
+    config: AgentConfig
+    place: Place
+    targets: Sequence[Target]
+    known: Callable[[str], Known | None]
+
+
+class Source:
+    """A stream of facts. All but ``run`` is for those who have something to say to it."""
+
+    async def run(self, emit: Emit) -> None:
+        """Observe and hand each body to ``emit`` until cancelled; outlives every fault of what it watches."""
+        raise NotImplementedError
+
+    async def open(self) -> None:
+        """Take what must be free before anything runs.
+
+        Raises:
+            PortInUseError: A port is taken.
+        """
+
+    async def close(self) -> None:
+        """Let go of what ``open`` took; also where it never was opened, and more than once."""
+
+    def watch(self, targets: Sequence[Target]) -> None:
+        """Watch these servers too; those that are watched already lose no second."""
+
+    def known(self, instance: str) -> Known | None:  # noqa: ARG002 - for those who ask the servers
+        """What an instance told this source of itself; None where it told nothing."""
+        return None
+
+    def ports(self) -> Collection[int]:
+        """Ports on which this source listens, which are nobody's model server."""
+        return ()
+
+    def metrics(self) -> Iterable[Metric]:
+        """Families for the agent's own ``/metrics``."""
+        return ()
+
+    def seen(self) -> Mapping[str, Mapping[str, float]]:
+        """What came last when, for ``/healthz``: Unix times by instance, by what came (``page``, ``spans``)."""
+        return {}
+
+    def problems(self, now: float, since: float) -> Iterable[str]:  # noqa: ARG002 - for those who can say
+        """What is wrong at ``now`` with an agent that was started at ``since`` (Unix seconds), in plain English."""
+        return ()

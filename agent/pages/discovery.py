@@ -14,8 +14,8 @@ import psutil
 import structlog
 
 from agent.engine_table import detect
+from agent.pages.fetch import about_url, fetch, split_url
 from agent.pages.page import Limits, PageReader
-from agent.pages.probing import about_url, fetch, split_url
 from agent.target import Target
 from base.errors import ConfigError, PageError, ServescopeError
 from base.redact import shown

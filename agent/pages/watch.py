@@ -15,8 +15,8 @@ import structlog
 from agent.access import KeyWantedError
 from agent.engine_table import About, detect, find_table
 from agent.otlp.encode import Moment, SampleEncoder, attributes, encode_event
+from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.pages.page import Limits, PageReader
-from agent.pages.probing import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.pages.samples import Key, Sampler
 from base.errors import PageError, ServescopeError, UnknownEngineError
 from base.redact import shown

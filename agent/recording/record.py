@@ -26,8 +26,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from agent.engine_table import HEALTH_PATH, About, detect, tables
 from agent.otlp.request_lines import to_row
+from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.pages.page import Limits, PageReader
-from agent.pages.probing import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.recording.folder import ABOUT, GPU, HOST, OTLP, PAGES, REQUESTS, RecordingError
 from agent.sources.host import Machine, Process, find_processes
 from agent.sources.spans import Spans

@@ -19,7 +19,7 @@ import psutil
 import structlog
 
 from agent.otlp.encode import attributes, encode_gauges, resource
-from agent.pages.probing import split_url
+from agent.pages.fetch import split_url
 from agent.source import Source
 from agent.target import Place
 from base.vocabulary import SCOPE_HOST

@@ -19,7 +19,7 @@ import click
 import structlog
 from prometheus_client import start_http_server
 
-from agent.pages.probing import probe
+from agent.pages.probe import probe
 from agent.spool.writer import SpoolWriter, producer_folder
 from agent.tap.config import FileConfig, read_config, read_upstream
 from agent.tap.core import Core

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from agent.pages.probing import probe
+from agent.pages.probe import probe
 from base.errors import ServescopeError
 from base.vocabulary import Resource
 
@@ -35,7 +35,7 @@ async def identify(
         url: The server.
         away: Set by whoever could not reach the server; cleared here.
         tell: Takes the resource attributes found.
-        ask: ``probing.probe``: raises ``ServescopeError`` when the server is away or unknown.
+        ask: ``agent.pages.probe.probe``: raises ``ServescopeError`` when the server is away or unknown.
     """
     known: dict[str, str] = {}
     wait = _FIRST_SECONDS

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from agent.access import Access
-from agent.pages import probing
+from agent.pages import probe as understanding
 
 
 @click.command()
@@ -19,4 +19,4 @@ from agent.pages import probing
 @click.option("--key-header", default="authorization", show_default=True, help="Header that carries it.")
 def probe(where: str, key_file: Path | None, key_env: str, key_header: str) -> None:
     """What we understand of a model server or of a saved metrics page, as JSON."""
-    click.echo(json.dumps(probing.probe(where, access=Access.checked(key_file, key_env, key_header)), indent=2))
+    click.echo(json.dumps(understanding.probe(where, access=Access.checked(key_file, key_env, key_header)), indent=2))

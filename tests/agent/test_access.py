@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from agent.access import Access, KeyWantedError
 from agent.config import load
-from agent.pages.probing import probe
+from agent.pages.probe import probe
 from agent.sources.metrics_page import MetricsPages
 from agent.tap.config import read_config
 from agent.target import Target

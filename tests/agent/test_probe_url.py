@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from agent.pages.probing import page_urls, probe
+from agent.pages.fetch import page_urls
+from agent.pages.probe import probe
 from base.errors import PageError, UnknownEngineError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.engine_table import About, detect, find_table
 from agent.pages.page import PageReader, parse
-from agent.pages.probing import describe
+from agent.pages.probe import describe
 from agent.pages.samples import Key, Sampler, Scrape
 from base.vocabulary import Distribution, Signal
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from agent.sources.host import Host, Machine, Process, find_processes, ports_of
 from agent.target import Place, Target
@@ -193,3 +194,17 @@ async def test_rows_go_out_and_follow_a_restarted_engine():
 async def test_without_targets_the_machine_has_one_row():
     (row,) = Host([]).sample(1.0)
     assert row[1]["memory_available_bytes"] > 0
+
+
+async def test_a_server_that_is_found_later_has_rows_of_its_own():
+    host = Host([])
+    with server() as (port, pid, child):
+        host.watch([target(port)])
+        await host._find(0.0)
+        whose = [
+            {pair.key: pair.value.string_value for pair in Resource.FromString(who).attributes}
+            for who, _ in host.sample(1.0)
+        ]
+    assert {one.get("process.pid") for one in whose} == {None, str(pid), str(child)}
+    assert len(whose) == 3, "the machine has one row alone"
+    assert {one["service.instance.id"] for one in whose} == {"vllm-a"}

@@ -12,7 +12,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent.otlp.request import RequestRecord
-from agent.pages.probing import probe
+from agent.pages.probe import probe
 from agent.tap import identity
 from agent.tap.counters import Counters
 from agent.tap.identity import identify

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-import wiring
-from agent.command import ending_in_words
-from agent.errors import ConfigError, ServescopeError
 from alerts.history import IncidentRow, incidents
 from analytics.requests import find
 from analytics.window import Filter, Window
+from base.command import ending_in_words
+from base.errors import ConfigError, ServescopeError
 from collector.store import Store, locate
+from servescope import data_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -110,7 +110,7 @@ def main(data: Path | None, out: Path, minutes: float, only: tuple[str, ...]) ->
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - of the development requirements alone
 
     with ending_in_words("pictures"):
-        folder = data or wiring.default_data("servescope-demo")
+        folder = data or data_folder.default("servescope-demo")
         run = folder / "run.json"
         if not run.exists():
             raise ConfigError(f"no demo runs in {folder}", "Start one, make demo, or name its folder: --data")

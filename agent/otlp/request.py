@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from agent.entropy import draw
 from agent.otlp.request_wire import CALM, MAX_TEXT, e2e_seconds, pack
 from base.vocabulary import SPAN_ID_RANDOM_BITS, Edge
-from agent.entropy import draw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

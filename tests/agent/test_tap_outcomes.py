@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.otlp.request import to_otlp
-from agent.tap.tenants import hash_key
-from base.vocabulary import Edge, Outcome
 from agent.tap.credentials import hash_key
+from base.vocabulary import Edge, Outcome
 from tests.tap_kit import (
     DONE,
     PATIENCE,

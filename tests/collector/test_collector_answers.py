@@ -59,8 +59,8 @@ async def test_a_retry_is_told_the_same(make: Callable[..., Any]):
 
 async def test_json_is_answered_in_json(make: Callable[..., Any]):
     way = await make()
-    one = {"traceId": "ab", "spanId": "cd", "startTimeUnixNano": "5"}
-    good = {"traceId": "ab" * 16, "spanId": "cd" * 8, "startTimeUnixNano": "5"}
+    one = {"traceId": "ab", "spanId": "cd", "startTimeUnixNano": "1790000000000000000"}
+    good = {"traceId": "ab" * 16, "spanId": "cd" * 8, "startTimeUnixNano": "1790000000000000000"}
     for listed, status in (([good, one], 200), ([one], 400), ([good], 200)):
         body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": listed}]}]}).encode()
         answered, text, _ = await way.post(body, Content_Type="application/json")

@@ -14,9 +14,9 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from agent.framed import LONGEST_VARINT, Layout, varint
 from collector.auth import NOBODY, Sender
 
 if TYPE_CHECKING:
@@ -28,16 +28,6 @@ _FIXED32: Final = 5
 DIGEST_BYTES: Final = 16
 FRAME_LIMIT: Final = 1 << 28
 """No message is this long: a longer length is a damaged header."""
-
-
-def varint(value: int) -> bytes:
-    """Protobuf's base-128 encoding of a non-negative integer."""
-    out = bytearray()
-    while value > 0x7F:  # noqa: PLR2004
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _tag(number: int, wire: int) -> bytes:
@@ -53,7 +43,6 @@ _CRC_OF_MESSAGE: Final = _tag(15005, _FIXED32)
 _DIGEST: Final = _tag(15006, _LENGTH) + bytes([DIGEST_BYTES])
 _FOOTER: Final = struct.Struct(f"<{len(_RECORDS)}sI{len(_DIGEST)}s{DIGEST_BYTES}s{len(_CRC)}sI")
 _CRC_BYTES: Final = len(_CRC) + 4
-_LONGEST_VARINT: Final = 5
 _KEY_ID: Final = _tag(15007, _LENGTH)
 _PEER: Final = _tag(15008, _LENGTH)
 
@@ -132,64 +121,6 @@ def read(file: BinaryIO) -> Iterator[Frame]:
         offset = end
 
 
-def frame_end(data: bytes, offset: int) -> int | None:
-    """Where the frame that begins at an offset ends by its length; None where that can't be followed."""
-    length, width = _read_length(BytesIO(data[offset : offset + _LONGEST_VARINT]))
-    end = offset + width + (length or 0)
-    return None if length is None or end > len(data) else end
-
-
-def frame_at(data: bytes, offset: int) -> Frame | None:
-    """The intact frame that begins at an offset, None where there is none."""
-    end = frame_end(data, offset)
-    if end is None or not ends_frame(data, offset, end):
-        return None
-    return Checksum(data, offset).frame_up_to(end, length=data[offset : offset + _LONGEST_VARINT])
-
-
-def ends_frame(data: bytes, offset: int, end: int) -> bool:
-    """Whether what looks like a footer lies before an end."""
-    return end - offset > _FOOTER.size and _has_tags(_FOOTER.unpack_from(data, end - _FOOTER.size))
-
-
-def footer_ends(data: bytes, start: int) -> Iterator[int]:
-    """Offsets behind whatever looks like the footer of a message that begins at ``start`` or later."""
-    at = start + len(_RECORDS) + 4
-    while (at := data.find(_DIGEST, at)) >= 0:
-        end = at - len(_RECORDS) - 4 + _FOOTER.size
-        if end <= len(data) and _has_tags(_FOOTER.unpack_from(data, end - _FOOTER.size)):
-            yield end
-        at += 1
-
-
-class Checksum:
-    """Asks whether a whole frame, but for its length, lies between an offset and each of several later ones.
-
-    Every byte is looked at once, however many ends are tried, if these come in order.
-    """
-
-    def __init__(self, data: bytes, start: int) -> None:
-        self._data = data
-        self._start = start
-        self._upto = {width: (start + width, 0) for width in range(1, _LONGEST_VARINT + 1)}
-
-    def frame_up_to(self, end: int, length: bytes | None = None) -> Frame | None:
-        """The intact frame that ends there; ``length`` asks that these bytes begin with its own."""
-        for width in self._upto:
-            size = end - self._start - width
-            own = varint(size) if size >= _FOOTER.size else b""
-            if len(own) != width or size > FRAME_LIMIT or (length is not None and not length.startswith(own)):
-                continue
-            at, crc = self._upto[width]
-            crc = zlib.crc32(memoryview(self._data)[at : end - _CRC_BYTES], crc)
-            self._upto[width] = (end - _CRC_BYTES, crc)
-            found = _FOOTER.unpack_from(self._data, end - _FOOTER.size)
-            if _has_tags(found) and _is_right(found, crc, own):
-                message = self._data[self._start + width : end]
-                return Frame(self._start, end, message, found[1], found[3], intact=True)
-        return None
-
-
 def _read_length(file: BinaryIO) -> tuple[int | None, int]:
     value = width = 0
     while True:
@@ -198,7 +129,7 @@ def _read_length(file: BinaryIO) -> tuple[int | None, int]:
             return None, width
         value |= (byte[0] & 0x7F) << 7 * width
         width += 1
-        if value > FRAME_LIMIT or width > _LONGEST_VARINT:
+        if value > FRAME_LIMIT or width > LONGEST_VARINT:
             return None, width
         if byte[0] < 0x80:  # noqa: PLR2004
             return value, width
@@ -218,6 +149,21 @@ def _has_tags(footer: tuple[Any, ...]) -> bool:
 
 def _is_right(footer: tuple[Any, ...], crc: int, length: bytes) -> bool:
     return bool(footer[5] == (zlib.crc32(length, crc) if footer[4] == _CRC else crc))
+
+
+def _looks(data: bytes, end: int) -> bool:
+    return _has_tags(_FOOTER.unpack_from(data, end - _FOOTER.size))
+
+
+def _make(data: bytes, offset: int, begin: int, end: int, crc: int, length: bytes) -> Frame | None:
+    found = _FOOTER.unpack_from(data, end - _FOOTER.size)
+    if not _is_right(found, crc, length):
+        return None
+    return Frame(offset, end, data[begin:end], found[1], found[3], intact=True)
+
+
+LAYOUT: Final = Layout(_FOOTER.size, _CRC_BYTES, FRAME_LIMIT, _DIGEST, len(_RECORDS) + 4, _looks, _make)
+"""How messages of the log end, and how they are found again."""
 
 
 def columns_of(message: bytes) -> bytes:

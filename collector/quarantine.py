@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from google.protobuf.message import DecodeError
 
+from agent.framed import varint
 from collector import framing
 from collector.aside import sync_folder, write_synced
 from collector.decode import KINDS
@@ -101,4 +102,4 @@ def _clean(segment: Segment, frames: list[framing.Frame]) -> tuple[list[tuple[st
 
 
 def _whole(frame: framing.Frame) -> bytes:
-    return framing.varint(len(frame.message)) + frame.message
+    return varint(len(frame.message)) + frame.message

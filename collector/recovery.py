@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from agent.framed import varint
 from collector import framing
 from collector.aside import Aside, AsideError, sync_folder, write_synced
-from collector.salvage import pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -125,7 +125,7 @@ def recover(folder: Path, seen: Callable[[bytes], None]) -> Recovered:
 def _recover_one(path: Path, seen: Callable[[bytes], None], result: Recovered, aside: Aside) -> Segment | None:
     modified = path.stat().st_mtime
     data = path.read_bytes()
-    found = list(pieces(data))
+    found = list(framing.LAYOUT.pieces(data))
     broken = [piece for piece in found if piece.frame is None]
     whole = [piece.frame for piece in found if piece.frame is not None]
     mended = sum(piece.mended for piece in found)
@@ -136,7 +136,7 @@ def _recover_one(path: Path, seen: Callable[[bytes], None], result: Recovered, a
         path.unlink()
         sync_folder(path.parent)
     elif broken or mended:
-        _rewrite(path, [framing.varint(len(frame.message)) + frame.message for frame in whole])
+        _rewrite(path, [varint(len(frame.message)) + frame.message for frame in whole])
     for frame in whole:
         seen(frame.digest)
     result.torn_bytes += sum(piece.end - piece.start for piece in broken if not piece.ended)

@@ -25,7 +25,7 @@ from agent.engine_table import tables
 from agent.otlp.check import WHAT_IS_WRONG, check, has_spans
 from agent.otlp.claim import add_missing, claim, common, groups
 from agent.otlp.encode import attributes
-from agent.spool.writer import MAX_RECORD_BYTES
+from agent.spool.framing import MAX_RECORD_BYTES
 from agent.target import Known, Place
 from base.otlp_json import parse
 from base.scrub import may_hold_prompts, scrub_request

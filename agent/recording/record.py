@@ -31,7 +31,7 @@ from agent.pages.page import Limits, PageReader
 from agent.recording.folder import ABOUT, GPU, HOST, OTLP, PAGES, REQUESTS, RecordingError
 from agent.sources.host import Machine, Process, find_processes
 from agent.sources.spans import Spans
-from agent.spool.framing import split_records
+from agent.spool.framing import is_checked, split_records
 from agent.spool.writer import SUFFIX
 from agent.target import Target
 from base.errors import PortInUseError, ServescopeError
@@ -144,7 +144,7 @@ class SpoolTail:
             try:
                 with path.open("rb") as file:
                     file.seek(offset)
-                    records = split_records(file.read(), offset, None)
+                    records = split_records(file.read(), offset, None, checked=is_checked(path.name))
             except FileNotFoundError:
                 continue  # sent and gone between two looks; segments stay for a minute, so it was read before
             if records.ends:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 import structlog
 
-from agent.spool.framing import Records, split_records
+from agent.spool.framing import LAYOUT, Records, is_checked, split_records
 from agent.spool.writer import SIGNALS, SUFFIX, SpoolSignal
 from base.errors import DataFolderInUseError
 
@@ -86,7 +86,7 @@ class Lane:
     Attributes:
         delivered: Records acknowledged.
         dropped: Records given up, by reason: ``full``, ``old``, ``rejected`` (the collector never takes them),
-            ``damaged`` (a torn or unreadable tail: one each).
+            ``damaged`` (a torn tail, or what is unreadable between two whole records: one each).
     """
 
     def __init__(
@@ -174,9 +174,9 @@ class Lane:
                 return
             if not _is_sealed(self.folder / name):
                 return
-            unsent = self._read(name, max(0, self._at(name).offset), limit=None)
-            self.dropped[reason] += len(unsent.ends)
-            log.warning("spool_gave_up_segment", lane=str(self.folder), reason=reason, records=len(unsent.ends))
+            unsent = self._unsent(name)
+            self.dropped[reason] += unsent
+            log.warning("spool_gave_up_segment", lane=str(self.folder), reason=reason, records=unsent)
             total -= sizes[name]
             self._finish(name)
 
@@ -199,6 +199,9 @@ class Lane:
         at = self._at(name)
         sealed = _is_sealed(self.folder / name)  # asked before the read: what is sealed then is read to its end
         read = self._read(name, at.offset, end=at.end if at.batch else None, limit=self._max_batch_bytes)
+        if not read.ends and sealed and is_checked(name):
+            read = self._salvage(name)
+            at = self._at(name)
         if not read.ends:
             if sealed:
                 self._skip_tail(name, at.offset)
@@ -211,6 +214,35 @@ class Lane:
     def _plan(self, name: str, start: int, end: int) -> _Progress:
         seed = f"{self._spool_id}/{self.producer}/{self.signal}/{name}/{start}/{end}"
         return _Progress(start, end, hashlib.sha256(seed.encode()).hexdigest()[:32])
+
+    def _salvage(self, name: str) -> Records:
+        """The next whole record of a sealed segment, whatever lies before it, which is counted and passed over."""
+        offset = self._at(name).offset
+        for piece in LAYOUT.pieces(self._rest(name, offset)):
+            end = offset + piece.end
+            if piece.frame is not None:
+                if piece.mended:
+                    log.warning("spool_mended_length", segment=str(self.folder / name), offset=offset + piece.start)
+                return Records(piece.frame.body, (end,), 0)
+            if not piece.ended:
+                break
+            self.dropped["damaged"] += 1
+            log.warning("spool_skipped_damage", segment=str(self.folder / name), offset=offset + piece.start, end=end)
+            self._progress[name] = _Progress(offset=end)
+            self._save()
+        return Records(b"", (), 0)
+
+    def _unsent(self, name: str) -> int:
+        offset = max(0, self._at(name).offset)
+        if is_checked(name):
+            return sum(piece.frame is not None for piece in LAYOUT.pieces(self._rest(name, offset)))
+        return len(self._read(name, offset, limit=None).ends)
+
+    def _rest(self, name: str, offset: int) -> bytes:
+        with contextlib.suppress(FileNotFoundError), (self.folder / name).open("rb") as file:
+            file.seek(offset)
+            return file.read()
+        return b""
 
     def _skip_tail(self, name: str, offset: int) -> None:
         if _size(self.folder / name) > offset:
@@ -225,15 +257,16 @@ class Lane:
         (self.folder / name).unlink(missing_ok=True)
 
     def _read(self, name: str, offset: int, *, limit: int | None, end: int | None = None) -> Records:
+        checked = is_checked(name)
         try:
             with (self.folder / name).open("rb") as file:
                 file.seek(offset)
                 wanted = end - offset if end is not None else (limit + 16 if limit is not None else -1)
                 data = file.read(wanted)
-                read = split_records(data, offset, None if end is not None else limit)
+                read = split_records(data, offset, None if end is not None else limit, checked=checked)
                 if not read.ends and read.needs > len(data) and len(data) == wanted:
                     file.seek(offset)  # one record larger than a batch
-                    read = split_records(file.read(read.needs), offset, None)
+                    read = split_records(file.read(read.needs), offset, None, checked=checked)
                 return read
         except FileNotFoundError:
             return Records(b"", (), 0)

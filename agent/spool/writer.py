@@ -2,14 +2,16 @@
 
 A *producer* (the agent itself, each tap) appends OTLP request bodies to segments of its own below
 ``spool/<producer>/<signal>/``, a signal being ``traces``, ``metrics`` or ``logs``. A segment is a file of
-varint-length-delimited bodies, so it can be read by any protobuf tool. The agent tails every producer's segments.
+varint-length-delimited bodies, so it can be read by any protobuf tool; each ends in a field with its checksum. The
+agent tails every producer's segments.
 
 What makes it safe:
 
 - One ``write(2)`` a record: what ``append`` has returned ``True`` for outlives a kill -9 of its writer (it is in the
   page cache). Power loss may cost the last seconds: a serving process must not wait for a disk.
 - A writer holds a lock (``flock``) on its live segment. A segment that nobody locks is sealed; a torn record at the
-  end of a sealed segment belongs to a writer that died and is skipped, counted.
+  end of a sealed segment belongs to a writer that died and is skipped, counted. So is a record of which the disk has
+  changed bytes, alone; one whose length alone is damaged is sent.
 - The reader persists the plan of a batch (segment, start, end, id) before it is sent and moves on only after the
   acknowledgement: a retry after a crash carries the same bytes under the same id.
 - Bounds: a writer refuses records above ``max_bytes``; well before that the reader gives up the oldest sealed
@@ -29,6 +31,8 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import structlog
 
+from agent.spool.framing import CHECKED, MAX_RECORD_BYTES, seal
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -36,9 +40,6 @@ if TYPE_CHECKING:
 SpoolSignal = Literal["traces", "metrics", "logs"]
 SIGNALS: Final[tuple[str, ...]] = get_args(SpoolSignal)
 SUFFIX: Final = ".seg"
-MAX_RECORD_BYTES: Final = 9_000_000
-"""Largest body a record may hold; a length above it in a segment is taken for damage. It leaves room for what is added
-to a body of the largest size that is received."""
 DEFAULT_MAX_BYTES: Final = 512_000_000
 _RETRY_SECONDS: Final = 1.0
 _PRODUCER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -56,18 +57,6 @@ def producer_folder(spool: Path, producer: str) -> Path:
     if not _PRODUCER.fullmatch(name):
         raise ValueError(f"producer {producer!r} can't name a folder")
     return spool / name
-
-
-def encode_length(size: int) -> bytes:
-    """Protobuf varint of a length."""
-    if 0x80 <= size < 0x4000:  # noqa: PLR2004 - two bytes, as nearly all
-        return bytes((size & 0x7F | 0x80, size >> 7))
-    out = bytearray()
-    while size > 0x7F:  # noqa: PLR2004 - seven bits a byte
-        out.append(size & 0x7F | 0x80)
-        size >>= 7
-    out.append(size)
-    return bytes(out)
 
 
 class SpoolWriter:
@@ -116,7 +105,7 @@ class SpoolWriter:
             return True
         if len(body) > MAX_RECORD_BYTES:
             return self._drop("too_large")
-        record = encode_length(len(body)) + body
+        record = seal(body)
         with self._lock:
             try:
                 segment = self._segment(signal)
@@ -172,7 +161,7 @@ class _LiveSegment:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         name = f"{time.time_ns():020d}-{os.getpid()}"
         hidden = folder / f".{name}"
-        self.path = folder / f"{name}{SUFFIX}"
+        self.path = folder / f"{name}{CHECKED}{SUFFIX}"
         self._folder = folder
         self._descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:

@@ -29,7 +29,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent.otlp.request import RequestRecord, to_otlp_many
-from agent.spool.framing import split_records
+from agent.spool.framing import is_checked, split_records
 from agent.tap.tenants import Who
 from base.vocabulary import Outcome
 
@@ -322,7 +322,7 @@ def _recorded(parent: Path) -> set[bytes]:
     found: set[bytes] = set()
     for link in parent.glob("*/*.seg"):
         with contextlib.suppress(FileNotFoundError, DecodeError):
-            body = split_records(link.read_bytes(), 0, None).body
+            body = split_records(link.read_bytes(), 0, None, checked=is_checked(link.name)).body
             request = ExportTraceServiceRequest.FromString(body)
             found.update(s.span_id for r in request.resource_spans for g in r.scope_spans for s in g.spans)
     return found

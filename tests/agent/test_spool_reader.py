@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from agent.framed import varint
+from agent.spool.framing import CHECKED, FOOTER_BYTES, seal
 from agent.spool.reader import Lane, SpoolReader
-from agent.spool.writer import SUFFIX, SpoolWriter, encode_length
+from agent.spool.writer import SUFFIX, SpoolWriter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +33,7 @@ def sealed(tmp_path: Path, data: bytes, name: str = FIRST) -> None:
 
 
 def framed(*bodies: bytes) -> bytes:
-    return b"".join(encode_length(len(body)) + body for body in bodies)
+    return b"".join(varint(len(body)) + body for body in bodies)
 
 
 def test_a_batch_on_its_way_comes_back_unchanged_after_a_crash(tmp_path: Path):
@@ -88,14 +92,14 @@ def test_a_torn_tail_of_a_live_segment_is_waited_for(tmp_path: Path):
     writer.append("traces", b"a")
     (segment,) = (tmp_path / "tap" / "traces").glob(f"*{SUFFIX}")
     with segment.open("ab") as file:
-        file.write(b"\x02b")
+        file.write(seal(b"bc")[:5])
     lane = lane_of(tmp_path)
     batch = lane.next_batch()
     assert batch is not None
     lane.acknowledge(batch)
     assert lane.next_batch() is None
     with segment.open("ab") as file:
-        file.write(b"c")
+        file.write(seal(b"bc")[5:])
     batch = lane.next_batch()
     assert batch is not None
     assert batch.body == b"bc"
@@ -230,7 +234,7 @@ def test_any_cut_loses_at_most_the_torn_record(tmp_path_factory: pytest.TempPath
     sealed(tmp_path, data)
     kept, position = [], 0
     for body in bodies:
-        position += len(encode_length(len(body))) + len(body)
+        position += len(varint(len(body))) + len(body)
         if position <= len(data):
             kept.append(body)
     lane = lane_of(tmp_path, max_batch_bytes=500)
@@ -240,3 +244,78 @@ def test_any_cut_loses_at_most_the_torn_record(tmp_path_factory: pytest.TempPath
         lane.acknowledge(batch)
     assert b"".join(taken) == b"".join(kept)
     assert not list(lane.folder.glob(f"*{SUFFIX}"))
+
+
+def checked(tmp_path: Path, data: bytes) -> None:
+    sealed(tmp_path, data, FIRST + CHECKED)
+
+
+def delivered(lane: Lane) -> list[bytes]:
+    """Everything that comes, acknowledged batch by batch; each batch is asked for twice, as after a crash."""
+    found = []
+    while (batch := lane.next_batch()) is not None:
+        assert lane_again(lane).next_batch() == batch
+        found.append(batch.body)
+        lane.acknowledge(batch)
+    return found
+
+
+def lane_again(lane: Lane) -> Lane:
+    return Lane(lane.folder, "spool")
+
+
+BODIES = st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=6)
+
+
+@given(BODIES, st.integers(0, 10**6), st.integers(1, 255))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+def test_one_changed_byte_costs_its_record_at_most(tmp_path: Path, bodies: list[bytes], at: int, flip: int):
+    records = [seal(body) for body in bodies]
+    data = bytearray(b"".join(records))
+    at %= len(data)
+    data[at] ^= flip
+    hit, start = 0, 0
+    while start + len(records[hit]) <= at:
+        start, hit = start + len(records[hit]), hit + 1
+    width = len(records[hit]) - len(bodies[hit]) - FOOTER_BYTES
+    lost = at - start >= width
+    folder = tmp_path / secrets.token_hex()
+    checked(folder, bytes(data))
+    lane = lane_of(folder)
+    assert b"".join(delivered(lane)) == b"".join(body for n, body in enumerate(bodies) if n != hit or not lost)
+    assert sum(lane.dropped.values()) == lane.dropped["damaged"] == lost
+    assert not list(lane.folder.glob(f"*{SUFFIX}"))
+
+
+def test_a_torn_end_behind_whole_records_costs_itself_alone(tmp_path: Path):
+    checked(tmp_path, seal(b"a") + seal(b"b" * 200)[:90])
+    lane = lane_of(tmp_path)
+    assert delivered(lane) == [b"a"]
+    assert lane.dropped == {"damaged": 1}
+
+
+def test_what_is_given_up_behind_damage_is_counted_to_the_record(tmp_path: Path):
+    damaged = bytearray(seal(b"b" * 200))
+    damaged[0] = 0xFF
+    damaged[50] ^= 1
+    checked(tmp_path, seal(b"a") + damaged + seal(b"c") + seal(b"d"))
+    lane = lane_of(tmp_path, max_bytes=10)
+    lane.trim()
+    assert lane.dropped == {"full": 3}
+
+
+def test_segments_of_an_older_version_are_read_as_they_were(tmp_path: Path):
+    sealed(tmp_path, framed(b"a", b"b", seal(b"c")[1:]))
+    assert delivered(lane_of(tmp_path)) == [b"ab" + seal(b"c")[1:]]
+
+
+def test_any_protobuf_tool_reads_a_segment(tmp_path: Path):
+    from google.protobuf.internal.decoder import _DecodeVarint  # noqa: PLC0415
+
+    body = ExportTraceServiceRequest()
+    body.resource_spans.add().scope_spans.add().spans.add(name="s")
+    data = seal(body.SerializeToString())
+    length, at = _DecodeVarint(data, 0)
+    read = ExportTraceServiceRequest.FromString(data[at : at + length])
+    assert read.resource_spans == body.resource_spans
+    assert len(data) == at + length

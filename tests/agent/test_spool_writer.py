@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.framed import varint
 from agent.spool import writer as spool_module
+from agent.spool.framing import FOOTER_BYTES, MAX_RECORD_BYTES
 from agent.spool.reader import SpoolReader
-from agent.spool.writer import MAX_RECORD_BYTES, SpoolWriter, encode_length, folder_bytes, producer_folder
+from agent.spool.writer import SpoolWriter, folder_bytes, producer_folder
 from base.errors import DataFolderInUseError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def drain(reader: SpoolReader) -> list[bytes]:
 def test_a_length_is_a_protobuf_varint(size: int):
     from google.protobuf.internal.decoder import _DecodeVarint  # noqa: PLC0415
 
-    assert _DecodeVarint(encode_length(size), 0)[0] == size
+    assert _DecodeVarint(varint(size), 0)[0] == size
 
 
 def test_what_is_appended_comes_out_in_order_and_merged(tmp_path: Path):
@@ -74,7 +76,7 @@ def test_records_outlive_a_killed_writer(tmp_path: Path):
 def test_a_full_spool_refuses_and_counts_then_takes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(spool_module, "_RETRY_SECONDS", 0.0)
     writer = SpoolWriter(tmp_path / "tap", max_bytes=1000, segment_bytes=300)
-    taken = [writer.append("traces", b"x" * 99) for _ in range(12)]
+    taken = [writer.append("traces", b"x" * (99 - FOOTER_BYTES)) for _ in range(12)]
     assert taken == [True] * 10 + [False] * 2
     assert writer.dropped == {"full": 2}
     reader = SpoolReader(tmp_path)

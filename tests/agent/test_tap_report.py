@@ -168,10 +168,10 @@ async def test_a_process_reports_into_its_spool_from_its_start_to_its_end(tmp_pa
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
     (segment,) = (tmp_path / "spool").glob("*/metrics/*.seg")
-    merged = split_records(segment.read_bytes(), 0, None)
+    merged = split_records(segment.read_bytes(), 0, None, checked=True)
     assert len(merged.ends) == 2
     last = segment.read_bytes()[merged.ends[0] :]
-    _, found = points(split_records(last, 0, None).body)
+    _, found = points(split_records(last, 0, None, checked=True).body)
     assert [point.as_double for _, point in found["servescope.tap.requests"]] == [1]
     assert found["servescope.tap.records_written"][0][1].as_double == 1
 

@@ -13,7 +13,6 @@ from collector import aside, framing
 from collector.journal import Journal, identity
 from collector.log import WriteAheadLog
 from collector.recovery import recover
-from collector.salvage import pieces
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,14 +28,14 @@ def frames_of(bodies: list[bytes]) -> list[bytes]:
 
 
 def whole(data: bytes) -> list[bytes]:
-    found = list(pieces(data))
+    found = list(framing.LAYOUT.pieces(data))
     assert [piece.start for piece in found] == [0, *(piece.end for piece in found)][: len(found)]
     assert not data or found[-1].end == len(data)
     return [piece.frame.message for piece in found if piece.frame is not None]
 
 
 def messages(frames: list[bytes]) -> list[bytes]:
-    return [frame[framing.frame_end(frame, 0) - len(frame) + length_width(frame) :] for frame in frames]
+    return [frame[framing.LAYOUT.frame_end(frame, 0) - len(frame) + length_width(frame) :] for frame in frames]
 
 
 def length_width(frame: bytes) -> int:
@@ -79,7 +78,7 @@ def test_a_stretch_of_rubbish_costs_what_it_touches(bodies: list[bytes], at: int
 @given(st.lists(st.binary(max_size=60), max_size=3), st.binary(max_size=200))
 def test_rubbish_without_end_is_a_tail(bodies: list[bytes], rubbish: bytes):
     frames = frames_of(bodies)
-    found = list(pieces(b"".join(frames) + rubbish))
+    found = list(framing.LAYOUT.pieces(b"".join(frames) + rubbish))
     assert [piece.frame.message for piece in found if piece.frame] == messages(frames)
 
 

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import queue
 import threading
 import time
-import uuid
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from collector import framing
-from collector.aside import sync_folder, write_synced
 from collector.recovery import Segment, recover
+from collector.segment_file import SegmentFile, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,15 +42,6 @@ class LogFullError(Exception):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
-
-
-@dataclass(slots=True)
-class _Open:
-    segment: Segment
-    descriptor: int
-    opened: float
-    torn: bool = False
-    digests: list[bytes] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -90,7 +78,7 @@ class WriteAheadLog:
         self._seal_bytes = seal_bytes
         self._queue: queue.SimpleQueue[_Append | _Task | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log-commit")
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, SegmentFile] = {}
         self._sealed: dict[str, deque[Segment]] = {signal: deque() for signal in SIGNALS}
         self._changed: dict[str, asyncio.Event] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -185,7 +173,9 @@ class WriteAheadLog:
 
         Ids must be derived from the parent's: a crash between the two steps then repeats them with the same tokens.
         """
-        made = [s for s in await self._in_order(lambda: self._replace(segment, children)) if isinstance(s, Segment)]
+        made = [
+            s for s in await self._in_order(lambda: replace(self._folder, segment, children)) if isinstance(s, Segment)
+        ]
         waiting = self._sealed[segment.signal]
         waiting.remove(segment)
         waiting.extendleft(reversed(made))
@@ -218,7 +208,7 @@ class WriteAheadLog:
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         for current in self._open.values():
-            os.close(current.descriptor)
+            current.close()
         self._open.clear()
 
     async def _in_order(self, run: Callable[[], object]) -> list[object]:
@@ -275,8 +265,10 @@ class WriteAheadLog:
             return
         futures: list[asyncio.Future[object]] = [item.done for item in run]  # type: ignore[misc]
         try:
-            current = self._open.get(signal) or self._create(signal)
-            self._append_durably(current, b"".join(item.frame for item in run))
+            current = self._open.get(signal)
+            if current is None:
+                current = self._open[signal] = SegmentFile(self._folder, signal)
+            current.append(b"".join(item.frame for item in run))
         except OSError as error:
             LOG.warning("log_write_failed", signal=signal, error=error.strerror, folder=str(self._folder))
             self._post(_fail, futures, LogFullError("disk"))
@@ -289,69 +281,32 @@ class WriteAheadLog:
             current.digests.append(item.digest)
         self._post(self._committed, signal, sum(len(item.frame) for item in run), records, futures)
 
-    def _append_durably(self, current: _Open, data: bytes) -> None:
-        self._cut(current)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(current.descriptor, view) :]
-            os.fdatasync(current.descriptor)
-        except OSError:
-            current.torn = True
-            self._cut(current)
-            raise
-        current.segment.bytes += len(data)
-
-    @staticmethod
-    def _cut(current: _Open) -> None:
-        # What follows the last acknowledged byte would make the engine refuse the whole segment.
-        if current.torn:
-            os.ftruncate(current.descriptor, current.segment.bytes)
-            current.torn = False
-
     def _turn(self, signal: str) -> None:
         """Go on in a new segment; where the disk refuses one, the good one stays open."""
         try:
-            fresh = self._made(signal)
+            fresh = SegmentFile(self._folder, signal)
         except OSError as error:
             LOG.warning("log_create_failed", signal=signal, error=error.strerror, folder=str(self._folder))
             return
         if self._seal(signal):
             self._open[signal] = fresh
         else:
-            os.close(fresh.descriptor)
-            fresh.segment.path.unlink(missing_ok=True)
-
-    def _create(self, signal: str) -> _Open:
-        self._open[signal] = current = self._made(signal)
-        return current
-
-    def _made(self, signal: str) -> _Open:
-        name = f"{signal}-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-        path = self._folder / f"{name}.seg"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        try:
-            sync_folder(self._folder)
-        except OSError:
-            os.close(descriptor)
-            path.unlink(missing_ok=True)
-            raise
-        return _Open(Segment(name, signal, path, 0, 0, 0, time.time()), descriptor, time.monotonic())
+            fresh.discard()
 
     def _seal(self, signal: str) -> bool:
         current = self._open.get(signal)
         if current is None:
             return True
         try:
-            self._cut(current)
+            current.cut()
         except OSError as error:
             LOG.warning("log_seal_failed", signal=signal, error=error.strerror, folder=str(self._folder))
             return False
-        os.close(current.descriptor)
         del self._open[signal]
         if not current.segment.bytes:
-            current.segment.path.unlink(missing_ok=True)
+            current.discard()
             return True
+        current.close()
         self._unpersisted += current.digests
         self._post(self._enqueue, current.segment)
         try:
@@ -369,22 +324,6 @@ class WriteAheadLog:
         self._persist()
         for segment in segments:
             segment.path.unlink(missing_ok=True)
-
-    def _replace(self, segment: Segment, children: Sequence[tuple[str, Sequence[bytes]]]) -> list[Segment]:
-        made = []
-        for name, frames in children:
-            path = self._folder / f"{name}.seg"
-            write_synced(path, frames)
-            with path.open("rb") as file:
-                found = list(framing.read(file))
-            size = path.stat().st_size
-            made.append(
-                Segment(name, segment.signal, path, size, sum(f.records for f in found), len(found), segment.created)
-            )
-        sync_folder(self._folder)
-        segment.path.unlink(missing_ok=True)
-        sync_folder(self._folder)
-        return made
 
     def _post(self, call: Callable[..., None], *arguments: object) -> None:
         if self._loop is not None:

@@ -243,7 +243,7 @@ def measure(*, quick: bool, data: Path | None = None) -> list[dict[str, Any]]:
     with contextlib.ExitStack() as stack:
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="servescope-pages-")))
         if data is None:
-            stack.enter_context(_store(folder))
+            stack.enter_context(store_of(folder))
         store = stack.enter_context(Store(locate(folder, None, role="reader")))
         newest = store.rows("SELECT toUnixTimestamp64Milli(max(time)) AS ms FROM requests_t")[0]["ms"]
         end = datetime.fromtimestamp(int(newest) / 1000, UTC)
@@ -261,8 +261,16 @@ def _timed(ask: Callable[[Store, Window], object], store: Store, window: Window)
 
 
 @contextlib.contextmanager
-def _store(folder: Path) -> Iterator[None]:
-    """An embedded store with a day in it, and the ``run.json`` by which a dashboard finds it."""
+def store_of(folder: Path, fill: Callable[[Store, datetime], int] = fill) -> Iterator[None]:
+    """An embedded store with data in it, and the ``run.json`` by which a dashboard finds it.
+
+    Args:
+        folder: Data folder, made.
+        fill: Writes data up to a time, and says how many requests.
+
+    Raises:
+        RuntimeError: The store did not start.
+    """
     keys, port = ensure_keys(folder / "keys"), free_port()
     url = f"http://127.0.0.1:{port}"
     command = ["collector.embedded", "--data", str(folder / "store"), "--port", str(port)]

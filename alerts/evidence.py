@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +15,7 @@ from analytics.latency import percentiles
 from analytics.outcomes import BAD
 from analytics.window import Filter, Window, iso
 from base.errors import ServescopeError
+from base.named_sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,14 +30,7 @@ LATENCY_SECONDS: Final = 300.0
 AROUND_SECONDS: Final = 900.0
 """How long before the opening an event still belongs to the timeline."""
 _SETTINGS: Final = {"max_execution_time": 2}
-
-
-@cache
-def statements() -> dict[str, str]:
-    """The named blocks of ``sql/evidence.sql``."""
-    text = (Path(__file__).parent / "sql" / "evidence.sql").read_text(encoding="utf-8")
-    blocks = text.split("-- name: ")[1:]
-    return {block.partition("\n")[0].strip(): block.partition("\n")[2].strip() for block in blocks}
+_SQL: Final = Path(__file__).parent / "sql" / "evidence.sql"
 
 
 def freeze(
@@ -95,7 +88,7 @@ def happenings(store: Rows, since: float, now: float) -> list[dict[str, Any]]:
         ServescopeError: The store is away or refuses.
     """
     rows = store.rows(
-        statements()["events"], {"from": int(since * 1000), "to": int(now * 1000) + 1000}, settings=_SETTINGS
+        statements(_SQL)["events"], {"from": int(since * 1000), "to": int(now * 1000) + 1000}, settings=_SETTINGS
     )
     return [{**row, "at": int(row["at"]) / 1000} for row in rows]
 
@@ -120,7 +113,7 @@ def asked_acknowledgements(store: Rows, incidents: Sequence[str]) -> list[dict[s
     """
     if not incidents:
         return []
-    rows = store.rows(statements()["acknowledgements"], {"incidents": list(incidents)}, settings=_SETTINGS)
+    rows = store.rows(statements(_SQL)["acknowledgements"], {"incidents": list(incidents)}, settings=_SETTINGS)
     return [
         {
             "at": int(row["at"]) / 1000,
@@ -165,7 +158,7 @@ def _at(seconds: float) -> datetime:
 
 def _ask(store: Rows, block: str, parameters: Mapping[str, Any], missing: list[str]) -> list[dict[str, Any]]:
     try:
-        return store.rows(statements()[block], parameters, settings=_SETTINGS)
+        return store.rows(statements(_SQL)[block], parameters, settings=_SETTINGS)
     except ServescopeError as error:
         missing.append(f"{block}: {plain(error.what, 200)}")
         return []

@@ -10,9 +10,8 @@ import json
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from alerts.burn import budget_remaining, burn_rate
 from alerts.evaluate import sums_by
@@ -21,12 +20,15 @@ from alerts.receiver import read_pages
 from alerts.rules import RulesFile, Slo, burn_rules
 from alerts.text import plain
 from base.errors import ServescopeError
+from base.named_sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from alerts.measure import Rows
     from alerts.mirror import Sink
+
+_SQL: Final = Path(__file__).parent / "sql" / "history.sql"
 
 
 class UnknownIncidentError(ServescopeError):
@@ -158,14 +160,6 @@ class SloStatus:
     state: str
 
 
-@cache
-def statements() -> dict[str, str]:
-    """The named blocks of ``sql/history.sql``."""
-    text = (Path(__file__).parent / "sql" / "history.sql").read_text(encoding="utf-8")
-    blocks = text.split("-- name: ")[1:]
-    return {block.partition("\n")[0].strip(): block.partition("\n")[2].strip() for block in blocks}
-
-
 def incidents(
     store: Rows, start: datetime, end: datetime, *, states: Sequence[str] = (), limit: int = 200
 ) -> list[IncidentRow]:
@@ -179,7 +173,7 @@ def incidents(
         limit: At most so many.
     """
     parameters = {"from": _ms(start), "to": _ms(end), "states": list(states), "limit": limit}
-    return [_incident(row) for row in store.rows(statements()["incidents"], parameters)]
+    return [_incident(row) for row in store.rows(statements(_SQL)["incidents"], parameters)]
 
 
 def story(store: Rows, incident_id: str) -> IncidentStory:
@@ -189,20 +183,20 @@ def story(store: Rows, incident_id: str) -> IncidentStory:
         UnknownIncidentError: No incident has this id.
     """
     parameters = {"id": incident_id}
-    found = store.rows(statements()["incident"], parameters)
+    found = store.rows(statements(_SQL)["incident"], parameters)
     if not found:
         raise UnknownIncidentError(
             f"No incident has the id {plain(incident_id)}", "`servescope incidents list` shows those there are"
         )
     timeline = [
         TimelineEntry(row["time"], str(row["kind"]), str(row["message"]), dict(row["attributes"]))
-        for row in store.rows(statements()["timeline"], parameters)
+        for row in store.rows(statements(_SQL)["timeline"], parameters)
     ]
     alerts = [
         _alert({**row, "since": row["time"], "incident_id": incident_id})
-        for row in store.rows(statements()["transitions"], parameters)
+        for row in store.rows(statements(_SQL)["transitions"], parameters)
     ]
-    messages = [_notification(row) for row in store.rows(statements()["notifications"], parameters)]
+    messages = [_notification(row) for row in store.rows(statements(_SQL)["notifications"], parameters)]
     frozen = next((entry.attributes.get("json", "") for entry in timeline if entry.kind == "evidence"), "")
     shown = [entry for entry in timeline if entry.kind not in {"evidence", "acknowledge_asked"}]
     shown.sort(key=lambda entry: (entry.time, entry.kind == "resolved"))  # after the last alert's end, of one instant
@@ -211,13 +205,13 @@ def story(store: Rows, incident_id: str) -> IncidentStory:
 
 def open_counts(store: Rows) -> OpenCounts:
     """How many incidents last."""
-    row = store.rows(statements()["counts"])[0]
+    row = store.rows(statements(_SQL)["counts"])[0]
     return OpenCounts(int(row["open"]), int(row["acknowledged"]), int(row["critical"]))
 
 
 def active_alerts(store: Rows) -> list[AlertRow]:
     """Alerts that are pending or firing, firing ones first."""
-    return [_alert(row) for row in store.rows(statements()["active_alerts"])]
+    return [_alert(row) for row in store.rows(statements(_SQL)["active_alerts"])]
 
 
 def undelivered(store: Rows, since: datetime) -> list[dict[str, Any]]:
@@ -226,7 +220,7 @@ def undelivered(store: Rows, since: datetime) -> list[dict[str, Any]]:
     Returns:
         ``{"id", "time", "incident_id", "notifier", "action", "status", "attempts", "last_error", "destination"}``.
     """
-    return store.rows(statements()["undelivered"], {"from": _ms(since)})
+    return store.rows(statements(_SQL)["undelivered"], {"from": _ms(since)})
 
 
 def acknowledge(store: Sink, incident_id: str, who: str, note: str = "", at: datetime | None = None) -> None:

@@ -6,7 +6,6 @@ Long windows move slowly, so each is asked again only when it could have changed
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -27,6 +26,7 @@ from alerts.rules import (
     Threshold,
     WedgedCondition,
 )
+from base.named_sql import filled, statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -52,6 +52,7 @@ PROGRESS: Final = (
 )
 """Any of these above zero is progress."""
 GAUGE_COLUMNS: Final = {"running": "sum", "waiting": "sum", "kv_cache_usage_ratio": "max"}
+_SQL: Final = Path(__file__).parent / "sql" / "measure.sql"
 
 
 class Rows(Protocol):
@@ -103,14 +104,6 @@ class Measured:
     series: list[Series] = field(default_factory=list)
     last_seen: list[tuple[dict[str, str], float]] = field(default_factory=list)
     was_up: set[str] = field(default_factory=set)
-
-
-@cache
-def statements() -> dict[str, str]:
-    """The named blocks of ``sql/measure.sql``."""
-    text = (Path(__file__).parent / "sql" / "measure.sql").read_text(encoding="utf-8")
-    blocks = text.split("-- name: ")[1:]
-    return {block.partition("\n")[0].strip(): block.partition("\n")[2].strip() for block in blocks}
 
 
 class Measurer:
@@ -213,11 +206,15 @@ class Measurer:
             if source == "request_counts":
                 parameters["arrived_from"] = parameters["from"] - _ms(self._longest)
             keys = [*names, *(["replayed"] if self._replays else [])]
-            sql = _fill(
-                statements()[source],
-                columns=",\n    ".join([*names, *(["recording != '' AS replayed"] if self._replays else []), *columns]),
-                recordings=self._where_recordings(),
-                group=f"GROUP BY {', '.join(keys)}" if keys else "",
+            sql = filled(
+                statements(_SQL)[source],
+                {
+                    "columns": ",\n    ".join(
+                        [*names, *(["recording != '' AS replayed"] if self._replays else []), *columns]
+                    ),
+                    "recordings": self._where_recordings(),
+                    "group": f"GROUP BY {', '.join(keys)}" if keys else "",
+                },
             )
             rows = store.rows(sql, parameters)
             if len(rows) > MAX_GROUPS:
@@ -231,7 +228,7 @@ class Measurer:
 
     def _samples(self, store: Rows, now: float) -> list[Series]:
         columns = "".join(f",\n    {how}({name}) AS {name}" for name, how in self._columns.items())
-        sql = _fill(statements()["samples"], columns=columns, recordings=self._where_recordings())
+        sql = filled(statements(_SQL)["samples"], {"columns": columns, "recordings": self._where_recordings()})
         start = now - self._look_back - self._delay - LOOK_BACK_SECONDS
         rows = store.rows(sql, {"from": _ms(start), "limit": MAX_SAMPLES})
         if len(rows) >= MAX_SAMPLES:
@@ -247,7 +244,7 @@ class Measurer:
         return list(series.values())
 
     def _seen(self, store: Rows, now: float) -> list[dict[str, Any]]:
-        sql = _fill(statements()["last_seen"], recordings=self._where_recordings())
+        sql = filled(statements(_SQL)["last_seen"], {"recordings": self._where_recordings()})
         return store.rows(sql, {"from": _ms(now - self._remember), "limit": MAX_GROUPS})
 
 
@@ -266,12 +263,6 @@ def _columns_of(signal: str) -> dict[str, str]:
 
 def _labels(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
     return {name: str(row[name]) for name in names} | {"replayed": str(int(row.get("replayed") or 0))}
-
-
-def _fill(sql: str, **parts: str) -> str:
-    for name, text in parts.items():
-        sql = sql.replace(f"/*{name}*/", text)
-    return sql
 
 
 def _ms(seconds: float) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -15,6 +14,7 @@ from alerts.journal import META, TAKEN_UP
 from alerts.outbox import SECTION as OUTBOX
 from alerts.outbox import Entry
 from alerts.state import AlertState, Phase
+from base.named_sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,14 +24,7 @@ if TYPE_CHECKING:
     from alerts.rules import Rule
 
 log = structlog.get_logger()
-
-
-@cache
-def statements() -> dict[str, str]:
-    """The named blocks of ``sql/restore.sql``."""
-    text = (Path(__file__).parent / "sql" / "restore.sql").read_text(encoding="utf-8")
-    blocks = text.split("-- name: ")[1:]
-    return {block.partition("\n")[0].strip(): block.partition("\n")[2].strip() for block in blocks}
+_SQL: Final = Path(__file__).parent / "sql" / "restore.sql"
 
 
 def restore(store: Rows, journal: Journal, identities: Mapping[str, tuple[Rule, tuple[str, ...]]]) -> int:
@@ -48,9 +41,9 @@ def restore(store: Rows, journal: Journal, identities: Mapping[str, tuple[Rule, 
     Raises:
         ServescopeError: The store is away or refuses; nothing was written then.
     """
-    alerts = store.rows(statements()["alerts"])
-    incidents = {str(row["id"]): row for row in store.rows(statements()["incidents"])}
-    messages = store.rows(statements()["notifications"], {"incidents": list(incidents)})
+    alerts = store.rows(statements(_SQL)["alerts"])
+    incidents = {str(row["id"]): row for row in store.rows(statements(_SQL)["incidents"])}
+    messages = store.rows(statements(_SQL)["notifications"], {"incidents": list(incidents)})
     members: dict[str, dict[str, Alert]] = {identifier: {} for identifier in incidents}
     states: dict[str, Any] = {}
     for row in alerts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +10,7 @@ from alerts.evaluate import Reading
 from alerts.state import Observation
 from alerts.text import number, plain
 from base.durations import spell
+from base.named_sql import statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,13 +27,7 @@ LOSSES: Final[Mapping[str, str]] = {
 }
 """Sums of the tap that must not grow, and what each counts."""
 _SETTINGS: Final = {"max_execution_time": 2}
-
-
-@cache
-def statement() -> str:
-    """The one statement of ``sql/taps.sql``."""
-    text = (Path(__file__).parent / "sql" / "taps.sql").read_text(encoding="utf-8")
-    return text.partition("-- name: losses\n")[2].strip()
+_SQL: Final = Path(__file__).parent / "sql" / "taps.sql"
 
 
 def readings(store: Rows, now: float) -> list[Reading]:
@@ -46,7 +40,8 @@ def readings(store: Rows, now: float) -> list[Reading]:
     asked = {"from": int(since * 1000), "before": int((since - BEFORE_SECONDS) * 1000), "metrics": list(LOSSES)}
     lost: dict[str, float] = defaultdict(float)
     parts: dict[str, list[str]] = defaultdict(list)
-    for row in sorted(store.rows(statement(), asked, settings=_SETTINGS), key=lambda row: -float(row["lost"])):
+    found = store.rows(statements(_SQL)["losses"], asked, settings=_SETTINGS)
+    for row in sorted(found, key=lambda row: -float(row["lost"])):
         instance = str(row["instance"])
         lost[instance] += float(row["lost"])
         if row["lost"]:

@@ -9,7 +9,6 @@ in this package, put where the block says ``/*fragment*/``. ``/*filter:requests*
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 import re
@@ -24,6 +23,7 @@ from analytics.shapes import By
 from analytics.sli import OPERATION
 from analytics.window import Answer, Coverage, Exactness, Filter, Level, State, Window
 from base.errors import ServescopeError
+from base.named_sql import filled, statements
 
 T = TypeVar("T")
 
@@ -36,12 +36,18 @@ has 400 MB. Above it they are estimated within 1 % (DDSketch) and labelled ``der
 between the two nearest values (numpy's default, Hyndman & Fan's type 7) and count each row once: ``weight`` is 1."""
 
 _SQL: Final = Path(__file__).parent / "sql"
-_NAME: Final = re.compile(r"^-- name: (\w+)[ \t]*\n", re.MULTILINE)
 _PARAMETER: Final = re.compile(r"\{(\w+):([\w(), ]+)\}")
-_FRAGMENT: Final = re.compile(r"/\*([a-z0-9_:]+)\*/")
 _ROOM: Final = 1000
 """Bytes of a list of names in a URL; a statement has a few of them."""
 _WORST: Final[tuple[Exactness, ...]] = ("means", "derived", "exact")
+_NARROWED: Final = {
+    "requests": "requests",
+    "any_requests": "requests",
+    "rollup": "requests",
+    "samples": "samples",
+    "events": "events",
+}
+"""``/*filter:<word>*/`` of a statement → the table that its conditions are of."""
 _ABSENT_FROM: Final[dict[str, frozenset[str]]] = {
     "requests": frozenset(),
     "samples": frozenset({"tenant"}),
@@ -65,11 +71,9 @@ class QuestionError(ServescopeError):
     """A question was asked wrongly; names what and how to ask it."""
 
 
-@functools.cache
-def blocks(module: str) -> dict[str, str]:
+def blocks(module: str) -> Mapping[str, str]:
     """The named statements of ``analytics/sql/<module>.sql``."""
-    parts = _NAME.split((_SQL / f"{module}.sql").read_text(encoding="utf-8"))
-    return {name: text.strip().rstrip(";") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    return statements(_SQL / f"{module}.sql")
 
 
 def conditions(filter: Filter, table: str, prefix: str = "only") -> tuple[str, dict[str, Any]]:  # noqa: A002 the contract's word
@@ -136,24 +140,18 @@ class Inquiry:
         self, name: str, fragments: Mapping[str, str] | None = None, module: str = "", **parameters: Any
     ) -> list[dict[str, Any]]:
         """Rows of one named block."""
-        given = dict(fragments or {})
         bound: dict[str, object] = {
             "from_ms": self.window.from_ms,
             "to_ms": self.window.to_ms,
             "settled_ms": self.settled_ms,
             **parameters,
         }
-
-        def put(match: re.Match[str]) -> str:
-            key = match.group(1)
-            if key.startswith("filter:"):
-                whose = key.removeprefix("filter:")
-                text, extra = conditions(self.filter, "requests" if whose in {"rollup", "any_requests"} else whose)
-                bound.update(extra)
-                return f"{text} AND {OPERATION}" if whose == "requests" else text
-            return _FRAGMENT.sub(put, given[key])
-
-        sql = _FRAGMENT.sub(put, blocks(module or self.module)[name])
+        shapes = dict(fragments or {})
+        for whose, table in _NARROWED.items():
+            text, extra = conditions(self.filter, table)
+            shapes[f"filter:{whose}"] = f"{text} AND {OPERATION}" if whose == "requests" else text
+            bound |= extra
+        sql = filled(blocks(module or self.module)[name], shapes)
         used = {match.group(1) for match in _PARAMETER.finditer(sql)}
         bound = {key: value for key, value in bound.items() if key in used}
         self.asked.append(written_out(sql, bound))

@@ -12,6 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from base.named_sql import statements
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
@@ -25,7 +27,7 @@ _FRESH_SECONDS: Final = 600
 _SLICE_SECONDS: Final = 10
 _HOUR_SECONDS: Final = 3_600
 _QUIET_SECONDS: Final = 180
-_SQL: Final = Path(__file__).parent / "sql" / "day.sql"
+SQL: Final = Path(__file__).parent / "sql" / "day.sql"
 
 
 def fill(store: Store, end: datetime, seconds: int = DAY_SECONDS, rate: int = RATE) -> int:
@@ -37,7 +39,7 @@ def fill(store: Store, end: datetime, seconds: int = DAY_SECONDS, rate: int = RA
         seconds: Length.
         rate: Requests a second.
     """
-    statements = blocks()
+    named = statements(SQL)
     start = end - timedelta(seconds=seconds)
     for first, last in slices(seconds):
         bound = {
@@ -46,10 +48,10 @@ def fill(store: Store, end: datetime, seconds: int = DAY_SECONDS, rate: int = RA
             "rate": rate,
         }
         for name in ("requests_edge", "requests_engine", "samples", "histograms"):
-            store.command(statements[name], bound)
+            store.command(named[name], bound)
     whole = {"start_ms": int(start.timestamp() * 1000), "seconds": seconds}
     for name in ("events", "incidents", "transitions", "last_incident"):
-        store.command(statements[name], whole)
+        store.command(named[name], whole)
     deadline = time.monotonic() + _QUIET_SECONDS
     while store.rows("SELECT 1 FROM system.merges LIMIT 1") and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -63,9 +65,3 @@ def slices(seconds: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + _HOUR_SECONDS, fresh)
     for first in range(fresh, seconds, _SLICE_SECONDS):
         yield first, min(first + _SLICE_SECONDS, seconds)
-
-
-def blocks() -> dict[str, str]:
-    """The statements of ``sql/day.sql`` by name."""
-    parts = _SQL.read_text(encoding="utf-8").split("-- name: ")[1:]
-    return {part.partition("\n")[0].strip(): part.partition("\n")[2].strip().rstrip(";") for part in parts}

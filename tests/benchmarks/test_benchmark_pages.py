@@ -4,7 +4,8 @@ import itertools
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
-from benchmarks.day import DAY_SECONDS, blocks, slices
+from base.named_sql import statements
+from benchmarks.day import DAY_SECONDS, SQL, slices
 from benchmarks.line import KEYS
 from benchmarks.pages import PAGES, RANGES, Times, address, combinations, figures, windows
 
@@ -21,11 +22,11 @@ def test_slices_cover_the_day_without_gap_or_overlap_and_end_in_small_ones():
 
 
 def test_every_statement_of_the_day_inserts():
-    assert blocks().keys() == {
+    assert statements(SQL).keys() == {
         "requests_edge", "requests_engine", "samples", "histograms", "events", "incidents", "transitions",
         "last_incident",
     }  # fmt: skip
-    assert all(sql.startswith("INSERT INTO ") for sql in blocks().values())
+    assert all(sql.startswith("INSERT INTO ") for sql in statements(SQL).values())
 
 
 def test_no_two_windows_are_the_same():

@@ -12,7 +12,7 @@ import structlog
 
 from alerts.config import read_config
 from alerts.process import build
-from alerts.signals import stop_event
+from alerts.stopping import stop_event
 from base.command import ending_in_words
 from base.logs import log_to_stderr
 from collector.store import Store, locate, without_frames

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from alerts.route import Route  # noqa: TC001 pydantic reads it at run time
+from alerts.deliver.route import Route  # noqa: TC001 pydantic reads it at run time
 from base import yamlfile
 from base.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
 from base.errors import ConfigError

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from alerts.book import stored_alert
-from alerts.evaluate import Reading, evaluate, timing_of
-from alerts.incident import Alert, alert_key
-from alerts.measure import Measured, Measurer
-from alerts.rules import STORE_RULE, TAP_RULE, BurnRule, Rule, RulesFile, Severity, all_rules
+from alerts.incidents.incident import Alert, alert_key
+from alerts.incidents.register import stored_alert
+from alerts.measure.store import Measured, Measurer
+from alerts.rules.evaluate import Reading, evaluate, timing_of
+from alerts.rules.model import STORE_RULE, TAP_RULE, BurnRule, Rule, RulesFile, Severity, all_rules
 from alerts.state import AlertState, Observation, Phase, Timing, step
 from alerts.text import plain
 from base.durations import spell
@@ -26,10 +26,10 @@ from base.errors import ServescopeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from alerts.book import Book, Draft
     from alerts.config import AlertsConfig
+    from alerts.incidents.register import Draft, Register
     from alerts.journal import Journal
-    from alerts.measure import Rows
+    from alerts.measure.store import Rows
 
 log = structlog.get_logger()
 
@@ -101,7 +101,7 @@ class Engine:
         store: Where to ask.
         file: The rules.
         journal: Where states live.
-        book: Where incidents live.
+        register: Where incidents live.
         config: Settings.
         clock: Unix seconds.
         blocked: Why the store must not be believed yet, empty when it may; the rules keep still meanwhile.
@@ -111,7 +111,7 @@ class Engine:
     store: Rows
     file: RulesFile
     journal: Journal
-    book: Book
+    register: Register
     config: AlertsConfig
     clock: Callable[[], float]
     health: Health = field(default_factory=Health)
@@ -159,8 +159,8 @@ class Engine:
         """
         now = self.clock()
         measured = self._measure(now)
-        with self.book.guard:
-            draft = self.book.draft(now)
+        with self.register.guard:
+            draft = self.register.draft(now)
             before = {key: replace(tracked) for key, tracked in self._tracked.items()}
             try:
                 if measured is not None:
@@ -173,14 +173,14 @@ class Engine:
                     self._retire(draft)
                 self._judge_store(draft)
                 self._remember(draft, before)
-                self.book.commit(draft)
+                self.register.commit(draft)
             except Exception:
                 self._tracked = before
-                self.book.reload()
+                self.register.reload()
                 raise
             self.journal.flush()
             if now - self._pruned_at > PRUNE_SECONDS:
-                self.book.prune(now)
+                self.register.prune(now)
                 self._pruned_at = now
         self._tracked = {k: t for k, t in self._tracked.items() if t.state.phase is not Phase.INACTIVE}
         self._note(now)
@@ -274,7 +274,7 @@ class Engine:
             fired_at=draft.now,
         )
         reason = reading.reason if done.entered is not Phase.RESOLVED else done.reason
-        self.book.transition(draft, alert, done.state, done.entered, reason)
+        self.register.transition(draft, alert, done.state, done.entered, reason)
         log.info(_LOGGED[done.entered], rule=tracked.rule, reason=plain(reason, 300), **_labels(tracked))
 
     def _retire(self, draft: Draft) -> None:
@@ -300,7 +300,7 @@ class Engine:
         self.health.last_round_seconds = max(0.0, self.clock() - now)
         self.health.pending = phases.count(Phase.PENDING)
         self.health.firing = phases.count(Phase.FIRING)
-        self.health.open_incidents = len(self.book.open)
+        self.health.open_incidents = len(self.register.open)
 
 
 def _about(rule: Rule) -> _About:

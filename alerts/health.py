@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
+    from alerts.deliver.outbox import Outbox
     from alerts.engine import Health
     from alerts.journal import Journal
-    from alerts.outbox import Outbox
     from alerts.worker import Worker
 
 STALE_ROUNDS: Final = 6

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from alerts import oldjournal
+from alerts import journal_jsonl
 from base.errors import DataFolderInUseError
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class Journal:
     def _take_over(self, old: Path) -> None:
         if not old.exists() or not self.fresh:
             return
-        sections, rows, sequence = oldjournal.read(old)
+        sections, rows, sequence = journal_jsonl.read(old)
         self._rows.extend(rows)
         self._sequence = max(self._sequence, sequence)
         self.write({**sections, META: {TAKEN_UP: True}})

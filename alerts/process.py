@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from alerts import taps
-from alerts.book import Book
-from alerts.certificate import ensure_certificate
+from alerts.deliver.certificate import ensure_certificate
+from alerts.deliver.notify.pagerduty import PagerDuty
+from alerts.deliver.notify.webhook import Webhook
+from alerts.deliver.outbox import Outbox
+from alerts.deliver.receiver import Pages, Receiver
 from alerts.engine import Engine
 from alerts.health import HealthServer, Status
-from alerts.illustrate import Illustrator
+from alerts.history_writer import HistoryWriter
+from alerts.incidents.register import Register
+from alerts.incidents.restore import restore
+from alerts.incidents.timeline import Illustrator
 from alerts.journal import Journal
-from alerts.mirror import Mirror
-from alerts.notify.pagerduty import PagerDuty
-from alerts.notify.webhook import Webhook
-from alerts.outbox import Outbox
-from alerts.receiver import Pages, Receiver
-from alerts.restore import restore
-from alerts.rules import BurnRule, Rule, RulesFile, ShareCondition, SignalCondition, SilentCondition, all_rules
-from alerts.rulesfile import load
+from alerts.measure import taps
+from alerts.rules.file import load
+from alerts.rules.model import BurnRule, Rule, RulesFile, ShareCondition, SignalCondition, SilentCondition, all_rules
 from alerts.worker import Worker
 from base.errors import ServescopeError
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from alerts.config import AlertsConfig
-    from alerts.notice import Notifier
+    from alerts.deliver.notice import Notifier
     from collector.store import Store
 
 log = structlog.get_logger()
@@ -57,7 +57,7 @@ class Pager:
     journal: Journal
     outbox: Outbox
     engine: Engine
-    mirror: Mirror
+    history: HistoryWriter
     illustrator: Illustrator
     health: HealthServer
     receiver: Receiver | None
@@ -81,7 +81,7 @@ class Pager:
         if self.engine.health.store_down_since is not None:
             return
         try:
-            self.mirror.push(self.store)
+            self.history.push(self.store)
         except (ServescopeError, OSError) as error:
             if not self._history_waits:
                 log.warning("alert_history_waits", error=str(error))
@@ -145,7 +145,7 @@ class Pager:
             log.info("alert_states_restored_late")
         self.engine.blocked = ""
         self.engine.reload()
-        self.engine.book.reload()
+        self.engine.register.reload()
         self.outbox.reload()
         return True
 
@@ -200,15 +200,15 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         if config.webhook is not None:
             notifiers.append(Webhook(config.webhook.url, config.webhook.secret(), clock=clock))
         outbox = Outbox(journal, notifiers, clock)
-        book = Book(
+        register = Register(
             journal,
             outbox,
             routes=config.routes,
             dashboard_url=lambda: config.dashboard_url or _dashboard_of(data),
             runbook_url=config.runbook_url,
         )
-        engine = Engine(store, file, journal, book, config, clock)
-        illustrator = Illustrator(store, journal, book, config, clock, lambda: engine.sees)
+        engine = Engine(store, file, journal, register, config, clock)
+        illustrator = Illustrator(store, journal, register, config, clock, lambda: engine.sees)
         workers: list[Worker] = []
         status = Status(engine.health, outbox, journal, workers, config.evaluate_every_seconds, clock)
         health = HealthServer(status, config.health_host, config.health_port)
@@ -222,7 +222,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
     rules = all_rules(file)
     log.info("alerts_ready", rules=len(rules), slos=len(file.slos), health=health.url, notifiers=outbox.names)
     pager = Pager(
-        config, store, journal, outbox, engine, Mirror(journal), illustrator, health, receiver, clock, workers
+        config, store, journal, outbox, engine, HistoryWriter(journal), illustrator, health, receiver, clock, workers
     )
     every = config.evaluate_every_seconds
     # Tasks of their own: a starved store takes ten seconds for a row, in which the next page must not wait.

@@ -29,7 +29,8 @@ from urllib.parse import urlsplit
 import structlog
 
 from analytics import tenants
-from benchmarks.day import DAY_SECONDS, blocks
+from base.named_sql import statements
+from benchmarks.day import DAY_SECONDS, SQL
 from benchmarks.pages import store_of, windows
 from benchmarks.tap import figure
 from collector.store import Store, locate
@@ -118,11 +119,11 @@ def _until_running(url: str, count: int) -> None:
 
 def fill(store: Store, end: datetime, hours: int) -> int:
     """Write both halves of the requests of some hours up to ``end``; how many."""
-    statements = blocks()
+    named = statements(SQL)
     for hour in range(hours, 0, -1):
         start_ms = int((end - timedelta(hours=hour)).timestamp() * 1000)
         for name in ("requests_edge", "requests_engine"):
-            store.command(statements[name], {"start_ms": start_ms, "seconds": _HOUR_SECONDS, "rate": _RATE})
+            store.command(named[name], {"start_ms": start_ms, "seconds": _HOUR_SECONDS, "rate": _RATE})
     while store.rows("SELECT 1 FROM system.merges LIMIT 1"):
         time.sleep(_PAUSE_SECONDS)
     return hours * _HOUR_SECONDS * _RATE

@@ -34,8 +34,8 @@ from urllib.parse import urlencode, urlsplit
 
 import structlog
 
-from alerts.history import incidents, slo_statuses
-from alerts.rulesfile import load
+from alerts.incidents.history import incidents, slo_statuses
+from alerts.rules.file import load
 from analytics import batching, events, kvcache, latency, queue, requests, traffic
 from analytics.window import Window
 from base.keys import ensure_keys

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import structlog
 
-from alerts import rulesfile
+from alerts.rules import file as rulesfile
 from base import yamlfile
 from base.command import ending_in_words
 from base.errors import ConfigError, PortInUseError

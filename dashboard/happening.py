@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import streamlit as st
 
-from alerts.history import incidents
+from alerts.incidents.history import incidents
 from base.errors import ServescopeError
 from dashboard import words
 from dashboard.data import now, store

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 import streamlit as st
 
-from alerts.history import acknowledge, story
-from alerts.notice import reached
+from alerts.deliver.notice import reached
+from alerts.incidents.history import acknowledge, story
 from analytics.window import Filter, Window
 from base.errors import ServescopeError
 from dashboard import escape, words
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import tzinfo
 
-    from alerts.history import AlertRow, IncidentRow, IncidentStory, NotificationRow
+    from alerts.incidents.history import AlertRow, IncidentRow, IncidentStory, NotificationRow
 
 _AROUND: Final = timedelta(minutes=3)
 _MOST_INSTANCES: Final = 10
@@ -193,7 +193,7 @@ def _messages(messages: list[NotificationRow]) -> None:
 
 
 def evidence(found: Mapping[str, Any]) -> None:
-    """The frozen numbers as tables (see ``alerts.evidence.freeze``)."""
+    """The frozen numbers as tables (see ``alerts.incidents.evidence.freeze``)."""
     if not found:
         st.caption("None was taken.")
         return

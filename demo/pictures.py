@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from alerts.history import IncidentRow, incidents
+from alerts.incidents.history import IncidentRow, incidents
 from analytics.requests import find
 from analytics.window import Filter, Window
 from base.command import ending_in_words

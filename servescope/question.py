@@ -96,8 +96,8 @@ def _period(objectives: Sequence[Objective]) -> float:
 
 
 def _objectives(path: Path) -> Iterator[Objective]:
-    from alerts.objectives import objective_of  # noqa: PLC0415 - commands load only what they need
-    from alerts.rulesfile import load  # noqa: PLC0415 - as above
+    from alerts.rules.file import load  # noqa: PLC0415 - as above
+    from alerts.rules.objectives import objective_of  # noqa: PLC0415 - commands load only what they need
 
     for slo in load(path).slos:
         objective = objective_of(slo)

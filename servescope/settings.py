@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agent.pages import discovery
-from alerts import rulesfile
 from alerts.config import AlertsConfig
+from alerts.rules import file as rules_file
 from servescope import config_file
 from servescope.launch import newcomers
 
@@ -20,7 +20,7 @@ def configured(config: Path | None, slos: Path | None) -> tuple[dict[str, Any], 
     settings = config_file.read_settings(config, files=True)
     slos = slos or config_file.slo_file(settings, config)
     if slos is not None:
-        rulesfile.load(slos)
+        rules_file.load(slos)
     AlertsConfig.model_validate(settings.get("alerts", {})).pagerduty.routing_key()
     return settings, slos
 

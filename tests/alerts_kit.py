@@ -7,7 +7,7 @@ from typing import Any
 
 from alerts.config import AlertsConfig
 from alerts.process import build
-from alerts.signals import stop_event
+from alerts.stopping import stop_event
 from base.logs import log_to_stderr
 from collector.store import Store, StoreAddress
 

@@ -17,8 +17,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from alerts.notify.pagerduty import PagerDuty
-from alerts.notify.webhook import Webhook
+from alerts.deliver.notify.pagerduty import PagerDuty
+from alerts.deliver.notify.webhook import Webhook
 from servescope.cli import main
 from servescope.launch.plan import make_plan
 from tests.collector_process import free_port

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 import streamlit as st
 
-from alerts.history import AlertRow, OpenCounts, active_alerts, incidents, open_counts, pages
+from alerts.incidents.history import AlertRow, OpenCounts, active_alerts, incidents, open_counts, pages
 from dashboard import escape, words
 from dashboard.data import store
 from dashboard.look import clock, zone
@@ -21,7 +21,7 @@ from dashboard.tables import numbers, table
 from dashboard.tiles import Tile
 
 if TYPE_CHECKING:
-    from alerts.history import IncidentRow
+    from alerts.incidents.history import IncidentRow
     from dashboard.look import Look
     from dashboard.tiles import Judgement
 

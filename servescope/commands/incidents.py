@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from alerts import history, report
+from alerts.incidents import history, report
 from collector.store import Store, locate
 from servescope import options
 from servescope.launch import borrowed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from alerts import rulesfile
+from alerts.rules import file as rules_file
 
 
 @click.group()
@@ -20,4 +20,4 @@ def rules() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON of a stable shape.")
 def rules_check(file: Path, as_json: bool) -> None:
     """Check a rules file; every fault names file, line and field."""
-    click.echo(json.dumps(rulesfile.summary(rulesfile.load(file))) if as_json else rulesfile.check(file))
+    click.echo(json.dumps(rules_file.summary(rules_file.load(file))) if as_json else rules_file.check(file))

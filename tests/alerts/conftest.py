@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from alerts.certificate import Certificate, ensure_certificate
-from alerts.receiver import Pages, Receiver
+from alerts.deliver.certificate import Certificate, ensure_certificate
+from alerts.deliver.receiver import Pages, Receiver
 from collector.migrate import Layout, apply
 from collector.store import Store, StoreAddress
 

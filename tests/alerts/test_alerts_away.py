@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from alerts import history
 from alerts.config import AlertsConfig
+from alerts.incidents import history
 from alerts.process import Pager, build
-from alerts.rules import STORE_RULE
+from alerts.rules.model import STORE_RULE
 from collector.store import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -113,6 +113,6 @@ def test_a_page_of_an_earlier_outage_ends_with_the_one_of_this(begun: Begun):
     }  # fmt: skip
     begun.store.back = True
     begun.play(10)
-    assert begun.pager.engine.book.open == []
+    assert begun.pager.engine.register.open == []
     assert begun.pages == ["trigger", "resolve", "resolve"]
     assert "servescope-old" in {page["dedup_key"] for page in history.pages(begun.folder)}

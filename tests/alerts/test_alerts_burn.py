@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from alerts.burn import (
+from alerts.rules.burn import (
     BurnWindow,
     Counted,
     budget_remaining,

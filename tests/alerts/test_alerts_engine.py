@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from alerts import engine as engines
-from alerts.book import Book
-from alerts.burn import Counted
 from alerts.config import AlertsConfig
+from alerts.deliver.notice import Delivery, Notice
+from alerts.deliver.outbox import Outbox
 from alerts.engine import RESTORED_SECONDS, Engine
-from alerts.evaluate import Reading, evaluate
-from alerts.illustrate import Illustrator
+from alerts.incidents.register import Register
+from alerts.incidents.timeline import Illustrator
 from alerts.journal import Journal
-from alerts.measure import Group, Measured, Sample, Series
-from alerts.notice import Delivery, Notice
-from alerts.outbox import Outbox
-from alerts.rules import BAD_OUTCOMES, Measure
-from alerts.rulesfile import parse
+from alerts.measure.store import Group, Measured, Sample, Series
+from alerts.rules.burn import Counted
+from alerts.rules.evaluate import Reading, evaluate
+from alerts.rules.file import parse
+from alerts.rules.model import BAD_OUTCOMES, Measure
 from alerts.state import Observation
 from collector.store import StoreError, StoreUnavailable
 
@@ -87,10 +87,10 @@ class Stage:
     def start(self, text: str = FILE) -> None:
         self.journal = Journal(self.folder)
         self.outbox = Outbox(self.journal, [self.sent], lambda: self.now)
-        book = Book(self.journal, self.outbox, dashboard_url=lambda: "http://d")
-        self.engine = Engine(self, parse(text), self.journal, book, AlertsConfig(), lambda: self.now)
+        register = Register(self.journal, self.outbox, dashboard_url=lambda: "http://d")
+        self.engine = Engine(self, parse(text), self.journal, register, AlertsConfig(), lambda: self.now)
         self.engine._measurer = self  # type: ignore[assignment]
-        self.illustrator = Illustrator(self, self.journal, book, AlertsConfig(), lambda: self.now)
+        self.illustrator = Illustrator(self, self.journal, register, AlertsConfig(), lambda: self.now)
 
     def restart(self, text: str = FILE) -> None:
         self.journal.close()
@@ -353,13 +353,13 @@ def test_alerts_of_one_place_are_one_page_and_a_worse_one_and_a_new_place_page_a
 
 def test_an_incident_that_somebody_took_swallows_no_new_place(stage: Stage):
     stage.run(10, waiting=57)
-    (incident,) = stage.engine.book.open
+    (incident,) = stage.engine.register.open
     ask = {"at": int(stage.now * 1000), "incident_id": incident.id, "attributes": {"who": "ada", "note": "mine"}}
     stage.answers["acknowledge_asked"] = [ask]
     stage.run(5, waiting=57)
     stage.run(10, "b", waiting=57)
     assert stage.pages == ["trigger", "acknowledge", "trigger"]
-    states = {one.id: one.state.value for one in stage.engine.book.open}
+    states = {one.id: one.state.value for one in stage.engine.register.open}
     assert states == {incident.id: "acknowledged", stage.sent.notices[-1].incident_id: "open"}
 
 
@@ -390,14 +390,14 @@ def test_a_store_that_answers_nothing_more_holds_up_no_page(stage: Stage):
 
 def test_acknowledging_tells_the_pager_once(stage: Stage):
     stage.run(10, waiting=57)
-    (incident,) = stage.engine.book.open
+    (incident,) = stage.engine.register.open
     ask = {"at": int(stage.now * 1000), "incident_id": incident.id, "attributes": {"who": "ada", "note": "mine"}}
     stage.answers["acknowledge_asked"] = [ask]
     stage.run(10, waiting=57)
     stage.restart()
     stage.run(10, waiting=57)
     assert stage.pages == ["trigger", "acknowledge"]
-    (incident,) = stage.engine.book.open
+    (incident,) = stage.engine.register.open
     assert (incident.state.value, incident.owner) == ("acknowledged", "ada")
 
 

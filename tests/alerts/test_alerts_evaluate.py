@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.burn import Counted
-from alerts.evaluate import evaluate, timing_of, trailing_run
-from alerts.measure import Group, Measured, Sample, Series
-from alerts.rules import Rule, all_rules
-from alerts.rulesfile import parse
+from alerts.measure.store import Group, Measured, Sample, Series
+from alerts.rules.burn import Counted
+from alerts.rules.evaluate import evaluate, timing_of, trailing_run
+from alerts.rules.file import parse
+from alerts.rules.model import Rule, all_rules
 
 NOW = 1000.0
 

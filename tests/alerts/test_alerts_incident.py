@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.incident import (
+from alerts.incidents.incident import (
     GROUP_SECONDS,
     MEMBERS_LIMIT,
     Alert,

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from alerts.receiver import Pages, Receiver
+from alerts.deliver.receiver import Pages, Receiver
 from tests.alerts_kit import run_pager
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from alerts.certificate import Certificate
+    from alerts.deliver.certificate import Certificate
 
 KILLS = 50
 INSTANCES = tuple(f"i{number}" for number in range(8))

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from alerts.burn import Counted
-from alerts.evaluate import evaluate
-from alerts.measure import Measurer
-from alerts.rules import all_rules
-from alerts.rulesfile import parse
+from alerts.measure.store import Measurer
+from alerts.rules.burn import Counted
+from alerts.rules.evaluate import evaluate
+from alerts.rules.file import parse
+from alerts.rules.model import all_rules
 
 FILE = """
 slos:

@@ -16,17 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alerts.config import PagerDutyConfig
-from alerts.notice import LONGEST_RETRY_AFTER_SECONDS, Notice, reached, retry_after
-from alerts.notify.pagerduty import MAX_BYTES, PagerDuty, _Answered
-from alerts.notify.webhook import Webhook, sign
-from alerts.receiver import KEPT_PAGES, PER_MINUTE, Pages, Receiver, faults_of, read_pages
+from alerts.deliver.notice import LONGEST_RETRY_AFTER_SECONDS, Notice, reached, retry_after
+from alerts.deliver.notify.pagerduty import MAX_BYTES, PagerDuty, _Answered
+from alerts.deliver.notify.webhook import Webhook, sign
+from alerts.deliver.receiver import KEPT_PAGES, PER_MINUTE, Pages, Receiver, faults_of, read_pages
 from base.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from alerts.certificate import Certificate
+    from alerts.deliver.certificate import Certificate
 
 KEY = "k" * 31 + "K"
 NOTICE = Notice(
@@ -319,7 +319,7 @@ def test_a_repeat_is_one_page_and_a_full_disk_loses_none(tmp_path: Path, monkeyp
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("alerts.receiver.os.fsync", full)
+    monkeypatch.setattr("alerts.deliver.receiver.os.fsync", full)
     for event in (trigger, trigger):  # the answer to the first was lost
         pages.add(1.0, event)
     monkeypatch.undo()

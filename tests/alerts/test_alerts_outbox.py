@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alerts.journal import Journal
-from alerts.notice import Delivery, Notice
-from alerts.outbox import (
+from alerts.deliver.notice import Delivery, Notice
+from alerts.deliver.outbox import (
     GIVE_UP_SECONDS,
     PER_MINUTE,
     POISON_TRIES,
@@ -23,6 +22,7 @@ from alerts.outbox import (
     settle,
     wait_before,
 )
+from alerts.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from alerts.receiver import Pages, Receiver
+from alerts.deliver.receiver import Pages, Receiver
 from collector.migrate import apply
 from collector.store import Store, StoreAddress
 from tests.store_process import start_store
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from alerts.certificate import Certificate
+    from alerts.deliver.certificate import Certificate
 
 RULES = {
     "rules": [

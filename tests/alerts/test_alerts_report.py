@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from alerts.history import AlertRow, IncidentRow, IncidentStory, NotificationRow, TimelineEntry
-from alerts.report import story_markdown
+from alerts.incidents.history import AlertRow, IncidentRow, IncidentStory, NotificationRow, TimelineEntry
+from alerts.incidents.report import story_markdown
 from alerts.text import markdown
 
 HOSTILE = (

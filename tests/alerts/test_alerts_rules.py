@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.rules import BurnRule, RulesFile, Scope, all_rules
-from alerts.rulesfile import RulesError, check, load, parse, summary
+from alerts.rules.file import RulesError, check, load, parse, summary
+from alerts.rules.model import BurnRule, RulesFile, Scope, all_rules
 from base.durations import parse_duration, spell
 
 ROOT = Path(__file__).resolve().parents[2]

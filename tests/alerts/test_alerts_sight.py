@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.engine_table import tables
-from alerts.rules import SAMPLE_SIGNALS, all_rules
-from alerts.rulesfile import RulesError, check, parse
-from alerts.sight import sight_of
+from alerts.rules.blind import sight_of
+from alerts.rules.file import RulesError, check, parse
+from alerts.rules.model import SAMPLE_SIGNALS, all_rules
 
 if TYPE_CHECKING:
     from pathlib import Path

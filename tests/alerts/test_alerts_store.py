@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from alerts import history, taps
 from alerts.config import AlertsConfig, WebhookConfig
-from alerts.evidence import freeze
-from alerts.incident import Alert, Incident, IncidentState
+from alerts.incidents import history
+from alerts.incidents.evidence import freeze
+from alerts.incidents.incident import Alert, Incident, IncidentState
+from alerts.incidents.report import listing, story_markdown, story_text
+from alerts.measure import taps
 from alerts.process import Pager, build
-from alerts.report import listing, story_markdown, story_text
-from alerts.rulesfile import load
+from alerts.rules.file import load
 from analytics.latency import percentiles
 from analytics.window import Filter, Window, as_plain
 from base.errors import ServescopeError
@@ -91,7 +92,7 @@ class World:
         self.pager.outbox.deliver("pagerduty")
         self.pager.illustrator.once()
         self.pager.outbox.deliver("pagerduty")
-        self.pager.mirror.push(self.fleet.store)
+        self.pager.history.push(self.fleet.store)
 
     @property
     def pages(self) -> list[dict[str, Any]]:
@@ -291,7 +292,7 @@ def test_history_written_while_the_store_was_away_follows(world: World):
     assert row.title.startswith("the store has not answered for ")
     assert row.state == "resolved"
     assert world.pager.journal.waiting_rows() == []
-    world.pager.mirror.push(real)
+    world.pager.history.push(real)
     assert len(history.story(real, row.id).notifications) == 2
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from alerts.measure import Measurer
-from alerts.rules import all_rules
-from alerts.rulesfile import parse
+from alerts.measure.store import Measurer
+from alerts.rules.file import parse
+from alerts.rules.model import all_rules
 from analytics import latency, traffic
 from analytics.budget import Objective, burn, status
 from analytics.requests import find
@@ -179,7 +179,7 @@ LOOKED_UP = {"by_time_and_key", "by_key", "by_trace", "find", "matching"}
 """Told by its key, or by words of whoever asks, which `analytics.requests` narrows."""
 
 
-@pytest.mark.parametrize("path", sorted([*Path("analytics/sql").glob("*.sql"), *Path("alerts/sql").glob("*.sql")]))
+@pytest.mark.parametrize("path", sorted([*Path("analytics/sql").glob("*.sql"), *Path("alerts").rglob("*.sql")]))
 def test_statements_over_requests_are_of_model_operations(path: Path):
     for block in path.read_text(encoding="utf-8").split("-- name: ")[1:]:
         name, _, sql = block.partition("\n")

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from alerts.history import AlertRow, IncidentRow, SloStatus
+from alerts.incidents.history import AlertRow, IncidentRow, SloStatus
 from analytics.window import Filter, Window
 from base.errors import ServescopeError
 from collector.store import StoreError

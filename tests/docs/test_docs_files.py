@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import click
 import pytest
 
-from alerts import rulesfile
+from alerts.rules import file as rules_file
 from servescope.cli import main
 from tests.docs.test_docs_reference import commands, long_options
 from tests.docs_kit import ROOT, anchors, blocks, documents, prose, tracked
@@ -88,7 +88,7 @@ def test_slo_files_in_examples_are_right():
     for document in documents():
         for block in blocks(document.read_text(), "yaml"):
             if block.startswith("version:"):
-                assert rulesfile.parse(block, relative(document)).slos
+                assert rules_file.parse(block, relative(document)).slos
                 checked += 1
     assert checked
 

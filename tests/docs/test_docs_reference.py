@@ -13,8 +13,8 @@ import yaml
 from agent.config import AgentConfig, TargetConfig
 from agent.tap.config import TapLimits, TenantConfig
 from alerts.config import AlertsConfig, PagerDutyConfig, WebhookConfig
-from alerts.route import Route
-from alerts.rules import Slo, Threshold
+from alerts.deliver.route import Route
+from alerts.rules.model import Slo, Threshold
 from collector import retention
 from collector.config import CollectorConfig, SenderKey
 from dashboard.config import DashboardConfig

@@ -6,7 +6,7 @@ import re
 from typing import get_args
 
 from agent.engine_table import tables
-from alerts.rules import REQUEST_SIGNALS, SAMPLE_SIGNALS, SEVERITIES
+from alerts.rules.model import REQUEST_SIGNALS, SAMPLE_SIGNALS, SEVERITIES
 from analytics.outcomes import BAD
 from analytics.signals import PHASES, SIGNALS
 from analytics.window import Exactness, Level, State

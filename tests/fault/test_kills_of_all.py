@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import pytest
 import yaml
 
-from alerts.certificate import ensure_certificate
-from alerts.receiver import Pages, Receiver
+from alerts.deliver.certificate import ensure_certificate
+from alerts.deliver.receiver import Pages, Receiver
 from tests.line_kit import Line, free_block, start_line, wait_for
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
-from alerts import counting
-from alerts.rules import (
+from alerts.measure import counting
+from alerts.rules.model import (
     DIMENSIONS,
     RATES,
     RATIOS,
@@ -31,7 +31,7 @@ from base.named_sql import filled, statements
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from alerts.burn import Counted
+    from alerts.rules.burn import Counted
 
 log = structlog.get_logger()
 
@@ -52,7 +52,7 @@ PROGRESS: Final = (
 )
 """Any of these above zero is progress."""
 GAUGE_COLUMNS: Final = {"running": "sum", "waiting": "sum", "kv_cache_usage_ratio": "max"}
-_SQL: Final = Path(__file__).parent / "sql" / "measure.sql"
+_SQL: Final = Path(__file__).with_name("store.sql")
 
 
 class Rows(Protocol):

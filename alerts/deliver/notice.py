@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from alerts.incident import Wish
-    from alerts.rules import Severity
+    from alerts.incidents.incident import Wish
+    from alerts.rules.model import Severity
 
 LONGEST_RETRY_AFTER_SECONDS: Final = 900.0
 """What another side may ask for at most: a page that waits for longer is no page."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from alerts.burn import Counted
-from alerts.rules import METRIC_SIGNALS, Measure
+from alerts.rules.burn import Counted
+from alerts.rules.model import METRIC_SIGNALS, Measure
 from analytics.counters import FAILED, JUDGED
 from analytics.sli import judged
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def source_of(measure: Measure) -> str:
-    """The statement of ``sql/measure.sql`` that counts a measure."""
+    """The statement of ``store.sql`` that counts a measure."""
     if measure.source == "rows":
         return "request_counts"
     return "histogram_counts" if measure.limits else "counter_counts"

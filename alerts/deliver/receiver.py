@@ -2,8 +2,8 @@
 
 It checks each event against PagerDuty's documented limits (https://developer.pagerduty.com/docs/events-api-v2-overview)
 and answers as PagerDuty does: 202 with the ``dedup_key``, 400 with reasons, 429 above 120 events a minute and key.
-The last pages are kept in a bounded file that the dashboard reads. ``python -m alerts.receiver --data DIR`` runs it
-alone; without a PagerDuty key the alerts process runs it inside itself.
+The last pages are kept in a bounded file that the dashboard reads. Without a PagerDuty key the alerts process runs it
+inside itself; ``python -m alerts.deliver.receiver --data DIR`` runs it alone.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import structlog
 
-from alerts.certificate import Certificate, ensure_certificate
-from alerts.signals import wait_for_stop
+from alerts.deliver.certificate import Certificate, ensure_certificate
+from alerts.stopping import wait_for_stop
 from base.errors import PortInUseError
 
 if TYPE_CHECKING:

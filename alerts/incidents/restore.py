@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from alerts.incident import Alert, Incident, IncidentState
+from alerts.deliver.outbox import SECTION as OUTBOX
+from alerts.deliver.outbox import Entry
+from alerts.incidents.incident import Alert, Incident, IncidentState
 from alerts.journal import META, TAKEN_UP
-from alerts.outbox import SECTION as OUTBOX
-from alerts.outbox import Entry
 from alerts.state import AlertState, Phase
 from base.named_sql import statements
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from alerts.journal import Journal
-    from alerts.measure import Rows
-    from alerts.rules import Rule
+    from alerts.measure.store import Rows
+    from alerts.rules.model import Rule
 
 log = structlog.get_logger()
-_SQL: Final = Path(__file__).parent / "sql" / "restore.sql"
+_SQL: Final = Path(__file__).with_name("restore.sql")
 
 
 def restore(store: Rows, journal: Journal, identities: Mapping[str, tuple[Rule, tuple[str, ...]]]) -> int:

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from alerts.burn import budget_remaining, burn_rate
-from alerts.evaluate import sums_by
-from alerts.measure import Measurer
-from alerts.receiver import read_pages
-from alerts.rules import RulesFile, Slo, burn_rules
+from alerts.deliver.receiver import read_pages
+from alerts.measure.store import Measurer
+from alerts.rules.burn import budget_remaining, burn_rate
+from alerts.rules.evaluate import sums_by
+from alerts.rules.model import RulesFile, Slo, burn_rules
 from alerts.text import plain
 from base.errors import ServescopeError
 from base.named_sql import statements
@@ -25,10 +25,10 @@ from base.named_sql import statements
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from alerts.measure import Rows
-    from alerts.mirror import Sink
+    from alerts.history_writer import Sink
+    from alerts.measure.store import Rows
 
-_SQL: Final = Path(__file__).parent / "sql" / "history.sql"
+_SQL: Final = Path(__file__).with_name("history.sql")
 
 
 class UnknownIncidentError(ServescopeError):
@@ -114,7 +114,7 @@ class IncidentStory:
         timeline: Oldest first.
         alerts: Transitions of its alerts, oldest first.
         notifications: Messages about it, oldest first.
-        evidence: Numbers frozen when it opened (see ``alerts.evidence.freeze``); empty when there are none.
+        evidence: Numbers frozen when it opened (see ``alerts.incidents.evidence.freeze``); empty when there are none.
     """
 
     incident: IncidentRow

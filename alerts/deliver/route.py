@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from alerts.incident import rank
-from alerts.rules import Scope, Severity
+from alerts.incidents.incident import rank
+from alerts.rules.model import Scope, Severity
 
 if TYPE_CHECKING:
-    from alerts.incident import Incident
+    from alerts.incidents.incident import Incident
 
 
 class Route(BaseModel):

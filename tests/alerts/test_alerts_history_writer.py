@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from alerts.history_writer import HistoryWriter
 from alerts.journal import ASIDE, MAX_ASIDE, Journal
-from alerts.mirror import Mirror
 from base.errors import ConfigError
 from collector.store import StoreError, StoreUnavailable
 
@@ -59,7 +59,7 @@ def test_a_row_that_is_refused_for_good_is_set_aside_alone(tmp_path: Path, journ
     texts = [f"m{number}" for number in range(2500)]
     store.bad = {"m7", "m1200", "m2499"}
     queue(journal, texts)
-    assert Mirror(journal).push(store) == len(texts)
+    assert HistoryWriter(journal).push(store) == len(texts)
     assert store.taken == [text for text in texts if text not in store.bad]
     assert journal.waiting == 0
     assert journal.aside_rows == 3
@@ -87,7 +87,7 @@ def test_what_passes_is_waited_for(journal: Journal, error: Exception):
     store.bad = {"b"}
     queue(journal, ["a", "b", "c"])
     with pytest.raises(type(error)):
-        Mirror(journal).push(store)
+        HistoryWriter(journal).push(store)
     assert (journal.waiting, journal.aside_rows, store.taken) == (3, 0, [])
 
 
@@ -97,7 +97,7 @@ def test_rows_of_other_columns_and_times_that_are_none_hold_up_nobody(journal: J
     queue(journal, ["new"], kind="opened")
     journal.write({}, [("incident_events", {"time": 1e300, "message": "never"})])
     queue(journal, ["newest"], kind="opened")
-    Mirror(journal).push(store)
+    HistoryWriter(journal).push(store)
     assert sorted(store.taken) == ["new", "newest", "old"]
     assert (journal.waiting, journal.aside_rows) == (0, 1)
 
@@ -107,6 +107,6 @@ def test_what_was_set_aside_is_bounded(journal: Journal):
     texts = [f"m{number}" for number in range(MAX_ASIDE + 20)]
     store.bad = set(texts)
     queue(journal, texts)
-    Mirror(journal).push(store)
+    HistoryWriter(journal).push(store)
     assert journal.aside_rows == len(texts)
     assert [one["row"]["message"] for one in journal.section(ASIDE).values()] == texts[20:]

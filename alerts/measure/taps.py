@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from alerts.evaluate import Reading
+from alerts.rules.evaluate import Reading
 from alerts.state import Observation
 from alerts.text import number, plain
 from base.durations import spell
@@ -15,7 +15,7 @@ from base.named_sql import statements
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from alerts.measure import Rows
+    from alerts.measure.store import Rows
 
 WINDOW_SECONDS: Final = 300.0
 BEFORE_SECONDS: Final = 900.0
@@ -27,7 +27,7 @@ LOSSES: Final[Mapping[str, str]] = {
 }
 """Sums of the tap that must not grow, and what each counts."""
 _SETTINGS: Final = {"max_execution_time": 2}
-_SQL: Final = Path(__file__).parent / "sql" / "taps.sql"
+_SQL: Final = Path(__file__).with_name("taps.sql")
 
 
 def readings(store: Rows, now: float) -> list[Reading]:

@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from agent.engine_table import Table, tables
-from alerts.burn import SHORTEST_PERIOD_SECONDS, highest_burn_rate
-from alerts.rules import (
+from alerts.rules.burn import SHORTEST_PERIOD_SECONDS, highest_burn_rate
+from alerts.rules.model import (
     DIMENSIONS,
     METRIC_SIGNALS,
     RATES,
@@ -34,7 +34,7 @@ from base.vocabulary import Signal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from alerts.rules import RulesFile, Slo, Threshold
+    from alerts.rules.model import RulesFile, Slo, Threshold
 
 Location = tuple[int | str, ...]
 """Keys and indices that lead to a field of the file."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from alerts.burn import BurnWindow, highest_burn_rate, windows_for
+from alerts.rules.burn import BurnWindow, highest_burn_rate, windows_for
 from alerts.state import NoData, Timing
 from analytics.outcomes import BAD
 from analytics.signals import SIGNALS

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from alerts.notice import COME_AGAIN, Delivery, Notice, retry_after
+from alerts.deliver.notice import COME_AGAIN, Delivery, Notice, retry_after
 from alerts.text import within
 from base.errors import ConfigError
 from base.redact import redacted
@@ -74,7 +74,7 @@ class Webhook:
         return asdict(notice)
 
     def send(self, payload: dict[str, Any]) -> Delivery:
-        """One attempt; see :class:`alerts.notice.Notifier`."""
+        """One attempt; see :class:`alerts.deliver.notice.Notifier`."""
         body = json.dumps(payload, sort_keys=True).encode()
         timestamp = str(int(self._clock()))
         headers = {

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from alerts.evidence import AROUND_SECONDS, asked_acknowledgements, concerns, freeze, happenings
-from alerts.incident import Incident, Moment
+from alerts.incidents.evidence import AROUND_SECONDS, asked_acknowledgements, concerns, freeze, happenings
+from alerts.incidents.incident import Incident, Moment
 from alerts.text import plain
 from base.errors import ServescopeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from alerts.book import Book
     from alerts.config import AlertsConfig
+    from alerts.incidents.register import Register
     from alerts.journal import Journal
-    from alerts.measure import Rows
+    from alerts.measure.store import Rows
 
 log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ class Illustrator:
     Args:
         store: Where to ask; slow answers hold up nobody else.
         journal: Remembers what was asked.
-        book: Where incidents live.
+        register: Where incidents live.
         config: Settings.
         clock: Unix seconds.
         ready: Whether the store answers and is believed; without, a pass asks nothing.
@@ -51,17 +51,17 @@ class Illustrator:
         self,
         store: Rows,
         journal: Journal,
-        book: Book,
+        register: Register,
         config: AlertsConfig,
         clock: Callable[[], float],
         ready: Callable[[], bool] = lambda: True,
     ) -> None:
         self.store = store
-        self._journal, self._book, self._config, self._clock, self._ready = journal, book, config, clock, ready
+        self._journal, self._register, self._config, self._clock, self._ready = journal, register, config, clock, ready
 
     def once(self) -> None:
         """One pass: acknowledgements, then numbers of what opened, then events. What can't be asked waits."""
-        if not self._ready() or not self._book.open:
+        if not self._ready() or not self._register.open:
             return
         self._acknowledge()
         for incident in self._unnumbered()[:AT_ONCE]:
@@ -70,22 +70,22 @@ class Illustrator:
 
     def _acknowledge(self) -> None:
         try:
-            asked = asked_acknowledgements(self.store, [one.id for one in self._book.open])
+            asked = asked_acknowledgements(self.store, [one.id for one in self._register.open])
         except ServescopeError as error:
             log.warning("acknowledgements_unreadable", error=error.what)
             return
-        with self._book.guard:
-            draft = self._book.draft(self._clock())
+        with self._register.guard:
+            draft = self._register.draft(self._clock())
             known = self._journal.section("acks")
             for one in asked:
                 if one["at"] > max(known.get(one["incident_id"], 0.0), draft.acks.get(one["incident_id"], 0.0)):
-                    self._book.acknowledge(draft, one["incident_id"], one["who"], one["note"])
+                    self._register.acknowledge(draft, one["incident_id"], one["who"], one["note"])
                     draft.acks[one["incident_id"]] = one["at"]
-            self._book.commit(draft)
+            self._register.commit(draft)
 
     def _unnumbered(self) -> list[Incident]:
         done, now = self._journal.section("evidence"), self._clock()
-        return [one for one in self._book.open if one.id not in done and now - one.opened_at < EVIDENCE_SECONDS]
+        return [one for one in self._register.open if one.id not in done and now - one.opened_at < EVIDENCE_SECONDS]
 
     def _number(self, incident: Incident) -> None:
         numbers = freeze(
@@ -95,15 +95,15 @@ class Illustrator:
             ingest_delay_seconds=self._config.ingest_delay_seconds,
             longest_request_seconds=self._config.longest_request_seconds,
         )
-        with self._book.guard:
-            draft = self._book.draft(self._clock())
+        with self._register.guard:
+            draft = self._register.draft(self._clock())
             said, text = "numbers of the last minute when it opened", json.dumps(numbers, default=str)
             draft.moments.append(Moment(incident.opened_at, incident.id, "evidence", said, {"json": text}))
             draft.evidence[incident.id] = True
-            self._book.commit(draft)
+            self._register.commit(draft)
 
     def _place_events(self) -> None:
-        current = self._book.open
+        current = self._register.open
         if not current:
             return
         now = self._clock()
@@ -113,14 +113,14 @@ class Illustrator:
         except ServescopeError as error:
             log.warning("events_unreadable", error=error.what)
             return
-        with self._book.guard:
-            draft = self._book.draft(now)
-            for incident in self._book.open:
+        with self._register.guard:
+            draft = self._register.draft(now)
+            for incident in self._register.open:
                 fresh, moments = self._fresh(incident, events)
                 if fresh:
                     draft.moments += moments
                     draft.seen[incident.id] = [*(self._journal.get("seen", incident.id) or []), *fresh]
-            self._book.commit(draft)
+            self._register.commit(draft)
 
     def _fresh(self, incident: Incident, events: list[dict[str, Any]]) -> tuple[list[str], list[Moment]]:
         """Events that belong to an incident and that its timeline has not yet."""

@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from alerts.incident import (
+from alerts.deliver.notice import Notice
+from alerts.deliver.outbox import SECTION as OUTBOX
+from alerts.deliver.outbox import Entry, Outbox, entry_changes, moment_row
+from alerts.deliver.route import Route, receivers
+from alerts.incidents.incident import (
     TITLE_LIMIT,
     Alert,
     Change,
@@ -22,10 +26,6 @@ from alerts.incident import (
     fire,
     rank,
 )
-from alerts.notice import Notice
-from alerts.outbox import SECTION as OUTBOX
-from alerts.outbox import Entry, Outbox, entry_changes, moment_row
-from alerts.route import Route, receivers
 from alerts.state import AlertState, Phase
 from alerts.text import plain, subject, within
 from base.durations import spell
@@ -60,7 +60,7 @@ class Draft:
     evidence: dict[str, bool] = field(default_factory=dict)
 
 
-class Book:
+class Register:
     """All incidents that are not over, and how changes to them are written.
 
     Args:

@@ -20,8 +20,8 @@ from base.named_sql import statements
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from alerts.incident import Incident
-    from alerts.measure import Rows
+    from alerts.incidents.incident import Incident
+    from alerts.measure.store import Rows
 
 WINDOW_SECONDS: Final = 60.0
 """Span that the numbers are taken over, up to the moment of opening."""
@@ -30,7 +30,7 @@ LATENCY_SECONDS: Final = 300.0
 AROUND_SECONDS: Final = 900.0
 """How long before the opening an event still belongs to the timeline."""
 _SETTINGS: Final = {"max_execution_time": 2}
-_SQL: Final = Path(__file__).parent / "sql" / "evidence.sql"
+_SQL: Final = Path(__file__).with_name("evidence.sql")
 
 
 def freeze(

@@ -34,7 +34,7 @@ class Sink(Protocol):
         ...
 
 
-class Mirror:
+class HistoryWriter:
     """One direction, one writer. A batch that failed is repeated unchanged, so that ClickHouse drops what it has.
 
     One that is refused for what its rows hold is halved until the rows that are refused stand alone; these are set

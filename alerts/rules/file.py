@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from alerts.rules import STORE_RULE, TAP_RULE, BurnRule, RulesFile, all_rules, burn_rules
-from alerts.sight import blind
+from alerts.rules.blind import blind
+from alerts.rules.model import STORE_RULE, TAP_RULE, BurnRule, RulesFile, all_rules, burn_rules
 from base import yamlfile
 from base.durations import spell
 from base.yamlfile import FileError, YamlFile

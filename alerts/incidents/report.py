@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from alerts.notice import reached
+from alerts.deliver.notice import reached
 from alerts.text import markdown, plain
 from analytics.window import as_plain, iso
 from base.durations import spell
@@ -12,7 +12,7 @@ from base.durations import spell
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from alerts.history import IncidentRow, IncidentStory
+    from alerts.incidents.history import IncidentRow, IncidentStory
 
 
 def listing(rows: Sequence[IncidentRow]) -> str:

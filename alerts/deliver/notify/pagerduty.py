@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pagerduty
 
-from alerts.notice import COME_AGAIN, Delivery, Notice, retry_after
+from alerts.deliver.notice import COME_AGAIN, Delivery, Notice, retry_after
 from alerts.text import within
 from base.errors import ConfigError
 from base.redact import redacted, shown
@@ -127,7 +127,7 @@ class PagerDuty:
         return _fit(event, MAX_BYTES - _SECRET_ROOM)
 
     def send(self, payload: dict[str, Any]) -> Delivery:
-        """One attempt; see :class:`alerts.notice.Notifier`."""
+        """One attempt; see :class:`alerts.deliver.notice.Notifier`."""
         event = dict(payload)
         action, dedup_key = event.pop("event_action"), event.pop("dedup_key")
         try:

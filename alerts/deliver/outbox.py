@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
-from alerts.incident import Moment, Wish
-from alerts.notice import Delivery, reached
+from alerts.deliver.notice import Delivery, reached
+from alerts.incidents.incident import Moment, Wish
 from alerts.text import within
 from alerts.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from alerts.deliver.notice import Notice, Notifier
     from alerts.journal import Journal, Row
-    from alerts.notice import Notice, Notifier
 
 log = structlog.get_logger()
 

@@ -11,9 +11,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from alerts.burn import Counted, Verdict, judge
-from alerts.measure import PROGRESS, Group, Measured, Sample, Series
-from alerts.rules import (
+from alerts.measure.store import PROGRESS, Group, Measured, Sample, Series
+from alerts.rules.burn import Counted, Verdict, judge
+from alerts.rules.model import (
     RATES,
     RATIOS,
     BurnRule,

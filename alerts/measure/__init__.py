@@ -1,0 +1,1 @@
+"""What rules look at: asked of the store, or known in memory."""

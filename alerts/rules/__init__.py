@@ -1,0 +1,1 @@
+"""Rules: what a file states, each kind by itself, and what they become."""

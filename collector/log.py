@@ -302,13 +302,15 @@ class WriteAheadLog:
         except OSError as error:
             LOG.warning("log_seal_failed", signal=signal, error=error.strerror, folder=str(self._folder))
             return False
-        del self._open[signal]
         if not current.segment.bytes:
+            del self._open[signal]
             current.discard()
             return True
         current.close()
         self._unpersisted += current.digests
         self._post(self._enqueue, current.segment)
+        # Counted twice for a moment, rather than for a moment not at all.
+        del self._open[signal]
         try:
             self._persist()
         except OSError as error:

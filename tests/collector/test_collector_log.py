@@ -56,6 +56,16 @@ async def test_appended_frames_are_one_segment_in_order(log: WriteAheadLog):
     assert log.bytes == 0
 
 
+async def test_a_segment_waits_visibly_while_it_is_sealed(log: WriteAheadLog, monkeypatch: pytest.MonkeyPatch):
+    await log.append("traces", *frame("body"))
+    loop = asyncio.get_running_loop()
+    real, seen = loop.call_soon_threadsafe, []
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *call: (seen.append(log.segments()), real(*call))[1])
+    await log.seal_all()
+    assert min(seen) == 1
+    assert log.segments() == 1
+
+
 async def test_waiting_requests_share_a_sync(log: WriteAheadLog, monkeypatch: pytest.MonkeyPatch):
     syncs = []
     real = os.fdatasync

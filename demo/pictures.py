@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from alerts.incidents.history import IncidentRow, incidents
+from alerts.incidents.history import IncidentRow
+from alerts.incidents.history import incidents
+from alerts.incidents.history import story
 from analytics.requests import find
 from analytics.window import Filter, Window
 from base.command import ending_in_words
@@ -56,11 +58,11 @@ def pictures(store: Store, window: Window) -> list[Picture]:
     """
     span = f"from={window.start.timestamp():.0f}&to={window.end.timestamp():.0f}"
     asked = find(store, window, Filter(engine=("vllm",)), signal="queue_seconds", limit=1).result.requests
-    opened = incidents(store, window.start - timedelta(minutes=10), window.end)
+    opened = incidents(store, window.start - timedelta(hours=1), window.end)
     if not asked or not opened:
         missing = "request of a vLLM" if not asked else "incident"
         raise ServescopeError(f"The demo has no {missing} in these minutes", "Let it run for some minutes more")
-    last: IncidentRow = max(opened, key=lambda row: (row.state == "resolved", row.opened_at))
+    last = max(opened, key=lambda row: (_complete(store, row), row.opened_at))
     request = f"request={asked[0].key}&at={asked[0].time.timestamp():.3f}"
     chart, table = ".js-plotly-plot .main-svg", '[data-testid="stDataFrame"] canvas'
     return [
@@ -71,6 +73,11 @@ def pictures(store: Store, window: Window) -> list[Picture]:
         Picture("request", f"requests?{request}", chart),
         Picture("incident", f"incidents?incident={last.id}", table),
     ]
+
+
+def _complete(store: Store, row: IncidentRow) -> bool:
+    """Whether an incident is over, and every question of its evidence was answered."""
+    return row.state == "resolved" and not story(store, row.id).evidence.get("missing")
 
 
 def take(browser: Browser, url: str, shown: list[Picture], mode: str, out: Path) -> None:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from base.errors import ConfigError, ServescopeError
-from collector.store import StoreError
+from collector.store.client import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

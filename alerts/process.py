@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from alerts.config import AlertsConfig
     from alerts.deliver.notice import Notifier
-    from collector.store import Store
+    from collector.store.client import Store
 
 log = structlog.get_logger()
 

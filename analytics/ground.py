@@ -56,7 +56,7 @@ _ABSENT_FROM: Final[dict[str, frozenset[str]]] = {
 
 
 class Reader(Protocol):
-    """The part of `collector.store.Store` that questions use."""
+    """The part of `collector.store.client.Store` that questions use."""
 
     def rows(
         self,

@@ -33,7 +33,7 @@ from base.named_sql import statements
 from benchmarks.day import DAY_SECONDS, SQL
 from benchmarks.pages import store_of, windows
 from benchmarks.tap import figure
-from collector.store import Store, locate
+from collector.store.client import Store, locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from collector.store import Store
+    from collector.store.client import Store
 
 RATE: Final = 18
 """Requests a second."""

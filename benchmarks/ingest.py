@@ -32,8 +32,10 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from base import signing
 from base.keys import ensure_keys
 from base.vocabulary import SCOPE_EDGE, SPAN_ID_RANDOM_BITS, Edge, Resource
-from collector import framing, migrate
-from collector.store import Store, locate, segment_statement
+from collector import framing
+from collector.store import migrate
+from collector.store.address import locate
+from collector.store.client import Store, segment_statement
 
 REQUESTS_A_BODY: Final = 256
 SEGMENT_BYTES: Final = 8 << 20

@@ -41,8 +41,9 @@ from analytics.window import Window
 from base.keys import ensure_keys
 from benchmarks.day import DAY_SECONDS, fill
 from benchmarks.tap import figure, free_port
-from collector.migrate import apply
-from collector.store import Store, locate
+from collector.store.address import locate
+from collector.store.client import Store
+from collector.store.migrate import apply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -16,7 +16,7 @@ from base.command import ending_in_words
 from base.logs import log_to_stderr
 from collector.config import load
 from collector.server import Collector
-from collector.store import without_frames
+from collector.store.client import without_frames
 
 
 @click.command()

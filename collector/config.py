@@ -11,7 +11,7 @@ from base import yamlfile
 from base.errors import ConfigError
 from base.urls import Host  # noqa: TC001 - pydantic reads it at run time
 from collector import retention
-from collector.address import StoreAddress
+from collector.store.address import StoreAddress
 
 MEBIBYTE: Final = 1 << 20
 FRAME_BYTES: Final = 1024

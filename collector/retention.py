@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from collector import migrate
+from collector.store import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from collector.store import Store
+    from collector.store.client import Store
 
 LOG: Final = structlog.get_logger()
 

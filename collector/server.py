@@ -15,25 +15,30 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp import web
 
+from base import found
 from base.errors import DataFolderInUseError, PortInUseError
 from base.keys import ensure_keys
-from collector import migrate, retention
+from collector import receivers, retention
 from collector.auth import open_door
 from collector.intake import Intake
 from collector.journal import Journal
 from collector.ledger import Ledger
 from collector.log import SIGNALS, WriteAheadLog
 from collector.quarantine import Quarantine
-from collector.receivers.otlp_http import OtlpHttp
+from collector.receiver import Scene
 from collector.settle import Settler
-from collector.store import Store, StoreAddress, StoreError, locate
+from collector.store import migrate
+from collector.store.address import StoreAddress, locate
+from collector.store.client import Store, StoreError
 from collector.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from collector.auth import Door
     from collector.config import CollectorConfig
+    from collector.receiver import Receiver
 
 LOG: Final = structlog.get_logger()
 
@@ -75,25 +80,32 @@ class Collector:
                 folder, journal, max_bytes=self._config.log_max_bytes, seal_bytes=self._config.seal_bytes
             )
             self.recovered = self.log.start()
-            self.ledger.found(self.recovered)
-            self.ledger.watch(self.log)
-            self.intake = Intake(self._config, self.log, journal, self.ledger)
-            self.writer = self._writer(store, folder, journal)
-            http = OtlpHttp(self._config, door, self.intake, self.ledger)
-            runner = web.AppRunner(self._application(http), auto_decompress=False, access_log=None, shutdown_timeout=3)
-            work = asyncio.create_task(self.writer.run())
             try:
-                await self._listen(runner)
-                LOG.info("collector_ready", url=f"http://{self._config.host}:{self.port}", store=store.address.url)
-                await _first(stop, work)
+                self.ledger.found(self.recovered)
+                self.ledger.watch(self.log)
+                await self._serve(stop, door, store, journal)
             finally:
-                try:
-                    await runner.cleanup()
-                    await self._drain(work)
-                finally:
-                    # The log's thread would keep a process alive that has failed and must be started anew.
-                    await self.log.close()
-                    journal.close()
+                # The log's thread would keep a process alive that has failed and must be started anew.
+                await self.log.close()
+                journal.close()
+
+    async def _serve(self, stop: asyncio.Event, door: Door, store: Store, journal: Journal) -> None:
+        self.intake = Intake(self._config, self.log, journal, self.ledger)
+        self.writer = self._writer(store, self._data / "log", journal)
+        ways = receivers_for(Scene(self._config, door, self.intake, self.ledger))
+        runner = web.AppRunner(self._application(ways), auto_decompress=False, access_log=None, shutdown_timeout=3)
+        work = asyncio.create_task(self.writer.run())
+        try:
+            for way in ways.values():
+                await way.open()
+            await self._listen(runner)
+            LOG.info("collector_ready", url=f"http://{self._config.host}:{self.port}", store=store.address.url)
+            await _first(stop, work)
+        finally:
+            for way in ways.values():
+                await way.close()
+            await runner.cleanup()
+            await self._drain(work)
 
     def _address(self) -> StoreAddress:
         address = locate(self._data, self._config.clickhouse, role="owner")
@@ -132,9 +144,10 @@ class Collector:
             make_durable=durable,
         )
 
-    def _application(self, http: OtlpHttp) -> web.Application:
+    def _application(self, ways: Mapping[str, Receiver]) -> web.Application:
         application = web.Application(client_max_size=self._config.max_body_bytes)
-        application.add_routes(http.routes())
+        for way in ways.values():
+            application.add_routes(way.routes())
         application.router.add_get("/healthz", self._health)
         application.router.add_get("/metrics", self._metrics)
         return application
@@ -199,6 +212,16 @@ class Collector:
         return web.Response(
             body=self.ledger.page(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
+
+
+def receivers_for(scene: Scene) -> dict[str, Receiver]:
+    """A way to receive of every file of ``collector/receivers/`` that the configuration wants, by the file's name.
+
+    Raises:
+        NotFoundError: A file makes none.
+    """
+    made = {name: make(scene) for name, make in found.members(receivers, "receiver").items()}
+    return {name: way for name, way in made.items() if way is not None}
 
 
 def problems(errors: Mapping[str, str]) -> list[str]:

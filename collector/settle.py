@@ -9,10 +9,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from collector.migrate import SCHEMA
+from collector.store.migrate import SCHEMA
 
 if TYPE_CHECKING:
-    from collector.store import Store
+    from collector.store.client import Store
 
 FIRST_LOOK: Final = timedelta(days=1)
 """How far back the first run looks: what was inserted before a crash and not yet settled."""

@@ -12,7 +12,7 @@ import structlog
 
 from collector.log import SIGNALS
 from collector.quarantine import divide
-from collector.store import StoreError, StoreUnavailable
+from collector.store.client import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ _KEEP_BYTES: Final = 64 << 20
 
 
 class SegmentStore(Protocol):
-    """What the writer needs of ``collector.store.Store``."""
+    """What the writer needs of ``collector.store.client.Store``."""
 
     def insert_segment(self, table: str, segment: Path | bytes, token: str) -> None:
         """Insert a file of length-delimited requests under a token."""

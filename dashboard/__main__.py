@@ -19,7 +19,7 @@ from base import yamlfile
 from base.command import ending_in_words
 from base.errors import ConfigError, PortInUseError
 from base.logs import log_to_stderr
-from collector.address import StoreAddress
+from collector.store.address import StoreAddress
 from dashboard.config import SLOWEST_REFRESH, SWIFTEST_REFRESH, DashboardConfig
 from dashboard.options import OPTIONS
 

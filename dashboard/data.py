@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from base.errors import ServescopeError
-from collector.store import Store, StoreError, StoreUnavailable, locate
+from collector.store.address import locate
+from collector.store.client import Store, StoreError, StoreUnavailable
 from dashboard import words
 from dashboard.once import Once
 

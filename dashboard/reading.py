@@ -25,7 +25,7 @@ _PRESENT: Final = "SELECT name, value, readonly AS fixed FROM system.settings WH
 
 
 class Account(Protocol):
-    """The part of `collector.store.Store` that is used here."""
+    """The part of `collector.store.client.Store` that is used here."""
 
     def rows(
         self, sql: str, parameters: Mapping[str, object] | None = None, settings: Mapping[str, object] | None = None

@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from alerts.incidents.history import IncidentRow
-from alerts.incidents.history import incidents
-from alerts.incidents.history import story
+from alerts.incidents.history import IncidentRow, incidents, story
 from analytics.requests import find
 from analytics.window import Filter, Window
 from base.command import ending_in_words
 from base.errors import ConfigError, ServescopeError
-from collector.store import Store, locate
+from collector.store.client import Store, locate
 from servescope import data_folder
 
 if TYPE_CHECKING:

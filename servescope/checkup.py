@@ -224,7 +224,8 @@ def _tap(instance: str, url: str, pid: int | None, restarted: str) -> Finding:
 
 def _tap_reports(data: Path, url: str) -> Iterator[Finding]:
     """What taps have said of themselves within the last hour, and what they refused or lost."""
-    from collector.store import Store, StoreError, locate  # noqa: PLC0415 - absent in an agent's install
+    from collector.store.address import locate  # noqa: PLC0415 - absent in an agent's install
+    from collector.store.client import Store, StoreError  # noqa: PLC0415 - absent in an agent's install
 
     try:
         rows = Store(locate(data, url, role="reader")).rows(_TAPS)
@@ -295,7 +296,8 @@ def _brief(text: str) -> str:
 
 
 def _store(data: Path, url: str, restarted: str) -> Finding:
-    from collector.store import Store, StoreError, locate  # noqa: PLC0415 - absent in an agent's install
+    from collector.store.address import locate  # noqa: PLC0415 - absent in an agent's install
+    from collector.store.client import Store, StoreError  # noqa: PLC0415 - absent in an agent's install
 
     plain = shown(url)
     try:
@@ -318,7 +320,8 @@ def _halves(data: Path, url: str) -> Iterator[Finding]:
     """Requests of the last hour of which one half alone is there, per instance whose engine sends spans."""
     from analytics import halves  # noqa: PLC0415 - absent in an agent's install
     from analytics.window import Window  # noqa: PLC0415
-    from collector.store import Store, locate  # noqa: PLC0415
+    from collector.store.address import locate  # noqa: PLC0415
+    from collector.store.client import Store  # noqa: PLC0415
 
     try:
         store = Store(locate(data, url, role="reader"))

@@ -60,7 +60,8 @@ def question(name: str) -> click.Command:
     ) -> None:  # fmt: skip
         from analytics.ask import ask  # noqa: PLC0415 - commands load only what they need
         from analytics.window import Filter, Window  # noqa: PLC0415 - as above
-        from collector.store import Store, locate  # noqa: PLC0415 - as above
+        from collector.store.address import locate  # noqa: PLC0415 - as above
+        from collector.store.client import Store  # noqa: PLC0415 - as above
 
         first, last = between(since, start, end)
         folder = meant(data, clickhouse)

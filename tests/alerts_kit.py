@@ -9,7 +9,8 @@ from alerts.config import AlertsConfig
 from alerts.process import build
 from alerts.stopping import stop_event
 from base.logs import log_to_stderr
-from collector.store import Store, StoreAddress
+from collector.store.address import StoreAddress
+from collector.store.client import Store
 
 
 def run_pager(folder: str, url: str, database: str, password: str, settings: dict[str, Any]) -> None:

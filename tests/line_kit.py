@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from collector.store import Store, locate
+from collector.store.address import locate
+from collector.store.client import Store
 from demo.triton_server import TritonServer
 from tests.needs import lack
 

@@ -15,8 +15,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from collector import migrate
-from collector.store import Store, StoreAddress
+from collector.store import migrate
+from collector.store.address import StoreAddress
+from collector.store.client import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

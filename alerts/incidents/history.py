@@ -1,6 +1,6 @@
 """Incidents as dashboard and command line see them: lists, one with its timeline, counts, budgets.
 
-Every function takes a store (``collector.store.Store``) and returns frozen dataclasses; ``as_plain`` of
+Every function takes a store (``collector.store.client.Store``) and returns frozen dataclasses; ``as_plain`` of
 ``analytics.window`` makes JSON of them. All raise ``StoreError`` or ``StoreUnavailable``.
 """
 

@@ -9,7 +9,6 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
-from collector.address import READER_HEADER, reader_token
 from collector.embedded import answer
 from collector.embedded.body import Body, SpoolRoom, Terms
 from collector.embedded.errors import NO_FREE_SPACE, QueryError, refused
@@ -20,6 +19,7 @@ from collector.embedded.refusal import insert_refused
 from collector.embedded.request import Ask, Plan, authenticate, parse, plan
 from collector.embedded.statement import first_word
 from collector.embedded.stream import Answering
+from collector.store.address import READER_HEADER, reader_token
 
 if TYPE_CHECKING:
     from pathlib import Path

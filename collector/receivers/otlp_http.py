@@ -17,6 +17,7 @@ from base.signing import BATCH_ID_LIMIT, HEADER_BATCH, HEADER_RECEIVED, HEADER_R
 from collector.auth import AuthError
 from collector.decode import ENCODINGS, MalformedError, TooLargeError, decompress
 from collector.intake import BusyError
+from collector.receiver import Receiver
 from collector.sift import KINDS
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collector.config import CollectorConfig
     from collector.intake import Intake
     from collector.ledger import Ledger
+    from collector.receiver import Scene
     from collector.sift import Refusal
 
 _PROTOBUF: Final = "application/x-protobuf"
@@ -47,7 +49,7 @@ class _FaultError(Exception):
         super().__init__(text)
 
 
-class OtlpHttp:
+class OtlpHttp(Receiver):
     """Handlers for an aiohttp application, which must leave bodies compressed (``auto_decompress=False``)."""
 
     def __init__(self, config: CollectorConfig, door: Door, intake: Intake, ledger: Ledger) -> None:
@@ -135,6 +137,11 @@ class OtlpHttp:
         if fault.status == 401:  # noqa: PLR2004
             response.headers["WWW-Authenticate"] = "Servescope-HMAC"
         return response
+
+
+def receiver(scene: Scene) -> OtlpHttp:
+    """The way in that is always open."""
+    return OtlpHttp(scene.config, scene.door, scene.intake, scene.ledger)
 
 
 def _too_large(limit: int) -> _FaultError:

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from base.errors import ServescopeError
-from collector.store import StoreError
+from collector.store.client import StoreError
 from dashboard import escape, words
 from dashboard.data import store
 from dashboard.look import zone

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from alerts.incidents import history, report
-from collector.store import Store, locate
+from collector.store.address import locate
+from collector.store.client import Store
 from servescope import options
 from servescope.launch import borrowed
 from servescope.launch.running import meant

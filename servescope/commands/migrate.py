@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collector import migrate as migrations
-from collector.store import Store, locate
+from collector.store import migrate as migrations
+from collector.store.address import locate
+from collector.store.client import Store
 from servescope import data_folder, options
 from servescope.launch import borrowed
 from servescope.options import say

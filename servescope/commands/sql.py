@@ -10,7 +10,8 @@ import click
 
 from base.errors import ConfigError
 from collector.embedded.statement import before_data, output_clause
-from collector.store import Store, locate
+from collector.store.address import locate
+from collector.store.client import Store
 from servescope import options
 from servescope.launch import borrowed
 from servescope.launch.running import meant

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from base.errors import ConfigError, DataFolderInUseError, ServescopeError
 from base.keys import Keys, ensure_keys
-from collector.address import StoreAddress
+from collector.store.address import StoreAddress
 from servescope.launch.plan import DEFAULT_PORTS, python, store_part
 from servescope.launch.ports import Ports
 from servescope.launch.running import running

@@ -18,8 +18,8 @@ from base.errors import ConfigError, ServescopeError
 from base.logs import log_to_stderr
 from base.redact import redacted, shown
 from base.urls import http_url
-from collector.address import StoreAddress
 from collector.config import CollectorConfig
+from collector.store.address import StoreAddress
 
 HIDDEN = "s3cretw0rd"
 LETTERS = st.text(st.characters(min_codepoint=33, max_codepoint=0x17F, exclude_categories=["Zs", "Cc"]), max_size=8)

@@ -11,8 +11,9 @@ import pytest
 
 from alerts.deliver.certificate import Certificate, ensure_certificate
 from alerts.deliver.receiver import Pages, Receiver
-from collector.migrate import Layout, apply
-from collector.store import Store, StoreAddress
+from collector.store.address import StoreAddress
+from collector.store.client import Store
+from collector.store.migrate import Layout, apply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

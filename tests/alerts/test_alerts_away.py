@@ -12,7 +12,7 @@ from alerts.config import AlertsConfig
 from alerts.incidents import history
 from alerts.process import Pager, build
 from alerts.rules.model import STORE_RULE
-from collector.store import StoreUnavailable
+from collector.store.client import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -23,7 +23,7 @@ from alerts.rules.evaluate import Reading, evaluate
 from alerts.rules.file import parse
 from alerts.rules.model import BAD_OUTCOMES, Measure
 from alerts.state import Observation
-from collector.store import StoreError, StoreUnavailable
+from collector.store.client import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 from alerts.history_writer import HistoryWriter
 from alerts.journal import ASIDE, MAX_ASIDE, Journal
 from base.errors import ConfigError
-from collector.store import StoreError, StoreUnavailable
+from collector.store.client import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

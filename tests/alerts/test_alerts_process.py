@@ -17,8 +17,9 @@ import pytest
 import yaml
 
 from alerts.deliver.receiver import Pages, Receiver
-from collector.migrate import apply
-from collector.store import Store, StoreAddress
+from collector.store.address import StoreAddress
+from collector.store.client import Store
+from collector.store.migrate import apply
 from tests.store_process import start_store
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from alerts.rules.file import load
 from analytics.latency import percentiles
 from analytics.window import Filter, Window, as_plain
 from base.errors import ServescopeError
-from collector.store import StoreUnavailable
+from collector.store.client import StoreUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path

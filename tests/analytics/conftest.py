@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from collector.migrate import apply
-from collector.store import Store, StoreAddress
+from collector.store.address import StoreAddress
+from collector.store.client import Store
+from collector.store.migrate import apply
 from tests.analytics.lab import Lab, build, load
 from tests.store_process import start_store
 

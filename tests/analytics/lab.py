@@ -19,7 +19,7 @@ from analytics.window import Filter, Window
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from collector.store import Store
+    from collector.store.client import Store
 
 SECONDS = 600
 BOUNDS = [0.1, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from collector.store import Store, StoreError
+from collector.store.client import Store, StoreError
 from dashboard.reading import LIMITS, fenced, read
 
 if TYPE_CHECKING:

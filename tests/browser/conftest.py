@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import sync_playwright
 
-from collector.migrate import apply
-from collector.store import Store, StoreAddress
+from collector.store.address import StoreAddress
+from collector.store.client import Store
+from collector.store.migrate import apply
 from tests.browser.stage import Served, fill, serve, write_run
 from tests.needs import lack
 from tests.store_process import ROOT, StoreServer, start_store

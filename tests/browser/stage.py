@@ -19,7 +19,7 @@ from tests.store_process import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from collector.store import Store
+    from collector.store.client import Store
 
 SECONDS = 600
 INCIDENT = "20260101-000000-abcdef"

@@ -15,7 +15,8 @@ from collector import aside, framing, retention
 from collector.auth import NOBODY
 from collector.config import CollectorConfig
 from collector.server import Collector
-from collector.store import Store, StoreAddress, StoreError
+from collector.store.address import StoreAddress
+from collector.store.client import Store, StoreError
 from collector.writer import Writer
 from tests.collector_process import free_port, spans
 

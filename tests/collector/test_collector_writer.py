@@ -15,7 +15,7 @@ from collector.ledger import Ledger
 from collector.log import WriteAheadLog
 from collector.quarantine import Quarantine
 from collector.server import problems
-from collector.store import StoreError, StoreUnavailable
+from collector.store.client import StoreError, StoreUnavailable
 from collector.writer import Writer
 from tests.collector_process import spans
 

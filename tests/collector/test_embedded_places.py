@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from collector.address import READER_HEADER, locate, reader_token
 from collector.embedded.errors import QueryError
 from collector.embedded.places import Client, Places, Stay, client_name
 from collector.embedded.recycle import Past, Recycle
 from collector.embedded.stays import time_limit, watch
-from collector.store import Store
+from collector.store.address import READER_HEADER, locate, reader_token
+from collector.store.client import Store
 from tests.store_calls import Answer, call
 from tests.store_process import start_store
 

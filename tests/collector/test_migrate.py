@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from collector import migrate
-from collector.migrate import Layout, MigrationError
-from collector.store import Store, StoreAddress, StoreError, StoreUnavailable
+from collector.store import migrate
+from collector.store.address import StoreAddress
+from collector.store.client import Store, StoreError, StoreUnavailable
+from collector.store.migrate import Layout, MigrationError
 from tests.schema_tools import NOW_MS, edge_span, engine_span, event, framed, metrics, token, traces
 
 if TYPE_CHECKING:

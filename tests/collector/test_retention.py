@@ -14,7 +14,7 @@ from tests.schema_tools import fresh_store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from collector.store import Store
+    from collector.store.client import Store
     from tests.conftest import StoreServer
 
 TEXT = "SELECT create_table_query AS t FROM system.tables WHERE database = currentDatabase() AND name = {n:String}"

@@ -16,7 +16,7 @@ from tests.schema_tools import NOW_MS, edge_span, engine_span, framed, fresh_sto
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from collector.store import Store
+    from collector.store.client import Store
     from tests.conftest import StoreServer
 
 VLLM = "vllm.tracing.otel"

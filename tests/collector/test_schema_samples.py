@@ -27,7 +27,7 @@ from tests.schema_tools import edge_span as span_with
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from collector.store import Store
+    from collector.store.client import Store
     from tests.conftest import StoreServer
 
 TIME = datetime.fromtimestamp(NOW_MS / 1000, UTC)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from collector.store import Store
+    from collector.store.client import Store
     from tests.conftest import StoreServer
 
 DAY_NS = 86_400_000_000_000

@@ -27,7 +27,7 @@ from tests.schema_tools import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from collector.store import Store
+    from collector.store.client import Store
     from tests.conftest import StoreServer
 
 TRITON = "triton-server"

@@ -16,7 +16,8 @@ import pytest
 
 from base.errors import ConfigError
 from base.keys import ensure_keys
-from collector.store import Store, StoreAddress, StoreError, StoreUnavailable, locate, segment_statement
+from collector.store.address import StoreAddress, locate
+from collector.store.client import Store, StoreError, StoreUnavailable, segment_statement
 from tests.schema_tools import edge_span, framed, fresh_store, token, traces
 
 if TYPE_CHECKING:
@@ -214,6 +215,8 @@ def test_the_statement_escapes_what_it_is_given():
 
 
 def test_importing_the_client_does_not_import_pandas():
-    code = "import sys, collector.store, collector.migrate, collector.settle; print('pandas' in sys.modules)"
+    code = (
+        "import sys, collector.store.client, collector.store.migrate, collector.settle; print('pandas' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from analytics.window import Filter, Window
-from collector.store import StoreUnavailable
+from collector.store.client import StoreUnavailable
 from dashboard import data
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

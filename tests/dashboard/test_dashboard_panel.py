@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from analytics.window import Answer, Filter, Window
-from collector.store import StoreUnavailable
+from collector.store.client import StoreUnavailable
 from dashboard import look as looks
 from dashboard import panel as panels
 from dashboard.look import Look

@@ -11,7 +11,7 @@ import pytest
 from alerts.incidents.history import AlertRow, IncidentRow, SloStatus
 from analytics.window import Filter, Window
 from base.errors import ServescopeError
-from collector.store import StoreError
+from collector.store.client import StoreError
 from dashboard.data import explain
 from dashboard.export import as_csv
 from dashboard.look import link

@@ -21,11 +21,11 @@ from base.errors import ServescopeError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from collector.store import Store
+    from collector.store.client import Store
 
 TIMEOUT_SECONDS: Final = 3600.0
 """How long a store that applies migrations may be waited for: rows of a large table may have to move."""
-SCHEMA: Final = Path(__file__).parent / "schema"
+SCHEMA: Final = Path(__file__).parents[1] / "schema"
 _NAME: Final = re.compile(r"^\d{4}_[a-z0-9]+(?:_[a-z0-9]+)+\.sql$")
 _PART: Final = re.compile(r"\{part:([a-z_]+)\}")
 _ENGINE: Final = re.compile(r"\{engine:(\w+)(?:\(([^)]*)\))?\}")

@@ -20,7 +20,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from base.errors import ConfigError, ServescopeError
-from collector.address import DATABASE, READER_HEADER, Role, StoreAddress, locate
+from collector.store.address import READER_HEADER, StoreAddress
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -29,18 +29,6 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 Signal = Literal["traces", "metrics", "logs"]
-
-__all__ = [
-    "DATABASE",
-    "LANDING",
-    "Role",
-    "Store",
-    "StoreAddress",
-    "StoreError",
-    "StoreUnavailable",
-    "locate",
-    "segment_statement",
-]
 
 LANDING: Final[dict[str, tuple[Signal, str]]] = {
     "land_traces": ("traces", "ExportTraceServiceRequest"),
@@ -52,7 +40,7 @@ LANDING: Final[dict[str, tuple[Signal, str]]] = {
 # the driver logs each error that it raises; whoever catches it decides what is worth a line
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 
-_OTLP: Final = Path(__file__).parent / "schema" / "otlp"
+_OTLP: Final = Path(__file__).parents[1] / "schema" / "otlp"
 _CHUNK: Final = 1 << 18
 _IN_BODY: Final = ""
 """No table: the statement stands in the body, before the data."""

@@ -33,7 +33,8 @@ from base.named_sql import statements
 from benchmarks.day import DAY_SECONDS, SQL
 from benchmarks.pages import store_of, windows
 from benchmarks.tap import figure
-from collector.store.client import Store, locate
+from collector.store.address import locate
+from collector.store.client import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,8 @@ from analytics.requests import find
 from analytics.window import Filter, Window
 from base.command import ending_in_words
 from base.errors import ConfigError, ServescopeError
-from collector.store.client import Store, locate
+from collector.store.address import locate
+from collector.store.client import Store
 from servescope import data_folder
 
 if TYPE_CHECKING:

@@ -38,6 +38,10 @@ class _Definition:
     uses: Counter[str] = field(default_factory=Counter)
 
 
+VIEWS: Final = {"requests": 10}
+"""Views that take the engine as long to plan as so many SELECTs."""
+
+
 def selects(tokens: Sequence[str], most: int) -> int:
     """SELECTs in a statement with all names replaced; ``most + 1`` where there are more, or nobody can tell.
 
@@ -46,6 +50,7 @@ def selects(tokens: Sequence[str], most: int) -> int:
         most: Beyond it nothing is counted.
     """
     plainly = tokens.count("SELECT")
+    plainly += sum(weight * _tables(tokens, name) for name, weight in VIEWS.items())
     if plainly > most or plainly < 2 or "AS" not in tokens:  # noqa: PLR2004 - one is never multiplied
         return min(plainly, most + 1)
     found, made = _definitions(tokens)
@@ -106,7 +111,10 @@ def _attribute(tokens: Sequence[str], found: list[_Definition], made: set[int]) 
             around.pop()
         if word == "SELECT":
             found[around[-1]].selects += 1
-        elif (
+            continue
+        if (weight := VIEWS.get(plain(word), 0)) and _is_table(tokens, index):
+            found[around[-1]].selects += weight
+        if (
             (name := plain(word)) in names
             and index not in made
             # Beside a dot it says whose column, or is one's.
@@ -114,6 +122,17 @@ def _attribute(tokens: Sequence[str], found: list[_Definition], made: set[int]) 
             and tokens[index + 1 : index + 2] != ["."]
         ):
             found[around[-1]].uses[name] += 1
+
+
+def _tables(tokens: Sequence[str], name: str) -> int:
+    spellings = {name, f"`{name}`"} & set(tokens)
+    return sum(word in spellings and _is_table(tokens, index) for index, word in enumerate(tokens)) if spellings else 0
+
+
+def _is_table(tokens: Sequence[str], index: int) -> bool:
+    while tokens[index - 1] == "." and index > 1:
+        index -= 2
+    return tokens[index - 1] in {"FROM", "JOIN", "IN", ",", "("}
 
 
 def _weigh(found: list[_Definition], most: int) -> int:

@@ -74,6 +74,7 @@ STATEMENTS = (
     ("length", "SELECT " + "(" * 5000 + "1" + ")" * 5000),
     ("length", " UNION ALL ".join(["SELECT 1"] * 501)),
     ("length", "SELECT " + ", ".join(["(SELECT 1)"] * 500)),
+    ("length", " UNION ALL ".join(["SELECT count() FROM requests"] * 46)),
     ("length", doubling(9)),
     ("length", doubling(2000)),
     ("length", "EXPLAIN " + doubling(13)),

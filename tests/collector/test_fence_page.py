@@ -199,7 +199,7 @@ def test_limits_are_as_written():
         "A statement in the engine's own form": f"{reader.CANONICAL_BYTES} bytes",
         "Dollar signs in it": str(reader.HEREDOC_SIGNS),
         "Steps that the parser takes back": str(reader.PARSER_BACKTRACKS),
-        "SELECTs, a common table expression or alias counted wherever it is named": str(reader.SELECTS),
+        "SELECTs, each name taken for what it stands for, the view `requests` for ten": str(reader.SELECTS),
         "Settings set in it": f"{reader.ASSIGNMENTS} times",
         "A request's first line, as for everybody": f"{URL_BYTES >> 20} MiB, {URL_PARAMETERS} parameters",
         "Time for a connection's first head, as for everybody": f"{HEAD_SECONDS:g} s",

@@ -22,6 +22,7 @@ check-system:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Missing: Python 3.11 or newer, found $$($(PYTHON) --version)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Missing: venv (Debian: apt-get install python3-venv)"; exit 1; }
 	@$(PYTHON) -c 'import ctypes, sysconfig, os; v = sysconfig.get_config_var; ctypes.CDLL(os.path.join(v("LIBDIR"), v("INSTSONAME")) if os.path.exists(os.path.join(v("LIBDIR"), v("INSTSONAME"))) else v("INSTSONAME"))' 2>/dev/null || { echo "Missing: libpython, which tritonserver's models need (Debian: apt-get install libpython3-dev)"; exit 1; }
+	@$(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || { echo "Missing: libgomp, which llama.cpp needs (Debian: apt-get install libgomp1)"; exit 1; }
 
 .venv/.installed: pyproject.toml requirements/dev.txt | check-system
 	@echo "Installing Servescope into .venv"

@@ -13,7 +13,6 @@ from pathlib import Path
 import click
 
 from demo.llamacpp_model import write_tiny_llama
-from demo.openmp import ensure_openmp
 
 SLOTS = 4
 CONTEXT_PER_SLOT = 1024
@@ -26,8 +25,10 @@ CONTEXT_PER_SLOT = 1024
 def main(port: int, folder: Path, name: str) -> None:
     """Serve until SIGTERM or SIGINT."""
     folder.mkdir(parents=True, exist_ok=True)
-    ensure_openmp(folder / "lib")
-    import xllamacpp  # noqa: PLC0415 - cannot be loaded without an OpenMP library
+    try:
+        import xllamacpp  # noqa: PLC0415 - a library of the system's that it needs may be missing
+    except ImportError as error:
+        raise click.ClickException(f"llama.cpp can't be loaded: {error} (Debian: apt-get install libgomp1)") from None
 
     model = folder / f"{name}.gguf"
     if not model.exists():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from alerts.deliver.outbox import Outbox
-    from alerts.engine import Health
+    from alerts.engine import Engine
     from alerts.journal import Journal
     from alerts.worker import Worker
 
@@ -30,7 +30,7 @@ class Status:
     """What there is to say, gathered when asked.
 
     Args:
-        health: Of the engine.
+        engine: The loop.
         outbox: Its messages.
         journal: Its memory.
         workers: The tasks that must run.
@@ -40,14 +40,14 @@ class Status:
 
     def __init__(
         self,
-        health: Health,
+        engine: Engine,
         outbox: Outbox,
         journal: Journal,
         workers: Sequence[Worker],
         every_seconds: float,
         clock: Callable[[], float],
     ) -> None:
-        self._health, self._outbox, self._journal, self._clock = health, outbox, journal, clock
+        self._engine, self._outbox, self._journal, self._clock = engine, outbox, journal, clock
         self._workers = workers
         self._patience = max(STALE_ROUNDS * every_seconds, 60.0)
         self._started = clock()
@@ -57,7 +57,7 @@ class Status:
 
         A store that is away does not make the pager unwell: it says so.
         """
-        health, now = self._health, self._clock()
+        health, watch, now = self._engine.health, self._engine.watch, self._clock()
         age = now - (health.last_round_at or self._started)
         tasks = [worker.wellness() for worker in self._workers]
         oldest = self._outbox.oldest_unsent()
@@ -65,8 +65,8 @@ class Status:
             "rounds": health.rounds,
             "last_round_age_seconds": round(age, 3),
             "last_round_seconds": round(health.last_round_seconds, 4),
-            "store_reachable": health.store_down_since is None and health.rounds > 0,
-            "store_error": health.store_error,
+            "store_reachable": watch.away_since is None and health.rounds > 0,
+            "store_error": watch.error,
             "pending": health.pending,
             "firing": health.firing,
             "open_incidents": health.open_incidents,
@@ -91,10 +91,12 @@ class Status:
     def collect(self) -> Iterator[Metric]:
         """Prometheus metrics."""
         _, told = self.summary()
-        health = self._health
+        health = self._engine.health
         yield CounterMetricFamily("servescope_alerts_rounds", "Rounds of evaluation.", value=health.rounds)
         yield CounterMetricFamily(
-            "servescope_alerts_failed_rounds", "Rounds in which the store did not answer.", value=health.failed_rounds
+            "servescope_alerts_failed_rounds",
+            "Rounds in which the store did not answer.",
+            value=self._engine.watch.failures,
         )
         gauges = {
             "round_seconds": ("Duration of the last round.", health.last_round_seconds),

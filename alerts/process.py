@@ -24,7 +24,7 @@ from alerts.incidents.timeline import Illustrator
 from alerts.journal import Journal
 from alerts.measure import taps
 from alerts.rules.file import load
-from alerts.rules.model import BurnRule, Rule, RulesFile, ShareCondition, SignalCondition, SilentCondition, all_rules
+from alerts.rules.model import RulesFile
 from alerts.worker import Worker
 from base.errors import ServescopeError
 
@@ -78,7 +78,7 @@ class Pager:
 
     def write_history(self) -> None:
         """Bring the store what it has not yet of the history; while it can't take that, it waits."""
-        if self.engine.health.store_down_since is not None:
+        if self.engine.watch.away_since is not None:
             return
         try:
             self.history.push(self.store)
@@ -92,7 +92,7 @@ class Pager:
     def look_at_taps(self) -> None:
         """Ask what taps say of themselves; where that can't be asked, their alerts stay as they are."""
         try:
-            self.engine.taps = taps.readings(self.store, self.clock()) if self.engine.sees else None
+            self.engine.taps = taps.losses(self.store, self.clock()) if self.engine.sees else None
         except ServescopeError as error:
             self.engine.taps = None
             log.warning("taps_unreadable", error=error.what)
@@ -134,34 +134,20 @@ class Pager:
         if not self.journal.fresh:
             return True
         try:
-            restore(self.store, self.journal, identities(self.engine.file))
+            restore(self.store, self.journal, {rule.name: rule.when.identity() for rule in self.engine.rules})
         except ServescopeError as error:
-            if not self.engine.blocked:
+            if not self.engine.watch.blocked:
                 log.warning("alert_states_not_restored", error=error.what)
             # without them, what fires already would page again
-            self.engine.blocked = error.what
+            self.engine.watch.blocked = error.what
             return False
-        if self.engine.blocked:
+        if self.engine.watch.blocked:
             log.info("alert_states_restored_late")
-        self.engine.blocked = ""
+        self.engine.watch.blocked = ""
         self.engine.reload()
         self.engine.register.reload()
         self.outbox.reload()
         return True
-
-
-def identities(file: RulesFile) -> dict[str, tuple[Rule, tuple[str, ...]]]:
-    """By rule name, the rule and the labels that identify its alerts."""
-    return {rule.name: (rule, _identity(rule)) for rule in all_rules(file)}
-
-
-def _identity(rule: Rule) -> tuple[str, ...]:
-    if isinstance(rule, BurnRule):
-        return tuple(rule.slo.by)
-    when = rule.when
-    if isinstance(when, ShareCondition | SignalCondition):
-        return tuple(when.by)
-    return ("instance",) if isinstance(when, SilentCondition) else ("instance", "model")
 
 
 def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[], float] = time.time) -> Pager:
@@ -210,7 +196,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         engine = Engine(store, file, journal, register, config, clock)
         illustrator = Illustrator(store, journal, register, config, clock, lambda: engine.sees)
         workers: list[Worker] = []
-        status = Status(engine.health, outbox, journal, workers, config.evaluate_every_seconds, clock)
+        status = Status(engine, outbox, journal, workers, config.evaluate_every_seconds, clock)
         health = HealthServer(status, config.health_host, config.health_port)
     except BaseException:
         for notifier in notifiers:
@@ -219,8 +205,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
             receiver.stop()
         journal.close()
         raise
-    rules = all_rules(file)
-    log.info("alerts_ready", rules=len(rules), slos=len(file.slos), health=health.url, notifiers=outbox.names)
+    log.info("alerts_ready", rules=len(engine.rules), slos=len(file.slos), health=health.url, notifiers=outbox.names)
     pager = Pager(
         config, store, journal, outbox, engine, HistoryWriter(journal), illustrator, health, receiver, clock, workers
     )

@@ -34,8 +34,9 @@ from urllib.parse import urlencode, urlsplit
 
 import structlog
 
-from alerts.incidents.history import incidents, slo_statuses
+from alerts.incidents.history import incidents
 from alerts.rules.file import load
+from alerts.slo_status import slo_statuses
 from analytics import batching, events, kvcache, latency, queue, requests, traffic
 from analytics.window import Window
 from base.keys import ensure_keys

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from alerts.incidents.incident import Wish
-    from alerts.rules.model import Severity
+    from alerts.rules.rule import Severity
 
 LONGEST_RETRY_AFTER_SECONDS: Final = 900.0
 """What another side may ask for at most: a page that waits for longer is no page."""

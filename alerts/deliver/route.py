@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from alerts.incidents.incident import rank
-from alerts.rules.model import Scope, Severity
+from alerts.rules.rule import Severity  # noqa: TC001 pydantic reads it at run time
+from alerts.rules.scope import Scope
 
 if TYPE_CHECKING:
     from alerts.incidents.incident import Incident

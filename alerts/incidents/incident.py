@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from alerts.rules.model import SEVERITIES, Severity
+from alerts.rules.rule import SEVERITIES, Severity
 from alerts.text import plain, within
 
 if TYPE_CHECKING:

@@ -21,19 +21,18 @@ if TYPE_CHECKING:
 
     from alerts.journal import Journal
     from alerts.measure.store import Rows
-    from alerts.rules.model import Rule
 
 log = structlog.get_logger()
 _SQL: Final = Path(__file__).with_name("restore.sql")
 
 
-def restore(store: Rows, journal: Journal, identities: Mapping[str, tuple[Rule, tuple[str, ...]]]) -> int:
+def restore(store: Rows, journal: Journal, identities: Mapping[str, tuple[str, ...]]) -> int:
     """Fill an empty journal with the open incidents of the store, their firing alerts and their messages.
 
     Args:
         store: Where to read.
         journal: An empty one.
-        identities: By rule name, the rule and the labels that identify its alerts.
+        identities: By rule name, the labels that tell its alerts apart.
 
     Returns:
         How many incidents were taken up.
@@ -50,8 +49,7 @@ def restore(store: Rows, journal: Journal, identities: Mapping[str, tuple[Rule, 
         if row["last_state"] != Phase.FIRING.value or row["incident_id"] not in incidents:
             continue
         rule, place = str(row["rule"]), dict(row["labels"])
-        _, names = identities.get(rule, (None, tuple(place)))
-        labels = {name: place.get(name, "") for name in names}
+        labels = {name: place.get(name, "") for name in identities.get(rule, tuple(place))}
         context = {name: value for name, value in place.items() if name not in labels}
         incident = incidents[row["incident_id"]]
         at = row["at"] / 1000

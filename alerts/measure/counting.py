@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from alerts.rules.burn import Counted
-from alerts.rules.model import METRIC_SIGNALS, Measure
+from alerts.measure.measured import Counted
+from alerts.measure.signals import METRIC_SIGNALS
 from analytics.counters import FAILED, JUDGED
 from analytics.sli import judged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from alerts.measure.needs import Measure
 
 
 def source_of(measure: Measure) -> str:

@@ -1,15 +1,10 @@
-"""The pager's own rule about taps: what they served and did not record, or could not serve, is in no other figure."""
+"""What taps say of themselves: what they served and did not record, or could not serve, is in no other figure."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from alerts.rules.evaluate import Reading
-from alerts.state import Observation
-from alerts.text import number, plain
-from base.durations import spell
 from base.named_sql import statements
 
 if TYPE_CHECKING:
@@ -30,7 +25,16 @@ _SETTINGS: Final = {"max_execution_time": 2}
 _SQL: Final = Path(__file__).with_name("taps.sql")
 
 
-def readings(store: Rows, now: float) -> list[Reading]:
+class Loss(NamedTuple):
+    """What one tap lost in one way; `requests` of 0 say that it lost nothing."""
+
+    instance: str
+    metric: str
+    reason: str
+    requests: float
+
+
+def losses(store: Rows, now: float) -> list[Loss]:
     """What each tap lost in the last minutes.
 
     Raises:
@@ -38,22 +42,5 @@ def readings(store: Rows, now: float) -> list[Reading]:
     """
     since = now - WINDOW_SECONDS
     asked = {"from": int(since * 1000), "before": int((since - BEFORE_SECONDS) * 1000), "metrics": list(LOSSES)}
-    lost: dict[str, float] = defaultdict(float)
-    parts: dict[str, list[str]] = defaultdict(list)
-    found = store.rows(statements(_SQL)["losses"], asked, settings=_SETTINGS)
-    for row in sorted(found, key=lambda row: -float(row["lost"])):
-        instance = str(row["instance"])
-        lost[instance] += float(row["lost"])
-        if row["lost"]:
-            why = f" ({plain(str(row['reason']))})" if row["reason"] else ""
-            parts[instance].append(f"{number(float(row['lost']))} {LOSSES[row['metric']]}{why}")
-    return [
-        Reading(
-            {"instance": instance},
-            Observation(count > 0, now, count),
-            f"requests at the tap of {plain(instance)} in {spell(WINDOW_SECONDS)}: {', '.join(parts[instance])}",
-            0.0,
-            WINDOW_SECONDS,
-        )
-        for instance, count in sorted(lost.items())
-    ]
+    rows = store.rows(statements(_SQL)["losses"], asked, settings=_SETTINGS)
+    return [Loss(str(r["instance"]), str(r["metric"]), str(r["reason"] or ""), float(r["lost"])) for r in rows]

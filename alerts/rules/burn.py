@@ -9,7 +9,11 @@ still goes, so that the page ends soon after the fault does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from alerts.measure.measured import Counted
+    from alerts.rules.rule import Severity
 
 
 class Spend(NamedTuple):
@@ -25,7 +29,7 @@ class Spend(NamedTuple):
     budget_share: float
     long_seconds: float
     short_seconds: float
-    severity: str
+    severity: Severity
 
 
 WORKBOOK: Final = (
@@ -60,7 +64,7 @@ class BurnWindow:
     long_seconds: float
     short_seconds: float
     factor: float
-    severity: str
+    severity: Severity
 
 
 def windows_for(period_seconds: float) -> tuple[BurnWindow, ...]:
@@ -102,13 +106,6 @@ def highest_burn_rate(target: float) -> float:
 def budget_remaining(bad: float, total: float, target: float) -> float:
     """Share of the period's error budget that is left; 1 without traffic, below 0 when overspent."""
     return 1.0 - burn_rate(bad, total, target)
-
-
-class Counted(NamedTuple):
-    """Weights counted over one window."""
-
-    total: float
-    bad: float
 
 
 @dataclass(frozen=True, slots=True)

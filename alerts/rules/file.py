@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from alerts.rules.blind import blind
-from alerts.rules.model import STORE_RULE, TAP_RULE, BurnRule, RulesFile, all_rules, burn_rules
+from alerts.rules import own
+from alerts.rules.model import RulesFile
 from base import yamlfile
 from base.durations import spell
 from base.yamlfile import FileError, YamlFile
@@ -65,7 +65,7 @@ def _checked(file: YamlFile) -> RulesFile:
     except ValidationError as error:
         raise FileError(faults + file.faults(error)) from error
     faults += _clashes(rules, file)
-    faults += [f"{file.fault(location)}: {text}" for location, text in blind(rules)]
+    faults += [f"{file.fault(location)}: {text}" for location, text in rules.blind()]
     if faults:
         raise FileError(faults)
     return rules
@@ -74,7 +74,7 @@ def _checked(file: YamlFile) -> RulesFile:
 def _clashes(rules: RulesFile, file: YamlFile) -> list[str]:
     """Names that two rules bear."""
     faults = []
-    names: dict[str, str] = dict.fromkeys((STORE_RULE, TAP_RULE), "the pager's own rule")
+    names: dict[str, str] = dict.fromkeys(own.NAMES, "the pager's own rule")
     for kind, entries in (("slos", rules.slos), ("rules", rules.rules)):
         for index, entry in enumerate(entries):
             location = (kind, index, "name")
@@ -84,7 +84,7 @@ def _clashes(rules: RulesFile, file: YamlFile) -> list[str]:
     for index, slo in enumerate(rules.slos):
         faults += [
             f"{file.fault(('slos', index, 'name'))}: it generates {rule.name}, the name of {names[rule.name]} too"
-            for rule in burn_rules(slo)
+            for rule in slo.rules()
             if rule.name in names
         ]
     return faults
@@ -99,13 +99,12 @@ def summary(file: RulesFile) -> dict[str, object]:
         generated burn-rate rules are among ``rules`` with the kind ``burn``.
     """
     rules: list[dict[str, object]] = []
-    for rule in all_rules(file):
-        if isinstance(rule, BurnRule):
-            entry = {"name": rule.name, "kind": "burn", "severity": rule.severity, "for_seconds": 0.0}
-            rules.append({**entry, "runbook": rule.slo.runbook})
-        else:
-            entry = {"name": rule.name, "kind": rule.when.kind, "severity": rule.severity, "for_seconds": rule.for_}
-            rules.append({**entry, "runbook": rule.runbook})
+    for entry in file.rules:
+        known = {"name": entry.name, "kind": entry.when.kind, "severity": entry.severity, "for_seconds": entry.for_}
+        rules.append({**known, "runbook": entry.runbook})
+    for rule in [rule for slo in file.slos for rule in slo.rules()]:
+        known = {"name": rule.name, "kind": "burn", "severity": rule.severity, "for_seconds": 0.0}
+        rules.append({**known, "runbook": rule.runbook})
     return {
         "slos": [
             {
@@ -136,15 +135,13 @@ def check(path: Path) -> str:
         RulesError: The file is wrong.
     """
     file = load(path)
-    rules = all_rules(file)
-    lines = [f"{path}: {len(file.slos)} SLOs, {len(rules)} rules ({len(rules) - len(file.rules)} generated)"]
-    for rule in rules:
-        if isinstance(rule, BurnRule):
-            pairs = ", ".join(
-                f"{spell(w.long_seconds)}/{spell(w.short_seconds)} above {w.factor:g}x" for w in rule.windows
-            )
-            lines.append(f"  {rule.name}  {rule.severity}  burn rate {pairs}")
-        else:
-            lines.append(f"  {rule.name}  {rule.severity}  {rule.when.kind}, for {spell(rule.for_)}")
+    generated = [(slo, rule) for slo in file.slos for rule in slo.rules()]
+    count = len(file.rules) + len(generated)
+    lines = [f"{path}: {len(file.slos)} SLOs, {count} rules ({len(generated)} generated)"]
+    lines += [f"  {one.name}  {one.severity}  {one.when.kind}, for {spell(one.for_)}" for one in file.rules]
+    for slo, rule in generated:
+        windows = [window for window in slo.burn_windows() if window.severity == rule.severity]
+        pairs = ", ".join(f"{spell(w.long_seconds)}/{spell(w.short_seconds)} above {w.factor:g}x" for w in windows)
+        lines.append(f"  {rule.name}  {rule.severity}  burn rate {pairs}")
     lines += [f"  warning: {text}" for text in file.warnings()]
     return "\n".join(lines)

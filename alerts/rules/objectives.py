@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alerts.rules.model import AvailabilitySli, LatencySli
+from alerts.rules.sli import AvailabilitySli, LatencySli
 from analytics.budget import Objective
 from analytics.window import Filter
 
 if TYPE_CHECKING:
-    from alerts.rules.model import Slo
+    from alerts.rules.slo import Slo
 
 
 def objective_of(slo: Slo) -> Objective | None:

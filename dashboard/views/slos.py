@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 import streamlit as st
 
-from alerts.incidents.history import SloStatus, slo_statuses
 from alerts.rules.file import load
 from alerts.rules.objectives import objective_of
+from alerts.slo_status import SloStatus, slo_statuses
 from dashboard import escape, words
 from dashboard.data import ask, store
 from dashboard.figures import CONFIG, Trace, lines
@@ -24,7 +24,8 @@ from dashboard.theme import colour_of
 from dashboard.tiles import Tile, row
 
 if TYPE_CHECKING:
-    from alerts.rules.model import RulesFile, Slo
+    from alerts.rules.model import RulesFile
+    from alerts.rules.slo import Slo
     from analytics.budget import BudgetStatus
     from dashboard.look import Look
     from dashboard.tiles import Judgement

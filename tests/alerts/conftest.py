@@ -14,9 +14,11 @@ from alerts.deliver.receiver import Pages, Receiver
 from collector.store.address import StoreAddress
 from collector.store.client import Store
 from collector.store.migrate import Layout, apply
+from tests.alerts_stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _numbers = itertools.count(1)
 
@@ -94,3 +96,10 @@ def receiver(certificate: Certificate) -> Iterator[Receiver]:
     server = Receiver(certificate, Pages()).start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path)
+    yield made
+    made.journal.close()

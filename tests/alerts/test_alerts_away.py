@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from alerts.config import AlertsConfig
 from alerts.incidents import history
 from alerts.process import Pager, build
-from alerts.rules.model import STORE_RULE
+from alerts.rules.own import STORE_RULE
 from collector.store.client import StoreUnavailable
 
 if TYPE_CHECKING:

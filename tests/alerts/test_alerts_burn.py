@@ -4,9 +4,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from alerts.measure.measured import Counted
 from alerts.rules.burn import (
     BurnWindow,
-    Counted,
     budget_remaining,
     burn_rate,
     highest_burn_rate,

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from alerts.measure.measured import Counted
 from alerts.measure.store import Measurer
-from alerts.rules.burn import Counted
-from alerts.rules.evaluate import evaluate
 from alerts.rules.file import parse
 from alerts.rules.model import all_rules
+from alerts.rules.slo import Burn
 
 FILE = """
 slos:
@@ -39,8 +39,8 @@ def test_counts_requests_when_they_finish_and_leaves_recordings_out(fleet: Any):
     fleet.requests(now - 2, 3, "client_error")
     fleet.requests(now - 2, 50, "server_error", recording="old")
     rules = all_rules(parse(FILE))
-    measured = Measurer(rules, ingest_delay_seconds=1).measure(fleet.store, now)
-    slo = {rule.slo.name: rule.slo.sli.measure() for rule in rules if hasattr(rule, "slo")}
+    measured = Measurer([rule.needs() for rule in rules], ingest_delay_seconds=1).measure(fleet.store, now)
+    slo = {r.when.slo.name: r.when.slo.sli.measure() for r in rules if isinstance(r.when, Burn)}
     (long,), (short,) = measured.counts[60.0], measured.counts[10.0]
     assert long.labels["deployment"] == "vision"
     assert long.labels["model"] == "m"
@@ -54,7 +54,7 @@ def test_samples_of_ranks_add_up_and_the_newest_scrape_is_known(fleet: Any):
     for rank in ("0", "1"):
         fleet.sample(now - 1, dp_rank=rank, waiting=12.0, kv_cache_usage_ratio=0.3 + int(rank) / 10)
     fleet.sample(now - 2, "b", up=0)
-    measured = Measurer(all_rules(parse(FILE))).measure(fleet.store, now)
+    measured = Measurer([rule.needs() for rule in all_rules(parse(FILE))]).measure(fleet.store, now)
     a, b = sorted(measured.series, key=lambda one: one.labels["instance"], reverse=True)
     assert a.samples[0].values["waiting"] == 24.0
     assert "preemptions_delta" not in a.samples[0].values
@@ -83,9 +83,9 @@ def test_servers_that_only_show_metrics_have_slos_too(fleet: Any):
     other = {"signal": "e2e_seconds", **histogram}
     fleet.store.insert("engine_histograms", [row | {"signal": "ttft_seconds"} | histogram, row | other])
     rules = all_rules(parse(METRICS))
-    measured = Measurer(rules).measure(fleet.store, now)
-    slo = {rule.slo.name: rule for rule in rules}
-    assert evaluate(slo["a"], measured, now)[0].seen.value == pytest.approx(0.5)
-    readings = {reading.labels["instance"]: reading for reading in evaluate(slo["l"], measured, now)}
+    measured = Measurer([rule.needs() for rule in rules]).measure(fleet.store, now)
+    slo = {rule.when.slo.name: rule for rule in rules}
+    assert slo["a"].judge(measured, now)[0].seen.value == pytest.approx(0.5)
+    readings = {reading.labels["instance"]: reading for reading in slo["l"].judge(measured, now)}
     assert readings["v"].seen.value == pytest.approx(5)
     assert readings["v"].seen.breached

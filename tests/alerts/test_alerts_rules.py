@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alerts.rules.file import RulesError, check, load, parse, summary
-from alerts.rules.model import BurnRule, RulesFile, Scope, all_rules
+from alerts.rules.model import RulesFile, all_rules
+from alerts.rules.scope import Scope
+from alerts.rules.slo import Burn
 from base.durations import parse_duration, spell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,9 +85,9 @@ def test_no_text_ends_in_anything_but_rules_or_a_named_fault(text: str):
 
 def test_windows_can_be_shortened_and_keep_their_order():
     rule = all_rules(parse(GOOD.replace("0.999", "0.9\n    windows: [{long: 20s, short: 5s, factor: 2}]")))[1]
-    assert isinstance(rule, BurnRule)
+    assert isinstance(rule.when, Burn)
     assert (rule.name, rule.severity) == ("a-burn", "critical")
-    assert [(w.long_seconds, w.short_seconds, w.factor) for w in rule.windows] == [(20, 5, 2)]
+    assert [(w.long_seconds, w.short_seconds, w.factor) for w in rule.when.windows] == [(20, 5, 2)]
     assert (
         "longer than the long one"
         in faults(GOOD.replace("0.999", "0.9\n    windows: [{long: 5s, short: 20s, factor: 2}]"))[0]

@@ -19,6 +19,8 @@ from alerts.incidents.report import listing, story_markdown, story_text
 from alerts.measure import taps
 from alerts.process import Pager, build
 from alerts.rules.file import load
+from alerts.rules.own import tap_readings
+from alerts.slo_status import slo_statuses
 from analytics.latency import percentiles
 from analytics.window import Filter, Window, as_plain
 from base.errors import ServescopeError
@@ -224,34 +226,34 @@ def test_a_tap_that_loses_requests_pages_without_any_rule(fleet: Any):
         fleet.store.insert("otel_metrics_sum", [row])
 
     def lost() -> dict[str, float]:
-        return {one.labels["instance"]: one.seen.value for one in taps.readings(fleet.store, now)}
+        return {one.labels["instance"]: one.seen.value for one in tap_readings(taps.losses(fleet.store, now), now)}
 
     assert lost() == {}
     for age in (400, 100, 10):
         said(age, 7.0)  # lost long ago
         said(age, 3.0, metric="requests", instance="b")
     assert lost() == {"a": 0.0}
-    assert not any(one.seen.breached for one in taps.readings(fleet.store, now))
+    assert not any(one.seen.breached for one in tap_readings(taps.losses(fleet.store, now), now))
     said(5, 9.0)
     said(50, 4.0, instance="c", began=60.0)  # a process that began in the window
     said(40, 100.0, instance="d")  # nothing is known of before: no increase is
     assert lost() == {"a": 2.0, "c": 4.0, "d": 0.0}
     said(4, 1.0, began=20.0)  # restarted
-    (first, *_) = taps.readings(fleet.store, now)
+    (first, *_) = tap_readings(taps.losses(fleet.store, now), now)
     assert first.reason == "requests at the tap of a in 5 min: 3 were served and not recorded (spool)"
 
 
 def test_slos_say_what_is_left_of_their_budgets(world: World):
     file = load(world.rules)
-    (idle,) = history.slo_statuses(world.fleet.store, file, at(world.now))
+    (idle,) = slo_statuses(world.fleet.store, file, at(world.now))
     assert (idle.state, idle.budget_ratio) == ("no_traffic", None)
     world.fleet.requests(world.now - 600, 95)
     world.fleet.requests(world.now - 600, 5, "server_error")
-    (calm,) = history.slo_statuses(world.fleet.store, file, at(world.now))
+    (calm,) = slo_statuses(world.fleet.store, file, at(world.now))
     assert (calm.state, calm.total, calm.bad) == ("ok", 100, 5)
     assert calm.budget_ratio == pytest.approx(0.5)
     world.fleet.requests(world.now - 2, 20, "timeout")
-    (burning,) = history.slo_statuses(world.fleet.store, file, at(world.now))
+    (burning,) = slo_statuses(world.fleet.store, file, at(world.now))
     assert burning.state == "burning"
     assert burning.burn_rates[30.0] == pytest.approx(10)
 
@@ -263,7 +265,7 @@ def test_a_lost_journal_is_taken_up_from_the_store(world: World):
     (world.folder / "alerts" / "journal.sqlite").unlink()
     for _ in range(2):  # the store is away, over a restart
         world.pager = world.start()
-        real, world.pager.store, world.pager.engine.store = world.pager.store, Away(), Away()
+        real, world.pager.store, world.pager.engine.watch.store = world.pager.store, Away(), Away()
         world.now += 5
         world.pager.once()
         world.stop()
@@ -279,7 +281,7 @@ def test_a_lost_journal_is_taken_up_from_the_store(world: World):
 def test_history_written_while_the_store_was_away_follows(world: World):
     world.play(5, 2)
     real, world.pager.store = world.pager.store, Away()
-    world.pager.engine.store = Away()
+    world.pager.engine.watch.store = Away()
     for _ in range(8):
         world.now += 5
         world.pager.once()

@@ -12,6 +12,7 @@ import pytest
 from alerts.measure.store import Measurer
 from alerts.rules.file import parse
 from alerts.rules.model import all_rules
+from alerts.rules.slo import Burn
 from analytics import latency, traffic
 from analytics.budget import Objective, burn, status
 from analytics.requests import find
@@ -94,8 +95,9 @@ def test_who_gave_up_after_the_limit_is_known_to_exceed_it(lab: Lab, window: Win
 
 def test_rules_and_budgets_count_the_same(lab: Lab, window: Window) -> None:
     rules = all_rules(parse(FILE))
-    found = Measurer(rules, ingest_delay_seconds=0).measure(lab.store, window.end.timestamp() + 60).counts[300.0]
-    counts = {rule.slo.name: found[0].counts[rule.slo.sli.measure()] for rule in rules if hasattr(rule, "slo")}
+    measurer = Measurer([rule.needs() for rule in rules], ingest_delay_seconds=0)
+    found = measurer.measure(lab.store, window.end.timestamp() + 60).counts[300.0]
+    counts = {r.when.slo.name: found[0].counts[r.when.slo.sli.measure()] for r in rules if isinstance(r.when, Burn)}
     assert len(found) == 1
     assert (counts["first"].total, counts["first"].bad) == expected(1)
     assert (counts["whole"].total, counts["whole"].bad) == expected(2)
@@ -147,7 +149,8 @@ def test_an_objective_over_counters_counts_them_so_too(
         f"filter: {{instance: {instance}}}, windows: [{{long: 300s, short: 60s, factor: 2}}]}}]"
     )
     rules = all_rules(parse(text))
-    groups = Measurer(rules, ingest_delay_seconds=0).measure(lab.store, counters.end.timestamp() + 60).counts[300.0]
+    measurer = Measurer([rule.needs() for rule in rules], ingest_delay_seconds=0)
+    groups = measurer.measure(lab.store, counters.end.timestamp() + 60).counts[300.0]
     of = [next(iter(group.counts.values())) for group in groups if group.labels["instance"] == instance]
     assert [(item.total, item.bad) for item in of] == [(total, bad)]
 

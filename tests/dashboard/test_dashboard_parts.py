@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from alerts.incidents.history import AlertRow, IncidentRow, SloStatus
+from alerts.incidents.history import AlertRow, IncidentRow
+from alerts.slo_status import SloStatus
 from analytics.window import Filter, Window
 from base.errors import ServescopeError
 from collector.store.client import StoreError

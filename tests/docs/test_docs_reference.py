@@ -14,7 +14,8 @@ from agent.config import AgentConfig, TargetConfig
 from agent.tap.config import TapLimits, TenantConfig
 from alerts.config import AlertsConfig, PagerDutyConfig, WebhookConfig
 from alerts.deliver.route import Route
-from alerts.rules.model import Slo, Threshold
+from alerts.rules.model import Threshold
+from alerts.rules.slo import Slo
 from collector import retention
 from collector.config import CollectorConfig, SenderKey
 from dashboard.config import DashboardConfig

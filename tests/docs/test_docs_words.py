@@ -6,7 +6,8 @@ import re
 from typing import get_args
 
 from agent.engine_table import tables
-from alerts.rules.model import REQUEST_SIGNALS, SAMPLE_SIGNALS, SEVERITIES
+from alerts.measure.signals import REQUEST_SIGNALS, SAMPLE_SIGNALS
+from alerts.rules.rule import SEVERITIES
 from analytics.outcomes import BAD
 from analytics.signals import PHASES, SIGNALS
 from analytics.window import Exactness, Level, State

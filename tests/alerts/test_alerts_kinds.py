@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.measure.store import Group, Measured, Sample, Series
-from alerts.rules.burn import Counted
-from alerts.rules.evaluate import evaluate, timing_of, trailing_run
+from alerts.measure.measured import Counted, Group, Measured, Sample, Series
 from alerts.rules.file import parse
-from alerts.rules.model import Rule, all_rules
+from alerts.rules.model import all_rules
+from alerts.rules.reading import trailing_run
+
+if TYPE_CHECKING:
+    from alerts.rules.rule import Rule
 
 NOW = 1000.0
 
@@ -31,7 +35,7 @@ def series(instance: str, model: str = "m", replayed: str = "0", **columns: list
 def test_a_threshold_says_since_when_and_in_plain_english():
     waiting = rule("{name: w, when: {kind: signal, signal: waiting, above: 20}, for: 3s}")
     measured = Measured(series=[series("triton-a", waiting=[3, 50, 21, 30, 40, 50, 60, 57])])
-    (reading,) = evaluate(waiting, measured, NOW)
+    (reading,) = waiting.judge(measured, NOW)
     assert reading.reason == "waiting 57 on triton-a, model m, limit 20, for 6 s"
     assert reading.seen.breached
     assert (reading.seen.since, reading.seen.at, reading.seen.unbroken) == (NOW - 6, NOW, False)
@@ -46,48 +50,48 @@ def test_models_of_an_instance_join_where_the_rule_says_so():
         series("a", "x", waiting=[10, 15], kv_cache_usage_ratio=[0.5, 0.95]),
         series("a", "y", waiting=[10, 9], kv_cache_usage_ratio=[0.2, 0.1]),
     ]
-    (joined,) = evaluate(waiting, Measured(series=both), NOW)
+    (joined,) = waiting.judge(Measured(series=both), NOW)
     assert joined.seen.value == 24
-    (fullest,) = evaluate(kv, Measured(series=both), NOW)
+    (fullest,) = kv.judge(Measured(series=both), NOW)
     assert fullest.seen.value == 0.95
     assert fullest.reason == "KV cache use 95 % on a, limit 90 %, for 0 s"
 
 
 def test_rates_and_ratios_rest_on_their_span():
     storm = rule("{name: p, when: {kind: signal, signal: preemptions_per_second, above: 1, over: 4s}}")
-    (reading,) = evaluate(storm, Measured(series=[series("a", preemptions_delta=[0, 0, 0, 0, 3, 3])]), NOW)
+    (reading,) = storm.judge(Measured(series=[series("a", preemptions_delta=[0, 0, 0, 0, 3, 3])]), NOW)
     assert reading.seen.value == pytest.approx(1.5)
     cache = rule("{name: c, when: {kind: signal, signal: prefix_cache_hit_ratio, below: 0.1, over: 3s}}")
     hits = series("a", prefix_cache_hits_delta=[90, 1, 1, 1], prefix_cache_queries_delta=[100, 50, 30, 20])
-    (reading,) = evaluate(cache, Measured(series=[hits]), NOW)
+    (reading,) = cache.judge(Measured(series=[hits]), NOW)
     assert reading.seen.value == pytest.approx(3 / 100)
     idle = series("a", prefix_cache_hits_delta=[0, 0], prefix_cache_queries_delta=[0, 0])
-    assert evaluate(cache, Measured(series=[idle]), NOW) == []
+    assert cache.judge(Measured(series=[idle]), NOW) == []
 
 
 def test_replayed_samples_page_only_where_asked():
     text = "{name: w, when: {kind: signal, signal: waiting, above: 20}%s}"
     measured = Measured(series=[series("a", replayed="1", waiting=[50])])
-    assert evaluate(rule(text % ""), measured, NOW) == []
-    assert len(evaluate(rule(text % ", filter: {recordings: include}"), measured, NOW)) == 1
+    assert rule(text % "").judge(measured, NOW) == []
+    assert len(rule(text % ", filter: {recordings: include}").judge(measured, NOW)) == 1
 
 
 def test_a_server_that_never_came_up_is_not_down():
     down = rule("{name: d, when: {kind: signal, signal: up, below: 1, by: [instance]}}")
     measured = Measured(series=[series("a", up=[0, 0]), series("b", up=[0, 0])], was_up={"a"})
-    a, b = evaluate(down, measured, NOW)
+    a, b = down.judge(measured, NOW)
     assert (a.opens, b.opens) == (True, False)
     assert a.reason == "a does not answer, for 1 s"
 
 
 def test_a_wedged_engine_has_work_and_no_progress():
     wedged = rule("{name: w, when: {kind: wedged, after: 3s}}")
-    assert timing_of(wedged).for_seconds == 3
+    assert wedged.timing.for_seconds == 3
     stuck = series("a", running=[5] * 5, generation_tokens_delta=[40, 0, 0, 0, 0])
     busy = series("b", running=[5] * 5, generation_tokens_delta=[0, 0, 0, 0, 1])
     idle = series("c", running=[0] * 5, generation_tokens_delta=[0] * 5)
     mute = series("d", running=[5] * 5)  # a server that shows no counter cannot be judged
-    verdicts = {r.labels["instance"]: r for r in evaluate(wedged, Measured(series=[stuck, busy, idle, mute]), NOW)}
+    verdicts = {r.labels["instance"]: r for r in wedged.judge(Measured(series=[stuck, busy, idle, mute]), NOW)}
     assert {name: r.seen.breached for name, r in verdicts.items()} == {"a": True, "b": False, "c": False}
     assert verdicts["a"].reason == "a, model m has 5 requests and made no progress for 3 s"
 
@@ -95,7 +99,7 @@ def test_a_wedged_engine_has_work_and_no_progress():
 def test_silence_is_measured_from_the_last_sample():
     silent = rule("{name: s, when: {kind: silent, after: 30s, remember: 1h}}")
     known = [({"instance": n, "deployment": "d"}, NOW - age) for n, age in (("a", 31), ("b", 29), ("c", 4000))]
-    a, b = evaluate(silent, Measured(last_seen=known), NOW)
+    a, b = silent.judge(Measured(last_seen=known), NOW)
     assert (a.seen.breached, b.seen.breached) == (True, False)
     assert a.reason == "no sample of a for 31 s, limit 30 s"
 
@@ -109,7 +113,7 @@ SHARE = "{name: e, when: {kind: share, above: 0.1, window: 30s, min_requests: 20
 def test_a_share_needs_traffic(total: float, bad: float, breached: bool):
     share = rule(SHARE)
     groups = [Group({"deployment": "d", "replayed": "0"}, {share.when.sli.measure(): Counted(total, bad)})]
-    (reading,) = evaluate(share, Measured(counts={30.0: groups}), NOW)
+    (reading,) = share.judge(Measured(counts={30.0: groups}), NOW)
     assert reading.seen.breached is breached
 
 
@@ -118,7 +122,7 @@ def test_a_burn_rate_names_share_rates_and_limit():
         "slos:\n  - {name: ttft, sli: {kind: latency, threshold_seconds: 1.5}, target: 0.9, by: [deployment],"
         " windows: [{long: 60s, short: 10s, factor: 2}]}"
     )
-    measure = burn.slo.sli.measure()
+    measure = burn.when.slo.sli.measure()
 
     def groups(total: float, bad: float) -> list[Group]:
         return [
@@ -126,13 +130,13 @@ def test_a_burn_rate_names_share_rates_and_limit():
             Group({"deployment": "d", "replayed": "1"}, {measure: Counted(1000, 1000)}),
         ]
 
-    (reading,) = evaluate(burn, Measured(counts={60.0: groups(100, 28), 10.0: groups(10, 4)}), NOW)
+    (reading,) = burn.judge(Measured(counts={60.0: groups(100, 28), 10.0: groups(10, 4)}), NOW)
     assert reading.seen.breached
     assert reading.reason == (
         "28 % of requests of deployment d exceeded 1.5 s (time to first token): the error budget of ttft burns 2.8x "
         "over 1 min and 4x over 10 s, limit 2x"
     )
-    (over,) = evaluate(burn, Measured(counts={60.0: groups(100, 28), 10.0: groups(10, 1)}), NOW)
+    (over,) = burn.judge(Measured(counts={60.0: groups(100, 28), 10.0: groups(10, 1)}), NOW)
     assert not over.seen.breached
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.engine_table import tables
-from alerts.rules.blind import sight_of
+from alerts.measure.signals import SAMPLE_SIGNALS, sight_of
 from alerts.rules.file import RulesError, check, parse
-from alerts.rules.model import SAMPLE_SIGNALS, all_rules
+from alerts.rules.model import all_rules
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,7 +177,7 @@ def test_every_objective_that_is_taken_has_rules_with_windows(period: str, tmp_p
     text = slo(f"sli: availability, target: 0.999, period: {period}")
     made = all_rules(parse(text))
     assert [each.severity for each in made] == ["critical", "warning"]
-    assert all(len(each.windows) == 2 for each in made)
+    assert all(len(each.when.windows) == 2 for each in made)
     path = tmp_path / "slos.yaml"
     path.write_text(text)
     assert "1 SLOs, 2 rules" in check(path)

@@ -1,0 +1,59 @@
+"""What one round knows: counts of requests by window, samples of servers, and who was heard of when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from alerts.measure.needs import Measure
+
+
+class Counted(NamedTuple):
+    """Weights counted over one window."""
+
+    total: float
+    bad: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Counts of requests with one set of labels in one window."""
+
+    labels: Mapping[str, str]
+    counts: Mapping[Measure, Counted]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One scrape: Unix seconds and the columns that the server told."""
+
+    at: float
+    values: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class Series:
+    """Samples of one instance and model, oldest first. `labels` are those of the newest sample."""
+
+    labels: dict[str, str]
+    samples: list[Sample] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one round knows.
+
+    Attributes:
+        counts: By window seconds, the groups of requests that finished in it.
+        series: Recent samples.
+        last_seen: Instances with the Unix time of their newest sample.
+        was_up: Instances that were up at some time in that span.
+    """
+
+    counts: dict[float, list[Group]] = field(default_factory=dict)
+    series: list[Series] = field(default_factory=list)
+    last_seen: list[tuple[dict[str, str], float]] = field(default_factory=list)
+    was_up: set[str] = field(default_factory=set)

@@ -1,0 +1,64 @@
+"""What a rule needs to know, told before anything is asked, so that many rules share few questions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Source = Literal["rows", "metrics"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What is counted of requests: which are valid and which of them are bad. Rules that share it share columns.
+
+    Attributes:
+        bad: Outcomes that are bad.
+        limits: (signal, seconds) pairs; a request that exceeds any is bad.
+        latency_only: Only requests that have every limited signal are valid.
+        source: ``rows``: request by request. ``metrics``: the servers' own counters and histograms, for those that
+            nobody stands in front of.
+    """
+
+    bad: tuple[str, ...] = ()
+    limits: tuple[tuple[str, float], ...] = ()
+    latency_only: bool = False
+    source: Source = "rows"
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one rule, or many together, must know.
+
+    Attributes:
+        measures: What to count of requests, in each of `windows` (seconds) and by each of `dimensions`.
+        columns: Of the engine samples, with how each joins (``sum``, ``min``, ``max``), over `look_back` seconds.
+        look_back: Seconds of samples; 0: none.
+        remember: Seconds for which an instance that sends nothing is still known; 0: not asked.
+        replays: Whether replayed rows may count.
+    """
+
+    measures: tuple[Measure, ...] = ()
+    windows: tuple[float, ...] = ()
+    dimensions: frozenset[str] = frozenset()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    look_back: float = 0.0
+    remember: float = 0.0
+    replays: bool = False
+
+
+def together(needs: Iterable[Needs]) -> Needs:
+    """What all of them need, each thing once, in the order in which they name it."""
+    listed = list(needs)
+    return Needs(
+        tuple(dict.fromkeys(measure for one in listed for measure in one.measures)),
+        tuple(dict.fromkeys(window for one in listed for window in one.windows)),
+        frozenset(name for one in listed for name in one.dimensions),
+        {name: how for one in listed for name, how in one.columns.items()},
+        max((one.look_back for one in listed), default=0.0),
+        max((one.remember for one in listed), default=0.0),
+        any(one.replays for one in listed),
+    )

@@ -1,0 +1,64 @@
+"""An instance that has work (running or waiting requests) and makes no progress for `after`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from alerts.measure.needs import Needs
+from alerts.measure.signals import OF_SAMPLES, PROGRESS, columns_of
+from alerts.rules import blind
+from alerts.rules.condition import Condition
+from alerts.rules.reading import Reading, apart, trailing_run
+from alerts.text import number, subject
+from base.durations import PositiveDuration, spell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from alerts.measure.measured import Measured
+    from alerts.rules.blind import Blind
+    from alerts.rules.scope import Scope
+
+
+class When(Condition):
+    """An instance that has work (running or waiting requests) and makes no progress for `after`."""
+
+    kind: Literal["wedged"]
+    after: PositiveDuration = 15.0
+
+    @property
+    def patience(self) -> float:
+        """Its own span, at least."""
+        return self.after
+
+    def needs(self, scope: Scope) -> Needs:
+        """Work and progress of every instance."""
+        columns = columns_of("running", "waiting", *PROGRESS)
+        return Needs(columns=columns, look_back=self.after, replays=scope.replays)
+
+    def identity(self) -> tuple[str, ...]:
+        """One model can hang while another goes on."""
+        return ("instance", "model")
+
+    def judge(self, scope: Scope, measured: Measured, now: float) -> list[Reading]:  # noqa: ARG002 samples have times
+        """A reading for each instance and model whose progress can be told."""
+        readings = []
+        for labels, context, samples in apart(self.identity(), scope, measured.series):
+            points = []
+            for sample in samples:
+                progress = [sample.values[name] for name in PROGRESS if name in sample.values]
+                work = sample.values.get("running", 0.0) + sample.values.get("waiting", 0.0)
+                if progress:
+                    points.append((sample.at, work > 0 and not any(progress), work))
+            run = trailing_run(points)
+            if run is None:
+                continue
+            stuck = spell(round(run.seconds))
+            reason = f"{subject(labels)} has {number(run.seen.value)} requests and made no progress for {stuck}"
+            readings.append(Reading(labels, run.seen, reason, 0.0, 0.0, context))
+        return readings
+
+    def blind(self, scope: Scope, held: float) -> Iterator[Blind]:  # noqa: ARG002 its own span counts
+        """Labels that samples have not, spans that nothing is kept for."""
+        yield from blind.labels(scope, OF_SAMPLES, "samples of a server")
+        yield from blind.longest((("when", "after"), self.after))

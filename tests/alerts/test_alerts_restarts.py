@@ -10,7 +10,7 @@ from alerts.measure.measured import Counted, Group, Sample
 from alerts.measure.needs import Measure
 from alerts.rules.sli import BAD_OUTCOMES
 from alerts.tracking import RESTORED_SECONDS
-from collector.store import StoreUnavailable
+from collector.store.client import StoreUnavailable
 
 if TYPE_CHECKING:
     from alerts.journal import Journal

@@ -19,7 +19,7 @@ from collector.embedded import reader
 from collector.embedded.canonical import Canonical, plain, replace_tables
 from collector.embedded.engine import Answer
 from collector.embedded.errors import SYNTAX_ERROR, QueryError, refused
-from collector.embedded.expansion import selects
+from collector.embedded.expansion import may_multiply, selects, without_lists
 from collector.embedded.refusal import FenceError, check_text, insert_refused
 from collector.embedded.statement import output_clause, tokens
 
@@ -66,6 +66,7 @@ class Guard:
         # A name that is a harmless function too is refused as a table alone.
         self._calls = frozenset(known - reader.TABLE_FUNCTIONS - (scalar - reader.FORBIDDEN)) | {"python", "file"}
         self._tables = frozenset(known - reader.TABLE_FUNCTIONS)
+        self._wanted = self._tables | {"default", "system", *_ROW_FORMATS}
         self._names = reader.FORBIDDEN | {word for word in scalar if word.startswith("ai")}
         formats = [line.split("\t") for line in engine.root("SELECT name, is_output FROM system.formats").splitlines()]
         self._formats = {name.lower(): name for name, writes in formats if writes == "1"}
@@ -149,23 +150,23 @@ class Guard:
 
     def _judge(self, handle: Handle, sql: str, default_format: str, values: Iterable[str]) -> Admitted:
         text = _canonical(handle, sql)
-        statement = Canonical(text)
+        statement = Canonical(text, self._wanted)
         self._check_kind(statement)
         self._check_names(statement)
         if "identifier" in statement.names:
             for value in values:
                 self._check_identifier(value)
         settings = self._text_settings(statement)
-        masked, count = replace_tables(text, self._masks)
+        head, asked, rest = statement.answer()
+        masked, count = replace_tables(head, self._masks)
         if count != self._hiding(statement):
             raise FenceError(
                 "table", "A table of system stands where its columns can't be hidden", "Write FROM system.x"
             )
-        if len(masked) > reader.CANONICAL_BYTES:
+        if len(masked) + len(rest) > reader.CANONICAL_BYTES:
             raise _long()
         if count:
-            statement = Canonical(_canonical(handle, masked))
-        head, asked, rest = statement.answer()
+            head = _canonical(handle, masked)
         form = self._reader_format(asked or default_format)
         answer = Answer(head, f"FORMAT {form}{rest}", form)
         composed = answer.into(_PLACEHOLDER)
@@ -177,16 +178,21 @@ class Guard:
             )
         return Admitted("", answer, settings=settings)
 
+    def _multiplies(self, text: str) -> bool:
+        if not may_multiply(text, reader.SELECTS):
+            return False
+        return selects(Canonical(without_lists(text)).tokens, reader.SELECTS) > reader.SELECTS
+
     def _check_kind(self, statement: Canonical) -> None:
         if len(statement.text.encode()) > reader.CANONICAL_BYTES:
             raise _long()
-        if selects(statement.tokens, reader.SELECTS) > reader.SELECTS:
+        if self._multiplies(statement.text):
             raise FenceError(
                 "length",
                 f"The statement becomes more than {reader.SELECTS} SELECTs, each name standing for its text",
                 "Name a subquery less often, or ask in several statements",
             )
-        if {"outfile", "infile"} & statement.names.keys():
+        if {"outfile", "infile"} & statement.names:
             raise FenceError(
                 "file", "INTO OUTFILE and FROM INFILE are not for readers", "Save the answer on your own side"
             )
@@ -198,32 +204,31 @@ class Guard:
             )
 
     def _check_names(self, statement: Canonical) -> None:
-        names = statement.names.keys()
-        for name in sorted(names & self._names):
+        for name in sorted(statement.names & self._names):
             raise FenceError("function", f"The name {name} is not for readers", "Rename the alias or leave it out")
         self._check_calls(statement)
         self._check_tables(statement)
-        for index in statement.places("formatrow", "formatrownonewline"):
+        for index in statement.places(_ROW_FORMATS):
             form = statement.at(index + 2)
             if statement.at(index + 1) != "(" or form[:1] != "'":
                 raise FenceError("format", "formatRow is called with a format's name", "Write formatRow('CSV', …)")
             self._reader_format(plain(form))
 
     def _check_tables(self, statement: Canonical) -> None:
-        for index in statement.places(*(name for name in statement.names if "/" in name)):
+        for index in statement.paths():
             if statement.at(index - 1) in {"FROM", "JOIN", "TABLE", "."}:
                 raise FenceError(
                     "file", f"{plain(statement.at(index))!r} is a file's name", "Name a table of servescope"
                 )
-        for index in statement.places("default"):
+        for index in statement.places({"default"}):
             if statement.at(index + 1) == ".":
                 raise FenceError("table", "The database default is not for readers", "Name a table of servescope")
-        for index in statement.places("system"):
+        for index in statement.places({"system"}):
             if statement.at(index + 1) == ".":
                 self._check_system(statement, index)
 
     def _check_calls(self, statement: Canonical) -> None:
-        for index in statement.places(*(statement.names.keys() & self._tables)):
+        for index in statement.places(self._tables):
             if statement.at(index + 1) != "(":
                 continue
             name = plain(statement.at(index)).lower()
@@ -258,7 +263,7 @@ class Guard:
         # A description names columns and shows none.
         return sum(
             statement.at(index + 1) == "." and statement.at(index + 2).strip("`") in self._masks
-            for index in statement.places("system")
+            for index in statement.places({"system"})
             if statement.at(index - 1) != "TABLE"
         )
 
@@ -320,6 +325,7 @@ class Guard:
         return known
 
 
+_ROW_FORMATS: Final = frozenset({"formatrow", "formatrownonewline"})
 _READING: Final = frozenset({("readonly", "1"), ("readonly", "2")})
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from collector.embedded.canonical import Assignment, Canonical, _pieces, replace_tables
+from collector.embedded.canonical import Assignment, Canonical, replace_tables
 from collector.embedded.reader import masks
 from collector.embedded.statement import before_data, output_clause, split_insert, tokens
 
@@ -58,9 +58,10 @@ def cost(text: str) -> int:
     before_data(text)
     split_insert(f"INSERT INTO t {text}")
     replace_tables(text, masks())
-    statement = Canonical(text)
+    statement = Canonical(text, {"system", "a"})
     tuple(statement.settings())
-    tuple(statement.places(*statement.names))
+    tuple(statement.places(statement.names))
+    tuple(statement.paths())
     statement.answer()
     return time.process_time_ns() - begun
 
@@ -77,27 +78,11 @@ def test_many_names_are_looked_for_at_once():
     short, long = (", ".join(f"`a/{number}`" for number in range(count)) for count in (1_000, 16_000))
 
     def seeking(text: str) -> int:
-        statement = Canonical(text)
         begun = time.process_time_ns()
-        assert sum(1 for _ in statement.places(*statement.names)) == len(statement.names)
+        assert sum(1 for _ in Canonical(text).paths()) == text.count("/")
         return time.process_time_ns() - begun
 
     assert seeking(long) < 80 * max(min(seeking(short) for _ in range(3)), 1_000_000)
-
-
-def test_a_text_is_taken_in_pieces_that_end_where_tokens_do(monkeypatch: pytest.MonkeyPatch):
-    text = "SELECT 'a long, long text\\' ', 1, 22, 333, `x y`.b FROM t WHERE -1 >= a[1] SETTINGS é = 2 'open "
-    for size in range(1, 40):
-        monkeypatch.setattr("collector.embedded.canonical._PIECE", size)
-        tokens_found = Canonical(text).tokens
-        assert "".join(tokens_found).replace(" ", "") == text.replace(" ", "")
-        assert {"SELECT", "'a long, long text\\' '", "`x y`", "WHERE", "-", "=", "'open "} <= set(tokens_found)
-
-
-def test_no_piece_of_a_text_holds_the_interpreter_for_long():
-    # While a piece is matched, no other thread of the process runs.
-    for piece in _pieces("1 + a, " * 50_000):
-        assert len(piece) <= 1 << 15
 
 
 def test_settings_are_found_wherever_the_engine_writes_them():

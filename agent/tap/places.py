@@ -17,12 +17,16 @@ from agent.tap.tracing import new_request_id
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.tap.counters import Counters
 
 RESERVED_DESCRIPTORS: Final = 128
 """Kept for the spool, the table of open requests, name lookups and connections that are turned away."""
 _DESCRIPTORS_EACH: Final = 2  # the client's connection and the server's
-_TURNED_AWAY: Final = 64
+_TURNED_AWAY: Final = 32
+"""As many are told at once that there is no place; the others wait to be let in."""
+_TURNED_AWAY_AT_MOST: Final = 64
 _SECONDS: Final = 1.0
 _MOST_BYTES: Final = 1 << 24
 _LOG_SECONDS: Final = 10.0
@@ -56,12 +60,30 @@ class Door:
     Attributes:
         counters: The tap's.
         waiting: Connections that are being told so.
+        crowded: They are so many that no more should be let in before they are few again.
+        changed: Called when that changes.
     """
 
     counters: Counters
     waiting: set[TurnedAway] = field(default_factory=set)
+    crowded: bool = False
+    changed: Callable[[], object] = bool
     _logged_at: float = float("-inf")
     _unlogged: int = 0
+
+    def enter(self, one: TurnedAway) -> None:
+        """One more is being told."""
+        self.waiting.add(one)
+        if len(self.waiting) >= _TURNED_AWAY and not self.crowded:
+            self.crowded = True
+            self.changed()
+
+    def leave(self, one: TurnedAway) -> None:
+        """It has been told."""
+        self.waiting.discard(one)
+        if len(self.waiting) <= _TURNED_AWAY // 2 and self.crowded:
+            self.crowded = False
+            self.changed()
 
     def turned_away(self, why: str) -> None:
         """Count one, and say so in the log at most every ten seconds."""
@@ -91,10 +113,10 @@ class TurnedAway(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._door.turned_away("connections")
         self._timer = asyncio.get_running_loop().call_later(_SECONDS, self._answer)
-        if len(self._door.waiting) >= _TURNED_AWAY:
+        if len(self._door.waiting) >= _TURNED_AWAY_AT_MOST:  # they were let in at one go
             self._answer()
             self._transport.close()
-        self._door.waiting.add(self)
+        self._door.enter(self)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
@@ -110,7 +132,7 @@ class TurnedAway(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """See asyncio."""
-        self._door.waiting.discard(self)
+        self._door.leave(self)
         if self._timer is not None:
             self._timer.cancel()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from agent.tap.client import ClientConnection
-from agent.tap.listening import BACKLOG, in_use
+from agent.tap.listening import open_socket
 
 if TYPE_CHECKING:
     import socket
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _TICK_SECONDS: Final = 0.2
+_AT_ONCE: Final = 16
+"""Connections on their way in: before more are taken it is known whether these have a place."""
 
 
 class TapServer:
@@ -31,7 +33,9 @@ class TapServer:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._connections: set[ClientConnection] = set()
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._listening = False
+        self._entering: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self.port = 0
 
@@ -41,16 +45,47 @@ class TapServer:
         Raises:
             PortInUseError: The port is taken or can't be bound.
         """
+        self._listener = listener if listener is not None else open_socket(host, port)
+        self._listener.setblocking(False)
+        self.port = int(self._listener.getsockname()[1])
+        self._core.door.changed = self._listen
+        self._listen()
+        self._ticker = asyncio.get_running_loop().create_task(self._tick())
+
+    def _listen(self) -> None:
+        """Let connections in, unless so many are being turned away that there is no room to tell one more."""
+        door, listener = self._core.door, self._listener
+        wanted = listener is not None and not door.crowded
+        if listener is None or wanted == self._listening:
+            return
+        self._listening = wanted
         loop = asyncio.get_running_loop()
-        if listener is not None:
-            self._server = await loop.create_server(self._connection, sock=listener, backlog=BACKLOG)
+        if wanted:
+            loop.add_reader(listener, self._accept, listener)
         else:
+            loop.remove_reader(listener)  # they wait in the kernel's queue, until some have left
+
+    def _accept(self, listener: socket.socket) -> None:
+        while len(self._entering) < _AT_ONCE:
             try:
-                self._server = await loop.create_server(self._connection, host, port, backlog=BACKLOG)
-            except OSError as error:
-                raise in_use(host, port, error) from error
-        self.port = int(self._server.sockets[0].getsockname()[1])
-        self._ticker = loop.create_task(self._tick())
+                connection, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptor: the next tick listens again
+                asyncio.get_running_loop().remove_reader(listener)
+                self._listening = False
+                log.warning("tap_not_listening", error=str(error), seconds=_TICK_SECONDS)
+                return
+            connection.setblocking(False)
+            task = asyncio.get_running_loop().create_task(self._enter(connection))
+            self._entering.add(task)
+            task.add_done_callback(self._entering.discard)
+
+    async def _enter(self, connection: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
+        except OSError:  # it is gone already
+            connection.close()
 
     def _connection(self) -> ClientConnection:
         return ClientConnection(self._core, self._connections)
@@ -58,8 +93,13 @@ class TapServer:
     async def stop(self) -> None:
         """Take no more connections, let open requests end within the drain time, then end them."""
         self._core.draining = True
-        if self._server is not None:
-            self._server.close()
+        if (listener := self._listener) is not None:
+            if self._listening:
+                asyncio.get_running_loop().remove_reader(listener)
+            self._listener = None
+            listener.close()
+        if self._entering:
+            await asyncio.wait(self._entering, timeout=_TICK_SECONDS)
         for connection in list(self._connections):
             connection.drain()
         end = time.monotonic() + self._core.limits.drain_seconds
@@ -82,6 +122,7 @@ class TapServer:
             self._core.note_lag(max(0.0, now - due))
             self._core.open.beat()
             self._core.pool.reap(now)
+            self._listen()
             for connection in list(self._connections):
                 try:
                     connection.check(now)

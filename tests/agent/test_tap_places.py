@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ from tests.tap_kit import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.tap.client import ClientConnection
 
 GET = b"GET /v1/models HTTP/1.1\r\nHost: tap\r\n\r\n"
@@ -53,8 +56,12 @@ def only_connection(served: Tap) -> ClientConnection:
 
 
 async def until_empty(served: Tap) -> None:
+    await until(lambda: not served.server._connections)
+
+
+async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while served.server._connections:  # noqa: ASYNC110
+        while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -295,3 +302,40 @@ async def test_connections_beyond_the_places_get_a_whole_answer_each():
                 assert b"Retry-After: 1" in got
         assert refused(served, "connections") == 2
         assert not served.core.door.waiting
+
+
+def ask_late(port: int, count: int) -> list[bytes]:
+    """Connect all before the first of them asks, in two pieces, as a client that gives up when it can't send."""
+    answers = []
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)) for _ in range(count)
+        ]
+        for client in clients:
+            got = b""
+            try:
+                client.sendall(GET[:20])
+                time.sleep(0.001)
+                client.sendall(GET[20:])
+                while data := client.recv(65_536):
+                    got += data
+            except OSError as error:
+                got = repr(error).encode()
+            answers.append(got)
+    return answers
+
+
+async def test_a_crowd_beyond_the_places_is_told_so_to_the_last():
+    async def never(_: Peer) -> None:
+        await asyncio.Event().wait()
+
+    async with upstream(never) as up, tap(up.port, max_connections=1) as served, connect(served.port) as first:
+        await first.send(GET)
+        answers = await asyncio.to_thread(ask_late, served.port, 300)
+        assert [got for got in answers if not (got.startswith(b"HTTP/1.1 503 ") and got.endswith(b"}}"))] == []
+        assert refused(served, "connections") == 300
+        first.writer.close()
+        await until_empty(served)
+        async with connect(served.port) as after:  # whoever comes when there is a place again is let in
+            await after.send(GET)
+            await until(lambda: len(served.server._connections) == 1)

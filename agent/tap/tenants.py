@@ -22,6 +22,7 @@ _OURS: Final = re.compile(r"v\d+:|header:|other$", re.IGNORECASE)
 """Names that a header could pass off as something that only the tap says."""
 _DECLARED: Final = "header:"
 _HALF_LIFE_SECONDS: Final = 600.0
+_FRESH_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 3_600.0
 _LOOK_AGAIN_SECONDS: Final = 1.0
 _WAITING: Final = 16
@@ -47,7 +48,7 @@ class BoundedNames:
         self._limit = limit
         self._overflow = overflow
         self._clock = clock
-        self._known: dict[str, tuple[float, float]] = {}  # uses, as they counted when it was last seen
+        self._known: dict[str, tuple[float, float]] = {}  # uses, as they counted when it was last seen, to a second
         self._waiting: OrderedDict[str, int] = OrderedDict()
         self._burst = max(1.0, limit / 10)
         self._changes = self._burst
@@ -65,8 +66,10 @@ class BoundedNames:
         if not name:
             return name
         now = self._clock()
-        if name in self._known:
-            self._known[name] = (self._uses(name, now) + 1, now)
+        if (known := self._known.get(name)) is not None:
+            uses, seen = known
+            fresh = now - seen < _FRESH_SECONDS  # then it is not worth working out by how little its uses have aged
+            self._known[name] = (uses + 1, seen) if fresh else (self._uses(name, now) + 1, now)
             return name
         room = self._limit if trusted else self._limit // 2
         if len(self._known) < room or (trusted and self._take_place(name, now)):

@@ -21,6 +21,8 @@ _AHEAD_BYTES: Final = 65_536
 _LINGER_BYTES: Final = 1 << 24
 _LINGER_SECONDS: Final = 2.0
 _WAIT_SECONDS: Final = 600.0
+_ASK_SECONDS: Final = 1.0
+"""How long a tap that is shutting down waits for the request of a client that it has let in."""
 _CLOSE_SECONDS: Final = 30.0
 """How long a client may take nothing of what a closing connection still has for it."""
 
@@ -200,7 +202,7 @@ class ClientConnection(asyncio.Protocol):
         elif self._pending:
             if 0 < limits.head_seconds < now - self.arrived:
                 self._refuse(HttpFault(408, "head_timeout", "the request's head did not come in time"))
-        elif 0 < limits.keep_alive_seconds < now - self._idle_since:
+        elif 0 < limits.keep_alive_seconds < now - self._idle_since or (self._closing and not self._may_ask(now)):
             self._close()
 
     def _is_stuck(self, now: float) -> bool:
@@ -222,10 +224,15 @@ class ClientConnection(asyncio.Protocol):
         self.cut_off(hard=True)
 
     def drain(self) -> None:
-        """Close when the request in flight is over, at once if there is none."""
+        """Close when the request in flight is over, at once if there is none and none is on its way."""
         self._closing = True
-        if self.exchange is None:
+        if self.exchange is None and not self._may_ask(time.monotonic()):
             self._close()
+
+    def _may_ask(self, now: float) -> bool:
+        """Whether a request has begun, or lies unread in the socket, or may follow from who was just let in."""
+        new = self._free_since == float("-inf") and now - self._idle_since < _ASK_SECONDS
+        return new or bool(self._pending) or (self._socket is not None and self._socket.has_bytes())
 
     def shut(self) -> None:
         """Close now, whatever is open."""

@@ -63,6 +63,13 @@ class ClientSocket:
             return 0.0
         return float(_LAST_DATA.unpack(info)[0]) / 1000 if len(info) == _LAST_DATA.size else 0.0
 
+    def has_bytes(self) -> bool:
+        """Whether something waits to be read."""
+        try:
+            return self._socket is not None and self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except OSError:
+            return False
+
     def reset_on_close(self) -> None:
         """Have the close be a reset, which drops what the peer has not taken."""
         if self._socket is not None:

@@ -277,6 +277,27 @@ async def test_drain_lets_open_requests_end_then_ends_the_rest():
     }
 
 
+async def test_who_was_let_in_before_a_drain_is_served():
+    async with upstream(serve_both) as up, tap(up.port, drain_seconds=PATIENCE) as served:
+        async with connect(served.port) as new, connect(served.port) as begun, connect(served.port) as silent:
+            await begun.send(b"POST /v1/completions HTTP/1.1\r\n")
+            async with asyncio.timeout(PATIENCE):
+                while len(served.server._connections) < 3 or not any(c._pending for c in served.server._connections):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            stopping = asyncio.create_task(served.server.stop())
+            await asyncio.sleep(0)
+            await new.send(post(b"/v1/completions", b"{}"))
+            await begun.send(post(b"/v1/completions", b"{}").partition(b"\r\n")[2])
+            for peer in (new, begun):
+                got = await asyncio.wait_for(peer.reader.read(), PATIENCE)
+                assert got.startswith(b"HTTP/1.1 200")
+                assert b"\r\nConnection: close\r\n" in got
+                assert got.endswith(b'"tiny"}')
+            assert await asyncio.wait_for(silent.reader.read(), PATIENCE) == b""
+            await asyncio.wait_for(stopping, PATIENCE)
+        assert len(await served.memory.wait(2)) == 2
+
+
 # --- the real process
 
 

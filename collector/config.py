@@ -64,7 +64,10 @@ class CollectorConfig(BaseModel):
     )
     seal_bytes: int = Field(default=8 * MEBIBYTE, ge=1024, le=16 * MEBIBYTE, description="Largest insert.")
     seal_seconds: float = Field(
-        default=1.0, ge=0.05, le=60, description="Longest wait before what arrived is inserted."
+        default=2.0,
+        ge=0.05,
+        le=60,
+        description="Longest wait before what arrived is inserted: with the insert itself rows are there in 3 s.",
     )
     quiet_seal_seconds: float = Field(
         default=5.0,

@@ -1,7 +1,8 @@
 """Put together what arrives in pieces: Triton's spans of one request, and engine halves that lie apart from their edge.
 
 ClickHouse does the work, in three statements (``schema/settle/``) that may be repeated at will: rows of ``requests_t``
-merge by maximum, and a half that was given away is marked, never deleted.
+merge by maximum, and a half that was given away is marked, never deleted. Which of them have anything to do is asked
+first.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ FIRST_LOOK: Final = timedelta(days=1)
 OVERLAP: Final = timedelta(seconds=15)
 """Spans are stamped when their insert runs and visible when it ends: a run looks this far behind the one before."""
 
+_WAITING: Final = "waiting"
 _STEPS: Final = ("triton", "claims", "orphans")
 
 
@@ -33,12 +35,12 @@ class Settler:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._since: datetime | None = None
-        self._statements = [
-            (SCHEMA / "settle" / f"{step}.sql")
+        self._statements = {
+            name: (SCHEMA / "settle" / f"{name}.sql")
             .read_text(encoding="utf-8")
             .replace("{database}", store.address.database)
-            for step in _STEPS
-        ]
+            for name in (_WAITING, *_STEPS)
+        }
 
     def run(self) -> None:
         """Settle once; the next run begins where this one began.
@@ -49,8 +51,11 @@ class Settler:
         """
         now = datetime.fromisoformat(self._store.command("SELECT toString(now64(3, 'UTC'))"))
         since = self._since or now - FIRST_LOOK
-        for statement in self._statements:
-            self._store.command(statement, {"since": since.isoformat(sep=" ", timespec="milliseconds")})
+        parameters = {"since": since.isoformat(sep=" ", timespec="milliseconds")}
+        waiting = {row["step"] for row in self._store.rows(self._statements[_WAITING], parameters)}
+        for step in _STEPS:
+            if step in waiting:
+                self._store.command(self._statements[step], parameters)
         self._since = now - OVERLAP
 
 

@@ -242,3 +242,26 @@ def test_requests_without_ids_are_left_alone(store: Store):
     Settler(store).run()
     rows = store.rows("SELECT has_edge FROM requests WHERE trace_id = {t:String}", {"t": trace.hex()})
     assert rows == [{"has_edge": 0}]
+
+
+def test_a_step_that_has_nothing_to_look_at_does_not_run(store: Store, monkeypatch: pytest.MonkeyPatch):
+    settler = Settler(store)
+    settler.run()
+    ran: list[str] = []
+    command = store.command
+
+    def noted(sql: str, *arguments: Any, **more: Any) -> str:
+        ran.append(sql)
+        return command(sql, *arguments, **more)
+
+    monkeypatch.setattr(store, "command", noted)
+    for table in ("triton_spans", "request_claims", "request_orphans"):
+        command(f"TRUNCATE TABLE {table}")
+    land(store, traces([edge_span(bits=77)]))
+    settler.run()
+    assert not [sql for sql in ran if "INSERT" in sql]
+    nobodys = engine_span(bits=78)
+    nobodys.parent_span_id = b""
+    land(store, traces([nobodys], "vllm.llm_engine"))
+    settler.run()
+    assert len([sql for sql in ran if "INSERT" in sql]) == 1

@@ -30,21 +30,21 @@ def measure(seconds: float) -> list[dict[str, object]]:
     """Start both, wait until they are at rest, and measure for ``seconds``."""
     with tempfile.TemporaryDirectory(prefix="servescope-idle-") as name:
         folder = Path(name)
-        base = _free_block()
-        engine = _start("demo.llamacpp_server", "--port", str(base + 30), "--folder", str(folder / "llama"))
-        up = _start(
+        base = free_block()
+        engine = start("demo.llamacpp_server", "--port", str(base + 30), "--folder", str(folder / "llama"))
+        up = start(
             "servescope", "up", "--data", str(folder / "data"), "--port-base", str(base),
             "--target", f"llama=http://127.0.0.1:{base + 30}",
         )  # fmt: skip
         try:
-            _until_running(up, folder / "data")
+            until_running(up, folder / "data")
             time.sleep(_SETTLE_SECONDS)
-            before, engine_before = _cpu(up.pid), _cpu(engine.pid)
+            before, engine_before = cpu_by_part(up.pid), cpu_by_part(engine.pid)
             begun = time.monotonic()
             time.sleep(seconds)
             lasted = time.monotonic() - begun
-            cpu = {part: (after - before.get(part, 0.0)) / lasted for part, after in _cpu(up.pid).items()}
-            engine_cpu = (sum(_cpu(engine.pid).values()) - sum(engine_before.values())) / lasted
+            cpu = {part: (after - before.get(part, 0.0)) / lasted for part, after in cpu_by_part(up.pid).items()}
+            engine_cpu = (sum(cpu_by_part(engine.pid).values()) - sum(engine_before.values())) / lasted
             memory = _memory(up.pid)
             engine_memory = sum(_memory(engine.pid).values())
         finally:
@@ -70,14 +70,20 @@ def _figure(
     }  # fmt: skip
 
 
-def _start(module: str, *arguments: str) -> subprocess.Popen[bytes]:
+def start(module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a module of ours as a process."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments], cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
 
 
-def _until_running(up: subprocess.Popen[bytes], data: Path) -> None:
+def until_running(up: subprocess.Popen[bytes], data: Path) -> None:
+    """Wait until ``servescope up`` says what it runs.
+
+    Raises:
+        ClickException: It did not start.
+    """
     deadline = time.monotonic() + _START_SECONDS
     while not (data / "run.json").exists():
         if up.poll() is not None or time.monotonic() > deadline:
@@ -95,7 +101,8 @@ def _name(process: psutil.Process) -> str:
     return words[words.index("-m") + 1] if "-m" in words else process.name()
 
 
-def _cpu(pid: int) -> dict[str, float]:
+def cpu_by_part(pid: int) -> dict[str, float]:
+    """CPU seconds that a process and those below it have used, by the module that each runs."""
     found: dict[str, float] = {}
     for process in _processes(pid):
         times = process.cpu_times()
@@ -110,7 +117,8 @@ def _memory(pid: int) -> dict[str, float]:
     return found
 
 
-def _free_block() -> int:
+def free_block() -> int:
+    """First of forty ports in a row that are free."""
     for base in range(33000, 60000, 40):
         sockets = []
         try:

@@ -21,7 +21,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import psutil
@@ -31,11 +31,19 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from base import signing
 from base.keys import ensure_keys
-from base.vocabulary import SCOPE_EDGE, SPAN_ID_RANDOM_BITS, Edge, Resource
+from base.vocabulary import SCOPE_EDGE
+from base.vocabulary import SPAN_ID_RANDOM_BITS
+from base.vocabulary import Edge
+from base.vocabulary import Resource
 from collector import framing
 from collector.store import migrate
 from collector.store.address import locate
-from collector.store.client import Store, segment_statement
+from collector.store.client import Store
+from collector.store.client import segment_statement
+from collector.log import SIGNALS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 REQUESTS_A_BODY: Final = 256
 SEGMENT_BYTES: Final = 8 << 20
@@ -108,7 +116,7 @@ def measure(*, quick: bool) -> list[dict[str, object]]:
     with tempfile.TemporaryDirectory(prefix="servescope-ingest-") as folder:
         for number in range(rounds):
             bodies = [Bodies().make() for _ in range(bodies_a_round)]
-            for figure, run in ((bare, _run_bare), (ours, _run_ours)):
+            for figure, run in ((bare, run_bare), (ours, _run_ours)):
                 place = Path(folder) / f"{run.__name__}-{number}"
                 place.mkdir()
                 figure.cpu_seconds += run(place, bodies)
@@ -144,13 +152,13 @@ def _run_ours(folder: Path, bodies: list[bytes]) -> float:
             processes.append(subprocess.Popen(command, cwd=_ROOT, stderr=log))
             _wait(f"{url}/healthz")
             with Store(locate(folder, store_url, role="owner")) as store:
-                _until(lambda: not _missing_tables(store), "the schema")
-                asyncio.run(_send(url, keys.agent_hmac, bodies[:1]))  # first use of everything
-                _until(lambda: _drained(url), "the first insert")
+                until(lambda: not _missing_tables(store), "the schema")
+                asyncio.run(send(url, keys.agent_hmac, bodies[:1]))  # first use of everything
+                until(lambda: drained(url), "the first insert")
                 before = _cpu(processes)
-                asyncio.run(_send(url, keys.agent_hmac, bodies[1:]))
-                _until(lambda: _drained(url), "the log to drain")
-                _until(lambda: not store.rows("SELECT 1 FROM system.merges LIMIT 1"), "merges")
+                asyncio.run(send(url, keys.agent_hmac, bodies[1:]))
+                until(lambda: drained(url), "the log to drain")
+                until(lambda: not store.rows("SELECT 1 FROM system.merges LIMIT 1"), "merges")
                 used = _cpu(processes) - before
                 _check(store.rows("SELECT count() AS n FROM otel_traces")[0]["n"], bodies)
         finally:
@@ -160,7 +168,8 @@ def _run_ours(folder: Path, bodies: list[bytes]) -> float:
     return used * len(bodies) / (len(bodies) - 1)
 
 
-def _run_bare(folder: Path, bodies: list[bytes]) -> float:
+def run_bare(folder: Path, bodies: list[bytes]) -> float:
+    """CPU seconds that the engine alone takes for requests of ``Bodies``."""
     segment, size, number = None, 0, 0
     for index, body in enumerate(bodies):
         # The first request is a segment of its own: first use of everything, not counted.
@@ -204,7 +213,8 @@ def _bare(folder: Path) -> dict[str, float]:
     return {"cpu_seconds": used, "rows": rows}
 
 
-async def _send(url: str, key: bytes, bodies: list[bytes]) -> None:
+async def send(url: str, key: bytes, bodies: list[bytes]) -> None:
+    """Send as an agent does, as fast as the collector takes it."""
     waiting = iter(bodies)
     packer = zstandard.ZstdCompressor(level=1)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
@@ -263,10 +273,11 @@ def _missing_tables(store: Store) -> bool:
         return True
 
 
-def _drained(url: str) -> bool:
+def drained(url: str, signals: Collection[str] = SIGNALS) -> bool:
+    """Whether a collector has brought all it took of these signals into its store."""
     with urllib.request.urlopen(f"{url}/healthz", timeout=30) as answer:  # noqa: S310 - our own loopback URL
         books = json.load(answer)["ledger"]
-    return all(of["pending"] == 0 for of in books.values())
+    return all(of["pending"] == 0 for signal, of in books.items() if signal in signals)
 
 
 def _cpu(processes: list[subprocess.Popen[bytes]]) -> float:
@@ -293,10 +304,15 @@ def _wait(url: str) -> None:
         except OSError:
             return False
 
-    _until(answers, url)
+    until(answers, url)
 
 
-def _until(true: Any, what: str) -> None:
+def until(true: Any, what: str) -> None:
+    """Wait for something.
+
+    Raises:
+        RuntimeError: It did not come.
+    """
     deadline = time.monotonic() + _QUIET_SECONDS
     while not true():
         if time.monotonic() > deadline:

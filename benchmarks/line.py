@@ -58,6 +58,7 @@ BENCHMARKS: Final = (
     Benchmark("tap", 600),
     Benchmark("envoy", 600, needs=ENVOY),
     Benchmark("idle", 600),
+    Benchmark("steady", 900),
     Benchmark("pages", 1_800),
     Benchmark("beside", 1_200),
 )

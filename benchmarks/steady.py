@@ -1,0 +1,180 @@
+"""What a request costs when little comes: CPU by process at 3, 30 and 300 requests a second and at full rate, and idle.
+
+``servescope up`` runs as users run it, beside a scripted server that answers at once; open-loop traffic goes through
+its tap, half of it streams. Full rate: the same edge records, as many as the collector takes, signed and packed as an
+agent sends them. Everything below one ``servescope up`` is counted, from a state of rest to where nothing waits.
+Reference of a rate is the full rate of the same run. Of the idle figure it is the bare engine's spans per CPU-second
+(``benchmarks.ingest``), by which the goal grows on a slower machine. Run as ``python -m benchmarks.steady [--quick]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import click
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from agent.keys import ensure_keys
+from benchmarks import idle, ingest, tap
+from collector.store import Store, locate
+
+RATES: Final = (3, 30, 300)
+RATIO_GOAL: Final = 20.0
+IDLE_GOAL: Final = 0.04
+IDLE_GOAL_SPEED: Final = 15_000.0
+"""Spans per CPU-second of the bare engine on the machine that the goal in cores is meant for."""
+ENGINE: Final = ("collector.embedded", "collector")
+"""The processes by which a rate is judged."""
+_REST_SECONDS: Final = 20.0
+_FULL_BODIES: Final = 400
+
+
+def measure(*, quick: bool) -> list[dict[str, object]]:
+    """The figures of this benchmark.
+
+    Raises:
+        ClickException: Servescope did not start.
+        RuntimeError: Something did not come to rest, or requests failed.
+    """
+    seconds = 20.0 if quick else 60.0
+    with tempfile.TemporaryDirectory(prefix="servescope-steady-") as name:
+        folder = Path(name)
+        bare = _bare(folder / "bare", quick=quick)
+        base = idle.free_block()
+        data = folder / "data"
+        with tap.child(tap.serve, base + 30):
+            asyncio.run(tap.wait_for_port(base + 30))
+            up = idle.start(
+                "servescope", "up", "--data", str(data), "--port-base", str(base),
+                "--target", f"stub=http://127.0.0.1:{base + 30}",
+            )  # fmt: skip
+            try:
+                idle.until_running(up, data)
+                run = _Run(up.pid, data, seconds)
+                at_rest = run.idle()
+                steady = {rate: run.steady(rate) for rate in RATES}
+                full = run.full(50 if quick else _FULL_BODIES)
+            finally:
+                up.send_signal(signal.SIGINT)
+                up.wait(120)
+    return [*(_steady_figure(rate, used, full) for rate, used in steady.items()), _idle_figure(at_rest, bare)]
+
+
+class _Run:
+    """A ``servescope up`` that runs.
+
+    Args:
+        pid: Its process.
+        data: Its data folder.
+        seconds: How long a rate lasts.
+    """
+
+    def __init__(self, pid: int, data: Path, seconds: float) -> None:
+        urls = json.loads((data / "run.json").read_text())["urls"]
+        self._pid = pid
+        self._data = data
+        self._seconds = seconds
+        self._collector = str(urls["otlp"])
+        self._store = str(urls["store"])
+        (tapped,) = urls["taps"].values()
+        self._tap = urlsplit(str(tapped)).port or 0
+
+    def idle(self) -> dict[str, float]:
+        """Cores by process, once the start is over."""
+        time.sleep(_REST_SECONDS)
+        before, begun = idle.cpu_by_part(self._pid), time.monotonic()
+        time.sleep(self._seconds)
+        lasted = time.monotonic() - begun
+        return {part: (used - before.get(part, 0.0)) / lasted for part, used in idle.cpu_by_part(self._pid).items()}
+
+    def steady(self, rate: int) -> dict[str, float]:
+        """CPU seconds of a thousand requests at a rate, by process, idling included."""
+        load = tap.Load(self._tap)
+
+        async def traffic() -> None:
+            await load.block(self._seconds, rate)
+            load.close()
+
+        before = idle.cpu_by_part(self._pid)
+        asyncio.run(traffic())
+        self._rest()
+        used = idle.cpu_by_part(self._pid)
+        answered = len(load.seen.first) + len(load.seen.whole)
+        if load.seen.failed or not answered:
+            raise RuntimeError(f"{load.seen.failed} requests failed at {rate} a second, {answered} were answered")
+        return {part: (seconds - before.get(part, 0.0)) / answered * 1000 for part, seconds in used.items()}
+
+    def full(self, count: int) -> dict[str, float]:
+        """The same for edge records as fast as the collector takes them."""
+        bodies = [_edges() for _ in range(count)]
+        key = ensure_keys(self._data / "keys").agent_hmac
+        before = idle.cpu_by_part(self._pid)
+        asyncio.run(ingest.send(self._collector, key, bodies))
+        self._rest()
+        used = idle.cpu_by_part(self._pid)
+        sent = count * ingest.REQUESTS_A_BODY
+        return {part: (seconds - before.get(part, 0.0)) / sent * 1000 for part, seconds in used.items()}
+
+    def _rest(self) -> None:
+        # samples never cease
+        ingest.until(lambda: ingest.drained(self._collector, ("traces",)), "the log to drain")
+        with Store(locate(self._data, self._store, role="owner")) as store:
+            ingest.until(lambda: not store.rows("SELECT 1 FROM system.merges LIMIT 1"), "merges")
+
+
+def _bare(folder: Path, *, quick: bool) -> float:
+    folder.mkdir()
+    bodies = [ingest.Bodies().make() for _ in range(30 if quick else 150)]
+    return len(bodies) * 2 * ingest.REQUESTS_A_BODY / ingest.run_bare(folder, bodies)
+
+
+def _edges() -> bytes:
+    body = ExportTraceServiceRequest.FromString(ingest.Bodies().make())
+    del body.resource_spans[1]
+    return body.SerializeToString()
+
+
+def _told(parts: dict[str, float]) -> str:
+    return ", ".join(f"{part} {share:.4g}" for part, share in sorted(parts.items(), key=lambda item: -item[1]))
+
+
+def _steady_figure(rate: int, used: dict[str, float], full: dict[str, float]) -> dict[str, object]:
+    click.echo(f"CPU-s per 1,000 requests at {rate}/s: {_told(used)}", err=True)
+    value, reference = (sum(of.get(part, 0.0) for part in ENGINE) for of in (used, full))
+    ratio = value / reference
+    judged = rate == 30  # noqa: PLR2004 - the rate that the goal is for
+    return {
+        "name": f"steady_{rate}", "value": round(value, 4), "unit": "CPU-s/1,000 requests, store and collector",
+        "reference": "the same at full rate", "reference_value": round(reference, 4), "ratio": round(ratio, 2),
+        "goal": RATIO_GOAL if judged else None, "met": ratio <= RATIO_GOAL if judged else None,
+    }  # fmt: skip
+
+
+def _idle_figure(cores: dict[str, float], bare: float) -> dict[str, object]:
+    click.echo(f"idle, cores: {_told(cores)}", err=True)
+    value, goal = sum(cores.values()), IDLE_GOAL * IDLE_GOAL_SPEED / bare
+    return {
+        "name": "steady_idle", "value": round(value, 4), "unit": "cores",
+        "reference": "the bare engine's spans per CPU-second", "reference_value": round(bare),
+        "ratio": round(value * bare / IDLE_GOAL_SPEED, 4), "goal": round(goal, 4), "met": value <= goal,
+    }  # fmt: skip
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Twenty seconds a rate instead of a minute.")
+@click.option("--json", "_as_json", is_flag=True, help="JSON lines, as always.")
+def main(quick: bool, _as_json: bool) -> None:
+    """Print one JSON object a figure."""
+    for figure in measure(quick=quick):
+        click.echo(json.dumps(figure))
+
+
+if __name__ == "__main__":
+    main()

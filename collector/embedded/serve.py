@@ -98,7 +98,6 @@ async def _run(engine: object, spool: Path, life: recycle.Life, listener: socket
     from collector.embedded.engine import Engine  # noqa: PLC0415
     from collector.embedded.front import Front  # noqa: PLC0415
     from collector.embedded.http import Gateway  # noqa: PLC0415
-    from collector.embedded.memory import release_code  # noqa: PLC0415
     from collector.embedded.run import Runner  # noqa: PLC0415
 
     if not isinstance(engine, Engine):
@@ -113,11 +112,8 @@ async def _run(engine: object, spool: Path, life: recycle.Life, listener: socket
     server = web.ServerRunner(Front(gateway.handle), shutdown_timeout=_GRACE_SECONDS)
     await server.setup()
     await web.SockSite(server, listener).start()
-    released = release_code()
     address = listener.getsockname()
-    structlog.get_logger().info(
-        "store_ready", url=f"http://{life.host}:{address[1]}", released=released, recycled=life.past.recycled
-    )
+    structlog.get_logger().info("store_ready", url=f"http://{life.host}:{address[1]}", recycled=life.past.recycled)
     waiting = [loop.create_task(event.wait()) for event in (stop, again.ordered)]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     if again.why and not stop.is_set():

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.embedded import repair
-from collector.embedded.memory import _clean
 from collector.embedded.statement import first_word, output_clause, split_insert, tokens
 from tests.needs import lack
 
@@ -137,17 +136,6 @@ def test_the_tokenizer_never_fails_and_loses_no_sign(text: str):
         end = token.end
     split_insert(text)
     output_clause(text)
-
-
-def test_only_clean_read_only_file_pages_are_released():
-    head = "{}-{} {} 00000000 00:00 {} x\nRss: 8 kB\nPrivate_Dirty: {} kB\nAnonymous: 0 kB\nSwap: 0 kB\n"
-    smaps = (
-        head.format("1000", "3000", "r-xp", 7, 0)
-        + head.format("4000", "5000", "r--p", 7, 4)
-        + head.format("6000", "7000", "rw-p", 7, 0)
-        + head.format("8000", "9000", "r--p", 0, 0)
-    )
-    assert _clean(smaps) == [(0x1000, 0x3000, 8192)]
 
 
 FENCED = """

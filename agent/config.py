@@ -6,7 +6,7 @@ import os
 import platform
 import re
 from pathlib import Path  # noqa: TC003 - pydantic reads it at run time
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -16,6 +16,7 @@ from agent.engine_table import tables
 from agent.tap.config import TapLimits, TenantConfig
 from agent.target import Place, Target
 from base import yamlfile
+from base.settings import MustExist, Port
 from base.urls import Host, HttpUrl  # noqa: TC001 - pydantic reads it at run time
 from base.yamlfile import FieldError
 
@@ -45,9 +46,13 @@ class TargetConfig(BaseModel):
     metrics_url: HttpUrl = Field(default="", description="URL of the metrics page; empty derives it from url.")
     role: Literal["both", "prefill", "decode", "router"] = Field(default="both", description="What it serves.")
     version: str = Field(default="", description="Version that its taps' records carry; empty: the engine's own.")
-    tap_port: int | None = Field(default=None, ge=0, le=65535, description="Port of the tap in front of it.")
+    tap_port: Annotated[int | None, Port()] = Field(
+        default=None, ge=0, le=65535, description="Port of the tap in front of it."
+    )
     tap: bool = Field(default=True, description="Whether `servescope up` puts a tap in front of it.")
-    key_file: Path | None = Field(default=None, repr=False, description="File with the key that its pages want.")
+    key_file: Annotated[Path | None, MustExist(home=True, shown=False)] = Field(
+        default=None, repr=False, description="File with the key that its pages want."
+    )
     key_env: str = Field(default="", repr=False, description="Environment variable that holds that key instead.")
     key_header: str = Field(
         default=AUTHORIZATION, description="Header that carries it: authorization as `Bearer KEY`, others plain."
@@ -104,10 +109,18 @@ class AgentConfig(BaseModel):
     collector: HttpUrl = Field(
         default="http://127.0.0.1:4318", min_length=1, description="Base URL to which batches go."
     )
-    collector_ca_file: Path | None = Field(default=None, description="Authorities an https collector is checked by.")
-    client_certificate_file: Path | None = Field(default=None, description="Certificate shown to an https collector.")
-    client_key_file: Path | None = Field(default=None, description="Private key of that certificate.")
-    key_file: Path | None = Field(default=None, description="Hex key that signs; empty: DATA/keys/agent_hmac.")
+    collector_ca_file: Annotated[Path | None, MustExist()] = Field(
+        default=None, description="Authorities an https collector is checked by."
+    )
+    client_certificate_file: Annotated[Path | None, MustExist()] = Field(
+        default=None, description="Certificate shown to an https collector."
+    )
+    client_key_file: Annotated[Path | None, MustExist()] = Field(
+        default=None, description="Private key of that certificate."
+    )
+    key_file: Annotated[Path | None, MustExist()] = Field(
+        default=None, description="Hex key that signs; empty: DATA/keys/agent_hmac."
+    )
     sign: bool = Field(default=True, description="Sign batches.")
     region: str = Field(default="", description="Cloud region.")
     cluster: str = Field(default="", description="Kubernetes cluster.")
@@ -121,11 +134,17 @@ class AgentConfig(BaseModel):
     gpu: bool = Field(default=True, description="Sample GPUs.")
     host: bool = Field(default=True, description="Sample this machine and the engines' processes.")
     otlp_host: Host = Field(default="127.0.0.1", description="Address on which engines' spans are taken.")
-    otlp_http_port: int | None = Field(default=14318, ge=0, le=65535, description="OTLP/HTTP; null: not at all.")
-    otlp_grpc_port: int | None = Field(default=14317, ge=0, le=65535, description="OTLP/gRPC; null: not at all.")
+    otlp_http_port: Annotated[int | None, Port("agent_otlp_http")] = Field(
+        default=14318, ge=0, le=65535, description="OTLP/HTTP; null: not at all."
+    )
+    otlp_grpc_port: Annotated[int | None, Port("agent_otlp_grpc")] = Field(
+        default=14317, ge=0, le=65535, description="OTLP/gRPC; null: not at all."
+    )
     store_prompts: bool = Field(default=False, description="Keep attributes that hold prompt text.")
     health_host: Host = Field(default="127.0.0.1", description="Address of /metrics and /healthz.")
-    health_port: int = Field(default=9464, ge=0, le=65535, description="Port of /metrics and /healthz.")
+    health_port: Annotated[int, Port("agent_health")] = Field(
+        default=9464, ge=0, le=65535, description="Port of /metrics and /healthz."
+    )
     spool_max_bytes: int = Field(
         default=512_000_000, ge=1_000_000, description="Disk that one producer's signal may take while none is sent."
     )

@@ -13,6 +13,7 @@ from alerts.deliver.route import Route  # noqa: TC001 pydantic reads it at run t
 from base import yamlfile
 from base.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
 from base.errors import ConfigError
+from base.settings import MustExist, Port
 from base.urls import Host, HttpUrl  # noqa: TC001 pydantic reads it at run time
 from base.yamlfile import FieldError
 
@@ -44,10 +45,10 @@ class PagerDutyConfig(_Section):
         ca_file: A further certificate to trust for this address alone.
     """
 
-    routing_key_file: Path | None = None
+    routing_key_file: Annotated[Path | None, MustExist(home=True)] = None
     routing_key_env: str = "SERVESCOPE_PAGERDUTY_ROUTING_KEY"
     base_url: Annotated[HttpUrl, Field(min_length=1), AfterValidator(_https_base)] = "https://events.pagerduty.com"
-    ca_file: Path | None = None
+    ca_file: Annotated[Path | None, MustExist(home=True)] = None
 
     def routing_key(self, environment: Mapping[str, str] = os.environ) -> str:
         """The key, empty when there is none.
@@ -76,7 +77,7 @@ class WebhookConfig(_Section):
     """A signed webhook beside or instead of PagerDuty."""
 
     url: Annotated[HttpUrl, Field(min_length=1)]
-    secret_file: Path | None = None
+    secret_file: Annotated[Path | None, MustExist(home=True)] = None
 
     def secret(self) -> bytes:
         """The shared secret, empty when there is none.
@@ -125,8 +126,8 @@ class AlertsConfig(_Section):
     dashboard_url: HttpUrl = ""
     runbook_url: HttpUrl = ""
     health_host: Host = "127.0.0.1"
-    health_port: Annotated[int, Field(ge=0, le=65535)] = 9465
-    receiver_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    health_port: Annotated[int, Port("alerts_health"), Field(ge=0, le=65535)] = 9465
+    receiver_port: Annotated[int, Port("receiver"), Field(ge=0, le=65535)] = 0
 
     @model_validator(mode="after")
     def _check_routes(self) -> Self:

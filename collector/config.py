@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from base import yamlfile
 from base.errors import ConfigError
+from base.settings import MustExist, Port
 from base.urls import Host  # noqa: TC001 - pydantic reads it at run time
 from collector import retention
 from collector.store.address import StoreAddress
@@ -23,7 +24,9 @@ class SenderKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: Path = Field(description="File with the key in hex; its id is the first 8 hex digits of its SHA-256.")
+    file: Annotated[Path, MustExist()] = Field(
+        description="File with the key in hex; its id is the first 8 hex digits of its SHA-256."
+    )
     tenant: str = Field(default="", description="Written into the column `tenant` of everything this key sends.")
 
 
@@ -33,7 +36,7 @@ class CollectorConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
-    port: int = Field(
+    port: Annotated[int, Port("otlp")] = Field(
         default=4318, ge=0, le=65535, description="Port of OTLP/HTTP, /healthz and /metrics; 0 picks a free one."
     )
     clickhouse: str = Field(
@@ -42,7 +45,9 @@ class CollectorConfig(BaseModel):
         description="URL of the store, embedded or a server; `?database=NAME` names another database.",
     )
     user: str = Field(default="", description="User at the store; empty: owner of the embedded store.")
-    password_file: Path | None = Field(default=None, description="File with that user's password.")
+    password_file: Annotated[Path | None, MustExist()] = Field(
+        default=None, description="File with that user's password."
+    )
     store_prompts: bool = Field(
         default=False, description="Keep attributes that hold prompt text. Off: they never touch a disk."
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from base.settings import Port
 from base.urls import Host  # noqa: TC001 - pydantic reads it at run time
 
 SWIFTEST_REFRESH: Final = 2.0
@@ -24,5 +25,5 @@ class DashboardConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     host: Host = "127.0.0.1"
-    port: int = Field(default=8501, ge=1, le=65535)
+    port: Annotated[int, Port("dashboard")] = Field(default=8501, ge=1, le=65535)
     refresh_seconds: float = Field(default=5.0, ge=SWIFTEST_REFRESH, le=SLOWEST_REFRESH)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from base import yamlfile
 from base.errors import ConfigError
+from base.settings import EACH, MustExist, Port, marked
 from base.yamlfile import FileError, YamlFile
 
 if TYPE_CHECKING:
@@ -15,29 +16,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 Location = tuple[str | int, ...]
+_Mark = TypeVar("_Mark", bound=Port | MustExist)
 SECTIONS: Final = ("agent", "collector", "alerts", "dashboard")
-CONFIGURED: Final = {
-    "otlp": ("collector", "port"),
-    "agent_otlp_http": ("agent", "otlp_http_port"),
-    "agent_otlp_grpc": ("agent", "otlp_grpc_port"),
-    "dashboard": ("dashboard", "port"),
-    "agent_health": ("agent", "health_port"),
-    "alerts_health": ("alerts", "health_port"),
-    "receiver": ("alerts", "receiver_port"),
-}
-"""Where the configuration names a port; null there means that nothing listens."""
-_FILES: Final[tuple[Location, ...]] = (
-    ("agent", "key_file"),
-    ("agent", "collector_ca_file"),
-    ("agent", "client_certificate_file"),
-    ("agent", "client_key_file"),
-    ("collector", "password_file"),
-    ("alerts", "pagerduty", "routing_key_file"),
-    ("alerts", "pagerduty", "ca_file"),
-    ("alerts", "webhook", "secret_file"),
-)
-"""Settings that name a file which must be there, beside ``collector.sender_keys[].file``, ``agent.targets[].key_file``
-and ``alerts.slos``."""
 
 
 def read_settings(path: Path | None, *, check: bool = True, files: bool = False) -> dict[str, Any]:
@@ -83,17 +63,29 @@ def _strangers(file: YamlFile) -> Iterator[str]:
         yield f"{file.fault(('data',))}: must be the path of a folder"
 
 
-def _wrong(file: YamlFile) -> Iterator[str]:
-    """Faults of the sections, each by its package's own settings, and of what they say together."""
+def _models() -> dict[str, type[BaseModel]]:
+    """The settings of each section, by their own package."""
     from agent.config import AgentConfig  # noqa: PLC0415 - each package is an extra of its own
     from alerts.config import AlertsConfig  # noqa: PLC0415 - as above
     from collector.config import CollectorConfig  # noqa: PLC0415 - as above
     from dashboard.config import DashboardConfig  # noqa: PLC0415 - as above
 
-    models: dict[str, type[BaseModel]] = {
-        "agent": AgentConfig, "collector": CollectorConfig, "alerts": AlertsConfig, "dashboard": DashboardConfig,
-    }  # fmt: skip
-    for section, model in models.items():
+    return {"agent": AgentConfig, "collector": CollectorConfig, "alerts": AlertsConfig, "dashboard": DashboardConfig}
+
+
+def named_ports() -> dict[str, tuple[str, str]]:
+    """Section and setting of each port that the parts listen on, by its name; null there: nothing listens."""
+    return {
+        mark.name: (section, place[0])
+        for section, model in _models().items()
+        for place, mark in marked(model, Port)
+        if mark.name
+    }
+
+
+def _wrong(file: YamlFile) -> Iterator[str]:
+    """Faults of the sections, each by its package's own settings, and of what they say together."""
+    for section, model in _models().items():
         try:
             yamlfile.checked(file, section, model)
         except FileError as error:
@@ -104,7 +96,8 @@ def _wrong(file: YamlFile) -> Iterator[str]:
 def _ports_twice(file: YamlFile) -> Iterator[str]:
     """Faults of ports that the configuration gives to two parts."""
     taken: dict[int, str] = {}
-    for place in (*CONFIGURED.values(), *_each(file, ("agent", "targets"), "tap_port")):
+    # The parts' own before those of entries in lists, which are easier to move.
+    for place, _ in sorted(_marked(file, Port), key=lambda found: len(found[0])):
         port = _at(file, place)
         if isinstance(port, int) and port > 0:  # 0 takes a free one
             if port in taken:
@@ -112,10 +105,23 @@ def _ports_twice(file: YamlFile) -> Iterator[str]:
             taken.setdefault(port, file.place(place)[0])
 
 
-def _each(file: YamlFile, entries: Location, key: str) -> Iterator[Location]:
-    """The places of one key of all entries of a list."""
-    found = _at(file, entries)
-    return ((*entries, index, key) for index in range(len(found) if isinstance(found, list) else 0))
+def _marked(file: YamlFile, kind: type[_Mark]) -> Iterator[tuple[Location, _Mark]]:
+    """The places in a file of all settings that carry such a mark."""
+    for section, model in _models().items():
+        for place, mark in marked(model, kind):
+            yield from ((found, mark) for found in _each(file, (section,), place))
+
+
+def _each(file: YamlFile, at: Location, rest: tuple[str, ...]) -> Iterator[Location]:
+    """Where ``rest`` leads from a place on: to one place for each entry of the lists on its way."""
+    if not rest:
+        yield at
+    elif rest[0] == EACH:
+        entries = _at(file, at)
+        for index in range(len(entries) if isinstance(entries, list) else 0):
+            yield from _each(file, (*at, index), rest[1:])
+    else:
+        yield from _each(file, (*at, rest[0]), rest[1:])
 
 
 def _at(file: YamlFile, location: Location) -> Any:
@@ -133,18 +139,17 @@ def _at(file: YamlFile, location: Location) -> Any:
 
 def _unreadable(file: YamlFile) -> Iterator[str]:
     """Faults of the keys, passwords and certificates that the configuration names."""
-    keys = set(_each(file, ("agent", "targets"), "key_file"))
-    for location in (*_FILES, *_each(file, ("collector", "sender_keys"), "file"), *sorted(keys)):
+    for location, mark in _marked(file, MustExist):
         value = _at(file, location)
         if not isinstance(value, str) or not value:
             continue
-        path = Path(str(value))
+        path = Path(value)
         try:
-            path = path.expanduser() if location[0] == "alerts" or location in keys else path
+            path = path.expanduser() if mark.home else path
             path.open("rb").close()
         except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody
             # Whoever writes the key itself there must not see it again.
-            what = "the file" if location in keys else value
+            what = value if mark.shown else "the file"
             yield f"{file.fault(location)}: {what} can't be read: {getattr(error, 'strerror', '') or error}"
 
 

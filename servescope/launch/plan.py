@@ -13,7 +13,7 @@ import yaml
 from agent.tap.config import TapLimits
 from base.errors import ConfigError
 from base.keys import ensure_keys
-from servescope.config_file import CONFIGURED, SECTIONS
+from servescope.config_file import SECTIONS, named_ports
 from servescope.launch.ports import Ports
 from servescope.launch.supervisor import Part
 
@@ -125,7 +125,7 @@ def make_plan(
     ports = ports or Ports(say)
     asked = dict(zip(DEFAULT_PORTS, range(port_base, port_base + len(DEFAULT_PORTS)), strict=True)) if port_base else {}
     sections = {name: dict(settings.get(name) or {}) for name in SECTIONS}
-    asked |= {what: sections[part][key] for what, (part, key) in CONFIGURED.items() if key in sections[part]}
+    asked |= {what: sections[part][key] for what, (part, key) in named_ports().items() if key in sections[part]}
     url = clickhouse or sections["collector"].get("clickhouse") or ""
     port = {
         what: ports.take(what.replace("_", " "), default, asked.get(what))

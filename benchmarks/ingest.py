@@ -31,16 +31,12 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from base import signing
 from base.keys import ensure_keys
-from base.vocabulary import SCOPE_EDGE
-from base.vocabulary import SPAN_ID_RANDOM_BITS
-from base.vocabulary import Edge
-from base.vocabulary import Resource
+from base.vocabulary import SCOPE_EDGE, SPAN_ID_RANDOM_BITS, Edge, Resource
 from collector import framing
+from collector.log import SIGNALS
 from collector.store import migrate
 from collector.store.address import locate
-from collector.store.client import Store
-from collector.store.client import segment_statement
-from collector.log import SIGNALS
+from collector.store.client import Store, segment_statement
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -21,9 +21,10 @@ from urllib.parse import urlsplit
 import click
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.keys import ensure_keys
+from base.keys import ensure_keys
 from benchmarks import idle, ingest, tap
-from collector.store import Store, locate
+from collector.store.address import locate
+from collector.store.client import Store
 
 RATES: Final = (3, 30, 300)
 RATIO_GOAL: Final = 20.0

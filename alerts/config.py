@@ -2,108 +2,57 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 pydantic reads it at run time
-from typing import TYPE_CHECKING, Annotated, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticKnownError
 
+from alerts.deliver import notify
+from alerts.deliver.notifier import NotifierSettings  # noqa: TC001 pydantic reads it at run time
 from alerts.deliver.route import Route  # noqa: TC001 pydantic reads it at run time
-from base import yamlfile
+from base import found, yamlfile
 from base.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
-from base.errors import ConfigError
-from base.settings import MustExist, Port
+from base.settings import Port
 from base.urls import Host, HttpUrl  # noqa: TC001 pydantic reads it at run time
 from base.yamlfile import FieldError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
-ROUTING_KEY_LENGTH = 32
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A section of the configuration that bears the name of a notifier."""
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _https_base(value: str) -> str:
-    """An address below which PagerDuty's client puts its paths; it takes https alone, in small letters."""
-    parts = urlsplit(value)
-    if parts.scheme != "https" or parts.query or parts.fragment:
-        raise ValueError("must be an https URL without a query, such as https://events.eu.pagerduty.com")
-    return parts.geturl()
+    name: str
+    value: Any
 
 
-class PagerDutyConfig(_Section):
-    """Where pages go.
+def _settings(section: object) -> object:
+    """A section as the settings of its notifier; of anything else there is no such field."""
+    if not isinstance(section, _Section):
+        raise PydanticKnownError("extra_forbidden")
+    model = settings_of(section.name)
+    return None if section.value is None and not model.always else model.model_validate(section.value)
 
-    Attributes:
-        routing_key_file: File with the integration key of a PagerDuty service (Events API v2).
-        routing_key_env: Environment variable that holds it instead.
-        base_url: PagerDuty's address, https; the EU region has its own.
-        ca_file: A further certificate to trust for this address alone.
+
+def settings_of(notifier: str) -> type[NotifierSettings]:
+    """The settings that a notifier has.
+
+    Args:
+        notifier: Its name, which is its file's.
     """
-
-    routing_key_file: Annotated[Path | None, MustExist(home=True)] = None
-    routing_key_env: str = "SERVESCOPE_PAGERDUTY_ROUTING_KEY"
-    base_url: Annotated[HttpUrl, Field(min_length=1), AfterValidator(_https_base)] = "https://events.pagerduty.com"
-    ca_file: Annotated[Path | None, MustExist(home=True)] = None
-
-    def routing_key(self, environment: Mapping[str, str] = os.environ) -> str:
-        """The key, empty when there is none.
-
-        Raises:
-            ConfigError: The file can't be read, or what it holds is no key.
-        """
-        key, origin = environment.get(self.routing_key_env, "").strip(), f"the variable {self.routing_key_env}"
-        if not key and self.routing_key_file is not None:
-            origin = f"alerts.pagerduty.routing_key_file {self.routing_key_file}"
-            try:
-                key = self.routing_key_file.expanduser().read_text().strip()
-            except OSError as error:
-                raise ConfigError(
-                    f"{origin} can't be read: {error.strerror}", "Name a file that holds the key"
-                ) from error
-        if key and len(key) != ROUTING_KEY_LENGTH:
-            raise ConfigError(
-                f"The routing key in {origin} has {len(key)} characters, not {ROUTING_KEY_LENGTH}",
-                "Copy the integration key of an Events API v2 integration",
-            )
-        return key
+    model: type[NotifierSettings] = found.module(notify, notifier).Settings
+    return model
 
 
-class WebhookConfig(_Section):
-    """A signed webhook beside or instead of PagerDuty."""
-
-    url: Annotated[HttpUrl, Field(min_length=1)]
-    secret_file: Annotated[Path | None, MustExist(home=True)] = None
-
-    def secret(self) -> bytes:
-        """The shared secret, empty when there is none.
-
-        Raises:
-            ConfigError: The file can't be read.
-        """
-        if self.secret_file is None:
-            return b""
-        try:
-            return self.secret_file.expanduser().read_bytes().strip()
-        except OSError as error:
-            raise ConfigError(
-                f"alerts.webhook.secret_file {self.secret_file} can't be read: {error.strerror}",
-                "Name a file that holds it",
-            ) from error
-
-
-class AlertsConfig(_Section):
+class AlertsConfig(BaseModel):
     """The section ``alerts``.
+
+    Beside its own fields it has a section for each notifier that is found (see `notifiers`).
 
     Attributes:
         slos: The rules file; without one only the pager's own rules run (a store that is away,
             a tap that loses requests).
-        pagerduty: Without a key, pages go to the built-in receiver on loopback, where the dashboard shows them.
-        webhook: A further way to be told.
         routes: Who hears of what; without any, everybody of everything.
         evaluate_every_seconds: Pause between rounds.
         ingest_delay_seconds: How late rows may be.
@@ -115,9 +64,10 @@ class AlertsConfig(_Section):
         receiver_port: Of the built-in receiver; 0 takes a free port.
     """
 
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Annotated[NotifierSettings | None, BeforeValidator(_settings)]] = Field(init=False)
+
     slos: Path | None = None
-    pagerduty: PagerDutyConfig = PagerDutyConfig()
-    webhook: WebhookConfig | None = None
     routes: tuple[Route, ...] = ()
     evaluate_every_seconds: PositiveDuration = 5.0
     ingest_delay_seconds: PositiveDuration = 3.0
@@ -129,9 +79,44 @@ class AlertsConfig(_Section):
     health_port: Annotated[int, Port("alerts_health"), Field(ge=0, le=65535)] = 9465
     receiver_port: Annotated[int, Port("receiver"), Field(ge=0, le=65535)] = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sections(cls, data: object) -> object:
+        """Notifiers' sections bear their names; what is neither one of these nor a field is refused."""
+        if not isinstance(data, dict):
+            return data
+        there = set(found.names(notify)) - cls.model_fields.keys()
+        return {name: _Section(name, value) if name in there else value for name, value in data.items()}
+
+    @property
+    def notifiers(self) -> dict[str, NotifierSettings]:
+        """Settings of every notifier that there is, by its name: those with a section, and those that always are."""
+        there: dict[str, NotifierSettings] = {}
+        for name in found.names(notify):
+            settings = (self.__pydantic_extra__ or {}).get(name)
+            if settings is None and settings_of(name).always:
+                settings = settings_of(name)()
+            if settings is not None:
+                there[name] = settings
+        return there
+
+    def check(self) -> None:
+        """See whether the keys and secrets that notifiers' sections name are there.
+
+        Raises:
+            ConfigError: One can't be read, or is none.
+        """
+        for settings in self.notifiers.values():
+            settings.check()
+
+    @classmethod
+    def sections(cls) -> dict[str, type[NotifierSettings]]:
+        """The settings that each notifier's section has, by its name."""
+        return {name: settings_of(name) for name in found.names(notify)}
+
     @model_validator(mode="after")
     def _check_routes(self) -> Self:
-        there = ["pagerduty", *(["webhook"] if self.webhook is not None else [])]
+        there = list(self.notifiers) if self.routes else []
         for number, route in enumerate(self.routes):
             if unknown := [name for name in route.notify if name not in there]:
                 raise FieldError(

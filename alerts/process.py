@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from alerts.deliver.certificate import ensure_certificate
-from alerts.deliver.notify.pagerduty import PagerDuty
-from alerts.deliver.notify.webhook import Webhook
+from alerts.deliver.notifier import Around
 from alerts.deliver.outbox import Outbox
-from alerts.deliver.receiver import Pages, Receiver
 from alerts.engine import Engine
 from alerts.health import HealthServer, Status
 from alerts.history_writer import HistoryWriter
@@ -34,15 +31,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from alerts.config import AlertsConfig
-    from alerts.deliver.notice import Notifier
+    from alerts.deliver.notifier import Notifier, Server
     from collector.store.client import Store
 
 log = structlog.get_logger()
 
 WATCH_SECONDS: Final = 1.0
 STOP_SECONDS: Final = 10.0
-LOOPBACK_KEY: Final = "servescope0loopback0receiver0000"
-"""Routing key of the built-in receiver; no secret, 32 characters as PagerDuty's are."""
 
 
 @dataclass(slots=True)
@@ -60,7 +55,7 @@ class Pager:
     history: HistoryWriter
     illustrator: Illustrator
     health: HealthServer
-    receiver: Receiver | None
+    servers: list[Server]
     clock: Callable[[], float]
     workers: list[Worker]
     _restored: bool = False
@@ -109,8 +104,8 @@ class Pager:
 
     def start(self) -> None:
         """Start the servers and the tasks."""
-        if self.receiver is not None:
-            self.receiver.start()
+        for server in self.servers:
+            server.start()
         for worker in self.workers:
             worker.ensure()
         self.health.start()
@@ -124,8 +119,8 @@ class Pager:
         self.outbox.close()
         self.write_history()
         self.health.stop()
-        if self.receiver is not None:
-            self.receiver.stop()
+        for server in self.servers:
+            server.stop()
         self.store.close()
         self.journal.close()
 
@@ -169,22 +164,13 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
     for warning in file.warnings():
         log.warning("rules_warning", text=warning)
     folder = data / "alerts"
-    key = config.pagerduty.routing_key()
+    config.check()
     journal = Journal(folder)
-    receiver: Receiver | None = None
+    around = Around(folder, clock, config.receiver_port)
     notifiers: list[Notifier] = []
     try:
-        if key:
-            notifiers.append(
-                PagerDuty(key, base_url=config.pagerduty.base_url, ca_file=config.pagerduty.ca_file, clock=clock)
-            )
-        else:
-            certificate = ensure_certificate(folder / "receiver")
-            receiver = Receiver(certificate, Pages(folder / "pages.json"), port=config.receiver_port, clock=clock)
-            notifiers.append(PagerDuty(LOOPBACK_KEY, base_url=receiver.url, ca_file=certificate.authority))
-            log.warning("no_pagerduty_key", effect="pages stay on this machine", receiver=receiver.url)
-        if config.webhook is not None:
-            notifiers.append(Webhook(config.webhook.url, config.webhook.secret(), clock=clock))
+        for settings in config.notifiers.values():
+            notifiers.append(settings.notifier(around))  # noqa: PERF401 those made are closed where one fails
         outbox = Outbox(journal, notifiers, clock)
         register = Register(
             journal,
@@ -201,13 +187,23 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
     except BaseException:
         for notifier in notifiers:
             notifier.close()
-        if receiver is not None:
-            receiver.stop()
+        for server in around.servers:
+            server.stop()
         journal.close()
         raise
     log.info("alerts_ready", rules=len(engine.rules), slos=len(file.slos), health=health.url, notifiers=outbox.names)
     pager = Pager(
-        config, store, journal, outbox, engine, HistoryWriter(journal), illustrator, health, receiver, clock, workers
+        config,
+        store,
+        journal,
+        outbox,
+        engine,
+        HistoryWriter(journal),
+        illustrator,
+        health,
+        around.servers,
+        clock,
+        workers,
     )
     every = config.evaluate_every_seconds
     # Tasks of their own: a starved store takes ten seconds for a row, in which the next page must not wait.

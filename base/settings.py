@@ -61,6 +61,10 @@ def marked(model: type[BaseModel], kind: type[_Mark]) -> Iterator[tuple[tuple[st
         for inner, way in _models(field.annotation):
             for place, one in marked(inner, kind):
                 yield (name, *way, *place), one
+    # Sections that are found and not listed: what such a model would have as fields.
+    sections: dict[str, type[BaseModel]] = getattr(model, "sections", dict)()
+    for name, inner in sections.items():
+        yield from (((name, *place), one) for place, one in marked(inner, kind))
 
 
 def _models(annotation: Any) -> Iterator[tuple[type[BaseModel], tuple[str, ...]]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 import streamlit as st
 
-from alerts.deliver.notice import reached
+from alerts.deliver.notifier import reached
 from alerts.incidents.history import acknowledge, story
 from analytics.window import Filter, Window
 from base.errors import ServescopeError

@@ -21,7 +21,7 @@ def configured(config: Path | None, slos: Path | None) -> tuple[dict[str, Any], 
     slos = slos or config_file.slo_file(settings, config)
     if slos is not None:
         rules_file.load(slos)
-    AlertsConfig.model_validate(settings.get("alerts", {})).pagerduty.routing_key()
+    AlertsConfig.model_validate(settings.get("alerts", {})).check()
     return settings, slos
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alerts.config import AlertsConfig
-from alerts.deliver.notice import Delivery, Notice
+from alerts.deliver.notifier import Delivery
 from alerts.deliver.outbox import Outbox
 from alerts.engine import Engine
 from alerts.incidents.register import Register
@@ -18,6 +18,8 @@ from alerts.rules.file import parse
 if TYPE_CHECKING:
     import threading
     from pathlib import Path
+
+    from alerts.deliver.notice import Notice
 
 FILE = """
 rules:

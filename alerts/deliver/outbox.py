@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
-from alerts.deliver.notice import Delivery, reached
+from alerts.deliver.notifier import Delivery, reached
 from alerts.incidents.incident import Moment, Wish
 from alerts.text import within
 from alerts.worker import Worker
@@ -25,7 +25,8 @@ from alerts.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from alerts.deliver.notice import Notice, Notifier
+    from alerts.deliver.notice import Notice
+    from alerts.deliver.notifier import Notifier
     from alerts.journal import Journal, Row
 
 log = structlog.get_logger()

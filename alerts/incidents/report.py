@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from alerts.deliver.notice import reached
+from alerts.deliver.notifier import reached
 from alerts.text import markdown, plain
 from analytics.window import as_plain, iso
 from base.durations import spell

@@ -53,8 +53,7 @@ class Begun:
         self.folder, self.store, self.now = folder, Away(), 1_800_000_000.0
         config = AlertsConfig(health_port=0, slos=folder / "rules.yaml")
         self.pager: Pager = build(config, folder, self.store, clock=lambda: self.now)  # type: ignore[arg-type]
-        assert self.pager.receiver is not None
-        self.pager.receiver.start()
+        self.pager.servers[0].start()
 
     def play(self, seconds: int) -> None:
         for _ in range(seconds // 5):
@@ -71,8 +70,7 @@ class Begun:
 def begun(tmp_path: Path) -> Iterator[Begun]:
     made = Begun(tmp_path)
     yield made
-    assert made.pager.receiver is not None
-    made.pager.receiver.stop()
+    made.pager.servers[0].stop()
     made.pager.health.stop()
     made.pager.outbox.close()
     made.pager.journal.close()

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alerts.config import PagerDutyConfig
-from alerts.deliver.notice import LONGEST_RETRY_AFTER_SECONDS, Notice, reached, retry_after
-from alerts.deliver.notify.pagerduty import MAX_BYTES, PagerDuty, _Answered
+from alerts.deliver.notice import Notice
+from alerts.deliver.notifier import LONGEST_RETRY_AFTER_SECONDS, reached, retry_after
+from alerts.deliver.notify.pagerduty import MAX_BYTES, PagerDuty, Settings, _Answered
 from alerts.deliver.notify.webhook import Webhook, sign
 from alerts.deliver.receiver import KEPT_PAGES, PER_MINUTE, Pages, Receiver, faults_of, read_pages
 from base.errors import ConfigError
@@ -209,10 +209,10 @@ def test_pages_are_kept_in_a_bounded_file(tmp_path: Path):
 def test_the_routing_key_comes_from_file_or_environment_and_is_checked(tmp_path: Path):
     path = tmp_path / "key"
     path.write_text(KEY + "\n")
-    config = PagerDutyConfig(routing_key_file=path)
+    config = Settings(routing_key_file=path)
     assert config.routing_key({}) == KEY
     assert config.routing_key({"SERVESCOPE_PAGERDUTY_ROUTING_KEY": "e" * 32}) == "e" * 32
-    assert PagerDutyConfig().routing_key({}) == ""
+    assert Settings().routing_key({}) == ""
     path.write_text("short")
     with pytest.raises(ConfigError, match="5 characters, not 32"):
         config.routing_key({})
@@ -382,3 +382,30 @@ def test_a_certificate_that_can_not_be_read_is_named(tmp_path: Path, text: str |
         (tmp_path / "ca.pem").write_text(text)
     with pytest.raises(ConfigError, match=r"^alerts\.pagerduty\.ca_file \S+ca\.pem is no certificate"):
         PagerDuty(KEY, ca_file=tmp_path / "ca.pem")
+
+
+def test_a_webhook_goes_through_a_proxy_that_is_named_and_through_no_other(monkeypatch: pytest.MonkeyPatch):
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    wanted, straight = Raw(answer), Raw(answer)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    for proxy, server, line in (
+        (f"http://127.0.0.1:{wanted.port}", wanted, b"POST http://hooks.example.com/x HTTP/1.1"),
+        ("", straight, b"POST /x HTTP/1.1"),
+    ):
+        url = "http://hooks.example.com/x" if proxy else f"http://127.0.0.1:{server.port}/x"
+        hook = Webhook(url, proxy=proxy)
+        assert hook.send(hook.render(NOTICE)).verdict == "sent"
+        hook.close()
+        server.close()
+        assert server.got[0].splitlines()[0] == line
+
+
+def test_a_webhook_whose_body_never_ends_is_told_all_the_same():
+    server = Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\nbegun")
+    hook = Webhook(f"http://127.0.0.1:{server.port}/")
+    assert hook.send(hook.render(NOTICE)).verdict == "sent"
+    server.close()
+    hook.close()

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alerts.deliver.notice import Delivery, Notice
+from alerts.deliver.notice import Notice
+from alerts.deliver.notifier import Delivery
 from alerts.deliver.outbox import (
     GIVE_UP_SECONDS,
     PER_MINUTE,

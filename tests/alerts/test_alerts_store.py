@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from alerts.config import AlertsConfig, WebhookConfig
+from alerts.config import AlertsConfig
 from alerts.incidents import history
 from alerts.incidents.evidence import freeze
 from alerts.incidents.incident import Alert, Incident, IncidentState
@@ -61,14 +61,12 @@ class World:
     def start(self) -> Pager:
         config = AlertsConfig(slos=self.rules, health_port=0, dashboard_url="http://dash")
         pager = build(config, self.folder, self.fleet.store, clock=lambda: self.now)
-        assert pager.receiver is not None
-        pager.receiver.start()
+        pager.servers[0].start()
         return pager
 
     def stop(self) -> None:
         """End the pager as a crash would, without its last words; the store is the test's own."""
-        assert self.pager.receiver is not None
-        self.pager.receiver.stop()
+        self.pager.servers[0].stop()
         self.pager.health.stop()
         self.pager.outbox.close()
         self.pager.journal.close()
@@ -312,15 +310,14 @@ def test_build_refuses_what_is_wrong_before_anything_starts(fleet: Any, tmp_path
     for config in (
         AlertsConfig(slos=tmp_path / "rules.yaml", health_port=0),
         AlertsConfig(slos=tmp_path / "none.yaml", health_port=0),
-        AlertsConfig(webhook=WebhookConfig(url="http://x", secret_file=tmp_path / "none"), health_port=0),
+        AlertsConfig(webhook={"url": "http://x", "secret_file": tmp_path / "none"}, health_port=0),
     ):
         with pytest.raises(ServescopeError):
             build(config, tmp_path, fleet.store)
     pager = build(AlertsConfig(health_port=0), tmp_path, fleet.store)
     with pytest.raises(ServescopeError, match="Another alerts process"):
         build(AlertsConfig(health_port=0), tmp_path, fleet.store)
-    assert pager.receiver is not None
-    pager.receiver.start().stop()
+    pager.servers[0].start().stop()
     pager.health.stop()
     pager.outbox.close()
     pager.journal.close()

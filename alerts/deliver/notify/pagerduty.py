@@ -9,21 +9,30 @@ order, so the client is made to hand every answer back at once.
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path  # noqa: TC003 pydantic reads it at run time
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+from urllib.parse import urlsplit
 
-import pagerduty
+import structlog
+from pydantic import AfterValidator, Field
 
-from alerts.deliver.notice import COME_AGAIN, Delivery, Notice, retry_after
+from alerts.deliver.notifier import COME_AGAIN, Around, Delivery, NotifierSettings, retry_after
 from alerts.text import within
 from base.errors import ConfigError
 from base.redact import redacted, shown
+from base.settings import MustExist
+from base.urls import HttpUrl  # noqa: TC001 pydantic reads it at run time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
+
+    from alerts.deliver.notice import Notice
+
+log = structlog.get_logger()
 
 MAX_BYTES: Final = 512 * 1024
 SUMMARY_LIMIT: Final = 1024
@@ -37,6 +46,76 @@ _SECRET_ROOM: Final = 2048
 
 SEVERITIES: Final = {"critical": "critical", "error": "error", "warning": "warning", "info": "info"}
 """Ours to PagerDuty's; the words are the same on purpose, the map is where a difference would live."""
+ROUTING_KEY_LENGTH: Final = 32
+LOOPBACK_KEY: Final = "servescope0loopback0receiver0000"
+"""Routing key of the built-in receiver; no secret, 32 characters as PagerDuty's are."""
+
+
+def _https_base(value: str) -> str:
+    """An address below which PagerDuty's client puts its paths; it takes https alone, in small letters."""
+    parts = urlsplit(value)
+    if parts.scheme != "https" or parts.query or parts.fragment:
+        raise ValueError("must be an https URL without a query, such as https://events.eu.pagerduty.com")
+    return parts.geturl()
+
+
+class Settings(NotifierSettings):
+    """Where pages go; without a key to the built-in receiver on loopback, where the dashboard shows them.
+
+    Attributes:
+        routing_key_file: File with the integration key of a PagerDuty service (Events API v2).
+        routing_key_env: Environment variable that holds it instead.
+        base_url: PagerDuty's address, https; the EU region has its own.
+        ca_file: A further certificate to trust for this address alone.
+    """
+
+    always: ClassVar[bool] = True
+
+    routing_key_file: Annotated[Path | None, MustExist(home=True)] = None
+    routing_key_env: str = "SERVESCOPE_PAGERDUTY_ROUTING_KEY"
+    base_url: Annotated[HttpUrl, Field(min_length=1), AfterValidator(_https_base)] = "https://events.pagerduty.com"
+    ca_file: Annotated[Path | None, MustExist(home=True)] = None
+
+    def routing_key(self, environment: Mapping[str, str] = os.environ) -> str:
+        """The key, empty when there is none.
+
+        Raises:
+            ConfigError: The file can't be read, or what it holds is no key.
+        """
+        key, origin = environment.get(self.routing_key_env, "").strip(), f"the variable {self.routing_key_env}"
+        if not key and self.routing_key_file is not None:
+            origin = f"alerts.pagerduty.routing_key_file {self.routing_key_file}"
+            try:
+                key = self.routing_key_file.expanduser().read_text().strip()
+            except OSError as error:
+                raise ConfigError(
+                    f"{origin} can't be read: {error.strerror}", "Name a file that holds the key"
+                ) from error
+        if key and len(key) != ROUTING_KEY_LENGTH:
+            raise ConfigError(
+                f"The routing key in {origin} has {len(key)} characters, not {ROUTING_KEY_LENGTH}",
+                "Copy the integration key of an Events API v2 integration",
+            )
+        return key
+
+    def check(self) -> None:
+        """See whether the key is one."""
+        self.routing_key()
+
+    def notifier(self, around: Around) -> PagerDuty:
+        """The notifier; without a key, of the built-in receiver, which then runs beside it."""
+        key = self.routing_key()
+        if key:
+            return PagerDuty(key, base_url=self.base_url, ca_file=self.ca_file, clock=around.clock)
+        from alerts.deliver.certificate import ensure_certificate  # noqa: PLC0415 - slow to import, as the client
+        from alerts.deliver.receiver import Pages, Receiver  # noqa: PLC0415 - as above
+
+        certificate = ensure_certificate(around.folder / "receiver")
+        pages = Pages(around.folder / "pages.json")
+        receiver = Receiver(certificate, pages, port=around.receiver_port, clock=around.clock)
+        around.servers.append(receiver)
+        log.warning("no_pagerduty_key", effect="pages stay on this machine", receiver=receiver.url)
+        return PagerDuty(LOOPBACK_KEY, base_url=receiver.url, ca_file=certificate.authority)
 
 
 class _Answered(Exception):  # noqa: N818 it carries an answer, not a fault
@@ -47,16 +126,21 @@ class _Answered(Exception):  # noqa: N818 it carries an answer, not a fault
         self.status, self.body, self.retry_after = status, body, retry_after
 
 
-class _Client(pagerduty.EventsApiV2Client):  # type: ignore[misc, unused-ignore]
-    """The client without its patience."""
+def _client(routing_key: str, base_url: str, context: ssl.SSLContext) -> Any:
+    """PagerDuty's client without its patience. It is slow to import, and settings are read without it."""
+    import pagerduty  # noqa: PLC0415
 
-    max_network_attempts = 0
-    timeout = TIMEOUT_SECONDS  # type: ignore[assignment]  # a plain number, as the client's own class sets it
+    class Client(pagerduty.EventsApiV2Client):  # type: ignore[misc, unused-ignore]
+        max_network_attempts = 0
+        timeout = TIMEOUT_SECONDS  # type: ignore[assignment]  # a plain number, as the client's own class sets it
+        fault = pagerduty.Error
 
-    def postprocess(self, response: Any) -> None:
-        """The client's hook for an answer; everything but a 2xx leaves here."""
-        if not response.is_success:
-            raise _Answered(response.status_code, response.text[:500], response.headers.get("retry-after", ""))
+        def postprocess(self, response: Any) -> None:
+            """The client's hook for an answer; everything but a 2xx leaves here."""
+            if not response.is_success:
+                raise _Answered(response.status_code, response.text[:500], response.headers.get("retry-after", ""))
+
+    return Client(routing_key, base_url=base_url, verify=context)
 
 
 class PagerDuty:
@@ -94,7 +178,7 @@ class PagerDuty:
                     f"alerts.pagerduty.ca_file {ca_file} is no certificate that can be read: {error.strerror or error}",
                     "Name a PEM file",
                 ) from error
-        self._client = _Client(routing_key, base_url=base_url, verify=context)
+        self._client = _client(routing_key, base_url, context)
         self._key = routing_key
 
     def render(self, notice: Notice) -> dict[str, Any]:
@@ -127,14 +211,14 @@ class PagerDuty:
         return _fit(event, MAX_BYTES - _SECRET_ROOM)
 
     def send(self, payload: dict[str, Any]) -> Delivery:
-        """One attempt; see :class:`alerts.deliver.notice.Notifier`."""
+        """One attempt; see :class:`alerts.deliver.notifier.Notifier`."""
         event = dict(payload)
         action, dedup_key = event.pop("event_action"), event.pop("dedup_key")
         try:
             self._client.send_event(action, dedup_key=dedup_key, **event)
         except _Answered as answer:
             return self._judge(answer)
-        except pagerduty.Error as error:
+        except self._client.fault as error:
             cause = error.__cause__ or error
             return Delivery(
                 "retry", self._clean(f"{self.destination} can't be reached: {type(cause).__name__}: {cause}")

@@ -6,25 +6,30 @@ The receiver checks ``X-Servescope-Signature: v1=<hex hmac-sha256(secret, "<time
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
-import http.client
 import json
+import ssl
 import time
-import urllib.error
-import urllib.request
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
+from pathlib import Path  # noqa: TC003 pydantic reads it at run time
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import urlsplit
 
-from alerts.deliver.notice import COME_AGAIN, Delivery, Notice, retry_after
+import httpx2
+from pydantic import Field
+
+from alerts.deliver.notifier import COME_AGAIN, Around, Delivery, NotifierSettings, retry_after
 from alerts.text import within
 from base.errors import ConfigError
 from base.redact import redacted
+from base.settings import MustExist
+from base.urls import HttpUrl  # noqa: TC001 pydantic reads it at run time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from alerts.deliver.notice import Notice
 
 TIMEOUT_SECONDS: Final = 5.0
 
@@ -34,9 +39,42 @@ def sign(secret: bytes, timestamp: str, body: bytes) -> str:
     return "v1=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """A redirect would carry the notice somewhere that nobody named."""
+class Settings(NotifierSettings):
+    """A signed webhook beside or instead of PagerDuty.
+
+    Attributes:
+        url: Where incidents are posted.
+        secret_file: File with the secret shared with the receiver.
+        proxy: To send through; what the environment names is not asked.
+    """
+
+    url: Annotated[HttpUrl, Field(min_length=1)]
+    secret_file: Annotated[Path | None, MustExist(home=True)] = None
+    proxy: HttpUrl = ""
+
+    def secret(self) -> bytes:
+        """The shared secret, empty when there is none.
+
+        Raises:
+            ConfigError: The file can't be read.
+        """
+        if self.secret_file is None:
+            return b""
+        try:
+            return self.secret_file.expanduser().read_bytes().strip()
+        except OSError as error:
+            raise ConfigError(
+                f"alerts.webhook.secret_file {self.secret_file} can't be read: {error.strerror}",
+                "Name a file that holds it",
+            ) from error
+
+    def check(self) -> None:
+        """See whether the secret is there."""
+        self.secret()
+
+    def notifier(self, around: Around) -> Webhook:
+        """The notifier."""
+        return Webhook(self.url, self.secret(), proxy=self.proxy, clock=around.clock)
 
 
 class Webhook:
@@ -45,6 +83,7 @@ class Webhook:
     Args:
         url: http or https.
         secret: Shared with the receiver; empty: unsigned.
+        proxy: URL of the proxy to send through, empty for none.
         clock: Unix seconds.
         name: For routes and tables.
 
@@ -53,7 +92,13 @@ class Webhook:
     """
 
     def __init__(
-        self, url: str, secret: bytes = b"", *, clock: Callable[[], float] = time.time, name: str = "webhook"
+        self,
+        url: str,
+        secret: bytes = b"",
+        *,
+        proxy: str = "",
+        clock: Callable[[], float] = time.time,
+        name: str = "webhook",
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
@@ -62,19 +107,23 @@ class Webhook:
             )
         self.name = name
         self.destination = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
-        # What stands before the @ goes into a field: urllib takes it for a part of the host and says it aloud.
-        host = parts.netloc.rpartition("@")[2]
-        self._url, self._secret, self._clock = parts._replace(netloc=host).geturl(), secret, clock
-        login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-        self._login = base64.b64encode(login.encode()).decode() if "@" in parts.netloc else ""
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._url, self._secret, self._clock = url, secret, clock
+        # A redirect would carry the notice where nobody sent it, and so would a proxy of the environment's.
+        self._client = httpx2.Client(
+            verify=ssl.create_default_context(),
+            timeout=TIMEOUT_SECONDS,
+            follow_redirects=False,
+            trust_env=False,
+            proxy=proxy or None,
+            limits=httpx2.Limits(max_keepalive_connections=0),
+        )
 
     def render(self, notice: Notice) -> dict[str, Any]:
         """The notice's fields."""
         return asdict(notice)
 
     def send(self, payload: dict[str, Any]) -> Delivery:
-        """One attempt; see :class:`alerts.deliver.notice.Notifier`."""
+        """One attempt; see :class:`alerts.deliver.notifier.Notifier`."""
         body = json.dumps(payload, sort_keys=True).encode()
         timestamp = str(int(self._clock()))
         headers = {
@@ -82,23 +131,24 @@ class Webhook:
             "X-Servescope-Timestamp": timestamp,
             "X-Servescope-Delivery": hashlib.sha256(body).hexdigest()[:32],
         }
-        if self._login:
-            headers["Authorization"] = f"Basic {self._login}"
         if self._secret:
             headers["X-Servescope-Signature"] = sign(self._secret, timestamp, body)
-        request = urllib.request.Request(self._url, body, headers, method="POST")  # noqa: S310 the scheme is checked above
         try:
-            with self._opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
-                answer.read(1)  # the status says it all; a body could go on for ever
-        except urllib.error.HTTPError as error:
-            with error:
-                text = within(f"HTTP {error.code} from {self.destination}", 500)
-                if error.code in COME_AGAIN:
-                    return Delivery("retry", text, retry_after(error.headers.get("Retry-After", ""), self._clock()))
-                return Delivery("refused" if error.code in {400, 410, 413} else "retry", text)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            return Delivery("retry", within(redacted(f"{self.destination} can't be reached: {error}"), 500))
-        return Delivery("sent")
+            # the status says it all; a body could go on for ever
+            with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
+                return self._judged(answer)
+        except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+            said = f"{self.destination} can't be reached: {error or type(error).__name__}"
+            return Delivery("retry", within(redacted(said), 500))
+
+    def _judged(self, answer: httpx2.Response) -> Delivery:
+        if answer.is_success:
+            return Delivery("sent")
+        text = within(f"HTTP {answer.status_code} from {self.destination}", 500)
+        if answer.status_code in COME_AGAIN:
+            return Delivery("retry", text, retry_after(answer.headers.get("Retry-After", ""), self._clock()))
+        return Delivery("refused" if answer.status_code in {400, 410, 413} else "retry", text)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Close the connections."""
+        self._client.close()

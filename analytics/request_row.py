@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from analytics.ground import moment, number
 from analytics.signals import PHASES, SIGNALS
+from analytics.values import moment, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.counters import FRAGMENTS
-from analytics.ground import blocks, number
+from analytics.values import number
+from base.named_sql import beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from analytics.ground import Grid, Inquiry
+    from analytics.grid import Grid
+    from analytics.inquiry import Inquiry
 
+_SQL: Final = beside(__file__)
 STEP: Final = "(slot)"
 INSTANCE_STEP: Final = "(slot, name_of_instance)"
 SERIES_STEP: Final = "(slot, name_of_instance, name_of_model)"
@@ -45,9 +48,9 @@ def sampled(inquiry: Inquiry, grid: Grid, sets: Sequence[str], *, beside_rows: b
         else f"{nothing} AS {name}, 1 AS no_{name}"
         for name, column, nothing in _KEYS
     )
-    covered = blocks("samples")["known_by_rows"] if beside_rows else "SELECT '' WHERE 0"
+    covered = _SQL["known_by_rows"] if beside_rows else "SELECT '' WHERE 0"
     fragments = FRAGMENTS | {"keys": ",\n    ".join(keys), "sets": listed, "covered": covered}
-    rows = inquiry.ask("by_step", fragments, module="samples", step_ms=grid.step_ms)
+    rows = inquiry.ask("by_step", fragments, sql=_SQL, step_ms=grid.step_ms)
     for row in rows:
         if row["samples"]:
             found[shapes[bool(row["no_slot"]), bool(row["no_model"]), bool(row["no_instance"])]].append(row)
@@ -56,7 +59,7 @@ def sampled(inquiry: Inquiry, grid: Grid, sets: Sequence[str], *, beside_rows: b
 
 def gauge_peaks(inquiry: Inquiry) -> dict[str, float | None]:
     """``running`` and ``waiting``: the highest sums over instances within one second, None where no server shows it."""
-    row = inquiry.ask("gauge_peaks", module="samples")[0]
+    row = inquiry.ask("gauge_peaks", sql=_SQL)[0]
     return {name: number(row[name]) for name in ("running", "waiting")}
 
 

@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from base.named_sql import beside
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from analytics.window import Filter, Window
+    from analytics.selection import Filter
+    from analytics.window import Window
 
+SQL: Final = beside(__file__)
 INGEST_SECONDS: Final = 3.0
 """What a row takes into the store once its request is over."""
 LIVE_SECONDS: Final = 90.0

@@ -5,28 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from analytics.ground import Grid, Inquiry, number, quantiles_sql, ratio
-from analytics.lines import metric_lines
-from analytics.outcomes import BAD
+from analytics.grid import Grid
+from analytics.latencies import metric_lines, quantiles_sql
 from analytics.samples import MODEL, STEP, WHOLE, last, line_of, peak, sampled, share_of
-from analytics.shapes import Tile, Unit
+from analytics.series import Tile, Unit
 from analytics.signals import SIGNALS
+from analytics.slo import BAD
+from analytics.values import number, ratio
+from base.named_sql import beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from analytics.latency_shapes import LatencyLine
-    from analytics.window import Coverage, Exactness
+    from analytics.answer import Coverage, Exactness
+    from analytics.inquiry import Inquiry
+    from analytics.latencies import LatencyLine
 
 Latency = str
 """``ttft`` or ``e2e``."""
 
+_SQL: Final = beside(__file__)
 _PLACES: Final = {"p50": 0, "p99": 3}
 _UNSEEN: Final = "no request in this window has one"
 
 
 @dataclass(frozen=True)
-class Ground:
+class Readings:
     """All that the overview reads, read once.
 
     Attributes:
@@ -50,7 +54,7 @@ class Ground:
     exactness: Exactness
 
     @classmethod
-    def read(cls, inquiry: Inquiry, points: int) -> Ground:
+    def read(cls, inquiry: Inquiry, points: int) -> Readings:
         """Asks the store."""
         cover = inquiry.coverage()
         grid = Grid.of(inquiry.window, points)
@@ -64,7 +68,7 @@ class Ground:
                 f"{latency}_present": about.present,
                 f"{latency}_quantiles": sql,
             }
-        found = inquiry.ask("overview_rows", fragments, step_ms=grid.step_ms, bad=list(BAD)) if cover.rows else []
+        found = inquiry.ask("overview_rows", fragments, _SQL, step_ms=grid.step_ms, bad=list(BAD)) if cover.rows else []
         whole = next((row for row in found if row["no_slot"] and row["no_name"] and row["n"]), {})
         samples = sampled(inquiry, grid, (STEP, MODEL, WHOLE), beside_rows=cover.rows > 0)
         lines: dict[Latency, LatencyLine | None] = {}

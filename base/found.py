@@ -55,14 +55,31 @@ def members(package: ModuleType, attribute: str) -> dict[str, Any]:
     return found
 
 
+def declaring(package: ModuleType, attribute: str) -> tuple[str, ...]:
+    """Names of the modules in a package's folder that set ``attribute`` at their top; none is imported."""
+    found = []
+    for name in names(package):
+        text = _text(f"{package.__name__}.{name}")
+        if attribute in text and any(attribute in _set_by(node) for node in ast.parse(text).body):
+            found.append(name)
+    return tuple(found)
+
+
 def summary(name: str) -> str:
     """First line of a module's docstring; the module itself is not imported, for a list must not cost what it lists.
 
     Args:
         name: Its full name.
     """
-    spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        return ""
-    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    text = ast.get_docstring(ast.parse(_text(name))) or ""
     return text.partition("\n")[0]
+
+
+def _text(name: str) -> str:
+    spec = find_spec(name)
+    return Path(spec.origin).read_text(encoding="utf-8") if spec is not None and spec.origin is not None else ""
+
+
+def _set_by(node: ast.stmt) -> list[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]

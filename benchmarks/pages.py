@@ -37,7 +37,19 @@ import structlog
 from alerts.incidents.history import incidents
 from alerts.rules.file import load
 from alerts.slo_status import slo_statuses
-from analytics import batching, events, kvcache, latency, queue, requests, traffic
+from analytics.questions import (
+    batching,
+    events,
+    heatmap,
+    histogram,
+    instances,
+    kvcache,
+    latency,
+    phases,
+    queue,
+    requests,
+    traffic,
+)
 from analytics.window import Window
 from base.keys import ensure_keys
 from benchmarks.day import DAY_SECONDS, fill
@@ -74,25 +86,25 @@ new MutationObserver(look).observe(document, {childList: true, subtree: true});
 
 PAGES: Final[dict[str, list[Callable[[Store, Window], object]]]] = {
     "": [
-        traffic.overview,
-        lambda store, window: latency.percentiles(store, window, signal="e2e_seconds"),
-        queue.dynamics,
-        latency.phases,
-        traffic.instances,
-        events.timeline,
+        traffic.ask,
+        lambda store, window: latency.ask(store, window, signal="e2e_seconds"),
+        queue.ask,
+        phases.ask,
+        instances.ask,
+        events.ask,
     ],
     "latency": [
-        lambda store, window: latency.percentiles(store, window, signal="e2e_seconds"),
-        lambda store, window: latency.heatmap(store, window, signal="e2e_seconds"),
-        lambda store, window: latency.histogram(store, window, signal="e2e_seconds"),
-        latency.phases,
+        lambda store, window: latency.ask(store, window, signal="e2e_seconds"),
+        lambda store, window: heatmap.ask(store, window, signal="e2e_seconds"),
+        lambda store, window: histogram.ask(store, window, signal="e2e_seconds"),
+        phases.ask,
     ],
-    "queue": [queue.dynamics],
+    "queue": [queue.ask],
     "kv-cache": [
-        kvcache.occupancy,
-        batching.dynamics,
+        kvcache.ask,
+        batching.ask,
     ],
-    "requests": [lambda store, window: requests.find(store, window, limit=200)],
+    "requests": [lambda store, window: requests.ask(store, window, limit=200)],
     "slos": [lambda store, window: slo_statuses(store, load(_SLOS), window.end)],
     "incidents": [lambda store, window: incidents(store, window.start, window.end)],
     "sql": [lambda store, _: store.rows(_STATEMENT)],

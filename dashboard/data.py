@@ -7,15 +7,15 @@ are kept for a moment by their plain values.
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
+from analytics.ask import question as named
 from base.errors import ServescopeError
 from collector.store.address import locate
 from collector.store.client import Store, StoreError, StoreUnavailable
@@ -25,10 +25,12 @@ from dashboard.once import Once
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
-    from analytics.window import Answer, Filter, Window
+    from analytics.answer import Answer
+    from analytics.selection import Filter
+    from analytics.window import Window
 
 Question = tuple[str, dict[str, Any]]
-"""``module.function`` of analytics and its options."""
+"""A question's name and its options."""
 
 _STORE_SECONDS: Final = 20.0
 _MESSAGE: Final = 240
@@ -107,10 +109,10 @@ class Shared:
 
 
 def ask(question: str, window: Window | None = None, filter: Filter | None = None, **options: Any) -> Answer[Any]:  # noqa: A002 - the questions' own word
-    """The answer to ``module.function`` of `analytics`, shared by all viewers who ask the same.
+    """The answer to a question, shared by all viewers who ask the same.
 
     Args:
-        question: Such as ``latency.percentiles``.
+        question: Name of a file of `analytics.questions`, such as ``latency``.
         window: The window, where the question takes one.
         filter: The filter, where the question takes one.
         options: Keyword arguments; hashable values alone.
@@ -178,8 +180,7 @@ def _maker(
     options: Mapping[str, Any],
 ) -> Callable[[], Answer[Any]]:
     def make() -> Answer[Any]:
-        module, _, function = question.partition(".")
-        asked = cast("Callable[..., Answer[Any]]", getattr(importlib.import_module(f"analytics.{module}"), function))
+        asked = named(question)
         given = [part for part in (window, replace(filter) if filter else None) if part is not None]
         began = time.monotonic()
         try:

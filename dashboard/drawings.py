@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from analytics.latency import Phases
-    from analytics.shapes import Line
+    from analytics.questions.phases import Phases
+    from analytics.series import Line
     from dashboard.look import Look
 
 

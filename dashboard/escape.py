@@ -10,7 +10,7 @@ import html
 import re
 from typing import TYPE_CHECKING, Final
 
-from analytics.legible import legible
+from base.foreign_text import legible
 
 if TYPE_CHECKING:
     import pandas as pd

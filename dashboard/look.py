@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
 
-from analytics.window import Filter, Window
+from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import theme, words
 from dashboard.data import ask
@@ -20,8 +20,9 @@ from dashboard.figures import Style
 if TYPE_CHECKING:
     from datetime import datetime, tzinfo
 
-    from analytics.events import Band, Timeline
-    from analytics.traffic import Choices
+    from analytics.questions.choices import Choices
+    from analytics.questions.events import Band, Timeline
+    from analytics.selection import Filter
 
 RECORDINGS: Final[dict[str, Literal["include", "exclude", "only"]]] = {
     "Live and recorded": "include",
@@ -72,7 +73,7 @@ class Look:
         if not self.marks:
             return None
         try:
-            found: Timeline = ask("events.timeline", self.window, self.filter).result
+            found: Timeline = ask("events", self.window, self.filter).result
         except ServescopeError:
             return None  # the panels themselves say that the store does not answer
         return found
@@ -94,7 +95,7 @@ class Look:
     def settled(self) -> datetime | None:
         """Up to when what arrived is known; None where that is all of the window, or nobody can say."""
         try:
-            found = ask("arrivals.settled", self.window, self.filter).result
+            found = ask("arrivals", self.window, self.filter).result
         except ServescopeError:
             return None  # the panels themselves say that the store does not answer
         return None if found.whole else cast("datetime", found.settled_until)

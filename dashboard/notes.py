@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from analytics.window import Filter, Window
+from analytics.selection import Filter
+from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import escape, words
 from dashboard.data import ask
@@ -32,7 +33,7 @@ def begun(window: Window, filter_: Filter) -> Window:
     over it is of a time in which nobody was there to be asked.
     """
     try:
-        first = ask("beginning.beginning", window, Filter(recording=filter_.recording)).result.at
+        first = ask("beginning", window, Filter(recording=filter_.recording)).result.at
     except ServescopeError:
         return window  # the panels themselves say that the store does not answer
     if first is None or (first - window.start).total_seconds() < _WORTH * window.seconds:
@@ -54,7 +55,7 @@ def recorded(look: Look) -> str:
     names = look.choices.recordings if look.choices else []
     if names and look.filter.recording == "include" and any(look.filter.chosen()):
         try:
-            names = list(ask("traffic.instances", look.window, look.filter).recordings)
+            names = list(ask("instances", look.window, look.filter).recordings)
         except ServescopeError:
             names = []  # the panels meet the same trouble and tell it; what they can draw names its recordings too
     if not names or look.filter.recording == "exclude":

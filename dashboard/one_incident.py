@@ -13,7 +13,8 @@ import streamlit as st
 
 from alerts.deliver.notifier import reached
 from alerts.incidents.history import acknowledge, story
-from analytics.window import Filter, Window
+from analytics.selection import Filter
+from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import escape, words
 from dashboard.data import now, owner, store

@@ -22,8 +22,8 @@ from dashboard.tiles import row as tile_row
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from analytics.questions.story import EnginePoint, Story
     from analytics.request_row import RequestRow
-    from analytics.story import EnginePoint, Story
 
 PHASES: Final = (
     ("edge", "at the edge"),
@@ -62,7 +62,7 @@ def _body() -> None:
         time = datetime.fromtimestamp(float(at), UTC) if at else None
     except (ValueError, OverflowError, OSError):
         time = None
-    answer = ask("story.request", key=st.query_params["request"], time=time)
+    answer = ask("story", key=st.query_params["request"], time=time)
     told: Story = answer.result
     row = told.request
     if row is None or told.start is None or told.end is None:

@@ -18,7 +18,7 @@ from dashboard.tiles import Tile, row
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from analytics.window import Answer
+    from analytics.answer import Answer
 
 log = structlog.get_logger()
 _NOTE: Final = 1000
@@ -41,7 +41,7 @@ def panel(
 
     Args:
         key: Unique on the page.
-        question: ``module.function`` of analytics.
+        question: Its name.
         look: Window and filter of the page.
         draw: From the answer's result to a figure.
         missing: What is missing when there is nothing to draw, and the one command or setting that brings it.
@@ -70,7 +70,7 @@ def panel(
         state = st.plotly_chart(
             figure, key=f"chart-{key}", config=CONFIG, theme=None,
             on_select="rerun" if select else "ignore", selection_mode=("box",) if select else ("points",),
-            alt=about or question.replace(".", " "),
+            alt=about or question,
         )  # fmt: skip
         foot(key, answer, about)
         return state if select else None

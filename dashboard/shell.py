@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 import streamlit as st
 
-from analytics.window import Filter, Window
+from analytics.selection import Filter
+from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import escape, notes, words
 from dashboard.data import Question, ahead, ask, now, ready
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
     from streamlit.delta_generator import DeltaGenerator
 
-    from analytics.traffic import Choices
+    from analytics.questions.choices import Choices
 
 HERE: Final = Path(__file__).parent
 RANGES: Final[dict[str, int]] = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800}
 DEFAULT_RANGE: Final = "15m"
-TILES: Final[Question] = ("traffic.overview", {"models": False})
+TILES: Final[Question] = ("traffic", {"models": False})
 """What the tiles of the front page ask, of its window and of the one it is compared with."""
 _SPAN: Final = ("from", "to")
 _BREATH: Final = 3.0
@@ -113,8 +114,8 @@ def page(
         window = notes.begun(asked, chosen.filter) if marks else asked
         choices = chosen.choices or _known(chosen.around)
         look = Look(window, chosen.filter, chosen.live, choices, chosen.compare, marks, asked=asked)
-        more: list[Question] = [("arrivals.settled", {})] if arriving else []
-        ahead([*needs(), *more, *([("events.timeline", {})] if marks else [])], window, chosen.filter)
+        more: list[Question] = [("arrivals", {})] if arriving else []
+        ahead([*needs(), *more, *([("events", {})] if marks else [])], window, chosen.filter)
         if look.compared is not None:
             ahead([TILES], look.compared, chosen.filter)
         begun = time.monotonic()
@@ -205,22 +206,22 @@ def _choices(around: Window) -> Choices | None:
     A page that gets none never runs again for their sake: a rerun of ours would swallow a click on another page.
     """
     before = cast("Choices | None", st.session_state.get("choices"))
-    if not ready("traffic.choices", around, Filter()):
-        ahead([("traffic.choices", {})], around, Filter())
+    if not ready("choices", around, Filter()):
+        ahead([("choices", {})], around, Filter())
         deadline = time.monotonic() + (0 if before else _PATIENCE_SECONDS)
-        while time.monotonic() < deadline and not ready("traffic.choices", around, Filter()):
+        while time.monotonic() < deadline and not ready("choices", around, Filter()):
             time.sleep(0.02)
     return _known(around) or before
 
 
 def _known(around: Window) -> Choices | None:
-    return _sought(around) if ready("traffic.choices", around, Filter()) else None
+    return _sought(around) if ready("choices", around, Filter()) else None
 
 
 def _sought(around: Window) -> Choices | None:
     """Values of the filters, waited for; None where the store does not answer."""
     try:
-        found: Choices = ask("traffic.choices", around, Filter()).result
+        found: Choices = ask("choices", around, Filter()).result
     except ServescopeError:
         return None  # the panels say what is wrong; the filters keep what was chosen
     st.session_state["choices"] = found

@@ -71,7 +71,7 @@ def per_second(value: float | None) -> str:
 
 
 def figure(value: float | None, unit: str) -> str:
-    """A value in the unit of `analytics.shapes.Unit`."""
+    """A value in the unit of `analytics.series.Unit`."""
     if unit == "seconds":
         return seconds(value)
     if unit == "ratio":

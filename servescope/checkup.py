@@ -21,8 +21,8 @@ import psutil
 from agent.tap.config import TapLimits
 from agent.tap.open_requests import find_left
 from agent.tap.places import RESERVED_DESCRIPTORS, places
-from analytics.legible import legible
 from base.errors import ServescopeError
+from base.foreign_text import legible
 from base.redact import shown
 from servescope.launch.running import free, running
 
@@ -318,14 +318,14 @@ def _store(data: Path, url: str, restarted: str) -> Finding:
 
 def _halves(data: Path, url: str) -> Iterator[Finding]:
     """Requests of the last hour of which one half alone is there, per instance whose engine sends spans."""
-    from analytics import halves  # noqa: PLC0415 - absent in an agent's install
+    from analytics.questions import halves  # noqa: PLC0415 - absent in an agent's install
     from analytics.window import Window  # noqa: PLC0415
     from collector.store.address import locate  # noqa: PLC0415
     from collector.store.client import Store  # noqa: PLC0415
 
     try:
         store = Store(locate(data, url, role="reader"))
-        answer = halves.unmatched(store, Window.last(_HALVES_SECONDS))
+        answer = halves.ask(store, Window.last(_HALVES_SECONDS))
     except ServescopeError as error:
         yield Finding("halves", "broken", error.what, error.fix)
         return

@@ -11,12 +11,13 @@ from typing import Any, NoReturn
 
 import click
 
+from analytics import questions
 from base import found
 from base.errors import ServescopeError
 from base.logs import log_to_stderr
 from base.redact import redacted
 from servescope import commands
-from servescope.question import TEXTS, question
+from servescope.question import question
 
 quiet.over()
 
@@ -33,7 +34,7 @@ class Program(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """All names, sorted."""
         elsewhere = {entry.name for entry in entry_points(group=_ELSEWHERE)}
-        return sorted({*found.names(commands), *TEXTS, *elsewhere})
+        return sorted({*found.names(commands), *_asking(), *elsewhere})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         """The command of a name; its file is imported only now."""
@@ -41,7 +42,7 @@ class Program(click.Group):
         if name in found.names(commands):
             command: click.Command = getattr(found.module(commands, name), name)
             return command
-        if name in TEXTS:
+        if name in _asking():
             return question(name)
         for entry in entry_points(group=_ELSEWHERE, name=cmd_name):
             loaded: click.Command = entry.load()
@@ -50,7 +51,8 @@ class Program(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by what their files say first."""
-        texts = {name: found.summary(f"{commands.__name__}.{name}") for name in found.names(commands)} | TEXTS
+        files = dict.fromkeys(found.names(commands), commands) | dict.fromkeys(_asking(), questions)
+        texts = {name: found.summary(f"{package.__name__}.{name}") for name, package in files.items()}
         texts |= {entry.name: found.summary(entry.module) for entry in entry_points(group=_ELSEWHERE)}
         with formatter.section("Commands"):
             formatter.write_dl([(name, texts[name]) for name in self.list_commands(ctx)])
@@ -65,6 +67,11 @@ class Program(click.Group):
             if isinstance(error, BrokenPipeError):
                 raise  # click ends quietly: the reader has seen enough
             _fail(redacted(f"{error.filename or 'the output'}: {error.strerror or error}"))
+
+
+def _asking() -> tuple[str, ...]:
+    """Names of the questions that have a command."""
+    return found.declaring(questions, "COMMAND")
 
 
 def _fail(message: str) -> NoReturn:

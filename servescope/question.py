@@ -1,4 +1,4 @@
-"""Commands that ask: one for each question that has a text here."""
+"""Commands that ask: one for each question that declares one (`analytics.question.Command`)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
+from analytics import questions
+from base import found
 from base.errors import ConfigError
 from servescope import config_file, options
 from servescope.launch import borrowed
@@ -20,53 +22,43 @@ from servescope.printing import print_answer
 from servescope.times import between
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from analytics.objective import Objective
-
-TEXTS: Final = {
-    "latency": "How long requests take: percentiles over time.",
-    "phases": "Where an average request spends its time.",
-    "queue": "How work piles up: arrivals, waiting, time to drain.",
-    "kvcache": "How full the KV cache is, preemptions and prefix hits.",
-    "batching": "How much work shares one engine step or execution.",
-    "traffic": "The state of the service at a glance.",
-    "tenants": "Who asks for what, and how it goes for them.",
-    "budget": "What is left of the error budget of each SLO.",
-}
-"""Questions that have a command, and what its help says."""
-
-_OWN: Final = {
-    "latency": click.option("--signal", default=None, help="Which latency, such as ttft_seconds."),
-    "budget": click.option("--slos", type=click.Path(path_type=Path), default=None, help="SLO file."),
-}
-"""What only one question takes."""
+    from analytics.question import Command
+    from analytics.slo import Objective
 
 
 def question(name: str) -> click.Command:
-    """The command that asks one question."""
+    """The command that asks the question of a name.
 
-    @click.command(name, help=TEXTS[name])
-    @partial(options.of_a_window, since="each SLO's own period" if name == "budget" else True)
+    Raises:
+        QuestionError: There is no such question.
+    """
+    from analytics.ask import ask, command_of  # noqa: PLC0415 - commands load only what they need
+
+    declared = command_of(name)
+
+    @click.command(name, help=found.summary(f"{questions.__name__}.{name}"))
+    @partial(options.of_a_window, since="each SLO's own period" if declared.of_slos else True)
     @click.option("--model", multiple=True, help="Only these models.")
     @click.option("--tenant", multiple=True, help="Only these tenants.")
     @click.option("--instance", multiple=True, help="Only these instances.")
-    @_OWN.get(name, lambda command: command)
+    @partial(_own, declared)
     @options.asks_the_store
     def command(
         since: str, start: str | None, end: str | None, model: tuple[str, ...], tenant: tuple[str, ...],
-        instance: tuple[str, ...], as_json: bool, clickhouse: str, data: Path | None, signal: str | None = None,
-        slos: Path | None = None,
+        instance: tuple[str, ...], as_json: bool, clickhouse: str, data: Path | None, slos: Path | None = None,
+        **own: object,
     ) -> None:  # fmt: skip
-        from analytics.ask import ask  # noqa: PLC0415 - commands load only what they need
-        from analytics.window import Filter, Window  # noqa: PLC0415 - as above
+        from analytics.selection import Filter  # noqa: PLC0415 - as above
+        from analytics.window import Window  # noqa: PLC0415 - as above
         from collector.store.address import locate  # noqa: PLC0415 - as above
         from collector.store.client import Store  # noqa: PLC0415 - as above
 
         first, last = between(since, start, end)
         folder = meant(data, clickhouse)
-        own: dict[str, object] = {"signal": signal} if signal else {}
-        if name == "budget":
+        own = {option: value for option, value in own.items() if value is not None}
+        if declared.of_slos:
             objectives = tuple(_objectives(slos or _slos_of(folder)))
             own["objectives"] = objectives
             source = click.get_current_context().get_parameter_source("since")
@@ -81,6 +73,16 @@ def question(name: str) -> click.Command:
         else:
             print_answer(envelope)
 
+    return command
+
+
+def _own(declared: Command, command: Callable[..., None]) -> Callable[..., None]:
+    """What only this question takes, as it declares it."""
+    for option in reversed(declared.options):
+        add = click.option(f"--{option.name.replace('_', '-')}", type=option.type, default=None, help=option.help)
+        command = add(command)
+    if declared.of_slos:
+        command = click.option("--slos", type=click.Path(path_type=Path), default=None, help="SLO file.")(command)
     return command
 
 

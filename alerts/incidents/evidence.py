@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from alerts.text import plain
-from analytics.latency import percentiles
-from analytics.outcomes import BAD
-from analytics.window import Filter, Window, iso
+from analytics.questions import latency
+from analytics.selection import Filter
+from analytics.slo import BAD
+from analytics.window import Window, iso
 from base.errors import ServescopeError
 from base.named_sql import statements
 
@@ -143,7 +144,7 @@ def _latencies(store: Rows, about: Mapping[str, Sequence[str]], window: Window, 
     found: dict[str, Any] = {"latency_window": {"start": iso(window.start), "end": iso(window.end)}}
     for signal, quantiles in (("ttft", ("p50", "p99")), ("e2e", ("p99",))):
         try:
-            lines = percentiles(store, window, selected, signal=f"{signal}_seconds", points=1).result.lines  # type: ignore[arg-type]
+            lines = latency.ask(store, window, selected, signal=f"{signal}_seconds", points=1).result.lines  # type: ignore[arg-type]
         except ServescopeError as error:
             missing.append(f"{signal}: {plain(error.what, 200)}")
             continue

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from alerts.deliver.notifier import reached
 from alerts.text import markdown, plain
-from analytics.window import as_plain, iso
+from analytics.answer import as_plain
+from analytics.window import iso
 from base.durations import spell
 
 if TYPE_CHECKING:

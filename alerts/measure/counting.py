@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from alerts.measure.measured import Counted
 from alerts.measure.signals import METRIC_SIGNALS
 from analytics.counters import FAILED, JUDGED
-from analytics.sli import judged
+from analytics.slo import judged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

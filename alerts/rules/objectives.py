@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from alerts.rules.sli import AvailabilitySli, LatencySli
-from analytics.budget import Objective
-from analytics.window import Filter
+from analytics.selection import Filter
+from analytics.slo import Objective
 
 if TYPE_CHECKING:
     from alerts.rules.slo import Slo

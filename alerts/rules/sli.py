@@ -12,7 +12,7 @@ from alerts.measure.signals import METRIC_SIGNALS, OF_SAMPLES, REQUEST_SIGNALS, 
 from alerts.rules import blind
 from alerts.rules.scope import Positive, Scope, Strict
 from alerts.text import number
-from analytics.outcomes import BAD
+from analytics.slo import BAD
 from base.durations import spell
 from base.vocabulary import Outcome, Signal
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import plotly.graph_objects as go
 
-from analytics.legible import legible
+from base.foreign_text import legible
 from dashboard import escape, words
 from dashboard.figures import daytime
 from dashboard.theme import Palette, faded, ink

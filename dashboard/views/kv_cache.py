@@ -18,8 +18,8 @@ from dashboard.theme import colour_of
 from dashboard.tiles import Tile
 
 if TYPE_CHECKING:
-    from analytics.batching import Batching
-    from analytics.kvcache import Occupancy
+    from analytics.questions.batching import Batching
+    from analytics.questions.kvcache import Occupancy
     from dashboard.look import Look
 
 MISSING: Final = "KV cache figures come from vLLM's metrics page: `servescope up --target http://host:8000`"
@@ -37,7 +37,7 @@ QUESTION: Final = "Is the KV cache the limit?"
 
 def draw() -> None:
     """The KV cache and batching page."""
-    page(_body, arriving=True, needs=lambda: [("kvcache.occupancy", {}), ("batching.dynamics", {})])
+    page(_body, arriving=True, needs=lambda: [("kvcache", {}), ("batching", {})])
 
 
 def _body(look: Look) -> None:
@@ -45,38 +45,38 @@ def _body(look: Look) -> None:
     with st.container(horizontal=True, gap="small"):
         with st.container(key="half-usage"):
             panel(
-                "usage", "kvcache.occupancy", look, lambda result: _usage(result, look),
+                "usage", "kvcache", look, lambda result: _usage(result, look),
                 missing=MISSING, has_data=lambda result: any(v is not None for v in result.usage_max.values),
                 about="Share of KV cache blocks in use, as each engine shows it; the fullest rank counts.",
             )  # fmt: skip
         with st.container(key="half-preemptions"):
             panel(
-                "preemptions", "kvcache.occupancy", look, lambda result: _preempted(result, look),
+                "preemptions", "kvcache", look, lambda result: _preempted(result, look),
                 missing=MISSING, has_data=lambda result: bool(result.instances),
                 about="Running requests thrown out of the cache to make room; their work is done again.",
             )  # fmt: skip
         with st.container(key="half-hits"):
             panel(
-                "hits", "kvcache.occupancy", look, lambda result: _hits(result, look),
+                "hits", "kvcache", look, lambda result: _hits(result, look),
                 missing=MISSING, has_data=lambda result: any(v is not None for v in result.hit_share.values),
                 about="Prompt tokens found in the prefix cache over those looked up.",
             )  # fmt: skip
         with st.container(key="half-tokens"):
             panel(
-                "tokens", "kvcache.occupancy", look, lambda result: _tokens(result, look),
+                "tokens", "kvcache", look, lambda result: _tokens(result, look),
                 missing="Needs request rows with token counts: send clients through the tap.",
                 has_data=lambda result: any(v is not None for v in result.computed_tokens.values),
                 about="Prompt tokens computed and prompt tokens taken from a cache.",
             )  # fmt: skip
         with st.container(key="half-batch"):
             panel(
-                "batch", "batching.dynamics", look, lambda result: _batch(result, look),
+                "batch", "batching", look, lambda result: _batch(result, look),
                 missing=MISSING_BATCHES, has_data=lambda result: bool(with_values(result.tokens_per_step)),
                 about="Tokens of an average engine step: the size of the batch that shares it.",
             )  # fmt: skip
         with st.container(key="half-executions"):
             panel(
-                "executions", "batching.dynamics", look, lambda result: _items(result, look),
+                "executions", "batching", look, lambda result: _items(result, look),
                 missing=MISSING_BATCHES, has_data=lambda result: bool(with_values(result.inferences_per_execution)),
                 about="Triton: items over executions, the mean batch size that dynamic batching reached.",
             )  # fmt: skip
@@ -84,8 +84,8 @@ def _body(look: Look) -> None:
 
 
 def _tiles(look: Look) -> list[Tile]:
-    cache: Occupancy = ask("kvcache.occupancy", look.window, look.filter).result
-    batches: Batching = ask("batching.dynamics", look.window, look.filter).result
+    cache: Occupancy = ask("kvcache", look.window, look.filter).result
+    batches: Batching = ask("batching", look.window, look.filter).result
     above = max((item.seconds_above_90 for item in cache.instances), default=None)
     fullest = max((item.peak for item in cache.instances if item.peak is not None), default=None)
     preempted = [item.preempted for item in cache.instances if item.preempted is not None]
@@ -148,7 +148,7 @@ def _items(result: Batching, look: Look) -> object:
 
 
 def _table(look: Look) -> None:
-    answer = ask("kvcache.occupancy", look.window, look.filter)
+    answer = ask("kvcache", look.window, look.filter)
     if not answer.result.instances:
         return
     st.markdown("#### KV caches")

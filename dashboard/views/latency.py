@@ -26,7 +26,9 @@ from dashboard.tiles import Tile
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from analytics.latency import Heatmap, Histogram, Percentiles
+    from analytics.questions.heatmap import Heatmap
+    from analytics.questions.histogram import Histogram
+    from analytics.questions.latency import Percentiles
     from dashboard.data import Question
     from dashboard.look import Look
 
@@ -56,11 +58,11 @@ def draw() -> None:
 def _needs() -> list[Question]:
     signal, by = st.session_state.get("signal") or "e2e_seconds", st.session_state.get("by") or "all"
     return [
-        ("latency.percentiles", {"signal": signal, "by": "all"}),
-        *([("latency.percentiles", {"signal": signal, "by": by})] if by != "all" else []),
-        ("latency.heatmap", {"signal": signal}),
-        ("latency.histogram", {"signal": signal}),
-        ("latency.phases", {}),
+        ("latency", {"signal": signal, "by": "all"}),
+        *([("latency", {"signal": signal, "by": by})] if by != "all" else []),
+        ("heatmap", {"signal": signal}),
+        ("histogram", {"signal": signal}),
+        ("phases", {}),
     ]
 
 
@@ -77,24 +79,24 @@ def _body(look: Look) -> None:
     title = SIGNALS[signal].title
     tiles(look, "tiles", lambda: _tiles(look, signal))
     panel(
-        "percentiles", "latency.percentiles", look,
+        "percentiles", "latency", look,
         lambda result: _percentiles(result, look, title), missing=MISSING,
         has_data=lambda result: bool(result.lines), signal=signal, by=by,
         about="Percentiles over the requests that arrived in each step; exact where every request has a row.",
     )  # fmt: skip
     chosen = panel(
-        "heatmap", "latency.heatmap", look, lambda result: _heatmap(result, look, title),
+        "heatmap", "heatmap", look, lambda result: _heatmap(result, look, title),
         missing=MISSING, has_data=lambda result: any(any(row) for row in result.counts), select=True, signal=signal,
         about="How many requests took how long, over time. Two bands are two populations that a percentile hides.",
     )  # fmt: skip
     _selected(chosen, signal, look)
     panel(
-        "histogram", "latency.histogram", look, lambda result: _histogram(result, look, title, signal),
+        "histogram", "histogram", look, lambda result: _histogram(result, look, title, signal),
         missing=MISSING, has_data=lambda result: bool(sum(result.counts)), signal=signal,
         about="Distribution over the whole window; buckets are a quarter of an octave where rows exist.",
     )  # fmt: skip
     panel(
-        "phases", "latency.phases", look, lambda result: phase_stack(result, look),
+        "phases", "phases", look, lambda result: phase_stack(result, look),
         missing=MISSING, has_data=lambda result: bool(result.phases),
         about="Mean seconds per phase; the phases add up to the end-to-end time.",
     )  # fmt: skip
@@ -142,7 +144,7 @@ def _histogram(result: Histogram, look: Look, title: str, signal: str) -> object
 
 
 def _tiles(look: Look, signal: str) -> list[Tile]:
-    found: Percentiles = ask("latency.percentiles", look.window, look.filter, signal=signal, by="all").result
+    found: Percentiles = ask("latency", look.window, look.filter, signal=signal, by="all").result
     if not found.lines:
         return []
     line = found.lines[0]
@@ -167,7 +169,7 @@ def _selected(state: Any, signal: str, look: Look) -> None:
         if state:
             st.caption("Draw a box on the heatmap to list the requests in it.")
         return
-    result: Heatmap = ask("latency.heatmap", look.window, look.filter, signal=signal).result
+    result: Heatmap = ask("heatmap", look.window, look.filter, signal=signal).result
     chosen = cells_in(result, look.window, *box_of(boxes[0], look.window))
     if chosen is None:
         st.caption("No request is in that box.")

@@ -19,10 +19,10 @@ from dashboard.theme import colour_of
 from dashboard.tiles import Tile
 
 if TYPE_CHECKING:
-    from analytics.latency import Percentiles
-    from analytics.queue import QueueDynamics
-    from analytics.shapes import Tile as Figure
-    from analytics.traffic import Overview
+    from analytics.questions.latency import Percentiles
+    from analytics.questions.queue import QueueDynamics
+    from analytics.questions.traffic import Overview
+    from analytics.series import Tile as Figure
     from dashboard.data import Question
     from dashboard.look import Look
 
@@ -69,11 +69,11 @@ def draw() -> None:
 def _needs() -> list[Question]:
     return [
         TILES,
-        ("latency.percentiles", {"signal": "e2e_seconds"}),
-        ("queue.dynamics", {}),
-        ("latency.phases", {}),
-        ("traffic.overview", {}),
-        ("traffic.instances", {}),
+        ("latency", {"signal": "e2e_seconds"}),
+        ("queue", {}),
+        ("phases", {}),
+        ("traffic", {}),
+        ("instances", {}),
     ]
 
 
@@ -83,18 +83,18 @@ def _body(look: Look) -> None:
     with st.container(horizontal=True, gap="small"):
         with st.container(key="half-e2e"):
             panel(
-                "e2e", "latency.percentiles", look, lambda result: _e2e(result, look), missing=MISSING,
+                "e2e", "latency", look, lambda result: _e2e(result, look), missing=MISSING,
                 has_data=lambda result: bool(result.lines), signal="e2e_seconds",
                 about="End-to-end time of answered requests, as their clients saw it.",
             )  # fmt: skip
         with st.container(key="half-queue"):
             panel(
-                "queue", "queue.dynamics", look, lambda result: _queue(result, look),
+                "queue", "queue", look, lambda result: _queue(result, look),
                 missing=MISSING, has_data=lambda result: any(v is not None for v in result.waiting.values),
                 about="Requests in the engines and before them, as the engines show them.",
             )  # fmt: skip
     panel(
-        "phases", "latency.phases", look, lambda result: phase_stack(result, look), missing=MISSING,
+        "phases", "phases", look, lambda result: phase_stack(result, look), missing=MISSING,
         has_data=lambda result: bool(result.phases),
         about="Mean seconds a request spent in each phase; the phases add up to its end-to-end time.",
     )  # fmt: skip
@@ -158,7 +158,7 @@ def _queue(result: QueueDynamics, look: Look) -> object:
 
 
 def _models(look: Look) -> None:
-    answer = ask("traffic.overview", look.window, look.filter)
+    answer = ask("traffic", look.window, look.filter)
     rows = answer.result.models
     st.markdown("#### Models")
     if not rows:
@@ -186,7 +186,7 @@ def _models(look: Look) -> None:
 
 
 def _instances(look: Look) -> None:
-    answer = ask("traffic.instances", look.window, look.filter)
+    answer = ask("instances", look.window, look.filter)
     st.markdown("#### Instances")
     if not answer.result.instances:
         empty(answer.state, MISSING)

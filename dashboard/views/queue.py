@@ -19,8 +19,8 @@ from dashboard.tiles import Tile
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from analytics.queue import QueueDynamics
-    from analytics.shapes import Line
+    from analytics.questions.queue import QueueDynamics
+    from analytics.series import Line
     from dashboard.look import Look
 
 MISSING: Final = (
@@ -38,7 +38,7 @@ QUESTION: Final = "Does work pile up?"
 
 def draw() -> None:
     """The queue page."""
-    page(_body, arriving=True, needs=lambda: [("queue.dynamics", {})])
+    page(_body, arriving=True, needs=lambda: [("queue", {})])
 
 
 def _body(look: Look) -> None:
@@ -47,13 +47,13 @@ def _body(look: Look) -> None:
         for key, (figure, needs, about) in _FIGURES.items():
             with st.container(key=f"half-{key}"):
                 panel(
-                    key, "queue.dynamics", look, partial(figure, look=look), missing=MISSING,
+                    key, "queue", look, partial(figure, look=look), missing=MISSING,
                     about=about, has_data=partial(_any, needs),
                 )  # fmt: skip
 
 
 def _tiles(look: Look) -> list[Tile]:
-    result: QueueDynamics = ask("queue.dynamics", look.window, look.filter).result
+    result: QueueDynamics = ask("queue", look.window, look.filter).result
     law = result.littles_law
     arrivals, queue_p99 = (
         settled(line, result.times, result.step, look) for line in (result.arrivals, result.queue_p99)

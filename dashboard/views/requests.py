@@ -80,7 +80,7 @@ def _list(look: Look) -> None:
     if low is not None or high is not None:
         _narrowed(signal, low, high)
     answer = ask(
-        "requests.find", look.window, look.filter, order=order, signal=signal, outcome=tuple(outcome), at_least=low,
+        "requests", look.window, look.filter, order=order, signal=signal, outcome=tuple(outcome), at_least=low,
         below=high, limit=_LIMIT, **ids((wanted or "").strip()),
     )  # fmt: skip
     rows: list[RequestRow] = answer.result.requests

@@ -26,7 +26,7 @@ from dashboard.tiles import Tile, row
 if TYPE_CHECKING:
     from alerts.rules.model import RulesFile
     from alerts.rules.slo import Slo
-    from analytics.budget import BudgetStatus
+    from analytics.questions.budget import BudgetStatus
     from dashboard.look import Look
     from dashboard.tiles import Judgement
 
@@ -109,7 +109,7 @@ def _one(look: Look, slo: Slo, found: list[SloStatus]) -> None:
     if objective is None:
         return
     live = replace(look.filter, recording="exclude")  # as in the table, and as the rules that page see it
-    answer = ask("budget.status", look.window, live, objectives=(objective,))
+    answer = ask("budget", look.window, live, objectives=(objective,))
     shown: BudgetStatus = answer.result.objectives[0]
     if any(value is not None for value in shown.line):
         trace = Trace("", shown.line, colour_of("requests", look.style.colours))

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from analytics.window import Filter, Window
+from analytics.selection import Filter
+from analytics.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from analytics import latency, requests
+from analytics.questions import heatmap, requests
 from analytics.window import Window
 from dashboard.views.latency import cells_in
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def test_the_list_has_just_the_requests_of_the_cells(lab: Lab, signal: LatencySignal) -> None:
     chance = random.Random(signal)
     whole = Window(lab.window.start + timedelta(seconds=3.25), lab.window.end - timedelta(seconds=2.5))
-    heat = latency.heatmap(lab.store, whole, signal=signal, points=40).result
+    heat = heatmap.ask(lab.store, whole, signal=signal, points=40).result
     counted = 0
     for _ in range(8):
         start = whole.start + timedelta(seconds=chance.uniform(0, 400))
@@ -34,7 +34,7 @@ def test_the_list_has_just_the_requests_of_the_cells(lab: Lab, signal: LatencySi
             low * chance.uniform(1, 50),
         )
         assert chosen is not None
-        listed = requests.find(
+        listed = requests.ask(
             lab.store, chosen.window, signal=signal, at_least=float(f"{chosen.low!r}"), below=float(f"{chosen.high!r}")
         )
         assert listed.result.matching == chosen.requests

@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from analytics.budget import Objective, burn, status
-from analytics.ground import QuestionError
-from analytics.window import Filter, Window, WindowError
+from analytics.question import QuestionError
+from analytics.questions import budget
+from analytics.questions.budget import burn
+from analytics.selection import Filter
+from analytics.slo import Objective
+from analytics.window import Window, WindowError
 from tests.analytics.lab import BOUNDS
 from tests.analytics.truth import BAD, by_step, latencies
 
@@ -35,7 +38,7 @@ def counted(lab: Lab, objective: Objective, window: Window) -> tuple[int, int]:
 
 
 def test_the_budget_is_what_the_rows_say(lab: Lab):
-    answer = status(lab.store, lab.window, objectives=OBJECTIVES, points=30)
+    answer = budget.ask(lab.store, lab.window, objectives=OBJECTIVES, points=30)
     for objective, found in zip(OBJECTIVES, answer.result.objectives, strict=True):
         total, bad = counted(lab, objective, lab.window)
         assert (found.objective, found.total, found.bad, found.good) == (objective.name, total, bad, total - bad)
@@ -57,7 +60,7 @@ def test_the_budget_is_what_the_rows_say(lab: Lab):
 
 def test_what_the_client_did_never_spends_the_budget(lab: Lab):
     window = lab.window
-    found = status(lab.store, window, objectives=[OBJECTIVES[0]]).result.objectives[0]
+    found = budget.ask(lab.store, window, objectives=[OBJECTIVES[0]]).result.objectives[0]
     rows = lab.rows(LIVE, window)
     forgiven = sum(r["has_edge"] and r["outcome"] in {"client_abort", "client_error"} for r in rows)
     assert forgiven > 0
@@ -66,12 +69,14 @@ def test_what_the_client_did_never_spends_the_budget(lab: Lab):
 
 
 def test_an_answer_rests_on_recordings_only_where_an_objective_counts_them(lab: Lab):
-    assert status(lab.store, lab.window, objectives=[OBJECTIVES[0]]).recordings == ()
-    assert status(lab.store, lab.window, objectives=OBJECTIVES).recordings != (), "the second one counts them"
+    assert budget.ask(lab.store, lab.window, objectives=[OBJECTIVES[0]]).recordings == ()
+    assert budget.ask(lab.store, lab.window, objectives=OBJECTIVES).recordings != (), "the second one counts them"
 
 
 def test_the_page_narrows_what_the_objective_lets_through(lab: Lab):
-    found = status(lab.store, lab.window, Filter(instance=("vllm-0",)), objectives=[OBJECTIVES[1]]).result.objectives[0]
+    found = budget.ask(
+        lab.store, lab.window, Filter(instance=("vllm-0",)), objectives=[OBJECTIVES[1]]
+    ).result.objectives[0]
     values = latencies(lab.rows(Filter(instance=("vllm-0",))), "ttft_seconds")
     assert (found.total, found.bad) == (len(values), sum(v > 0.5 for v in values))
 
@@ -96,16 +101,20 @@ def test_without_traffic_a_burn_rate_is_unknown_and_not_zero(lab: Lab):
     quiet = lab.start - timedelta(days=3)
     answer = burn(lab.store, quiet, OBJECTIVES[:1], [60.0])
     assert (answer.result.burns[0].total, answer.result.burns[0].burn_rate) == (0, None)
-    found = status(lab.store, Window(quiet, quiet + timedelta(hours=1)), objectives=OBJECTIVES[:1]).result.objectives[0]
+    found = budget.ask(
+        lab.store, Window(quiet, quiet + timedelta(hours=1)), objectives=OBJECTIVES[:1]
+    ).result.objectives[0]
     assert (found.state, found.sli_ratio, found.budget_ratio) == ("no_data", None, None)
-    idle = status(lab.store, lab.window, Filter(instance=("vllm-0",), tenant=("nobody",)), objectives=OBJECTIVES[:1])
+    idle = budget.ask(
+        lab.store, lab.window, Filter(instance=("vllm-0",), tenant=("nobody",)), objectives=OBJECTIVES[:1]
+    )
     assert idle.result.objectives[0].state == "no_traffic"
 
 
 def test_servers_without_rows_are_read_from_counters_and_buckets(lab: Lab):
     triton = Objective("triton", "availability", 0.9, filter=Filter(instance=("triton-1",)))
     slow = Objective("slow", "latency", 0.9, threshold_seconds=0.7, filter=Filter(instance=("vllm-3",)))
-    answer = status(lab.store, lab.window, objectives=[triton, slow])
+    answer = budget.ask(lab.store, lab.window, objectives=[triton, slow])
     counted_, bucketed = answer.result.objectives
     samples = lab.sampled(lambda s: s["instance"] == "triton-1")
     failed = sum(s["requests_failed_delta"] for s in samples)

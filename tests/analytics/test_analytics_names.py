@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from analytics import latency, tenants, traffic
-from analytics.ask import QUESTIONS, ask
-from analytics.window import Filter, Window
+from analytics.ask import about_a_window, ask
+from analytics.questions import latency, tenants, traffic
+from analytics.selection import Filter
+from analytics.window import Window
 
 if TYPE_CHECKING:
     from tests.analytics.lab import Lab
@@ -43,13 +44,13 @@ def window(lab: Lab) -> Window:
 
 
 def test_every_question_is_answered(lab: Lab, window: Window) -> None:
-    for name in QUESTIONS:
+    for name in about_a_window():
         if name != "budget":
             ask(name, lab.store, window)
 
 
 def test_requests_of_servers_with_rows_are_not_counted_from_their_counters_too(lab: Lab, window: Window) -> None:
-    found = traffic.overview(lab.store, window).result
+    found = traffic.ask(lab.store, window).result
     assert found.requests.value == pytest.approx((12 + 2) / 60)
     assert sorted(row.model for row in found.models if row.requests_per_second)[-2:] == sorted(NAMES)[-2:]
 
@@ -57,7 +58,7 @@ def test_requests_of_servers_with_rows_are_not_counted_from_their_counters_too(l
 def test_long_names_filter_and_split(lab: Lab, window: Window) -> None:
     for name in NAMES:
         one = Filter(model=(name,), tenant=(name, *NAMES), instance=(name,))
-        assert latency.percentiles(lab.store, window, one, signal="e2e_seconds").rows == 3
-    split = latency.percentiles(lab.store, window, signal="e2e_seconds", by="tenant").result
+        assert latency.ask(lab.store, window, one, signal="e2e_seconds").rows == 3
+    split = latency.ask(lab.store, window, signal="e2e_seconds", by="tenant").result
     assert {line.name for line in split.lines} == set(NAMES)
-    assert {row.tenant for row in tenants.shares(lab.store, window).result.tenants} == set(NAMES)
+    assert {row.tenant for row in tenants.ask(lab.store, window).result.tenants} == set(NAMES)

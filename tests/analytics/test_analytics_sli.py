@@ -13,12 +13,12 @@ from alerts.measure.store import Measurer
 from alerts.rules.file import parse
 from alerts.rules.model import all_rules
 from alerts.rules.slo import Burn
-from analytics import latency, traffic
-from analytics.budget import Objective, burn, status
-from analytics.requests import find
-from analytics.sli import OPERATION
-from analytics.story import request
-from analytics.window import Filter, Window
+from analytics.questions import budget, latency, requests, story, traffic
+from analytics.questions.budget import burn
+from analytics.selection import Filter
+from analytics.slo import OPERATION, Objective
+from analytics.window import Window
+from base.named_sql import statements
 
 if TYPE_CHECKING:
     from tests.analytics.lab import Lab
@@ -83,7 +83,7 @@ def test_who_gave_up_after_the_limit_is_known_to_exceed_it(lab: Lab, window: Win
         Objective("whole", "latency", 0.9, signal="e2e_seconds", threshold_seconds=LIMIT, filter=here),
         Objective("any", "availability", 0.9, filter=here),
     ]
-    told = status(lab.store, window, objectives=objectives).result.objectives
+    told = budget.ask(lab.store, window, objectives=objectives).result.objectives
     assert [(item.total, item.bad) for item in told] == [
         expected(1),
         expected(2),
@@ -124,13 +124,13 @@ def counters(lab: Lab) -> Window:
 
 
 def test_failures_are_counted_once_and_unknown_is_not_none(lab: Lab, counters: Window) -> None:
-    found = traffic.overview(lab.store, counters).result
+    found = traffic.ask(lab.store, counters).result
     assert found.requests.value == pytest.approx((100 + 50 + 100 + 400) / 60)
     assert found.errors.value == pytest.approx(20 / 250), "of those whose servers tell failures"
     assert {row.model: row.error_share for row in found.models} == {
         "c-vllm": pytest.approx(0.1), "c-vllm-quiet": 0.0, "c-triton": pytest.approx(0.1), "c-other": None,
     }  # fmt: skip
-    alone = traffic.overview(lab.store, counters, Filter(instance=("c-other",))).result
+    alone = traffic.ask(lab.store, counters, Filter(instance=("c-other",))).result
     assert (alone.errors.value, alone.errors.state) == (None, "no_data")
 
 
@@ -142,7 +142,7 @@ def test_an_objective_over_counters_counts_them_so_too(
     lab: Lab, counters: Window, instance: str, total: int, bad: int
 ) -> None:
     objective = Objective("a", "availability", 0.9, filter=Filter(instance=(instance,)))
-    told = status(lab.store, counters, objectives=[objective]).result.objectives[0]
+    told = budget.ask(lab.store, counters, objectives=[objective]).result.objectives[0]
     assert (told.total, told.bad) == (total, bad)
     text = (
         f"slos: [{{name: a, target: 0.9, sli: {{kind: availability, source: metrics}}, by: [instance], "
@@ -157,35 +157,36 @@ def test_an_objective_over_counters_counts_them_so_too(
 
 def test_what_runs_no_model_is_in_no_count_and_found_by_its_id(lab: Lab, window: Window) -> None:
     here = Filter(instance=(HUNG,))
-    assert traffic.overview(lab.store, window, here).rows == len(ROWS) - len(OTHER)
-    assert latency.percentiles(lab.store, window, here, signal="e2e_seconds").result.lines[0].total["max"] == 60.0
-    assert find(lab.store, window, here, order="newest").result.matching == len(ROWS) - len(OTHER)
-    found = find(lab.store, window, here, order="newest", request_id="listed the models").result
+    assert traffic.ask(lab.store, window, here).rows == len(ROWS) - len(OTHER)
+    assert latency.ask(lab.store, window, here, signal="e2e_seconds").result.lines[0].total["max"] == 60.0
+    assert requests.ask(lab.store, window, here, order="newest").result.matching == len(ROWS) - len(OTHER)
+    found = requests.ask(lab.store, window, here, order="newest", request_id="listed the models").result
     assert [row.request_id for row in found.requests] == ["listed the models"]
 
 
 def test_a_model_that_writes_no_tokens_has_no_rate_of_them(lab: Lab, window: Window) -> None:
-    found = traffic.overview(lab.store, window, Filter(instance=(HUNG,))).result
+    found = traffic.ask(lab.store, window, Filter(instance=(HUNG,))).result
     assert [row.generation_tokens_per_second for row in found.models] == [None]
     assert found.generation_tokens.value is None
 
 
 def test_a_requests_neighbours_are_model_operations(lab: Lab, window: Window):
-    slow = next(r for r in find(lab.store, window, signal="e2e_seconds").result.requests if r.outcome == "timeout")
-    told = request(lab.store, key=slow.key).result
+    slow = next(
+        r for r in requests.ask(lab.store, window, signal="e2e_seconds").result.requests if r.outcome == "timeout"
+    )
+    told = story.ask(lab.store, key=slow.key).result
     beside = {row.request_id for row in told.neighbours}
     assert "cut after the limit" in beside
     assert not beside & OTHER
 
 
 LOOKED_UP = {"by_time_and_key", "by_key", "by_trace", "find", "matching"}
-"""Told by its key, or by words of whoever asks, which `analytics.requests` narrows."""
+"""Told by its key, or by words of whoever asks, which the question `requests` narrows."""
 
 
-@pytest.mark.parametrize("path", sorted([*Path("analytics/sql").glob("*.sql"), *Path("alerts").rglob("*.sql")]))
+@pytest.mark.parametrize("path", sorted([*Path("analytics").rglob("*.sql"), *Path("alerts").rglob("*.sql")]))
 def test_statements_over_requests_are_of_model_operations(path: Path):
-    for block in path.read_text(encoding="utf-8").split("-- name: ")[1:]:
-        name, _, sql = block.partition("\n")
-        for part in re.split(r"FROM requests\b", sql)[1:] if name.strip() not in LOOKED_UP else []:
+    for name, sql in statements(path.resolve()).items():
+        for part in re.split(r"FROM requests\b", sql)[1:] if name not in LOOKED_UP else []:
             where = part.partition("GROUP BY")[0]
             assert OPERATION in where or "/*filter:requests*/" in where, f"{path}: {name}"

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analytics.requests import find
-from analytics.story import intervals, request
-from analytics.window import Filter, WindowError
+from analytics.questions import requests, story
+from analytics.questions.story import intervals
+from analytics.selection import Filter
+from analytics.window import WindowError
 
 if TYPE_CHECKING:
     from analytics.request_row import RequestRow
@@ -22,7 +23,7 @@ seconds = st.one_of(st.none(), st.floats(0, 20))
 
 @pytest.fixture(scope="module")
 def some_row(lab: Lab) -> RequestRow:
-    answer = find(lab.store, lab.window, Filter(instance=("vllm-0",)), signal="decode_seconds", outcome=("ok",))
+    answer = requests.ask(lab.store, lab.window, Filter(instance=("vllm-0",)), signal="decode_seconds", outcome=("ok",))
     return answer.result.requests[40]
 
 
@@ -50,30 +51,30 @@ def test_intervals_touch_and_fill_the_request_exactly(
 
 
 def test_the_story_has_the_request_its_engine_and_its_neighbours(lab: Lab, some_row: RequestRow):
-    answer = request(lab.store, key=some_row.key, margin=10)
-    story = answer.result
-    assert story.request == some_row
-    assert request(lab.store, key=int(some_row.key), time=some_row.time).result.request == some_row
-    assert request(lab.store, trace_id=some_row.trace_id).result.request == some_row
-    assert story.start == some_row.time
-    assert story.end is not None
+    answer = story.ask(lab.store, key=some_row.key, margin=10)
+    told = answer.result
+    assert told.request == some_row
+    assert story.ask(lab.store, key=int(some_row.key), time=some_row.time).result.request == some_row
+    assert story.ask(lab.store, trace_id=some_row.trace_id).result.request == some_row
+    assert told.start == some_row.time
+    assert told.end is not None
     truth = next(r for r in lab.requests if str(r["key"]) == some_row.key)
-    assert (story.end - story.start).total_seconds() == pytest.approx(truth["e2e_seconds"], abs=1e-5)
-    by_phase = {item.phase: item.seconds for item in story.phases}
+    assert (told.end - told.start).total_seconds() == pytest.approx(truth["e2e_seconds"], abs=1e-5)
+    by_phase = {item.phase: item.seconds for item in told.phases}
     for name in ("queue", "prefill", "decode"):
         assert by_phase.get(name, 0.0) == pytest.approx(truth[f"{name}_seconds"], abs=1e-4)
 
-    low, high = story.start - timedelta(seconds=10), story.end + timedelta(seconds=10)
+    low, high = told.start - timedelta(seconds=10), told.end + timedelta(seconds=10)
     samples = [s for s in lab.samples if s["instance"] == "vllm-0" and low <= s["time"] < high]
-    assert [p.time for p in story.samples] == sorted(s["time"] for s in samples)
-    assert [p.waiting for p in story.samples] == [s["waiting"] for s in sorted(samples, key=lambda s: s["time"])]
+    assert [p.time for p in told.samples] == sorted(s["time"] for s in samples)
+    assert [p.waiting for p in told.samples] == [s["waiting"] for s in sorted(samples, key=lambda s: s["time"])]
     first = min(samples, key=lambda s: s["time"])
-    assert story.samples[0].tokens_per_step == pytest.approx(first["batch_tokens_delta"] / first["engine_steps_delta"])
+    assert told.samples[0].tokens_per_step == pytest.approx(first["batch_tokens_delta"] / first["engine_steps_delta"])
 
     def overlap(other: dict[str, object]) -> float:
         e2e = timedelta(milliseconds=round(other["e2e_seconds"] * 1000))  # type: ignore[operator]
-        end = min(story.end, other["time"] + e2e)  # type: ignore[type-var, operator]
-        return (end - max(story.start, other["time"])).total_seconds()  # type: ignore[operator, type-var]
+        end = min(told.end, other["time"] + e2e)  # type: ignore[type-var, operator]
+        return (end - max(told.start, other["time"])).total_seconds()  # type: ignore[operator, type-var]
 
     near = [
         r
@@ -81,9 +82,9 @@ def test_the_story_has_the_request_its_engine_and_its_neighbours(lab: Lab, some_
         if r["instance"] == "vllm-0" and r["recording"] == "" and str(r["key"]) != some_row.key and overlap(r) > 0.001
     ]
     assert len(near) > 0
-    assert abs(story.neighbours_total - len(near)) <= 1
-    assert {n.key for n in story.neighbours} >= {str(r["key"]) for r in near}
-    overlaps = [overlap(next(r for r in lab.requests if str(r["key"]) == n.key)) for n in story.neighbours]
+    assert abs(told.neighbours_total - len(near)) <= 1
+    assert {n.key for n in told.neighbours} >= {str(r["key"]) for r in near}
+    overlaps = [overlap(next(r for r in lab.requests if str(r["key"]) == n.key)) for n in told.neighbours]
     assert overlaps == pytest.approx(sorted(overlaps, reverse=True), abs=0.002)
 
 
@@ -103,20 +104,20 @@ def test_an_engines_span_places_the_phases(lab: Lab, some_row: RequestRow):
     }
     lab.owner.insert("otel_traces", [span])
     lab.owner.insert("otel_traces", [span], token="delivered twice")
-    story = request(lab.store, key=some_row.key).result
-    (told,) = story.spans
+    found = story.ask(lab.store, key=some_row.key).result
+    (told,) = found.spans
     assert told.start == start
     assert told.end == start + timedelta(seconds=1.5)
     assert told.attributes == {"gen_ai.usage.completion_tokens": "12"}
-    queue = next(item for item in story.phases if item.phase in {"queue", "prefill"})
+    queue = next(item for item in found.phases if item.phase in {"queue", "prefill"})
     assert queue.start == start
     assert queue.placed == "measured"
 
 
 def test_who_is_not_there_has_no_story(lab: Lab):
-    answer = request(lab.store, key=987_654_321_012)
+    answer = story.ask(lab.store, key=987_654_321_012)
     assert answer.result.request is None
     assert answer.rows == 0
     assert answer.state == "no_data"
     with pytest.raises(WindowError, match="Neither a key nor a trace id"):
-        request(lab.store)
+        story.ask(lab.store)

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from analytics.ask import QUESTIONS, ask
-from analytics.budget import Objective
-from analytics.events import timeline
-from analytics.ground import QuestionError, blocks, written_out
-from analytics.tenants import shares
-from analytics.window import Filter, Window
+import analytics
+from analytics.ask import about_a_window, ask
+from analytics.inquiry import written_out
+from analytics.question import QuestionError
+from analytics.questions import events, tenants
+from analytics.selection import Filter
+from analytics.slo import Objective
+from analytics.window import Window
+from base.named_sql import statements
 from tests.analytics.truth import BAD, grouped, latencies, quantile
 
 if TYPE_CHECKING:
@@ -22,7 +26,7 @@ OBJECTIVE = Objective("answers", "availability", 0.9)
 
 def test_tenants_shares_are_those_of_the_rows(lab: Lab):
     only = Filter(recording="exclude")
-    answer = shares(lab.store, lab.window, only)
+    answer = tenants.ask(lab.store, lab.window, only)
     rows = lab.rows(only)
     truth = grouped(rows, lambda r: r["tenant"])
     tokens = sum(r["prompt_tokens"] + r["completion_tokens"] for r in rows)
@@ -43,7 +47,7 @@ def test_tenants_shares_are_those_of_the_rows(lab: Lab):
         for name in ("ttft", "e2e", "queue"):
             values = latencies(held, f"{name}_seconds")
             assert getattr(told, f"{name}_p99_seconds") == pytest.approx(quantile(values, 0.99), rel=1e-6)
-    first = shares(lab.store, lab.window, only, limit=1).result
+    first = tenants.ask(lab.store, lab.window, only, limit=1).result
     assert first.tenants == answer.result.tenants[:1]
     assert first.left_out == len(truth) - 1
     assert first.requests == len(rows)
@@ -67,7 +71,7 @@ def test_events_and_incidents_mark_the_window(lab: Lab):
     closed = incident | {"resolved_at": opened + timedelta(seconds=50), "state": "resolved", "version": 2}
     lab.owner.insert("incidents", [incident])
     lab.owner.insert("incidents", [closed])
-    answer = timeline(lab.store, lab.window)
+    answer = events.ask(lab.store, lab.window)
     assert [(m.event, m.message, m.instance) for m in answer.result.marks] == [
         ("deploy", "version 0.33 goes to vllm-1", "vllm-1"),
         ("note", "load test starts", ""),
@@ -75,18 +79,18 @@ def test_events_and_incidents_mark_the_window(lab: Lab):
     ]
     (band,) = answer.result.bands
     assert (band.id, band.state, band.start, band.end) == ("inc-1", "resolved", opened, opened + timedelta(seconds=50))
-    narrowed = timeline(lab.store, lab.window, Filter(instance=("vllm-0",), model=("qwen",))).result
+    narrowed = events.ask(lab.store, lab.window, Filter(instance=("vllm-0",), model=("qwen",))).result
     assert [m.event for m in narrowed.marks] == ["note", "instance_restarted"]
     assert narrowed.bands == [], "it is about another model"
-    assert [m.event for m in timeline(lab.store, lab.window, events=("deploy",)).result.marks] == ["deploy"]
-    newest = timeline(lab.store, lab.window, limit=1).result
+    assert [m.event for m in events.ask(lab.store, lab.window, events=("deploy",)).result.marks] == ["deploy"]
+    newest = events.ask(lab.store, lab.window, limit=1).result
     assert [m.event for m in newest.marks] == ["instance_restarted"]
     assert newest.left_out == 2
     after = Window(opened + timedelta(seconds=60), lab.window.end)
-    assert timeline(lab.store, after).result.bands == []
+    assert events.ask(lab.store, after).result.bands == []
 
 
-@pytest.mark.parametrize("name", sorted(QUESTIONS))
+@pytest.mark.parametrize("name", sorted(about_a_window()))
 def test_every_question_has_an_envelope_in_json_full_or_empty(lab: Lab, name: str):
     empty = Window(lab.start - timedelta(days=3), lab.start - timedelta(days=3) + timedelta(minutes=5))
     options: dict[str, Any] = {"objectives": [OBJECTIVE]} if name == "budget" else {}
@@ -100,10 +104,10 @@ def test_every_question_has_an_envelope_in_json_full_or_empty(lab: Lab, name: st
         assert told["result"]["about"]["recordings"] == []
 
 
-@pytest.mark.parametrize("name", sorted(QUESTIONS))
+@pytest.mark.parametrize("name", sorted(about_a_window()))
 def test_the_sql_beside_an_answer_can_be_pasted_and_run(lab: Lab, name: str):
     options: dict[str, Any] = {"objectives": [OBJECTIVE]} if name == "budget" else {}
-    answer = QUESTIONS[name](lab.store, lab.window, Filter(model=("llama", "it's \\ one")), **options)
+    answer = about_a_window()[name](lab.store, lab.window, Filter(model=("llama", "it's \\ one")), **options)
     assert answer.sql
     for sql in answer.sql:
         assert "{" not in sql
@@ -126,26 +130,15 @@ def test_questions_and_options_that_do_not_exist_are_named(lab: Lab):
 
 
 def test_every_statement_takes_values_as_parameters_alone():
-    modules = (
-        "ground",
-        "traffic",
-        "latency",
-        "samples",
-        "queue",
-        "kvcache",
-        "requests",
-        "story",
-        "budget",
-        "events",
-        "tenants",
-    )
-    for module in modules:
-        for name, sql in blocks(module).items():
-            assert "%" not in sql.replace("'%'", ""), (module, name)
+    files = sorted(Path(analytics.__file__).parent.rglob("*.sql"))
+    assert len(files) > 10
+    for file in files:
+        for name, sql in statements(file).items():
+            assert "%" not in sql.replace("'%'", ""), (file, name)
             assert sql.count("{") == sql.count(":Int64}") + sum(
                 sql.count(f":{kind}}}")
                 for kind in ("Array(String)", "Array(Int64)", "String", "UInt32", "UInt64", "Int32", "Float64")
-            ), (module, name)
+            ), (file, name)
 
 
 def test_written_out_statements_quote_what_they_show():

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics.ground import one_of
-from analytics.window import STEPS, Answer, Coverage, Filter, Window, WindowError
+from analytics.answer import Answer, Coverage
+from analytics.conditions import one_of
+from analytics.selection import Filter
+from analytics.window import STEPS, Window, WindowError
 
 moments = st.integers(978_307_200_000_000, 3_786_912_000_000_000).map(
     lambda us: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)

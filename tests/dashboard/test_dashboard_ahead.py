@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from analytics.window import Filter, Window
+from analytics.selection import Filter
+from analytics.window import Window
 from collector.store.client import StoreUnavailable
 from dashboard import data
 
@@ -77,16 +78,16 @@ def test_a_store_that_hangs_is_waited_for_once_by_all_panels(monkeypatch: pytest
         data.forget()
         try:
             with pytest.raises(StoreUnavailable):
-                data.ask("queue.dynamics", window, Filter())
+                data.ask("queue", window, Filter())
             knocked = len(came)
             assert knocked > 0
-            for question in ("latency.phases", "traffic.overview"):
+            for question in ("phases", "traffic"):
                 with pytest.raises(StoreUnavailable):
                     data.ask(question, window, Filter())
             assert len(came) == knocked, "nobody else waits"
             data._hung.forget()  # the moment is over
             with pytest.raises(StoreUnavailable):
-                data.ask("latency.phases", window, Filter())
+                data.ask("phases", window, Filter())
             assert len(came) > knocked, "a moment later it is asked again"
         finally:
             data.forget()

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from analytics.latency_shapes import Heatmap
+from analytics.questions.heatmap import Heatmap
 from analytics.window import Window
 from dashboard import words
 from dashboard.figures import Style, Trace, daytime, heatmap, histogram, lines

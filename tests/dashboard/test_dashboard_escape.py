@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
-from analytics.legible import legible
-from analytics.shapes import Line
+from analytics.series import Line
+from base.foreign_text import legible
 from dashboard import escape, figures
 from dashboard.export import as_csv
 from dashboard.figures import Interval, Lane, Style, Trace

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from analytics.window import Answer, Filter, Window
+from analytics.answer import Answer
+from analytics.selection import Filter
+from analytics.window import Window
 from collector.store.client import StoreUnavailable
 from dashboard import look as looks
 from dashboard import panel as panels
@@ -26,7 +28,7 @@ def _page() -> None:
     from tests.dashboard.test_dashboard_panel import look  # noqa: PLC0415 - as above
 
     shown = look()
-    panels.panel("p", "latency.percentiles", shown, lambda result: result, missing="Start an agent.")
+    panels.panel("p", "latency", shown, lambda result: result, missing="Start an agent.")
     panels.tiles(shown, "t", lambda: panels.ask("tiles").result)
     panels.trouble(shown, st.container())
 

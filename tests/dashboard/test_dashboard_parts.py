@@ -10,7 +10,8 @@ import pytest
 
 from alerts.incidents.history import AlertRow, IncidentRow
 from alerts.slo_status import SloStatus
-from analytics.window import Filter, Window
+from analytics.selection import Filter
+from analytics.window import Window
 from base.errors import ServescopeError
 from collector.store.client import StoreError
 from dashboard.data import explain

@@ -8,9 +8,9 @@ from typing import get_args
 from agent.engine_table import tables
 from alerts.measure.signals import REQUEST_SIGNALS, SAMPLE_SIGNALS
 from alerts.rules.rule import SEVERITIES
-from analytics.outcomes import BAD
+from analytics.answer import Exactness, Level, State
 from analytics.signals import PHASES, SIGNALS
-from analytics.window import Exactness, Level, State
+from analytics.slo import BAD
 from base import signing, vocabulary
 from base.vocabulary import Distribution, Edge, Outcome, Resource, Signal
 from tests.docs_kit import REFERENCE, ROOT, first_cells, sections

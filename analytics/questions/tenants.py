@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from analytics.ground import Inquiry, number, quantiles_sql, ratio
-from analytics.outcomes import BAD, FORGIVEN
+from analytics.inquiry import Inquiry
+from analytics.latencies import quantiles_sql
+from analytics.question import Command
+from analytics.selection import Filter
 from analytics.signals import SIGNALS
-from analytics.window import Answer, Filter
+from analytics.slo import BAD, FORGIVEN
+from analytics.values import number, ratio
+from base.named_sql import beside
 
 if TYPE_CHECKING:
-    from analytics.ground import Reader
-    from analytics.window import Exactness, Window
+    from analytics.answer import Answer, Exactness
+    from analytics.inquiry import Reader
+    from analytics.window import Window
+
+COMMAND: Final = Command()
+_SQL: Final = beside(__file__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +71,9 @@ class Tenants:
     requests: float
 
 
-def shares(store: Reader, window: Window, filter: Filter = Filter(), *, limit: int = 50) -> Answer[Tenants]:  # noqa: A002, B008
+def ask(store: Reader, window: Window, filter: Filter = Filter(), *, limit: int = 50) -> Answer[Tenants]:  # noqa: A002, B008
     """Requests, tokens, errors and p99 per tenant; rows alone, as server metrics know no tenant."""
-    inquiry = Inquiry(store, "tenants", window, filter)
+    inquiry = Inquiry(store, window, filter, sql=_SQL)
     cover = inquiry.coverage()
     fragments: dict[str, str] = {}
     exactness: Exactness = "exact"

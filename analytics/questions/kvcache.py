@@ -1,21 +1,29 @@
-"""How full the KV cache is, what it costs (preemptions) and what it saves (prefix hits)."""
+"""How full the KV cache is, preemptions and prefix hits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from analytics.ground import Grid, Inquiry, number, ratio
+from analytics.grid import Grid
+from analytics.inquiry import Inquiry
+from analytics.question import Command
 from analytics.samples import INSTANCE, INSTANCE_STEP, STEP, line_of, sampled, share_of
-from analytics.shapes import Line
-from analytics.window import Answer, Filter
+from analytics.selection import Filter
+from analytics.series import Line
+from analytics.values import number, ratio
+from base.named_sql import beside
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from analytics.ground import Reader
-    from analytics.shapes import Unit
+    from analytics.answer import Answer
+    from analytics.inquiry import Reader
+    from analytics.series import Unit
     from analytics.window import Window
+
+COMMAND: Final = Command()
+_SQL: Final = beside(__file__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +84,9 @@ class Occupancy:
     cached_share: float | None
 
 
-def occupancy(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[Occupancy]:  # noqa: A002, B008
+def ask(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[Occupancy]:  # noqa: A002, B008
     """KV usage per instance, preemptions, prefix hits and cached tokens per step."""
-    inquiry = Inquiry(store, "kvcache", window, filter)
+    inquiry = Inquiry(store, window, filter, sql=_SQL)
     cover = inquiry.coverage()
     grid = Grid.of(window, points)
     samples = sampled(inquiry, grid, (STEP, INSTANCE_STEP, INSTANCE))

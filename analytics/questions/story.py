@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from analytics.ground import Inquiry, moment, names, number, trace_hex
+from analytics.answer import Answer, Coverage
+from analytics.inquiry import Inquiry
 from analytics.request_row import COLUMNS, RequestRow
+from analytics.selection import Filter
 from analytics.signals import PHASES
-from analytics.window import Answer, Coverage, Filter, Window, WindowError
+from analytics.values import moment, names, number, trace_hex
+from analytics.window import Window, WindowError
+from base.named_sql import beside
 from base.vocabulary import SCOPE_EDGE, SPAN_ID_RANDOM_BITS
 
 if TYPE_CHECKING:
-    from analytics.ground import Reader
+    from analytics.inquiry import Reader
+
+_SQL: Final = beside(__file__)
 
 _EVER: Final = Window(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 _ENGINE_SPANS: Final = ("llm_request", "InferRequest")
@@ -109,7 +115,7 @@ class Story:
     neighbours_total: int
 
 
-def request(
+def ask(
     store: Reader,
     *,
     key: int | str | None = None,
@@ -131,14 +137,14 @@ def request(
     """
     if key is None and not trace_id:
         raise WindowError("Neither a key nor a trace id is given", "Give one of the two")
-    lookup = Inquiry(store, "story", _EVER, Filter())
+    lookup = Inquiry(store, _EVER, Filter(), sql=_SQL)
     found = _found(lookup, None if key is None else int(key), time, trace_id)
     if found is None:
         nothing = Story(None, None, None, [], [], [], [], 0)
         return lookup.answer(nothing, Coverage(), level="rows", exactness="exact", rows=0)
     end = found.time + timedelta(seconds=found.e2e_seconds or found.engine_e2e_seconds or 0.0)
     window = Window(found.time - timedelta(seconds=margin), end + timedelta(seconds=margin, milliseconds=1))
-    inquiry = Inquiry(store, "story", window, Filter(), lookup.asked)
+    inquiry = Inquiry(store, window, Filter(), _SQL, lookup.asked)
     spans = [_span(row) for row in inquiry.ask("spans", trace_id=found.trace_id)] if found.trace_id else []
     where: dict[str, Any] = {"instance": found.instance, "recording": found.recording}
     samples = [_point(row) for row in inquiry.ask("samples", **where)] if found.instance else []

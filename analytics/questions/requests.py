@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from analytics.ground import Inquiry, number, trace_hex
+from analytics.inquiry import Inquiry
 from analytics.request_row import COLUMNS, RequestRow
+from analytics.selection import Filter
 from analytics.signals import LatencySignal, signal_of
-from analytics.window import Answer, Filter, WindowError
+from analytics.values import number, trace_hex
+from analytics.window import WindowError
+from base.named_sql import beside
 
 if TYPE_CHECKING:
-    from analytics.ground import Reader
+    from analytics.answer import Answer
+    from analytics.inquiry import Reader
     from analytics.signals import Signal
     from analytics.window import Window
+
+_SQL: Final = beside(__file__)
 
 LIMIT: Final = 1000
 """Most rows of one page."""
@@ -38,7 +44,7 @@ class Found:
     next: str | None
 
 
-def find(
+def ask(
     store: Reader,
     window: Window,
     filter: Filter = Filter(),  # noqa: A002, B008
@@ -75,7 +81,7 @@ def find(
     if not 1 <= limit <= LIMIT:
         raise WindowError(f"The limit is {limit}", f"Give 1 to {LIMIT}")
     about = signal_of(signal)
-    inquiry = Inquiry(store, "requests", window, filter)
+    inquiry = Inquiry(store, window, filter, sql=_SQL)
     cover = inquiry.coverage()
     narrow, bound = _narrowed(about, outcome, at_least, below, trace_id, request_id)
     named = bool(trace_id or request_id)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from analytics.ground import Inquiry, moment, names
-from analytics.window import Answer, Coverage, Filter
+from analytics.answer import Answer, Coverage
+from analytics.inquiry import Inquiry
+from analytics.selection import Filter
+from analytics.values import moment, names
+from base.named_sql import beside
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from analytics.ground import Reader
+    from analytics.inquiry import Reader
     from analytics.window import Window
+
+_SQL: Final = beside(__file__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class Timeline:
     left_out: int
 
 
-def timeline(
+def ask(
     store: Reader,
     window: Window,
     filter: Filter = Filter(),  # noqa: A002, B008
@@ -91,7 +96,7 @@ def timeline(
 
     An incident is shown unless one of its labels contradicts the filter.
     """
-    inquiry = Inquiry(store, "events", window, filter)
+    inquiry = Inquiry(store, window, filter, sql=_SQL)
     only = "AND event IN {events:Array(String)}" if events else ""
     rows = inquiry.ask("marks", {"only": only}, limit=limit, events=list(events))
     marks = [_mark(row) for row in reversed(rows)]

@@ -1,50 +1,148 @@
-"""How much of the promised service level is left, and how fast it goes: see `analytics.objective` for the words."""
+"""What is left of the error budget of each SLO.
+
+The words are those of `analytics.slo`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from analytics.answer import Answer, Coverage, weakest
+from analytics.conditions import conditions
 from analytics.counters import FRAGMENTS
-from analytics.ground import Grid, Inquiry, QuestionError, conditions, ratio, weakest
-from analytics.objective import Budget, BudgetStatus, Burn, Burns, Objective, Sli
+from analytics.grid import Grid
+from analytics.inquiry import Inquiry
+from analytics.question import Command, QuestionError
+from analytics.selection import Filter
 from analytics.signals import signal_of
-from analytics.sli import judged
-from analytics.window import Answer, Coverage, Filter, Window
+from analytics.slo import Objective, Sli, judged
+from analytics.values import ratio
+from analytics.window import Window
+from base.named_sql import beside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from analytics.ground import Reader
-    from analytics.window import Exactness
-
-__all__ = ["Budget", "BudgetStatus", "Burn", "Burns", "Objective", "Sli", "burn", "status"]
+    from analytics.answer import Exactness, State
+    from analytics.inquiry import Reader
 
 
-def status(
+COMMAND: Final = Command(of_slos=True)
+_SQL: Final = beside(__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetStatus:
+    """One objective over one window.
+
+    Attributes:
+        objective: Its name.
+        sli: Kind.
+        target: Promised share of good requests.
+        total, bad, good: Requests, weighted; 0 without traffic.
+        sli_ratio: Share of good ones; None without traffic.
+        budget_ratio: Share of the window's budget left: 1 untouched, 0 spent, negative overspent; None without
+            traffic.
+        budget_requests: Bad requests still affordable at this volume; None without traffic.
+        burn_rate: Bad share over the allowed share; None without traffic.
+        times: Starts of the steps of the two lines.
+        line: Share of good requests per step, None in steps without traffic.
+        budget_line: ``budget_ratio`` as it went down over the window, measured against the window's whole volume.
+        exactness: ``exact`` from rows, ``derived`` from histogram or counters.
+        state: *No traffic* and *no data* are told apart.
+        note: What this SLI cannot see, empty when nothing.
+    """
+
+    objective: str
+    sli: Sli
+    target: float
+    total: float
+    bad: float
+    good: float
+    sli_ratio: float | None
+    budget_ratio: float | None
+    budget_requests: float | None
+    burn_rate: float | None
+    times: list[datetime]
+    line: list[float | None]
+    budget_line: list[float | None]
+    exactness: Exactness
+    state: State
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Objectives over one window, in the order given.
+
+    Attributes:
+        step: Seconds of a step of the lines.
+        objectives: One status each.
+    """
+
+    step: int
+    objectives: list[BudgetStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class Burn:
+    """Burn rate of one objective over one window that ends now.
+
+    Attributes:
+        objective: Its name.
+        window_seconds: Length of the window.
+        total, bad: Requests, weighted.
+        burn_rate: None without traffic in that window.
+    """
+
+    objective: str
+    window_seconds: float
+    total: float
+    bad: float
+    burn_rate: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Burns:
+    """Burn rates of several objectives over several windows.
+
+    Attributes:
+        burns: By objective, then window, in the order asked.
+    """
+
+    burns: list[Burn]
+
+
+def ask(
     store: Reader,
     window: Window,
     filter: Filter = Filter(),  # noqa: A002, B008
     *,
-    objectives: Sequence[Objective],
+    objectives: Sequence[Objective] = (),
     points: int = 120,
 ) -> Answer[Budget]:
     """Each objective over the window; ``filter`` narrows further what the objective's own filter lets through.
 
     An objective without any row is read from metrics where they can say it: failures that the server counts, or the
     histogram bucket at or below the threshold.
+
+    Raises:
+        QuestionError: There is no objective.
     """
+    if not objectives:
+        raise QuestionError("A budget needs objectives", "Name a file of SLOs")
     if all(objective.filter.recording == "exclude" for objective in objectives) and filter.recording == "include":
         filter = replace(filter, recording="exclude")  # noqa: A001 - what no objective counts the answer does not rest on
-    inquiry = Inquiry(store, "budget", window, filter)
+    inquiry = Inquiry(store, window, filter, sql=_SQL)
     cover = inquiry.coverage()
     grid = Grid.of(window, points)
     totals = [grid.zeros() for _ in objectives]
     bads = [grid.zeros() for _ in objectives]
-    if objectives and cover.rows:
+    if cover.rows:
         valid, bad, bound = _tests(objectives)
         fragments = {
             "totals": ", ".join(f"sumIf(weight, {test})" for test in valid),
@@ -80,7 +178,7 @@ def burn(store: Reader, now: datetime, objectives: Sequence[Objective], windows:
     if not objectives or not windows or min(windows) <= 0:
         raise QuestionError("A burn rate needs objectives and windows", "Give at least one of each, in seconds")
     span = Window(now - timedelta(seconds=max(windows)), now)
-    inquiry = Inquiry(store, "budget", span, Filter())
+    inquiry = Inquiry(store, span, Filter(), sql=_SQL)
     valid, bad, bound = _tests(objectives)
     fragments = {
         "totals": ", ".join(f"sumIf(weight, {test})" for test in valid),

@@ -1,22 +1,28 @@
-"""How much work shares one engine step or one execution."""
+"""How much work shares one engine step or execution."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from analytics.ground import Grid, Inquiry, number, ratio
+from analytics.grid import Grid
+from analytics.inquiry import Inquiry
+from analytics.question import Command
 from analytics.samples import SERIES, SERIES_STEP, WHOLE, line_of, sampled, share_of
-from analytics.shapes import Line
-from analytics.window import Answer, Filter
+from analytics.selection import Filter
+from analytics.series import Line
+from analytics.values import number, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from analytics.ground import Reader
-    from analytics.shapes import Unit
+    from analytics.answer import Answer
+    from analytics.inquiry import Reader
+    from analytics.series import Unit
     from analytics.window import Window
+
+COMMAND: Final = Command()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +52,9 @@ class Batching:
     mean_tokens_per_step: float | None
 
 
-def dynamics(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[Batching]:  # noqa: A002, B008
+def ask(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[Batching]:  # noqa: A002, B008
     """Running requests, tokens per engine step and items per execution, per step."""
-    inquiry = Inquiry(store, "batching", window, filter)
+    inquiry = Inquiry(store, window, filter)
     cover = inquiry.coverage()
     grid = Grid.of(window, points)
     samples = sampled(inquiry, grid, (SERIES_STEP, SERIES, WHOLE))

@@ -1,24 +1,36 @@
-"""How work piles up: arrivals against finishes, waiting and running, and how long a backlog takes to drain."""
+"""How work piles up: arrivals, waiting, time to drain.
+
+Arrivals stand against finishes, and a backlog against the time that it takes to drain.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from analytics.ground import Grid, Inquiry, ratio, weakest
-from analytics.lines import latency_lines
+from analytics.answer import Answer, weakest
+from analytics.grid import Grid
+from analytics.inquiry import Inquiry
+from analytics.latencies import latency_lines
+from analytics.question import Command
 from analytics.samples import INSTANCE_STEP, STEP, gauge_peaks, line_of, sampled
-from analytics.shapes import Line
+from analytics.selection import Filter
+from analytics.series import Line
 from analytics.signals import SIGNALS
-from analytics.window import Answer, Filter
+from analytics.values import ratio
+from base.named_sql import beside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from analytics.ground import Reader
-    from analytics.latency_shapes import LatencyLine
-    from analytics.window import Coverage, Exactness, Window
+    from analytics.answer import Coverage, Exactness
+    from analytics.inquiry import Reader
+    from analytics.latencies import LatencyLine
+    from analytics.window import Window
+
+COMMAND: Final = Command()
+_SQL: Final = beside(__file__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +76,9 @@ class QueueDynamics:
     exactness: Exactness
 
 
-def dynamics(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[QueueDynamics]:  # noqa: A002, B008
+def ask(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[QueueDynamics]:  # noqa: A002, B008
     """Arrivals, finishes, waiting, running and queue time per step."""
-    inquiry = Inquiry(store, "queue", window, filter)
+    inquiry = Inquiry(store, window, filter, sql=_SQL)
     cover = inquiry.coverage()
     grid = Grid.of(window, points)
     samples = sampled(inquiry, grid, (STEP, INSTANCE_STEP))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from analytics.window import Exactness, State
+    from analytics.answer import Exactness, State
 
 Unit = Literal["seconds", "per_second", "ratio", "count", "tokens", "tokens_per_second"]
 

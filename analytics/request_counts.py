@@ -1,14 +1,18 @@
-"""Who asked whom and how it ended, counted in one pass: outcomes, a model's servers, the instances of request rows."""
+"""Requests counted in one pass by who served them and how they ended: outcomes, a model's servers, instances."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from base.named_sql import beside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from analytics.ground import Inquiry
+    from analytics.inquiry import Inquiry
+
+_SQL: Final = beside(__file__)
 
 
 @dataclass(slots=True)
@@ -36,9 +40,9 @@ class Asked:
     ranks: set[str] = field(default_factory=set)
 
 
-def census(inquiry: Inquiry) -> list[dict[str, Any]]:
+def request_counts(inquiry: Inquiry) -> list[dict[str, Any]]:
     """Requests by model, engine, deployment, instance, region, version, rank, recording and outcome; most first."""
-    return inquiry.ask("census", module="traffic")
+    return inquiry.ask("request_counts", sql=_SQL)
 
 
 def outcomes_of(found: Sequence[dict[str, Any]]) -> dict[str, int]:

@@ -1,17 +1,18 @@
-"""Up to when what arrived is known: the settled edge as a question of its own."""
+"""Up to when what arrived is known: the settled edge."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from analytics.ground import Inquiry
-from analytics.window import Answer, Filter
+from analytics.inquiry import Inquiry
+from analytics.selection import Filter
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from analytics.ground import Reader
+    from analytics.answer import Answer
+    from analytics.inquiry import Reader
     from analytics.window import Window
 
 
@@ -28,9 +29,9 @@ class Arrivals:
     whole: bool
 
 
-def settled(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Arrivals]:  # noqa: A002, B008
+def ask(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Arrivals]:  # noqa: A002, B008
     """The settled edge of a window."""
-    inquiry = Inquiry(store, "settled", window, filter)
+    inquiry = Inquiry(store, window, filter)
     cover = inquiry.coverage()
     until = cover.settled
     return inquiry.answer(

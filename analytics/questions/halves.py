@@ -6,12 +6,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from analytics.ground import Inquiry
-from analytics.window import Answer, Filter
+from analytics.inquiry import Inquiry
+from analytics.selection import Filter
+from base.named_sql import beside
 
 if TYPE_CHECKING:
-    from analytics.ground import Reader
+    from analytics.answer import Answer
+    from analytics.inquiry import Reader
     from analytics.window import Window
+
+_SQL: Final = beside(__file__)
 
 MET: Final = "met"
 EXPECTED: Final = frozenset({"refused", "given_up", "failed", "not_sampled", "pending"})
@@ -63,9 +67,9 @@ class Halves:
     instances: list[InstanceHalves]
 
 
-def unmatched(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Halves]:  # noqa: A002, B008
+def ask(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Halves]:  # noqa: A002, B008
     """Requests with one half alone per instance, by cause; rows of model operations alone."""
-    inquiry = Inquiry(store, "halves", window, filter)
+    inquiry = Inquiry(store, window, filter, sql=_SQL)
     cover = inquiry.coverage()
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     rows = inquiry.ask("causes", pending_ms=now_ms - _PENDING_MS) if cover.rows else []

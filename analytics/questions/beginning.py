@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from analytics.ground import Inquiry, conditions, moment
-from analytics.window import Answer, Coverage, Filter
+from analytics.answer import Answer, Coverage
+from analytics.conditions import conditions
+from analytics.inquiry import Inquiry
+from analytics.selection import Filter
+from analytics.values import moment
+from base.named_sql import beside
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from analytics.ground import Reader
+    from analytics.inquiry import Reader
     from analytics.window import Window
+
+_SQL: Final = beside(__file__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +33,12 @@ class Beginning:
     at: datetime | None
 
 
-def beginning(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Beginning]:  # noqa: A002, B008
+def ask(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Beginning]:  # noqa: A002, B008
     """Where data begin, of all models, tenants and instances; of the filter only ``recording`` counts.
 
     Who begins late among others shows in his own line: that is no beginning of all data.
     """
-    inquiry = Inquiry(store, "beginning", window, filter)
+    inquiry = Inquiry(store, window, filter, _SQL)
     recorded = {"recorded": conditions(Filter(recording=filter.recording), "requests")[0]}
     first: datetime | None = None
     if not inquiry.ask("before", recorded, since_ms=window.previous().from_ms):

@@ -1,0 +1,44 @@
+-- name: instances_samples
+WITH series AS
+(
+    SELECT
+        instance AS name,
+        recording AS recorded,
+        model AS model_name,
+        dp_rank AS rank_name,
+        max(time) AS newest,
+        argMax(up, time) AS last_up,
+        argMax(deployment, time) AS last_deployment,
+        argMax(engine, time) AS last_engine,
+        argMax(region, time) AS last_region,
+        argMax(version, time) AS last_version,
+        argMax(tuple(running), time).1 AS last_running,
+        argMax(tuple(waiting), time).1 AS last_waiting,
+        argMax(tuple(kv_cache_usage_ratio), time).1 AS last_kv,
+        sum(up) AS ups,
+        count() AS samples,
+        sum(scrape_seconds) AS scrapes
+    FROM engine_samples FINAL
+    WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
+    GROUP BY name, recorded, model_name, rank_name
+)
+SELECT
+    name,
+    recorded,
+    groupUniqArray(1000)(model_name) AS models,
+    groupUniqArray(1000)(rank_name) AS ranks,
+    toUnixTimestamp64Milli(max(newest)) AS newest_ms,
+    argMax(last_up, newest) AS is_up,
+    argMax(last_deployment, newest) AS deployment,
+    argMax(last_engine, newest) AS engine,
+    argMax(last_region, newest) AS region,
+    argMax(last_version, newest) AS version,
+    sum(last_running) AS running,
+    sum(last_waiting) AS waiting,
+    max(last_kv) AS kv,
+    sum(ups) / sum(samples) AS up_ratio,
+    sum(scrapes) / sum(samples) AS scrape_seconds,
+    sum(samples) AS n
+FROM series
+GROUP BY name, recorded
+ORDER BY name, recorded

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+from base.formats import spell
+
 NoData = Literal["ok", "keep", "alert"]
 
 
@@ -144,7 +146,9 @@ def _silent(state: AlertState, now: float, timing: Timing) -> Step:
         return _clear(state, now, None, timing, "there is no data any more")
     if state.phase is Phase.INACTIVE or now - (state.last_data or now) < timing.stale_after_seconds:
         return Step(state)
-    return Step(AlertState(last_data=state.last_data), Phase.RESOLVED, f"no data for {timing.stale_after_seconds:g} s")
+    return Step(
+        AlertState(last_data=state.last_data), Phase.RESOLVED, f"no data for {spell(timing.stale_after_seconds)}"
+    )
 
 
 def _breached(state: AlertState, seen: Observation, now: float, timing: Timing) -> Step:

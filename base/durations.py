@@ -1,4 +1,7 @@
-"""Durations as people write them: ``3s``, ``500ms``, ``5m``, ``1h30m``, ``30d``, or a number of seconds."""
+"""Durations as people write them: ``3s``, ``500ms``, ``5m``, ``1h30m``, ``30d``, or a number of seconds.
+
+How they are told to people is `base.formats`' business.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field
 
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_PART: Final = re.compile(rf"(\d+(?:\.\d+)?)({'|'.join(_UNITS)})")
 
 
 def parse_duration(text: object) -> float:
     """Seconds of a duration.
 
     Args:
-        text: A number of seconds, or parts with units: ms, s, m, h, d, w.
+        text: A number of seconds, or parts with units: ms, s, m or min, h, d, w.
 
     Raises:
         ValueError: The text is not a duration; the message shows the accepted form.
@@ -27,14 +30,6 @@ def parse_duration(text: object) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != compact:
         raise ValueError(f"{text!r} is not a duration; write it as 30s, 5m, 1h or 30d")
     return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
-
-
-def spell(seconds: float) -> str:
-    """A duration in the shortest exact form: ``90`` → ``90 s``, ``3600`` → ``1 h``, ``2592000`` → ``30 d``."""
-    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.3f}".rstrip("0").rstrip(".") + " s"
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]

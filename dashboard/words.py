@@ -6,42 +6,17 @@ import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from base.formats import rounded, three
+
 if TYPE_CHECKING:
     from datetime import tzinfo
 
 NOTHING: Final = "–"
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 
 
-def three(value: float) -> str:
-    """Three significant digits without an exponent: ``0.0123``, ``7.08``, ``1,230``."""
-    if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else NOTHING
-    digits = 2 - math.floor(math.log10(abs(value)))
-    rounded = round(value, digits)
-    return f"{rounded:,.{max(digits, 0)}f}".rstrip("0").rstrip(".") if digits > 0 else f"{rounded:,.0f}"
-
-
-def seconds(value: float | None) -> str:  # noqa: PLR0911 - one return a unit reads best
-    """A duration in its best unit: ``850 µs``, ``21 ms``, ``7.08 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    if value is None or not math.isfinite(value):
-        return NOTHING
-    size = abs(value)
-    if size == 0:
-        return "0 s"
-    if size < 0.001:  # noqa: PLR2004 - where the unit changes
-        return f"{three(value * 1e6)} µs"
-    if size < 1:
-        return f"{three(value * 1e3)} ms"
-    if size < 2 * _MINUTE:
-        return f"{three(value)} s"
-    if size < 2 * _HOUR:
-        minutes, rest = divmod(round(size), 60)
-        return f"{minutes} min {rest} s" if rest and minutes < 10 else f"{minutes} min"  # noqa: PLR2004 - as above
-    if size < 2 * _DAY:
-        hours, rest = divmod(round(size / 60), 60)
-        return f"{hours} h {rest} min" if rest else f"{hours} h"
-    return f"{three(size / _DAY)} d"
+def seconds(value: float | None) -> str:
+    """A measured duration (`base.durations.rounded`)."""
+    return NOTHING if value is None or not math.isfinite(value) else rounded(value)
 
 
 def ratio(value: float | None) -> str:

@@ -23,6 +23,7 @@ from agent.tap.open_requests import find_left
 from agent.tap.places import RESERVED_DESCRIPTORS, places
 from base.errors import ServescopeError
 from base.foreign_text import legible
+from base.formats import rounded
 from base.redact import shown
 from servescope.launch.running import free, running
 
@@ -234,7 +235,7 @@ def _tap_reports(data: Path, url: str) -> Iterator[Finding]:
         return
     for row in rows:
         name = f"reports of tap {row['instance']}"
-        text = f"{row['open']:.0f} requests open, {row['ended']:.0f} ended; said {row['age']:.0f} s ago"
+        text = f"{row['open']:.0f} requests open, {row['ended']:.0f} ended; said {rounded(round(row['age']))} ago"
         yield Finding(name, "ok", text)
         if row["refused"]:
             fix = "Raise agent.tap.max_connections (or max_tunnels) and the limit on open files, or add a replica"
@@ -264,7 +265,7 @@ def left_open(data: Path, now: float) -> Iterator[Finding]:
         if gone:
             count = sum(len(left.requests) for left in gone)
             ago = now - max(left.alive_ns for left in gone) / 1e9
-            text = f"{count} had no end when its process did, {ago:.0f} s ago; they have no rows"
+            text = f"{count} had no end when its process did, {rounded(round(ago))} ago; they have no rows"
             fix = f"Start a tap for {name} over this folder again: it records them when it starts"
             yield Finding(f"open requests of tap {name}", "broken", text, fix)
 

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from analytics import questions
 from base import found
 from base.errors import ConfigError
+from base.formats import spell
 from servescope import config_file, options
 from servescope.launch import borrowed
 from servescope.launch.running import meant
@@ -92,8 +93,8 @@ def _period(objectives: Sequence[Objective]) -> float:
     for objective in objectives:
         if objective.period_seconds < longest:
             say(
-                f"{objective.name} is for {objective.period_seconds:g} s and is judged over {longest:g} s here; "
-                f"--since {objective.period_seconds:g}s tells its own"
+                f"{objective.name} is for {spell(objective.period_seconds)} and is judged over {spell(longest)} here; "
+                f"--since {spell(objective.period_seconds).replace(' ', '')} tells its own"
             )
     return longest
 

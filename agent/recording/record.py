@@ -35,6 +35,7 @@ from agent.spool.framing import is_checked, split_records
 from agent.spool.writer import SUFFIX
 from agent.target import Target
 from base.errors import PortInUseError, ServescopeError
+from base.formats import spell
 from base.vocabulary import SCOPE_EDGE, SCOPE_GPU, Resource
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ async def record(
     def keep(_signal: str, body: bytes) -> None:
         _sort_in(body, by_instance)
 
-    say(f"recording {', '.join(by_instance)} for {seconds:g} s")
+    say(f"recording {', '.join(by_instance)} for {spell(seconds)}")
     async with contextlib.AsyncExitStack() as stack:
         for recorder in recorders:
             stack.callback(recorder.close)

@@ -82,7 +82,7 @@ class MetricsPages(Source):
         """Servers that show no page, and why."""
         for instance, stats in self.stats.items() if now - since >= _STALE_SECONDS else ():
             if now - stats.last_good > _STALE_SECONDS:
-                how_long = f"for {now - stats.last_good:.0f} s" if stats.last_good else "since the start"
+                how_long = f"for {rounded(round(now - stats.last_good))}" if stats.last_good else "since the start"
                 why = f": {stats.last_error}" if stats.last_error else ""
                 yield f"{instance} has shown no metrics page {how_long}{why}"
 

@@ -6,6 +6,7 @@ import errno
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from base.formats import spell
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
@@ -75,6 +76,6 @@ def overdue(waits: Waits, waited: float, limits: Limits) -> Fault | None:
     if waits is Waits.FOR_REST:
         return _STALLED if 0 < limits.stall_seconds < waited else None
     if 0 < limits.first_byte_seconds < waited:
-        message = f"the model server did not answer within {limits.first_byte_seconds:g} s"
+        message = f"the model server did not answer within {spell(limits.first_byte_seconds)}"
         return Fault(504, Outcome.TIMEOUT, "first_byte_timeout", message)
     return None

@@ -28,7 +28,7 @@ from alerts.incidents.incident import (
 )
 from alerts.state import AlertState, Phase
 from alerts.text import plain, subject, within
-from base.durations import spell
+from base.formats import spell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -8,7 +8,7 @@ from alerts.deliver.notifier import reached
 from alerts.text import markdown, plain
 from analytics.answer import as_plain
 from analytics.window import iso
-from base.durations import spell
+from base.formats import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ def listing(rows: Sequence[IncidentRow]) -> str:
         return "No incidents."
     lines = []
     for row in rows:
-        lasted = spell(round(row.seconds))
+        lasted = rounded(round(row.seconds))
         owner = f", {plain(row.owner)}" if row.owner else ""
         lines.append(
             f"{row.id}  {iso(row.opened_at)}  {row.severity:<8}  {row.state}{owner}, {lasted}  {plain(row.title, 160)}"
@@ -64,7 +64,7 @@ def story_markdown(story: IncidentStory) -> str:
         f"- **Incident** `{one.id}`, {one.severity}, {one.state}"
         + (f", owner {markdown(one.owner)}" if one.owner else ""),
         f"- **Opened** {iso(one.opened_at)}",
-        f"- **Resolved** {iso(one.resolved_at)} after {spell(round(one.seconds))}"
+        f"- **Resolved** {iso(one.resolved_at)} after {rounded(round(one.seconds))}"
         if one.resolved_at
         else "- **Not over**",
         f"- **About** {', '.join(f'{markdown(k)} {markdown(v)}' for k, v in one.labels.items()) or 'everything'}",

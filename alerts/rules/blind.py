@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from agent.engine_table import Table, tables
-from base.durations import spell
+from base.formats import spell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

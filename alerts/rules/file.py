@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from alerts.rules import own
 from alerts.rules.model import RulesFile
 from base import yamlfile
-from base.durations import spell
+from base.formats import spell
 from base.yamlfile import FileError, YamlFile
 
 if TYPE_CHECKING:

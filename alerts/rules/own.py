@@ -10,7 +10,7 @@ from alerts.rules.reading import Reading
 from alerts.rules.rule import About
 from alerts.state import Observation, Timing
 from alerts.text import number, plain
-from base.durations import spell
+from base.formats import rounded, spell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +47,7 @@ def store_reading(since: float | None, error: str, now: float, limit: float) -> 
     """
     away = 0.0 if since is None else now - since
     seen = Observation(since is not None, now, away, since, unbroken=True)
-    return Reading(_STORE, seen, f"the store has not answered for {spell(round(away))}: {error}", limit)
+    return Reading(_STORE, seen, f"the store has not answered for {rounded(round(away))}: {error}", limit)
 
 
 def tap_readings(losses: Iterable[Loss], now: float) -> list[Reading]:

@@ -13,7 +13,7 @@ from alerts.rules import blind
 from alerts.rules.scope import Positive, Scope, Strict
 from alerts.text import number
 from analytics.slo import BAD
-from base.durations import spell
+from base.formats import spell
 from base.vocabulary import Outcome, Signal
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from analytics.signals import signal_of
 from analytics.slo import Objective, Sli, judged
 from analytics.values import ratio
 from analytics.window import Window
+from base.formats import spell
 from base.named_sql import beside
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def _from_metrics(inquiry: Inquiry, cover: Coverage, grid: Grid, objective: Obje
             place = grid.at(row["slot"])
             total[place], bad[place] = float(row["total"]), float(row["total"]) - float(row["good"])
             used = max(used, float(row["bound_used"]))
-        note = f"From the engine's buckets: good means at most {used:g} s, the last bound within the threshold."
+        note = f"From the engine's buckets: good means at most {spell(used)}, the last bound within the threshold."
     if not any(total):
         return _status(objective, grid, total, bad, "exact", cover, "")
     return _status(objective, grid, total, bad, "derived", cover, note)

@@ -14,6 +14,7 @@ from analytics.inquiry import Inquiry
 from analytics.latencies import histogram_rows
 from analytics.selection import Filter
 from analytics.signals import LatencySignal, signal_of
+from base.formats import spell
 from base.named_sql import beside
 
 if TYPE_CHECKING:
@@ -77,4 +78,4 @@ def ask(
 def _bucket_note(bounds: Sequence[float]) -> str:
     if not bounds:
         return ""
-    return f"The engine's buckets: nothing finer than {bounds[0]:g} s, nothing told apart above {bounds[-1]:g} s."
+    return f"The engine's buckets: nothing finer than {spell(bounds[0])}, nothing told apart above {spell(bounds[-1])}."

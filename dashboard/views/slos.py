@@ -13,6 +13,7 @@ import streamlit as st
 from alerts.rules.file import load
 from alerts.rules.objectives import objective_of
 from alerts.slo_status import SloStatus, slo_statuses
+from base.formats import three
 from dashboard import escape, words
 from dashboard.data import ask, store
 from dashboard.figures import CONFIG, Trace, lines
@@ -135,7 +136,7 @@ def tiles_of(status: SloStatus) -> list[Tile]:
         spent = Tile(f"Budget left{name}", "no traffic", f"over {words.seconds(status.period_seconds)}")
     elif left <= 0:
         spent = Tile(
-            f"Budget left{name}", "none", f"spent {words.three(1 - left)} times over", judged=judged,
+            f"Budget left{name}", "none", f"spent {three(1 - left)} times over", judged=judged,
             help="More requests were bad than the target allows in the whole period",
         )  # fmt: skip
     else:
@@ -147,7 +148,7 @@ def tiles_of(status: SloStatus) -> list[Tile]:
         *(
             Tile(
                 f"Burn over {words.seconds(seconds)}{name}",
-                f"{words.three(rate)} ×" if status.total else words.NOTHING,
+                f"{three(rate)} ×" if status.total else words.NOTHING,
                 "1 × spends it just in time",
             )
             for seconds, rate in sorted(status.burn_rates.items())

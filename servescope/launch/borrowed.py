@@ -14,6 +14,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from base.errors import ConfigError, DataFolderInUseError, ServescopeError
+from base.formats import spell
 from base.keys import Keys, ensure_keys
 from collector.store.address import StoreAddress
 from servescope.launch.plan import DEFAULT_PORTS, python, store_part
@@ -79,7 +80,7 @@ def _turn(data: Path) -> Iterator[dict[str, Any] | None]:
             break
         if time.monotonic() > deadline:
             raise DataFolderInUseError(
-                f"another command has had the data folder {data} for {_START_SECONDS:g} s", "Wait for it, or end it"
+                f"another command has had the data folder {data} for {spell(_START_SECONDS)}", "Wait for it, or end it"
             )
         time.sleep(0.1)
     with turn:

@@ -24,6 +24,7 @@ import structlog
 
 from agent.tap.listening import LEAVING, open_socket
 from base.errors import DataFolderInUseError, PortInUseError, ServescopeError
+from base.formats import spell
 from servescope.launch.running import noted
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class Supervisor:
             return
         last = _last_words(self.data / "logs" / f"{part.name}.log")
         code = part.process.poll() if part.process is not None else None
-        ended = f"ended with code {code}" if code is not None else f"was silent for {part.ready_seconds:g} s"
+        ended = f"ended with code {code}" if code is not None else f"was silent for {spell(part.ready_seconds)}"
         message = f"{part.name} did not start, it {ended}" + (f": {last}" if last else "")
         if part.required:
             raise StartError(message, f"See {self.data / 'logs' / (part.name + '.log')}")

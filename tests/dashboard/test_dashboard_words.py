@@ -4,8 +4,6 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dashboard import words
 
@@ -14,20 +12,11 @@ NOW = datetime(2026, 5, 4, 22, 30, tzinfo=UTC)
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(7.0812, "7.08"), (0.01234, "0.0123"), (1234.6, "1,230"), (100.0, "100"), (0.0, "0"), (9.999, "10")],
-)
-def test_three_significant_digits(value: float, shown: str) -> None:
-    assert words.three(value) == shown
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
     [
-        (None, "–"), (float("nan"), "–"), (0.0, "0 s"), (0.00085, "850 µs"), (0.021, "21 ms"), (7.08, "7.08 s"),
-        (200.0, "3 min 20 s"), (7500.0, "2 h 5 min"), (3 * 86400.0, "3 d"),
+        (None, "–"), (float("nan"), "–"), (float("inf"), "–"), (200.0, "3 min 20 s"),
     ],
 )  # fmt: skip
-def test_durations_come_in_their_best_unit(value: float | None, shown: str) -> None:
+def test_an_unknown_duration_is_no_figure(value: float | None, shown: str) -> None:
     assert words.seconds(value) == shown
 
 
@@ -36,13 +25,6 @@ def test_durations_come_in_their_best_unit(value: float | None, shown: str) -> N
 )
 def test_shares_keep_the_nines(value: float | None, shown: str) -> None:
     assert words.ratio(value) == shown
-
-
-@given(st.floats(1e-7, 1e7))
-def test_a_duration_always_has_a_unit_and_never_an_exponent(value: float) -> None:
-    shown = words.seconds(value)
-    assert shown.split()[-1] in {"µs", "ms", "s", "min", "h", "d"}
-    assert "e" not in shown
 
 
 @pytest.mark.parametrize(

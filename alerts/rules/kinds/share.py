@@ -15,7 +15,8 @@ from alerts.rules.shares import ShareOrNone  # noqa: TC001 pydantic reads it at 
 from alerts.rules.sli import AvailabilitySli, Sli, blind_of, missed, sums_by
 from alerts.state import NoData, Observation
 from alerts.text import number, subject
-from base.durations import PositiveDuration, spell
+from base.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
+from base.formats import spell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

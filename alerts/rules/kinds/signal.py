@@ -13,7 +13,8 @@ from alerts.rules import blind
 from alerts.rules.condition import Condition
 from alerts.rules.reading import Reading, apart, trailing_run
 from alerts.text import number, subject
-from base.durations import Duration, spell
+from base.durations import Duration
+from base.formats import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,7 +87,7 @@ class When(Condition):
                 if self.signal == "up"
                 else f"{word} {number(run.seen.value, unit)} on {subject(labels)}, {limit} {number(bound, unit)}"
             )
-            reason = f"{told}, for {spell(round(run.seconds))}"
+            reason = f"{told}, for {rounded(round(run.seconds))}"
             # a server that has not come up yet is being deployed, which is no outage
             opens = self.signal != "up" or labels["instance"] in measured.was_up
             readings.append(Reading(labels, run.seen, reason, bound, self.over, context, opens))

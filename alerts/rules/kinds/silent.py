@@ -11,7 +11,8 @@ from alerts.rules.condition import Condition
 from alerts.rules.reading import Reading, split
 from alerts.state import NoData, Observation
 from alerts.text import subject
-from base.durations import PositiveDuration, spell
+from base.durations import PositiveDuration
+from base.formats import rounded, spell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ class When(Condition):
                 continue
             labels, context = split(known, self.identity())
             age = max(0.0, now - at)
-            reason = f"no sample of {subject(labels)} for {spell(round(age))}, limit {spell(self.after)}"
+            reason = f"no sample of {subject(labels)} for {rounded(round(age))}, limit {spell(self.after)}"
             seen = Observation(age > self.after, now, age, now if age > self.after else None)
             readings.append(Reading(labels, seen, reason, self.after, self.after, context))
         return readings

@@ -10,7 +10,8 @@ from alerts.rules import blind
 from alerts.rules.condition import Condition
 from alerts.rules.reading import Reading, apart, trailing_run
 from alerts.text import number, subject
-from base.durations import PositiveDuration, spell
+from base.durations import PositiveDuration
+from base.formats import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,7 @@ class When(Condition):
             run = trailing_run(points)
             if run is None:
                 continue
-            stuck = spell(round(run.seconds))
+            stuck = rounded(round(run.seconds))
             reason = f"{subject(labels)} has {number(run.seen.value)} requests and made no progress for {stuck}"
             readings.append(Reading(labels, run.seen, reason, 0.0, 0.0, context))
         return readings

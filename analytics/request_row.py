@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime  # noqa: TC003 - the types of the fields are read at run time
+from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 from analytics.signals import PHASES, SIGNALS
 from analytics.values import moment, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +94,15 @@ class RequestRow:
         return cls(**values)
 
 
-_TEXTS: Final = (
-    *("trace_id", "request_id", "response_id", "tenant", "model", "engine", "instance", "deployment", "region"),
-    *("version", "route", "outcome", "finish_reason", "error_type", "recording"),
-)
-_FLAGS: Final = ("stream", "tokens_counted", "has_edge", "has_engine")
-_COUNTS: Final = ("status", "prompt_tokens", "cached_tokens", "completion_tokens", "preemptions")
+def _columns(kind: type) -> tuple[str, ...]:
+    """Fields of that very type, which are columns as they are."""
+    hints = get_type_hints(RequestRow)
+    return tuple(item.name for item in fields(RequestRow) if hints[item.name] is kind and item.name != "key")
+
+
+_TEXTS: Final = _columns(str)
+_FLAGS: Final = _columns(bool)
+_COUNTS: Final = _columns(int)
 _LLM: Final = ("prefill", "decode", "stall")
 _COMPUTE: Final = ("compute_input", "compute_infer", "compute_output")
 _PRESENT: Final = {

@@ -4,46 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from base.vocabulary import Edge, Outcome
+from agent.otlp.request import FIELDS
+from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-FIELDS: Final[Mapping[str, str]] = {
-    Edge.OUTCOME: "outcome",
-    Edge.METHOD: "method",
-    Edge.ROUTE: "route",
-    Edge.STATUS: "status",
-    Edge.OPERATION: "operation",
-    Edge.REQUEST_MODEL: "request_model",
-    Edge.RESPONSE_MODEL: "response_model",
-    Edge.RESPONSE_ID: "response_id",
-    Edge.REQUEST_ID: "request_id",
-    Edge.TENANT: "tenant",
-    Edge.CALLER_SAMPLED: "caller_sampled",
-    Edge.UNSAMPLED: "unsampled",
-    Edge.FINISH_REASONS: "finish_reasons",
-    Edge.ERROR_TYPE: "error_type",
-    Edge.STREAM: "stream",
-    Edge.INPUT_TOKENS: "prompt_tokens",
-    Edge.OUTPUT_TOKENS: "completion_tokens",
-    Edge.CACHED_TOKENS: "cached_tokens",
-    Edge.TOKENS_COUNTED: "tokens_counted",
-    Edge.REQUEST_BYTES: "request_bytes",
-    Edge.RESPONSE_BYTES: "response_bytes",
-    Edge.EDGE_SECONDS: "edge_seconds",
-    Edge.TTFT_SECONDS: "ttft_seconds",
-    Edge.E2E_SECONDS: "e2e_seconds",
-    Edge.ITL_MEAN_SECONDS: "itl_mean_seconds",
-    Edge.ITL_P50_SECONDS: "itl_p50_seconds",
-    Edge.ITL_P99_SECONDS: "itl_p99_seconds",
-    Edge.ITL_MAX_SECONDS: "itl_max_seconds",
-    Edge.GAPS: "itl_gaps",
-}
-"""Field of ``agent.otlp.request.RequestRecord`` by attribute."""
+_NAMES: Final = {field.wire.key: field.name for field in FIELDS}
+"""Field of a record by attribute."""
 
 
 def to_row(span: Span) -> dict[str, Any]:
@@ -64,7 +33,7 @@ def to_row(span: Span) -> dict[str, Any]:
     if span.trace_state:
         row["trace_state"] = span.trace_state
     for pair in span.attributes:
-        if name := FIELDS.get(pair.key):
+        if name := _NAMES.get(pair.key):
             row[name] = _value(pair.value)
     return row
 

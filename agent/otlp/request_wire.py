@@ -1,4 +1,4 @@
-"""Edge spans packed by hand: the bytes that protobuf's own encoder would give for ``agent.otlp.request.to_span``.
+"""Edge spans packed by hand, from the fields that a record declares: the bytes that protobuf's own encoder would give.
 
 A tap makes one for each request on the loop that serves all of them, and building messages there costs several times
 what writing their bytes does. Field numbers are those of OTLP (``opentelemetry/proto/trace/v1/trace.proto``).
@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
+from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from base.vocabulary import SCOPE_EDGE, Edge, Outcome
+from agent.otlp.request import FIELDS
+from base.vocabulary import SCOPE_EDGE, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from agent.otlp.request import RequestRecord
+    from agent.otlp.request import Field, RequestRecord
 
 CALM: Final = frozenset({Outcome.OK, Outcome.CLIENT_ABORT, Outcome.CLIENT_ERROR})
 """Outcomes that are no error of the span."""
 MAX_TEXT: Final = 256
 """Longest text of an attribute, in characters: names come from clients and servers, and the store keeps them all."""
-_NS: Final = 1_000_000_000
 _DOUBLE: Final = struct.Struct("<d").pack
 _FIXED64: Final = struct.Struct("<Q").pack
 _FIXED32: Final = struct.Struct("<I").pack
@@ -93,59 +94,23 @@ class _Word:
         return _SPAN_ATTRIBUTE + _size(len(body)) + body
 
 
-_TEXTS: Final = tuple(
-    _Word(key)
-    for key in (
-        Edge.METHOD,
-        Edge.ROUTE,
-        Edge.OPERATION,
-        Edge.REQUEST_MODEL,
-        Edge.RESPONSE_MODEL,
-        Edge.TENANT,
-        Edge.ERROR_TYPE,
-    )
-)
-_TEXTS_OF: Final = attrgetter("method", "route", "operation", "request_model", "response_model", "tenant", "error_type")
-_STATES_OF: Final = attrgetter("status", "stream", "tokens_counted", "caller_sampled", "unsampled", "finish_reasons")
-_RESPONSE_ID: Final = _Word(Edge.RESPONSE_ID)
-_REQUEST_ID: Final = _Word(Edge.REQUEST_ID)
-_STATUS: Final = _Word(Edge.STATUS)
-_NUMBERS: Final = {
-    "prompt_tokens": _Word(Edge.INPUT_TOKENS),
-    "completion_tokens": _Word(Edge.OUTPUT_TOKENS),
-    "cached_tokens": _Word(Edge.CACHED_TOKENS),
-    "request_bytes": _Word(Edge.REQUEST_BYTES),
-    "response_bytes": _Word(Edge.RESPONSE_BYTES),
-}
-_GAP_SECONDS: Final = {
-    "itl_mean_seconds": _Word(Edge.ITL_MEAN_SECONDS),
-    "itl_p50_seconds": _Word(Edge.ITL_P50_SECONDS),
-    "itl_p99_seconds": _Word(Edge.ITL_P99_SECONDS),
-    "itl_max_seconds": _Word(Edge.ITL_MAX_SECONDS),
-}
-_NUMBERS_OF: Final = attrgetter(*_NUMBERS)
-_GAP_SECONDS_OF: Final = attrgetter(*_GAP_SECONDS)
-_OUTCOMES: Final = {outcome: _Word(Edge.OUTCOME).text(outcome.value) for outcome in Outcome}
-_GAPS: Final = _Word(Edge.GAPS)
-_EDGE_SECONDS: Final = _Word(Edge.EDGE_SECONDS)
-_TTFT_SECONDS: Final = _Word(Edge.TTFT_SECONDS)
-_E2E_SECONDS: Final = _Word(Edge.E2E_SECONDS)
-_STREAM: Final = _Word(Edge.STREAM)
-_TOKENS_COUNTED: Final = _Word(Edge.TOKENS_COUNTED).flag(value=True)
-_CALLER_SAMPLED: Final = _Word(Edge.CALLER_SAMPLED)
-_UNSAMPLED: Final = _Word(Edge.UNSAMPLED).flag(value=True)
-_FINISH_REASONS: Final = _Word(Edge.FINISH_REASONS)
 _SCOPE: Final = _bytes(b"\x0a", _bytes(b"\x0a", SCOPE_EDGE.encode()))
 
 
-def e2e_seconds(record: RequestRecord) -> float:
-    """End-to-end time of a record, from its start and end where it names none."""
-    if record.e2e_seconds is not None:
-        return record.e2e_seconds
-    return max(record.end_ns - record.start_ns, 0) / _NS
+def to_otlp(record: RequestRecord, resource: Mapping[str, str]) -> bytes:
+    """Serialized ``ExportTraceServiceRequest`` that holds one edge span.
+
+    Args:
+        record: The request.
+        resource: Attributes of the target, keys from ``vocabulary.Resource``; empty values are left out.
+
+    Raises:
+        ValueError: A text can't be encoded, or a number is below 0.
+    """
+    return to_otlp_many((record,), resource)
 
 
-def pack(records: Iterable[RequestRecord], resource: Mapping[str, str]) -> bytes:
+def to_otlp_many(records: Iterable[RequestRecord], resource: Mapping[str, str]) -> bytes:
     """Serialized ``ExportTraceServiceRequest`` that holds an edge span for each record of one target.
 
     Args:
@@ -170,33 +135,6 @@ def _resource(items: tuple[tuple[str, str], ...]) -> bytes:
     return _bytes(b"\x0a", b"".join(out)) if out else b""
 
 
-@lru_cache(maxsize=4_096)
-def _texts(outcome: Outcome, values: tuple[str, ...]) -> bytes:
-    """Attributes of what few requests differ in."""
-    return _OUTCOMES[outcome] + b"".join(word.text(value) for word, value in zip(_TEXTS, values, strict=True) if value)
-
-
-@lru_cache(maxsize=1_024)
-def _states(
-    status: int | None,
-    stream: bool,
-    tokens_counted: bool,
-    caller_sampled: bool | None,
-    unsampled: bool,
-    finish_reasons: tuple[str, ...],
-) -> bytes:
-    """More of them."""
-    out = b"" if status is None else _STATUS.number(status)
-    out += _STREAM.flag(stream)
-    if tokens_counted:
-        out += _TOKENS_COUNTED
-    if caller_sampled is not None:
-        out += _CALLER_SAMPLED.flag(caller_sampled)
-    if unsampled:
-        out += _UNSAMPLED
-    return out + (_FINISH_REASONS.texts(finish_reasons) if finish_reasons else b"")
-
-
 @lru_cache(maxsize=1_024)
 def _name(method: str, route: str) -> bytes:
     return _bytes(b"\x2a", f"{method} {route}".encode()) + _KIND_SERVER
@@ -216,7 +154,8 @@ def pack_span(record: RequestRecord) -> bytes:
         out.append(b"\x39" + _FIXED64(record.start_ns))
     if end_ns := max(record.end_ns, record.start_ns):
         out.append(b"\x41" + _FIXED64(end_ns))
-    _attributes(record, out)
+    for run in _RUNS:
+        run.add(record, out)
     if record.outcome not in CALM:
         out.append(_STATUS_ERROR)
     if record.flags:
@@ -224,23 +163,46 @@ def pack_span(record: RequestRecord) -> bytes:
     return b"".join(out)
 
 
-def _attributes(record: RequestRecord, out: list[bytes]) -> None:
-    out.append(_texts(record.outcome, _TEXTS_OF(record)))
-    out.append(_states(*_STATES_OF(record)))
-    if record.response_id:
-        out.append(_RESPONSE_ID.text(record.response_id))
-    if record.request_id:
-        out.append(_REQUEST_ID.text(record.request_id))
-    for word, number in zip(_NUMBERS.values(), _NUMBERS_OF(record), strict=True):
-        if number is not None:
-            out.append(word.number(number))
-    if record.itl_gaps:
-        out.append(_GAPS.number(record.itl_gaps))
-    if record.edge_seconds is not None:
-        out.append(_EDGE_SECONDS.seconds(record.edge_seconds))
-    if record.ttft_seconds is not None:
-        out.append(_TTFT_SECONDS.seconds(record.ttft_seconds))
-    out.append(_E2E_SECONDS.seconds(e2e_seconds(record)))
-    for word, seconds in zip(_GAP_SECONDS.values(), _GAP_SECONDS_OF(record), strict=True):
-        if seconds is not None:
-            out.append(word.seconds(seconds))
+def _put(field: Field) -> Callable[[Any], bytes]:
+    word = _Word(field.wire.key)
+    kinds: dict[str, Callable[[Any], bytes]] = {
+        "text": word.text, "texts": word.texts, "number": word.number, "seconds": word.seconds, "flag": word.flag,
+    }  # fmt: skip
+    return kinds[field.kind]
+
+
+class _Run:
+    """Fields that follow one another, and how their values become bytes."""
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self._puts = [(_put(field), field.bare) for field in fields]
+        names = [field.wire.read or field.name for field in fields]
+        read = attrgetter(*names)
+        self._values: Callable[[RequestRecord], tuple[Any, ...]] = read if len(names) > 1 else lambda one: (read(one),)
+
+    def add(self, record: RequestRecord, out: list[bytes]) -> None:
+        """Append what the record says."""
+        for (put, bare), value in zip(self._puts, self._values(record), strict=True):
+            if value or (bare and value is not None):
+                out.append(put(value))
+
+
+class _Alike(_Run):
+    """The same of fields in which few requests differ: what was said before is not encoded again."""
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        super().__init__(fields)
+        self._remembered = lru_cache(maxsize=4_096)(self._encode)
+
+    def add(self, record: RequestRecord, out: list[bytes]) -> None:
+        """Append what the record says."""
+        out.append(self._remembered(self._values(record)))
+
+    def _encode(self, values: tuple[Any, ...]) -> bytes:
+        said = zip(self._puts, values, strict=True)
+        return b"".join(put(value) for (put, bare), value in said if value or (bare and value is not None))
+
+
+_RUNS: Final = [
+    (_Alike if alike else _Run)(tuple(fields)) for alike, fields in groupby(FIELDS, lambda field: field.wire.alike)
+]

@@ -17,7 +17,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from agent.otlp.claim import claim
 from agent.otlp.encode import Moment, SampleEncoder, attributes, encode_event, encode_gauges, resource
-from agent.otlp.request import RequestRecord, time_coded_span_id, to_otlp
+from agent.otlp.request import RequestRecord, time_coded_span_id
+from agent.otlp.request_wire import to_otlp
 from agent.pages.page import PageReader
 from agent.pages.samples import Key, Sampler
 from agent.recording.folder import EVENTS, GPU, HOST, PAGES, Line, RecordingError, request_times

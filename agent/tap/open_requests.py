@@ -28,7 +28,8 @@ import structlog
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.otlp.request import RequestRecord, to_otlp_many
+from agent.otlp.request import RequestRecord
+from agent.otlp.request_wire import to_otlp_many
 from agent.spool.framing import is_checked, split_records
 from agent.tap.tenants import Who
 from base.vocabulary import Outcome

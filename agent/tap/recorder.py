@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from agent.otlp.request import to_otlp
+from agent.otlp.request_wire import to_otlp
 from agent.tap.counters import describe_fault
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.otlp.request import RequestRecord, time_coded_span_id, to_otlp, to_span
+from agent.otlp.request import RequestRecord, time_coded_span_id
 from agent.otlp.request_lines import to_row
+from agent.otlp.request_wire import to_otlp
 from agent.recording.folder import RecordingError
 from agent.recording.record import SpoolTail, record
 from agent.recording.replay import replay
@@ -19,6 +20,7 @@ from agent.spool.writer import SpoolWriter
 from agent.target import Target
 from base.vocabulary import SCOPE_EDGE, Outcome, Resource
 from tests.agent_fakes import until
+from tests.request_span import to_span
 
 PAGE = Path(__file__).parent.parent / "fixtures" / "vllm" / "metrics_busy_02.txt.gz"
 WHOSE = {Resource.INSTANCE: "vllm-a", Resource.DEPLOYMENT: "chat"}

@@ -6,8 +6,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from agent.otlp.request import RequestRecord, time_coded_span_id, to_otlp, to_otlp_many, to_span
+from agent.otlp.request import RequestRecord, time_coded_span_id
+from agent.otlp.request_wire import to_otlp, to_otlp_many
 from base.vocabulary import SCOPE_EDGE, Edge, Outcome
+from tests.request_span import to_span
 
 FULL = RequestRecord(
     trace_id=b"t" * 16, span_id=b"s" * 8, parent_span_id=b"p" * 8, trace_state="a=1", flags=1, start_ns=10, end_ns=20,
@@ -56,7 +58,7 @@ def test_span_itself():
 
 
 def test_unknown_is_absent_and_status_follows_the_outcome():
-    bare = RequestRecord(b"t" * 16, b"s" * 8, 10, 2_000_000_010, "GET", "/*", Outcome.UNREACHABLE)
+    bare = RequestRecord(b"t" * 16, b"s" * 8, 10, 2_000_000_010, Outcome.UNREACHABLE, "GET", "/*")
     span = span_of(bare)
     found = attributes(span)
     assert set(found) == {Edge.OUTCOME, Edge.METHOD, Edge.ROUTE, Edge.REQUEST_BYTES, Edge.RESPONSE_BYTES,

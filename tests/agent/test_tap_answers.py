@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from agent.otlp.request import RequestRecord, to_otlp
+from agent.otlp.request import RequestRecord
+from agent.otlp.request_wire import to_otlp
 from agent.tap.account import Account
 from agent.tap.core import Core, Limits
 from agent.tap.counters import Counters

@@ -125,7 +125,7 @@ async def test_what_was_learnt_is_on_later_records_and_what_was_given_wins():
     recorder.start(asyncio.get_running_loop())
     recorder.learn({Resource.ENGINE: "triton", Resource.VERSION: "8"})
     recorder.learn({Resource.ENGINE: "vllm", Resource.VERSION: "9"})
-    recorder.submit(RequestRecord(b"t" * 16, b"s" * 8, 1, 2, "GET", "/*", Outcome.OK), lambda: None)
+    recorder.submit(RequestRecord(b"t" * 16, b"s" * 8, 1, 2, Outcome.OK, "GET", "/*"), lambda: None)
     assert await asyncio.to_thread(recorder.close)
     assert done.is_set()
     (group,) = ExportTraceServiceRequest.FromString(bodies[0]).resource_spans

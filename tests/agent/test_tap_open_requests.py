@@ -7,7 +7,8 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
-from agent.otlp.request import time_coded_span_id, to_otlp
+from agent.otlp.request import time_coded_span_id
+from agent.otlp.request_wire import to_otlp
 from agent.spool.writer import SpoolWriter
 from agent.tap.open_requests import FOLDER, KILLED, TABLE, OpenRequest, OpenRequests, find_left, settle
 from base.vocabulary import Edge, Outcome

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.otlp.request import to_otlp
+from agent.otlp.request_wire import to_otlp
 from agent.tap.credentials import hash_key
 from base.vocabulary import Edge, Outcome
 from tests.tap_kit import (

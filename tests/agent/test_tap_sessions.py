@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.otlp.request import to_span
 from agent.tap.websocket import FrameWatch, Session
 from base.vocabulary import Edge, Outcome
+from tests.request_span import to_span
 from tests.tap_kit import DONE, STREAM_HEAD, Peer, answer, chunked, connect, event, one, post, replying, tap, upstream
 
 ASK = (

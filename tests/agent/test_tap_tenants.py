@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from agent.otlp.request import to_otlp
+from agent.otlp.request_wire import to_otlp
 from agent.tap.credentials import KeyNames, hash_key
 from agent.tap.head import parse_request
 from agent.tap.tenants import BoundedNames, Tenants, Who

@@ -40,7 +40,7 @@ from tests.tap_kit import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-RECORD = RequestRecord(b"t" * 16, b"s" * 8, 1, 2, "GET", "/*", Outcome.OK)
+RECORD = RequestRecord(b"t" * 16, b"s" * 8, 1, 2, Outcome.OK, "GET", "/*")
 
 
 async def serve_both(peer: Peer) -> None:

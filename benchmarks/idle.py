@@ -6,6 +6,7 @@ Run as ``python -m benchmarks.idle [--quick] [--json]``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -105,8 +106,9 @@ def cpu_by_part(pid: int) -> dict[str, float]:
     """CPU seconds that a process and those below it have used, by the module that each runs."""
     found: dict[str, float] = {}
     for process in _processes(pid):
-        times = process.cpu_times()
-        found[_name(process)] = found.get(_name(process), 0.0) + times.user + times.system
+        with contextlib.suppress(psutil.NoSuchProcess):  # a helper of a part that has just ended
+            name, times = _name(process), process.cpu_times()
+            found[name] = found.get(name, 0.0) + times.user + times.system
     return found
 
 

@@ -93,7 +93,9 @@ class _Run:
         before, begun = idle.cpu_by_part(self._pid), time.monotonic()
         time.sleep(self._seconds)
         lasted = time.monotonic() - begun
-        return {part: (used - before.get(part, 0.0)) / lasted for part, used in idle.cpu_by_part(self._pid).items()}
+        after = idle.cpu_by_part(self._pid)
+        self._alive(after)
+        return {part: (used - before.get(part, 0.0)) / lasted for part, used in after.items()}
 
     def steady(self, rate: int) -> dict[str, float]:
         """CPU seconds of a thousand requests at a rate, by process, idling included."""
@@ -107,6 +109,7 @@ class _Run:
         asyncio.run(traffic())
         self._rest()
         used = idle.cpu_by_part(self._pid)
+        self._alive(used)
         answered = len(load.seen.first) + len(load.seen.whole)
         if load.seen.failed or not answered:
             raise RuntimeError(f"{load.seen.failed} requests failed at {rate} a second, {answered} were answered")
@@ -122,6 +125,10 @@ class _Run:
         used = idle.cpu_by_part(self._pid)
         sent = count * ingest.REQUESTS_A_BODY
         return {part: (seconds - before.get(part, 0.0)) / sent * 1000 for part, seconds in used.items()}
+
+    def _alive(self, parts: dict[str, float]) -> None:
+        if missing := [part for part in ENGINE if part not in parts]:
+            raise RuntimeError(f"{' and '.join(missing)} ended; run servescope up by hand to see why")
 
     def _rest(self) -> None:
         # samples never cease

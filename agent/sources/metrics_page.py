@@ -16,6 +16,7 @@ from agent.pages.page import Limits
 from agent.pages.watch import ScrapeStats, Watch
 from agent.source import METRICS, Source
 from agent.target import Known, Place
+from base.formats import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

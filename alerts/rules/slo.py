@@ -19,7 +19,7 @@ from alerts.rules.shares import Share  # noqa: TC001 pydantic reads it at run ti
 from alerts.rules.sli import Sli, blind_of, missed, sums_by
 from alerts.state import Observation, Timing
 from alerts.text import number, subject
-from base.durations import PositiveDuration
+from base.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
 from base.formats import spell
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from alerts.rules.condition import Condition
 from alerts.rules.reading import Reading, split
 from alerts.state import NoData, Observation
 from alerts.text import subject
-from base.durations import PositiveDuration
+from base.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
 from base.formats import rounded, spell
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from alerts.rules import blind
 from alerts.rules.condition import Condition
 from alerts.rules.reading import Reading, apart, trailing_run
 from alerts.text import number, subject
-from base.durations import PositiveDuration
+from base.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
 from base.formats import rounded
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ the pager says so, and it is written as soon as there is room.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from alerts import journal_jsonl
+from base import locks
 from base.errors import DataFolderInUseError
 
 if TYPE_CHECKING:
@@ -78,11 +78,9 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = folder / "journal.sqlite"
         self._guard = threading.RLock()
-        self._held = (folder / "lock").open("a")
         try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._held.close()
+            self._held = locks.take(folder / "lock")
+        except locks.HeldError as error:
             raise DataFolderInUseError(
                 f"Another alerts process uses {folder}", "Stop it, or give this one its own --data folder"
             ) from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from base import locks
 from base.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -114,12 +114,8 @@ def _read(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with locks.wait_for(folder / ".lock"):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _put(path: Path, text: str) -> str:

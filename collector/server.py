@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp import web
 
-from base import found
+from base import found, locks
 from base.errors import DataFolderInUseError, PortInUseError
 from base.keys import ensure_keys
 from collector import receivers, retention
@@ -247,22 +247,13 @@ async def _first(stop: asyncio.Event, work: asyncio.Task[None]) -> None:
         work.result()
 
 
-@contextlib.contextmanager
-def _locked(folder: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    import fcntl  # noqa: PLC0415
-
-    descriptor = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
+def _locked(folder: Path) -> locks.Lock:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+        return locks.take(folder / "lock")
+    except locks.HeldError:
         raise DataFolderInUseError(
             f"Another collector writes the log in {folder}", "Stop it, or give another --data."
         ) from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _sync_disk_of(folder: Path) -> None:

@@ -9,7 +9,6 @@ time under another id, none is lost that the disk still has.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ import structlog
 
 from agent.spool.framing import LAYOUT, Records, is_checked, split_records
 from agent.spool.writer import SIGNALS, SUFFIX, SpoolSignal
+from base import locks
 from base.errors import DataFolderInUseError
 
 if TYPE_CHECKING:
@@ -315,18 +315,16 @@ class SpoolReader:
         self._max_bytes = max_bytes
         self._lanes: dict[Path, Lane] = {}
         self._id = _spool_id(spool)
-        self._lock = os.open(spool / ".reader", os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
+            self._lock = locks.take(spool / ".reader")
+        except locks.HeldError:
             raise DataFolderInUseError(
                 f"another agent ships from {spool}", "Stop it, or give this one a data folder of its own with --data."
             ) from None
 
     def close(self) -> None:
         """Let another process read."""
-        os.close(self._lock)
+        self._lock.close()
 
     def lanes(self) -> list[Lane]:
         """All lanes, those of producers that have come since the last call included."""
@@ -357,17 +355,9 @@ def _born_ns(name: str) -> int:
 def _is_sealed(path: Path) -> bool:
     """Whether the segment's writer has let go of it."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        return locks.is_free(path)
     except FileNotFoundError:
         return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(descriptor)
 
 
 def _spool_id(spool: Path) -> str:

@@ -21,7 +21,6 @@ What makes it safe:
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import threading
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import structlog
 
 from agent.spool.framing import CHECKED, MAX_RECORD_BYTES, seal
+from base import locks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,7 +166,7 @@ class _LiveSegment:
         self._descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             # Locked before it shows under its name: a reader can't take it for one whose writer is gone.
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            locks.hold(self._descriptor)
             hidden.rename(self.path)
         except OSError:
             os.close(self._descriptor)

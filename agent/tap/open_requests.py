@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import mmap
 import os
 import shutil
@@ -32,6 +31,7 @@ from agent.otlp.request import RequestRecord
 from agent.otlp.request_wire import to_otlp_many
 from agent.spool.framing import is_checked, split_records
 from agent.tap.tenants import Who
+from base import locks
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class OpenRequests:
         try:
             size = _HEADER.size + slots * _SLOT_BYTES
             os.posix_fallocate(self._lock, 0, size)  # a hole that a full disk can't fill would kill us at the write
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            locks.hold(self._lock)
             self._map = mmap.mmap(self._lock, size)
             _HEADER.pack_into(self._map, 0, _MAGIC, time.time_ns())
             hidden.rename(own / TABLE)
@@ -262,15 +262,12 @@ def _lock_left(own: Path) -> Left | None:
         if time.time() - own.stat().st_mtime > _STRAY_SECONDS:
             shutil.rmtree(own, ignore_errors=True)
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_nlink:
-            data = (own / TABLE).read_bytes()
-            alive_ns, requests = _read_table(data)
-            written = _recorded(own.parent) if requests else set()
-            return Left(own, [one for one in requests if one.span_id not in written], alive_ns, descriptor)
-    except BlockingIOError:  # its process lives
-        pass
+    # otherwise its process lives, or it is dealt with
+    if locks.try_lock(descriptor) and os.fstat(descriptor).st_nlink:
+        data = (own / TABLE).read_bytes()
+        alive_ns, requests = _read_table(data)
+        written = _recorded(own.parent) if requests else set()
+        return Left(own, [one for one in requests if one.span_id not in written], alive_ns, descriptor)
     os.close(descriptor)
     return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
+from base import locks
 from base.command import ending_in_words
 from base.errors import ConfigError, DataFolderInUseError, PortInUseError
 from base.logs import log_to_stderr
@@ -147,23 +147,16 @@ def _read_hash(path: Path) -> str:
 def _lock(data: Path) -> int:
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return locks.take(data / "lock", signed=True).descriptor
+    except locks.HeldError as error:
+        raise DataFolderInUseError(
+            f"The data folder {data} is in use by process {error.holder}",
+            "Stop that store, or choose another folder with --data",
+        ) from None
     except OSError as error:
         raise ConfigError(
             f"The data folder {data} can't be used: {error.strerror}", "Choose another with --data"
         ) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise DataFolderInUseError(
-            f"The data folder {data} is in use by process {holder or 'unknown'}",
-            "Stop that store, or choose another folder with --data",
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
 
 
 def _listen(host: str, port: int) -> socket.socket:

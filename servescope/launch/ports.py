@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from base.errors import PortInUseError
+from base.locks import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,9 +82,7 @@ class Ports:
             descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # no such folder here: as far as we can see
             self._given[port] = descriptor
             return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not try_lock(descriptor):
             os.close(descriptor)
             return False
         self._given[port] = descriptor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from base.errors import ConfigError, DataFolderInUseError
+from base.locks import is_free
 from servescope import data_folder
 
 if TYPE_CHECKING:
@@ -38,11 +38,9 @@ def running(data: Path) -> dict[str, Any] | None:
 def free(lock: Path) -> bool:
     """Whether there is a lock file that nobody holds."""
     try:
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return is_free(lock)
     except OSError:
         return False
-    return True
 
 
 def refuse_running(data: Path) -> None:

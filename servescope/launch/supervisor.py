@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ import psutil
 import structlog
 
 from agent.tap.listening import LEAVING, open_socket
+from base import locks
 from base.errors import DataFolderInUseError, PortInUseError, ServescopeError
 from base.formats import spell
 from servescope.launch.running import noted
@@ -100,7 +100,7 @@ class Supervisor:
         self.parts = list(parts)
         self.urls = dict(urls)
         self.say = say
-        self._lock: IO[str] | None = None
+        self._lock: locks.Lock | None = None
         self._stopping = asyncio.Event()
         self._news = asyncio.Event()
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -297,20 +297,13 @@ class Supervisor:
 
     def _take_lock(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.data / "lock").open("a+")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "unknown"
-            self._lock.close()
+            self._lock = locks.take(self.data / "lock", signed=True, mode=0o644)
+        except locks.HeldError as error:
             raise DataFolderInUseError(
-                f"the data folder {self.data} is in use by process {owner}",
+                f"the data folder {self.data} is in use by process {error.holder}",
                 "Stop that one, or give another folder with --data",
             ) from None
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
 
     def _write_run_file(self) -> None:
         facts = {
@@ -325,24 +318,16 @@ class Supervisor:
         temporary.replace(self.data / "run.json")
 
 
-def take_turn(data: Path, seconds: float) -> IO[str] | None:
+def take_turn(data: Path, seconds: float) -> locks.Lock | None:
     """Wait until no command has a store of its own over this folder, and keep others from starting one.
 
     Returns:
         What to close in the end; None when it could not be had in time.
     """
-    file = (data / "turn").open("a+")
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if time.monotonic() > deadline:
-                file.close()
-                return None
-            time.sleep(0.1)
-        else:
-            return file
+    try:
+        return locks.take(data / "turn", seconds=seconds)
+    except locks.HeldError:
+        return None
 
 
 def answers(url: str) -> bool:

@@ -16,7 +16,6 @@ from pathlib import Path  # noqa: TC003 pydantic reads it at run time
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
-import httpx2
 from pydantic import Field
 
 from alerts.deliver.notifier import COME_AGAIN, Around, Delivery, NotifierSettings, retry_after
@@ -28,6 +27,8 @@ from base.urls import HttpUrl  # noqa: TC001 pydantic reads it at run time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import httpx2
 
     from alerts.deliver.notice import Notice
 
@@ -108,6 +109,8 @@ class Webhook:
         self.name = name
         self.destination = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
         self._url, self._secret, self._clock = url, secret, clock
+        import httpx2  # noqa: PLC0415 - slow to import, and settings are read without it
+
         # A redirect would carry the notice where nobody sent it, and so would a proxy of the environment's.
         self._client = httpx2.Client(
             verify=ssl.create_default_context(),
@@ -117,6 +120,7 @@ class Webhook:
             proxy=proxy or None,
             limits=httpx2.Limits(max_keepalive_connections=0),
         )
+        self._faults = (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL)
 
     def render(self, notice: Notice) -> dict[str, Any]:
         """The notice's fields."""
@@ -137,7 +141,7 @@ class Webhook:
             # the status says it all; a body could go on for ever
             with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
                 return self._judged(answer)
-        except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except self._faults as error:
             said = f"{self.destination} can't be reached: {error or type(error).__name__}"
             return Delivery("retry", within(redacted(said), 500))
 

@@ -14,24 +14,23 @@ import structlog
 
 from agent.access import KeyWantedError
 from agent.engine_table import About, detect, find_table
-from agent.otlp.encode import Moment, SampleEncoder, attributes, encode_event
+from agent.otlp.encode import attributes
 from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, same_server
+from agent.pages.follow import Follower
 from agent.pages.page import Limits, PageReader
-from agent.pages.samples import Key, Sampler
+from agent.pages.samples import Sampler
 from base.errors import PageError, ServescopeError, UnknownEngineError
 from base.redact import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from agent.engine_table import Table
+    from agent.otlp.encode import Moment
     from agent.pages.page import Page
     from agent.source import Emit
     from agent.target import Place, Target
 
 _ABOUT_EVERY_SECONDS: Final = 300.0
 _ABOUT_RETRY_SECONDS: Final = 30.0
-_NOBODY: Final = Key("", "")
 
 log = structlog.get_logger()
 
@@ -66,15 +65,9 @@ class Watch:
         self._sampler: Sampler | None = None
         self._about = About()
         self._about_due = 0.0
-        self._whose = attributes(self._target, place)
-        self._encoder = SampleEncoder(self._whose)
-        self._config: Mapping[str, str] = {}
+        self._follower = Follower(target.instance, attributes(self._target, place), self._told)
         self._configure_again = True
-        self._keys: tuple[Key, ...] = (_NOBODY,)
-        self._up: bool | None = None
         self._unknown = ""
-        self._malformed = False
-        self._good_ns = 0
         self.instance = target.instance
         self.stats = ScrapeStats()
 
@@ -91,8 +84,7 @@ class Watch:
     @property
     def model(self) -> str:
         """The one model that the page shows, empty where it shows several or none."""
-        names = {key.model for key in self._keys}
-        return names.pop() if len(names) == 1 else ""
+        return self._follower.model
 
     async def scrape(self, session: aiohttp.ClientSession, emit: Emit) -> None:
         """One turn: whatever happens ends in a sample, never in an exception."""
@@ -110,7 +102,7 @@ class Watch:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, ServescopeError) as error:
             self._went_down(reason_of(error), time_ns, emit)
         else:
-            moment = Moment(time_ns, self._good_ns, time.perf_counter() - begun)
+            moment = self._follower.moment(time_ns, time.perf_counter() - begun)
             await self._understand(session, page, moment, emit)
 
     async def _page(self, session: aiohttp.ClientSession) -> Page:
@@ -152,25 +144,17 @@ class Watch:
         if self._sampler is None:
             self._sampler = Sampler(table, self._about.model)
         scrape = self._sampler.sample(page)
-        self._came_up(moment.time_ns, emit)
-        if scrape.restarted:
-            self._about_due = 0.0
-            self._event(
-                emit, "instance_restarted", f"{self.instance} was restarted: its counters began anew", moment.time_ns
-            )
+        config = None
         if scrape.layout_changed or self._configure_again:
             self._configure_again = False
-            self._configure({**scrape.config, **self._about.config}, moment.time_ns, emit)
-        self._check_faults(page, moment.time_ns, emit)
-        if scrape.samples:
-            self._keys = tuple(sample.key for sample in scrape.samples)
-            emit("metrics", self._encoder.encode(scrape.samples, moment))
-        else:
-            emit("metrics", self._encoder.encode_up(self._keys, moment))
-            if self._auto and scrape.layout_changed and not table.recognises(page.layout):
-                # Another engine took the place of the one that was known: look again at the next page.
-                self._table, self._sampler, self._about_due = None, None, 0.0
-        self._good_ns = moment.time_ns
+            config = {**scrape.config, **self._about.config}
+        self.stats.malformed_lines += page.faults_total
+        self._follower.page(page, scrape, config, moment, emit)
+        if scrape.restarted:
+            self._about_due = 0.0
+        if not scrape.samples and self._auto and scrape.layout_changed and not table.recognises(page.layout):
+            # Another engine took the place of the one that was known: look again at the next page.
+            self._table, self._sampler, self._about_due = None, None, 0.0
         self.stats.last_good, self.stats.last_error = moment.time_ns / 1e9, ""
 
     def _detect(self, page: Page, moment: Moment, emit: Emit) -> bool:
@@ -178,19 +162,18 @@ class Watch:
             self._table = detect(page)
         except UnknownEngineError as error:
             self.stats.unknown_pages += 1
-            self._came_up(moment.time_ns, emit)
-            emit("metrics", self._encoder.encode_up(self._keys, moment))
+            self._follower.stranger(moment, emit)
             if error.what != self._unknown:
                 self._unknown = error.what
-                self._event(emit, "engine_unknown", f"{self.instance}: {error}", moment.time_ns, warning=True)
+                message = f"{self.instance}: {error}"
+                self._follower.event("engine_unknown", message, moment.time_ns, emit, warning=True)
             return False
         self._target = replace(self._target, engine=self._table.engine)
         self._identify()
         return True
 
     def _identify(self) -> None:
-        self._whose = attributes(self._target, self._place, self._about.version)
-        self._encoder = SampleEncoder(self._whose)
+        self._follower.identify(attributes(self._target, self._place, self._about.version))
 
     async def _ask(self, session: aiohttp.ClientSession, table: Table, time_ns: int, emit: Emit) -> None:
         """Ask for version, model and settings, and tell of what changed."""
@@ -206,53 +189,16 @@ class Watch:
         if before.version and about.version != before.version:
             message = f"{self.instance} went from version {before.version} to {about.version or 'one it does not tell'}"
             details = {"from": before.version, "to": about.version}
-            self._event(emit, "version_changed", message, time_ns, details)
+            self._follower.event("version_changed", message, time_ns, emit, details)
         if about.model != before.model:
             self._sampler = None  # the same series are another model's now
         self._configure_again = self._configure_again or about.config != before.config
 
-    def _configure(self, config: Mapping[str, str], time_ns: int, emit: Emit) -> None:
-        before, self._config = self._config, config
-        if config == before or not config:
-            return
-        if before:
-            changed = sorted(key for key in before.keys() | config.keys() if before.get(key) != config.get(key))
-            details = {key: f"{before.get(key, '')} → {config.get(key, '')}" for key in changed}
-            message = f"The configuration of {self.instance} changed: {', '.join(changed)}"
-            self._event(emit, "config_changed", message, time_ns, details)
-        self._event(emit, "instance_config", f"Configuration of {self.instance}", time_ns, config)
-
-    def _check_faults(self, page: Page, time_ns: int, emit: Emit) -> None:
-        self.stats.malformed_lines += page.faults_total
-        if page.faults_total and not self._malformed:
-            message = f"The metrics page of {self.instance} has {page.told()}"
-            self._event(emit, "page_malformed", message, time_ns, warning=True)
-        self._malformed = page.faults_total > 0
-
-    def _came_up(self, time_ns: int, emit: Emit) -> None:
-        if not self._up:
-            self._up = True
-            self._event(emit, "instance_up", f"{self.instance} answers", time_ns)
-
     def _went_down(self, reason: str, time_ns: int, emit: Emit) -> None:
         self.stats.failures += 1
         self.stats.last_error = reason
-        emit("metrics", self._encoder.encode_down(self._keys, Moment(time_ns)))
-        if self._up is not False:
-            self._up = False
+        if self._follower.down(reason, time_ns, emit):
             self._about_due = 0.0  # what comes back may be another version
-            message = f"{self.instance} does not answer with its metrics page: {reason}"
-            self._event(emit, "instance_down", message, time_ns, {"reason": reason}, warning=True)
 
-    def _event(
-        self,
-        emit: Emit,
-        event: str,
-        message: str,
-        time_ns: int,
-        details: Mapping[str, str] | None = None,
-        *,
-        warning: bool = False,
-    ) -> None:
+    def _told(self, event: str, message: str, warning: bool) -> None:
         log.log(30 if warning else 20, event, instance=self.instance, message=message)
-        emit("logs", encode_event(self._whose, event, message, time_ns, details, warning=warning))

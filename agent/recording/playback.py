@@ -16,11 +16,16 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent.otlp.claim import claim
-from agent.otlp.encode import Moment, SampleEncoder, attributes, encode_event, encode_gauges, resource
-from agent.otlp.request import RequestRecord, time_coded_span_id
+from agent.otlp.encode import attributes
+from agent.otlp.encode import encode_event
+from agent.otlp.encode import encode_gauges
+from agent.otlp.encode import resource
+from agent.otlp.request import RequestRecord
+from agent.otlp.request import time_coded_span_id
 from agent.otlp.request_wire import to_otlp
+from agent.pages.follow import Follower
 from agent.pages.page import PageReader
-from agent.pages.samples import Key, Sampler
+from agent.pages.samples import Sampler
 from agent.recording.folder import EVENTS, GPU, HOST, PAGES, Line, RecordingError, request_times
 from agent.tap.routes import find_route
 from agent.target import Place, Target
@@ -188,11 +193,11 @@ class Playback:
     def _pages(self) -> Iterator[Item]:
         if self._recording.table is None:
             return
-        reader, sampler = PageReader(), Sampler(self._recording.table)
-        state = _PageState(SampleEncoder(self._whose), reader, sampler)
+        follower = Follower(self._whose[Resource.INSTANCE], self._whose)
+        state = _PageState(follower, Sampler(self._recording.table))
         for row in self._recording.rows(PAGES):
             time_ns = self._ns(_time(row))
-            for kind, body in state.read(row, time_ns, self._whose):
+            for kind, body in state.read(row, time_ns):
                 self.counts["samples" if kind == "metrics" else "events"] += 1
                 yield Item(time_ns / 1e9, kind, body)
 
@@ -261,16 +266,11 @@ class Playback:
 
 
 class _PageState:
-    """Follows the pages of one server: samples, and the events that an agent tells of on the way."""
+    """Follows the pages of one server."""
 
-    def __init__(self, encoder: SampleEncoder, reader: PageReader, sampler: Sampler) -> None:
-        self._encoder = encoder
-        self._reader = reader
-        self._sampler = sampler
-        self._keys: tuple[Key, ...] = (Key("", ""),)
-        self._good_ns = 0
-        self._up: bool | None = None
-        self._config: Mapping[str, str] | None = None
+    def __init__(self, follower: Follower, sampler: Sampler) -> None:
+        self._follower, self._sampler = follower, sampler
+        self._reader = PageReader()
 
     def _page(self, row: Mapping[str, Any]) -> tuple[Page | None, str]:
         if row.get("status") != _OK or not row.get("text"):
@@ -280,37 +280,17 @@ class _PageState:
         except PageError as error:
             return None, str(error)
 
-    def read(
-        self, row: Mapping[str, Any], time_ns: int, whose: Mapping[str, str]
-    ) -> Iterator[tuple[SignalKind, bytes]]:
+    def read(self, row: Mapping[str, Any], time_ns: int) -> list[tuple[SignalKind, bytes]]:
         """Bodies that one line of the pages makes."""
-        instance = whose[Resource.INSTANCE]
+        made: list[tuple[SignalKind, bytes]] = []
         page, problem = self._page(row)
         if page is None:
-            if self._up is not False:
-                message = f"{instance} does not answer with its metrics page: {problem}"
-                yield "logs", encode_event(whose, "instance_down", message, time_ns, warning=True)
-            self._up = False
-            yield "metrics", self._encoder.encode_down(self._keys, Moment(time_ns))
-            return
+            self._follower.down(problem, time_ns, lambda kind, body: made.append((kind, body)))
+            return made
         scrape = self._sampler.sample(page)
-        if not self._up:
-            self._up = True
-            yield "logs", encode_event(whose, "instance_up", f"{instance} answers", time_ns)
-        if scrape.restarted:
-            message = f"{instance} was restarted: its counters began anew"
-            yield "logs", encode_event(whose, "instance_restarted", message, time_ns)
-        if scrape.config and scrape.config != self._config:
-            self._config = scrape.config
-            message = f"Configuration of {instance}"
-            yield "logs", encode_event(whose, "instance_config", message, time_ns, scrape.config)
-        moment = Moment(time_ns, self._good_ns, float(row.get("took_s") or 0.0))
-        if scrape.samples:
-            self._keys = tuple(sample.key for sample in scrape.samples)
-            yield "metrics", self._encoder.encode(scrape.samples, moment)
-        else:
-            yield "metrics", self._encoder.encode_up(self._keys, moment)
-        self._good_ns = time_ns
+        moment = self._follower.moment(time_ns, float(row.get("took_s") or 0.0))
+        self._follower.page(page, scrape, scrape.config or None, moment, lambda kind, body: made.append((kind, body)))
+        return made
 
 
 def _outcome(row: Mapping[str, Any]) -> Outcome:

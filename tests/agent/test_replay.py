@@ -207,6 +207,20 @@ async def test_a_page_that_did_not_come_is_down(tmp_path: Path):
     assert played.events() == ["instance_up", "instance_config", "instance_down", "instance_up"]
 
 
+async def test_what_happens_on_the_way_is_told_as_a_live_server_tells_it(tmp_path: Path):
+    folder = tmp_path / "changed"
+    shutil.copytree(SMALL, folder)
+    with gzip.open(folder / "pages.jsonl.gz", "rt") as file:
+        lines = [json.loads(line) for line in file]
+    for line in lines[3:]:
+        assert 'block_size="' in line["text"]
+        line["text"] = line["text"].replace('block_size="', 'block_size="1') + "no page has this\n"
+    with gzip.open(folder / "pages.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    told = (await play(folder)).events()
+    assert told == ["instance_up", "instance_config", "config_changed", "instance_config", "page_malformed"]
+
+
 async def test_a_file_that_was_cut_off_plays_to_its_last_whole_line(tmp_path: Path):
     folder = tmp_path / "cut"
     shutil.copytree(SMALL, folder)

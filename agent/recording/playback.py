@@ -16,12 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent.otlp.claim import claim
-from agent.otlp.encode import attributes
-from agent.otlp.encode import encode_event
-from agent.otlp.encode import encode_gauges
-from agent.otlp.encode import resource
-from agent.otlp.request import RequestRecord
-from agent.otlp.request import time_coded_span_id
+from agent.otlp.encode import attributes, encode_event, encode_gauges, resource
+from agent.otlp.request import RequestRecord, time_coded_span_id
 from agent.otlp.request_wire import to_otlp
 from agent.pages.follow import Follower
 from agent.pages.page import PageReader

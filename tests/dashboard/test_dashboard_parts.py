@@ -188,7 +188,7 @@ def test_an_incidents_links_lead_to_its_time_and_place() -> None:
 
 
 def test_moments_around_an_opening() -> None:
-    assert [after(value) for value in (0.3, 6.2, -693)] == ["at once", "6 s after", "11 min before"]
+    assert [after(value) for value in (0.3, 6.2, -693)] == ["at once", "6 s after", "12 min before"]
 
 
 def _status(**more: object) -> SloStatus:

@@ -106,7 +106,7 @@ def cpu_by_part(pid: int) -> dict[str, float]:
     """CPU seconds that a process and those below it have used, by the module that each runs."""
     found: dict[str, float] = {}
     for process in _processes(pid):
-        with contextlib.suppress(psutil.NoSuchProcess):  # a helper of a part that has just ended
+        with contextlib.suppress(psutil.NoSuchProcess):  # a child of a part that has just ended
             name, times = _name(process), process.cpu_times()
             found[name] = found.get(name, 0.0) + times.user + times.system
     return found

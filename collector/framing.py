@@ -16,7 +16,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from agent.framed import LONGEST_VARINT, Layout, varint
+from base.framed import LONGEST_VARINT, Layout, varint
 from collector.auth import NOBODY, Sender
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from google.protobuf.message import DecodeError
 
-from agent.framed import varint
+from base.framed import varint
 from collector import framing
 from collector.aside import sync_folder, write_synced
 from collector.decode import KINDS

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from agent.framed import varint
+from base.framed import varint
 from collector import framing
 from collector.aside import Aside, AsideError, sync_folder, write_synced
 

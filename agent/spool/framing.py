@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from agent.framed import CUT_OFF, Layout, varint
+from base.framed import CUT_OFF, Layout, varint
 
 MAX_RECORD_BYTES: Final = 9_000_000
 """Largest body a record may hold; a length above it in a segment is taken for damage. It leaves room for what is added

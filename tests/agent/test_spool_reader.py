@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.framed import varint
 from agent.spool.framing import CHECKED, FOOTER_BYTES, seal
 from agent.spool.reader import Lane, SpoolReader
 from agent.spool.writer import SUFFIX, SpoolWriter
+from base.framed import varint
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.framed import varint
 from agent.spool import writer as spool_module
 from agent.spool.framing import FOOTER_BYTES, MAX_RECORD_BYTES
 from agent.spool.reader import SpoolReader
 from agent.spool.writer import SpoolWriter, folder_bytes, producer_folder
 from base.errors import DataFolderInUseError
+from base.framed import varint
 
 if TYPE_CHECKING:
     from pathlib import Path

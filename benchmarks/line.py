@@ -59,6 +59,7 @@ BENCHMARKS: Final = (
     Benchmark("envoy", 600, needs=ENVOY),
     Benchmark("idle", 600),
     Benchmark("steady", 900),
+    Benchmark("guard", 300),
     Benchmark("pages", 1_800),
     Benchmark("beside", 1_200),
 )

@@ -23,14 +23,18 @@ _BROKEN: Final = r"['`].*+"
 _CUT: Final = re.compile(r"(['`](?:(?<=')[^'\\]*+(?:\\.[^'\\]*+)*+'|(?<=`)[^`\\]*+(?:\\.[^`\\]*+)*+`|.*+))", re.DOTALL)
 _MARKS: Final = frozenset({"'", "`"})
 _QUOTES: Final = frozenset({"'", "`"})
+_BUT_QUOTES: Final = bytes(code for code in range(256) if chr(code) not in "'`")
 _WORD: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"
 _SIGNS: Final = "(),.=-+"
 _OTHER: Final = {
     code: " " if chr(code).isspace() else "+" for code in range(128) if chr(code) not in f"{_WORD}{_SIGNS}'`"
 }
+# Of a long list of whole numbers, which readers do send, the first one stands for all.
+_LISTS: Final = re.compile(r"([0-9])(?:, [0-9]++(?![A-Za-z0-9_.])){8,}+")
 _FOREIGN_BLANK: Final = re.compile(r"[^\S\x00-\x7f]")
 # The interpreter does nothing else while it splits: pieces so small that nobody waits for them.
 _PIECE: Final = 1 << 15
+_BEFORE_TABLES: Final = frozenset({"from", "join", "table", "."})
 _NAME: Final = re.compile("[A-Za-z_`]")
 _FORMAT: Final = re.compile(rf"{_STRING}|{_QUOTED}|{_BROKEN}|(?<![A-Za-z0-9_])(FORMAT)(?![A-Za-z0-9_])", re.DOTALL)
 _AFTER: Final = re.compile(rf"[^A-Za-z_`]*+(?:[A-Za-z_][A-Za-z0-9_]*+|{_QUOTED}|{_BROKEN})", re.DOTALL)
@@ -117,23 +121,28 @@ class Canonical:
                 self._gather_paths(piece)
             self._values += piece.values
             self._words += piece.words
+        # What stands before the first token and behind the last.
+        self._words += ("", "")
 
     def _gather(self, names: list[str], found: AbstractSet[str]) -> None:
-        start, places = len(self._words), self._places
+        start = len(self._words)
+        if len(found) == 1:
+            (name,) = found
+            self._places.setdefault(name, []).extend(compress(count(start), map(name.__eq__, names)))
+            return
         for index in compress(range(len(names)), map(found.__contains__, names)):
-            name = names[index]
-            if name in places:
-                places[name].append(start + index)
-            else:
-                places[name] = [start + index]
+            self._places.setdefault(names[index], []).append(start + index)
 
     def _gather_paths(self, piece: _Piece) -> None:
-        places = compress(count(len(self._words)), map("`".__eq__, piece.words))
-        self._paths += [place for place, name in zip(places, piece.quoted, strict=True) if "/" in name]
+        chosen = list(map("`".__eq__, piece.words))
+        places = compress(count(len(self._words)), chosen)
+        before = compress([*(self._words[-1:] or ("",)), *piece.words], chosen)
+        quoted = zip(places, before, piece.quoted, strict=True)
+        self._paths += [place for place, word, name in quoted if word in _BEFORE_TABLES and "/" in name]
 
     def __len__(self) -> int:
         """The number of tokens."""
-        return len(self._words)
+        return len(self._values)
 
     @property
     def tokens(self) -> list[str]:
@@ -143,7 +152,7 @@ class Canonical:
 
     def at(self, index: int) -> str:
         """The token at ``index``, '' beyond the ends. A sign that means nothing here is a ``+``."""
-        if not 0 <= index < len(self._words):
+        if not 0 <= index < len(self._values):
             return ""
         word, value = self._words[index], self._values[index]
         return f"{word}{value}{word}" if word in _QUOTES else value
@@ -153,8 +162,14 @@ class Canonical:
         for name in sorted(self._places.keys() & names):
             yield from self._places[name]
 
+    def calls(self, names: Iterable[str]) -> Iterator[int]:
+        """Those of the ``places`` with a bracket behind them."""
+        words = self._words
+        for name in sorted(self._places.keys() & names):
+            yield from [index for index in self._places[name] if words[index + 1] == "("]
+
     def paths(self) -> Iterator[int]:
-        """Indexes of the names that have a slash in them."""
+        """Indexes of the names with a slash in them that stand where a table may."""
         yield from self._paths
 
     def settings(self) -> Iterator[Assignment]:
@@ -166,7 +181,7 @@ class Canonical:
         depth, counted = 0, 0
         for index in self._capital("SETTINGS"):
             clause = index + 1
-            if not _NAME.match(self.at(clause)) or (index == 1 and self.at(0) == "SHOW"):
+            if not _NAME.match(self._words[clause]) or (index == 1 and self.at(0) == "SHOW"):
                 continue
             between = self._words[counted:index]
             depth += between.count("(") - between.count(")")
@@ -206,7 +221,8 @@ class Canonical:
     def answer(self) -> tuple[str, str, str]:
         """Cut at the trailing ``FORMAT name [SETTINGS …]``: (text before it, name or '', text after the name)."""
         places = self._capital("FORMAT")
-        for index in reversed(places):
+        words = self._words
+        for index in reversed([index for index in places if words[index + 2] in {"", "settings"}]):
             name = self.at(index + 1)
             if _NAME.match(name) and self.at(index + 2) in {"", "SETTINGS"}:
                 place, end = self._format(index, places)
@@ -294,16 +310,20 @@ def _split(text: str) -> tuple[list[str], list[str]]:
 def _told_apart(text: str) -> str:
     """The text, of the same length, with stand-ins for the quotes of strings within names."""
     parts = text.split("`")
-    string = name = False
-    for number, part in enumerate(parts):
+    quotes = text.encode("utf-8", "surrogatepass").translate(None, _BUT_QUOTES)
+    string, name, names = 0, False, []
+    for number, within in enumerate(map(len, quotes.split(b"`"))):
         if name:
             name = False
-            if "'" in part:
-                parts[number] = part.replace("'", _ESCAPED["'"])
+            if within:
+                names.append(number)
         else:
-            if part.count("'") % 2:
-                string = not string
+            string ^= within & 1
             name = not string
+    if names:
+        told = _GAP.join([parts[number] for number in names]).replace("'", _ESCAPED["'"])
+        for number, part in zip(names, told.split(_GAP), strict=True):
+            parts[number] = part
     return "`".join(parts)
 
 
@@ -327,7 +347,7 @@ def _padded(text: str) -> str:
     """What stands outside of quotes, with blanks around each token: in ASCII, a quote's sign for each quote."""
     if not text.isascii():
         text = _FOREIGN_BLANK.sub(" ", text).encode("ascii", "replace").decode()
-    text = text.translate(_OTHER)
+    text = _LISTS.sub(r"\1", text).translate(_OTHER)
     for sign in f"{_SIGNS}'`":
         text = text.replace(sign, f" {sign} ")
     return text
@@ -346,7 +366,11 @@ def _as_written(quoted: list[str]) -> list[str]:
 
 
 def _names(quoted: list[str]) -> list[str]:
-    return _meant(quoted).lower().split(_GAP) if quoted else []
+    # Where nothing is escaped, no name has a quote of its kind in it.
+    text = "`".join(quoted)
+    if "\\" not in text:
+        return text.lower().split("`") if quoted else []
+    return _meant(quoted).lower().split(_GAP)
 
 
 def replace_tables(text: str, tables: Mapping[str, str]) -> tuple[str, int]:
@@ -364,16 +388,17 @@ def replace_tables(text: str, tables: Mapping[str, str]) -> tuple[str, int]:
     # What is no such table goes by in long runs, but not so long that other threads would wait.
     after = rf" system\.(?:{'|'.join(tables)})\b(?!\s*+\.)"
     other = rf"[^'`FJ]++|{_STRING}|{_QUOTED}|{_BROKEN}|(?!\b(?:FROM|JOIN){after})[FJ]"
-    pattern = re.compile(rf"(?:{other}){{1,4096}}+|(FROM|JOIN) system\.(\w++)( AS )?", re.DOTALL)
+    pattern = re.compile(rf"((?:{other}){{0,4096}}+)(?:(FROM|JOIN) system\.(\w++)( AS )?)?", re.DOTALL)
+    # Constant text around a table's name of our own list.
+    instead = {table: f" (SELECT * REPLACE ({columns}) FROM system.{table}) AS " for table, columns in tables.items()}  # noqa: S608
     count = 0
 
     def write(found: re.Match[str]) -> str:
         nonlocal count
-        if found[1] is None:
-            return found[0]
+        skipped, word, table, alias = found.groups()
+        if table is None:
+            return skipped
         count += 1
-        alias = found[3] or f" AS {found[2]}"
-        # Constant text around a table's name of our own list.
-        return f"{found[1]} (SELECT * REPLACE ({tables[found[2]]}) FROM system.{found[2]}){alias}"  # noqa: S608
+        return skipped + word + instead[table] + ("" if alias else table)
 
     return pattern.sub(write, text), count

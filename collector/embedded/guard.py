@@ -152,14 +152,14 @@ class Guard:
         text = _canonical(handle, sql)
         statement = Canonical(text, self._wanted)
         self._check_kind(statement)
-        self._check_names(statement)
+        hiding = self._check_names(statement)
         if "identifier" in statement.names:
             for value in values:
                 self._check_identifier(value)
         settings = self._text_settings(statement)
         head, asked, rest = statement.answer()
         masked, count = replace_tables(head, self._masks)
-        if count != self._hiding(statement):
+        if count != hiding:
             raise FenceError(
                 "table", "A table of system stands where its columns can't be hidden", "Write FROM system.x"
             )
@@ -203,18 +203,20 @@ class Guard:
                 "Use the owner's credentials",
             )
 
-    def _check_names(self, statement: Canonical) -> None:
+    def _check_names(self, statement: Canonical) -> int:
+        """Check all names; how many stand for a table with columns to hide."""
         for name in sorted(statement.names & self._names):
             raise FenceError("function", f"The name {name} is not for readers", "Rename the alias or leave it out")
         self._check_calls(statement)
-        self._check_tables(statement)
+        hiding = self._check_tables(statement)
         for index in statement.places(_ROW_FORMATS):
             form = statement.at(index + 2)
             if statement.at(index + 1) != "(" or form[:1] != "'":
                 raise FenceError("format", "formatRow is called with a format's name", "Write formatRow('CSV', …)")
             self._reader_format(plain(form))
+        return hiding
 
-    def _check_tables(self, statement: Canonical) -> None:
+    def _check_tables(self, statement: Canonical) -> int:
         for index in statement.paths():
             if statement.at(index - 1) in {"FROM", "JOIN", "TABLE", "."}:
                 raise FenceError(
@@ -223,14 +225,11 @@ class Guard:
         for index in statement.places({"default"}):
             if statement.at(index + 1) == ".":
                 raise FenceError("table", "The database default is not for readers", "Name a table of servescope")
-        for index in statement.places({"system"}):
-            if statement.at(index + 1) == ".":
-                self._check_system(statement, index)
+        systems = [index for index in statement.places({"system"}) if statement.at(index + 1) == "."]
+        return sum([self._check_system(statement, index) for index in systems])
 
     def _check_calls(self, statement: Canonical) -> None:
-        for index in statement.places(self._tables):
-            if statement.at(index + 1) != "(":
-                continue
+        for index in statement.calls(self._tables):
             name = plain(statement.at(index)).lower()
             # After a comma it may be either: format(TSV, …) as a table names a format first.
             if (
@@ -242,14 +241,14 @@ class Guard:
                     "table-function", f"The table function {name} is not for readers", "Query the tables of servescope"
                 )
 
-    def _check_system(self, statement: Canonical, index: int) -> None:
+    def _check_system(self, statement: Canonical, index: int) -> bool:
         table = statement.at(index + 2).strip("`")
-        if table not in reader.SYSTEM_TABLES:
+        if table not in _SYSTEM_TABLES:
             raise FenceError(
                 "table", f"The table system.{table} is not for readers", f"Readable: {', '.join(reader.SYSTEM_TABLES)}"
             )
         if table not in self._masks:
-            return
+            return False
         before = statement.at(index - 1)
         described = before == "TABLE"
         if not described and (before not in {"FROM", "JOIN"} or statement.at(index + 3) in {".", "FINAL"}):
@@ -258,14 +257,8 @@ class Guard:
                 f"A reader's system.{table} stands after FROM or JOIN only",
                 f"Give it an alias and use that: FROM system.{table} AS t",
             )
-
-    def _hiding(self, statement: Canonical) -> int:
         # A description names columns and shows none.
-        return sum(
-            statement.at(index + 1) == "." and statement.at(index + 2).strip("`") in self._masks
-            for index in statement.places({"system"})
-            if statement.at(index - 1) != "TABLE"
-        )
+        return not described
 
     def _check_identifier(self, value: str) -> None:
         parts = [part.strip('`" ').lower() for part in value.split(".")]
@@ -325,6 +318,7 @@ class Guard:
         return known
 
 
+_SYSTEM_TABLES: Final = frozenset(reader.SYSTEM_TABLES)
 _ROW_FORMATS: Final = frozenset({"formatrow", "formatrownonewline"})
 _READING: Final = frozenset({("readonly", "1"), ("readonly", "2")})
 

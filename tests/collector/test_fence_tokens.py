@@ -31,19 +31,8 @@ PIECES = (
         "\N{GRINNING FACE}",
         "\N{LEFT SINGLE QUOTATION MARK}",
     ),
-    *(
-        "system",
-        "SYSTEM",
-        "FROM ",
-        "system.parts",
-        " AS ",
-        "JOIN ",
-        "SETTINGS ",
-        "settings",
-        " a = ",
-        " FORMAT ",
-        "CSV",
-    ),
+    *("system", "SYSTEM", "system(", "FROM ", "FROM `/`", "table `a/`", "system.parts", " AS ", "JOIN "),
+    *("SETTINGS ", "settings", " a = ", " FORMAT ", "CSV"),
 )
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=40).map("".join) | st.text(st.characters(codec="utf-8"), max_size=60)
 
@@ -95,7 +84,10 @@ def test_both_see_the_same_tokens_names_and_places(text: str):
     assert {name for name in found.names if name[:1] in {*LETTERS}} <= names
     for name in ("system", "a", "parts"):
         assert list(found.places({name})) == [i for i, token in enumerate(expected) if named(token) == name]
-    assert list(found.paths()) == [i for i, token in enumerate(expected) if token[0] == "`" and "/" in named(token)]
+        assert list(found.calls({name})) == [i for i in found.places({name}) if expected[i + 1 : i + 2] == ["("]]
+    slashes = [i for i, token in enumerate(expected) if token[0] == "`" and "/" in named(token)]
+    before = {"from", "join", "table", "."}
+    assert list(found.paths()) == [i for i in slashes if i and expected[i - 1].lower() in before]
     assert [plain(token) for token in expected] == [unquoted(token) for token in expected]
 
 
@@ -108,3 +100,17 @@ def test_the_format_is_cut_off_where_it_stands(text: str):
             assert Canonical(text).answer() == (text[:place].rstrip(), unquoted(name), text[name_place + len(name) :])
             return
     assert Canonical(text).answer() == (text, "", "")
+
+
+@pytest.mark.parametrize("piece", [64, 1 << 15])
+def test_a_long_list_of_numbers_is_one_and_hides_nothing(piece: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(canonical, "_PIECE", piece)
+    numbers = ", ".join(str(number) for number in range(20_000))
+    text = f"SELECT url, a IN ({numbers}, 1.5, 2a, system.one), f(SETTINGS) AS `{numbers}` SETTINGS b = 7 FORMAT CSV"
+    found = Canonical(text, {"url", "system"})
+    assert len(found) < 40 * (20_000 * 7 // piece + 1)
+    assert [found.at(index + 1) for index in found.places({"url", "system"})] == [".", ","]
+    assert found.at(next(found.places({"system"})) - 2) == "2a"
+    assert f"{numbers}" in found.names
+    assert [(each.name, each.value) for each in found.settings()] == [("b", "7")]
+    assert found.answer() == (text.removesuffix(" FORMAT CSV"), "CSV", "")

@@ -147,7 +147,7 @@ class Canonical:
     @property
     def tokens(self) -> list[str]:
         """All of them as `at` tells them, made anew each time."""
-        pairs = zip(self._words, self._values, strict=True)
+        pairs = zip(self._words, self._values, strict=False)  # behind the last token stand two that are none
         return [f"{word}{value}{word}" if word in _QUOTES else value for word, value in pairs]
 
     def at(self, index: int) -> str:

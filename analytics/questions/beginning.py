@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from analytics.answer import Answer, Coverage
 from analytics.conditions import conditions
 from analytics.inquiry import Inquiry
 from analytics.selection import Filter
@@ -15,6 +14,7 @@ from base.named_sql import beside
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from analytics.answer import Answer
     from analytics.inquiry import Reader
     from analytics.window import Window
 
@@ -44,4 +44,6 @@ def ask(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Begi
     if not inquiry.ask("before", recorded, since_ms=window.previous().from_ms):
         found = [int(row["first_ms"]) for row in inquiry.ask("first", recorded) if row["n"]]
         first = moment(min(found)) if found else None
-    return inquiry.answer(Beginning(first), Coverage(), level="metrics", exactness="exact", rows=int(first is not None))
+    return inquiry.answer(
+        Beginning(first), inquiry.coverage(), level="metrics", exactness="exact", rows=int(first is not None)
+    )

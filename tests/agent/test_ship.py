@@ -11,6 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from agent.backoff import Backoff
 from agent.ship import ClockOffset, Shipper, retry_after_seconds
+from agent.spool.framing import FOOTER_BYTES
 from agent.spool.reader import Lane, SpoolReader
 from agent.spool.writer import SpoolWriter
 from base import signing
@@ -141,7 +142,7 @@ async def test_drain_sends_what_is_left_and_gives_up_in_time(tmp_path: Path):
         assert collector.merged("traces") == b"a"
         writer.append("traces", b"bc")
         collector.answer = lambda _signal, _body, _batch: web.Response(status=503)
-        assert await Shipper(reader, collector.url, key=None).drain(0.3) == 3
+        assert await Shipper(reader, collector.url, key=None).drain(0.3) == len(b"bc") + 1 + FOOTER_BYTES
     reader.close()
 
 

@@ -139,7 +139,7 @@ def test_kv_occupancy_per_instance_and_over_all(lab: Lab):
 def test_a_model_that_reads_no_tokens_has_no_rate_of_them(lab: Lab):
     images = Filter(model=("resnet",))
     assert lab.rows(images)
-    result = kvcache.occupancy(lab.store, lab.window, images).result
+    result = kvcache.ask(lab.store, lab.window, images).result
     for line in (result.cached_tokens, result.computed_tokens):
         assert set(line.values) == {None}
     assert result.cached_share is None

@@ -257,10 +257,10 @@ def test_a_step_that_has_nothing_to_look_at_does_not_run(store: Store, monkeypat
     monkeypatch.setattr(store, "command", noted)
     for table in ("triton_spans", "request_claims", "request_orphans"):
         command(f"TRUNCATE TABLE {table}")
-    land(store, traces([edge_span(bits=77)]))
+    land(store, traces([edge_span(bits=771)]))
     settler.run()
     assert not [sql for sql in ran if "INSERT" in sql]
-    nobodys = engine_span(bits=78)
+    nobodys = engine_span(bits=772)
     nobodys.parent_span_id = b""
     land(store, traces([nobodys], "vllm.llm_engine"))
     settler.run()

@@ -14,7 +14,7 @@ from base.named_sql import beside
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from analytics.answer import Answer
+    from analytics.answer import Answer, Level
     from analytics.inquiry import Reader
     from analytics.window import Window
 
@@ -44,6 +44,6 @@ def ask(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Begi
     if not inquiry.ask("before", recorded, since_ms=window.previous().from_ms):
         found = [int(row["first_ms"]) for row in inquiry.ask("first", recorded) if row["n"]]
         first = moment(min(found)) if found else None
-    return inquiry.answer(
-        Beginning(first), inquiry.coverage(), level="metrics", exactness="exact", rows=int(first is not None)
-    )
+    cover = inquiry.coverage()
+    level: Level = "rows" if cover.rows else "metrics"
+    return inquiry.answer(Beginning(first), cover, level=level, exactness="exact", rows=cover.rows or cover.samples)

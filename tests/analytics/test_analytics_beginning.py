@@ -55,4 +55,4 @@ def test_without_data_nothing_begins(lab: Lab, start: datetime) -> None:
     answer = beginning.ask(lab.store, Window(start - 60 * MINUTE, start - 50 * MINUTE))
     assert answer.result.at is None
     assert answer.state == "no_data"
-    assert len(answer.sql) == 2
+    assert len(answer.sql) == 3

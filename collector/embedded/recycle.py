@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from collector.embedded.penalties import Penalties, Record
+from collector.embedded.sandbox import PACKAGES
 
 if TYPE_CHECKING:
     import socket
@@ -33,7 +34,6 @@ EXIT_CODE = 75
 """Exit status of a store that had to be recycled and could not replace itself: start it again."""
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("agent", "collector")
 # Behind the fence the folder that holds our packages can't be listed, so they are named instead of looked for; nor can
 # the system's table of content types be read, which nobody here asks.
 _BOOT = """
@@ -139,7 +139,7 @@ def begin_again(life: Life, listener: socket.socket, ordered: Recycle) -> None:
         _hand_on({paper, listener.fileno(), life.lock})
         # The folder that is current now is emptied at the start.
         os.chdir(life.data)
-        arguments = ["-P", "-c", _BOOT, str(_ROOT), " ".join(_PACKAGES), str(paper)]
+        arguments = ["-P", "-c", _BOOT, str(_ROOT), " ".join(PACKAGES), str(paper)]
         os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - ourselves, and no shell
     except OSError as error:
         structlog.get_logger().error("store_not_replaced", error=str(error))

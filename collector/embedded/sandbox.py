@@ -12,7 +12,7 @@ import resource
 import struct
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +32,8 @@ _TCP_BIND, _TCP_CONNECT = 1, 2
 _SCOPE_SOCKETS, _SCOPE_SIGNALS = 1, 2
 _ABI_REFER, _ABI_TRUNCATE, _ABI_NET, _ABI_IOCTL, _ABI_SCOPE = 2, 3, 4, 5, 6
 
+PACKAGES: Final = ("base", "collector")
+"""Ours that the store is made of: what it may read, and what its next life is started from."""
 _SYSTEM_PATHS = ("/usr", "/lib", "/lib64", "/etc/localtime", "/etc/timezone", "/etc/ld.so.cache", "/etc/ssl/certs")
 # The main thread's stack is measured through maps; statm and meminfo are what the engine's memory tracker reads.
 _FACTS = ("/proc/self/maps", "/proc/self/smaps", "/proc/self/statm", "/proc/meminfo", "/proc/cpuinfo", "/sys/fs/cgroup")
@@ -98,7 +100,7 @@ def bound_memory(limit: int) -> None:
 
 def _readable(code: Path) -> Iterable[Path]:
     roots = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), *map(Path, _SYSTEM_PATHS)}
-    roots |= {code / "collector", code / "agent"}
+    roots |= {code / name for name in PACKAGES}
     # Installed editable or elsewhere: whatever this interpreter imports from, but never a folder with keys in it.
     roots |= {Path(entry) for entry in sys.path if entry and Path(entry).name in {"site-packages", "dist-packages"}}
     return sorted(roots)

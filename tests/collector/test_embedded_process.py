@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from base.keys import ensure_keys
+from collector.embedded.sandbox import PACKAGES
 from tests.store_process import ROOT, StoreServer, start_store
 
 
@@ -137,3 +138,10 @@ def test_a_throwing_view_fails_the_insert_and_a_retry_completes_it(tmp_path: Pat
 def test_the_engine_finds_its_folder_in_the_environment_it_was_born_with(store_server: StoreServer):
     born_with = Path(f"/proc/{store_server.process.pid}/environ").read_bytes().split(b"\0")
     assert f"TMPDIR={store_server.data / 'spool'}".encode() in born_with
+
+
+def test_all_that_a_store_is_made_of_may_be_read_behind_its_fence():
+    told = "import sys, collector.embedded.serve; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    ours = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert ours & set(loaded.stdout.split()) == set(PACKAGES)

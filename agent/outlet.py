@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.config import AgentConfig
+    from agent.otlp.emit import SignalKind
     from agent.ship import OpenSpan
-    from agent.source import SignalKind
 
 PRODUCER: Final = "agent"
 

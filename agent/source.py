@@ -7,24 +7,17 @@ through the scene.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from prometheus_client.metrics_core import Metric
 
     from agent.config import AgentConfig
+    from agent.otlp.emit import Emit
     from agent.target import Known, Place, Target
-
-SignalKind = Literal["traces", "metrics", "logs"]
-"""Which of the three OTLP requests a body is."""
-
-Emit = Callable[[SignalKind, bytes], object]
-"""Takes one whole ``Export…ServiceRequest`` body (protobuf, not compressed). Never blocks, never raises; answers
-``False`` where the body had to be dropped, for those who can ask their sender to try again."""
 
 METRICS: Final = "servescope_agent"
 """What the names of the agent's own metrics begin with."""

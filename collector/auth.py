@@ -1,7 +1,8 @@
-"""Who may send: a right signature, or loopback where that is trusted."""
+"""Who may send: a right signature, a key that may come as it is, or loopback where that is trusted."""
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -45,11 +46,14 @@ class Door:
     Attributes:
         keys: Secrets by key id.
         tenants: Tenant by key id, for keys that speak for one.
+        bearers: Key id by the SHA-256 of a key's hex text, for keys that may come as they are: senders of other makes
+            can't sign.
         require_signature: Refuse unsigned requests from loopback too.
     """
 
     keys: Mapping[str, bytes] = field(repr=False)
     tenants: Mapping[str, str] = field(default_factory=dict)
+    bearers: Mapping[bytes, str] = field(default_factory=dict, repr=False)
     require_signature: bool = False
 
     def admit(self, path: str, headers: Mapping[str, str], body: bytes, remote: str | None, now_ms: int) -> Sender:
@@ -71,6 +75,13 @@ class Door:
                 raise AuthError(refusal.value)
             key_id = headers[signing.HEADER_KEY_ID]
             return Sender(key_id, self.tenants.get(key_id, ""), _plain_address(remote))
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self.bearers:
+            # the digest is looked up, so that the time of a lookup tells nothing of a key
+            bearer = self.bearers.get(_digest(token))
+            if bearer is None:
+                raise AuthError("the bearer token is no sender's key")
+            return Sender(bearer, self.tenants.get(bearer, ""), _plain_address(remote))
         if self.require_signature:
             raise AuthError("this collector takes signed requests only")
         if not _is_loopback(remote):
@@ -85,7 +96,8 @@ def open_door(agent_hmac: bytes, sender_keys: Sequence[SenderKey], *, require_si
         ConfigError: A key file can't be read or does not hold hex.
     """
     keys = {signing.key_id(agent_hmac): agent_hmac}
-    tenants = {}
+    tenants: dict[str, str] = {}
+    bearers: dict[bytes, str] = {}
     for sender in sender_keys:
         try:
             key = bytes.fromhex(sender.file.read_text().strip())
@@ -94,7 +106,13 @@ def open_door(agent_hmac: bytes, sender_keys: Sequence[SenderKey], *, require_si
         keys[signing.key_id(key)] = key
         if sender.tenant:
             tenants[signing.key_id(key)] = sender.tenant
-    return Door(keys, tenants, require_signature)
+        if sender.bearer:
+            bearers[_digest(key.hex())] = signing.key_id(key)
+    return Door(keys, tenants, bearers, require_signature)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.strip().lower().encode()).digest()
 
 
 def _address(remote: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

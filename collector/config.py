@@ -28,6 +28,11 @@ class SenderKey(BaseModel):
         description="File with the key in hex; its id is the first 8 hex digits of its SHA-256."
     )
     tenant: str = Field(default="", description="Written into the column `tenant` of everything this key sends.")
+    bearer: bool = Field(
+        default=False,
+        description="Also take the key as it is, in `Authorization: Bearer`, from senders that can't sign: Prometheus, "
+        "vmagent. Only behind TLS.",
+    )
 
 
 class CollectorConfig(BaseModel):
@@ -55,6 +60,10 @@ class CollectorConfig(BaseModel):
     sender_keys: tuple[SenderKey, ...] = Field(default=(), description="Further keys that senders may sign with.")
     drop_repeats: bool = Field(
         default=True, description="Drop requests taken before: same batch id, or same bytes without one."
+    )
+    derive_samples: bool = Field(
+        default=True,
+        description="Make engine samples of model servers' pages that somebody else scrapes and sends here.",
     )
     max_body_bytes: int = Field(
         default=16 * MEBIBYTE, ge=1024, le=64 * MEBIBYTE, description="Largest request, decompressed."

@@ -10,6 +10,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import cramjam
 import zstandard
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENCODINGS", "KINDS", "Decoded", "MalformedError", "TooLargeError", "decode", "decompress"]
 
-ENCODINGS: Final = ("identity", "gzip", "zstd", "deflate")
+ENCODINGS: Final = ("identity", "gzip", "zstd", "deflate", "snappy")
 _STEP: Final = 1024
 
 
@@ -76,6 +77,8 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         plain = body
     elif encoding == "zstd":
         plain = _unzstd(body, limit)
+    elif encoding == "snappy":
+        plain = _unsnap(body, limit)
     else:
         plain = _inflate(body, limit, 31 if encoding == "gzip" else 15)
     if len(plain) > limit:
@@ -117,6 +120,24 @@ def _unzstd_frames(context: zstandard.ZstdDecompressor, body: bytes, limit: int)
         else:
             raise MalformedError("the zstd body ends too early")
     return bytes(out)
+
+
+def _unsnap(body: bytes, limit: int) -> bytes:
+    """A block without frames, as remote write and OpenTelemetry's exporters send it; its size stands in front."""
+    size = shift = 0
+    for byte in body[:5]:
+        size |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:  # noqa: PLR2004 - the last byte of a varint
+            break
+    else:
+        raise MalformedError("the body is not snappy: it does not begin with a size")
+    if size > limit:
+        raise TooLargeError
+    try:
+        return bytes(cramjam.snappy.decompress_raw(body))
+    except cramjam.DecompressionError as error:
+        raise MalformedError(f"the body is not a snappy block: {error}") from None
 
 
 def _inflate(body: bytes, limit: int, window_bits: int) -> bytes:

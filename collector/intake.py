@@ -15,6 +15,8 @@ from collector.journal import identity
 from collector.log import LogFullError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from collector.auth import Sender
     from collector.config import CollectorConfig
     from collector.decode import Decoded
@@ -67,6 +69,8 @@ class Intake:
         self._ledger = ledger
         self._committing: dict[bytes, asyncio.Task[None]] = {}
         self._held = 0
+        self.observe: Callable[[bytes, Sender], None] = lambda _body, _sender: None
+        """Called with each new request of metrics that is in the log."""
 
     def hold(self, size: int) -> None:
         """Account for bytes of a request in memory; a negative size gives them back.
@@ -132,6 +136,8 @@ class Intake:
             raise BusyError(error.reason) from None
         if repeated:
             self._ledger.repeated(signal, decoded.records)
+        elif signal == "metrics":
+            self.observe(decoded.body, sender)
         return self._taken(signal, refusal, new=not repeated)
 
     def _taken(self, signal: str, refusal: Refusal | None, *, new: bool) -> Taken:

@@ -46,6 +46,16 @@ class Ledger:
         self.scrubbed = self._counter("scrubbed_values", "Values removed since they may hold prompt text.", by_signal)
         self.insert_errors = self._counter("insert_errors", "Inserts that failed.", ("signal", "code"))
         self.settle_errors = self._counter("settle_errors", "Runs of the settle job that failed.", ())
+        self.derived = self._counter("derived_samples", "Engine samples made of pages that others scraped.", ())
+        self.derive_late = self._counter(
+            "derive_late_points",
+            "Points of others' scrapes that came after their page, or beyond its bound.",
+            (),
+        )
+        self.derive_dropped = self._counter(
+            "derive_dropped", "Requests of derived samples dropped: the log took none for too long.", ()
+        )
+        self.derive_errors = self._counter("derive_errors", "Pages that others scraped and we failed to read.", ())
         self.insert_seconds = Histogram(
             f"{_PREFIX}_insert_seconds", "Time of an insert.", by_signal, registry=self.registry, buckets=_SECONDS
         )

@@ -26,6 +26,7 @@ from collector.ledger import Ledger
 from collector.log import SIGNALS, WriteAheadLog
 from collector.quarantine import Quarantine
 from collector.receiver import Scene
+from collector.scraped.derive import Deriver
 from collector.settle import Settler
 from collector.store import migrate
 from collector.store.address import StoreAddress, locate
@@ -95,6 +96,10 @@ class Collector:
         ways = receivers_for(Scene(self._config, door, self.intake, self.ledger))
         runner = web.AppRunner(self._application(ways), auto_decompress=False, access_log=None, shutdown_timeout=3)
         work = asyncio.create_task(self.writer.run())
+        deriver = Deriver(self.intake, self.ledger)
+        if self._config.derive_samples:
+            self.intake.observe = deriver.look
+        deriving = asyncio.create_task(deriver.run())
         try:
             for way in ways.values():
                 await way.open()
@@ -105,6 +110,9 @@ class Collector:
             for way in ways.values():
                 await way.close()
             await runner.cleanup()
+            deriving.cancel()
+            await asyncio.gather(deriving, return_exceptions=True)
+            await deriver.finish()
             await self._drain(work)
 
     def _address(self) -> StoreAddress:

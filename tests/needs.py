@@ -16,6 +16,6 @@ def lack(told: str) -> NoReturn:
     pytest.skip(told)
 
 
-def need(program: str) -> str:
-    """Path of a program."""
-    return shutil.which(program) or lack(f"needs {program} (Debian: apt-get install {program})")
+def need(program: str, package: str = "") -> str:
+    """Path of a program, of a Debian package of the same name where none is given."""
+    return shutil.which(program) or lack(f"needs {program} (Debian: apt-get install {package or program})")

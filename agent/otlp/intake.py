@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
 
-    from agent.source import Emit, SignalKind
+    from agent.otlp.emit import Emit, SignalKind
     from agent.target import Target
     from base.scrub import OtlpRequest
 

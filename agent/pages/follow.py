@@ -14,9 +14,9 @@ from agent.pages.samples import Key
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from agent.otlp.emit import Emit
     from agent.pages.page import Page
     from agent.pages.samples import Scrape
-    from agent.source import Emit
 
 _NOBODY: Final = Key("", "")
 

@@ -24,9 +24,9 @@ from base.redact import shown
 
 if TYPE_CHECKING:
     from agent.engine_table import Table
+    from agent.otlp.emit import Emit
     from agent.otlp.encode import Moment
     from agent.pages.page import Page
-    from agent.source import Emit
     from agent.target import Place, Target
 
 _ABOUT_EVERY_SECONDS: Final = 300.0

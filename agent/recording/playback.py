@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+    from agent.otlp.emit import SignalKind
     from agent.pages.page import Page
     from agent.recording.folder import EngineTrace, Recording
-    from agent.source import SignalKind
 
 _OK: Final = 200
 _STOPPED: Final = frozenset({"T", "t"})

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Final, get_args
 import click
 import structlog
 
+from agent.otlp.emit import SignalKind
 from agent.recording.folder import Recording, recordings_in
 from agent.recording.playback import Item, Playback
 from agent.ship import Sender
-from agent.source import SignalKind
 from base.errors import ServescopeError
 from base.keys import Keys, ensure_keys
 from base.logs import log_to_stderr

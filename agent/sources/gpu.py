@@ -24,7 +24,8 @@ from base.vocabulary import SCOPE_GPU
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agent.source import Emit, Scene
+    from agent.otlp.emit import Emit
+    from agent.source import Scene
 
 INTERVAL_SECONDS: Final = 1.0
 _LOOK_AGAIN_SECONDS: Final = 60.0

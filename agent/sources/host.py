@@ -27,7 +27,8 @@ from base.vocabulary import SCOPE_HOST
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agent.source import Emit, Scene
+    from agent.otlp.emit import Emit
+    from agent.source import Scene
     from agent.target import Target
 
 INTERVAL_SECONDS: Final = 1.0

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from agent.source import Emit, Scene
+    from agent.otlp.emit import Emit
+    from agent.source import Scene
     from agent.target import Target
 
 INTERVAL_SECONDS: Final = 1.0

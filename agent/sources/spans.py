@@ -15,8 +15,9 @@ from google.protobuf.message import DecodeError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from agent.otlp.check import WHAT_IS_WRONG
+from agent.otlp.emit import SignalKind
 from agent.otlp.intake import Intake, NoSpansError, SpanStats, TooLargeError
-from agent.source import METRICS, SignalKind, Source
+from agent.source import METRICS, Source
 from base.errors import PortInUseError
 from base.otlp_json import MalformedJsonError
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from agent.source import Emit, Scene
+    from agent.otlp.emit import Emit
+    from agent.source import Scene
     from agent.target import Known, Place, Target
 
 MAX_BODY_BYTES: Final = 8_000_000

@@ -14,14 +14,15 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from base.signing import BATCH_ID_LIMIT, HEADER_BATCH, HEADER_RECEIVED, HEADER_REPEAT
-from collector.auth import AuthError
-from collector.decode import ENCODINGS, MalformedError, TooLargeError, decompress
+from collector import arrival
+from collector.arrival import FaultError
+from collector.decode import ENCODINGS, MalformedError
 from collector.intake import BusyError
 from collector.receiver import Receiver
 from collector.sift import KINDS
 
 if TYPE_CHECKING:
-    from collector.auth import Door, Sender
+    from collector.auth import Door
     from collector.config import CollectorConfig
     from collector.intake import Intake
     from collector.ledger import Ledger
@@ -37,16 +38,6 @@ _RESPONSES: Final[dict[str, tuple[type[Any], str]]] = {
 }
 _RPC_CODES: Final = {400: 3, 401: 16, 413: 3, 415: 3, 429: 8, 503: 14}
 """Codes of ``google.rpc.Status``, OTLP's error body, by HTTP status."""
-
-
-class _FaultError(Exception):
-    def __init__(self, status: int, reason: str, text: str, retry_after: int = 0, records: int = 1) -> None:
-        self.status = status
-        self.reason = reason
-        self.text = text
-        self.retry_after = retry_after
-        self.records = records
-        super().__init__(text)
 
 
 class OtlpHttp(Receiver):
@@ -68,10 +59,11 @@ class OtlpHttp(Receiver):
         held = 0
         try:
             as_json, encoding = _form(request)
-            body, held = await self._read(request)
-            sender = self._admit(request, body, received_ns)
-            plain = self._plain(body, encoding)
-            held += _hold(self._intake, len(plain) if encoding != "identity" else 0)
+            limit = self._config.largest_body
+            body, held = await arrival.read(request, self._intake, limit)
+            sender = arrival.admit(self._door, request, body, received_ns)
+            plain = arrival.plain(body, encoding, limit)
+            held += arrival.hold(self._intake, len(plain) if encoding != "identity" else 0)
             taken = await self._intake.take(
                 signal, plain, as_json=as_json, batch=_batch(request), sender=sender, received_ns=received_ns
             )
@@ -79,11 +71,10 @@ class OtlpHttp(Receiver):
             if not taken.new:
                 response.headers[HEADER_REPEAT] = "1"
         except MalformedError as error:
-            response = self._refuse(request, signal, _FaultError(400, error.reason, str(error), records=error.records))
+            response = self._refuse(request, signal, FaultError(400, error.reason, str(error), records=error.records))
         except BusyError as error:
-            status = 503 if error.reason in {"disk", "store"} else 429
-            response = self._refuse(request, signal, _FaultError(status, error.reason, str(error), error.retry_after))
-        except _FaultError as fault:
+            response = self._refuse(request, signal, arrival.busy(error))
+        except FaultError as fault:
             response = self._refuse(request, signal, fault)
         finally:
             self._intake.hold(-held)
@@ -91,38 +82,7 @@ class OtlpHttp(Receiver):
         self._ledger.answered(signal, response.status)
         return response
 
-    async def _read(self, request: web.Request) -> tuple[bytes, int]:
-        limit = self._config.largest_body
-        if (request.content_length or 0) > limit:
-            raise _too_large(limit)
-        pieces: list[bytes] = []
-        held = 0
-        try:
-            async for piece in request.content.iter_any():
-                self._intake.hold(len(piece))
-                held += len(piece)
-                if held > limit:
-                    raise _too_large(limit)  # noqa: TRY301 - the handler below gives back what was held
-                pieces.append(piece)
-        except BaseException:
-            self._intake.hold(-held)
-            raise
-        return b"".join(pieces), held
-
-    def _admit(self, request: web.Request, body: bytes, received_ns: int) -> Sender:
-        try:
-            return self._door.admit(request.path, request.headers, body, request.remote, received_ns // 1_000_000)
-        except AuthError as error:
-            raise _FaultError(401, "unauthorized", str(error)) from None
-
-    def _plain(self, body: bytes, encoding: str) -> bytes:
-        limit = self._config.largest_body
-        try:
-            return decompress(body, encoding, limit)
-        except TooLargeError:
-            raise _too_large(limit) from None
-
-    def _refuse(self, request: web.Request, signal: str, fault: _FaultError) -> web.Response:
+    def _refuse(self, request: web.Request, signal: str, fault: FaultError) -> web.Response:
         if fault.retry_after:
             self._ledger.refused(signal, fault.reason)
         else:
@@ -144,24 +104,13 @@ def receiver(scene: Scene) -> OtlpHttp:
     return OtlpHttp(scene.config, scene.door, scene.intake, scene.ledger)
 
 
-def _too_large(limit: int) -> _FaultError:
-    return _FaultError(413, "too_large", f"the body is larger than {limit} bytes, decompressed; send smaller batches")
-
-
-def _hold(intake: Intake, size: int) -> int:
-    intake.hold(size)
-    return size
-
-
 def _form(request: web.Request) -> tuple[bool, str]:
     if request.content_type not in {_PROTOBUF, _JSON, "application/protobuf"}:
         text = f"Content-Type {request.content_type} is not {_PROTOBUF} or {_JSON}"
-        raise _FaultError(415, "content_type", text)
+        raise FaultError(415, "content_type", text)
     encoding = request.headers.get("Content-Encoding", "").strip().lower() or "identity"
     if encoding not in ENCODINGS:
-        raise _FaultError(
-            415, "content_encoding", f"Content-Encoding {encoding[:40]} is none of {', '.join(ENCODINGS)}"
-        )
+        raise FaultError(415, "content_encoding", f"Content-Encoding {encoding[:40]} is none of {', '.join(ENCODINGS)}")
     return request.content_type == _JSON, encoding
 
 

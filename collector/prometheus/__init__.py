@@ -1,0 +1,1 @@
+"""Prometheus remote write: its messages, and what they become in OTLP."""

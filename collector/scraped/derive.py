@@ -1,0 +1,212 @@
+"""Somebody else's scrapes of model servers → engine samples, so that pages live without a sidecar.
+
+A request of metrics that is in the log is looked at once more: where it has series of an engine that we have a table
+for, its target's pages are put together and read as an agent would read them. The samples go the way that everything
+goes, into the log, under their sender's key. What is put together is kept in memory only: a crash costs the samples of
+the seconds under way, never the series themselves, which are stored as they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from agent.engine_table import detect, tables
+from agent.pages.follow import Follower
+from agent.pages.samples import Sampler
+from base.errors import UnknownEngineError
+from base.vocabulary import SCOPE_SAMPLE, Resource
+from collector.intake import BusyError
+from collector.scraped.pages import Assembly
+from collector.scraped.series import groups
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.engine_table import Table
+    from agent.pages.page import Page
+    from collector.auth import Sender
+    from collector.intake import Intake
+    from collector.ledger import Ledger
+    from collector.scraped.series import Group
+
+LOG: Final = structlog.get_logger()
+
+_TICK_SECONDS: Final = 0.5
+_MOST_SERIES: Final = 300_000
+"""Of all targets together, about 200 MB."""
+_MOST_WAITING: Final = 2_000
+_OURS: Final = SCOPE_SAMPLE.encode()
+_UP: Final = "up"
+_SCRAPE_SECONDS: Final = "scrape_duration_seconds"
+_PLACES: Final[Mapping[str, tuple[str, ...]]] = {
+    Resource.REGION: ("region", "cloud_region"),
+    Resource.CLUSTER: ("cluster", "k8s_cluster_name"),
+    Resource.POD: ("pod", "kubernetes_pod_name", "k8s_pod_name"),
+    Resource.NODE: ("node", "kubernetes_node", "host_name"),
+}
+"""Attributes of our resource → labels by which scrapers commonly tell the same, likeliest first."""
+
+
+@cache
+def _beginnings() -> re.Pattern[bytes]:
+    """How names of series that engines show begin."""
+    names = {one for table in tables().values() for one in (*table.prefixes, *table.spellings)}
+    return re.compile(b"|".join(sorted(re.escape(name).encode() for name in names)))
+
+
+@dataclass(slots=True)
+class _Target:
+    """One target of one sender."""
+
+    sender: Sender
+    resource: Mapping[str, str]
+    assembly: Assembly = field(default_factory=Assembly)
+    table: Table | None = None
+    sampler: Sampler | None = None
+    follower: Follower | None = None
+
+
+class Deriver:
+    """Makes samples of what others scraped.
+
+    Args:
+        intake: Where samples go.
+        ledger: Told of what was derived, and of what was not.
+    """
+
+    def __init__(self, intake: Intake, ledger: Ledger) -> None:
+        self._intake = intake
+        self._ledger = ledger
+        self._targets: OrderedDict[tuple[str, str, str, str], _Target] = OrderedDict()
+        self._waiting: deque[tuple[str, bytes, Sender]] = deque()
+
+    def look(self, body: bytes, sender: Sender) -> None:
+        """Take from a metrics request, just stored, what a target of ours shows; cheap where there is nothing."""
+        if _OURS in body or not (self._targets or _beginnings().search(body)):
+            return
+        try:
+            now = time.monotonic()
+            for group in groups(ExportMetricsServiceRequest.FromString(body)):
+                self._add(group, sender, now)
+        except Exception:  # a fault of ours must not turn away what is stored already
+            self._ledger.derive_errors.inc()
+            LOG.exception("derive_failed")
+
+    async def run(self) -> None:
+        """Hand on pages as they become whole, until cancelled."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            try:
+                self._tick()
+                await self._send()
+            except Exception:  # the next round goes on
+                self._ledger.derive_errors.inc()
+                LOG.exception("derive_failed")
+
+    async def finish(self) -> None:
+        """Hand on what is under way, whole or not."""
+        self._tick(last=True)
+        await self._send()
+
+    def _add(self, group: Group, sender: Sender, now: float) -> None:
+        whose = group.resource
+        key = sender.key_id, sender.tenant, whose.get(Resource.DEPLOYMENT, ""), whose[Resource.INSTANCE]
+        target = self._targets.get(key)
+        if target is None:
+            begins = _beginnings().match
+            if not any(begins(metric.name.encode()) for metric in group.metrics):
+                return
+            target = self._targets[key] = _Target(sender, whose)
+        self._targets.move_to_end(key)
+        late = target.assembly.late + target.assembly.passed_over
+        for point in group.points():
+            target.assembly.add(point, now)
+        if lost := target.assembly.late + target.assembly.passed_over - late:
+            self._ledger.derive_late.inc(lost)
+
+    def _tick(self, *, last: bool = False) -> None:
+        now = time.monotonic()
+        while sum(target.assembly.size for target in self._targets.values()) > _MOST_SERIES:
+            _, forgotten = self._targets.popitem(last=False)  # who sent nothing for longest
+            LOG.warning("derive_forgot", instance=forgotten.resource[Resource.INSTANCE], series=_MOST_SERIES)
+        for target in self._targets.values():
+            if target.assembly.waiting:
+                try:
+                    for time_ns, page in target.assembly.ready(now, last=last):
+                        self._understand(target, time_ns, page)
+                except Exception:  # another target's page is no worse for it
+                    self._ledger.derive_errors.inc()
+                    LOG.exception("derive_failed", instance=target.resource.get(Resource.INSTANCE))
+
+    def _understand(self, target: _Target, time_ns: int, page: Page) -> None:
+        told = zip(page.layout.series, page.values, strict=True)
+        values = {one.name: value for one, value in told if one.name in _OWN}
+        if target.table is None:
+            try:
+                target.table = detect(page)
+            except UnknownEngineError:
+                return
+            target.sampler = Sampler(target.table)
+            target.follower = Follower(target.resource[Resource.INSTANCE], _whose(target, page))
+        if target.follower is None or target.sampler is None:
+            return
+
+        def emit(signal: str, body: bytes) -> None:
+            self._put(signal, body, target.sender)
+
+        if values.get(_UP) == 0:
+            target.follower.down("it was not scraped (up is 0)", time_ns, emit)
+            return
+        scrape = target.sampler.sample(page)
+        if scrape.samples:
+            config = scrape.config if scrape.layout_changed else None
+            moment = target.follower.moment(time_ns, values.get(_SCRAPE_SECONDS, 0.0))
+            target.follower.page(page, scrape, config, moment, emit)
+            self._ledger.derived.inc(len(scrape.samples))
+
+    def _put(self, signal: str, body: bytes, sender: Sender) -> None:
+        if len(self._waiting) >= _MOST_WAITING:
+            self._waiting.popleft()
+            self._ledger.derive_dropped.inc()
+        self._waiting.append((signal, body, sender))
+
+    async def _send(self) -> None:
+        while self._waiting:
+            signal, body, sender = self._waiting[0]
+            try:
+                await self._intake.take(
+                    signal, body, as_json=False, batch="", sender=sender, received_ns=time.time_ns()
+                )
+            except BusyError:
+                return  # stays for the next round
+            self._waiting.popleft()
+
+
+_OWN: Final = frozenset({_UP, _SCRAPE_SECONDS})
+
+
+def _whose(target: _Target, page: Page) -> dict[str, str]:
+    """Attributes of a sample's resource: the target's own, and where the engine's series say that it runs."""
+    table = target.table
+    told: dict[str, str] = {}
+    for one in page.layout.series:
+        if table is not None and one.name.startswith((*table.prefixes, *table.spellings)):
+            for attribute, labels in _PLACES.items():
+                if named := next((value for label in labels if (value := one.labels.get(label))), ""):
+                    told[attribute] = named
+            break
+    kept = {name: target.resource[name] for name in (*_PLACES, *_KEPT) if target.resource.get(name)}
+    engine = {Resource.ENGINE: table.engine} if table is not None else {}
+    return {**told, **kept, **engine}
+
+
+_KEPT: Final = (Resource.DEPLOYMENT, Resource.INSTANCE, Resource.VERSION)

@@ -1,0 +1,96 @@
+"""The series of an OTLP request, as the page that they were scraped from had them.
+
+Prometheus' receiver of the OpenTelemetry Collector and remote write end in the same shape: ``service.name`` is the job
+and ``service.instance.id`` the target; one instant of scraping is one timestamp for all series of a page.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from base.vocabulary import Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+    from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, Metric
+
+
+class Point(NamedTuple):
+    """One value of one series."""
+
+    time_ns: int
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+class Group(NamedTuple):
+    """What a request has of one target.
+
+    Attributes:
+        resource: Attributes of the target, as text.
+        metrics: What it shows.
+    """
+
+    resource: Mapping[str, str]
+    metrics: Sequence[Metric]
+
+    def points(self) -> Iterator[Point]:
+        """Its values, as series."""
+        return _points(self.metrics)
+
+
+def groups(request: ExportMetricsServiceRequest) -> Iterator[Group]:
+    """The targets of a request that say which they are."""
+    for group in request.resource_metrics:
+        resource = _texts(group.resource.attributes)
+        if resource.get(Resource.INSTANCE):
+            yield Group(resource, [metric for scope in group.scope_metrics for metric in scope.metrics])
+
+
+def _points(metrics: Iterable[Metric]) -> Iterator[Point]:
+    for metric in metrics:
+        kind = metric.WhichOneof("data")
+        name = metric.name
+        if kind in {"gauge", "sum"}:
+            for number in (metric.gauge if kind == "gauge" else metric.sum).data_points:
+                value = number.as_double if number.HasField("as_double") else float(number.as_int)
+                if not number.flags & 1:  # no value was recorded: the series has ended
+                    yield Point(number.time_unix_nano, name, _texts(number.attributes), value)
+        elif kind == "histogram":
+            for point in metric.histogram.data_points:
+                if not point.flags & 1:
+                    yield from _buckets(name, point)
+        elif kind == "summary":
+            for several in metric.summary.data_points:
+                labels, time_ns = _texts(several.attributes), several.time_unix_nano
+                yield Point(time_ns, f"{name}_sum", labels, several.sum)
+                yield Point(time_ns, f"{name}_count", labels, float(several.count))
+
+
+def _buckets(name: str, point: HistogramDataPoint) -> Iterator[Point]:
+    labels = _texts(point.attributes)
+    time_ns: int = point.time_unix_nano
+    bounds, counts = point.explicit_bounds, point.bucket_counts
+    total = 0
+    for index, count in enumerate(counts):
+        total += count
+        bound = f"{bounds[index]:g}" if index < len(bounds) else "+Inf"
+        yield Point(time_ns, f"{name}_bucket", {**labels, "le": bound}, float(total))
+    yield Point(time_ns, f"{name}_sum", labels, point.sum)
+    yield Point(time_ns, f"{name}_count", labels, float(point.count))
+
+
+def _texts(attributes: Iterable[KeyValue]) -> dict[str, str]:
+    found = {}
+    for pair in attributes:
+        value = pair.value
+        kind = value.WhichOneof("value")
+        if kind == "string_value":
+            found[pair.key] = value.string_value
+        elif kind in {"int_value", "double_value", "bool_value"}:
+            found[pair.key] = str(getattr(value, kind)).lower()
+    return found

@@ -1,0 +1,279 @@
+"""What others scraped becomes the samples that an agent would have made of the same pages."""
+
+from __future__ import annotations
+
+import gzip
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from agent.engine_table import detect
+from agent.otlp.encode import Moment
+from agent.pages.follow import Follower
+from agent.pages.page import parse
+from agent.pages.samples import Sampler
+from collector.auth import NOBODY, Sender
+from collector.intake import BusyError
+from collector.ledger import Ledger
+from collector.prometheus import wire
+from collector.prometheus.otlp import request_of
+from collector.scraped import derive, pages
+from collector.scraped.derive import Deriver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from agent.pages.page import Page
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+SECOND = 1_000_000_000
+START = 1_790_000_000 * SECOND
+WHOSE = {"service.name": "chat", "service.instance.id": "a:1", "servescope.engine": "vllm"}
+
+
+class Taker:
+    """An intake that keeps what it is given, or is busy."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, bytes, Sender]] = []
+        self.busy = False
+
+    async def take(self, signal: str, body: bytes, *, sender: Sender, **_: Any) -> None:
+        if self.busy:
+            raise BusyError("memory")
+        self.taken.append((signal, body, sender))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(derive.time, "monotonic", lambda: now[0])
+    return now
+
+
+def page(name: str) -> Page:
+    return parse(gzip.decompress((FIXTURES / "vllm" / f"metrics_{name}.txt.gz").read_bytes()))
+
+
+def written(pages: Iterable[tuple[int, Page]], up: float = 1.0) -> list[Any]:
+    """Series of remote write as Prometheus would send pages: each with its target's labels, and ``up`` beside them."""
+    found: dict[tuple[str, frozenset[tuple[str, str]]], Any] = {}
+    request = wire.WriteRequest()
+    for time_ns, one in pages:
+        for sample in (*one.samples(), ("up", {}, up, None), ("scrape_duration_seconds", {}, 0.25, None)):
+            labels = {**sample[1], "job": "chat", "instance": "a:1"}
+            key = sample[0], frozenset(labels.items())
+            if key not in found:
+                found[key] = request.timeseries.add()
+                for label, value in {"__name__": sample[0], **labels}.items():
+                    found[key].labels.add(name=label, value=value)
+            found[key].samples.add(value=sample[2], timestamp=time_ns // 1_000_000)
+    return list(request.timeseries)
+
+
+def sent(series: Sequence[Any]) -> bytes:
+    body = wire.WriteRequest(timeseries=series).SerializeToString()
+    return request_of(wire.read(body, second=False)).SerializeToString()
+
+
+def told(bodies: Iterable[bytes]) -> list[tuple[int, dict[str, str], dict[str, Any]]]:
+    """Time, resource and values by name of each sample in order."""
+    found = []
+    for body in bodies:
+        for group in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+            whose = {pair.key: pair.value.string_value for pair in group.resource.attributes}
+            values: dict[str, Any] = {}
+            time_ns = 0
+            for metric in group.scope_metrics[0].metrics:
+                kind = metric.WhichOneof("data")
+                assert kind is not None
+                (point,) = getattr(metric, kind).data_points
+                values[metric.name] = point.as_double if kind != "histogram" else (point.sum, list(point.bucket_counts))
+                time_ns = point.time_unix_nano
+            found.append((time_ns, whose, values))
+    return found
+
+
+def by_agent(pages: Sequence[tuple[int, Page]]) -> list[tuple[int, dict[str, str], dict[str, Any]]]:
+    """The samples of an agent that reads these pages."""
+    sampler = Sampler(detect(pages[0][1]))
+    follower = Follower("a:1", WHOSE)
+    bodies: dict[str, list[bytes]] = {"metrics": [], "logs": []}
+    for time_ns, one in pages:
+        moment: Moment = follower.moment(time_ns, 0.25)
+        follower.page(one, sampler.sample(one), None, moment, lambda kind, body: bodies[kind].append(body))
+    return told(bodies["metrics"])
+
+
+async def rounds(deriver: Deriver) -> None:
+    deriver._tick()
+    await deriver._send()
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+async def test_samples_are_those_of_an_agent(clock: list[float], shards: int) -> None:
+    seen = [(START + index * SECOND, page(name)) for index, name in enumerate(("idle", "busy_02", "busy_04", "after"))]
+    taker, drawn = Taker(), random.Random(7)
+    deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
+    for one in seen:
+        series = written([one])
+        drawn.shuffle(series)
+        for shard in range(shards):
+            deriver.look(sent(series[shard::shards]), NOBODY)
+        clock[0] += pages.PATIENCE_SECONDS
+        await rounds(deriver)
+    ours = told(body for signal, body, _ in taker.taken if signal == "metrics")
+    assert ours == by_agent(seen)
+    assert len(ours) == len(seen)
+
+
+async def test_an_hour_that_comes_at_once_and_out_of_step_makes_each_sample_once(clock: list[float]) -> None:
+    names = ("idle", "busy_02", "busy_04", "after")
+    seen = [(START + index * SECOND, page(names[index // 6])) for index in range(24)]
+    taker = Taker()
+    ledger = Ledger()
+    deriver = Deriver(taker, ledger)  # type: ignore[arg-type]
+    # a shard holds some of the series; one is far ahead of the other
+    shards = [[written([one])[half::2] for one in seen] for half in range(2)]
+    order = [(0, at) for at in range(8)]
+    order += [pair for at in range(8, 24) for pair in ((0, at), (1, at - 8))] + [(1, at) for at in range(16, 24)]
+    for half, at in order:
+        deriver.look(sent(shards[half][at]), NOBODY)
+        clock[0] += 0.1
+        await rounds(deriver)
+    clock[0] += pages.PATIENCE_SECONDS
+    await rounds(deriver)
+    ours = told(body for signal, body, _ in taker.taken if signal == "metrics")
+    assert [time_ns for time_ns, _, _ in ours] == [time_ns for time_ns, _ in seen]
+    assert ours == by_agent(seen)
+    assert ledger.derive_late._value.get() == 0  # type: ignore[attr-defined]
+
+
+async def test_a_target_that_can_not_be_scraped_is_down(clock: list[float]) -> None:
+    taker = Taker()
+    deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
+    deriver.look(sent(written([(START, page("idle"))])), NOBODY)
+    clock[0] += pages.PATIENCE_SECONDS
+    await rounds(deriver)
+    deriver.look(sent(written([(START + SECOND, parse("# nothing\n"))], up=0.0)), NOBODY)
+    clock[0] += pages.PATIENCE_SECONDS
+    await rounds(deriver)
+    samples = told(body for signal, body, _ in taker.taken if signal == "metrics")
+    assert [values["up"] for _, _, values in samples] == [1.0, 0.0]
+    events = [
+        record.event_name
+        for signal, body, _ in taker.taken
+        if signal == "logs"
+        for group in ExportLogsServiceRequest.FromString(body).resource_logs
+        for record in group.scope_logs[0].log_records
+    ]
+    assert events == ["instance_up", "instance_config", "instance_down"]
+
+
+async def test_other_exporters_and_our_own_samples_are_passed_over(clock: list[float]) -> None:
+    taker = Taker()
+    deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
+    deriver.look(sent(written([(START, parse("node_load1 1\n"))])), NOBODY)
+    sample: list[bytes] = []
+    one = page("busy_02")
+    sampler = Sampler(detect(one))
+    Follower("a:1", WHOSE).page(
+        one, sampler.sample(one), None, Moment(START), lambda kind, body: kind == "metrics" and sample.append(body)
+    )
+    deriver.look(sample[0], NOBODY)
+    clock[0] += pages.PATIENCE_SECONDS
+    await rounds(deriver)
+    assert taker.taken == []
+
+
+async def test_histograms_of_opentelemetry_are_pages_too(clock: list[float]) -> None:
+    request = ExportMetricsServiceRequest()
+    taker = Taker()
+    deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
+    for turn in range(2):
+        request = ExportMetricsServiceRequest()
+        group = request.resource_metrics.add()
+        for key, value in (("service.name", "chat"), ("service.instance.id", "a:1"), ("k8s.pod.name", "p-0")):
+            group.resource.attributes.add(key=key).value.string_value = value
+        metrics = group.scope_metrics.add().metrics
+        at = START + turn * SECOND
+
+        def point(points: Any, at: int = at, **fields: Any) -> Any:
+            made = points.add(time_unix_nano=at, **fields)
+            made.attributes.add(key="model_name").value.string_value = "tiny"
+            made.attributes.add(key="engine").value.int_value = 0
+            return made
+
+        point(metrics.add(name="vllm:num_requests_running").gauge.data_points, as_int=3)
+        point(metrics.add(name="vllm:prompt_tokens_total").sum.data_points, as_double=100.0 + 5 * turn)
+        ended = point(metrics.add(name="vllm:num_requests_waiting").gauge.data_points, flags=1)
+        assert ended.flags == 1
+        point(
+            metrics.add(name="vllm:e2e_request_latency_seconds").histogram.data_points,
+            count=4 + turn, sum=2.0 + turn, explicit_bounds=[0.3, 1.0], bucket_counts=[1, 2, 1 + turn],
+        )  # fmt: skip
+        deriver.look(request.SerializeToString(), NOBODY)
+        clock[0] += pages.PATIENCE_SECONDS
+        await rounds(deriver)
+    first, second = told(body for signal, body, _ in taker.taken if signal == "metrics")
+    assert first[1] == {
+        "service.name": "chat", "service.instance.id": "a:1", "k8s.pod.name": "p-0", "servescope.engine": "vllm",
+        "servescope.model": "tiny", "servescope.dp_rank": "0",
+    }  # fmt: skip
+    assert (second[2]["running"], second[2]["prompt_tokens_delta"]) == (3.0, 5.0)
+    assert "waiting" not in second[2]
+    assert second[2]["e2e_seconds"] == (1.0, [0, 0, 1])
+
+
+async def test_two_senders_with_the_same_target_are_two(clock: list[float]) -> None:
+    taker = Taker()
+    deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
+    for tenant in ("a7", "b8"):
+        deriver.look(sent(written([(START, page("idle"))])), Sender("", tenant, ""))
+    clock[0] += pages.PATIENCE_SECONDS
+    await rounds(deriver)
+    assert [sender.tenant for signal, _, sender in taker.taken if signal == "metrics"] == ["a7", "b8"]
+
+
+async def test_a_busy_log_is_asked_again_and_what_waits_is_bounded(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(derive, "_MOST_WAITING", 2)
+    taker = Taker()
+    taker.busy = True
+    ledger = Ledger()
+    deriver = Deriver(taker, ledger)  # type: ignore[arg-type]
+    for turn in range(3):
+        deriver.look(sent(written([(START + turn * SECOND, page("idle"))])), NOBODY)
+        clock[0] += pages.PATIENCE_SECONDS
+        await rounds(deriver)
+    taker.busy = False
+    await rounds(deriver)
+    assert [time_ns for time_ns, _, _ in told(body for _, body, _ in taker.taken)] == [
+        START + SECOND, START + 2 * SECOND,
+    ]  # fmt: skip
+    assert ledger.derive_dropped._value.get() == 3  # type: ignore[attr-defined] # two events and a sample
+
+
+async def test_series_that_are_remembered_are_bounded(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(derive, "_MOST_SERIES", 1)
+    taker = Taker()
+    deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
+    deriver.look(sent(written([(START, page("idle"))])), NOBODY)
+    clock[0] += pages.PATIENCE_SECONDS
+    await rounds(deriver)
+    assert taker.taken == []
+
+
+async def test_what_is_under_way_is_handed_on_at_the_end(clock: list[float]) -> None:
+    taker = Taker()
+    deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
+    deriver.look(sent(written([(START, page("idle"))])), NOBODY)
+    await rounds(deriver)
+    assert taker.taken == []
+    await deriver.finish()
+    assert [signal for signal, _, _ in taker.taken] == ["logs", "logs", "metrics"]

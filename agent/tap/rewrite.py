@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.tap.framing import BodyReader, ChunkedBody, LengthBody, UntilClose
 from agent.tap.head import HttpFault, render
+from agent.tap.tracing import is_trace_state
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ def request_head(head: RequestHead, account: Account, authority: bytes, base: by
     """
     trace, request_id = account.trace, account.client_request_id
     fields = head.forwarded(b"traceparent", *(() if request_id else (b"x-request-id",)))
-    if len(states := head.all(b"tracestate")) > 1 or (states and not trace.continued):
-        fields = _trace_state(fields, states if trace.continued else [])
+    if states := head.all(b"tracestate"):
+        handed_on = trace.continued and is_trace_state(states)
+        if len(states) > 1 or not handed_on:
+            fields = _trace_state(fields, states if handed_on else [])
     target = head.target
     if (match := _ABSOLUTE.match(target)) is not None:  # RFC 9112 §3.2.2: the URL's authority is the host
         target = target[match.end() :]

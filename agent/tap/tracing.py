@@ -11,6 +11,10 @@ _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,256}")
 _SAMPLED: Final = 0x01
 _KNOWN_FLAGS: Final = 0x03  # sampled, random
+_MEMBER: Final = re.compile(
+    rb"[0-9a-z][_0-9a-z*/@-]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
+_MOST_MEMBERS: Final = 32
 _MAX_STATE: Final = 512
 
 
@@ -68,8 +72,23 @@ def new_trace_context() -> TraceContext:
     return TraceContext(draw(16), b"", _SAMPLED)
 
 
+def is_trace_state(values: list[bytes]) -> bool:
+    """Whether the values of ``tracestate`` are together a list that may be handed on (Trace Context §3.3.1).
+
+    One member that is none, or more than 32 of them, and all are discarded; empty ones count for nothing.
+    """
+    members = [member for value in values for member in map(_stripped, value.split(b",")) if member]
+    return len(members) <= _MOST_MEMBERS and all(map(_MEMBER.fullmatch, members))
+
+
+def _stripped(member: bytes) -> bytes:
+    return member.strip(b" \t")
+
+
 def read_trace_state(values: list[bytes]) -> str:
-    """``tracestate`` as text for the record; the bytes themselves are passed on untouched."""
+    """``tracestate`` as text for the record, empty where it is discarded; the bytes are passed on untouched."""
+    if not is_trace_state(values):
+        return ""
     return b",".join(filter(None, values)).decode("ascii", "replace")[:_MAX_STATE]
 
 

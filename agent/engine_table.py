@@ -10,17 +10,28 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from agent import engines
+from agent.engine_families import is_common
 from base import found
 from base.errors import UnknownEngineError
+from base.vocabulary import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from agent.pages.page import Layout, Page
-    from base.vocabulary import Distribution, Signal
+    from base.vocabulary import Distribution
 
 Combine = Literal["sum", "max"]
+Role = Literal["both", "router"]
 HEALTH_PATH: Final = "/health"
+SURE: Final = 3
+"""A page is one engine's whatever other names it has: its labels or a family of its own say so."""
+OWN: Final = 2
+"""A page has names that only one engine writes."""
+HOST: Final = 1
+"""A page has names of a program that engines run in; an engine's own names beside them say more."""
+BARE: Final = 0
+"""A page has names without a prefix, which any program could write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +44,23 @@ class Rule:
         old: Names of older versions, newest first; of each model the first name that the page has is taken, the others
             are passed over.
         plus: Further series of the same page that are added in; the signal is absent unless all are there.
+        beside: Series that the page must have too, so that a number means what the signal says: prompt tokens are
+            look-ups in a cache only where hits are counted.
         scale: Factor from the page's unit to ours (µs → s: 1e-6).
         where: Labels a series must have to count.
         combine: How several series of one model and rank become one value.
+        of_server: Series without a rank belong to the first rank's sample: one counter makes no sample of its own.
     """
 
     signal: Signal
     source: str
     old: tuple[str, ...] = ()
     plus: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     scale: float = 1.0
     where: Mapping[str, str] = field(default_factory=dict)
     combine: Combine = "sum"
+    of_server: bool = False
 
     @property
     def counter(self) -> bool:
@@ -54,6 +70,18 @@ class Rule:
     def names(self) -> tuple[str, ...]:
         """Every series name the rule reads."""
         return (self.source, *self.old, *self.plus)
+
+
+_POSITIONS: Final = 8
+"""Positions of a draft that have a signal of their own; later ones are in the total alone."""
+
+
+def accepted_by_position(source: str, label: str) -> tuple[Rule, ...]:
+    """Rules for accepted tokens by their position in the draft, which ``label`` tells, counted from 0."""
+    return tuple(
+        Rule(Signal(f"spec_decode_accepted_at_{place}_total"), source, where={label: str(place)})
+        for place in range(_POSITIONS)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +119,9 @@ class Table:
     Args:
         engine: Engine id, equal to the folder name of its fixtures.
         prefixes: A page is this engine's when one of its series begins with one of these.
+        signs: Whether a page is this engine's though no name begins so, or by more than its names.
+        strength: How much recognising a page says (:data:`SURE` to :data:`BARE`); of several the strongest counts.
+        role: What the program is, or by its page: ``router`` hands requests on and runs no model itself.
         rules: Signals.
         histograms: Distributions.
         ignored: Families that are known and not read, with the reason; a ``_created`` twin needs no entry.
@@ -98,6 +129,7 @@ class Table:
             under another name. Of a metric that a page spells in several ways, one spelling counts.
         others: Beginnings of families of a host program on the same page, with the reason for leaving them out.
         model_labels: Labels that may name the model, likeliest first; none where the page names none.
+        nameless: Values of those labels that name nothing (``undefined``).
         rank_label: Label that is the data-parallel rank; "" where there is none.
         host_labels: Labels that a host program puts on every series.
         info: Families whose labels are the server's configuration, with the labels to take; none named takes all.
@@ -106,6 +138,7 @@ class Table:
         about_path: Path on the serving API that tells the version.
         about: Reads the JSON of ``about_path``.
         health_path: Path on the serving API that answers 200 while the server can be used.
+        extras: Signals that no rule can read off a page, such as from a label's text; they are the first sample's.
         notes: Says in plain English what to know of this very page.
         off: Signals whose counters this very page shows, and the server does not count.
         gone_is_over: A series that leaves the page has ended and begins at 0 when it comes again (a model that is
@@ -118,11 +151,15 @@ class Table:
     engine: str
     prefixes: tuple[str, ...]
     rules: tuple[Rule, ...]
+    signs: Callable[[Layout], bool] = lambda _layout: False
+    strength: int = OWN
+    role: Role | Callable[[Layout], Role] = "both"
     histograms: tuple[Histogram, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     spellings: Mapping[str, str] = field(default_factory=dict)
     others: Mapping[str, str] = field(default_factory=dict)
     model_labels: tuple[str, ...] = ()
+    nameless: frozenset[str] = frozenset()
     rank_label: str = ""
     host_labels: frozenset[str] = frozenset()
     info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -131,6 +168,7 @@ class Table:
     about_path: str = ""
     about: Callable[[Mapping[str, Any]], About] = lambda _reply: About()
     health_path: str = HEALTH_PATH
+    extras: Callable[[Page], Mapping[Signal, float]] | None = None
     notes: Callable[[Page], list[str]] = lambda _page: []
     off: Callable[[Page], frozenset[Signal]] = lambda _page: frozenset()
     gone_is_over: bool = False
@@ -140,9 +178,15 @@ class Table:
     def recognises(self, layout: Layout) -> bool:
         """Whether the page is this engine's; one that has declared its metrics and has no value yet is."""
         begins = (*self.prefixes, *self.spellings)
-        return any(one.name.startswith(begins) for one in layout.series) or any(
-            name.startswith(begins) for name in layout.types
+        return (
+            any(name.startswith(begins) for name in layout.places)
+            or any(name.startswith(begins) for name in layout.types)
+            or self.signs(layout)
         )
+
+    def plays(self, layout: Layout) -> Role:
+        """The role of the server whose page it is."""
+        return self.role(layout) if callable(self.role) else self.role
 
     def spelled(self, name: str) -> str:
         """A metric's name as ``rules`` have it."""
@@ -167,7 +211,10 @@ class Table:
 
     def model_of(self, labels: Mapping[str, str], otherwise: str) -> str:
         """The model that a series is about."""
-        return next((named for label in self.model_labels if (named := labels.get(label))), otherwise)
+        nameless = self.nameless
+        return next(
+            (named for label in self.model_labels if (named := labels.get(label)) and named not in nameless), otherwise
+        )
 
     def knows(self, family: str) -> bool:
         """Whether a family is read or ignored on purpose."""
@@ -178,7 +225,9 @@ class Table:
         # Without its # TYPE line a histogram's parts look like families of their own.
         if any(family.endswith(part) and family.removesuffix(part) in known for part in _HISTOGRAM_PARTS):
             return True
-        return family in known or (family.endswith("_created") and _base(family) & known != frozenset())
+        if family in known or (family.endswith("_created") and _base(family) & known != frozenset()):
+            return True
+        return is_common(family) and not family.startswith(self.prefixes)
 
     def expected(self) -> list[Signal]:
         """Signals that every healthy page of this engine has."""
@@ -229,14 +278,14 @@ def find_table(engine: str) -> Table:
 
 
 def detect(page: Page) -> Table:
-    """The table that recognises a page.
+    """The table that recognises a page; where an engine and its host do, the engine's.
 
     Raises:
         UnknownEngineError: None does; names what was seen instead.
     """
-    for table in tables().values():
-        if table.recognises(page.layout):
-            return table
+    knowing = [table for table in tables().values() if table.recognises(page.layout)]
+    if knowing:
+        return max(knowing, key=lambda table: table.strength)
     seen = [name[:_NAME_SHOWN] for name in page.layout.families()]
     what = ", ".join(seen[:5]) + (f" and {len(seen) - 5} more" if len(seen) > 5 else "") if seen else "no metric at all"  # noqa: PLR2004
     raise UnknownEngineError(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from agent.access import Access
+
+BOTH: Final = "both"
+"""The role of a server that nobody gave one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Target:
     engine: str | None = None
     url: str = field(default="", repr=False)
     metrics_url: str = field(default="", repr=False)
-    role: str = "both"
+    role: str = BOTH
     tap_port: int | None = None
     access: Access = field(default_factory=Access)
 

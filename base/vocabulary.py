@@ -86,7 +86,10 @@ class Edge:
 
 
 class Signal(StrEnum):
-    """Signals of an engine sample. ``_total`` ones are counters as the server shows them, the others are gauges."""
+    """Signals of an engine sample. ``_total`` ones are counters as the server shows them, the others are gauges.
+
+    Those of :data:`SIGNALS_WITHOUT_COLUMN` lie in the map ``signals`` of ``engine_samples``, the others have a column.
+    """
 
     RUNNING = "running"
     WAITING = "waiting"
@@ -111,6 +114,50 @@ class Signal(StrEnum):
     COMPUTE_INPUT_SECONDS_TOTAL = "compute_input_seconds_total"
     COMPUTE_INFER_SECONDS_TOTAL = "compute_infer_seconds_total"
     COMPUTE_OUTPUT_SECONDS_TOTAL = "compute_output_seconds_total"
+    REQUESTS_RECEIVED_TOTAL = "requests_received_total"  # as they came, whatever became of them
+    REQUESTS_ABORTED_TOTAL = "requests_aborted_total"  # given up by their clients or by an operator
+    ADMISSION_REJECTIONS_TOTAL = "admission_rejections_total"
+    WAITING_CAPACITY = "waiting_capacity"  # parts of waiting: for blocks, sequences or the token budget
+    WAITING_DEFERRED = "waiting_deferred"  # for a LoRA slot, a KV transfer, a grammar
+    ASLEEP = "asleep"  # 1: weights are off the GPU, by an operator's order
+    KV_CACHE_HOST_USAGE_RATIO = "kv_cache_host_usage_ratio"
+    PREFIX_CACHE_QUERIES_EXTERNAL_TOTAL = "prefix_cache_queries_external_total"
+    PREFIX_CACHE_HITS_EXTERNAL_TOTAL = "prefix_cache_hits_external_total"
+    PREFIX_CACHE_HITS_DEVICE_TOTAL = "prefix_cache_hits_device_total"
+    PREFIX_CACHE_HITS_HOST_TOTAL = "prefix_cache_hits_host_total"
+    PREFIX_CACHE_HITS_DISK_TOTAL = "prefix_cache_hits_disk_total"
+    KV_TRANSFERS_TOTAL = "kv_transfers_total"  # KV cache between engines, or between an engine and a store
+    KV_TRANSFER_SECONDS_TOTAL = "kv_transfer_seconds_total"
+    KV_TRANSFER_BYTES_TOTAL = "kv_transfer_bytes_total"
+    KV_TRANSFER_FAILURES_TOTAL = "kv_transfer_failures_total"
+    KV_OFFLOAD_BYTES_TOTAL = "kv_offload_bytes_total"  # out of the GPU and back
+    KV_OFFLOAD_SECONDS_TOTAL = "kv_offload_seconds_total"
+    SPEC_DECODE_DRAFTS_TOTAL = "spec_decode_drafts_total"
+    SPEC_DECODE_DRAFT_TOKENS_TOTAL = "spec_decode_draft_tokens_total"
+    SPEC_DECODE_ACCEPTED_TOKENS_TOTAL = "spec_decode_accepted_tokens_total"
+    SPEC_DECODE_ACCEPTED_AT_0_TOTAL = "spec_decode_accepted_at_0_total"  # by position in the draft, from 0
+    SPEC_DECODE_ACCEPTED_AT_1_TOTAL = "spec_decode_accepted_at_1_total"
+    SPEC_DECODE_ACCEPTED_AT_2_TOTAL = "spec_decode_accepted_at_2_total"
+    SPEC_DECODE_ACCEPTED_AT_3_TOTAL = "spec_decode_accepted_at_3_total"
+    SPEC_DECODE_ACCEPTED_AT_4_TOTAL = "spec_decode_accepted_at_4_total"
+    SPEC_DECODE_ACCEPTED_AT_5_TOTAL = "spec_decode_accepted_at_5_total"
+    SPEC_DECODE_ACCEPTED_AT_6_TOTAL = "spec_decode_accepted_at_6_total"
+    SPEC_DECODE_ACCEPTED_AT_7_TOTAL = "spec_decode_accepted_at_7_total"
+    LORA_ADAPTERS_RUNNING = "lora_adapters_running"  # adapters, not requests
+    LORA_ADAPTERS_WAITING = "lora_adapters_waiting"
+    LORA_SLOTS = "lora_slots"  # adapters that fit at one time
+    ESTIMATED_FLOPS_TOTAL = "estimated_flops_total"  # per GPU, by the engine's own reckoning
+    ESTIMATED_READ_BYTES_TOTAL = "estimated_read_bytes_total"
+    ESTIMATED_WRITE_BYTES_TOTAL = "estimated_write_bytes_total"
+    ENDPOINTS_HEALTHY = "endpoints_healthy"  # servers behind a router that it deems fit
+
+
+SIGNALS_WITHOUT_COLUMN: Final = frozenset(
+    list(Signal)[list(Signal).index(Signal.REQUESTS_RECEIVED_TOTAL) :]  # all that came after the columns
+)
+"""Signals in the map ``signals`` of ``engine_samples``: what few engines show and no question adds up has no column."""
+FULLEST: Final = frozenset({Signal.KV_CACHE_USAGE_RATIO, Signal.KV_CACHE_HOST_USAGE_RATIO, Signal.ASLEEP})
+"""Signals of which several ranks or models together have the highest, and not the sum."""
 
 
 class Distribution(StrEnum):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agent.engine_table import About, Rule, Table
-from base.vocabulary import Signal
+from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +30,9 @@ RULES = (
     Rule(Signal.PREFILL_SECONDS_TOTAL, "llamacpp:prompt_seconds_total"),
     Rule(Signal.DECODE_SECONDS_TOTAL, "llamacpp:tokens_predicted_seconds_total"),
     Rule(Signal.KV_CACHE_USAGE_RATIO, "llamacpp:kv_cache_usage_ratio", combine="max"),
+    Rule(Signal.SPEC_DECODE_DRAFTS_TOTAL, "llamacpp:spec_decode_num_drafts_total"),
+    Rule(Signal.SPEC_DECODE_DRAFT_TOKENS_TOTAL, "llamacpp:spec_decode_num_draft_tokens_total"),
+    Rule(Signal.SPEC_DECODE_ACCEPTED_TOKENS_TOTAL, "llamacpp:spec_decode_num_accepted_tokens_total"),
 )
 
 IGNORED = {
@@ -38,9 +41,6 @@ IGNORED = {
     "llamacpp:predicted_tokens_seconds": "an average since start; the counters give it",
     "llamacpp:n_busy_slots_per_decode": "an average since start",
     "llamacpp:kv_cache_tokens": "cells of the cache, gone in newer builds; the ratio is read",
-    "llamacpp:spec_decode_num_draft_tokens_total": "speculative decoding only",
-    "llamacpp:spec_decode_num_accepted_tokens_total": "speculative decoding only",
-    "llamacpp:spec_decode_num_drafts_total": "speculative decoding only",
 }
 
 
@@ -71,9 +71,8 @@ TABLE = Table(
     ignored=IGNORED,
     model_labels=("model", "model_name", "model_id"),
     # Newer builds dropped the cache's fill; builds before 2026 do not count cached tokens.
-    optional=frozenset(
-        {Signal.KV_CACHE_USAGE_RATIO, Signal.PREFIX_CACHE_QUERIES_TOTAL, Signal.PREFIX_CACHE_HITS_TOTAL}
-    ),
+    optional=frozenset({Signal.KV_CACHE_USAGE_RATIO, Signal.PREFIX_CACHE_QUERIES_TOTAL, Signal.PREFIX_CACHE_HITS_TOTAL})
+    | SIGNALS_WITHOUT_COLUMN,
     about_path="/props",
     about=_about,
     notes=_notes,

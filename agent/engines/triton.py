@@ -18,15 +18,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.engine_table import About, Rule, Table
-from base.vocabulary import Signal
+from agent.engine_families import because
+from agent.engine_table import SURE, About, Histogram, Rule, Table
+from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Distribution, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.pages.page import Page
+    from agent.pages.page import Layout, Page
 
 _MICROSECONDS: Final = 1e-6
+_MILLISECONDS: Final = 1e-3
+_SERVED_APART: Final = "nv_trt_llm_disaggregated_serving_metrics"
 _SUMMED: Final = "nv_inference_request_summary_us_count"
 _SUCCEEDED: Final = "nv_inference_request_success"
 _ANSWERED: Final = "nv_inference_first_response_histogram_ms_count"
@@ -66,6 +69,36 @@ RULES = (
     Rule(Signal.RESPONSE_CACHE_HITS_TOTAL, "nv_cache_num_hits_per_model"),
     Rule(Signal.RESPONSE_CACHE_MISSES_TOTAL, "nv_cache_num_misses_per_model"),
     *(Rule(signal, *_sum(what), scale=_MICROSECONDS) for signal, what in _DURATIONS.items()),
+    Rule(
+        Signal.KV_TRANSFERS_TOTAL,
+        _SERVED_APART,
+        where={"disaggregated_serving_type": "request_count"},
+    ),
+    Rule(
+        Signal.KV_TRANSFER_SECONDS_TOTAL,
+        _SERVED_APART,
+        where={"disaggregated_serving_type": "kv_cache_transfer_ms"},
+        scale=_MILLISECONDS,
+    ),
+    # The vLLM backend's own families, under Triton's labels.
+    Rule(Signal.PROMPT_TOKENS_TOTAL, "vllm:prompt_tokens_total"),
+    Rule(Signal.GENERATION_TOKENS_TOTAL, "vllm:generation_tokens_total"),
+    Rule(Signal.PREEMPTIONS_TOTAL, "vllm:num_preemptions_total"),
+    Rule(Signal.PREFIX_CACHE_QUERIES_TOTAL, "vllm:prefix_cache_queries_total"),
+    Rule(Signal.PREFIX_CACHE_HITS_TOTAL, "vllm:prefix_cache_hits_total"),
+    Rule(Signal.PREFILL_SECONDS_TOTAL, "vllm:request_prefill_time_seconds_sum"),
+    Rule(Signal.DECODE_SECONDS_TOTAL, "vllm:request_decode_time_seconds_sum"),
+)
+
+HISTOGRAMS = (
+    Histogram(Distribution.TTFT_SECONDS, "vllm:time_to_first_token_seconds"),
+    Histogram(Distribution.ITL_SECONDS, "vllm:time_per_output_token_seconds"),
+    Histogram(Distribution.E2E_SECONDS, "vllm:e2e_request_latency_seconds"),
+    Histogram(Distribution.QUEUE_SECONDS, "vllm:request_queue_time_seconds"),
+    Histogram(Distribution.PREFILL_SECONDS, "vllm:request_prefill_time_seconds"),
+    Histogram(Distribution.DECODE_SECONDS, "vllm:request_decode_time_seconds"),
+    Histogram(Distribution.PROMPT_TOKENS, "vllm:request_prompt_tokens", old=("nv_llm_input_token_len",)),
+    Histogram(Distribution.COMPLETION_TOKENS, "vllm:request_generation_tokens", old=("nv_llm_output_token_len",)),
 )
 
 _SUMMARY = "its count and sum are read; its quantiles, of a sliding window and Nan when idle, cannot be added up"
@@ -93,6 +126,30 @@ IGNORED = {
     "nv_cache_lookup_duration": _CACHE,
     "nv_cache_insertion_duration": _CACHE,
     "nv_model_load_duration_secs": "once per load",
+    **because(
+        "TensorRT-LLM's batcher and memory at the last report, each in a unit of its own",
+        "nv_trt_llm_runtime_memory_metrics",
+        "nv_trt_llm_inflight_batcher_metrics",
+        "nv_trt_llm_general_metrics",
+        "nv_trt_llm_v1_metrics",
+    ),
+    **because(
+        "a request parameter, not a signal of health",
+        "vllm:request_params_n",
+        "vllm:request_params_best_of",
+        "vllm:request_params_max_tokens",
+    ),
+    **because(
+        "of the vLLM backend; Triton's own counts are read",
+        "vllm:request_success_total",
+        "vllm:request_inference_time_seconds",
+        "vllm:num_requests_running",
+        "vllm:num_requests_waiting",
+        "vllm:num_requests_swapped",
+        "vllm:gpu_cache_usage_perc",
+        "vllm:cpu_cache_usage_perc",
+        "vllm:cache_config_info",
+    ),
     "nv_pinned_memory_pool_total_bytes": "staging memory of the server",
     "nv_pinned_memory_pool_used_bytes": "staging memory of the server",
     "nv_cpu_utilization": _MACHINE,
@@ -133,6 +190,13 @@ def _off(page: Page) -> frozenset[Signal]:
     return frozenset(off)
 
 
+def _signs(layout: Layout) -> bool:
+    """The vLLM backend alone on a page: vLLM's names under the labels of a Triton model."""
+    return any(
+        "version" in one.labels and "model" in one.labels and one.name.startswith("vllm:") for one in layout.series
+    )
+
+
 def _notes(page: Page) -> list[str]:
     notes = [
         "requests refused for a full queue are on no counter: waiting stands at the model's max_queue_size meanwhile",
@@ -142,6 +206,12 @@ def _notes(page: Page) -> list[str]:
     if off := _off(page):
         absent = ", ".join(sorted(off))
         notes.append(f"this server serves requests and does not count them all: {absent} are absent, not 0")
+    if not any(name.startswith("nv_inference_") for name in page.layout.places):
+        notes.append("no model is loaded, or this is a part of a page: no request was counted here")
+    if any(name.startswith("vllm:") for name in page.layout.places):
+        notes.append("models of the vLLM backend: its tokens and latencies are read beside Triton's counts")
+    if any(name.startswith("nv_trt_llm_") for name in page.layout.places):
+        notes.append("models of the TensorRT-LLM backend: running, waiting and KV use are its last report's")
     if _SUMMED in page.layout.places:
         notes.append("finished requests and durations are read from the summaries, which count as the counters do")
     versions: dict[str, set[str]] = {}
@@ -158,19 +228,30 @@ def _notes(page: Page) -> list[str]:
 
 TABLE = Table(
     engine="triton",
-    prefixes=("nv_inference_",),
+    prefixes=("nv_inference_", "nv_trt_llm_", "nv_pinned_memory_", "nv_cache_", "nv_model_", "nv_cpu_", "nv_gpu_"),
+    signs=_signs,
+    strength=SURE,
     rules=RULES,
+    histograms=HISTOGRAMS,
     ignored=IGNORED,
     model_labels=("model",),
-    # Only models with a response cache, or of the TensorRT-LLM backend, have these series.
+    # Only models with a response cache, or of the TensorRT-LLM or vLLM backend, have these series.
     optional=frozenset(
         {
             Signal.RESPONSE_CACHE_HITS_TOTAL,
             Signal.RESPONSE_CACHE_MISSES_TOTAL,
             Signal.RUNNING,
             Signal.KV_CACHE_USAGE_RATIO,
+            Signal.PROMPT_TOKENS_TOTAL,
+            Signal.GENERATION_TOKENS_TOTAL,
+            Signal.PREEMPTIONS_TOTAL,
+            Signal.PREFIX_CACHE_QUERIES_TOTAL,
+            Signal.PREFIX_CACHE_HITS_TOTAL,
+            Signal.PREFILL_SECONDS_TOTAL,
+            Signal.DECODE_SECONDS_TOTAL,
         }
-    ),
+    )
+    | SIGNALS_WITHOUT_COLUMN,
     metrics_port_offset=2,
     about_path="/v2",
     health_path="/v2/health/ready",

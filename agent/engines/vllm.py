@@ -1,4 +1,4 @@
-"""vLLM's metrics page, 0.6 to 0.32 (newest pages recorded on 0.32; older names from its metrics modules).
+"""vLLM's metrics page, 0.2 to 0.32 (newest pages recorded on 0.32; older names from its metrics modules).
 
 Labels ``model_name`` and ``engine`` (the data-parallel rank; older versions have no such label). Counters and
 histograms come from the API server process, which goes on showing its last values when the engine core stands still.
@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent.engine_table import About, Histogram, Rule, Table
-from base.vocabulary import Distribution, Signal
+from agent.engine_families import because
+from agent.engine_table import About, Histogram, Rule, Table, accepted_by_position
+from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Distribution, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.pages.page import Page
 
-_PROCESS = "of the API server process, which host samples show for every process"
-_HTTP = "the HTTP layer's own count; the edge record has every request"
-_RUNTIME = "Python runtime of the API server"
 _SHAPE = "a request parameter, not a signal of health"
 _OLD = "removed from newer versions"
 
@@ -58,7 +56,36 @@ RULES = (
     Rule(Signal.QUEUE_SECONDS_TOTAL, "vllm:request_queue_time_seconds_sum"),
     Rule(Signal.PREFILL_SECONDS_TOTAL, "vllm:request_prefill_time_seconds_sum"),
     Rule(Signal.DECODE_SECONDS_TOTAL, "vllm:request_decode_time_seconds_sum"),
+    Rule(Signal.WAITING_CAPACITY, "vllm:num_requests_waiting_by_reason", where={"reason": "capacity"}),
+    Rule(Signal.WAITING_DEFERRED, "vllm:num_requests_waiting_by_reason", where={"reason": "deferred"}),
+    Rule(Signal.ADMISSION_REJECTIONS_TOTAL, "vllm:admission_rejections_total", of_server=True),
+    Rule(Signal.ASLEEP, "vllm:engine_sleep_state", where={"sleep_state": "weights_offloaded"}, combine="max"),
+    Rule(Signal.ASLEEP, "vllm:engine_sleep_state", where={"sleep_state": "discard_all"}, combine="max"),
+    Rule(Signal.PREFIX_CACHE_QUERIES_EXTERNAL_TOTAL, "vllm:external_prefix_cache_queries_total"),
+    Rule(Signal.PREFIX_CACHE_HITS_EXTERNAL_TOTAL, "vllm:external_prefix_cache_hits_total"),
+    *(
+        Rule(signal, "vllm:prompt_tokens_cached_by_source_total", where={"source": tier})
+        for signal, tier in (
+            (Signal.PREFIX_CACHE_HITS_DEVICE_TOTAL, "device"),
+            (Signal.PREFIX_CACHE_HITS_HOST_TOTAL, "host"),
+            (Signal.PREFIX_CACHE_HITS_DISK_TOTAL, "disk"),
+        )
+    ),
+    Rule(Signal.KV_TRANSFERS_TOTAL, "vllm:nixl_xfer_time_seconds_count"),
+    Rule(Signal.KV_TRANSFER_SECONDS_TOTAL, "vllm:nixl_xfer_time_seconds_sum"),
+    Rule(Signal.KV_TRANSFER_BYTES_TOTAL, "vllm:nixl_bytes_transferred_sum"),
+    Rule(Signal.KV_TRANSFER_FAILURES_TOTAL, "vllm:nixl_num_failed_transfers_total"),
+    Rule(Signal.KV_OFFLOAD_BYTES_TOTAL, "vllm:kv_offload_total_bytes_total"),
+    Rule(Signal.KV_OFFLOAD_SECONDS_TOTAL, "vllm:kv_offload_total_time_total"),
+    Rule(Signal.SPEC_DECODE_DRAFTS_TOTAL, "vllm:spec_decode_num_drafts_total"),
+    Rule(Signal.SPEC_DECODE_DRAFT_TOKENS_TOTAL, "vllm:spec_decode_num_draft_tokens_total"),
+    Rule(Signal.SPEC_DECODE_ACCEPTED_TOKENS_TOTAL, "vllm:spec_decode_num_accepted_tokens_total"),
+    *accepted_by_position("vllm:spec_decode_num_accepted_tokens_per_pos_total", "position"),
+    Rule(Signal.ESTIMATED_FLOPS_TOTAL, "vllm:estimated_flops_per_gpu_total"),
+    Rule(Signal.ESTIMATED_READ_BYTES_TOTAL, "vllm:estimated_read_bytes_per_gpu_total"),
+    Rule(Signal.ESTIMATED_WRITE_BYTES_TOTAL, "vllm:estimated_write_bytes_per_gpu_total"),
 )
+"""Signals and where they stand; estimates stand at 0 unless MFU metrics are on."""
 
 HISTOGRAMS = (
     Histogram(Distribution.TTFT_SECONDS, "vllm:time_to_first_token_seconds"),
@@ -76,25 +103,52 @@ HISTOGRAMS = (
     Histogram(Distribution.BATCH_TOKENS, "vllm:iteration_tokens_total"),
 )
 
+_CONNECTOR = "of one KV connector; transfers are read where NIXL counts them"
+_BLOCKS = "sampled, behind a flag of its own"
+
 IGNORED = {
-    "vllm:num_requests_waiting_by_reason": "parts of num_requests_waiting; capacity means blocks or token budget alike",
-    "vllm:engine_sleep_state": "set by an operator, not by load",
-    "vllm:external_prefix_cache_queries_total": "KV connector; 0 without one",
-    "vllm:external_prefix_cache_hits_total": "KV connector; 0 without one",
     "vllm:mm_cache_queries_total": "multi-modal preprocessor cache",
     "vllm:mm_cache_hits_total": "multi-modal preprocessor cache",
+    "vllm:corrupted_requests_total": "NaN in logits; finished requests count them",
     "vllm:prompt_tokens_recomputed_total": "prompt tokens computed again after a preemption, which is counted",
     "vllm:prompt_tokens_by_source_total": "parts of prompt_tokens_total",
-    "vllm:prompt_tokens_cached_total": "equals prefix-cache hits on a server without a KV connector",
-    "vllm:prompt_tokens_cached_by_source_total": "parts of prompt_tokens_cached_total",
-    "vllm:estimated_flops_per_gpu_total": "0 unless MFU metrics are turned on",
-    "vllm:estimated_read_bytes_per_gpu_total": "0 unless MFU metrics are turned on",
-    "vllm:estimated_write_bytes_per_gpu_total": "0 unless MFU metrics are turned on",
-    "vllm:admission_rejections_total": "has no engine label; the edge record has every rejected request",
-    "vllm:spec_decode_num_drafts_total": "speculative decoding only",
-    "vllm:spec_decode_num_draft_tokens_total": "speculative decoding only",
-    "vllm:spec_decode_num_accepted_tokens_total": "speculative decoding only",
-    "vllm:spec_decode_num_accepted_tokens_per_pos_total": "speculative decoding only",
+    "vllm:prompt_tokens_cached_total": "equals prefix-cache hits, local and external together",
+    "vllm:kv_offload_size": "per transfer; the counter has the bytes",
+    **because(
+        _CONNECTOR,
+        "vllm:nixl_post_time_seconds",
+        "vllm:nixl_num_descriptors",
+        "vllm:nixl_num_failed_notifications_total",
+        "vllm:nixl_num_kv_expired_reqs_total",
+        "vllm:hf3fs_load_duration_seconds",
+        "vllm:hf3fs_save_duration_seconds",
+        "vllm:hf3fs_num_failed_load_total",
+        "vllm:hf3fs_num_failed_save_total",
+        "vllm:mooncake_store_operation_bytes_total",
+        "vllm:mooncake_store_operation_failed_keys_total",
+        "vllm:mooncake_store_operation_keys_total",
+        "vllm:mooncake_store_operation_time_seconds",
+        "vllm:mooncake_store_operation_total",
+    ),
+    **because(
+        "the realtime API's connections; the edge record has every request",
+        "vllm:websocket_connection_duration_seconds",
+        "vllm:websocket_connections_active",
+        "vllm:websocket_connections_total",
+    ),
+    **because(
+        _BLOCKS,
+        "vllm:kv_block_idle_before_evict_seconds",
+        "vllm:kv_block_lifetime_seconds",
+        "vllm:kv_block_reuse_gap_seconds",
+    ),
+    **because(
+        "the HTTP layer's count of the first versions",
+        "requests_total_counter",
+        "responses_total_counter",
+        "status_codes_counter",
+        "exceptions_total_counter",
+    ),
     "vllm:request_inference_time_seconds": "prefill plus decode",
     "vllm:request_num_preemptions": "per request; the counter has the sum",
     "vllm:request_prefill_kv_computed_tokens": "prompt tokens less cache hits",
@@ -115,27 +169,54 @@ IGNORED = {
     "vllm:model_execute_time_milliseconds": f"{_OLD}: per request, V0",
     "vllm:spec_decode_draft_acceptance_rate": f"{_OLD}: an average since start",
     "vllm:spec_decode_efficiency": f"{_OLD}: an average since start",
-    # everything that is not vLLM's own
-    "python_gc_objects_collected_total": _RUNTIME,
-    "python_gc_objects_uncollectable_total": _RUNTIME,
-    "python_gc_collections_total": _RUNTIME,
-    "python_info": _RUNTIME,
-    "process_start_time_seconds": "read apart, to notice a restart",
-    "process_virtual_memory_bytes": _PROCESS,
-    "process_resident_memory_bytes": _PROCESS,
-    "process_cpu_seconds_total": _PROCESS,
-    "process_open_fds": _PROCESS,
-    "process_max_fds": _PROCESS,
-    "http_requests_total": _HTTP,
-    "http_request_size_bytes": _HTTP,
-    "http_response_size_bytes": _HTTP,
-    "http_request_duration_seconds": _HTTP,
-    "http_request_duration_highr_seconds": _HTTP,
+    "vllm:spec_decode_num_emitted_tokens_total": f"{_OLD}: accepted tokens and one more a draft",
 }
 
 
 def _about(reply: Mapping[str, Any]) -> About:
     return About(version=str(reply.get("version", "")))
+
+
+_ADAPTERS = "vllm:lora_requests_info"
+
+
+def _extras(page: Page) -> Mapping[Signal, float]:
+    """Which adapters run stands in labels; the series with the newest time as its value is true, older ones stay."""
+    series, values = page.layout.series, page.values
+    slots = TABLE.slots(page.layout).get(_ADAPTERS) if any(map(page.layout.places.get, _SPELLED)) else None
+    if not slots:
+        return {}
+    labels = series[max(slots, key=values.__getitem__)].labels
+    most = labels.get("max_lora", "")
+    return {
+        Signal.LORA_ADAPTERS_RUNNING: _listed(labels.get("running_lora_adapters", "")),
+        Signal.LORA_ADAPTERS_WAITING: _listed(labels.get("waiting_lora_adapters", "")),
+        **({Signal.LORA_SLOTS: float(most)} if most.isdecimal() else {}),
+    }
+
+
+_SPELLED = (_ADAPTERS, "ray_vllm:lora_requests_info", "ray_vllm_lora_requests_info")
+
+
+def _off(page: Page) -> frozenset[Signal]:
+    """Estimates stand at 0 where they are turned off: tokens were computed, and no computing costs nothing."""
+    places, values = page.layout.places, page.values
+    slots = [slot for name in _ESTIMATES for slot in places.get(name, ())]
+    if not slots or any(values[slot] for slot in slots):
+        return frozenset()
+    return _ESTIMATED if any(values[slot] for name in _COMPUTED for slot in places.get(name, ())) else frozenset()
+
+
+_FLOPS = "estimated_flops_per_gpu_total"
+_ESTIMATES = (f"vllm:{_FLOPS}", f"ray_vllm_{_FLOPS}", f"ray_vllm:{_FLOPS}")
+_COMPUTED = ("vllm:generation_tokens_total", "ray_vllm_generation_tokens_total", "ray_vllm:generation_tokens_total")
+_ESTIMATED = frozenset(
+    {Signal.ESTIMATED_FLOPS_TOTAL, Signal.ESTIMATED_READ_BYTES_TOTAL, Signal.ESTIMATED_WRITE_BYTES_TOTAL}
+)
+
+
+def _listed(text: str) -> float:
+    return float(sum(bool(one.strip()) for one in text.split(",")))
 
 
 def _notes(page: Page) -> list[str]:
@@ -187,10 +268,12 @@ TABLE = Table(
     # Value and other labels of the LoRA family say which adapters ran when, not how the server is set up.
     info={"vllm:cache_config_info": (), "vllm:lora_requests_info": ("max_lora",)},
     # Versions that show a finished_reason only once it happened have no series for it before.
-    optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}),
+    optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
     about_path="/version",
     about=_about,
+    extras=_extras,
     notes=_notes,
+    off=_off,
     # request_success has a series for each finished_reason, error among them.
     finished_includes_failed=True,
 )

@@ -16,13 +16,15 @@ from agent.pages.page import Limits, Page, PageReader
 from agent.pages.samples import EngineSample, Sampler
 from base.errors import PageError, UnknownEngineError
 from base.redact import shown
-from base.vocabulary import Signal
+from base.vocabulary import FULLEST, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from agent.engine_table import Table
 
 _PROBE_TIMEOUT_SECONDS: Final = 10.0
+_MOST: Final = 250
 
 
 def probe(
@@ -36,8 +38,8 @@ def probe(
         timeout_seconds: How long to wait for one answer.
 
     Returns:
-        ``{"engine", "version", "models", "signals", "by_model", "unmapped", "missing", "notes"}``: ``version`` is None
-        where the server does not say; ``signals`` are summed over models and ranks (KV use: the fullest) and
+        ``{"engine", "role", "version", "models", "signals", "by_model", "unmapped", "missing", "notes"}``: ``version``
+        is None where the server does not say; ``signals`` are summed over models and ranks (KV use: the fullest) and
         ``by_model`` has the same per model, neither with a key for what the page does not show; ``unmapped`` are
         families no table names; ``missing`` are signals that this engine's pages have and this one has not.
 
@@ -108,8 +110,9 @@ def describe(page: Page, about: About) -> dict[str, Any]:
         notes.append(f"passed over: {page.told()}")
     return {
         "engine": table.engine,
+        "role": table.plays(page.layout),
         "version": about.version or None,
-        "models": [model for model in models if model],
+        "models": [model for model in models if model] or _named(table, page),
         "signals": signals,
         "by_model": {
             model: _together(sample for sample in samples if sample.key.model == model) for model in models if model
@@ -120,12 +123,17 @@ def describe(page: Page, about: About) -> dict[str, Any]:
     }
 
 
+def _named(table: Table, page: Page) -> list[str]:
+    """Models that a page names though it shows no signal of theirs."""
+    return list(dict.fromkeys(name for one in page.layout.series if (name := table.model_of(one.labels, ""))))[:_MOST]
+
+
 def _together(samples: Iterable[EngineSample]) -> dict[str, float]:
     """Signals of several samples as one: sums, but the fullest KV cache."""
     found: dict[str, float] = {}
     for sample in samples:
         for signal, value in sample.signals().items():
-            if signal == Signal.KV_CACHE_USAGE_RATIO:
+            if signal in FULLEST:
                 found[signal] = max(found.get(signal, value), value)
             else:
                 found[signal] = found.get(signal, 0.0) + value

@@ -6,8 +6,8 @@ costs one lookup per series that is read. What a page does not show is absent fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from math import inf, isfinite
+from dataclasses import dataclass, field, replace
+from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.engine_table import config_of
@@ -122,6 +122,9 @@ class Sampler:
             self._forget()
         off = self._table.off(page)
         samples = tuple([_read(group, page.values, off) for group in self._groups.values()])
+        if self._table.extras is not None and samples and (more := self._table.extras(page)):
+            first = samples[0]
+            samples = (replace(first, gauges={**first.gauges, **more}), *samples[1:])
         restarted = restarted or self._all_began()
         if samples:
             self._memory.begin()
@@ -164,14 +167,18 @@ class Sampler:
         slots = table.slots(layout)
         groups: dict[Key, _Group] = {}
 
-        def group_of(one: Series) -> _Group:
+        def group_of(one: Series, of_server: bool = False) -> _Group:
             model = table.model_of(one.labels, self._model)[:_NAME_KEPT]
             key = Key(model, one.labels.get(table.rank_label, "")[:_NAME_KEPT])
+            if of_server and not key.dp_rank:
+                key = next((one for one in groups if one.model == key.model), key)
             if key not in groups:
                 key = key if len(groups) < _MOST_KEYS else Key(_REST, "")
             return groups.setdefault(key, _Group(key))
 
         for rule in table.rules:
+            if any(name not in slots for name in rule.beside):
+                continue
             _arrange(rule, slots, layout.series, group_of, memory)
         for histogram in table.histograms:
             _arrange_buckets(histogram, slots, layout.series, group_of, memory)
@@ -195,7 +202,7 @@ def _arrange(
     rule: Rule,
     slots: Mapping[str, Sequence[int]],
     series: Sequence[Series],
-    group_of: Callable[[Series], _Group],
+    group_of: Callable[..., _Group],
     memory: Memory,
 ) -> None:
     """Find a rule's series on a page and hand them to the groups they belong to."""
@@ -208,7 +215,7 @@ def _arrange(
         # A server may show one model under one name and another model under the other.
         had = frozenset(groups)
         for slot in matching(name):
-            group = group_of(series[slot])
+            group = group_of(series[slot], rule.of_server)
             if group.key not in had:
                 groups.setdefault(group.key, (group, []))[1].append(slot)
     added = [matching(name) for name in rule.plus]
@@ -267,8 +274,13 @@ def _read(group: _Group, values: Sequence[float], off: frozenset[Signal]) -> Eng
     gauges, totals, deltas = {}, {}, {}
     for one in group.gauges:
         slots = one.slots
-        value = values[slots[0]] if len(slots) == 1 else one.combine([values[slot] for slot in slots])
-        if isfinite(value):
+        if len(slots) == 1:
+            value = values[slots[0]]
+        else:
+            several = [values[slot] for slot in slots]
+            value = one.combine(several) if one.combine is max or min(several) >= 0 else nan
+        # No signal is below 0: servers write -1 for what they do not know.
+        if isfinite(value) and value >= 0:
             gauges[one.signal] = value * one.scale
     for counter in group.counters:
         total, gain = counter.look(values)

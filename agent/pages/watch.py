@@ -19,6 +19,7 @@ from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_o
 from agent.pages.follow import Follower
 from agent.pages.page import Limits, PageReader
 from agent.pages.samples import Sampler
+from agent.target import BOTH
 from base.errors import PageError, ServescopeError, UnknownEngineError
 from base.redact import shown
 
@@ -68,6 +69,7 @@ class Watch:
         self._follower = Follower(target.instance, attributes(self._target, place), self._told)
         self._configure_again = True
         self._unknown = ""
+        self._cast_as = BOTH
         self.instance = target.instance
         self.stats = ScrapeStats()
 
@@ -144,6 +146,8 @@ class Watch:
         if self._sampler is None:
             self._sampler = Sampler(table, self._about.model)
         scrape = self._sampler.sample(page)
+        if scrape.layout_changed:
+            self._cast(table, page)
         config = None
         if scrape.layout_changed or self._configure_again:
             self._configure_again = False
@@ -171,6 +175,13 @@ class Watch:
         self._target = replace(self._target, engine=self._table.engine)
         self._identify()
         return True
+
+    def _cast(self, table: Table, page: Page) -> None:
+        """Take over the role that the page shows, where nobody gave the target one."""
+        role = table.plays(page.layout)
+        if role != self._target.role and self._target.role in {BOTH, self._cast_as}:
+            self._cast_as, self._target = role, replace(self._target, role=role)
+            self._identify()
 
     def _identify(self) -> None:
         self._follower.identify(attributes(self._target, self._place, self._about.version))

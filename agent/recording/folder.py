@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from agent.engine_table import detect, find_table, tables
 from agent.pages.page import PageReader
 from agent.pages.samples import Sampler
+from agent.target import BOTH
 from base.errors import ServescopeError, UnknownEngineError
 
 if TYPE_CHECKING:
@@ -107,6 +108,14 @@ class Recording:
                     raise RecordingError(f"{self.folder / PAGES}: {error.what}", error.fix) from None
         engine = self.about.get("engine") or self._engine_of_spans()
         return find_table(str(engine)) if engine else None
+
+    @cached_property
+    def role(self) -> str:
+        """What the server is, by its page; ``both`` where nothing tells."""
+        for row in self.rows(PAGES):
+            if row.get("text") and self.table is not None:
+                return self.table.plays(PageReader().read(str(row["text"]).encode()).layout)
+        return BOTH
 
     @cached_property
     def model(self) -> str:

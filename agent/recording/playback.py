@@ -80,7 +80,9 @@ class Playback:
         self._shift_ns = shift_ns
         about = recording.about
         engine = recording.table.engine if recording.table else None
-        target = Target(recording.name, str(about.get("deployment") or recording.name), engine=engine)
+        target = Target(
+            recording.name, str(about.get("deployment") or recording.name), engine=engine, role=recording.role
+        )
         place = Place(*(str(about.get(key) or "") for key in ("region", "cluster", "pod", "node")))
         version = str(about.get("engine_version") or about.get("version") or "")
         self._whose = attributes(target, place, version) | {Resource.RECORDING: recording.name}

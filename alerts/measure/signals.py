@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from analytics.signals import SIGNALS
-from base.vocabulary import Signal
+from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,9 @@ GAUGES: Final = ("up", "running", "waiting", "kv_cache_usage_ratio", "scrape_sec
 RATES: Final[Mapping[str, str]] = {
     signal.value.removesuffix("_total") + "_per_second": signal.value.removesuffix("_total") + "_delta"
     for signal in Signal
-    if signal.value.endswith("_total") and not signal.value.endswith("_seconds_total")
+    if signal.value.endswith("_total")
+    and not signal.value.endswith("_seconds_total")
+    and signal not in SIGNALS_WITHOUT_COLUMN
 }
 """Rate names and the increase columns they come from: ``preemptions_per_second`` → ``preemptions_delta``."""
 RATIOS: Final[Mapping[str, tuple[str, str]]] = {

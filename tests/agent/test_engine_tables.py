@@ -20,6 +20,8 @@ PAGES = [
     for engine in tables()
     for path in sorted((*FIXTURES.glob(f"{engine}/metrics_*.txt"), *FIXTURES.glob(f"{engine}/metrics_*.txt.gz")))
 ]
+LATE = {"bentoml", "kserve", "litellm", "mlserver", "torchserve"}
+"""Engines whose series begin with their first requests: an idle page lacks them."""
 
 
 def page_of(path: Path) -> Page:
@@ -45,7 +47,8 @@ def test_no_expected_signal_is_missing_from_a_recorded_page(path: Path):
     page = page_of(path)
     table = detect(page)
     seen = {signal for sample in Sampler(table).sample(page).samples for signal in sample.signals()}
-    assert set(table.expected()) <= seen
+    if not (table.engine in LATE and "idle" in path.name):
+        assert set(table.expected()) <= seen
 
 
 def test_pages_of_all_engines_were_recorded():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-KEYS = ["engine", "version", "models", "signals", "by_model", "unmapped", "missing", "notes"]
+KEYS = ["engine", "role", "version", "models", "signals", "by_model", "unmapped", "missing", "notes"]
 Routes = dict[str, str | dict[str, object] | int]
 
 

@@ -1,0 +1,212 @@
+"""Every page that is on record: whose it is, what it says, and that nothing on it is left without a word."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from agent.engine_families import BEGINNINGS, COMMON
+from agent.engine_table import About, Table, detect, find_table, tables
+from agent.pages.page import Page, parse
+from agent.pages.probe import describe, probe
+from base.errors import PageError, UnknownEngineError
+from tests.docs_kit import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FIXTURES = ROOT / "tests" / "fixtures"
+
+
+class Recorded(NamedTuple):
+    path: Path
+    engine: str
+    role: str
+    kind: str
+
+
+def recorded() -> list[Recorded]:
+    rows = re.findall(
+        r"^\| `(\S+)` \| (\w+) \| (\w+) \| ([\w ]+) \|", (FIXTURES / "PAGES.md").read_text(), re.MULTILINE
+    )
+    return [Recorded(FIXTURES / page, engine, role, kind) for page, engine, role, kind in rows]
+
+
+RECORDED = recorded()
+PAGES = [one for one in RECORDED if one.kind != "names"]
+NAMES = [one for one in RECORDED if one.kind == "names"]
+
+
+def page_of(path: Path) -> Page:
+    return parse(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+
+
+def named(one: Recorded) -> str:
+    return f"{one.path.parent.name}-{one.path.name}"
+
+
+def test_every_page_on_record_is_listed_and_every_engine_has_one():
+    listed = {one.path for one in RECORDED}
+    there = {
+        path
+        for engine in tables()
+        for path in FIXTURES.glob(f"{engine}/*.txt*")
+        if not path.name.startswith(("infer_", "sse_", "otlp_", "idle_without"))
+    }
+    assert there <= listed
+    assert {one.engine for one in RECORDED} == set(tables())
+
+
+@pytest.mark.parametrize("one", PAGES, ids=named)
+def test_a_page_is_told_by_its_table_and_every_family_is_named(one: Recorded):
+    page = page_of(one.path)
+    table = detect(page)
+    assert (table.engine, table.plays(page.layout)) == (one.engine, one.role)
+    assert [family for family in page.layout.families() if not table.knows(family)] == []
+    told = describe(page, About())
+    assert told["unmapped"] == []
+    assert not set(told["missing"]) & set(told["signals"])
+    assert all(value >= 0 for value in told["signals"].values())
+    assert all(note and note == note.strip() for note in told["notes"])
+
+
+@pytest.mark.parametrize("one", NAMES, ids=named)
+def test_every_name_that_the_makers_have_is_read_or_left_out_by_name(one: Recorded):
+    page = page_of(one.path)
+    table = find_table(one.engine)
+    assert page.layout.types
+    assert [name for name in page.layout.types if not table.knows(name)] == []
+
+
+@pytest.mark.parametrize("table", tables().values(), ids=lambda table: table.engine)
+def test_what_is_left_out_says_why_and_is_not_told_twice(table: Table):
+    assert all(len(reason) > 3 for reason in (*table.ignored.values(), *table.others.values()))
+    assert not table.ignored.keys() & COMMON.keys()
+    own = [name for name in table.ignored if name.startswith(tuple(BEGINNINGS))]
+    assert all(name.startswith(table.prefixes) for name in own)
+
+
+def test_a_page_that_no_name_tells_is_nobodys():
+    """An idle Infinity counts its health checks and nothing else: any program with that HTTP layer does."""
+    with pytest.raises(UnknownEngineError):
+        detect(page_of(FIXTURES / "infinity" / "idle_without_a_name.txt"))
+
+
+def signals(text: str, engine: str) -> dict[str, float]:
+    told = describe(parse(text), About())
+    assert told["engine"] == engine
+    assert told["unmapped"] == []
+    return dict(told["signals"])
+
+
+VLLM = """\
+vllm:num_requests_running{model_name="m",engine="0"} 3
+vllm:prompt_tokens_total{model_name="m",engine="0"} 70
+"""
+
+
+@pytest.mark.parametrize(
+    ("beside", "engine"),
+    [
+        ('dynamo_component_requests_total{dynamo_component="backend"} 9\n', "vllm"),
+        ("lmcache_mp_l1_read_keys_total 72\n", "vllm"),
+        ('request_predict_seconds_count{model_name="m"} 4\nrequest_predict_seconds_sum{model_name="m"} 4\n', "vllm"),
+        ("go_goroutines 12\npromhttp_metric_handler_requests_total 3\n", "vllm"),
+    ],
+)
+def test_an_engines_own_names_say_more_than_its_hosts(beside: str, engine: str):
+    found = describe(parse(VLLM + beside), About())
+    assert found["engine"] == engine
+    assert (found["signals"]["running"], found["signals"]["prompt_tokens_total"]) == (3, 70)
+
+
+def test_a_router_with_an_engines_names_is_a_router():
+    text = "".join(f'vllm:num_requests_running{{server="http://10.0.0.{n}:8000"}} {n}\n' for n in (1, 2))
+    text += (
+        'vllm:num_requests_swapped{server="http://10.0.0.1:8000"} 0\nvllm:avg_itl{server="http://10.0.0.1:8000"} -1\n'
+    )
+    told = describe(parse(text), About())
+    assert (told["engine"], told["role"], told["signals"]) == ("vllm_production_stack_router", "router", {"running": 3})
+    text = 'sglang_num_running_reqs{model_name="m",worker_addr="grpc://10.0.0.1:1"} 5\n'
+    told = describe(parse(text), About())
+    assert (told["engine"], told["role"], told["signals"]) == ("sglang_router", "router", {"running": 5})
+
+
+def test_missing_written_as_a_number_is_missing():
+    unknown = 'lmdeploy:num_requests_running{model_name="m"} -1\nlmdeploy:num_requests_waiting{model_name="m"} 2\n'
+    assert signals(unknown, "lmdeploy") == {"waiting": 2}
+    two = 'trtllm_kv_cache_utilization{model_name="m",rank="%d"} %s\n'
+    assert signals(two % (0, "-1.0") + two % (1, "0.5"), "trtllm") == {"kv_cache_usage_ratio": 0.5}
+
+
+def test_totals_beside_their_parts_are_not_added():
+    text = "".join(
+        f'sglang:num_queue_reqs{{model_name="m",tp_rank="0",priority="{priority}"}} {value}\n'
+        for priority, value in (("", 7), ("0", 3), ("5", 4))
+    )
+    assert signals(text, "sglang") == {"waiting": 7}
+    text = "".join(
+        f'gen_ai_client_token_usage_token_sum{{gen_ai_request_model="m",gen_ai_token_type="{kind}"}} {value}\n'
+        for kind, value in (("input", 10), ("output", 4), ("total", 14))
+    )
+    assert signals(text, "envoy_ai_gateway") == {"prompt_tokens_total": 10, "generation_tokens_total": 4}
+
+
+def test_look_ups_in_a_prefix_cache_are_known_only_where_hits_are():
+    text = 'sglang:prompt_tokens_total{model_name="m"} 90\n'
+    assert signals(text, "sglang") == {"prompt_tokens_total": 90}
+    text += 'sglang:cached_tokens_total{model_name="m",cache_source="device"} 20\n'
+    text += 'sglang:cached_tokens_total{model_name="m",cache_source="host"} 5\n'
+    assert signals(text, "sglang") == {
+        "prompt_tokens_total": 90,
+        "prefix_cache_queries_total": 90,
+        "prefix_cache_hits_total": 25,
+        "prefix_cache_hits_device_total": 20,
+        "prefix_cache_hits_host_total": 5,
+    }
+
+
+def test_speculative_decoding_by_position():
+    page = page_of(FIXTURES / "vllm/metrics_spec_decode.txt.gz")
+    found = describe(page, About())["signals"]
+    shown = {
+        one.labels["position"]: value
+        for one, value in zip(page.layout.series, page.values, strict=True)
+        if one.name == "vllm:spec_decode_num_accepted_tokens_per_pos_total"
+    }
+    assert len(shown) > 1
+    assert {place: found[f"spec_decode_accepted_at_{place}_total"] for place in shown} == shown
+    assert sum(shown.values()) == found["spec_decode_accepted_tokens_total"]
+    assert "spec_decode_accepted_at_7_total" not in found
+
+
+def test_the_newest_word_on_adapters_counts():
+    adapters = 'vllm:lora_requests_info{max_lora="4",running_lora_adapters="%s",waiting_lora_adapters="%s"} %d\n'
+    text = VLLM + adapters % ("a,b", "c", 1_700_000_000) + adapters % ("a", "", 1_700_000_500)
+    found = signals(text, "vllm")
+    assert (found["lora_adapters_running"], found["lora_adapters_waiting"], found["lora_slots"]) == (1, 0, 4)
+
+
+def test_estimates_that_are_turned_off_are_absent():
+    flops = 'vllm:estimated_flops_per_gpu_total{model_name="m",engine="0"} %s\n'
+    tokens = 'vllm:generation_tokens_total{model_name="m",engine="0"} 12\n'
+    assert "estimated_flops_total" not in signals(VLLM + tokens + flops % 0, "vllm")
+    assert signals(VLLM + tokens + flops % "5e+12", "vllm")["estimated_flops_total"] == 5e12
+    assert signals(VLLM + flops % 0, "vllm")["estimated_flops_total"] == 0
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.35, 0.6, 0.85, 0.99])
+@pytest.mark.parametrize("one", PAGES[::4], ids=named)
+def test_a_page_that_is_cut_anywhere_is_still_read(one: Recorded, keep: float, tmp_path: Path):
+    whole = gzip.decompress(one.path.read_bytes()) if one.path.suffix == ".gz" else one.path.read_bytes()
+    (tmp_path / "cut.txt").write_bytes(whole[: int(len(whole) * keep)])
+    try:
+        told = probe(str(tmp_path / "cut.txt"))
+    except (UnknownEngineError, PageError):
+        return  # what names the engine was cut off, or all that could be read
+    json.dumps(told, allow_nan=False)
+    assert all(value >= 0 for value in told["signals"].values())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
 from agent.otlp.request import RequestRecord, time_coded_span_id
 from agent.tap.asked import may_name_model, read_request
+from agent.tap.bodies import BodySample
 from agent.tap.counters import describe_fault
-from agent.tap.observe import AnswerWatch, BodySample
+from agent.tap.observe import AnswerWatch
 from agent.tap.open_requests import OpenRequest
 from agent.tap.routes import REALTIME, Route, find_route
 from agent.tap.tenants import Who
@@ -26,8 +27,13 @@ from agent.tap.websocket import Session
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
-    from agent.tap.core import Core
+    from collections.abc import Callable
+
+    from agent.tap.core import Limits
+    from agent.tap.counters import Counters
     from agent.tap.head import RequestHead, ResponseHead
+    from agent.tap.open_requests import OpenRequests
+    from agent.tap.tenants import BoundedNames, Tenants
     from agent.tap.websocket import FrameWatch
 
 log = structlog.get_logger()
@@ -42,14 +48,56 @@ _REFUSALS: Final = frozenset({401, 403})
 _UNKNOWN_MODEL: Final = frozenset({*_REFUSALS, 404})
 
 
+class Books(Protocol):
+    """What all accounts of one edge share (``agent.tap.core.Core`` is a tap's)."""
+
+    @property
+    def counters(self) -> Counters:
+        """Own health."""
+        ...
+
+    @property
+    def tenants(self) -> Tenants:
+        """Finds who asked."""
+        ...
+
+    @property
+    def models(self) -> BoundedNames:
+        """Bounds the names of models."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """Bounds of one connection."""
+        ...
+
+    @property
+    def record_probes(self) -> bool:
+        """Whether health probes get a record too."""
+        ...
+
+    @property
+    def sample(self) -> bool:
+        """Whether what a caller did not sample is sent on as sampled."""
+        ...
+
+    @property
+    def open(self) -> OpenRequests:
+        """Requests whose record is not written yet."""
+        ...
+
+
 class Account:
     """Collects one request.
 
     Args:
         core: Shared state.
         head: The request's head; ``None`` for one that could not be read.
-        arrived: Arrival on the monotonic clock, seconds.
+        arrived: Arrival on the clock, seconds.
         arrived_ns: Arrival, Unix nanoseconds.
+        clock: Tells the time in seconds.
+        span_id: The edge's span where somebody else has drawn it, else it is drawn here.
+        trace: Likewise its trace, else it is read off the head.
 
     Attributes:
         trace: Trace context to hand on.
@@ -62,12 +110,22 @@ class Account:
         closed: The record is made.
     """
 
-    def __init__(self, core: Core, head: RequestHead | None, arrived: float, arrived_ns: int) -> None:
+    def __init__(
+        self,
+        core: Books,
+        head: RequestHead | None,
+        arrived: float,
+        arrived_ns: int,
+        clock: Callable[[], float] = time.monotonic,
+        span_id: bytes = b"",
+        trace: TraceContext | None = None,
+    ) -> None:
         self._core = core
+        self._clock = clock
         self._arrived = arrived
         self._arrived_ns = arrived_ns
-        self.span_id = time_coded_span_id(arrived_ns)
-        self.trace: TraceContext = (
+        self.span_id = span_id or time_coded_span_id(arrived_ns)
+        self.trace: TraceContext = trace or (
             read_trace_context(head.all(b"traceparent"), sample=core.sample) if head else new_trace_context()
         )
         self._trace_state = read_trace_state(head.all(b"tracestate")) if head and self.trace.continued else ""
@@ -120,9 +178,15 @@ class Account:
         if self._session is not None:
             self._follow(self._session, self._session.client, pieces)
 
+    def request_left_out(self, size: int) -> None:
+        """So many bytes of the request went by that nobody kept."""
+        self.request_bytes += size
+        if self._sample is not None:
+            self._sample.left_out(size)
+
     def request_ended(self) -> None:
         """The request is wholly here (and was handed on before this)."""
-        self._asked_at = time.monotonic()
+        self._asked_at = self._clock()
         self._read_request()
 
     def _read_request(self) -> None:
@@ -167,6 +231,26 @@ class Account:
                 return False
         return watch.facts.complete
 
+    def answer_left_out(self, size: int) -> None:
+        """So many bytes of an answer that is no stream went by that nobody kept."""
+        self.response_bytes += size
+        if self._watch is not None:
+            self._watch.left_out(size)
+
+    def answer_lost(self, size: int, first: float | None) -> None:
+        """Pieces of the answer are missing: of it only times and sizes are known.
+
+        Args:
+            size: Its bytes.
+            first: Seconds from the arrival to the first of them.
+        """
+        streams = self._watch is not None and self._watch.stream
+        self._watch = None
+        self.response_bytes = size
+        self._wants_stream = streams
+        if streams and self._ttft is None:
+            self._ttft = first
+
     def _follow(self, session: Session, side: FrameWatch, pieces: list[bytes]) -> None:
         try:
             for piece in pieces:
@@ -193,7 +277,7 @@ class Account:
             return None
         self.closed = True
         self._core.counters.in_flight -= 1
-        self.handed_over(time.monotonic())
+        self.handed_over(self._clock())
         try:
             record = self._make(outcome, error_type)
         except Exception:  # noqa: BLE001 - recording must never break serving
@@ -215,7 +299,7 @@ class Account:
         facts = watch.facts if watch is not None else None
         outcome, error_type = self._outcome(outcome, error_type)
         ended_at = watch.ended_at if watch is not None else None
-        seconds = time.monotonic() - self._arrived
+        seconds = self._clock() - self._arrived
         reported = facts.completion_tokens if facts else None
         counted = facts.content_chunks if watch and facts and watch.stream else 0
         if counted <= (reported or 0):
@@ -277,7 +361,7 @@ class Account:
         patience = self._core.limits.patience_seconds
         if patience <= 0 or self._asked_at is None or (self._watch is not None and self._watch.has_content):
             return False
-        return time.monotonic() - self._asked_at >= patience
+        return self._clock() - self._asked_at >= patience
 
     def _outcome_of_answer(self) -> tuple[Outcome, str]:
         status = self.status or 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 if TYPE_CHECKING:
-    from agent.tap.observe import BodySample
+    from agent.tap.bodies import BodySample
 
 _MAX_NAME: Final = 256
 _SURE_ERRORS: Final = (ValueError, RecursionError)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from agent.tap.bodies import HEAD_BYTES, SURE_ERRORS, BodySample, loads, parse
 from agent.tap.facts import Facts
 from agent.tap.gaps import Gaps
 from agent.tap.sse import LineSplitter, SseEvent, SseSplitter
@@ -14,22 +14,16 @@ from agent.tap.sse import LineSplitter, SseEvent, SseSplitter
 if TYPE_CHECKING:
     from agent.tap.head import ResponseHead
 
-HEAD_BYTES: Final = 65_536
-"""A body up to this size is parsed; of a longer one only its first and last bytes are looked at."""
-TAIL_BYTES: Final = 8_192
 _INFLATE_STEP: Final = 1_048_576
 _ERROR_STATUS: Final = 400
 _TEXT: Final = re.compile(rb'''[{,] ?"(?:text|content)": ?"([^"\\\x00-\x1f]+)"''')
 _PLAIN: Final = bytes({*range(0x20, 0x7F)} - {*b'"\\'})
-_DECODER: Final = json.JSONDecoder()
-_SPACE: Final = " \t\r\n"
 _DONE: Final = b"[DONE]"
 _DONES: Final = frozenset({_DONE, b'"[DONE]"', b"<DONE>", b"[done]"})
 _WORD_BYTES: Final = 32
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _ID: Final = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.)*")')
-_SURE_ERRORS: Final = (ValueError, RecursionError)  # what json.loads raises on bad input
 _LINE_KINDS: Final = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
 _CONTROL: Final = frozenset(
     b"""ping heartbeat keepalive progress metadata status usage end done start open connected comment queue queued
@@ -41,56 +35,6 @@ _NOTHING: Final = frozenset(b"ping pong heartbeat keepalive null none undefined 
 _ERROR_NAMES: Final = frozenset({b"error", b"exception"})
 _ERROR_TEXT: Final = re.compile(rb"(?:error|exception)\s*:", re.IGNORECASE)
 _FINISH: Final = re.compile(rb'(?<!\\)"finish_reason"\s*:\s*"([A-Za-z_.]{1,64})"')
-
-
-class BodySample:
-    """The first and last bytes of a body, within bounds.
-
-    Attributes:
-        size: Bytes that went by.
-    """
-
-    __slots__ = ("_limit", "_tail", "head", "size")
-
-    def __init__(self, limit: int = HEAD_BYTES) -> None:
-        self.head = bytearray()
-        self.size = 0
-        self._limit = limit
-        self._tail = b""
-
-    def feed(self, piece: bytes) -> None:
-        """Take the next bytes."""
-        self.size += len(piece)
-        room = self._limit - len(self.head)
-        if room > 0:
-            self.head += piece[:room]
-            piece = piece[room:]
-        if piece:
-            self._tail = (self._tail + piece)[-TAIL_BYTES:]
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing was left out."""
-        return self.size == len(self.head)
-
-    @property
-    def torn(self) -> bool:
-        """Whether this is all there is, and no JSON text."""
-        return self.whole and self.size > 0 and self.json() is None and bytes(self.head).strip() != b"null"
-
-    @property
-    def tail(self) -> bytes:
-        """The last bytes."""
-        return (bytes(self.head[-TAIL_BYTES:]) + self._tail)[-TAIL_BYTES:]
-
-    def json(self) -> Any:
-        """The body as JSON, ``None`` when it isn't or was cut."""
-        if not self.whole or not self.head:
-            return None
-        try:
-            return _parse(self.head)
-        except _SURE_ERRORS:
-            return _loads(bytes(self.head))
 
 
 class Likeness(NamedTuple):
@@ -208,6 +152,12 @@ class AnswerWatch:
                 self._split(self._splitter, piece, now)
             self.size += len(piece)
 
+    def left_out(self, size: int) -> None:
+        """So many bytes of the middle of a whole answer went by that nobody kept."""
+        self.size += size
+        if self._sample is not None:
+            self._sample.left_out(size)
+
     def _split(self, splitter: SseSplitter | LineSplitter, piece: bytes, now: float) -> None:
         self._like_piece = None
         alone = self._inflate is None and splitter.skip(0)
@@ -258,8 +208,8 @@ class AnswerWatch:
             self.facts.content_chunks += 1
             return True
         try:
-            message = _parse(data)
-        except _SURE_ERRORS:
+            message = parse(data)
+        except SURE_ERRORS:
             return self._read_text(event, data)
         if event.name.lower() in _ERROR_NAMES and not (isinstance(message, dict) and message.get("error")):
             self.facts.read_error(message)
@@ -276,9 +226,9 @@ class AnswerWatch:
     def _read_text(self, event: SseEvent, data: bytes) -> bool:
         """Somebody's own words, no JSON: they say no fact but that they came."""
         said = data.strip()
-        if (match := _ERROR_TEXT.match(said)) is not None and _loads(said[match.end() :]) is not None:
+        if (match := _ERROR_TEXT.match(said)) is not None and loads(said[match.end() :]) is not None:
             said = said[match.end() :]  # llama.cpp's field, put into data by somebody between
-            self.facts.read_error(_loads(said))
+            self.facts.read_error(loads(said))
             return False
         if event.name.lower() in _ERROR_NAMES:
             self.facts.read_error(data.decode(errors="replace"))
@@ -296,7 +246,7 @@ class AnswerWatch:
             return
         if data in _DONES:
             self.facts.complete = True
-        elif event.name == b"error" or _loads(data) is not None:
+        elif event.name == b"error" or loads(data) is not None:
             self.has_content = self._read_event(event) or self.has_content
 
     def _read_sample(self, sample: BodySample) -> None:
@@ -307,8 +257,8 @@ class AnswerWatch:
             return
         found = {"model": _MODEL.search(sample.head) or _MODEL.search(sample.tail), "id": _ID.search(sample.head)}
         usage = _USAGE.search(sample.tail) or _USAGE.search(sample.head)
-        message = {key: _loads(match[1]) for key, match in found.items() if match is not None}
-        message["usage"] = _loads(usage[1]) if usage is not None else None
+        message = {key: loads(match[1]) for key, match in found.items() if match is not None}
+        message["usage"] = loads(usage[1]) if usage is not None else None
         reasons = _FINISH.findall(sample.tail)
         message["choices"] = [{"index": n, "finish_reason": reason.decode()} for n, reason in enumerate(reasons)]
         self.facts.read(message)
@@ -378,20 +328,3 @@ class _HeaderSample(BodySample):
 def _inflater(head: ResponseHead) -> zlib._Decompress | None:
     coding = (head.get(b"content-encoding") or b"").strip().lower()
     return zlib.decompressobj(47) if coding in {b"gzip", b"x-gzip", b"deflate"} else None  # 32 + 15: either header
-
-
-def _parse(data: bytes | bytearray) -> Any:
-    """JSON in UTF-8; ``json.loads`` looks for UTF-16 first, and for white space on both sides."""
-    text = data.decode()
-    try:
-        value, end = _DECODER.raw_decode(text)
-    except ValueError:
-        return _DECODER.decode(text)
-    return value if end == len(text) or not text[end:].strip(_SPACE) else _DECODER.decode(text)
-
-
-def _loads(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except _SURE_ERRORS:
-        return None

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from agent.sources.host import Host, Machine, Process, find_processes, ports_of
+from agent.processes import find_processes, ports_of
+from agent.sources.host import Host, Machine, Process
 from agent.target import Place, Target
 
 if TYPE_CHECKING:

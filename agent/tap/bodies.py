@@ -1,0 +1,86 @@
+"""Bodies as far as they are looked at: the first and last bytes of each, and JSON read forgivingly."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+HEAD_BYTES: Final = 65_536
+"""A body up to this size is parsed; of a longer one only its first and last bytes are looked at."""
+TAIL_BYTES: Final = 8_192
+SURE_ERRORS: Final = (ValueError, RecursionError)
+"""What ``json.loads`` raises on bad input."""
+_DECODER: Final = json.JSONDecoder()
+_SPACE: Final = " \t\r\n"
+
+
+class BodySample:
+    """The first and last bytes of a body, within bounds.
+
+    Attributes:
+        size: Bytes that went by.
+    """
+
+    __slots__ = ("_limit", "_tail", "head", "size")
+
+    def __init__(self, limit: int = HEAD_BYTES) -> None:
+        self.head = bytearray()
+        self.size = 0
+        self._limit = limit
+        self._tail = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        self.size += len(piece)
+        room = self._limit - len(self.head)
+        if room > 0:
+            self.head += piece[:room]
+            piece = piece[room:]
+        if piece:
+            self._tail = (self._tail + piece)[-TAIL_BYTES:]
+
+    def left_out(self, size: int) -> None:
+        """So many bytes of the middle went by that nobody kept."""
+        self.size += size
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was left out."""
+        return self.size == len(self.head)
+
+    @property
+    def torn(self) -> bool:
+        """Whether this is all there is, and no JSON text."""
+        return self.whole and self.size > 0 and self.json() is None and bytes(self.head).strip() != b"null"
+
+    @property
+    def tail(self) -> bytes:
+        """The last bytes."""
+        return (bytes(self.head[-TAIL_BYTES:]) + self._tail)[-TAIL_BYTES:]
+
+    def json(self) -> Any:
+        """The body as JSON, ``None`` when it isn't or was cut."""
+        if not self.whole or not self.head:
+            return None
+        try:
+            return parse(self.head)
+        except SURE_ERRORS:
+            return loads(bytes(self.head))
+
+
+def parse(data: bytes | bytearray) -> Any:
+    """JSON in UTF-8; ``json.loads`` looks for UTF-16 first, and for white space on both sides."""
+    text = data.decode()
+    try:
+        value, end = _DECODER.raw_decode(text)
+    except ValueError:
+        return _DECODER.decode(text)
+    return value if end == len(text) or not text[end:].strip(_SPACE) else _DECODER.decode(text)
+
+
+def loads(text: bytes) -> Any:
+    """JSON as ``json.loads`` reads it; ``None`` for what is none."""
+    try:
+        return json.loads(text)
+    except SURE_ERRORS:
+        return None

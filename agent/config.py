@@ -133,6 +133,10 @@ class AgentConfig(BaseModel):
     interval_seconds: float = Field(default=1.0, ge=0.1, le=60, description="Time between two samples.")
     gpu: bool = Field(default=True, description="Sample GPUs.")
     host: bool = Field(default=True, description="Sample this machine and the engines' processes.")
+    probe: bool = Field(default=True, description="Take what probes in model servers tell.")
+    probe_socket: Path | None = Field(
+        default=None, description="Socket on which they tell it; none: SERVESCOPE_PROBE_SOCKET, or the runtime folder."
+    )
     otlp_host: Host = Field(default="127.0.0.1", description="Address on which engines' spans are taken.")
     otlp_http_port: Annotated[int | None, Port("agent_otlp_http")] = Field(
         default=14318, ge=0, le=65535, description="OTLP/HTTP; null: not at all."

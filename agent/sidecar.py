@@ -75,7 +75,7 @@ class Sidecar:
         self.targets = list(targets if targets is not None else [target.target() for target in config.targets])
         self._config = config
         self._place = config.place()
-        self.sources = sources_for(Scene(config, self._place, tuple(self.targets), self._known))
+        self.sources = sources_for(Scene(config, self._place, tuple(self.targets), self._known, data))
         self.outlet = Outlet(config, data)
         self.supervision = Supervision()
         self.health = HealthServer(self, config.health_host, config.health_port)

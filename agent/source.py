@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
 
@@ -32,12 +33,14 @@ class Scene:
         place: Where it runs.
         targets: The servers to watch; those that are found later come by ``Source.watch``.
         known: What an instance told of itself, whichever source asked it; None while nobody knows.
+        data: The agent's data folder.
     """
 
     config: AgentConfig
     place: Place
     targets: Sequence[Target]
     known: Callable[[str], Known | None]
+    data: Path
 
 
 class Source:

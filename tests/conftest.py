@@ -21,6 +21,14 @@ settings.register_profile("servescope", deadline=None)
 settings.load_profile("servescope")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _probes_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Agents of tests leave the socket alone on which one of this machine may listen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SERVESCOPE_PROBE_SOCKET", str(tmp_path_factory.mktemp("probe") / "probe.sock"))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     """What a command of a test configured for its process (the log, last words) is gone after it."""

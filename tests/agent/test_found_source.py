@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -16,9 +16,6 @@ from agent.source import Scene
 from agent.target import Place, Target
 from base.found import NotFoundError
 from tests.agent_fakes import FakeCollector, until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SOURCE = """
 import asyncio
@@ -66,11 +63,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def config(**more: object) -> AgentConfig:
     ports = {"health_port": 0, "otlp_http_port": None, "otlp_grpc_port": None}
-    return AgentConfig.model_validate(ports | {"flush_seconds": 0.05, "host": False, "gpu": False} | more)
+    return AgentConfig.model_validate(
+        ports | {"flush_seconds": 0.05, "host": False, "gpu": False, "probe": False} | more
+    )
 
 
 def scene(**more: object) -> Scene:
-    return Scene(config(**more), Place(), (), lambda _instance: None)
+    return Scene(config(**more), Place(), (), lambda _instance: None, Path())
 
 
 def rows(collector: FakeCollector) -> set[tuple[str, str]]:
@@ -110,7 +109,7 @@ def test_a_source_says_whether_it_applies(folder: Path):
     (folder / "barometer2.py").write_text(SOURCE)
     assert "barometer2" not in sources_for(scene(region="Oslo"))
     assert "barometer2" in sources_for(scene(region="Bergen"))
-    assert set(sources_for(scene())) == {"metrics_page", "spans"}, "host and gpu are switched off"
+    assert set(sources_for(scene())) == {"metrics_page", "spans"}, "the others are switched off"
     assert set(sources_for(scene(host=True, gpu=True))) == {"metrics_page", "spans", "host", "gpu"}
 
 

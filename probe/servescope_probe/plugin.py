@@ -1,0 +1,88 @@
+"""vLLM's stat logger: called by the API server once an engine step, with what the engine says of it.
+
+https://docs.vllm.ai/en/latest/design/plugin_system.html, group ``vllm.stat_logger_plugins``. vLLM wants a subclass of
+its own class; without vLLM the module can be imported all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from servescope_probe import wire
+from servescope_probe.sender import shared
+from servescope_probe.steps import Steps, finished
+
+log = logging.getLogger("servescope_probe")
+
+
+def _base() -> Any:
+    try:
+        from vllm.v1.metrics.loggers import StatLoggerBase  # noqa: PLC0415 - only vLLM's own process has it
+    except Exception:  # noqa: BLE001 - no vLLM, or one that has it elsewhere: it will say so itself
+        return object
+    return StatLoggerBase
+
+
+class StepLogger(_base()):  # type: ignore[misc] # vLLM wants its own class, where there is one
+    """Tells the agent of each step of one engine core, or of all of them where vLLM names the core at each call."""
+
+    def __init__(self, vllm_config: Any = None, engine_index: Any = 0, *args: Any, **kwargs: Any) -> None:
+        # Not super().__init__(): it is abstract, and has had several signatures.
+        self._disabled = False
+        self._cores: dict[int, Steps] = {}
+        self._first = engine_index if isinstance(engine_index, int) else 0
+        try:
+            self._sender = shared()
+        except Exception as error:  # noqa: BLE001 - the server runs without us
+            self._disable(error)
+
+    def record(
+        self,
+        scheduler_stats: Any = None,
+        iteration_stats: Any = None,
+        mm_cache_stats: Any = None,
+        engine_idx: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Take a step; ``engine_idx`` is the data-parallel rank."""
+        if self._disabled or (scheduler_stats is None and iteration_stats is None):
+            return
+        try:
+            # Before 0.11 the third argument was the index.
+            rank = engine_idx if isinstance(engine_idx, int) else mm_cache_stats
+            rank = rank if isinstance(rank, int) else self._first
+            core = self._cores.get(rank)
+            if core is None:
+                core = self._cores[rank] = Steps(rank)
+            for body in finished(iteration_stats):
+                self._sender.put(wire.FINISHED, rank, body)
+            step = core.pack(scheduler_stats, iteration_stats)
+            # The last one before a rest: nothing may follow that would take it along.
+            self._sender.put(wire.STEP, rank, step, now=getattr(scheduler_stats, "num_running_reqs", 1) == 0)
+        except Exception as error:  # noqa: BLE001 - nothing of ours may be felt by the server
+            self._disable(error)
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """Called now and then: what is still held goes out."""
+        if self._disabled:
+            return
+        try:
+            self._sender.flush()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._disable(error)
+
+    def log_engine_initialized(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to say of it."""
+
+    def record_sleep_state(self, *args: Any, **kwargs: Any) -> None:
+        """The page tells of it."""
+
+    def _disable(self, error: Exception) -> None:
+        self._disabled = True
+        log.warning("servescope-probe does not know this version's statistics and is off: %s", error)
+
+
+# A method that a later version asks for must not keep the server from starting.
+StepLogger.__abstractmethods__ = frozenset()

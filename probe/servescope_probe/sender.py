@@ -1,0 +1,173 @@
+"""Hands records to the agent: never waits, never raises, counts what it drops."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+
+from servescope_probe import wire
+
+SOCKET_VARIABLE = "SERVESCOPE_PROBE_SOCKET"
+INSTANCE_VARIABLE = "SERVESCOPE_PROBE_INSTANCE"
+_GATHER_SECONDS = 0.02
+"""Records of so long travel together: one call of the kernel costs more than packing ten of them."""
+_RETRY_SECONDS = 1.0
+_HELD_BYTES = 1 << 20
+_SEND_BUFFER = 4 << 20
+
+log = logging.getLogger("servescope_probe")
+
+
+def default_path() -> str:
+    """Where an agent of the same user listens unless it is told otherwise.
+
+    ``$XDG_RUNTIME_DIR/servescope/probe.sock``; without that variable ``/run/servescope/probe.sock`` for root and
+    ``/tmp/servescope-UID/probe.sock`` for others.
+    """
+    given = os.environ.get(SOCKET_VARIABLE)
+    if given:
+        return given
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return os.path.join(runtime, "servescope", "probe.sock")
+    user = os.getuid()
+    return "/run/servescope/probe.sock" if user == 0 else f"/tmp/servescope-{user}/probe.sock"  # noqa: S108 - the agent checks whose it is
+
+
+class Sender:
+    """One process's way to the agent.
+
+    Args:
+        path: The agent's socket.
+        instance: Name of this server, or "" where the agent is to find out.
+
+    Attributes:
+        dropped: Records that nobody took.
+    """
+
+    def __init__(self, path: str | None = None, instance: str | None = None) -> None:
+        self.dropped = 0
+        self._path = path or default_path()
+        given = os.environ.get(INSTANCE_VARIABLE, "") if instance is None else instance
+        self._instance = given.encode("utf-8", "replace")[: wire.MAX_TEXT]
+        self._number = 0
+        self._held: list[bytes] = []
+        self._bytes = 0
+        self._socket: socket.socket | None = None
+        self._pid = os.getpid()
+        self._retry_at = 0.0
+        self._flushed_at = 0.0
+
+    def put(self, kind: int, rank: int, body: bytes, *, now: bool = False) -> None:
+        """Send a record, with others of the same moment.
+
+        Args:
+            kind: What it is.
+            rank: Data-parallel rank, -1 for none.
+            body: Its bytes.
+            now: Nothing may follow for a while: send what is held too.
+        """
+        if self._bytes + len(body) > _HELD_BYTES:
+            self.dropped += 1
+            return
+        self._held.append(wire.RECORD.pack(len(body), kind, rank) + body)
+        self._bytes += len(body) + wire.RECORD.size
+        clock = time.monotonic()
+        if now or self._bytes >= wire.MAX_DATAGRAM // 2 or clock - self._flushed_at >= _GATHER_SECONDS:
+            self._flush(clock)
+
+    def flush(self) -> None:
+        """Send what is held."""
+        if self._held:
+            self._flush(time.monotonic())
+
+    def close(self) -> None:
+        """Send what is held, and let go of the socket; what comes later opens it again."""
+        self.flush()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _flush(self, clock: float) -> None:
+        self._flushed_at = clock
+        if self._pid != os.getpid():  # a child after a fork: the counts and what is held are its parent's
+            self._begin_anew()
+            return
+        if self._socket is None and not self._connect(clock):
+            return
+        while self._held:
+            size = count = 0
+            room = wire.MAX_DATAGRAM - wire.HEAD.size - len(self._instance)
+            for record in self._held:
+                if size + len(record) > room:
+                    break
+                size += len(record)
+                count += 1
+            if not count:  # nobody makes records of this size
+                self._give_up(1)
+                continue
+            records = self._held[:count]
+            head = wire.HEAD.pack(
+                wire.MAGIC, wire.VERSION, len(self._instance), count, self._pid, self._number, self.dropped
+            )
+            try:
+                assert self._socket is not None
+                self._socket.send(head + self._instance + b"".join(records))
+            except BlockingIOError:
+                return  # the agent is busy: it gets them with the next ones, as long as there is room
+            except OSError:
+                self._lose(clock)
+                return
+            self._number = (self._number + 1) & 0xFFFFFFFF
+            self._bytes -= size
+            del self._held[:count]
+
+    def _connect(self, clock: float) -> bool:
+        if clock >= self._retry_at:
+            self._retry_at = clock + _RETRY_SECONDS
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            try:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+                made.connect(self._path)
+            except OSError:
+                made.close()
+            else:
+                self._socket = made
+                return True
+        # Nobody is there: what is held would be old news by the time somebody is.
+        self._give_up(len(self._held))
+        return False
+
+    def _lose(self, clock: float) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+        if self._connect(clock):  # an agent that was started again
+            self._flush(clock)
+
+    def _give_up(self, count: int) -> None:
+        self.dropped += count
+        self._bytes -= sum(len(record) for record in self._held[:count])
+        del self._held[:count]
+
+    def _begin_anew(self) -> None:
+        self._pid = os.getpid()
+        self._held, self._bytes = [], 0
+        self.dropped = self._number = 0
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+        self._retry_at = 0.0
+
+
+_shared: Sender | None = None
+
+
+def shared() -> Sender:
+    """The sender of this process."""
+    global _shared  # noqa: PLW0603 - a process has one socket, whoever asks first
+    if _shared is None:
+        _shared = Sender()
+    return _shared

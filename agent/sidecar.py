@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from agent import sources
+from agent.host.engines import Engines
 from agent.otlp.encode import attributes, encode_event
 from agent.outlet import Outlet
 from agent.pages.discovery import LOOK_SECONDS, Lookout
@@ -75,7 +76,8 @@ class Sidecar:
         self.targets = list(targets if targets is not None else [target.target() for target in config.targets])
         self._config = config
         self._place = config.place()
-        self.sources = sources_for(Scene(config, self._place, tuple(self.targets), self._known, data))
+        engines = Engines(self.targets)
+        self.sources = sources_for(Scene(config, self._place, tuple(self.targets), self._known, data, engines))
         self.outlet = Outlet(config, data)
         self.supervision = Supervision()
         self.health = HealthServer(self, config.health_host, config.health_port)

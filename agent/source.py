@@ -7,8 +7,10 @@ through the scene.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from agent.host.engines import Engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -34,6 +36,7 @@ class Scene:
         targets: The servers to watch; those that are found later come by ``Source.watch``.
         known: What an instance told of itself, whichever source asked it; None while nobody knows.
         data: The agent's data folder.
+        engines: The processes of those targets that run here.
     """
 
     config: AgentConfig
@@ -41,6 +44,7 @@ class Scene:
     targets: Sequence[Target]
     known: Callable[[str], Known | None]
     data: Path
+    engines: Engines = field(default_factory=Engines)
 
 
 class Source:

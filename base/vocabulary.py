@@ -52,6 +52,7 @@ class Resource:
     ROLE: Final = "servescope.role"
     MODEL: Final = "servescope.model"  # of samples; of spans that name none: the one model of their server
     DP_RANK: Final = "servescope.dp_rank"
+    RANK: Final = "servescope.rank"  # of a worker process, as its engine names it: DP0_TP1
     RECORDING: Final = "servescope.recording"
 
 

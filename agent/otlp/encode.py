@@ -21,7 +21,7 @@ from base.redact import redacted
 from base.vocabulary import SCOPE_EVENT, SCOPE_SAMPLE, Resource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from agent.pages.samples import EngineSample, Increase, Key
     from agent.target import Place, Target
@@ -273,11 +273,22 @@ def _delta_name(total: str) -> str:
     return found
 
 
-def encode_gauges(rows: Iterable[tuple[bytes, Mapping[str, float]]], scope: str, time_ns: int) -> bytes:
-    """Host or GPU rows: (resource bytes, value by metric name) each → one ``ExportMetricsServiceRequest``."""
+def encode_gauges(
+    rows: Iterable[tuple[bytes, Mapping[str, float]]], scope: str, time_ns: int, totals: Collection[str] = ()
+) -> bytes:
+    """Host or GPU rows: (resource bytes, value by metric name) each → one ``ExportMetricsServiceRequest``.
+
+    Args:
+        rows: What to encode.
+        scope: Of what kind they are.
+        time_ns: Unix time in ns.
+        totals: Names that go as cumulative sums, as OpenTelemetry's conventions have them.
+    """
     parts = []
     for whose, values in rows:
-        names: tuple[tuple[Shape, str], ...] = tuple([("gauge", name) for name in values])
+        names: tuple[tuple[Shape, str], ...] = tuple(
+            [("total" if name in totals else "gauge", name) for name in values]
+        )
         parts.append(_resource_metrics(whose, _template(scope, names).fill(list(values.values()), time_ns, 0)))
     return b"".join(parts)
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from agent.processes import find_processes
+from agent.host.engines import find_processes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,10 +25,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent.engine_table import HEALTH_PATH, About, detect, tables
+from agent.host.engines import Engines, find_processes
 from agent.otlp.request_lines import to_row
 from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.pages.page import Limits, PageReader
-from agent.processes import find_processes
 from agent.recording.folder import ABOUT, GPU, HOST, OTLP, PAGES, REQUESTS, RecordingError
 from agent.sources.host import Machine, Process
 from agent.sources.spans import Spans
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_SECONDS: Final = 3.0
 _FLUSH_SECONDS: Final = 5.0
+_GPU_KEPT: Final = ("hw.", "process.", Resource.RANK)
 _FIND_SECONDS: Final = 10.0
 _TAIL_SECONDS: Final = 0.5
 
@@ -281,18 +282,21 @@ class _Recorder:
     async def _gpu(self) -> None:
         from agent.sources.gpu import Gpus  # noqa: PLC0415 - the driver's binding is loaded by those who record
 
-        await Gpus().run(self._keep_gpus)
+        await Gpus(engines=Engines([self.target])).run(self._keep_gpus)
 
     def _keep_gpus(self, signal: str, body: bytes) -> None:
         if signal != "metrics":
             return
         gpus, time_ns = [], 0
         for group in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-            identity = {key: value for key, value in _texts(group.resource.attributes).items() if key.startswith("hw.")}
+            whose = _texts(group.resource.attributes)
+            if "process.pid" in whose and whose.get(Resource.INSTANCE) != self.target.instance:
+                continue  # somebody else's
+            identity = {key: value for key, value in whose.items() if key.startswith(_GPU_KEPT)}
             values = {}
             for scope in group.scope_metrics:
                 for metric in scope.metrics if scope.scope.name == SCOPE_GPU else ():
-                    point = metric.gauge.data_points[0]
+                    point = (metric.gauge.data_points or metric.sum.data_points)[0]
                     values[metric.name], time_ns = point.as_double, point.time_unix_nano
             gpus.append({"identity": identity, "values": values})
         self._files[GPU].add({"t": time_ns / 1e9, "gpus": gpus})

@@ -1,9 +1,8 @@
-"""Every GPU of this machine through NVML, once a second.
+"""Every GPU of this machine through NVIDIA's driver library, once a second.
 
 A missing driver is told once and looked for again each minute, and its binding (13 MB) is loaded only once there is
-one; a field that a GPU does not have is told once and left out. Units: NVML's percent, mW, mJ and MHz become ratio, W,
-J and Hz. Field meanings:
-https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html
+one; what a GPU does not have is told once and left out. A call that hangs is left behind with its GPU, and the others
+go on; one that fell off the bus is told and tried again with the driver's next look.
 """
 
 from __future__ import annotations
@@ -11,70 +10,44 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import time
-from dataclasses import dataclass, field
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
+from agent.gpu import faults, fields
+from agent.gpu.activity import Activity
+from agent.gpu.device import Device, devices
+from agent.gpu.driver import PATIENCE_SECONDS, Caller, HungError
+from agent.gpu.processes import processes
+from agent.host.engines import Engines, rank_of
 from agent.otlp.encode import attributes, encode_event, encode_gauges, resource
-from agent.source import Source
+from agent.source import METRICS, Source
 from agent.target import Place
-from base.vocabulary import SCOPE_GPU
+from base.vocabulary import SCOPE_GPU, Resource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from prometheus_client.metrics_core import Metric
 
     from agent.otlp.emit import Emit
     from agent.source import Scene
+    from agent.target import Target
+
+    _Row = tuple[bytes, Mapping[str, float]]
 
 INTERVAL_SECONDS: Final = 1.0
 _LOOK_AGAIN_SECONDS: Final = 60.0
+_HUNG_SECONDS: Final = 1.0
+_SELDOM: Final = 10
+"""Rounds between two looks at what hardly changes."""
 _TOLD_KEPT: Final = 256
+_EVENTS_KEPT: Final = 1024
 
 log = structlog.get_logger()
-
-
-def _utilization(nvml: Any, gpu: Any) -> Mapping[str, float]:
-    rates = nvml.nvmlDeviceGetUtilizationRates(gpu)
-    return {"gpu_utilization_ratio": rates.gpu / 100, "memory_utilization_ratio": rates.memory / 100}
-
-
-def _memory(nvml: Any, gpu: Any) -> Mapping[str, float]:
-    memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
-    return {"memory_used_bytes": float(memory.used), "memory_total_bytes": float(memory.total)}
-
-
-def _ecc(nvml: Any, gpu: Any) -> Mapping[str, float]:
-    kind, since = nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_AGGREGATE_ECC
-    return {"ecc_uncorrected_total": float(nvml.nvmlDeviceGetTotalEccErrors(gpu, kind, since))}
-
-
-_FIELDS: Final[Mapping[str, Callable[[Any, Any], Mapping[str, float]]]] = {
-    "utilization": _utilization,
-    "memory": _memory,
-    "power": lambda nvml, gpu: {"power_watts": nvml.nvmlDeviceGetPowerUsage(gpu) / 1e3},
-    "power limit": lambda nvml, gpu: {"power_limit_watts": nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1e3},
-    "energy": lambda nvml, gpu: {"energy_joules_total": nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1e3},
-    "temperature": lambda nvml, gpu: {
-        "temperature_celsius": float(nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU))
-    },
-    "SM clock": lambda nvml, gpu: {"sm_clock_hertz": nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM) * 1e6},
-    "memory clock": lambda nvml, gpu: {
-        "memory_clock_hertz": nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM) * 1e6
-    },
-    "throttle reasons": lambda nvml, gpu: {"throttle_reasons": float(nvml.nvmlDeviceGetCurrentClocksEventReasons(gpu))},
-    "ECC errors": _ecc,
-    "PCIe replays": lambda nvml, gpu: {"pcie_replay_total": float(nvml.nvmlDeviceGetPcieReplayCounter(gpu))},
-}
-
-
-@dataclass(slots=True)
-class _Gpu:
-    handle: Any
-    identity: Mapping[str, str]
-    resource: bytes
-    unsupported: set[str] = field(default_factory=set)
-    lost: bool = False
 
 
 class Gpus(Source):
@@ -82,115 +55,168 @@ class Gpus(Source):
 
     Args:
         place: Where this agent runs.
+        engines: Whose processes they run.
         interval_seconds: Time between two samples.
+        look_again_seconds: Time until the driver is looked for, or a GPU that was lost, again.
+        patience_seconds: How long a round of calls may take.
         nvml: A module with pynvml's functions; None loads it once there is a driver.
     """
 
     def __init__(
-        self, place: Place | None = None, *, interval_seconds: float = INTERVAL_SECONDS, nvml: Any = None
+        self,
+        place: Place | None = None,
+        engines: Engines | None = None,
+        *,
+        interval_seconds: float = INTERVAL_SECONDS,
+        look_again_seconds: float = _LOOK_AGAIN_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+        nvml: Any = None,
     ) -> None:
-        self._whose = attributes(None, place or Place())
+        self._place = attributes(None, place or Place())
+        self._where = place or Place()
+        self._engines = engines or Engines()
         self._interval = interval_seconds
+        self._look_again = look_again_seconds
+        self._caller = Caller(patience_seconds)
         self._nvml = nvml
         # What was said once is not said again until it changed.
         self._told: set[str] = set()
-        # Written by the driver's thread, handed out on the event loop: an Emit need not be thread-safe.
-        self._events: list[bytes] = []
+        # Written by the driver's threads, handed out on the event loop: an Emit need not be thread-safe.
+        self._events: deque[bytes] = deque(maxlen=_EVENTS_KEPT)
+        self._gpus: list[Device] = []
+        self._unopenable: set[int] = set()
+        self._asked = ""
+        self._xids: dict[str, int] = {}
+        self._hangs = 0
+        self._faults: faults.Faults | None = None
+        # Of the look that is waited for: one that hung undoes what it opened late.
+        self._opening: object = None
+        # Of the round that is being read: one that hung must not go on beside the next.
+        self._rows: list[_Row] = []
+
+    def watch(self, targets: Sequence[Target]) -> None:
+        """Join the processes of these too."""
+        self._engines.watch(targets)
+
+    def metrics(self) -> Iterable[Metric]:
+        """GPUs that are sampled, and calls of the driver that hung."""
+        yield GaugeMetricFamily(f"{METRICS}_gpus", "GPUs, and parts of GPUs, that answer",
+                                value=sum(gpu.answers for gpu in self._gpus))  # fmt: skip
+        yield CounterMetricFamily(f"{METRICS}_gpu_calls_hung", "Calls of the GPU driver that did not return in time",
+                                  value=self._hangs)  # fmt: skip
+
+    def problems(self, now: float, since: float) -> Iterable[str]:  # noqa: ARG002 - of this moment
+        """GPUs that were there and do not answer."""
+        for gpu in self._gpus:
+            if not gpu.answers:
+                yield f"{gpu.name} does not answer"
+        for index in sorted(self._unopenable):
+            yield f"GPU {index} cannot be opened"
 
     async def run(self, emit: Emit) -> None:
         """Sample until cancelled."""
         self._nvml = self._nvml or await self._binding(emit)
         while True:
-            gpus = await asyncio.to_thread(self._open)
+            try:
+                self._opening = object()
+                self._gpus = await self._caller.call(self._open, self._opening)
+            except HungError as hung:
+                self._opening = None
+                self._hung(f"The GPU driver does not answer when asked for {self._asked or 'its GPUs'}", {})
+                self._hand_out(emit)
+                await self._returned(hung)
+                continue
             self._hand_out(emit)
-            if gpus:
+            again = False
+            if self._gpus:
                 try:
-                    await self._follow(gpus, emit)
+                    again = await self._follow(emit)
                 finally:
-                    await asyncio.to_thread(self._close)
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                    await self._close()
+            await asyncio.sleep(0 if again else self._look_again)
+
+    async def _returned(self, hung: HungError) -> None:
+        while not hung.over.is_set():  # noqa: ASYNC110 - its thread may be stuck for good, and tells nobody
+            await asyncio.sleep(min(_HUNG_SECONDS, self._look_again))
 
     async def _binding(self, emit: Emit) -> Any:
         if not _has_driver():
             self._say("gpu_unavailable", "No GPU can be watched: this machine has no NVIDIA driver", {})
             self._hand_out(emit)
             while not _has_driver():  # noqa: ASYNC110 - nobody tells when a driver is installed
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(self._look_again)
         import pynvml  # noqa: PLC0415 - see above
 
         return pynvml
 
     def _hand_out(self, emit: Emit) -> None:
-        events, self._events = self._events, []
-        for event in events:
-            emit("logs", event)
+        while self._events:
+            emit("logs", self._events.popleft())
 
-    def _open(self) -> list[_Gpu]:
+    # What follows until `_follow` runs in the driver's thread.
+
+    def _open(self, turn: object) -> list[Device]:
         nvml = self._nvml
+        self._asked = ""
+        self._unopenable = set()
         try:
             nvml.nvmlInit()
         except nvml.NVMLError as error:
             self._say("gpu_unavailable", f"No GPU can be watched: {error}", {})
             return []
-        gpus = []
-        for index in range(self._count()):
-            try:
-                handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                identity = {
-                    "hw.id": _text(nvml.nvmlDeviceGetUUID(handle)),
-                    "hw.name": _text(nvml.nvmlDeviceGetName(handle)),
-                    "hw.index": str(index),
-                }
-            except nvml.NVMLError as error:
-                self._say("gpu_unavailable", f"GPU {index} cannot be opened: {error}", {}, warning=True)
-                continue
-            gpu = _Gpu(handle, identity, resource({**self._whose, "hw.type": "gpu", **identity}))
-            if not self._sample(gpu):
-                continue
-            without = ", ".join(sorted(gpu.unsupported))
-            message = f"GPU {index} is a {identity['hw.name']}" + (f"; it does not tell: {without}" if without else "")
-            self._say("gpu_found", message, {**identity, "unsupported": without})
-            gpus.append(gpu)
-        if not gpus:
-            self._say("gpu_unavailable", "No GPU can be watched: the driver finds none that answers", {})
-            self._close()
-        return gpus
-
-    def _count(self) -> int:
+        found = []
         try:
-            return int(self._nvml.nvmlDeviceGetCount())
-        except self._nvml.NVMLError as error:
+            found = [gpu for gpu in devices(nvml, self._place, self._unopened, self._ask) if self._first(gpu)]
+        except nvml.NVMLError as error:
             self._say("gpu_unavailable", f"GPUs cannot be counted: {error}", {}, warning=True)
-            return 0
+        if not found:
+            self._say("gpu_unavailable", "No GPU can be watched: the driver finds none that answers", {})
+            self._shutdown([])
+            return []
+        self._faults = faults.Faults(nvml, [gpu for gpu in found if gpu.part is None], self._xid)
+        if self._opening is not turn:  # it hung on the way, and nobody waits for it any more
+            self._shutdown(found)
+            return []
+        for gpu in found:
+            without = ", ".join(sorted(gpu.unsupported))
+            what = f"{gpu.name} is a {gpu.identity['hw.name']}"
+            message = what + (f"; it does not tell: {without}" if without else "")
+            self._say("gpu_found", message, {**gpu.identity, "unsupported": without})
+        return found
 
-    def _close(self) -> None:
+    def _ask(self, index: int) -> None:
+        self._asked = f"GPU {index}"
+
+    def _unopened(self, index: int, error: Exception) -> None:
+        self._unopenable.add(index)
+        self._say("gpu_unavailable", f"GPU {index} cannot be opened: {error}", {}, warning=True)
+
+    def _first(self, gpu: Device) -> bool:
+        """Whether it answers at all; finds out what it does not have."""
         try:
+            gpu.activity = Activity(self._nvml, gpu)
+        except self._nvml.NVMLError:
+            gpu.unsupported.add("what works inside it (SM occupancy, tensor cores, memory)")
+        return bool(self._sample(gpu, seldom=True))
+
+    def _shutdown(self, gpus: Sequence[Device]) -> None:
+        if self._faults is not None:
+            self._faults.close()
+            self._faults = None
+        try:
+            for gpu in gpus:
+                if gpu.activity is not None:
+                    gpu.activity.close()
             self._nvml.nvmlShutdown()
         except self._nvml.NVMLError as error:
             log.warning("nvml_shutdown_failed", error=str(error))
 
-    async def _follow(self, gpus: list[_Gpu], emit: Emit) -> None:
-        loop = asyncio.get_running_loop()
-        start, turn = loop.time(), 0
-        while not all(gpu.lost for gpu in gpus):
-            # A driver call can hang for seconds: never on the event loop.
-            body = await asyncio.to_thread(self._sample_all, gpus)
-            self._hand_out(emit)
-            if body:
-                emit("metrics", body)
-            turn = max(turn + 1, int((loop.time() - start) / self._interval) + 1)
-            await asyncio.sleep(max(0.0, start + turn * self._interval - loop.time()))
-
-    def _sample_all(self, gpus: list[_Gpu]) -> bytes:
-        time_ns = time.time_ns()
-        rows = [(gpu.resource, values) for gpu in gpus if not gpu.lost and (values := self._sample(gpu))]
-        return encode_gauges(rows, SCOPE_GPU, time_ns)
-
-    def _sample(self, gpu: _Gpu) -> dict[str, float]:
+    def _sample(self, gpu: Device, *, seldom: bool) -> dict[str, float]:
         nvml = self._nvml
         values: dict[str, float] = {}
         problem: Exception | None = None
-        for name, read in _FIELDS.items():
+        reads = {**fields.EACH_SECOND, **fields.SELDOM} if seldom else fields.EACH_SECOND
+        for name, read in reads.items():
             if name in gpu.unsupported:
                 continue
             try:
@@ -199,11 +225,129 @@ class Gpus(Source):
                 gpu.unsupported.add(name)
             except nvml.NVMLError as error:
                 problem = error  # this second has no such value; a GPU without any is lost
-        if problem is not None and not values:
+        if values:
+            values |= self._more(gpu, values)
+        elif problem is not None:
             gpu.lost = True
-            message = f"GPU {gpu.identity['hw.index']} ({gpu.identity['hw.id']}) stopped answering: {problem}"
+            message = f"{gpu.name} stopped answering: {problem}"
+            self._forget(gpu)
             self._say("gpu_unavailable", message, gpu.identity, warning=True)
         return values
+
+    def _more(self, gpu: Device, values: Mapping[str, float]) -> dict[str, float]:
+        nvml = self._nvml
+        found: dict[str, float] = {}
+        try:
+            if gpu.activity is not None:
+                found |= gpu.activity.sample()
+        except nvml.NVMLError as error:
+            log.debug("gpu_activity_unreadable", gpu=gpu.name, error=str(error))
+        try:
+            found |= fields.counted(nvml, gpu, time.time(), found)
+        except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission):
+            gpu.unsupported |= fields.COUNTED
+        except nvml.NVMLError as error:
+            log.debug("gpu_counters_unreadable", gpu=gpu.name, error=str(error))
+        if gpu.part is None and "Xid events" not in gpu.unsupported and values:
+            found["xid_total"] = float(self._xids.get(gpu.identity["hw.id"], 0))
+        return found
+
+    def _round(self, gpus: Sequence[Device], rows: list[_Row], *, seldom: bool) -> None:
+        """Add a row of each GPU and of each process on one; ``rows`` has what was read also where a call hangs."""
+        self._rows = rows
+        for gpu in gpus:
+            self._asked = gpu.identity["hw.id"]
+            values = self._sample(gpu, seldom=seldom)
+            if self._rows is not rows:
+                return  # this round was given up: the others are another thread's
+            if values:
+                rows.append((gpu.resource, values))
+            if values and seldom:
+                rows += self._processes(gpu)
+
+    def _processes(self, gpu: Device) -> Iterable[_Row]:
+        try:
+            found = processes(self._nvml, gpu)
+        except self._nvml.NVMLError as error:
+            log.debug("gpu_processes_unreadable", gpu=gpu.name, error=str(error))
+            return
+        for pid, values in found.items():
+            owner = self._engines.owner(pid)
+            target, name = owner or (None, "")
+            whose = attributes(target, self._where) | gpu.whose | {"process.pid": str(pid)}
+            rank = rank_of(name)
+            more = {"process.name": name, Resource.RANK: rank}
+            yield resource(whose | {key: value for key, value in more.items() if value}), values
+
+    def _xid(self, gpu: Device, xid: int) -> None:
+        uuid = gpu.identity["hw.id"]
+        self._xids[uuid] = self._xids.get(uuid, 0) + 1
+        message = f"{gpu.name} reports Xid {xid}: {faults.meaning(xid)}"
+        log.warning("gpu_xid", message=message)
+        details = {**gpu.identity, "xid": str(xid)}
+        self._events.append(encode_event(self._place, "gpu_xid", message, time.time_ns(), details, warning=True))
+
+    # What follows runs on the event loop.
+
+    async def _follow(self, emit: Emit) -> bool:
+        """Until no GPU answers, or one is to be looked for again (True)."""
+        loop = asyncio.get_running_loop()
+        start, turn, seldom, again = loop.time(), 0, 0, loop.time() + self._look_again
+        while any(gpu.answers or gpu.hung for gpu in self._gpus):
+            if loop.time() >= again and (self._unopenable or any(gpu.lost for gpu in self._gpus)):
+                return True  # the driver sees a GPU that came back only when it is opened anew
+            self._unhang()
+            await self._engines.look(loop.time())
+            rows: list[_Row] = []
+            answering = [gpu for gpu in self._gpus if gpu.answers]
+            time_ns, due = time.time_ns(), turn >= seldom
+            try:
+                if answering:
+                    await self._caller.call(partial(self._round, answering, rows, seldom=due))
+            except HungError as hung:
+                self._rows = []
+                self._abandon(hung)
+            seldom = turn + _SELDOM if due else seldom
+            self._hand_out(emit)
+            if rows:
+                emit("metrics", encode_gauges(rows, SCOPE_GPU, time_ns, fields.TOTALS))
+            turn = max(turn + 1, int((loop.time() - start) / self._interval) + 1)
+            await asyncio.sleep(max(0.0, start + turn * self._interval - loop.time()))
+        return False
+
+    def _abandon(self, hung: HungError) -> None:
+        for gpu in self._gpus:
+            if gpu.identity["hw.id"] == self._asked:
+                gpu.hung = hung.over
+                message = f"The driver does not answer about {gpu.name}: it has no figures until it does"
+                self._hung(message, gpu.identity)
+
+    def _unhang(self) -> None:
+        for gpu in self._gpus:
+            if gpu.hung is not None and gpu.hung.is_set():
+                gpu.hung = None
+                self._forget(gpu)
+                self._event("gpu_found", f"The driver answers about {gpu.name} again", gpu.identity)
+
+    async def _close(self) -> None:
+        """Let go of the driver; a library with a call in it is left as it is."""
+        gpus, self._gpus = self._gpus, []
+        if any(gpu.hung is not None and not gpu.hung.is_set() for gpu in gpus):
+            self._caller.close()
+            return
+        try:
+            await self._caller.call(self._shutdown, gpus)
+        except HungError:
+            self._hung("The GPU driver does not answer when it is closed", {})
+        self._caller.close()
+
+    def _forget(self, gpu: Device) -> None:
+        """Say again what was said of it: it changed."""
+        self._told = {message for message in self._told if gpu.name not in message}
+
+    def _hung(self, message: str, details: Mapping[str, str]) -> None:
+        self._hangs += 1
+        self._say("gpu_driver_hung", message, details, warning=True)
 
     def _say(self, event: str, message: str, details: Mapping[str, str], *, warning: bool = False) -> None:
         if message in self._told:
@@ -211,8 +355,11 @@ class Gpus(Source):
         if len(self._told) >= _TOLD_KEPT:
             self._told.clear()
         self._told.add(message)
+        self._event(event, message, details, warning=warning)
+
+    def _event(self, event: str, message: str, details: Mapping[str, str], *, warning: bool = False) -> None:
         log.log(30 if warning else 20, event, message=message)
-        self._events.append(encode_event(self._whose, event, message, time.time_ns(), details, warning=warning))
+        self._events.append(encode_event(self._place, event, message, time.time_ns(), details, warning=warning))
 
 
 def _has_driver() -> bool:
@@ -225,9 +372,6 @@ def _has_driver() -> bool:
 
 def source(scene: Scene) -> Gpus | None:
     """The GPUs, unless the configuration leaves them out."""
-    return Gpus(scene.place, interval_seconds=scene.config.interval_seconds) if scene.config.gpu else None
-
-
-def _text(name: str | bytes) -> str:
-    """Older pynvml gives bytes."""
-    return name.decode() if isinstance(name, bytes) else name
+    if not scene.config.gpu:
+        return None
+    return Gpus(scene.place, scene.engines, interval_seconds=scene.config.interval_seconds)

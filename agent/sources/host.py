@@ -1,7 +1,6 @@
 """What starves an engine: CPU, run-queue delay, state and memory of its processes, and pressure on the machine.
 
-An engine's processes are the one that listens on the target's port and all its children (vLLM: API server,
-``VLLM::EngineCore``, ``VLLM::Worker``). Run-queue delay is the second number of ``/proc/PID/task/*/schedstat``, summed
+Run-queue delay is the second number of ``/proc/PID/task/*/schedstat``, summed
 over threads: the time in which they could have run and no core was free. Sources: ``proc(5)``,
 https://docs.kernel.org/scheduler/sched-stats.html, https://docs.kernel.org/accounting/psi.html
 """
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from agent.otlp.encode import attributes, encode_gauges, resource
-from agent.processes import find_processes, ports_of
 from agent.source import Source
 from agent.target import Place
 from base.vocabulary import SCOPE_HOST
@@ -26,6 +24,7 @@ from base.vocabulary import SCOPE_HOST
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agent.host.engines import Engines
     from agent.otlp.emit import Emit
     from agent.source import Scene
     from agent.target import Target
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS: Final = 1.0
 HOST_PROCESS: Final = "host"
 """``process.name`` of the row that is about the whole machine."""
-_FIND_SECONDS: Final = 30.0
-_FIND_SOON_SECONDS: Final = 5.0
 _THREADS: Final = 256
 _READ_BYTES: Final = 16384
 _TICK: Final = os.sysconf("SC_CLK_TCK")
@@ -152,31 +149,30 @@ class Host(Source):
     """Samples the machine and the processes of the targets that run on it.
 
     Args:
-        targets: The servers; one whose URL is not of this machine has no process rows.
+        engines: Whose processes run here.
         place: Where this agent runs.
         interval_seconds: Time between two samples.
     """
 
     def __init__(
-        self, targets: Sequence[Target], place: Place | None = None, *, interval_seconds: float = INTERVAL_SECONDS
+        self, engines: Engines, place: Place | None = None, *, interval_seconds: float = INTERVAL_SECONDS
     ) -> None:
-        self._targets = [target for target in targets if ports_of(target)]
+        self._engines = engines
         self._place = place or Place()
         self._interval = interval_seconds
         self._machine = Machine()
         self._processes: dict[tuple[str, int], Process] = {}
-        self._find_at = 0.0
+        self._found: object = None
         self._hosts = self._machines()
 
     def watch(self, targets: Sequence[Target]) -> None:
         """Watch the processes of these too, where they run on this machine."""
-        self._targets += [target for target in targets if ports_of(target)]
+        self._engines.watch(targets)
         self._hosts = self._machines()
-        self._find_at = 0.0
 
     def _machines(self) -> list[bytes]:
         """Whose row the machine's is: each target's on it, so that every instance has its own to join with."""
-        return [self._identify(target, HOST_PROCESS, None) for target in self._targets] or [
+        return [self._identify(target, HOST_PROCESS, None) for target in self._engines.targets] or [
             self._identify(None, HOST_PROCESS, None)
         ]
 
@@ -189,8 +185,7 @@ class Host(Source):
         loop = asyncio.get_running_loop()
         start, turn = loop.time(), 0
         while True:
-            if self._targets and loop.time() >= self._find_at:
-                await self._find(loop.time())
+            await self.find(loop.time())
             rows = self.sample(loop.time())
             emit("metrics", encode_gauges(rows, SCOPE_HOST, time.time_ns()))
             turn = max(turn + 1, int((loop.time() - start) / self._interval) + 1)
@@ -210,22 +205,24 @@ class Host(Source):
             except OSError:
                 # Gone, or no longer ours to read: look for its successor soon.
                 del self._processes[key]
-                self._find_at = min(self._find_at, now + _FIND_SOON_SECONDS)
+                self._engines.gone(now)
         return rows
 
-    async def _find(self, now: float) -> None:
-        found = await asyncio.to_thread(find_processes, self._targets)
+    async def find(self, now: float) -> None:
+        """Follow the engines' processes as they are known at ``now`` (monotonic seconds)."""
+        await self._engines.look(now)
+        if self._engines.processes is self._found:
+            return
+        self._found = self._engines.processes
         old, self._processes = self._processes, {}
-        for target in self._targets:
-            for pid, name in found.get(target.instance, {}).items():
+        for target in self._engines.targets:
+            for pid, name in self._engines.processes.get(target.instance, {}).items():
                 key = target.instance, pid
                 self._processes[key] = old.get(key) or Process(pid, self._identify(target, name, pid))
-        complete = all(found.get(target.instance) for target in self._targets)
-        self._find_at = now + (_FIND_SECONDS if complete else _FIND_SOON_SECONDS)
 
 
 def source(scene: Scene) -> Host | None:
     """This machine and its engines, unless the configuration leaves them out."""
     if not scene.config.host:
         return None
-    return Host(scene.targets, scene.place, interval_seconds=scene.config.interval_seconds)
+    return Host(scene.engines, scene.place, interval_seconds=scene.config.interval_seconds)

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
+    from agent.otlp.emit import Emit
     from agent.probe.requests import Ended
     from agent.probe.steps import Batch
-    from agent.source import Emit, Scene
+    from agent.source import Scene
     from agent.target import Target
 
 FLUSH_SECONDS: Final = 0.5

@@ -1,213 +1,318 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pynvml
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+import pytest
 
+from agent.host.engines import Engines, rank_of
 from agent.sources.gpu import Gpus
-from agent.target import Place
+from agent.target import Place, Target
+from tests.gpu_kit import FUNCTION_NOT_FOUND, NO_PERMISSION, Driver, Seen, watching
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Iterator
 
-SOON = 30.0
-
-
-class Driver:
-    """pynvml's names with figures a test sets; everything that is not faked is pynvml's own."""
-
-    def __init__(self, gpus: int, *, unsupported: tuple[str, ...] = ()) -> None:
-        self.gpus = gpus
-        self.unsupported = unsupported
-        self.missing = False
-        self.lost: set[int] = set()
-        self.inits = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(pynvml, name)
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        self.inits += 1
-        if self.missing:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-
-    def nvmlShutdown(self) -> None:  # noqa: N802
-        pass
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return self.gpus
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        return index
-
-    def nvmlDeviceGetUUID(self, gpu: int) -> str:  # noqa: N802
-        return f"GPU-{gpu}"
-
-    def nvmlDeviceGetName(self, _gpu: int) -> bytes:  # noqa: N802
-        return b"NVIDIA H100"
-
-    def _figure(self, name: str, gpu: int, value: Any) -> Any:
-        if gpu in self.lost:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
-        if name in self.unsupported:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return value
-
-    def nvmlDeviceGetUtilizationRates(self, gpu: int) -> Any:  # noqa: N802
-        return self._figure("utilization", gpu, SimpleNamespace(gpu=87, memory=40))
-
-    def nvmlDeviceGetMemoryInfo(self, gpu: int) -> Any:  # noqa: N802
-        return self._figure("memory", gpu, SimpleNamespace(used=60 * 2**30, total=80 * 2**30))
-
-    def nvmlDeviceGetPowerUsage(self, gpu: int) -> Any:  # noqa: N802
-        return self._figure("power", gpu, 350_500)
-
-    def nvmlDeviceGetEnforcedPowerLimit(self, gpu: int) -> Any:  # noqa: N802
-        return self._figure("power limit", gpu, 700_000)
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, gpu: int) -> Any:  # noqa: N802
-        return self._figure("energy", gpu, 1_500)
-
-    def nvmlDeviceGetTemperature(self, gpu: int, _sensor: int) -> Any:  # noqa: N802
-        return self._figure("temperature", gpu, 61)
-
-    def nvmlDeviceGetClockInfo(self, gpu: int, clock: int) -> Any:  # noqa: N802
-        return self._figure("clock", gpu, {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 2619}[clock])
-
-    def nvmlDeviceGetCurrentClocksEventReasons(self, gpu: int) -> Any:  # noqa: N802
-        return self._figure("reasons", gpu, 4)
-
-    def nvmlDeviceGetTotalEccErrors(self, gpu: int, _kind: int, _since: int) -> Any:  # noqa: N802
-        return self._figure("ecc", gpu, 2)
-
-    def nvmlDeviceGetPcieReplayCounter(self, gpu: int) -> Any:  # noqa: N802
-        return self._figure("pcie", gpu, 3)
+ROOT = Path(__file__).parents[2]
 
 
-class Seen:
-    def __init__(self) -> None:
-        self.rows: list[tuple[dict[str, str], dict[str, float]]] = []
-        self.events: list[tuple[str, str]] = []
-        self._news = asyncio.Event()
-
-    def emit(self, signal: str, body: bytes) -> None:
-        if signal == "metrics":
-            for one in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-                assert one.scope_metrics[0].scope.name == "servescope.gpu"
-                whose = {pair.key: pair.value.string_value for pair in one.resource.attributes}
-                values = {found.name: found.gauge.data_points[0].as_double for found in one.scope_metrics[0].metrics}
-                self.rows.append((whose, values))
-        else:
-            record = ExportLogsServiceRequest.FromString(body).resource_logs[0].scope_logs[0].log_records[0]
-            self.events.append((record.event_name, record.body.string_value))
-        self._news.set()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(SOON):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    driver = Driver(tmp_path_factory.mktemp("driver"))
+    yield driver
+    driver.reset(0, loaded=False)
 
 
-@asynccontextmanager
-async def watching(driver: Driver) -> AsyncIterator[Seen]:
-    seen = Seen()
-    task = asyncio.create_task(Gpus(Place(node="n1"), interval_seconds=0.02, nvml=driver).run(seen.emit))
-    try:
-        yield seen
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+@pytest.fixture
+def driver(library: Driver) -> Iterator[Driver]:
+    library.reset(0)
+    yield library
+    library.answer()
 
 
-async def test_every_figure_in_our_units():
-    async with watching(Driver(2)) as seen:
-        await seen.until(lambda: len(seen.rows) >= 4)
-    whose, values = seen.rows[1]
-    assert whose == {
+async def test_every_figure_in_our_units(driver: Driver):
+    driver.reset(2)
+    async with watching() as seen:
+        await seen.until(lambda: len(seen.of("GPU-stub-1")) >= 2)
+    first, second = seen.of("GPU-stub-1")[:2]
+    (whose,) = {tuple(sorted(whose.items())) for whose, _ in seen.rows if whose["hw.id"] == "GPU-stub-1"}
+    assert dict(whose) == {
         "host.name": "n1",
         "hw.type": "gpu",
-        "hw.id": "GPU-1",
-        "hw.name": "NVIDIA H100",
+        "hw.id": "GPU-stub-1",
+        "hw.name": "Stub H100",
         "hw.index": "1",
+        "hw.driver_version": "580.00.stub",
     }
-    assert values == {
-        "gpu_utilization_ratio": 0.87,
+    each_second = {
+        "hw.gpu.utilization": 0.87,
         "memory_utilization_ratio": 0.4,
-        "memory_used_bytes": 60 * 2**30,
-        "memory_total_bytes": 80 * 2**30,
-        "power_watts": 350.5,
-        "power_limit_watts": 700,
-        "energy_joules_total": 1.5,
-        "temperature_celsius": 61,
+        "hw.gpu.memory.usage": 60 * 2**30,
+        "hw.gpu.memory.limit": 80 * 2**30,
+        "hw.power": 350.5,
+        "hw.energy": 1.5,
+        "hw.temperature": 61,
         "sm_clock_hertz": 1.98e9,
         "memory_clock_hertz": 2.619e9,
-        "throttle_reasons": 4,
+        "throttle_reasons": 0x44,
+        "memory_temperature_celsius": 71,
+        "sm_active_ratio": pytest.approx(0.64),
+        "sm_occupancy_ratio": pytest.approx(0.25),
+        "tensor_active_ratio": pytest.approx(0.31),
+        "dram_active_ratio": pytest.approx(0.52),
+        "pcie_tx_bytes_per_second": 120 * 2**20,
+        "pcie_rx_bytes_per_second": 120 * 2**20,
+        "nvlink_tx_bytes_per_second": 2000 * 2**20,
+        "nvlink_rx_bytes_per_second": 2000 * 2**20,
+        "xid_total": 0,
+    }
+    assert first == each_second | {
+        "power_limit_watts": 700,
+        "power_limit_default_watts": 700,
+        "sm_clock_max_hertz": 1.98e9,
+        "ecc_corrected_total": 9,
         "ecc_uncorrected_total": 2,
+        "remapped_rows_correctable_total": 1,
+        "remapped_rows_uncorrectable_total": 2,
+        "remapped_rows_pending": 1,
+        "remapped_rows_failed": 0,
         "pcie_replay_total": 3,
     }
-    assert [name for name, _ in seen.events] == ["gpu_found", "gpu_found"]
+    assert second == each_second, "limits and rare faults are looked at seldom"
+    assert len(seen.told("gpu_found")) == 2
+    assert "does not tell" not in "".join(seen.told("gpu_found"))
 
 
-async def test_an_unsupported_figure_is_told_once_and_absent():
-    async with watching(Driver(1, unsupported=("energy", "ecc"))) as seen:
-        await seen.until(lambda: len(seen.rows) >= 3)
-    assert all({"energy_joules_total", "ecc_uncorrected_total"}.isdisjoint(values) for _, values in seen.rows)
+async def test_before_hopper_rates_come_from_counters_and_the_inside_is_a_stated_fact(driver: Driver):
+    driver.reset(1)
+    driver.refuse("nvmlGpmQueryDeviceSupport", FUNCTION_NOT_FOUND)
+    async with watching() as seen:
+        await seen.until(lambda: len(seen.of("GPU-stub-0")) >= 6)
+    (message,) = seen.told("gpu_found")
+    assert "does not tell: what works inside it" in message
+    rows = seen.of("GPU-stub-0")
+    assert all("sm_active_ratio" not in row for row in rows)
+    # counters of the stub grow with its clock: 100 MB and 1000 MiB a second
+    for name, rate in (("pcie_rx_bytes_per_second", 1e8), ("nvlink_tx_bytes_per_second", 1000 * 2**20)):
+        rates = [row[name] for row in rows if name in row]
+        assert len(rates) >= 4
+        assert sum(rates) / len(rates) == pytest.approx(rate, rel=0.5)
+
+
+async def test_eight_gpus_are_eight_rows_of_one_instant(driver: Driver):
+    driver.reset(8)
+    async with watching() as seen:
+        await seen.until(lambda: len(seen.rows) >= 16)
+    assert [whose["hw.index"] for whose, _ in seen.rows[:8]] == [str(index) for index in range(8)]
+    assert len(seen.told("gpu_found")) == 8
+
+
+async def test_an_unsupported_figure_is_told_once_and_absent(driver: Driver):
+    driver.reset(1)
+    driver.refuse("nvmlDeviceGetTotalEnergyConsumption")
+    driver.refuse("nvmlDeviceGetTotalEccErrors", NO_PERMISSION)
+    driver.refuse("memory temperature")
+    driver.refuse("nvmlDeviceRegisterEvents")
+    async with watching() as seen:
+        await seen.until(lambda: len(seen.rows) >= 13)
+    for name in ("hw.energy", "ecc_uncorrected_total", "memory_temperature_celsius", "xid_total"):
+        assert all(name not in values for values in seen.of("GPU-stub-0")[1:]), name
+    assert seen.of("GPU-stub-0")[1]["hw.power"] == 350.5
     ((name, message),) = seen.events
     assert name == "gpu_found"
-    assert "does not tell: ECC errors, energy" in message
+    assert message.endswith("does not tell: ECC errors, Xid events, energy, memory temperature")
 
 
-async def test_a_gpu_that_falls_off_the_bus_is_told_once_and_the_other_goes_on():
-    driver = Driver(2)
-    async with watching(driver) as seen:
+async def test_a_gpu_that_falls_off_the_bus_is_told_once_and_is_taken_back(driver: Driver):
+    driver.reset(2)
+    async with watching(look_again_seconds=0.2) as seen:
         await seen.until(lambda: len(seen.rows) >= 4)
-        driver.lost.add(0)
-        await seen.until(lambda: any(name == "gpu_unavailable" for name, _ in seen.events))
-        rows = len(seen.rows)
-        await seen.until(lambda: len(seen.rows) >= rows + 4)
-    assert {whose["hw.id"] for whose, _ in seen.rows[rows:]} == {"GPU-1"}
-    told = [message for name, message in seen.events if name == "gpu_unavailable"]
-    assert len(told) == 1
-    assert "GPU-0" in told[0]
+        driver.lose(0)
+        await seen.until(lambda: seen.told("gpu_unavailable"))
+        lost = len(seen.of("GPU-stub-0"))
+        there = len(seen.of("GPU-stub-1"))
+        await seen.until(lambda: any("cannot be opened" in message for message in seen.told("gpu_unavailable")))
+        await seen.until(lambda: len(seen.of("GPU-stub-1")) >= there + 20)
+        assert len(seen.of("GPU-stub-0")) == lost
+        assert [message for message in seen.told("gpu_unavailable") if "stopped answering" in message] == [
+            "GPU 0 (GPU-stub-0) stopped answering: GPU is lost"
+        ]
+        driver.lose(0, lost=False)
+        await seen.until(lambda: len(seen.of("GPU-stub-0")) > lost)
+    assert len(seen.told("gpu_unavailable")) == 2
 
 
-async def test_no_driver_is_one_event_and_no_loop():
-    driver = Driver(0)
-    driver.missing = True
-    async with watching(driver) as seen:
-        await seen.until(lambda: seen.events)
-        for _ in range(50):
-            await asyncio.sleep(0)
-    assert [name for name, _ in seen.events] == ["gpu_unavailable"]
-    assert driver.inits == 1
-    assert seen.rows == []
+async def test_a_call_that_hangs_is_left_behind_and_the_others_go_on(driver: Driver):
+    driver.reset(3)
+    async with watching(patience_seconds=0.3) as seen:
+        await seen.until(lambda: len(seen.of("GPU-stub-2")) >= 2)
+        driver.hang("nvmlDeviceGetPowerUsage", gpu=1)
+        await seen.until(lambda: seen.told("gpu_driver_hung"))
+        hung, others = len(seen.of("GPU-stub-1")), len(seen.of("GPU-stub-2"))
+        await seen.until(lambda: len(seen.of("GPU-stub-2")) >= others + 20)
+        assert driver.hanging == 1, "it is not called again and again"
+        assert len(seen.of("GPU-stub-1")) == hung
+        driver.answer()
+        await seen.until(lambda: len(seen.of("GPU-stub-1")) > hung + 2)
+    assert seen.told("gpu_driver_hung") == [
+        "The driver does not answer about GPU 1 (GPU-stub-1): it has no figures until it does"
+    ]
+    assert "The driver answers about GPU 1 (GPU-stub-1) again" in seen.told("gpu_found")
 
 
-async def test_a_gpu_that_cannot_be_opened_hides_no_other():
-    driver = Driver(2)
-    driver.lost.add(0)
-    async with watching(driver) as seen:
+async def test_a_driver_that_hangs_at_once_is_told_and_waited_for(driver: Driver):
+    driver.reset(1)
+    driver.hang("nvmlInitWithFlags")
+    gpus = Gpus(patience_seconds=0.1, look_again_seconds=0.05)
+    seen = Seen()
+    task = asyncio.create_task(gpus.run(seen.emit))
+    await seen.until(lambda: seen.events)
+    assert seen.events == [("gpu_driver_hung", "The GPU driver does not answer when asked for its GPUs")]
+    values = {family.name: family.samples[0].value for family in gpus.metrics()}
+    assert values == {"servescope_agent_gpus": 0, "servescope_agent_gpu_calls_hung": 1}
+    driver.answer()
+    await seen.until(lambda: seen.rows)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def test_an_agent_whose_driver_hangs_can_end(driver: Driver, tmp_path: Path):
+    """A process of its own: what is asked is whether it ends while its thread never does."""
+    program = """
+import asyncio, sys
+from pathlib import Path
+from agent.sources.gpu import Gpus
+from benchmarks.stub import load
+library = load(Path(sys.argv[1]))
+library.stub_reset(1, 1)
+library.stub_rule(-1, b"nvmlDeviceGetUUID", -1)
+async def main():
+    told = asyncio.Event()
+    task = asyncio.create_task(Gpus(patience_seconds=0.1).run(lambda signal, body: told.set()))
+    await told.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+asyncio.run(main())
+print("ended with", library.stub_hanging(), "hanging")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "ended with 1 hanging"
+
+
+async def test_an_xid_is_an_event_and_a_count_as_it_happens(driver: Driver):
+    driver.reset(2)
+    async with watching() as seen:
         await seen.until(lambda: len(seen.rows) >= 2)
-    assert {whose["hw.id"] for whose, _ in seen.rows} == {"GPU-1"}
+        driver.xid(1, 79)
+        await seen.until(lambda: seen.told("gpu_xid"))
+        driver.xid(1, 31)
+        await seen.until(lambda: len(seen.told("gpu_xid")) == 2)
+        await seen.until(lambda: seen.of("GPU-stub-1")[-1]["xid_total"] == 2)
+    assert seen.told("gpu_xid") == [
+        "GPU 1 (GPU-stub-1) reports Xid 79: GPU has fallen off the bus",
+        "GPU 1 (GPU-stub-1) reports Xid 31: memory page fault of an application",
+    ]
+    assert seen.of("GPU-stub-0")[-1]["xid_total"] == 0
+
+
+async def test_parts_of_a_gpu_are_rows_of_their_own(driver: Driver):
+    driver.reset(1)
+    driver.cut(0, 2)
+    driver.run(0, 4711, 3 * 2**30, 80)
+    async with watching() as seen:
+        await seen.until(lambda: len(seen.of("MIG-stub-1")) >= 2)
+    (whole, *parts) = {
+        whose["hw.id"]: (whose["hw.index"], whose.get("hw.parent"))
+        for whose, _ in seen.rows
+        if "process.pid" not in whose
+    }.items()
+    assert whole == ("GPU-stub-0", ("0", None))
+    assert parts == [("MIG-stub-0", ("0:0", "GPU-stub-0")), ("MIG-stub-1", ("0:1", "GPU-stub-0"))]
+    values = seen.of("MIG-stub-0")[1]
+    assert values["hw.gpu.memory.limit"] == 10 * 2**30
+    assert values["sm_active_ratio"] == pytest.approx(0.64), "the parts' own activity"
+    assert "hw.gpu.utilization" not in values, "the driver keeps none of a part"
+
+
+async def test_processes_are_joined_to_their_engine(driver: Driver):
+    """Each has its memory and activity; a stranger's has no instance."""
+    driver.reset(2)
+    driver.run(1, 4711, 50 * 2**30, 90)
+    driver.run(1, 4712, 2**30, 3)
+    target = Target(instance="vllm-a", deployment="chat", url="http://127.0.0.1:1", engine="vllm")
+    engines = Engines([target])
+    engines._owners = {4711: (target, "VLLM::Worker_DP1_TP0")}
+    engines._find_at = float("inf")
+    async with watching(engines=engines) as seen:
+        await seen.until(lambda: len([1 for whose, _ in seen.rows if "process.pid" in whose]) >= 2)
+    found = {whose["process.pid"]: (whose, values) for whose, values in seen.rows if "process.pid" in whose}
+    whose, values = found["4711"]
+    assert values == {"process_present": 1, "process_memory_bytes": 50 * 2**30, "process_sm_ratio": 0.9}
+    assert {key: whose.get(key) for key in ("hw.id", "service.instance.id", "process.name", "servescope.rank")} == {
+        "hw.id": "GPU-stub-1",
+        "service.instance.id": "vllm-a",
+        "process.name": "VLLM::Worker_DP1_TP0",
+        "servescope.rank": "DP1_TP0",
+    }
+    assert "service.instance.id" not in found["4712"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [
+        ("VLLM::Worker_TP1", "TP1"),
+        ("VLLM::Worker_DP0_TP1_EP1", "DP0_TP1_EP1"),
+        ("VLLM::EngineCore_DP3", "DP3"),
+        ("sglang::scheduler_DP0_TP1_EP0", "DP0_TP1_EP0"),
+        ("VLLM::EngineCore", ""),
+        ("python3", ""),
+        ("", ""),
+    ],
+)
+def test_a_rank_is_read_from_its_workers_name(name: str, rank: str):
+    assert rank_of(name) == rank
+
+
+async def test_no_driver_is_one_event_and_no_loop(driver: Driver):
+    driver.reset(0, loaded=False)
+    async with watching(look_again_seconds=0.01) as seen:
+        await seen.until(lambda: seen.events)
+        await asyncio.sleep(0.1)  # some looks again
+        assert seen.events == [("gpu_unavailable", "No GPU can be watched: Driver Not Loaded")]
+        driver.reset(1)
+        await seen.until(lambda: seen.rows)
+
+
+async def test_a_gpu_that_cannot_be_opened_hides_no_other(driver: Driver):
+    driver.reset(2)
+    driver.lose(0)
+    async with watching() as seen:
+        await seen.until(lambda: len(seen.rows) >= 2)
+    assert {whose["hw.id"] for whose, _ in seen.rows} == {"GPU-stub-1"}
     assert [name for name, _ in seen.events] == ["gpu_unavailable", "gpu_found"]
 
 
-async def test_a_driver_without_gpus_says_so():
-    async with watching(Driver(0)) as seen:
+async def test_a_driver_without_gpus_says_so(driver: Driver):
+    driver.reset(0)
+    async with watching() as seen:
         await seen.until(lambda: seen.events)
     assert seen.events == [("gpu_unavailable", "No GPU can be watched: the driver finds none that answers")]
 
 
-async def test_the_real_library_on_this_machine_says_something_true():
+async def test_gpus_that_do_not_answer_are_a_problem_of_the_agent(driver: Driver):
+    driver.reset(2)
+    gpus = Gpus(Place(), interval_seconds=0.02)
     seen = Seen()
-    task = asyncio.create_task(Gpus(interval_seconds=0.02).run(seen.emit))
-    await seen.until(lambda: seen.events)
+    task = asyncio.create_task(gpus.run(seen.emit))
+    await seen.until(lambda: len(seen.rows) >= 2)
+    assert list(gpus.problems(0, 0)) == []
+    driver.lose(1)
+    await seen.until(lambda: seen.told("gpu_unavailable"))
+    assert list(gpus.problems(0, 0)) == ["GPU 1 (GPU-stub-1) does not answer"]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert seen.events[0][0] in {"gpu_found", "gpu_unavailable"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from agent.processes import find_processes, ports_of
+from agent.host.engines import Engines, find_processes, ports_of
 from agent.sources.host import Host, Machine, Process
 from agent.target import Place, Target
 
@@ -179,7 +179,7 @@ async def test_rows_go_out_and_follow_a_restarted_engine():
                 await news.wait()
 
     with server() as (port, pid, child):
-        task = asyncio.create_task(Host([target(port)], Place(node="n1"), interval_seconds=0.02).run(emit))
+        task = asyncio.create_task(Host(Engines([target(port)]), Place(node="n1"), interval_seconds=0.02).run(emit))
         await until(lambda: {str(pid), str(child)} <= {whose.get("process.pid", "") for whose, _ in rows})
     # The engine is gone now: rows of the machine go on, rows of its processes do not.
     await until(lambda: {whose["process.name"] for whose, _ in rows[-3:]} == {"host"})
@@ -193,15 +193,15 @@ async def test_rows_go_out_and_follow_a_restarted_engine():
 
 
 async def test_without_targets_the_machine_has_one_row():
-    (row,) = Host([]).sample(1.0)
+    (row,) = Host(Engines()).sample(1.0)
     assert row[1]["memory_available_bytes"] > 0
 
 
 async def test_a_server_that_is_found_later_has_rows_of_its_own():
-    host = Host([])
+    host = Host(Engines())
     with server() as (port, pid, child):
         host.watch([target(port)])
-        await host._find(0.0)
+        await host.find(0.0)
         whose = [
             {pair.key: pair.value.string_value for pair in Resource.FromString(who).attributes}
             for who, _ in host.sample(1.0)

@@ -184,7 +184,7 @@ def test_the_statements_for_a_new_store_make_what_migrating_makes(store: Store):
     texts = " ".join(migrate.of_new(Layout()))
     assert {"requests", "requests_t", "otel_traces", "land_spans_mv"} <= set(made)
     assert "{replace" not in texts
-    pattern = r"CREATE (?:MATERIALIZED VIEW|TABLE) IF NOT EXISTS servescope\.(\w+)"
+    pattern = r"CREATE (?:MATERIALIZED VIEW|VIEW|TABLE) IF NOT EXISTS servescope\.(\w+)"
     migrated = set(re.findall(pattern, texts))
     assert {name.removesuffix("_next") for name in migrated} | {"requests"} == set(made)
 

@@ -151,6 +151,60 @@ def test_host_and_gpu_rows(store: Store):
     assert row["temperature_celsius"] is None
 
 
+def gpu_row(store: Store, values: dict[str, float], more: dict[str, str], *, totals: dict[str, float] | None = None):
+    gpu = {"hw.id": "GPU-7", "hw.name": "H100", "hw.index": "7", "host.name": "n7"}
+    land(store, "land_metrics", metrics("servescope.gpu", values, totals, gpu | more))
+
+
+def test_gpu_figures_come_by_opentelemetrys_names_and_reasons_by_their_own(store: Store):
+    gpu_row(
+        store,
+        {
+            "hw.gpu.utilization": 0.5,
+            "hw.power": 90.0,
+            "throttle_reasons": 0x44,
+            "sm_active_ratio": 0.25,
+            "xid_total": 1,
+        },
+        {"hw.parent": "GPU-1", "hw.driver_version": "580"},
+        totals={"hw.energy": 7.5},
+    )
+    (row,) = store.rows("SELECT *, throttled_by FROM gpu_samples WHERE gpu = 'GPU-7'")
+    assert (row["gpu_utilization_ratio"], row["power_watts"], row["energy_joules_total"]) == (0.5, 90.0, 7.5)
+    assert (row["sm_active_ratio"], row["xid_total"], row["ecc_corrected_total"]) == (0.25, 1, None)
+    assert (row["gpu_parent"], row["driver_version"]) == ("GPU-1", "580")
+    assert row["throttled_by"] == ["power cap", "thermal (hardware)"]
+
+
+def test_processes_on_a_gpu_are_rows_of_their_own_and_tell_whose_it_was(store: Store):
+    process = RESOURCE | {"process.pid": "31", "process.name": "VLLM::Worker_TP1", "servescope.rank": "TP1"}
+    gpu_row(store, {"process_memory_bytes": 5e9, "process_sm_ratio": 0.9}, process | {"hw.id": "GPU-8"})
+    gpu_row(store, {"process_memory_bytes": 6e9}, process | {"hw.id": "GPU-8"})
+    gpu_row(store, {"process_memory_bytes": 1e9}, {"process.pid": "32", "hw.id": "GPU-8"})
+    assert store.rows("SELECT * FROM gpu_samples WHERE gpu = 'GPU-8'") == []
+    rows = store.rows("SELECT process_pid, instance, rank, memory_bytes, sm_ratio FROM gpu_processes FINAL ORDER BY 1")
+    assert [tuple(row.values()) for row in rows] == [("31", "vllm-a", "TP1", 6e9, None), ("32", "", "", 1e9, None)]
+    assert store.rows("SELECT instance, rank, node, gpu, process_pid, `from`, `to` FROM instance_gpus") == [
+        {
+            "instance": "vllm-a",
+            "rank": "TP1",
+            "node": "n7",
+            "gpu": "GPU-8",
+            "process_pid": "31",
+            "from": TIME,
+            "to": TIME,
+        }
+    ], "a stranger's process is no instance"
+
+
+def test_the_state_of_a_process_is_its_letter(store: Store):
+    whose = RESOURCE | {"process.name": "x", "process.pid": "9", "host.name": "n9"}
+    land(store, "land_metrics", metrics("servescope.host", {"state": float(ord("D")), "cores": 4.0}, None, whose))
+    assert store.rows("SELECT state, cores, cgroup_oom_kills_total FROM host_samples WHERE node = 'n9'") == [
+        {"state": "D", "cores": 4.0, "cgroup_oom_kills_total": None}
+    ]
+
+
 def test_events_and_configuration(store: Store):
     land(store, "land_logs", event("instance_down", "vllm-a does not answer.", {"since": 3, "ratio": 0.5}))
     land(store, "land_logs", event("instance_config", "", {"block_size": "16", "prefix_caching": True}))

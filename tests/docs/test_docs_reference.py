@@ -50,7 +50,9 @@ PARTS = {
 }
 CONFIGURATION = REFERENCE / "configuration.md"
 SCHEMA = ROOT / "collector" / "schema"
-INNER = re.compile(r"land_\w+|requests_t|request_(?:keys|orphans|claims)|triton_spans|schema_migrations")
+INNER = re.compile(
+    r"land_\w+|requests_t|instance_gpus_t|request_(?:keys|orphans|claims)|triton_spans|schema_migrations"
+)
 
 
 def commands() -> dict[str, click.Command]:

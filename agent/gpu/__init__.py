@@ -1,0 +1,1 @@
+"""What NVIDIA's driver library tells of GPUs: calls that may hang, figures, faults, and whose processes they run."""

@@ -1,0 +1,107 @@
+"""Faults that the driver tells as they happen: Xid events, waited for by a thread of its own.
+
+Numbers and what to do: https://docs.nvidia.com/deploy/xid-errors/
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agent.gpu.device import Device
+
+_WAIT_MILLISECONDS: Final = 250
+"""How long a wait takes that nothing ends; closing waits for it."""
+_XIDS: Final = {
+    13: "graphics engine exception",
+    31: "memory page fault of an application",
+    43: "GPU stopped processing of an application",
+    45: "work of an application was cancelled",
+    48: "double bit ECC error",
+    61: "internal micro-controller breakpoint",
+    62: "internal micro-controller halt",
+    63: "row remapping or page retirement was recorded",
+    64: "row remapping or page retirement failed",
+    74: "NVLink error",
+    79: "GPU has fallen off the bus",
+    92: "high rate of single bit ECC errors",
+    94: "contained ECC error",
+    95: "uncontained ECC error",
+    119: "GSP firmware did not answer",
+    120: "GSP firmware error",
+}
+
+log = structlog.get_logger()
+
+
+def meaning(xid: int) -> str:
+    """What an Xid means, in a few words."""
+    return _XIDS.get(xid, "see NVIDIA's list of Xid errors")
+
+
+class Faults:
+    """Waits for Xid events until closed.
+
+    Args:
+        nvml: The binding.
+        gpus: Whole GPUs to be told of; those whose driver can't tell get ``Xid events`` among what they do not have.
+        tell: Called in this thread with a GPU and its Xid.
+    """
+
+    def __init__(self, nvml: Any, gpus: Sequence[Device], tell: Callable[[Device, int], None]) -> None:
+        self._nvml = nvml
+        self._tell = tell
+        self._closing = threading.Event()
+        self._over = threading.Event()
+        self._gpus: dict[int, Device] = {}
+        try:
+            self._set: Any = nvml.nvmlEventSetCreate()
+        except nvml.NVMLError:
+            self._set = None
+        for gpu in gpus:
+            if self._set is None:
+                gpu.unsupported.add("Xid events")
+                continue
+            try:
+                nvml.nvmlDeviceRegisterEvents(gpu.handle, nvml.nvmlEventTypeXidCriticalError, self._set)
+            except nvml.NVMLError:
+                gpu.unsupported.add("Xid events")
+                continue
+            self._gpus[_address(gpu.handle)] = gpu
+        if self._gpus:
+            threading.Thread(target=self._wait, name="gpu-faults", daemon=True).start()
+        else:
+            self._over.set()
+
+    def close(self, seconds: float = 2.0) -> None:
+        """End the thread before the driver library is shut down; a wait that hangs is left behind."""
+        self._closing.set()
+        if self._over.wait(seconds) and self._set is not None:
+            self._nvml.nvmlEventSetFree(self._set)
+
+    def _wait(self) -> None:
+        nvml = self._nvml
+        try:
+            while not self._closing.is_set():
+                try:
+                    event = nvml.nvmlEventSetWait_v2(self._set, _WAIT_MILLISECONDS)
+                except nvml.NVMLError_Timeout:
+                    continue
+                gpu = self._gpus.get(_address(event.device))
+                if gpu is not None and event.eventType & nvml.nvmlEventTypeXidCriticalError:
+                    self._tell(gpu, int(event.eventData))
+        except nvml.NVMLError as error:
+            # A GPU that fell off the bus ends the wait for all: the next look at the driver begins another.
+            log.warning("gpu_faults_not_watched", error=str(error))
+        finally:
+            self._over.set()
+
+
+def _address(handle: Any) -> int:
+    return ctypes.cast(handle, ctypes.c_void_p).value or 0

@@ -1,0 +1,1 @@
+"""What starves an engine on its machine: processes, their cages, the machine itself."""

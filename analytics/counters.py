@@ -6,11 +6,17 @@ to no share of failures. Where *finished* counts failures by their reason, a rea
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agent.engine_table import tables
+from base.named_sql import beside, filled
 
+if TYPE_CHECKING:
+    from analytics.selection import Filter
+
+_SQL: Final = beside(__file__)
 _INCLUDING: Final = ", ".join(f"'{name}'" for name, table in sorted(tables().items()) if table.finished_includes_failed)
+_ROUTERS: Final = ", ".join(f"'{name}'" for name, table in sorted(tables().items()) if table.role == "router")
 _FAILED: Final = "requests_failed_delta"
 _FINISHED: Final = "requests_finished_delta"
 
@@ -22,3 +28,14 @@ JUDGED: Final = f"if(({FAILED}) IS NULL, NULL, {ENDED})"
 """Requests that ended at a server that says which of them failed: what a share of failures is of."""
 FRAGMENTS: Final = {"failed_requests": FAILED, "ended_requests": ENDED, "judged_requests": JUDGED}
 """For the statements that count them."""
+
+
+def once(chosen: Filter) -> str:
+    """Condition that counts each request once: not at a router, where the window has other servers' samples.
+
+    What a router hands on is on its servers' pages too, and the sum of both is twice what there was. A router that is
+    asked for by instance or engine is shown, and so are routers whose servers nobody watches.
+    """
+    if chosen.instance or chosen.engine:
+        return ""
+    return " " + filled(_SQL["once"], {"routers": _ROUTERS})

@@ -4,7 +4,8 @@ Statements are named blocks of a ``.sql`` file (`base.named_sql`). Values reach 
 (``{name:Type}``) and in no other way; what varies in shape is one of a few fragments written in this package, put where
 the block says ``/*fragment*/``. ``/*filter:requests*/``, ``/*filter:samples*/`` and ``/*filter:events*/`` become the
 conditions of a `Filter`. Requests are those that ask something of a model; ``/*filter:any_requests*/`` takes all, and
-``/*filter:rollup*/`` is for the rollup, which has no others.
+``/*filter:rollup*/`` is for the rollup, which has no others. ``/*filter:servers*/`` is for samples that are added up: a
+router's requests are its servers' too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from analytics import settled
+from analytics import counters, settled
 from analytics.answer import Answer, Coverage, Exactness, Level, State
 from analytics.conditions import conditions
 from analytics.slo import OPERATION
@@ -36,6 +37,7 @@ _NARROWED: Final = {
     "any_requests": "requests",
     "rollup": "requests",
     "samples": "samples",
+    "servers": "samples",
     "events": "events",
 }
 """``/*filter:<word>*/`` of a statement → the table that its conditions are of."""
@@ -101,7 +103,8 @@ class Inquiry:
         shapes = dict(fragments or {})
         for whose, table in _NARROWED.items():
             narrowed, extra = conditions(self.filter, table)
-            shapes[f"filter:{whose}"] = f"{narrowed} AND {OPERATION}" if whose == "requests" else narrowed
+            more = {"requests": f" AND {OPERATION}", "servers": counters.once(self.filter)}.get(whose, "")
+            shapes[f"filter:{whose}"] = narrowed + more
             bound |= extra
         text = filled((self.sql if sql is None else sql)[name], shapes)
         used = {match.group(1) for match in _PARAMETER.finditer(text)}

@@ -40,7 +40,7 @@ SELECT
     sum(count) AS n,
     sum(sum) AS total
 FROM engine_histograms FINAL
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:servers*/
   AND signal = {distribution:String} AND NOT (/*known*/)
 GROUP BY name, slot, bounds
 ORDER BY name, slot, bounds
@@ -52,7 +52,7 @@ SELECT
     sum(/*total*/) AS seconds,
     sumIf(/*divisor*/, /*total*/ IS NOT NULL) AS n
 FROM engine_samples FINAL
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:servers*/
   AND NOT (/*known*/)
 GROUP BY name, slot
 HAVING n > 0

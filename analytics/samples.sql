@@ -32,7 +32,7 @@ WITH series AS
         sum(inferences_delta) AS d_inferences,
         sum(executions_delta) AS d_executions
     FROM engine_samples FINAL
-    WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
+    WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:servers*/
     GROUP BY slot, name_of_instance, name_of_model, dp_rank
 )
 SELECT
@@ -87,7 +87,7 @@ FROM
             max(running) AS most_running,
             max(waiting) AS most_waiting
         FROM engine_samples FINAL
-        WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
+        WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:servers*/
         GROUP BY second, instance, model, dp_rank
     )
     GROUP BY second

@@ -1,19 +1,15 @@
 """NVIDIA Dynamo's own pages: frontend, router and components (recorded slice, documented pages and names).
 
-A worker's page also has the engine's names, and is read by the engine's table. Model names are lower-cased here, while
-the engine keeps their case. Source: https://docs.nvidia.com/dynamo (metrics catalogue).
+All of them hand requests on: a worker's page also has the engine's names, and is read by the engine's table. Names of
+models are lower-cased here, while the engine keeps their case.
+Source: https://docs.nvidia.com/dynamo (metrics catalogue).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from agent.engine_families import because
-from agent.engine_table import HOST, Histogram, Role, Rule, Table
+from agent.engine_table import HOST, Histogram, Rule, Table
 from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Distribution, Signal
-
-if TYPE_CHECKING:
-    from agent.pages.page import Layout
 
 RULES = (
     Rule(
@@ -138,17 +134,11 @@ IGNORED = {
 }
 
 
-def _role(layout: Layout) -> Role:
-    return (
-        "router" if any(name.startswith(("dynamo_frontend_", "dynamo_router_")) for name in layout.places) else "both"
-    )
-
-
 TABLE = Table(
     engine="dynamo",
     prefixes=("dynamo_",),
     strength=HOST,
-    role=_role,
+    role="router",
     rules=RULES,
     histograms=HISTOGRAMS,
     ignored=IGNORED,

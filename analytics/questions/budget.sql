@@ -14,7 +14,7 @@ SELECT
     sum(/*judged_requests*/) AS judged,
     sum(/*failed_requests*/) AS failed
 FROM engine_samples FINAL
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/ /*objective*/
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:servers*/ /*objective*/
 GROUP BY slot
 HAVING judged > 0
 ORDER BY slot
@@ -26,7 +26,7 @@ SELECT
     sum(arraySum((held, bound) -> if(bound <= {threshold:Float64}, held, 0), arrayPopBack(counts), bounds)) AS good,
     max(arrayMax(arrayFilter(bound -> bound <= {threshold:Float64}, arrayPushFront(bounds, 0.)))) AS bound_used
 FROM engine_histograms FINAL
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/ /*objective*/
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:servers*/ /*objective*/
   AND signal = {distribution:String}
 GROUP BY slot
 ORDER BY slot

@@ -33,7 +33,7 @@ SELECT
     sumIf(sum, signal = 'prefill_seconds') AS prefill,
     sumIf(sum, signal = 'decode_seconds') AS decode
 FROM engine_histograms FINAL
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:servers*/
   AND signal IN ('e2e_seconds', 'ttft_seconds', 'queue_seconds', 'prefill_seconds', 'decode_seconds')
 GROUP BY slot
 ORDER BY slot
@@ -50,7 +50,7 @@ SELECT
     sum(compute_infer_seconds_delta) AS compute_infer,
     sum(compute_output_seconds_delta) AS compute_output
 FROM engine_samples FINAL
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:servers*/
   AND requests_finished_delta IS NOT NULL
   AND instance NOT IN (
       SELECT instance FROM engine_histograms

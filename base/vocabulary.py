@@ -93,7 +93,8 @@ class Edge:
 class Signal(StrEnum):
     """Signals of an engine sample. ``_total`` ones are counters as the server shows them, the others are gauges.
 
-    Those of :data:`SIGNALS_WITHOUT_COLUMN` lie in the map ``signals`` of ``engine_samples``, the others have a column.
+    Those of :data:`SIGNALS_WITHOUT_COLUMN` lie in the map ``other_signals`` of ``engine_samples``, the others have a
+    column there.
     """
 
     RUNNING = "running"
@@ -160,7 +161,7 @@ class Signal(StrEnum):
 SIGNALS_WITHOUT_COLUMN: Final = frozenset(
     list(Signal)[list(Signal).index(Signal.REQUESTS_RECEIVED_TOTAL) :]  # all that came after the columns
 )
-"""Signals in the map ``signals`` of ``engine_samples``: what few engines show and no question adds up has no column."""
+"""Signals in the map ``other_signals`` of ``engine_samples``: what few engines show and no question adds up."""
 FULLEST: Final = frozenset({Signal.KV_CACHE_USAGE_RATIO, Signal.KV_CACHE_HOST_USAGE_RATIO, Signal.ASLEEP})
 """Signals of which several ranks or models together have the highest, and not the sum."""
 

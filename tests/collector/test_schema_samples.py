@@ -69,6 +69,21 @@ def test_every_signal_has_its_columns(store: Store):
             assert row[f"{signal.removesuffix('_total')}_delta"] == 3.0
 
 
+def test_signals_without_a_column_lie_in_the_map(store: Store):
+    gauges = {name: 2.0 for name in SIGNALS_WITHOUT_COLUMN if not name.endswith("_total")}
+    totals = {name: 70.0 for name in SIGNALS_WITHOUT_COLUMN if name.endswith("_total")}
+    deltas = {f"{name.removesuffix('_total')}_delta": 0.0 for name in totals}
+    body = sample("mapped", running=1, **gauges)
+    body.MergeFrom(
+        metrics("servescope.sample", {"up": 1.0}, totals | deltas, RESOURCE | {"service.instance.id": "few"})
+    )
+    land(store, "land_metrics", body)
+    (row,) = store.rows("SELECT * FROM engine_samples WHERE instance = 'mapped'")
+    assert row["other_signals"] == gauges
+    (row,) = store.rows("SELECT * FROM engine_samples WHERE instance = 'few'")
+    assert row["other_signals"] == totals | deltas
+
+
 def test_what_a_server_does_not_say_is_null_and_zero_is_zero(store: Store):
     land(
         store,
@@ -122,7 +137,10 @@ def test_histograms_keep_bounds_and_increases(store: Store):
         ("ttft_seconds", 3, [1, 2, 0]),
     ]
     assert all((row["time"], row["sum"], row["bounds"]) == (TIME, 0.9, [0.1, 1.0]) for row in rows)
-    assert store.rows("SELECT running FROM engine_samples WHERE instance = 'h'") == [{"running": 1}]
+    # A histogram's name is no signal.
+    assert store.rows("SELECT running, other_signals FROM engine_samples WHERE instance = 'h'") == [
+        {"running": 1, "other_signals": {}}
+    ]
 
 
 def test_host_and_gpu_rows(store: Store):

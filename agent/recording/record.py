@@ -26,11 +26,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from agent.engine_table import HEALTH_PATH, About, detect, tables
 from agent.host.engines import Engines, find_processes
+from agent.host.machine import Machine
+from agent.host.process import Process
 from agent.otlp.request_lines import to_row
 from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.pages.page import Limits, PageReader
 from agent.recording.folder import ABOUT, GPU, HOST, OTLP, PAGES, REQUESTS, RecordingError
-from agent.sources.host import Machine, Process
 from agent.sources.spans import Spans
 from agent.spool.framing import is_checked, split_records
 from agent.spool.writer import SUFFIX

@@ -1,25 +1,26 @@
-"""What starves an engine: CPU, run-queue delay, state and memory of its processes, and pressure on the machine.
+"""What starves an engine: its processes, the cgroup and network they are in, and the pressure on the machine.
 
-Run-queue delay is the second number of ``/proc/PID/task/*/schedstat``, summed
-over threads: the time in which they could have run and no core was free. Sources: ``proc(5)``,
-https://docs.kernel.org/scheduler/sched-stats.html, https://docs.kernel.org/accounting/psi.html
+Each kind of figures is a file of ``agent/host/``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from agent.otlp.encode import attributes, encode_gauges, resource
+from agent.host.cgroup import Cgroup, folders_of
+from agent.host.engines import rank_of
+from agent.host.machine import Machine
+from agent.host.network import traffic
+from agent.host.process import Process
+from agent.otlp.encode import attributes, encode_event, encode_gauges, resource
 from agent.source import Source
 from agent.target import Place
-from base.vocabulary import SCOPE_HOST
+from base.vocabulary import SCOPE_HOST, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,117 +33,23 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS: Final = 1.0
 HOST_PROCESS: Final = "host"
 """``process.name`` of the row that is about the whole machine."""
-_THREADS: Final = 256
-_READ_BYTES: Final = 16384
-_TICK: Final = os.sysconf("SC_CLK_TCK")
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_PRESSURES: Final = ("cpu", "memory", "io")
 
 log = structlog.get_logger()
 
 
-def _read(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(descriptor, _READ_BYTES)
-    finally:
-        os.close(descriptor)
-
-
-def _after(text: bytes, key: bytes) -> float | None:
-    """The number behind ``key`` in a file of ``key: number`` lines."""
-    _, found, rest = text.partition(key)
-    return float(rest.split(None, 1)[0]) if found else None
-
-
 @dataclass(slots=True)
-class Process:
-    """One process of an engine, read from /proc again and again."""
+class _Cage:
+    """Where an instance's processes are.
+
+    Attributes:
+        pid: The process that it was seen from.
+        cgroup: Shared by instances that are in the same one; None where it is not to be seen.
+        kills: How many of its processes the kernel had killed for lack of memory; None before the first look.
+    """
 
     pid: int
-    resource: bytes
-    started: bytes = b""
-    delay_seconds: float = 0.0
-    delays: dict[str, int] = field(default_factory=dict)
-
-    def sample(self, proc: str = "/proc") -> dict[str, float]:
-        """Its figures now.
-
-        Raises:
-            ProcessLookupError: It is gone, or another process has its number.
-            OSError: It cannot be read.
-        """
-        try:
-            # The name may hold spaces and brackets, so fields are counted from the last bracket.
-            fields = _read(f"{proc}/{self.pid}/stat").rpartition(b")")[2].split()
-            status = _read(f"{proc}/{self.pid}/status")
-            self._add_delays(f"{proc}/{self.pid}/task")
-        except FileNotFoundError:
-            raise ProcessLookupError(self.pid) from None
-        started = fields[19]
-        if self.started and started != self.started:
-            raise ProcessLookupError(self.pid)
-        self.started = started
-        return {
-            "cpu_seconds_total": (int(fields[11]) + int(fields[12])) / _TICK,
-            "cpu_delay_seconds_total": self.delay_seconds,
-            "rss_bytes": float(int(fields[21]) * _PAGE),
-            "threads": float(fields[17]),
-            "stopped": float(fields[0] in {b"T", b"t"}),
-            "involuntary_switches_total": _after(status, b"nonvoluntary_ctxt_switches:") or 0.0,
-        }
-
-    def _add_delays(self, folder: str) -> None:
-        """Add what each thread waited since the last look, so that a thread's end takes nothing away."""
-        now: dict[str, int] = {}
-        for thread in islice(os.listdir(folder), _THREADS):  # noqa: PTH208 - names alone, each second
-            try:
-                waited = int(_read(f"{folder}/{thread}/schedstat").split()[1])
-            except (FileNotFoundError, ProcessLookupError, IndexError):
-                continue  # ended meanwhile, or a kernel without schedstat
-            now[thread] = waited
-            self.delay_seconds += max(0, waited - self.delays.get(thread, 0)) / 1e9
-        self.delays = now
-
-
-class Machine:
-    """Figures of the whole machine; rates are over the time since the last sample."""
-
-    def __init__(self, proc: str = "/proc") -> None:
-        self._proc = proc
-        self._jiffies: tuple[int, int] | None = None
-        self._stalled: dict[str, tuple[int, float]] = {}
-
-    def sample(self, now: float) -> dict[str, float]:
-        """What can be read at ``now`` (monotonic seconds); a kernel without PSI has no pressure figures."""
-        values: dict[str, float] = {}
-        jiffies = [int(one) for one in _read(f"{self._proc}/stat").split(b"\n", 1)[0].split()[1:9]]
-        total, idle = sum(jiffies), jiffies[3] + jiffies[4]
-        if self._jiffies is not None and total > self._jiffies[0]:
-            spent = total - self._jiffies[0]
-            values["cpu_usage_ratio"] = max(0.0, 1 - (idle - self._jiffies[1]) / spent)
-        self._jiffies = total, idle
-        values["load1"] = float(_read(f"{self._proc}/loadavg").split(None, 1)[0])
-        available = _after(_read(f"{self._proc}/meminfo"), b"MemAvailable:")
-        if available is not None:
-            values["memory_available_bytes"] = available * 1024
-        for kind in _PRESSURES:
-            ratio = self._pressure(kind, now)
-            if ratio is not None:
-                values[f"{kind}_pressure_some_ratio"] = ratio
-        return values
-
-    def _pressure(self, kind: str, now: float) -> float | None:
-        try:
-            line = _read(f"{self._proc}/pressure/{kind}").split(b"\n", 1)[0]
-        except OSError:
-            return None  # PSI is off in this kernel, or hidden from this container
-        stalled = int(line.rpartition(b"total=")[2])
-        before = self._stalled.get(kind)
-        self._stalled[kind] = stalled, now
-        if before is None or now <= before[1]:
-            return None
-        return min(1.0, max(0.0, (stalled - before[0]) / 1e6 / (now - before[1])))
+    cgroup: Cgroup | None
+    kills: float | None = None
 
 
 class Host(Source):
@@ -162,7 +69,9 @@ class Host(Source):
         self._interval = interval_seconds
         self._machine = Machine()
         self._processes: dict[tuple[str, int], Process] = {}
+        self._cages: dict[str, _Cage] = {}
         self._found: object = None
+        self._events: list[bytes] = []
         self._hosts = self._machines()
 
     def watch(self, targets: Sequence[Target]) -> None:
@@ -170,15 +79,19 @@ class Host(Source):
         self._engines.watch(targets)
         self._hosts = self._machines()
 
-    def _machines(self) -> list[bytes]:
+    def _machines(self) -> list[tuple[Target | None, bytes]]:
         """Whose row the machine's is: each target's on it, so that every instance has its own to join with."""
-        return [self._identify(target, HOST_PROCESS, None) for target in self._engines.targets] or [
-            self._identify(None, HOST_PROCESS, None)
+        return [(target, self._identify(target, HOST_PROCESS, None)) for target in self._engines.targets] or [
+            (None, self._identify(None, HOST_PROCESS, None))
         ]
 
     def _identify(self, target: Target | None, name: str, pid: int | None) -> bytes:
         whose = attributes(target, self._place) | {"process.name": name}
-        return resource(whose if pid is None else whose | {"process.pid": str(pid)})
+        if pid is not None:
+            whose["process.pid"] = str(pid)
+            if rank := rank_of(name):
+                whose[Resource.RANK] = rank
+        return resource(whose)
 
     async def run(self, emit: Emit) -> None:
         """Sample until cancelled."""
@@ -188,6 +101,9 @@ class Host(Source):
             await self.find(loop.time())
             rows = self.sample(loop.time())
             emit("metrics", encode_gauges(rows, SCOPE_HOST, time.time_ns()))
+            events, self._events = self._events, []
+            for event in events:
+                emit("logs", event)
             turn = max(turn + 1, int((loop.time() - start) / self._interval) + 1)
             await asyncio.sleep(max(0.0, start + turn * self._interval - loop.time()))
 
@@ -196,7 +112,8 @@ class Host(Source):
         rows: list[tuple[bytes, Mapping[str, float]]] = []
         try:
             machine = self._machine.sample(now)
-            rows += [(host, machine) for host in self._hosts]
+            cages = self._caged(now)
+            rows += [(host, machine | cages.get(target.instance if target else "", {})) for target, host in self._hosts]
         except OSError as error:
             log.warning("host_unreadable", error=str(error))
         for key, process in list(self._processes.items()):
@@ -208,6 +125,47 @@ class Host(Source):
                 self._engines.gone(now)
         return rows
 
+    def _caged(self, now: float) -> dict[str, dict[str, float]]:
+        """Figures of each instance's cgroup and network; what several are in is read once."""
+        read: dict[int, dict[str, float]] = {}
+        found: dict[str, dict[str, float]] = {}
+        for target in self._engines.targets:
+            cage = self._cages.get(target.instance)
+            if cage is None:
+                continue
+            values = traffic(cage.pid)
+            if cage.cgroup is not None:
+                if id(cage.cgroup) not in read:
+                    read[id(cage.cgroup)] = cage.cgroup.sample(now)
+                values |= read[id(cage.cgroup)]
+                self._mind_kills(target, cage, values.get("cgroup_oom_kills_total"))
+            found[target.instance] = values
+        return found
+
+    def _mind_kills(self, target: Target, cage: _Cage, kills: float | None) -> None:
+        if kills is not None and cage.kills is not None and kills > cage.kills:
+            count = int(kills - cage.kills)
+            what = "a process" if count == 1 else f"{count} processes"
+            message = f"The kernel killed {what} in the cgroup of {target.instance} for lack of memory"
+            log.warning("oom_kill", message=message)
+            whose = attributes(target, self._place)
+            details = {"killed": str(count)}
+            self._events.append(encode_event(whose, "oom_kill", message, time.time_ns(), details, warning=True))
+        cage.kills = kills
+
+    def _cage(self, cgroups: dict[str, Cgroup], instance: str, pids: Mapping[int, str]) -> None:
+        if not pids:
+            return  # it is down: its cage may still tell what killed it
+        pid = next(iter(pids))
+        cage = self._cages.get(instance)
+        folders = folders_of(pid)
+        key = "|".join(sorted(folders.values()))
+        cgroup = cgroups.setdefault(key, Cgroup(folders)) if folders else None
+        if cage is None or cage.cgroup is not cgroup:
+            self._cages[instance] = _Cage(pid, cgroup)
+        else:
+            cage.pid = pid
+
     async def find(self, now: float) -> None:
         """Follow the engines' processes as they are known at ``now`` (monotonic seconds)."""
         await self._engines.look(now)
@@ -215,6 +173,13 @@ class Host(Source):
             return
         self._found = self._engines.processes
         old, self._processes = self._processes, {}
+        cgroups = {
+            "|".join(sorted(cage.cgroup.folders.values())): cage.cgroup
+            for cage in self._cages.values()
+            if cage.cgroup is not None
+        }
+        for target in self._engines.targets:
+            self._cage(cgroups, target.instance, self._engines.processes.get(target.instance, {}))
         for target in self._engines.targets:
             for pid, name in self._engines.processes.get(target.instance, {}).items():
                 key = target.instance, pid

@@ -13,7 +13,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from agent.host.engines import Engines, find_processes, ports_of
-from agent.sources.host import Host, Machine, Process
+from agent.host.machine import Machine
+from agent.host.process import Process
+from agent.sources.host import Host
 from agent.target import Place, Target
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ def test_figures_of_our_own_process_are_true():
 def fake_proc(folder: Path, *, started: int = 5, delays: dict[int, int], name: str = "a) b") -> str:
     process = folder / "7"
     process.mkdir(parents=True, exist_ok=True)
-    fields = ["S", *["0"] * 10, "250", "50", "0", "0", "0", "0", "3", "0", str(started), "0", "10"]
+    fields = ["S", *["0"] * 6, "11", "0", "13", "0", "250", "50", "0", "0", "0", "0", "3", "0", str(started), "0", "10"]
     (process / "stat").write_text(f"7 ({name}) {' '.join(fields)}\n")
     (process / "status").write_text("Name:\ta\nvoluntary_ctxt_switches:\t1\nnonvoluntary_ctxt_switches:\t42\n")
     for thread, delay in delays.items():
@@ -129,6 +131,39 @@ def test_fields_are_found_behind_any_name(tmp_path: Path):
     assert values["threads"] == 3
     assert values["rss_bytes"] == 10 * os.sysconf("SC_PAGE_SIZE")
     assert values["involuntary_switches_total"] == 42
+    assert values["voluntary_switches_total"] == 1
+    assert (values["minor_faults_total"], values["major_faults_total"]) == (11, 13)
+    assert values["state"] == ord("S")
+    assert "disk_read_bytes_total" not in values, "a kernel that does not tell"
+
+
+def test_disk_traffic_of_a_process_is_told_where_it_may_be_read(tmp_path: Path):
+    proc = fake_proc(tmp_path, delays={7: 0})
+    (tmp_path / "7/io").write_text("rchar: 9\nwchar: 9\nsyscr: 1\nsyscw: 1\nread_bytes: 4096\nwrite_bytes: 512\n")
+    values = Process(7, b"").sample(proc)
+    assert (values["disk_read_bytes_total"], values["disk_write_bytes_total"]) == (4096, 512)
+
+
+def test_of_many_threads_the_busy_ones_are_read_each_time_and_all_of_them_now_and_then(tmp_path: Path):
+    """Nothing that a thread waited is lost: it comes when all are read."""
+    delays = dict.fromkeys(range(100, 160), 0) | {7: 1_000_000_000}
+    process = Process(7, b"")
+    proc = fake_proc(tmp_path, delays=delays)
+    assert process.sample(proc)["cpu_delay_seconds_total"] == 1
+    fake_proc(tmp_path, delays={7: 3_000_000_000, 155: 500_000_000})
+    seen = [process.sample(proc)["cpu_delay_seconds_total"] for _ in range(10)]
+    assert seen[0] == 3, "the one that waited before is read at once"
+    assert seen[-1] == 3.5, "all were read meanwhile"
+    fake_proc(tmp_path, delays={155: 900_000_000})
+    assert process.sample(proc)["cpu_delay_seconds_total"] == 3.9, "it is among the busy ones"
+
+
+def test_the_end_of_a_busy_thread_takes_nothing_away(tmp_path: Path):
+    process = Process(7, b"")
+    proc = fake_proc(tmp_path, delays={7: 0, 8: 10**9})
+    process.sample(proc)
+    (tmp_path / "7/task/8/schedstat").unlink()
+    assert [process.sample(proc)["cpu_delay_seconds_total"] for _ in range(12)] == [1.0] * 12
 
 
 def test_a_process_whose_number_was_given_to_another_is_gone(tmp_path: Path):
@@ -151,13 +186,27 @@ def machine_files(folder: Path, *, busy: int, idle: int, stalled: int) -> str:
     return str(folder)
 
 
+def test_disks_are_whole_ones(tmp_path: Path):
+    proc = machine_files(tmp_path, busy=1, idle=1, stalled=0)
+    disk = "0 0 {} 1 0 {} 0 1 0 {} 0 0 0 0"
+    lines = [disk.format(name, read, written) for name, read, written in
+             (("nvme0n1", 8, 4), ("nvme0n1p1", 8, 4), ("loop0", 99, 99), ("dm-0", 8, 4), ("sda", 2, 0))]  # fmt: skip
+    (tmp_path / "diskstats").write_text("\n".join(lines) + "\n")
+    for name in ("nvme0n1", "loop0", "dm-0", "sda"):
+        (tmp_path / "sys/block" / name).mkdir(parents=True)
+    values = Machine(proc, str(tmp_path / "sys")).sample(1.0)
+    assert (values["disk_read_bytes_total"], values["disk_write_bytes_total"]) == (10 * 512, 4 * 512)
+
+
 def test_machine_rates_are_over_the_time_between_two_looks(tmp_path: Path):
     machine = Machine(machine_files(tmp_path, busy=100, idle=100, stalled=1_000_000))
-    assert machine.sample(10.0) == {"load1": 1.25, "memory_available_bytes": 2048 * 1024}
+    first = machine.sample(10.0)
+    assert first == {"load1": 1.25, "memory_available_bytes": 2048 * 1024, "cores": os.cpu_count()}
     machine_files(tmp_path, busy=175, idle=125, stalled=1_500_000)
     found = machine.sample(12.0)
     assert found["cpu_usage_ratio"] == 0.75
     assert found["cpu_pressure_some_ratio"] == 0.25
+    assert "cpu_pressure_full_ratio" not in found
     assert "io_pressure_some_ratio" not in found  # a kernel that does not say
 
 
@@ -206,6 +255,7 @@ async def test_a_server_that_is_found_later_has_rows_of_its_own():
             {pair.key: pair.value.string_value for pair in Resource.FromString(who).attributes}
             for who, _ in host.sample(1.0)
         ]
+    assert {one["service.instance.id"] for one in whose} == {"vllm-a"}
     assert {one.get("process.pid") for one in whose} == {None, str(pid), str(child)}
     assert len(whose) == 3, "the machine has one row alone"
     assert {one["service.instance.id"] for one in whose} == {"vllm-a"}

@@ -1,0 +1,55 @@
+"""Small files of the kernel, read without a Python file object: they are read each second."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+_READ_BYTES: Final = 16384
+
+
+def read(path: str) -> bytes:
+    """The first 16 KiB of a file.
+
+    Raises:
+        OSError: It is not there, or not ours to read.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, _READ_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def after(text: bytes, key: bytes) -> float | None:
+    """The number behind ``key`` in a file of ``key number`` lines; None where it is not there."""
+    _, found, rest = text.partition(key)
+    return float(rest.split(None, 1)[0]) if found else None
+
+
+class Pressures:
+    """Shares of time that tasks waited, out of the counters of a file of PSI.
+
+    https://docs.kernel.org/accounting/psi.html
+    """
+
+    def __init__(self) -> None:
+        self._stalled: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def of(self, path: str, now: float, kinds: tuple[str, ...] = ("some",)) -> dict[str, float]:
+        """Ratio by kind since the last look at ``now`` (monotonic seconds); none at the first, or where PSI is off."""
+        found: dict[str, float] = {}
+        try:
+            text = read(path)
+        except OSError:
+            return found  # PSI is off in this kernel, or hidden from this container
+        for line in text.splitlines():
+            kind = line.split(None, 1)[0].decode()
+            if kind not in kinds:
+                continue
+            stalled = float(line.rpartition(b"total=")[2])
+            before = self._stalled.get((path, kind))
+            self._stalled[path, kind] = stalled, now
+            if before is not None and now > before[1]:
+                found[kind] = min(1.0, max(0.0, (stalled - before[0]) / 1e6 / (now - before[1])))
+        return found

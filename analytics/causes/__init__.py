@@ -1,0 +1,1 @@
+"""Why requests took longer than they should: seconds of requests charged to causes, signed and conserved."""

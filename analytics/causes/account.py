@@ -1,0 +1,131 @@
+"""The account of a window: reference, work change, contention, rate change, and what is left; then what is noise.
+
+The same charges are made for the calm requests of the reference, block by block. A cause stands where its share of the
+reference's seconds lies above what it has in those blocks by more than they differ among each other, where it hit some
+requests noticeably, and where it matters; what does not stand is nobody's again and unexplained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analytics.causes import contention
+from analytics.causes.charge import Ledger
+from analytics.causes.place import Place, places_of
+from analytics.causes.rate import charge_rates
+from analytics.causes.reference import Reference, reference_of
+from analytics.causes.table import PHASE
+from analytics.causes.work import work_changes
+
+if TYPE_CHECKING:
+    from analytics.causes.table import Evidence, Flags, Floats, Requests
+
+SIGMAS: Final = 4.0
+"""Standard deviations of blocks by which a cause must lie above the reference."""
+MATTERS: Final = 0.05
+"""Share of the reference's seconds of the window, or of those that it hit, below which a cause is not told."""
+HIT: Final = 0.25
+"""Share of its own reference that a request must have lost to a cause to count as hit by it."""
+HIT_LEAST: Final = 3
+HIT_SHARE: Final = 0.01
+"""Requests of the window that a cause has to hit: so many, and this share."""
+_PHASE_OF: Final = {"longer_prompts": "prefill", "cold_prefix_cache": "prefill", "longer_outputs": "decode"}
+
+
+@dataclass
+class Account:
+    """An account.
+
+    Attributes:
+        requests: All requests.
+        reference: What their work costs.
+        ledger: Who is charged.
+        places: Instances.
+        counted: Requests of the window that the account is about.
+        work: Seconds of each request that its reference lacks because it asked for more; part of the excess.
+    """
+
+    requests: Requests
+    reference: Reference
+    ledger: Ledger
+    places: list[Place] = field(default_factory=list)
+    counted: Flags = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+
+    @property
+    def asked(self) -> Flags:
+        """Requests of the account that the question is about."""
+        return self.counted & self.requests.selected
+
+
+def account_of(evidence: Evidence) -> Account:
+    """The account of all requests of the window, whoever is asked about."""
+    requests = evidence.requests
+    reference = reference_of(requests)
+    expected = reference.expected.copy()
+    work = work_changes(requests, reference)
+    for cause, seconds in work.items():
+        expected[:, PHASE[_PHASE_OF[cause]]] -= seconds
+    excess = requests.phases - expected
+    known = reference.known
+    excess[~known] = 0.0
+    excess[known & ~requests.whole & ~requests.failed] = 0.0  # its end was the client's choice
+    # one that failed has no phases: all that it took above a good one's
+    lost = known & requests.failed
+    excess[lost] = 0.0
+    excess[lost, PHASE["other"]] = np.maximum(requests.e2e - reference.each("e2e"), 0.0)[lost]
+    ledger = Ledger(excess)
+    for cause, seconds in work.items():
+        ledger.take(cause, (_PHASE_OF[cause],), seconds)
+    places = places_of(requests, evidence.samples, evidence.hosts, evidence.events, reference.each("prefill_token"))
+    for place in places:
+        _contend(ledger, place, places, reference)
+    charge_rates(ledger, requests, reference)
+    contention.charge_failures(ledger, requests)
+    counted = requests.inside & known & (requests.whole | requests.failed)
+    made = Account(requests, reference, ledger, places, counted)
+    for cause in ledger.causes:
+        if not _stands(made, cause, expected.sum(axis=1)):
+            ledger.give_back(cause)
+    return made
+
+
+def _contend(ledger: Ledger, place: Place, places: list[Place], reference: Reference) -> None:
+    calm = reference.calm[place.rows]
+    deployment = place.requests.deployment.codes[place.rows]
+    peers = [
+        other
+        for other in places
+        if other is not place and len(deployment) and other.requests.deployment.codes[other.rows[0]] == deployment[0]
+    ]
+    contention.charge_standstill(ledger, place)
+    contention.charge_readers(ledger, place, reference)
+    contention.charge_cpu(ledger, place, calm)
+    contention.charge_queue(ledger, place, peers, reference)
+    contention.charge_preemptions(ledger, place, reference)
+    contention.charge_prefills(ledger, place, reference, calm)
+    contention.charge_batch(ledger, place, reference, calm)
+
+
+def _stands(account: Account, cause: str, expected: Floats) -> bool:
+    seconds = account.ledger.of(cause)
+    window = account.counted
+    hit = window & (seconds >= HIT * np.maximum(expected, 1e-6)) & (seconds > 0)
+    if hit.sum() < max(HIT_LEAST, HIT_SHARE * window.sum()):
+        return False
+    load = seconds[window].sum() / max(expected[window].sum(), 1e-9)
+    # a few that lost much count as much as many that lost little
+    if load < MATTERS and seconds[hit].sum() < expected[hit].sum():
+        return False
+    calm = account.reference.calm & ~window if not account.reference.inside else account.reference.calm
+    blocks = account.reference.block[calm]
+    if not len(blocks):
+        return True
+    n = int(blocks.max()) + 1
+    base = np.bincount(blocks, expected[calm], n)
+    usual = (np.bincount(blocks, seconds[calm], n) / np.maximum(base, 1e-9))[base > 0]
+    if account.reference.inside:  # at its edges the fault itself reaches into calm blocks
+        usual = np.sort(usual)[: max(len(usual) * 3 // 4, 1)]
+    return bool(load > usual.mean() + SIGMAS * (usual.std() if len(usual) > 1 else 0.0))

@@ -1,0 +1,124 @@
+"""What to turn for each cause, what drives it, and whose work it is measured by."""
+
+from __future__ import annotations
+
+from typing import Final
+
+DRIVER: Final = {
+    "longer_prompts": "own_work",
+    "longer_outputs": "own_work",
+    "cold_prefix_cache": "own_work",
+    "deploy": "version",
+    "slow_instance": "instance",
+    "model_slow": "compute",
+    "kv_cache_full": "kv_tokens_held",
+    "preemption": "kv_tokens_held",
+    "prefill_interference": "prompt_tokens_computed",
+    "batch_interference": "sequences_decoded",
+    "queue_saturated": "requests_inside",
+    "retry_storm": "requests_inside",
+    "router_imbalance": "routing",
+    "engine_frozen": "process",
+    "cpu_starved": "host_cpu",
+    "frontend_cpu": "frontend_process",
+    "restart": "process",
+    "cold_start": "process",
+    "slow_client": "reader",
+    "upstream_error": "failures",
+}
+"""What took the time, by cause."""
+SHARED: Final = {
+    "kv_cache_full": "held",
+    "preemption": "held",
+    "prefill_interference": "prefilled",
+    "batch_interference": "decoding",
+    "queue_saturated": "inside",
+    "retry_storm": "inside",
+}
+"""Causes in which some work took others' time, and which work (`Place.by_tenant`)."""
+ADVICE: Final = {
+    "longer_prompts": (
+        "Bound the prompt (max-model-len, max_tokens of retrieval), or route long ones apart.",
+        "slow-work-change.md",
+    ),
+    "longer_outputs": (
+        "Bound max_tokens; check what changed in the callers' prompts.",
+        "slow-work-change.md",
+    ),
+    "cold_prefix_cache": (
+        "Keep the shared part first and unchanged in prompts; route sessions to one replica.",
+        "prefix-cache-collapse.md",
+    ),
+    "deploy": (
+        "Roll back, or compare the two versions' settings.",
+        "slow-rate-change.md",
+    ),
+    "slow_instance": (
+        "Take the instance out of rotation and look at its GPU and host.",
+        "slow-rate-change.md",
+    ),
+    "model_slow": (
+        "Profile the model; add instances of it (instance_group) or batch it (dynamic_batching).",
+        "slow-rate-change.md",
+    ),
+    "kv_cache_full": (
+        (
+            "Limit the tenant's concurrency or max-num-seqs; give the cache more memory (gpu-memory-utilization) "
+            "or another replica."
+        ),
+        "kv-cache-full.md",
+    ),
+    "preemption": (
+        "As for a full KV cache: fewer sequences (max-num-seqs) or more blocks.",
+        "preemption-storm.md",
+    ),
+    "prefill_interference": (
+        ("Lower max-num-batched-tokens so that prompts go in smaller chunks; limit the tenant; or prefill apart."),
+        "slow-interference.md",
+    ),
+    "batch_interference": (
+        "Lower max-num-seqs, or add a replica.",
+        "slow-interference.md",
+    ),
+    "queue_saturated": (
+        "Add replicas, or raise max-num-seqs while KV cache and token gaps allow it.",
+        "engine-waiting.md",
+    ),
+    "retry_storm": (
+        "Have clients back off with jitter; refuse early instead of late.",
+        "error-burst.md",
+    ),
+    "router_imbalance": (
+        "Route by load (least outstanding requests) instead of in turn or by hash.",
+        "slow-routing.md",
+    ),
+    "engine_frozen": (
+        "Look at the engine process (py-spy, dmesg); restart it if it stays still.",
+        "engine-wedged.md",
+    ),
+    "cpu_starved": (
+        "Give the server CPUs of its own (cpuset, requests = limits); move what competes.",
+        "slow-cpu.md",
+    ),
+    "frontend_cpu": (
+        "More API server processes (api-server-count); less work a token (stream-interval).",
+        "slow-cpu.md",
+    ),
+    "restart": (
+        "See why it went down; drain before a restart.",
+        "instance-down.md",
+    ),
+    "cold_start": (
+        "Warm a server up before it gets traffic.",
+        "slow-cold-start.md",
+    ),
+    "slow_client": (
+        "Nothing to mend at the server: these clients read slowly.",
+        "slow-client.md",
+    ),
+    "upstream_error": (
+        "See which errors, whose and since when.",
+        "error-burst.md",
+    ),
+}
+"""What to turn, and the page of `docs/runbooks`, by cause."""

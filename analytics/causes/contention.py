@@ -1,0 +1,261 @@
+"""Contention: seconds that a request lost to others, or to a server that stood still.
+
+Mechanisms are asked in turn, those that can be measured first; each takes from what the phases it can show itself in
+still have above the reference. What is charged where:
+
+- the server was away or began anew, or stood still: the overlap with a request's own time,
+- the reader was slow: what came later at the edge than the server had it, less what all others saw at that time,
+- a process had no CPU: the seconds that the kernel counted as runnable and not running,
+- the queue: by episodes of waiting, each with one reason (`queueing`),
+- preemption: the longest gap of a request in whose decoding its engine preempted,
+- prefill of others: their uncached tokens times what such a token takes by the reference,
+- the batch: what so many more sequences at once explain, by the slope of the time a token takes over them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analytics.causes.queueing import prompts_cause, queue_labels
+from analytics.causes.table import FIRST_TOKEN, PHASE, PHASES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analytics.causes.charge import Ledger
+    from analytics.causes.place import Place
+    from analytics.causes.reference import Reference
+    from analytics.causes.table import Flags, Floats, Ints, Requests
+
+COLD_SECONDS: Final = 30.0
+"""Seconds after a server began in which its first requests may be cold."""
+BUSY: Final = 0.85
+"""Share of one CPU from which a process that takes requests is the narrow place."""
+STARVED: Final = 0.1
+"""Seconds a second without a CPU, above the usual, from which a process is starved."""
+PRESSED: Final = 0.25
+"""Rise of the machine's CPU pressure (share of time) that starves its processes."""
+BUSIER: Final = 1.3
+"""Times the usual tokens a second from which more is asked of a server, rather than the server slower."""
+MUCH_BUSIER: Final = 2.0
+"""Times the usual from which requests may be compared with calm ones to learn what a larger batch costs."""
+EXPLAINED: Final = 0.4
+"""Share of what decoding took above the reference that the batch has to explain to be its reason."""
+SLOPE_LIMIT: Final = 0.5
+"""Most that one more sequence may cost, as a share of what a token costs alone: a batch is cheaper than turns."""
+_ALL: Final = tuple(PHASES)
+_WHOLE: Final = ("decode", "compute_infer", "compute_input", "compute_output", "other")
+
+
+def charge_standstill(ledger: Ledger, place: Place) -> None:
+    """``restart``, ``engine_frozen`` and ``cold_start``."""
+    n = len(ledger.excess)
+    away = place.restarts
+    stood = [span for span in place.frozen if not any(a < span[1] and span[0] < b for a, b in away)]
+    for cause, spans in (("restart", away), ("engine_frozen", stood)):
+        if not spans:
+            continue
+        before, after = place.standing(spans)
+        taken = place.of(ledger.take(cause, (*FIRST_TOKEN, "transit", "edge"), _full(n, place.rows, before)))
+        rest = after + np.maximum(before - taken, 0.0)
+        ledger.take(cause, _WHOLE, _full(n, place.rows, rest))
+    start = place.span[0]
+    for begun in place.begun:
+        young = (start >= begun - 1) & (start < begun + COLD_SECONDS)
+        old = (start >= begun + COLD_SECONDS) & (start < begun + 3 * COLD_SECONDS)
+        above = place.of(np.maximum(ledger.excess, 0.0))
+        # cold is what goes by: later ones of the same server do not show it
+        if young.any() and old.sum() >= 3 and np.median(above[young][:5]) > 3 * np.median(above[old]):  # noqa: PLR2004
+            ledger.take("cold_start", _ALL, np.inf, _flags(n, place.rows, young))
+
+
+def charge_readers(ledger: Ledger, place: Place, reference: Reference) -> None:
+    """``slow_client``: the server had it long before the client took it, and others took theirs.
+
+    A client that reads slowly holds the stream back: the edge's end lies behind the server's by far more than that of
+    others at the same time, and of its own answer, not of its beginning.
+    """
+    n = len(ledger.excess)
+    # a tap measures what it waited for its client; where none did, it is between the server's end and the edge's
+    late = place.of(ledger.left("transit") + ledger.left("edge"))
+    start, _, _, last = place.span
+    end = place.of(place.requests.end)
+    after = np.maximum(end - np.maximum(last, start), 0.0)
+    tenants = place.requests.tenant.codes[place.rows]
+    usual = _around(late, tenants, at=last)
+    slow = np.minimum(late - usual, after)
+    matters = slow > np.maximum(0.25, 0.5 * place.of(reference.expected.sum(axis=1)))
+    ledger.take("slow_client", ("edge", "transit"), _full(n, place.rows, np.where(matters, slow, 0.0)))
+
+
+def charge_cpu(ledger: Ledger, place: Place, calm: Flags) -> None:
+    """``cpu_starved`` and ``frontend_cpu``, where the host was measured."""
+    n, host = len(ledger.excess), place.host
+    start, _, first, last = place.span
+    end = place.of(place.requests.end)
+    if np.isfinite(host.delay).any():
+        delay = np.nan_to_num(place.bins.held(host.delay_time, host.delay))
+        own = place.bins.mean(delay, start, end)
+        usual = float(np.median(own[calm])) if calm.any() else 0.0
+        wait = np.maximum(own - max(usual, 0.0), 0.0)
+        matters = wait >= STARVED
+        ledger.take("cpu_starved", _ALL, _full(n, place.rows, np.where(matters, wait * (end - start), 0.0)))
+    elif np.isfinite(host.pressure).any():
+        pressure = np.nan_to_num(place.bins.held(host.time, host.pressure))
+        own = place.bins.mean(pressure, start, end)
+        usual = float(np.median(own[calm])) if calm.any() else 1.0
+        pressed = (own - usual >= PRESSED) & (place.bins.mean(place.decoding, first, last) < _crowd(place, calm))
+        phases = ("transit", "frontend", "stall", "edge", "prefill", "decode", "compute_infer", "compute_input")
+        ledger.take("cpu_starved", phases, np.inf, _flags(n, place.rows, pressed))
+    if np.isfinite(host.front).any():
+        front = np.nan_to_num(place.bins.held(host.front_time, host.front))
+        busy = place.bins.mean(front, start, end) >= BUSY
+        ledger.take("frontend_cpu", ("frontend", "transit", "stall"), np.inf, _flags(n, place.rows, busy))
+
+
+def charge_queue(ledger: Ledger, place: Place, peers: Sequence[Place], reference: Reference) -> None:
+    """What waited in the queue, by the reason of the episode in which it did."""
+    n = len(ledger.excess)
+    requests = place.requests
+    begin = place.span[1]
+    # what only the edge saw has its queue in the time before the first token
+    late = place.of(ledger.left("queue") + np.where(requests.engine_half, 0.0, ledger.left("prefill")))
+    wait = np.minimum(late, np.maximum(begin - place.span[0], 0.0))
+    wait = np.where(place.of(requests.engine_half.astype(float)) > 0, wait, late)
+    began = np.where(wait < late, place.span[0], begin - wait)
+    for cause, label in queue_labels(place, peers, reference).items():
+        share = place.bins.mean(label, began, np.maximum(begin, began + late))
+        phases = ("queue",) if place.of(requests.engine_half.astype(float)).all() else ("queue", "prefill")
+        ledger.take(cause, phases, _full(n, place.rows, late * np.minimum(share, 1.0)))
+
+
+def charge_preemptions(ledger: Ledger, place: Place, reference: Reference) -> None:
+    """``preemption``: a request lost its blocks, and its stream stood still until it had them again."""
+    n = len(ledger.excess)
+    _, _, first, last = place.span
+    requests = place.requests
+    told = place.of(requests.preempted) > 0
+    gap, usual = place.of(requests.gap_max), place.of(reference.each("output_token"))
+    stalled = gap > np.maximum(20 * usual, 0.05)
+    if place.samples is not None:
+        lost = np.nan_to_num(place.sampled("preemptions"))
+        near = place.bins.mean((lost > 0).astype(float), first - 1, last + 1) > 0
+        told |= near & stalled
+    share = np.where(gap > 0, np.maximum(gap - usual, 0.0), np.inf)
+    ledger.take("preemption", ("decode", "stall"), _full(n, place.rows, np.where(told, share, 0.0)))
+
+
+def charge_prefills(ledger: Ledger, place: Place, reference: Reference, calm: Flags) -> None:
+    """``prefill_interference``: steps that decode for one compute the prompts of others."""
+    n = len(ledger.excess)
+    if place.prefill_token <= 0:
+        return
+    cause = prompts_cause(place, reference)
+    start, _, first, last = place.span
+    busy = np.minimum(place.prefilled * place.prefill_token, 1.0)
+    own = place.of(place.requests.uncached) * place.prefill_token
+    while_decoding = place.bins.mean(busy, first, last)
+    usual = float(np.median(while_decoding[calm])) if calm.any() else 0.0
+    matters = while_decoding >= max(2 * usual, 0.1)
+    wanted = np.where(matters, (while_decoding - usual) * np.maximum(last - first, 0.0), 0.0)
+    ledger.take(cause, ("decode",), _full(n, place.rows, wanted))
+    before = np.maximum(first - start, 0.0)
+    others = np.maximum(place.bins.mean(busy, start, first) * before - own, 0.0)
+    matters = others >= np.maximum(0.25 * before, 0.005)
+    ledger.take(cause, ("stall", "prefill", "frontend"), _full(n, place.rows, others * matters))
+
+
+def charge_batch(ledger: Ledger, place: Place, reference: Reference, calm: Flags) -> None:
+    """``batch_interference``: more sequences at once, each step longer.
+
+    The time a token takes is ``d₀ + s · sequences``; ``s`` is the median slope over pairs of this place's requests that
+    sat in unlike batches: both in calm or both not, else whatever else slowed the others would be the batch's; where
+    twice the usual tokens were made, all together. It is at most `SLOPE_LIMIT` of what a token takes by the reference.
+    Sequences beyond those of the reference explain ``s · (n − n₀)`` a token; before the first token the two steps that
+    a request waits for. A server that is slow holds more sequences as well (Little's law): only where more tokens are
+    made than usual is it the batch.
+    """
+    n = len(ledger.excess)
+    _, _, first, last = place.span
+    requests = place.requests
+    tokens = np.maximum(place.of(requests.output) - 1, 0)
+    usual_token = place.of(reference.each("output_token"))
+    among = place.bins.mean(place.decoding, first, last)
+    crowd = _usual_crowd(among, calm)
+    decode = PHASE["decode"]
+    lost = sum((ledger.charged(cause)[:, decode] for cause in ledger.causes), start=np.zeros(n))
+    counted = (tokens > 3) & (usual_token > 0) & place.of(requests.whole.astype(float)).astype(bool)  # noqa: PLR2004
+    rate = (place.of(requests.phases[:, decode] - lost)) / np.maximum(tokens, 1)
+    made = place.bins.spread(first, last, place.of(requests.output) * requests.scale) / place.bins.step
+    demand = place.bins.mean(made, first, last)
+    usual = float(np.median(demand[calm])) if calm.any() else 0.0
+    groups = [counted & calm, counted & ~calm, counted & (calm | (demand >= MUCH_BUSIER * usual))]
+    slope = np.minimum(max(_slope(among[rows], rate[rows]) for rows in groups), SLOPE_LIMIT * usual_token)
+    wanted = demand >= BUSIER * usual
+    more = np.where(wanted & (among >= np.maximum(2 * crowd, crowd + 2)), among - crowd, 0.0)
+    step = slope * more
+    crowded = (more > 0) & counted
+    above = place.of(ledger.left("decode"))
+    if (step * tokens)[crowded].sum() < EXPLAINED * above[crowded].sum():  # something else slowed them
+        return
+    ledger.take("batch_interference", ("decode",), _full(n, place.rows, step * tokens))
+    ledger.take("batch_interference", ("stall", "prefill", "queue"), _full(n, place.rows, 2 * step))
+
+
+def charge_failures(ledger: Ledger, requests: Requests) -> None:
+    """``upstream_error``: what a request that failed took, and nothing else has been charged for."""
+    ledger.take("upstream_error", _ALL, np.inf, requests.failed)
+
+
+def _usual_crowd(among: Floats, calm: Flags) -> float:
+    return float(np.mean(among[calm])) if calm.any() else float(np.quantile(among, 0.25)) if len(among) else 0.0
+
+
+def _crowd(place: Place, calm: Flags) -> float:
+    _, _, first, last = place.span
+    crowd = _usual_crowd(place.bins.mean(place.decoding, first, last), calm)
+    return max(2 * crowd, crowd + 2)
+
+
+def _slope(x: Floats, y: Floats) -> float:
+    if len(x) < 8 or np.ptp(x) < 2:  # noqa: PLR2004 - no slope without a spread
+        return 0.0
+    order = np.argsort(x, kind="stable")
+    x, y = x[order], y[order]
+    half = len(x) // 2
+    apart = x[half:] - x[: len(x) - half]
+    far = apart > 0.25 * np.ptp(x)
+    low, high = y[: len(x) - half], y[half:]
+    if far.sum() < 4:  # noqa: PLR2004 - the few that are unlike all others, against the middle of those
+        edge = x >= x[0] + 0.5 * np.ptp(x)
+        apart_few = np.mean(x[edge]) - np.mean(x[~edge])
+        return max(float((np.median(y[edge]) - np.median(y[~edge])) / apart_few), 0.0)
+    return max(float(np.median((high - low)[far] / apart[far])), 0.0)
+
+
+def _around(late: Floats, tenants: Ints, at: Floats) -> Floats:
+    """Median of a value among the requests of other tenants within some seconds of a time; 0 where there are none."""
+    usual = np.zeros(len(late))
+    slot = np.floor(at / 10).astype(np.int64)
+    for one in np.unique(slot):
+        there = np.abs(slot - one) <= 1
+        mine = slot == one
+        for tenant in np.unique(tenants[mine]):
+            others = there & (tenants != tenant)
+            if others.any():
+                usual[mine & (tenants == tenant)] = float(np.median(late[others]))
+    return usual
+
+
+def _full(n: int, rows: Ints, values: Floats) -> Floats:
+    full = np.zeros(n)
+    full[rows] = values
+    return full
+
+
+def _flags(n: int, rows: Ints, values: Flags) -> Flags:
+    full = np.zeros(n, dtype=np.bool_)
+    full[rows] = values
+    return full

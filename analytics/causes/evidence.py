@@ -1,0 +1,233 @@
+"""What is told of an account: causes ranked, whose work it was, what shows it and what to turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from analytics.causes.advice import ADVICE, DRIVER, SHARED
+from analytics.causes.table import PHASES
+
+if TYPE_CHECKING:
+    from analytics.causes.account import Account
+    from analytics.causes.place import Place
+    from analytics.causes.table import Flags, Floats
+
+LEAST_SHARE: Final = 0.01
+"""Share of all charged seconds below which a cause is left to the unexplained of the list."""
+OWNER_SHARE: Final = 0.5
+"""Share of the work that took the time from which one tenant is named, and of the seconds one instance or version."""
+_EXAMPLES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Seconds charged to a cause.
+
+    Attributes:
+        cause: Its name.
+        phase: Phase that lost most by it.
+        driver: What took the time, such as ``kv_tokens_held``.
+        who: Whose: ``tenant``, ``instance``, ``version``; those that one stands out in.
+        seconds: Charged in sum over the requests.
+        share: Of the excess seconds.
+        requests: How many it was charged to.
+        evidence: Plain sentences with figures.
+        advice: What to turn.
+        runbook: Its page.
+    """
+
+    cause: str
+    phase: str
+    driver: str
+    who: dict[str, str]
+    seconds: float
+    share: float
+    requests: int
+    evidence: list[str]
+    advice: str
+    runbook: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Requests that failed alike.
+
+    Attributes:
+        outcome, error_type: How.
+        who: ``tenant`` and ``instance`` where more than half of them are of one.
+        requests: How many.
+        since_seconds: The first, seconds after the window's start.
+    """
+
+    outcome: str
+    error_type: str
+    who: dict[str, str]
+    requests: int
+    since_seconds: float
+
+
+def causes_of(account: Account, rows: Flags) -> list[Cause]:
+    """Causes of the excess of some requests, most seconds first."""
+    excess = float(account.ledger.excess[rows].sum())
+    found = []
+    total = sum(float(account.ledger.of(cause)[rows].sum()) for cause in account.ledger.causes)
+    for cause in account.ledger.causes:
+        by_phase = account.ledger.charged(cause)[rows].sum(axis=0)
+        seconds = float(by_phase.sum())
+        if seconds <= 0 or seconds < LEAST_SHARE * total:
+            continue
+        each = account.ledger.of(cause) * rows
+        who, share = _who(account, cause, each)
+        advice, runbook = ADVICE[cause]
+        found.append(
+            Cause(
+                cause=cause,
+                phase=PHASES[int(by_phase.argmax())],
+                driver=DRIVER[cause],
+                who=who,
+                seconds=seconds * account.requests.scale,
+                share=seconds / excess if excess > 0 else 0.0,
+                requests=int((each > 0).sum()),
+                evidence=_evidence(account, cause, each, who, share),
+                advice=advice,
+                runbook=runbook,
+            )
+        )
+    return sorted(found, key=lambda one: (-one.seconds, one.cause))
+
+
+def failures_of(account: Account, rows: Flags, from_seconds: float) -> list[Failure]:
+    """Failed requests by how they failed, most first."""
+    requests = account.requests
+    failed = rows & requests.failed
+    found = []
+    pairs = np.stack([requests.outcome.codes, requests.error.codes])[:, failed]
+    for outcome, error in {(int(a), int(b)) for a, b in pairs.T}:
+        mine = failed & (requests.outcome.codes == outcome) & (requests.error.codes == error)
+        weights = mine.astype(np.float64)
+        who = {
+            name: top
+            for name in ("tenant", "instance")
+            if (top := _top(account, name, weights)[0]) and _top(account, name, weights)[1] > OWNER_SHARE
+        }
+        first = float(requests.start[mine].min()) - from_seconds
+        found.append(
+            Failure(requests.outcome.names[outcome], requests.error.names[error], who, int(mine.sum()), first)
+        )  # fmt: skip
+    return sorted(found, key=lambda one: (-one.requests, one.outcome, one.error_type))
+
+
+def _who(account: Account, cause: str, each: Floats) -> tuple[dict[str, str], float]:
+    """Whose work took the time, and the tenant's share of it."""
+    who: dict[str, str] = {}
+    instance, share = _top(account, "instance", each)
+    if share > OWNER_SHARE:
+        who["instance"] = instance
+    version, share = _top(account, "version", each)
+    if cause == "deploy" and version:
+        who["version"] = version
+    if cause in SHARED:
+        tenant, share = _holder(account, SHARED[cause], each)
+    elif DRIVER[cause] in {"own_work", "reader", "failures"}:
+        tenant, share = _top(account, "tenant", each)
+    else:
+        return who, 0.0
+    if tenant and share >= OWNER_SHARE:
+        who["tenant"] = tenant
+    return who, share
+
+
+def _top(account: Account, column: str, each: Floats) -> tuple[str, float]:
+    names = getattr(account.requests, column)
+    sums = np.bincount(names.codes, each, len(names.names))
+    if not sums.sum() > 0:
+        return "", 0.0
+    return names.names[int(sums.argmax())], float(sums.max() / sums.sum())
+
+
+def _holder(account: Account, what: str, each: Floats) -> tuple[str, float]:
+    """The tenant whose work was there when the seconds were lost, by what was more of it than in the reference."""
+    more: dict[str, float] = {}
+    for place in account.places:
+        seconds = place.of(each)
+        if not seconds.sum() > 0:
+            continue
+        lost = place.bins.spread(place.of(account.requests.start), place.of(account.requests.end), seconds)
+        usual = _calm_bins(account, place)
+        for tenant, series in place.by_tenant(what).items():
+            there = float((series * lost).sum() / lost.sum())
+            before = float(series[usual].mean()) if usual.any() else 0.0
+            more[tenant] = more.get(tenant, 0.0) + max(there - before, 0.0) * float(seconds.sum())
+    total = sum(more.values())
+    if total <= 0:
+        return "", 0.0
+    tenant = max(more, key=lambda name: more[name])
+    return tenant, more[tenant] / total
+
+
+def _calm_bins(account: Account, place: Place) -> Flags:
+    """Bins between the first and the last calm request of a block in which nothing else happened."""
+    calm = place.of(account.reference.calm.astype(float)) > 0
+    start = place.of(account.requests.start)
+    at = np.clip(((start - place.bins.first) / place.bins.step).astype(np.int64), 0, place.bins.n - 1)
+    wild = np.zeros(place.bins.n, dtype=np.bool_)
+    good = np.zeros(place.bins.n, dtype=np.bool_)
+    wild[at[~calm]] = True
+    good[at[calm]] = True
+    return good & ~wild
+
+
+def _evidence(account: Account, cause: str, each: Floats, who: dict[str, str], share: float) -> list[str]:
+    requests = account.requests
+    hit = each > 0
+    told = [
+        (
+            f"{int(hit.sum())} requests lost {each.sum() * requests.scale:.1f} s in sum, "
+            f"{np.median(each[hit]):.3g} s in the median, {each.max():.3g} s at most."
+        )
+    ]
+    if "tenant" in who and cause in SHARED:
+        told.append(f"Tenant {who['tenant']} holds {share:.0%} of the {_WORDS[SHARED[cause]]} beyond the usual.")
+    for place in account.places:
+        seconds = place.of(each)
+        if seconds.sum() >= 0.2 * each.sum():  # the places that matter
+            told += _seen(place, cause, seconds)
+    return told
+
+
+def _seen(place: Place, cause: str, seconds: Floats) -> list[str]:
+    requests = place.requests
+    hit = seconds > 0
+    begin, end = place.of(requests.start)[hit], place.of(requests.end)[hit]
+    bins = (place.bins.edges[1:] > begin.min()) & (place.bins.edges[:-1] < end.max())
+    figures: dict[str, Any] = {}
+    for name, label in (("kv", "KV cache up to"), ("waiting", "waiting up to"), ("running", "running up to")):
+        values = place.sampled(name)[bins]
+        if np.isfinite(values).any():
+            figures[label] = f"{np.nanmax(values):.0%}" if name == "kv" else f"{np.nanmax(values):.0f}"
+    preempted = float(np.nansum(place.samples.preemptions[_between(place, begin.min(), end.max())])) if place.samples \
+        else 0.0  # fmt: skip
+    if preempted:
+        figures["preemptions"] = f"{preempted:.0f}"
+    if cause == "engine_frozen":
+        spans = ", ".join(f"{last - first:.1f} s" for first, last in place.frozen)
+        return [f"{place.name}: no token for {spans} with requests inside."]
+    if not figures:
+        return []
+    return [f"{place.name}: " + ", ".join(f"{label} {value}" for label, value in figures.items()) + "."]
+
+
+def _between(place: Place, first: float, last: float) -> Flags:
+    assert place.samples is not None  # noqa: S101 - the caller asked
+    return (place.samples.time >= first) & (place.samples.time <= last)
+
+
+_WORDS: Final = {
+    "held": "KV tokens held",
+    "prefilled": "prompt tokens computed",
+    "decoding": "sequences decoded",
+    "inside": "requests inside",
+}

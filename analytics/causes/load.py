@@ -1,0 +1,90 @@
+"""Reads what an account is made of out of the store: four statements, each one row of arrays.
+
+Requests of the reference period and the window are read whoever asks about which of them: others' work is what some
+waited for. Of very many every k-th is read and stands for k.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from analytics.causes.table import Event, Evidence, Host, requests_of, samples_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from analytics.inquiry import Inquiry
+
+MOST_REQUESTS: Final = 400_000
+"""Requests that are read; of more every k-th."""
+LOOK_BACK_SECONDS: Final = (600, 3 * 3600)
+"""Seconds before the window that serve as reference: three windows, at least and at most so many."""
+_MOST_SAMPLES: Final = 200_000
+_SERVERS: Final = ("EngineCor", "Worker")
+"""Parts of names of processes that compute, of servers that have several."""
+
+
+def reference_start_ms(inquiry: Inquiry) -> int:
+    """Where the reference period begins, Unix milliseconds."""
+    seconds = float(np.clip(3 * inquiry.window.seconds, *LOOK_BACK_SECONDS))
+    return inquiry.window.from_ms - int(seconds * 1000)
+
+
+def load(inquiry: Inquiry, request: str = "") -> Evidence:
+    """The evidence for a window.
+
+    Args:
+        inquiry: The question; its statements are those of ``questions/causes.sql``.
+        request: Id of the one request that is asked about (request, response or trace id); empty for all.
+    """
+    origin = reference_start_ms(inquiry)
+    recording = inquiry.filter.recording
+    period = "" if recording == "include" else f"AND recording {'=' if recording == 'exclude' else '!='} ''"
+    fragments = {"period": period, "one": ""}
+    bounds: dict[str, Any] = {"reference_ms": origin}
+    n = int(inquiry.ask("count", fragments, **bounds)[0]["n"])
+    stride = max(1, -(-n // MOST_REQUESTS))
+    if request:
+        fragments["one"] = "AND {request:String} IN (request_id, response_id, trace_id)"
+        bounds["request"] = request
+    row = inquiry.ask("rows", fragments, stride=stride, **bounds)[0]
+    found = Evidence(requests_of(row, origin, inquiry.window.from_ms, float(stride)))
+    span_ms = inquiry.window.to_ms - origin
+    bounds = {"reference_ms": origin, "limit": _MOST_SAMPLES}
+    sample_ms = max(1000, -(-span_ms // 20_000_000) * 1000)
+    found.samples = samples_of(inquiry.ask("samples", fragments, sample_ms=sample_ms, **bounds)[0], origin)
+    found.hosts = _hosts_of(inquiry.ask("hosts", fragments, **bounds)[0], origin)
+    found.events = [
+        Event(
+            (int(one["at_ms"]) - origin) / 1000,
+            *(str(one[name]) for name in ("event", "instance", "version", "message")),
+        )
+        for one in inquiry.ask("events", fragments, reference_ms=origin)
+    ]
+    return found
+
+
+def _hosts_of(row: Mapping[str, Any], origin_ms: int) -> dict[str, Host]:
+    at = (np.asarray(row["at_ms"], dtype=np.float64) - origin_ms) / 1000
+    columns = {name: np.asarray(row[name], dtype=np.float64) for name in ("cpu", "delay", "pressure")}
+    name = np.asarray(row["name"], dtype=object)
+    process = np.asarray(row["process"], dtype=object)
+    found: dict[str, Host] = {}
+    for instance in dict.fromkeys(str(one) for one in name):
+        host = found.setdefault(instance, Host())
+        mine = name == instance
+        machine = mine & (process == "host")
+        host.time, host.pressure = at[machine], columns["pressure"][machine]
+        own = dict.fromkeys(str(one) for one in process[mine & (process != "host")])
+        computing = [one for one in own if any(part in one for part in _SERVERS)]
+        used = {one: float(np.nansum(columns["cpu"][mine & (process == one)])) for one in own}
+        if busiest := max(computing or own, key=lambda one: used[one], default=""):
+            rows = mine & (process == busiest)
+            host.delay_time, host.delay = at[rows], columns["delay"][rows]
+        taking = [one for one in own if one not in computing] if computing else []
+        if front := max(taking, key=lambda one: used[one], default=""):
+            rows = mine & (process == front)
+            host.front_time, host.front = at[rows], columns["cpu"][rows]
+    return found

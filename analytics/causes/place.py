@@ -1,0 +1,218 @@
+"""One instance over time, second by second: who was in which phase, what was held, and when it stood still."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analytics.causes.grid import Bins, overlap, runs, united
+from analytics.causes.table import PHASE, Host
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analytics.causes.table import Event, Flags, Floats, Ints, Requests, Samples
+
+TENANTS: Final = 30
+"""Tenants that are told apart at an instance; the rest are one."""
+SILENT_SECONDS: Final = 1.5
+"""Seconds without any progress, requests being inside, from which an engine stands still."""
+
+
+@dataclass
+class Place:
+    """An instance.
+
+    Args:
+        name: Its name.
+        requests: All requests.
+        rows: Indices of those that it served.
+        bins: Seconds.
+        samples: Its engine samples, where there are any.
+        host: Its machine.
+        events: What happened to it.
+        prefill_token: Seconds an uncached prompt token takes, by the reference.
+    """
+
+    name: str
+    requests: Requests
+    rows: Ints
+    bins: Bins
+    samples: Samples | None = None
+    host: Host = field(default_factory=Host)
+    events: Sequence[Event] = ()
+    prefill_token: float = 0.0
+
+    def of(self, column: Floats) -> Floats:
+        """A column of the requests of this place."""
+        return column[self.rows]
+
+    @cached_property
+    def span(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """Arrival, begin of prefill, first token, last token of its requests, seconds since the origin."""
+        requests = self.requests
+        return (
+            self.of(requests.start),
+            self.of(requests.prefill_start),
+            self.of(requests.decode_start),
+            self.of(requests.decode_end),
+        )
+
+    @cached_property
+    def decoding(self) -> Floats:
+        """Mean number of sequences that are decoded in each bin."""
+        _, _, first, last = self.span
+        return self.bins.level(first, last, self._generates * self.requests.scale)
+
+    @cached_property
+    def prefilled(self) -> Floats:
+        """Uncached prompt tokens a second in each bin."""
+        _, begin, first, _ = self.span
+        tokens = self.of(self.requests.uncached) * self.requests.scale
+        return self.bins.spread(begin, first, tokens) / self.bins.step
+
+    @cached_property
+    def queued(self) -> Floats:
+        """Mean number of requests in the engine's queue in each bin."""
+        _, begin, _, _ = self.span
+        queue = np.minimum(self.of(self.requests.phases[:, PHASE["queue"]]), begin - self.span[0])
+        return self.bins.level(begin - queue, begin, self.requests.scale)
+
+    @cached_property
+    def arrivals(self) -> Floats:
+        """Requests a second that arrive in each bin."""
+        start = self.span[0]
+        return self.bins.spread(start, start, np.full(len(start), self.requests.scale)) / self.bins.step
+
+    def sampled(self, name: str) -> Floats:
+        """A column of the samples on the bins; NaN where nobody said."""
+        if self.samples is None:
+            return np.full(self.bins.n, np.nan)
+        return self.bins.held(self.samples.time, getattr(self.samples, name))
+
+    def by_tenant(self, what: str) -> dict[str, Floats]:
+        """Per tenant and bin: ``held`` KV tokens, ``prefilled`` tokens, ``decoding`` sequences, or ``inside``."""
+        start, begin, first, last = self.span
+        requests = self.requests
+        tokens = self.of(requests.prompt) + 0.5 * self.of(requests.output)
+        codes = requests.tenant.codes[self.rows]
+        found: dict[str, Floats] = {}
+        counts = np.bincount(codes, minlength=len(requests.tenant.names))
+        for code in np.argsort(-counts, kind="stable")[:TENANTS]:
+            mine = codes == code
+            if not mine.any():
+                continue
+            if what == "held":
+                series = self.bins.level(begin[mine], last[mine], tokens[mine])
+            elif what == "prefilled":
+                series = self.bins.spread(begin[mine], first[mine], self.of(requests.uncached)[mine])
+            elif what == "decoding":
+                series = self.bins.level(first[mine], last[mine], self._generates[mine])
+            else:
+                series = self.bins.level(start[mine], last[mine])
+            found[requests.tenant.names[code]] = series
+        return found
+
+    @cached_property
+    def down(self) -> list[tuple[float, float]]:
+        """Spans in which its page was not to be had or it had just been restarted, by samples and events."""
+        found = [(event.time - 1.0, event.time) for event in self.events if event.event == "instance_restarted"]
+        if self.samples is not None:
+            time = self.samples.time
+            for first, last in runs(~self.samples.up):
+                before = float(time[first - 1]) if first else float(time[first])
+                found.append((before, float(time[last]) if last < len(time) else float(time[-1])))
+        return united(found, gap=1.0)
+
+    @cached_property
+    def restarts(self) -> list[tuple[float, float]]:
+        """Of `down`, those after which it began anew, each up to when its page was there again."""
+        begun = [event.time for event in self.events if event.event == "instance_restarted"]
+        return [span for span in self.down if any(span[0] - 2 <= at <= span[1] + 5 for at in begun)]
+
+    @cached_property
+    def begun(self) -> list[float]:
+        """When it began to serve: restarts, and the first time that its page answered after having been away."""
+        ups = [event.time for event in self.events if event.event in {"instance_restarted", "instance_up"}]
+        return sorted(ups)
+
+    @cached_property
+    def frozen(self) -> list[tuple[float, float]]:
+        """Spans in which requests were inside and nothing moved.
+
+        By the samples' counters: no token, no finished request between two samples, while a request that arrived
+        before was still inside after. The time that the prompts then in prefill may rightly take is left out: a long
+        prompt shows no progress until it is computed. A page that does not answer while requests that were inside
+        come to a good end is a process that stood still, unless it began anew.
+        """
+        found: list[tuple[float, float]] = []
+        if self.samples is None:
+            return found
+        time, progress = self.samples.time, self.samples.progress
+        silent = (progress == 0) & (self.samples.interval > 0)
+        for first, last in runs(silent):
+            since = float(time[first] - self.samples.interval[first])
+            until = float(time[last - 1])
+            if until - since >= SILENT_SECONDS:
+                found += self._stuck(since, until)
+        restarted = self.restarts
+        for since, until in self.down:
+            if until - since >= SILENT_SECONDS and (since, until) not in restarted:
+                found += self._survived(since, until)
+        return united(found, gap=0.5)
+
+    def _stuck(self, since: float, until: float) -> list[tuple[float, float]]:
+        start, begin, first, last = self.span
+        # inside and not merely being read slowly: its first token, or its last, is yet to come
+        inside = (start < until - SILENT_SECONDS) & (last > since)
+        whole = inside & (last >= until - 0.5)
+        if not whole.any():
+            return []
+        # counters tell of whole intervals; first and last tokens of requests tell where in them it began and ended
+        moved = np.concatenate([first, last])
+        earlier, later = moved[(moved > since - 1.5) & (moved <= since)], moved[moved >= until - 0.5]
+        begins = max(float(earlier.max()) if len(earlier) else since, float(start[whole].min()))
+        ends = min(float(later.min()), until + 1.5)
+        prefilling = whole & (first >= ends) & (begin <= ends)
+        rightly = self.prefill_token * float(self.of(self.requests.uncached)[prefilling].sum())
+        return [(begins, ends)] if ends - begins - rightly >= SILENT_SECONDS else []
+
+    def _survived(self, since: float, until: float) -> list[tuple[float, float]]:
+        start, _, _, last = self.span
+        good = self.of(self.requests.whole.astype(float)) > 0
+        return [(since, until)] if (good & (start < since) & (last >= until)).any() else []
+
+    @property
+    def _generates(self) -> Floats:
+        return (self.of(self.requests.output) > 0).astype(np.float64)
+
+    def standing(self, spans: list[tuple[float, float]], which: Flags | None = None) -> tuple[Floats, Floats]:
+        """Seconds of spans in each request's time before its first token, and after it."""
+        start, _, first, last = self.span
+        end = np.maximum(last, first)
+        before, after = overlap(start, first, spans), overlap(first, end, spans)
+        if which is not None:
+            before, after = before * which, after * which
+        return before, after
+
+
+def places_of(
+    requests: Requests, samples: dict[str, Samples], hosts: dict[str, Host], events: Sequence[Event], token: Floats
+) -> list[Place]:
+    """Every instance that served one of the requests."""
+    if not len(requests):
+        return []
+    bins = Bins.over(float(np.floor(requests.start.min())), float(requests.end.max()) + 1)
+    found = []
+    for code, name in enumerate(requests.instance.names):
+        rows = np.flatnonzero(requests.instance.codes == code)
+        if name:
+            own = [event for event in events if event.instance == name]
+            usual = float(np.median(token[rows])) if len(rows) else 0.0
+            found.append(
+                Place(name, requests, rows, bins, samples.get(name), hosts.get(name, Host()), own, usual)
+            )  # fmt: skip
+    return found

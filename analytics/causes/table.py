@@ -1,0 +1,263 @@
+"""What the account is made of: requests as columns, and what instances and hosts were doing, as arrays.
+
+A statement that selects ``groupArray(…) AS name`` returns one row; its columns become numpy arrays here, so that a
+hundred thousand requests are no hundred thousand Python objects. Times are seconds since an origin, durations seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from analytics.slo import BAD
+from base.vocabulary import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Flags = NDArray[np.bool_]
+
+PHASES: Final = (
+    *("edge", "transit", "frontend", "queue", "stall", "prefill", "decode"),
+    *("compute_input", "compute_infer", "compute_output", "other"),
+)
+"""Where a request's seconds are; ``other`` is what no phase holds, and may be below zero."""
+PHASE: Final = {name: index for index, name in enumerate(PHASES)}
+FIRST_TOKEN: Final = ("queue", "stall", "prefill", "frontend")
+"""Phases before the first token inside of a server, in the order in which a wait shows in them."""
+WORK: Final = ("prefill", "decode", "compute_input", "compute_infer", "compute_output")
+"""Phases in which an engine works for the request."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """A column of texts as codes: ``codes[i]`` is the place of a row's text in ``names``."""
+
+    codes: Ints
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, texts: Sequence[object]) -> Names:
+        """From the texts, in order of first appearance."""
+        codes, names = pd.factorize(np.asarray(texts, dtype=object))
+        return cls(np.asarray(codes, dtype=np.int64), tuple(str(name) for name in names))
+
+    def at(self, row: int) -> str:
+        """The text of one row."""
+        return self.names[int(self.codes[row])]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests of reference period and window, in order of arrival; all arrays have one value a request.
+
+    Attributes:
+        start: Arrival, seconds since the origin.
+        e2e: End-to-end seconds.
+        phases: ``(n, len(PHASES))`` seconds; each row sums to ``e2e``.
+        ttft: Seconds to the first token, 0 where unknown.
+        prompt, cached, output: Tokens.
+        gap_max: Longest gap between tokens at the edge, seconds; 0 where unknown.
+        preempted: How often the engine says it was preempted.
+        engine_half: Whether the engine's own record is there.
+        whole: Whether it was answered: neither failed nor given up.
+        failed: Whether it ended in the service's fault.
+        inside: Whether it is of the window, not of the time before it.
+        selected: Whether it is asked about.
+        instance, deployment, tenant, model, route, version, engine, outcome, error: Texts.
+        scale: Requests that each stands for, where only one of several was read.
+    """
+
+    start: Floats
+    e2e: Floats
+    phases: Floats
+    ttft: Floats
+    prompt: Floats
+    cached: Floats
+    output: Floats
+    gap_max: Floats
+    preempted: Floats
+    engine_half: Flags
+    whole: Flags
+    failed: Flags
+    inside: Flags
+    selected: Flags
+    instance: Names
+    deployment: Names
+    tenant: Names
+    model: Names
+    route: Names
+    version: Names
+    engine: Names
+    outcome: Names
+    error: Names
+    scale: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def end(self) -> Floats:
+        """When it was over."""
+        return self.start + self.e2e
+
+    @property
+    def decode_start(self) -> Floats:
+        """When its first token was there: after the time to first token, else before what decoding took."""
+        decode = self.phases[:, PHASE["decode"]]
+        late = self.start + np.where(self.ttft > 0, self.ttft, np.maximum(self.e2e - decode, 0.0))
+        return np.minimum(late, self.end)
+
+    @property
+    def decode_end(self) -> Floats:
+        """When its last token was made; a slow reader gets it later."""
+        decode = self.phases[:, PHASE["decode"]]
+        return np.minimum(self.decode_start + np.where(decode > 0, decode, self.e2e), self.end)
+
+    @property
+    def prefill_start(self) -> Floats:
+        """When its prefill began: what it took before its first token."""
+        return np.maximum(self.decode_start - self.phases[:, PHASE["prefill"]], self.start)
+
+    @property
+    def uncached(self) -> Floats:
+        """Prompt tokens that had to be computed."""
+        return np.maximum(self.prompt - self.cached, 0.0)
+
+
+@dataclass
+class Samples:
+    """One instance's engine samples, summed over models and ranks (KV: the fullest), in order of time.
+
+    Values are NaN where the server does not say. ``progress`` is all that it made since the sample before: tokens,
+    finished requests, inferences; ``tokens`` whether tokens are among it.
+    """
+
+    time: Floats
+    interval: Floats
+    up: Flags
+    scrape: Floats
+    running: Floats
+    waiting: Floats
+    kv: Floats
+    preemptions: Floats
+    generated: Floats
+    progress: Floats
+
+
+@dataclass
+class Host:
+    """One instance's machine and processes.
+
+    Attributes:
+        time, pressure: PSI of the machine: share of time that some task waited for a CPU.
+        delay_time, delay: Seconds a second that the engine's busiest process was runnable without a CPU.
+        front_time, front: CPU seconds a second of the process that takes the requests.
+    """
+
+    time: Floats = field(default_factory=lambda: np.empty(0))
+    pressure: Floats = field(default_factory=lambda: np.empty(0))
+    delay_time: Floats = field(default_factory=lambda: np.empty(0))
+    delay: Floats = field(default_factory=lambda: np.empty(0))
+    front_time: Floats = field(default_factory=lambda: np.empty(0))
+    front: Floats = field(default_factory=lambda: np.empty(0))
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened: when (seconds since the origin), what, where."""
+
+    time: float
+    event: str
+    instance: str
+    version: str
+    message: str
+
+
+@dataclass
+class Evidence:
+    """All that the account is worked out from."""
+
+    requests: Requests
+    samples: dict[str, Samples] = field(default_factory=dict)
+    hosts: dict[str, Host] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+
+def requests_of(row: Mapping[str, Any], origin_ms: int, from_ms: int, scale: float = 1.0) -> Requests:
+    """Requests out of the row of arrays of `causes.rows`.
+
+    An edge half alone knows no phases: what it took before its first token stands as ``prefill``, the rest as
+    ``decode``; `reference` has such requests as a kind of their own.
+    """
+    at = _floats(row["at_ms"])
+    order = np.argsort(at, kind="stable")
+    column = {name: _floats(row[name])[order] for name in _NUMBERS}
+    phases = np.stack([column[f"{name}_s"] for name in PHASES[:-1]] + [np.zeros(len(at))], axis=1)
+    engine_half = column["has_engine"] > 0
+    e2e, ttft = column["e2e_s"], column["ttft_s"]
+    bare = ~engine_half
+    phases[bare] = 0.0
+    phases[bare, PHASE["prefill"]] = np.minimum(ttft, e2e)[bare]
+    phases[bare, PHASE["decode"]] = np.where(ttft > 0, e2e - np.minimum(ttft, e2e), 0.0)[bare]
+    phases[:, PHASE["other"]] = e2e - phases.sum(axis=1)
+    texts = {name: Names.of([row[name][place] for place in order]) for name in _TEXTS}
+    outcome = np.asarray(texts["outcome"].names, dtype=object)[texts["outcome"].codes] if len(at) else np.empty(0)
+    return Requests(
+        start=(at[order] - origin_ms) / 1000,
+        e2e=e2e,
+        phases=phases,
+        ttft=ttft,
+        prompt=column["prompt"],
+        cached=column["cached"],
+        output=column["output"],
+        gap_max=column["gap_max_s"],
+        preempted=column["preempted"],
+        engine_half=engine_half,
+        whole=np.isin(outcome, ["", Outcome.OK.value]),
+        failed=np.isin(outcome, BAD),
+        inside=at[order] >= from_ms,
+        selected=column["selected"] > 0,
+        scale=scale,
+        **texts,
+    )
+
+
+def samples_of(row: Mapping[str, Any], origin_ms: int) -> dict[str, Samples]:
+    """Engine samples by instance out of the row of arrays of `causes.samples`."""
+    instance = np.asarray(row["name"], dtype=object)
+    values = {name: _floats(row[name]) for name in _SAMPLE}
+    at = (_floats(row["at_ms"]) - origin_ms) / 1000
+    found: dict[str, Samples] = {}
+    for name in dict.fromkeys(str(one) for one in instance):
+        mine = np.flatnonzero(instance == name)
+        mine = mine[np.argsort(at[mine], kind="stable")]
+        own = {column: values[column][mine] for column in _SAMPLE}
+        found[name] = Samples(time=at[mine], up=own.pop("up") > 0, **own)
+    return found
+
+
+def _floats(values: Sequence[Any]) -> Floats:
+    return np.asarray([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+_NUMBERS: Final = (
+    *(f"{name}_s" for name in PHASES[:-1]),
+    *("e2e_s", "ttft_s", "gap_max_s", "prompt", "cached", "output", "preempted", "has_engine", "selected"),
+)
+_TEXTS: Final = (
+    *("instance", "deployment", "tenant", "model", "route", "version", "engine", "outcome", "error"),
+)  # fmt: skip
+_SAMPLE: Final = (
+    *("interval", "up", "scrape", "running", "waiting", "kv", "preemptions", "generated", "progress"),
+)  # fmt: skip

@@ -1,0 +1,61 @@
+"""Work change: what requests cost more because they asked for more, not because they were served worse.
+
+Of a kind with means ``u`` (prompt tokens that had to be computed) and ``o`` (output tokens) in its reference, ``c``,
+``d`` seconds a token, and a tenant that found a share ``h`` of its prompts in the prefix cache, a request differs by
+
+- ``cold_prefix_cache``: ``c · (its prompt · h − its cached tokens)``, nothing for a tenant without a reference
+- ``longer_prompts``: ``c · (its uncached tokens − u)`` less that
+- ``longer_outputs``: ``d · (its output − o)``
+
+of which the first two add up to ``c`` times the difference in uncached tokens. Single requests differ from the mean at
+any time; only what a kind's requests of the window sum to counts, and only where that is more than chance and matters.
+It is then shared among those that asked for more, in proportion; else the reference of a request is its own work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from analytics.causes.reference import Fit, Reference
+    from analytics.causes.table import Flags, Floats, Requests
+
+SIGMAS: Final = 5.0
+"""Standard errors by which the sum must differ from none: tenants come in bursts, so that requests are not independent
+and fewer would be found by chance."""
+MATTERS: Final = 0.05
+"""Share of the reference's seconds below which a change of work is not told."""
+_CAUSES: Final = ("longer_prompts", "cold_prefix_cache", "longer_outputs")
+
+
+def work_changes(requests: Requests, reference: Reference) -> dict[str, Floats]:
+    """Seconds of each request by cause, never below zero; only causes that are there."""
+    found: dict[str, Floats] = {}
+    for place, fit in enumerate(reference.fits):
+        mine = (reference.fit_of == place) & requests.whole
+        window, ground = np.flatnonzero(mine & requests.inside), mine & reference.calm
+        if len(window) < 2 or ground.sum() < 2:  # noqa: PLR2004 - below, nothing spreads
+            continue
+        for cause in _CAUSES:
+            terms = _terms(cause, fit, requests, reference, mine)
+            there, usual = terms[requests.inside[mine]], terms[ground[mine]]
+            total = float(there.sum())
+            chance = float(usual.std()) * np.sqrt(len(there) * (1 + len(there) / len(usual)))
+            if total <= max(SIGMAS * chance, MATTERS * fit.e2e * len(there)):
+                continue
+            more = np.maximum(there, 0.0)
+            share = found.setdefault(cause, np.zeros(len(requests)))
+            share[window] += more * (total / more.sum())
+    return found
+
+
+def _terms(cause: str, fit: Fit, requests: Requests, reference: Reference, rows: Flags) -> Floats:
+    if cause == "longer_outputs":
+        return fit.output_token * (requests.output[rows] - fit.output)
+    hit, prompt, cached = reference.hit[rows], requests.prompt[rows], requests.cached[rows]
+    missed = np.where(np.isfinite(hit), np.nan_to_num(hit) * prompt - cached, 0.0)
+    if cause == "cold_prefix_cache":
+        return fit.prefill_token * missed
+    return fit.prefill_token * (requests.uncached[rows] - fit.uncached - missed)

@@ -1,0 +1,160 @@
+"""Why requests were slow: their seconds above the reference, charged to causes.
+
+For every request ``actual − reference = work change + rate change + contention + unexplained``; the answer is the sum
+over the requests asked about. Others' requests are read too, whoever is asked about: what they held is what some waited
+for. The method with its formulas: docs/causes.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from analytics.causes.account import account_of
+from analytics.causes.evidence import Cause, Failure, causes_of, failures_of
+from analytics.causes.load import load, reference_start_ms
+from analytics.inquiry import Inquiry
+from analytics.question import Command, Option, QuestionError
+from analytics.selection import Filter
+from base.named_sql import beside
+
+if TYPE_CHECKING:
+    from analytics.answer import Answer
+    from analytics.causes.account import Account
+    from analytics.inquiry import Reader
+    from analytics.window import Window
+
+COMMAND: Final = Command((Option("request", "One request, by its request, response or trace id."),))
+_SQL: Final = beside(__file__)
+_KINDS: Final = 20
+"""Kinds of requests whose reference is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What a kind of request cost when all was well.
+
+    Attributes:
+        deployment, model, route: The kind.
+        requests: Requests that it rests on.
+        e2e_seconds: Their mean.
+        uncertainty_seconds: Its standard error.
+        prefill_token_seconds, output_token_seconds: What a token took.
+        prompt_tokens, uncached_tokens, output_tokens: Their means.
+    """
+
+    deployment: str
+    model: str
+    route: str
+    requests: int
+    e2e_seconds: float
+    uncertainty_seconds: float
+    prefill_token_seconds: float
+    output_token_seconds: float
+    prompt_tokens: float
+    uncached_tokens: float
+    output_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Causes:
+    """Why it was slow.
+
+    Attributes:
+        requests: Requests of the account: answered or failed, with a reference.
+        excess_seconds: What they took above their reference, in sum, signed.
+        causes: Most seconds first; empty where nothing stands out from the reference's own spread.
+        unexplained_share: Share of the excess seconds that no cause is charged with, signed; None without an excess.
+        unexplained_seconds: The same in seconds.
+        failures: Requests that failed, by how.
+        reference: What the kinds of requests cost when all was well, the most frequent first.
+    """
+
+    requests: int
+    excess_seconds: float
+    causes: list[Cause]
+    unexplained_share: float | None
+    unexplained_seconds: float
+    failures: list[Failure] = field(default_factory=list)
+    reference: list[Grounds] = field(default_factory=list)
+
+
+def ask(store: Reader, window: Window, filter: Filter = Filter(), *, request: str = "") -> Answer[Causes]:  # noqa: A002, B008
+    """Seconds that requests took above their reference, by cause.
+
+    Raises:
+        QuestionError: There is no such request in the window.
+    """
+    inquiry = Inquiry(store, window, filter, sql=_SQL)
+    cover = inquiry.coverage()
+    made = account_of(load(inquiry, request))
+    asked = made.asked
+    if request and not (made.requests.selected & made.requests.inside).any():
+        raise QuestionError(
+            f"There is no request {request!r} in the window", "Give its request, response or trace id, and its time"
+        )
+    excess = float(made.ledger.excess[asked].sum()) * made.requests.scale
+    found = causes_of(made, asked)
+    unexplained = excess - sum(cause.seconds for cause in found)
+    result = Causes(
+        requests=round(int(asked.sum()) * made.requests.scale),
+        excess_seconds=excess,
+        causes=found,
+        unexplained_share=unexplained / excess if excess > 0 else None,
+        unexplained_seconds=unexplained,
+        failures=failures_of(
+            made, made.requests.inside & made.requests.selected, (window.from_ms - reference_start_ms(inquiry)) / 1000
+        ),
+        reference=_grounds(made),
+    )
+    return inquiry.answer(
+        result,
+        cover,
+        level="rows" if cover.rows else "metrics",
+        exactness="derived",
+        rows=result.requests,
+        samples_used=cover.samples > 0,
+        notes=_notes(made),
+    )
+
+
+def _grounds(account: Account) -> list[Grounds]:
+    fits = sorted(account.reference.fits, key=lambda fit: -fit.n)[:_KINDS]
+    return [
+        Grounds(
+            *fit.kind[:3],
+            requests=fit.n,
+            e2e_seconds=fit.e2e,
+            uncertainty_seconds=fit.spread / fit.n**0.5,
+            prefill_token_seconds=fit.prefill_token,
+            output_token_seconds=fit.output_token,
+            prompt_tokens=fit.prompt,
+            uncached_tokens=fit.uncached,
+            output_tokens=fit.output,
+        )
+        for fit in fits
+    ]
+
+
+def _notes(account: Account) -> tuple[str, ...]:
+    """What the account could not see."""
+    requests, reference = account.requests, account.reference
+    found: list[str] = []
+    wanted = requests.inside & requests.selected
+    without = int((wanted & ~reference.known & (requests.whole | requests.failed)).sum())
+    if not reference.fits:
+        found.append("There is no reference: too few requests before the window and in it.")
+    elif without:
+        found.append(f"{without} requests are of a kind that has no reference and are left out.")
+    if reference.inside and reference.fits:
+        found.append("Too little lies before the window: its own calm parts are the reference.")
+    given_up = int((wanted & reference.known & ~requests.whole & ~requests.failed).sum())
+    if given_up:
+        found.append(f"{given_up} requests that their clients gave up or asked wrongly have no excess.")
+    unseen = [place.name for place in account.places if place.samples is None]
+    if unseen:
+        found.append(f"No samples of {', '.join(unseen[:5])}: KV cache, preemptions and stand-stills are unseen there.")
+    if requests.scale > 1:
+        found.append(f"One of {requests.scale:.0f} requests was read and stands for all.")
+    found.append("No engine steps are known here: causes rest on rows and samples of a second.")
+    return tuple(found)

@@ -1,0 +1,138 @@
+-- name: count
+SELECT count() AS n
+FROM requests
+WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64}) /*period*/
+
+-- name: rows
+-- All requests of reference period and window, whoever asks: others' work is what some waited for. One row of arrays.
+SELECT
+    groupArray(at_ms) AS at_ms,
+    groupArray(selected) AS selected,
+    groupArray(edge_s) AS edge_s,
+    groupArray(transit_s) AS transit_s,
+    groupArray(frontend_s) AS frontend_s,
+    groupArray(queue_s) AS queue_s,
+    groupArray(stall_s) AS stall_s,
+    groupArray(prefill_s) AS prefill_s,
+    groupArray(decode_s) AS decode_s,
+    groupArray(compute_input_s) AS compute_input_s,
+    groupArray(compute_infer_s) AS compute_infer_s,
+    groupArray(compute_output_s) AS compute_output_s,
+    groupArray(e2e_s) AS e2e_s,
+    groupArray(ttft_s) AS ttft_s,
+    groupArray(gap_max_s) AS gap_max_s,
+    groupArray(prompt) AS prompt,
+    groupArray(cached) AS cached,
+    groupArray(output) AS output,
+    groupArray(preempted) AS preempted,
+    groupArray(has_engine) AS has_engine,
+    groupArray(instance) AS instance,
+    groupArray(deployment) AS deployment,
+    groupArray(tenant) AS tenant,
+    groupArray(model) AS model,
+    groupArray(route) AS route,
+    groupArray(version) AS version,
+    groupArray(engine) AS engine,
+    groupArray(outcome) AS outcome,
+    groupArray(error) AS error
+FROM
+(
+    SELECT
+        toUnixTimestamp64Milli(time) AS at_ms,
+        toUInt8(1 /*filter:requests*/ /*one*/) AS selected,
+        toFloat64(edge_seconds) AS edge_s,
+        toFloat64(transit_seconds) AS transit_s,
+        toFloat64(frontend_seconds) AS frontend_s,
+        toFloat64(queue_seconds) AS queue_s,
+        toFloat64(stall_seconds) AS stall_s,
+        toFloat64(prefill_seconds) AS prefill_s,
+        toFloat64(decode_seconds) AS decode_s,
+        toFloat64(compute_input_seconds) AS compute_input_s,
+        toFloat64(compute_infer_seconds) AS compute_infer_s,
+        toFloat64(compute_output_seconds) AS compute_output_s,
+        toFloat64(e2e_seconds) AS e2e_s,
+        toFloat64(if(ttft_seconds > 0, ttft_seconds, engine_ttft_seconds)) AS ttft_s,
+        toFloat64(itl_max_seconds) AS gap_max_s,
+        prompt_tokens AS prompt,
+        cached_tokens AS cached,
+        completion_tokens AS output,
+        preemptions AS preempted,
+        has_engine, instance, deployment, tenant, model, route, version, engine, outcome,
+        error_type AS error
+    FROM requests
+    WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64}) /*period*/
+      AND operation != '' AND operation != 'realtime'
+      AND ({stride:UInt32} = 1 OR cityHash64(key) % {stride:UInt32} = 0)
+)
+
+-- name: samples
+SELECT
+    groupArray(at_ms) AS at_ms,
+    groupArray(instance) AS name,
+    groupArray(interval_s) AS interval,
+    groupArray(up_now) AS up,
+    groupArray(scrape_s) AS scrape,
+    groupArray(running_now) AS running,
+    groupArray(waiting_now) AS waiting,
+    groupArray(kv_now) AS kv,
+    groupArray(preempted) AS preemptions,
+    groupArray(made) AS generated,
+    groupArray(moved) AS progress
+FROM
+(
+    SELECT
+        intDiv(toUnixTimestamp64Milli(time), {sample_ms:Int64}) * {sample_ms:Int64} AS slot,
+        instance,
+        max(toUnixTimestamp64Milli(time)) AS at_ms,
+        sum(interval_seconds) / uniqExact(model, dp_rank) AS interval_s,
+        min(up) AS up_now,
+        max(scrape_seconds) AS scrape_s,
+        ifNull(toFloat64(sum(running) / count(DISTINCT time)), nan) AS running_now,
+        ifNull(toFloat64(sum(waiting) / count(DISTINCT time)), nan) AS waiting_now,
+        ifNull(toFloat64(max(kv_cache_usage_ratio)), nan) AS kv_now,
+        ifNull(sum(preemptions_delta), nan) AS preempted,
+        ifNull(sum(generation_tokens_delta), nan) AS made,
+        -- unknown where the server counts none of these
+        if(count(generation_tokens_delta) + count(inferences_delta) + count(requests_finished_delta) = 0, nan,
+            ifNull(sum(generation_tokens_delta), 0) + ifNull(sum(prompt_tokens_delta), 0)
+            + ifNull(sum(requests_finished_delta), 0) + ifNull(sum(inferences_delta), 0)) AS moved
+    FROM engine_samples FINAL
+    WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
+    GROUP BY slot, instance
+    ORDER BY instance, slot
+    LIMIT {limit:UInt32}
+)
+
+-- name: hosts
+-- Rates need the sample before: per process, what a counter grew by between two samples over the time between them.
+SELECT
+    groupArray(at_ms) AS at_ms,
+    groupArray(instance) AS name,
+    groupArray(process_name) AS process,
+    groupArray(cpu) AS cpu,
+    groupArray(delay) AS delay,
+    groupArray(pressure) AS pressure
+FROM
+(
+    SELECT
+        toUnixTimestamp64Milli(time) AS at_ms,
+        instance,
+        process_name,
+        at_ms - lagInFrame(at_ms) OVER before AS passed,
+        ifNull(if(passed > 0 AND passed < 60000, (cpu_seconds_total - lagInFrame(cpu_seconds_total) OVER before) / passed * 1000, nan), nan) AS cpu,
+        ifNull(if(passed > 0 AND passed < 60000, (cpu_delay_seconds_total - lagInFrame(cpu_delay_seconds_total) OVER before) / passed * 1000, nan), nan) AS delay,
+        ifNull(cpu_pressure_some_ratio, nan) AS pressure
+    FROM host_samples FINAL
+    WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
+    WINDOW before AS (PARTITION BY instance, process_name, process_pid ORDER BY time ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+    ORDER BY at_ms
+    LIMIT {limit:UInt32}
+)
+
+-- name: events
+SELECT toUnixTimestamp64Milli(time) AS at_ms, event, instance, version, message
+FROM events FINAL
+WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
+  AND event IN ('deploy', 'instance_restarted', 'instance_down', 'instance_up')
+ORDER BY time
+LIMIT 1000

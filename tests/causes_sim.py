@@ -1,0 +1,202 @@
+"""A simulated server that batches continuously, for tests of the account: mechanisms, not recordings.
+
+One engine in steps: it admits while there are blocks, places and tokens left in the step, decodes one token of every
+running sequence a step, and preempts the youngest when it runs out of blocks. A step takes
+``alone + per sequence + per prompt token`` seconds, times a factor that a fault may set; nothing here knows of causes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from analytics.causes.table import Event, Evidence, requests_of, samples_of
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterable
+
+ORIGIN_MS = 1_700_000_000_000
+PHASES = (
+    *("edge", "transit", "frontend", "queue", "stall", "prefill", "decode"),
+    *("compute_input", "compute_infer", "compute_output"),
+)
+
+
+@dataclass
+class Ask:
+    """One request as a client sends it, and what becomes of it."""
+
+    at: float
+    tenant: str
+    prompt: int
+    output: int
+    cached: int = 0
+    reads: float = 0.0
+    instance: str = "sim-0"
+    version: str = "1"
+    started: float = -1.0
+    first: float = -1.0
+    last: float = -1.0
+    made: int = 0
+    preempted: int = 0
+    gap: float = 0.0
+
+
+@dataclass
+class Server:
+    """How the simulated engine is made and what is done to it."""
+
+    name: str = "sim-0"
+    blocks: int = 4000
+    block: int = 16
+    places: int = 256
+    budget: int = 2048
+    alone: float = 0.008
+    sequence: float = 0.0001
+    token: float = 0.00002
+    slower: Callable[[float], float] = lambda _: 1.0
+    stops: tuple[tuple[float, float], ...] = ()
+    noise: float = 0.05
+    held: int = 0
+    samples: list[dict[str, Any]] = field(default_factory=list)
+
+    def serve(  # noqa: C901 - one loop is what an engine is
+        self, asks: Iterable[Ask], until: float, chance: random.Random
+    ) -> None:
+        """Runs the requests; fills ``samples`` with what a metrics page would have said every second."""
+        coming, waiting, running = deque(sorted(asks, key=lambda one: one.at)), deque[Ask](), list[Ask]()
+        now, sampled = 0.0, 1.0
+        moved = {"generated": 0.0, "progress": 0.0, "preemptions": 0.0}
+        while now < until or waiting or running or coming:
+            for since, stop in self.stops:
+                if since <= now < stop:
+                    sampled = self._sample(sampled, stop, running, waiting, moved)
+                    now = stop
+            while coming and coming[0].at <= now:
+                waiting.append(coming.popleft())
+            tokens, decoding = 0, [one for one in running if one.first >= 0]
+            while waiting and len(running) < self.places and tokens < self.budget:
+                one = waiting[0]
+                if self.held + self._blocks(one) > self.blocks:
+                    break
+                self.held += self._blocks(one)
+                running.append(waiting.popleft())
+                tokens += max(one.prompt - one.cached, 1) + one.made
+                one.started = now if one.started < 0 else one.started
+            if not running:
+                later = min(coming[0].at if coming else until + 1.0, now + 0.05)
+                sampled = self._sample(sampled, later, running, waiting, moved)
+                now = later
+                if not coming and not waiting and now > until:
+                    break
+                continue
+            took = (self.alone + self.sequence * len(decoding) + self.token * tokens) * self.slower(now)
+            took *= chance.lognormvariate(0, self.noise)
+            sampled = self._sample(sampled, now + took, running, waiting, moved)
+            now += took
+            moved["progress"] += tokens
+            for one in running:
+                if one.first < 0:
+                    one.first = now
+                one.gap = max(one.gap, now - one.last) if one.last >= 0 else one.gap
+                self.held -= self._blocks(one)
+                one.made, one.last = one.made + 1, now
+                self.held += self._blocks(one) if one.made < one.output else 0
+            moved["generated"] += len(running)
+            moved["progress"] += len(running)
+            running = [one for one in running if one.made < one.output]
+            while self.held > self.blocks and len(running) > 1:
+                loser = running.pop()
+                self.held -= self._blocks(loser)
+                loser.preempted += 1
+                moved["preemptions"] += 1
+                waiting.appendleft(loser)
+
+    def _blocks(self, one: Ask) -> int:
+        return -(-(one.prompt + one.made + 1) // self.block)
+
+    def _sample(
+        self, sampled: float, now: float, running: list[Ask], waiting: deque[Ask], moved: dict[str, float]
+    ) -> float:
+        while sampled <= now:
+            self.samples.append(
+                {
+                    "name": self.name,
+                    "at_ms": ORIGIN_MS + sampled * 1000,
+                    "interval": 1.0,
+                    "up": 1.0,
+                    "scrape": 0.005,
+                    "running": float(len(running)),
+                    "waiting": float(len(waiting)),
+                    "kv": min(self.held / self.blocks, 1.0),
+                    **moved,
+                }
+            )
+            moved.update(dict.fromkeys(moved, 0.0))
+            sampled += 1.0
+        return sampled
+
+
+def traffic(chance: random.Random, since: float, until: float, rate: float, tenant: str, **shape: Any) -> list[Ask]:
+    """Poisson arrivals of one tenant; ``prompt`` and ``output`` are ranges, ``cached`` a share of the prompt."""
+    found, at = [], since
+    prompt, output = shape.pop("prompt", (150, 300)), shape.pop("output", (20, 120))
+    cached = shape.pop("cached", 0.5)
+    while (at := at + chance.expovariate(rate)) < until:
+        length = chance.randint(*prompt)
+        found.append(Ask(at, tenant, length, chance.randint(*output), cached=int(length * cached), **shape))
+    return found
+
+
+def steady(chance: random.Random, until: float, rate: float = 8.0, instance: str = "sim-0") -> list[Ask]:
+    """What comes all the time: two tenants alike, one with longer outputs."""
+    found = traffic(chance, 0, until, rate * 0.4, "acme", instance=instance)
+    found += traffic(chance, 0, until, rate * 0.4, "globex", instance=instance)
+    return found + traffic(chance, 0, until, rate * 0.2, "initech", output=(150, 250), instance=instance)
+
+
+def evidence(
+    servers: Iterable[Server], asks: Iterable[Ask], since: float, *, events: Iterable[Event] = (), samples: bool = True
+) -> Evidence:
+    """What the store would hold of them; the window begins at ``since`` seconds."""
+    rows = [_row(one) for one in asks if one.last >= 0]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    told = [row for server in servers for row in server.samples]
+    names = {name: [row[name] for row in told] for name in told[0]}
+    return Evidence(
+        requests_of(columns, ORIGIN_MS, ORIGIN_MS + int(since * 1000)),
+        samples_of(names, ORIGIN_MS) if samples else {},
+        {},
+        list(events),
+    )
+
+
+def _row(one: Ask) -> dict[str, Any]:
+    late = max(0.0, one.reads * one.made - (one.last - one.first))
+    seconds = dict.fromkeys((f"{name}_s" for name in PHASES), 0.0)
+    seconds |= {"queue_s": one.started - one.at, "prefill_s": one.first - one.started, "transit_s": 0.001 + late}
+    seconds |= {"decode_s": one.last - one.first}
+    return {
+        **seconds,
+        "at_ms": ORIGIN_MS + one.at * 1000,
+        "e2e_s": sum(seconds.values()),
+        "ttft_s": one.first - one.at + 0.001,
+        "gap_max_s": one.gap,
+        "prompt": one.prompt,
+        "cached": one.cached,
+        "output": one.made,
+        "preempted": 0,
+        "has_engine": 1,
+        "selected": 1,
+        "instance": one.instance,
+        "deployment": "sim",
+        "tenant": one.tenant,
+        "model": "m",
+        "route": "/v1/completions",
+        "version": one.version,
+        "engine": "vllm",
+        "outcome": "ok",
+        "error": "",
+    }

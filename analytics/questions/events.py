@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.answer import Answer, Coverage
+from analytics.conditions import one_of
 from analytics.inquiry import Inquiry
 from analytics.selection import Filter
 from analytics.values import moment, names
@@ -114,8 +115,9 @@ def _labels(filter: Filter) -> tuple[str, dict[str, Any]]:  # noqa: A002
     tests: list[str] = []
     bound: dict[str, Any] = {}
     for column, values in filter.chosen():
-        tests.append(f"AND (labels['{column}'] = '' OR labels['{column}'] IN {{label_{column}:Array(String)}})")
-        bound[f"label_{column}"] = list(values)
+        label = f"labels['{column}']"
+        among, bound[f"label_{column}"] = one_of(label, f"label_{column}", values)
+        tests.append(f"AND ({label} = '' OR {among})")
     return " ".join(tests), bound
 
 

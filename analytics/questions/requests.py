@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from analytics.conditions import one_of
 from analytics.inquiry import Inquiry
 from analytics.request_row import COLUMNS, RequestRow
 from analytics.selection import Filter
@@ -151,6 +152,8 @@ def _narrowed(
         )
         bound["trace_id"] = trace_hex(trace_id)
     if request_id:
-        parts.append("AND (request_id = {request_id:String} OR response_id = {request_id:String})")
-        bound["request_id"] = request_id
+        (asked, bound["request_id"]), (answered, _) = (
+            one_of(column, "request_id", [request_id]) for column in ("request_id", "response_id")
+        )
+        parts.append(f"AND ({asked} OR {answered})")
     return " ".join(parts), bound

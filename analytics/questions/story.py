@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.answer import Answer, Coverage
+from analytics.conditions import one_of
 from analytics.inquiry import Inquiry
 from analytics.request_row import COLUMNS, RequestRow
 from analytics.selection import Filter
@@ -146,10 +147,11 @@ def ask(
     window = Window(found.time - timedelta(seconds=margin), end + timedelta(seconds=margin, milliseconds=1))
     inquiry = Inquiry(store, window, Filter(), _SQL, lookup.asked)
     spans = [_span(row) for row in inquiry.ask("spans", trace_id=found.trace_id)] if found.trace_id else []
-    where: dict[str, Any] = {"instance": found.instance, "recording": found.recording}
-    samples = [_point(row) for row in inquiry.ask("samples", **where)] if found.instance else []
+    here, value = one_of("instance", "instance", [found.instance])
+    where: dict[str, Any] = {"instance": value, "recording": found.recording}
+    samples = [_point(row) for row in inquiry.ask("samples", {"here": here}, **where)] if found.instance else []
     bounds: dict[str, Any] = {"start_ms": _ms(found.time), "end_ms": _ms(end), "key": int(found.key)}
-    near = inquiry.ask("neighbours", {"columns": COLUMNS}, **where, **bounds) if end > found.time else []
+    near = inquiry.ask("neighbours", {"columns": COLUMNS, "here": here}, **where, **bounds) if end > found.time else []
     story = Story(
         request=found,
         start=found.time,

@@ -33,7 +33,7 @@ SELECT
     sumIf(batch_tokens_delta, engine_steps_delta > 0) / sum(engine_steps_delta) AS tokens_per_step
 FROM engine_samples FINAL
 WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
-  AND instance = {instance:String} AND recording = {recording:String}
+  AND /*here*/ AND recording = {recording:String}
 GROUP BY time
 ORDER BY time
 LIMIT 20000
@@ -57,7 +57,7 @@ SELECT
     /*columns*/
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({start_ms:Int64} - 3600000) AND time < fromUnixTimestamp64Milli({end_ms:Int64})
-  AND instance = {instance:String} AND recording = {recording:String}
+  AND /*here*/ AND recording = {recording:String}
   AND operation != '' AND NOT (key = {key:UInt64} AND time = fromUnixTimestamp64Milli({start_ms:Int64}))
   AND overlap_ms > 0
 ORDER BY overlap_ms DESC, time, key

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from analytics.ask import about_a_window, ask
-from analytics.questions import latency, tenants, traffic
+from analytics.questions import events, latency, requests, story, tenants, traffic
 from analytics.selection import Filter
 from analytics.window import Window
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.analytics.lab import Lab
 
 BACK = timedelta(hours=20)
+KEYS = 7_000_001
 NAMES = ("x" * 5000, "turned\u202e\nround\t\x01" + "y" * 3000, "'; DROP TABLE x --\\", "<a href=x>" * 300)
 
 
@@ -24,7 +25,8 @@ def window(lab: Lab) -> Window:
     start = (datetime.now(UTC) - BACK).replace(microsecond=0)
     rows = [
         {
-            "time": start + timedelta(seconds=place), "key": place + 1, "model": name, "tenant": name, "instance": name,
+            "time": start + timedelta(seconds=place), "key": KEYS + place, "request_id": name,
+            "model": name, "tenant": name, "instance": name,
             "outcome": "ok", "e2e_seconds": 0.5, "ttft_seconds": 0.25, "has_edge": 1, "stream": 1, "operation": "chat",
         }
         for place, name in enumerate(NAMES * 3)
@@ -62,3 +64,15 @@ def test_long_names_filter_and_split(lab: Lab, window: Window) -> None:
     split = latency.ask(lab.store, window, signal="e2e_seconds", by="tenant").result
     assert {line.name for line in split.lines} == set(NAMES)
     assert {row.tenant for row in tenants.ask(lab.store, window).result.tenants} == set(NAMES)
+
+
+def test_what_goes_by_a_long_name_is_found_and_told(lab: Lab, window: Window) -> None:
+    for place, name in enumerate(NAMES):
+        told = story.ask(lab.store, key=KEYS + place, time=window.start + timedelta(seconds=place)).result
+        assert told.request is not None
+        assert told.request.instance == name
+        assert told.samples, "of the same instance"
+        found = requests.ask(lab.store, window, order="newest", request_id=name).result
+        assert found.matching == 3
+        assert {row.request_id for row in found.requests} == {name}
+        assert events.ask(lab.store, window, Filter(model=(name,), instance=(name,))).result.bands == []

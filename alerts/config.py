@@ -12,6 +12,7 @@ from pydantic_core import PydanticKnownError
 from alerts.deliver import notify
 from alerts.deliver.notifier import NotifierSettings  # noqa: TC001 pydantic reads it at run time
 from alerts.deliver.route import Route  # noqa: TC001 pydantic reads it at run time
+from analytics.slo import LONGEST_SECONDS
 from base import found, yamlfile
 from base.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
 from base.settings import Port
@@ -71,7 +72,7 @@ class AlertsConfig(BaseModel):
     routes: tuple[Route, ...] = ()
     evaluate_every_seconds: PositiveDuration = 5.0
     ingest_delay_seconds: PositiveDuration = 3.0
-    longest_request_seconds: PositiveDuration = 600.0
+    longest_request_seconds: PositiveDuration = LONGEST_SECONDS
     store_unreachable_after_seconds: PositiveDuration = 20.0
     dashboard_url: HttpUrl = ""
     runbook_url: HttpUrl = ""

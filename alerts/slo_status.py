@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from alerts.measure.store import Measurer
-from alerts.rules.burn import budget_remaining, burn_rate
 from alerts.rules.sli import sums_by
+from analytics.slo import budget_remaining, burn_rate
 
 if TYPE_CHECKING:
     from alerts.measure.store import Rows

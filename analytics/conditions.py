@@ -6,6 +6,8 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from analytics.patterns import expression, is_pattern
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,10 +23,17 @@ _ABSENT_FROM: Final[dict[str, frozenset[str]]] = {
 }
 
 
-def conditions(filter: Filter, table: str, prefix: str = "only") -> tuple[str, dict[str, Any]]:  # noqa: A002 the contract's word
+def conditions(
+    filter: Filter,  # noqa: A002 the contract's word
+    table: str,
+    prefix: str = "only",
+    *,
+    patterns: bool = False,
+) -> tuple[str, dict[str, Any]]:
     """``AND …`` conditions of a filter on ``requests``, ``samples`` or ``events``, and their parameters.
 
-    Parameters are named ``<prefix>_<column>``, so that one statement can hold several filters.
+    Parameters are named ``<prefix>_<column>``, so that one statement can hold several filters. With ``patterns`` the
+    values are `analytics.patterns`; else a star is a letter like others, for names are whatever a client says.
     """
     parts: list[str] = []
     parameters: dict[str, Any] = {}
@@ -33,11 +42,17 @@ def conditions(filter: Filter, table: str, prefix: str = "only") -> tuple[str, d
             continue
         name = f"{prefix}_{column}"
         wide = f" OR {column} = ''" if table == "events" else ""
-        test, parameters[name] = one_of(column, name, values)
+        of = like_any if patterns and any(map(is_pattern, values)) else one_of
+        test, parameters[name] = of(column, name, values)
         parts.append(f"AND ({test}{wide})" if wide else f"AND {test}")
     if filter.recording != "include":
         parts.append(f"AND recording {'=' if filter.recording == 'exclude' else '!='} ''")
     return " ".join(parts), parameters
+
+
+def like_any(column: str, parameter: str, patterns: Sequence[str]) -> tuple[str, str]:
+    """The condition that a column matches one of several `analytics.patterns`, and the parameter's value."""
+    return f"match({column}, {{{parameter}:String}})", f"^{expression(tuple(patterns))}$"
 
 
 def one_of(column: str, parameter: str, values: Sequence[str]) -> tuple[str, list[str]]:

@@ -123,11 +123,13 @@ class Inquiry:
         samples_used: bool = False,
         notes: Sequence[str] = (),
         state: State | None = None,
+        by_arrival: bool = True,
     ) -> Answer[T]:
         """The answer, with everything it owes its reader.
 
         ``state`` is worked out when it is not given: without rows behind the result, *no traffic* where servers
-        report, *no data* where none does or the requests there are lack what was asked for.
+        report, *no data* where none does or the requests there are lack what was asked for. What is not ``by_arrival``
+        knows no settled edge.
         """
         if state is None:
             state = "value" if rows else "no_data" if cover.rows else cover.state
@@ -140,7 +142,11 @@ class Inquiry:
             sql=tuple(self.asked),
             recordings=cover.recordings,
             coverage=cover,
-            notes=(*notes, *self._late(cover, level), *_rest_notes(cover, self.filter, samples_used=samples_used)),
+            notes=(
+                *notes,
+                *(self._late(cover, level) if by_arrival else ()),
+                *_rest_notes(cover, self.filter, samples_used=samples_used),
+            ),
             state=state,
         )
 

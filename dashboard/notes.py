@@ -66,25 +66,18 @@ def recorded(look: Look) -> str:
     )
 
 
-def edge(look: Look, *, cut: bool) -> str:
-    """What the broken line means.
-
-    Args:
-        look: Of the page.
-        cut: Whether its charts by arrival end at the settled edge.
-    """
+def edge(look: Look) -> str:
+    """What the broken line means."""
     at = look.settled
     if at is None:
         return ""
     if at <= look.window.start:
         told = "A request that arrived before this window is still open: figures by arrival are of those that are over."
     else:
-        beyond = (
-            "the charts end there"
-            if cut
-            else "beyond the broken line are only those that are over, and what a tile tells of arrivals ends there"
+        told = (
+            f"What arrived after {clock(at)} may still be open: beyond the broken line are only those that are over, "
+            "and what a tile tells of arrivals ends there."
         )
-        told = f"What arrived after {clock(at)} may still be open: {beyond}."
     return f":material/hourglass_top: {told}"
 
 

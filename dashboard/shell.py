@@ -91,7 +91,6 @@ def page(
     marks: bool = True,
     recorded: bool = True,
     arriving: bool = False,
-    cut: bool = False,
     needs: Callable[[], list[Question]] = list,
 ) -> None:
     """Draw a page under its bar, again and again while live.
@@ -101,7 +100,6 @@ def page(
         marks: Whether charts carry deploys and incidents.
         recorded: Whether the page shows recorded data, where there are any and the filter lets them through.
         arriving: Whether the page has figures by arrival, of which the newest are incomplete.
-        cut: Whether its charts by arrival end at the settled edge, instead of going on with those that are over.
         needs: Questions that the page will ask; they are worked out side by side, in this order.
     """
     chosen: Bar = st.session_state["bar"]
@@ -120,7 +118,7 @@ def page(
             ahead([TILES], look.compared, chosen.filter)
         begun = time.monotonic()
         told = [notes.beginning(look), notes.recorded(look) if recorded else ""]
-        told.append(notes.edge(look, cut=cut) if arriving else "")
+        told.append(notes.edge(look) if arriving else "")
         line = st.empty()
         _say(line, told)
         top = st.container()

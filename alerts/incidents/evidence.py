@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from alerts.text import plain
 from analytics.questions import latency
 from analytics.selection import Filter
-from analytics.slo import BAD
+from analytics.slo import BAD, FINISHED, LONGEST_SECONDS
 from analytics.window import Window, iso
 from base.errors import ServescopeError
-from base.named_sql import statements
+from base.named_sql import filled, statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def freeze(
     now: float,
     *,
     ingest_delay_seconds: float = 3.0,
-    longest_request_seconds: float = 600.0,
+    longest_request_seconds: float = LONGEST_SECONDS,
 ) -> dict[str, Any]:
     """The numbers of the last minute for what the incident is about.
 
@@ -159,7 +159,8 @@ def _at(seconds: float) -> datetime:
 
 def _ask(store: Rows, block: str, parameters: Mapping[str, Any], missing: list[str]) -> list[dict[str, Any]]:
     try:
-        return store.rows(statements(_SQL)[block], parameters, settings=_SETTINGS)
+        sql = filled(statements(_SQL)[block], {"finished": FINISHED})
+        return store.rows(sql, parameters, settings=_SETTINGS)
     except ServescopeError as error:
         missing.append(f"{block}: {plain(error.what, 200)}")
         return []

@@ -7,8 +7,8 @@ SELECT
     sumIf(weight, has({bad:Array(String)}, outcome)) AS failed
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({arrived_from:Int64}) AND time < fromUnixTimestamp64Milli({to:Int64})
-  AND addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) >= fromUnixTimestamp64Milli({from:Int64})
-  AND addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) < fromUnixTimestamp64Milli({to:Int64})
+  AND /*finished*/ >= fromUnixTimestamp64Milli({from:Int64})
+  AND /*finished*/ < fromUnixTimestamp64Milli({to:Int64})
   AND operation != '' AND recording = ''
   AND (empty({deployments:Array(String)}) OR has({deployments:Array(String)}, deployment))
   AND (empty({instances:Array(String)}) OR has({instances:Array(String)}, instance))
@@ -18,8 +18,8 @@ WHERE time >= fromUnixTimestamp64Milli({arrived_from:Int64}) AND time < fromUnix
 SELECT tenant, sum(weight) AS requests, sum(prompt_tokens + completion_tokens) AS tokens, sum(e2e_seconds) AS seconds
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({arrived_from:Int64}) AND time < fromUnixTimestamp64Milli({to:Int64})
-  AND addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) >= fromUnixTimestamp64Milli({from:Int64})
-  AND addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) < fromUnixTimestamp64Milli({to:Int64})
+  AND /*finished*/ >= fromUnixTimestamp64Milli({from:Int64})
+  AND /*finished*/ < fromUnixTimestamp64Milli({to:Int64})
   AND operation != '' AND recording = '' AND tenant != ''
   AND (empty({deployments:Array(String)}) OR has({deployments:Array(String)}, deployment))
   AND (empty({instances:Array(String)}) OR has({instances:Array(String)}, instance))

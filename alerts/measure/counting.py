@@ -8,14 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alerts.measure.measured import Counted
-from alerts.measure.signals import METRIC_SIGNALS
-from analytics.counters import FAILED, JUDGED
-from analytics.slo import judged
+from analytics.slo import counting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from alerts.measure.needs import Measure
+    from analytics.slo import Measure
 
 
 def source_of(measure: Measure) -> str:
@@ -39,10 +37,13 @@ def columns(measures: Sequence[Measure], windows: Sequence[float], end: float) -
     made: list[str] = []
     parameters: dict[str, Any] = {f"w{index}": int((end - window) * 1000) for index, window in enumerate(windows)}
     for number, measure in enumerate(measures):
-        source = source_of(measure)
+        how = counting(measure, str(number))
+        parameters |= how.parameters
+        if source_of(measure) == "histogram_counts":
+            parameters["signals"] = sorted({*parameters.get("signals", ()), how.parameters[f"signal_{number}"]})
+        at = "finished" if measure.source == "rows" else "time"
         for index in range(len(windows)):
-            start = f"fromUnixTimestamp64Milli({{w{index}:Int64}})"
-            valid, bad = _SOURCES[source](measure, number, start, parameters)
+            valid, bad = how.sums(f"{at} >= fromUnixTimestamp64Milli({{w{index}:Int64}})")
             made += [f"{valid} AS valid_{number}_{index}", f"{bad} AS bad_{number}_{index}"]
     return made, parameters
 
@@ -53,30 +54,3 @@ def counts(measures: Sequence[Measure], index: int, row: Mapping[str, Any]) -> d
         measure: Counted(float(row[f"valid_{number}_{index}"] or 0), float(row[f"bad_{number}_{index}"] or 0))
         for number, measure in enumerate(measures)
     }
-
-
-def _rows(measure: Measure, number: int, start: str, parameters: dict[str, Any]) -> tuple[str, str]:
-    made = judged(str(number), bad=measure.bad, limits=measure.limits, measured_only=measure.latency_only)
-    parameters |= made.parameters
-    inside = f"finished >= {start} AND ({made.valid})"
-    return f"sumIf(weight, {inside})", f"sumIf(weight, {inside} AND ({made.bad}))"
-
-
-def _histograms(measure: Measure, number: int, start: str, parameters: dict[str, Any]) -> tuple[str, str]:
-    ((signal, seconds),) = measure.limits
-    parameters[f"limit{number}"], parameters[f"signal{number}"] = seconds, METRIC_SIGNALS[signal]
-    parameters.setdefault("signals", [])
-    if METRIC_SIGNALS[signal] not in parameters["signals"]:
-        parameters["signals"].append(METRIC_SIGNALS[signal])
-    inside = f"time >= {start} AND signal = {{signal{number}:String}}"
-    kept = f"bound <= {{limit{number}:Float64}}"
-    good = f"arraySum((held, bound) -> if({kept}, held, 0), arrayPopBack(counts), bounds)"
-    return f"sumIf(count, {inside})", f"sumIf(count - {good}, {inside})"
-
-
-def _counters(_measure: Measure, _number: int, start: str, _parameters: dict[str, Any]) -> tuple[str, str]:
-    inside = f"time >= {start}"
-    return f"sumIf({JUDGED}, {inside})", f"sumIf({FAILED}, {inside})"
-
-
-_SOURCES = {"request_counts": _rows, "histogram_counts": _histograms, "counter_counts": _counters}

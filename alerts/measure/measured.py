@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from alerts.measure.needs import Measure
+    from analytics.slo import Measure
 
 
 class Counted(NamedTuple):

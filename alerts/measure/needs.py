@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-Source = Literal["rows", "metrics"]
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """What is counted of requests: which are valid and which of them are bad. Rules that share it share columns.
-
-    Attributes:
-        bad: Outcomes that are bad.
-        limits: (signal, seconds) pairs; a request that exceeds any is bad.
-        latency_only: Only requests that have every limited signal are valid.
-        source: ``rows``: request by request. ``metrics``: the servers' own counters and histograms, for those that
-            nobody stands in front of.
-    """
-
-    bad: tuple[str, ...] = ()
-    limits: tuple[tuple[str, float], ...] = ()
-    latency_only: bool = False
-    source: Source = "rows"
+    from analytics.slo import Measure
 
 
 @dataclass(frozen=True, slots=True)

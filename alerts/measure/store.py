@@ -14,6 +14,7 @@ from alerts.measure import counting
 from alerts.measure.measured import Group, Measured, Sample, Series
 from alerts.measure.needs import together
 from alerts.measure.signals import ALWAYS_ASKED, DIMENSIONS
+from analytics.slo import FINISHED, LONGEST_SECONDS
 from base.named_sql import filled, statements
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ class Measurer:
     """
 
     def __init__(
-        self, needs: Iterable[Needs], *, ingest_delay_seconds: float = 3.0, longest_request_seconds: float = 600.0
+        self,
+        needs: Iterable[Needs],
+        *,
+        ingest_delay_seconds: float = 3.0,
+        longest_request_seconds: float = LONGEST_SECONDS,
     ) -> None:
         self._delay = ingest_delay_seconds
         self._longest = longest_request_seconds
@@ -115,6 +120,7 @@ class Measurer:
                 {
                     "columns": ",\n    ".join([*names, *replayed, *columns]),
                     "recordings": self._where_recordings(),
+                    "finished": FINISHED,
                     "group": f"GROUP BY {', '.join(keys)}" if keys else "",
                 },
             )

@@ -6,7 +6,7 @@
 SELECT /*columns*/
 FROM
 (
-    SELECT *, addMilliseconds(time, toUInt32(least(e2e_seconds, 86400) * 1000)) AS finished
+    SELECT *, /*finished*/ AS finished
     FROM requests
     WHERE time >= fromUnixTimestamp64Milli({arrived_from:Int64}) AND time <= fromUnixTimestamp64Milli({until:Int64})
       AND operation != '' AND (/*recordings*/)

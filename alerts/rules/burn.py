@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from analytics.slo import burn_rate
+
 if TYPE_CHECKING:
     from alerts.measure.measured import Counted
     from alerts.rules.rule import Severity
@@ -87,25 +89,9 @@ def windows_for(period_seconds: float) -> tuple[BurnWindow, ...]:
     return tuple(found)
 
 
-def burn_rate(bad: float, total: float, target: float) -> float:
-    """How fast the budget goes: ``(bad / total) / (1 - target)``; 0 without traffic, 1 for an even spend.
-
-    Args:
-        bad: Weight of bad requests in the window.
-        total: Weight of valid requests in the window.
-        target: Objective as a ratio, above 0 and below 1.
-    """
-    return 0.0 if total <= 0 else (bad / total) / (1.0 - target)
-
-
 def highest_burn_rate(target: float) -> float:
     """The burn rate when every request is bad; a factor at or above it can never page."""
     return 1.0 / (1.0 - target)
-
-
-def budget_remaining(bad: float, total: float, target: float) -> float:
-    """Share of the period's error budget that is left; 1 without traffic, below 0 when overspent."""
-    return 1.0 - burn_rate(bad, total, target)
 
 
 @dataclass(frozen=True, slots=True)

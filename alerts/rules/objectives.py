@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, assert_never
 
-from alerts.rules.sli import AvailabilitySli, LatencySli
+from alerts.rules.sli import AvailabilitySli, GoodputSli, LatencySli
 from analytics.selection import Filter
 from analytics.slo import Objective
 
@@ -12,23 +13,18 @@ if TYPE_CHECKING:
     from alerts.rules.slo import Slo
 
 
-def objective_of(slo: Slo) -> Objective | None:
-    """The objective of an SLO; None for goodput (no single signal tells it) and for patterns (no filter takes them)."""
+def objective_of(slo: Slo) -> Objective:
+    """The objective of an SLO, which counts what its rules count."""
     chosen = {name: getattr(slo.filter, name) for name in slo.filter.dimensions()}
-    if any(set(text) & set("*?[") for patterns in chosen.values() for text in patterns):
-        return None
-    narrowed = Filter(recording="exclude").narrowed(**chosen)
-    if isinstance(slo.sli, LatencySli):
-        return Objective(
-            slo.name,
-            "latency",
-            slo.target,
-            slo.period,
-            narrowed,
-            signal=slo.sli.signal,
-            threshold_seconds=slo.sli.threshold_seconds,
-        )
-    if isinstance(slo.sli, AvailabilitySli):
-        bad = tuple(outcome.value for outcome in slo.sli.bad)
-        return Objective(slo.name, "availability", slo.target, slo.period, narrowed, bad_outcomes=bad)
-    return None
+    made = partial(
+        Objective, slo.name, target=slo.target, period_seconds=slo.period, description=slo.description,
+        filter=Filter(recording=slo.filter.recordings).narrowed(**chosen),
+    )  # fmt: skip
+    match slo.sli:
+        case LatencySli() as sli:
+            return made(sli="latency", signal=sli.signal, threshold_seconds=sli.threshold_seconds, source=sli.source)
+        case AvailabilitySli() as sli:
+            return made(sli="availability", bad_outcomes=tuple(outcome.value for outcome in sli.bad), source=sli.source)
+        case GoodputSli() as sli:
+            return made(sli="goodput", limits=tuple(sorted(sli.limits.items())))
+    assert_never(slo.sli)

@@ -5,13 +5,12 @@ Models refuse unknown fields, so that a misspelt one is an error and not a rule 
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from alerts.measure.signals import DIMENSIONS
+from analytics.patterns import is_pattern, matches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,12 +28,6 @@ def _patterns(value: object) -> object:
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
-
-
-@lru_cache(maxsize=65_536)
-def _any_matches(value: str, patterns: tuple[str, ...]) -> bool:
-    """Remembered, for a round asks the same of every rule and group each few seconds."""
-    return any(fnmatchcase(value, pattern) for pattern in patterns)
 
 
 class Scope(Strict):
@@ -62,7 +55,7 @@ class Scope(Strict):
         """Whether labels lie inside; a missing label is an empty one."""
         for name in DIMENSIONS:
             patterns: tuple[str, ...] = getattr(self, name)
-            if patterns and not _any_matches(labels.get(name, ""), patterns):
+            if patterns and not matches(labels.get(name, ""), patterns):
                 return False
         return True
 
@@ -75,5 +68,5 @@ class Scope(Strict):
         return {
             name: patterns[0]
             for name in DIMENSIONS
-            if len(patterns := getattr(self, name)) == 1 and not set(patterns[0]) & set("*?[")
+            if len(patterns := getattr(self, name)) == 1 and not is_pattern(patterns[0])
         }

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from alerts.measure.measured import Counted
-from alerts.measure.needs import Measure, Source
 from alerts.measure.signals import METRIC_SIGNALS, OF_SAMPLES, REQUEST_SIGNALS, title
 from alerts.rules import blind
 from alerts.rules.scope import Positive, Scope, Strict
 from alerts.text import number
-from analytics.slo import BAD
+from analytics.slo import BAD, Measure, Source
 from base.formats import spell
 from base.vocabulary import Outcome, Signal
 

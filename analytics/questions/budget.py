@@ -1,26 +1,23 @@
 """What is left of the error budget of each SLO.
 
-The words are those of `analytics.slo`.
+The words are those of `analytics.slo`: a request counts when it ends, as for the rules that page.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.answer import Answer, Coverage, weakest
 from analytics.conditions import conditions
-from analytics.counters import FRAGMENTS
 from analytics.grid import Grid
 from analytics.inquiry import Inquiry
 from analytics.question import Command, QuestionError
 from analytics.selection import Filter
 from analytics.signals import signal_of
-from analytics.slo import Objective, Sli, judged
+from analytics.slo import FINISHED, LONGEST_SECONDS, Objective, Sli, budget_remaining, burn_rate, counting
 from analytics.values import ratio
-from analytics.window import Window
 from base.formats import spell
 from base.named_sql import beside
 
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
 
     from analytics.answer import Exactness, State
     from analytics.inquiry import Reader
+    from analytics.window import Window
 
 
 COMMAND: Final = Command(of_slos=True)
@@ -89,35 +87,6 @@ class Budget:
     objectives: list[BudgetStatus]
 
 
-@dataclass(frozen=True, slots=True)
-class Burn:
-    """Burn rate of one objective over one window that ends now.
-
-    Attributes:
-        objective: Its name.
-        window_seconds: Length of the window.
-        total, bad: Requests, weighted.
-        burn_rate: None without traffic in that window.
-    """
-
-    objective: str
-    window_seconds: float
-    total: float
-    bad: float
-    burn_rate: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Burns:
-    """Burn rates of several objectives over several windows.
-
-    Attributes:
-        burns: By objective, then window, in the order asked.
-    """
-
-    burns: list[Burn]
-
-
 def ask(
     store: Reader,
     window: Window,
@@ -141,109 +110,77 @@ def ask(
     inquiry = Inquiry(store, window, filter, sql=_SQL)
     cover = inquiry.coverage()
     grid = Grid.of(window, points)
-    totals = [grid.zeros() for _ in objectives]
-    bads = [grid.zeros() for _ in objectives]
-    if cover.rows:
-        valid, bad, bound = _tests(objectives)
-        fragments = {
-            "totals": ", ".join(f"sumIf(weight, {test})" for test in valid),
-            "bads": ", ".join(f"sumIf(weight, {test} AND {wrong})" for test, wrong in zip(valid, bad, strict=True)),
-        }
-        for row in inquiry.ask("status_rows", fragments, step_ms=grid.step_ms, **bound):
-            place = grid.at(row["slot"])
-            for index in range(len(objectives)):
-                totals[index][place] = float(row["totals"][index])
-                bads[index][place] = float(row["bads"][index])
+    counted = _from_rows(inquiry, grid, objectives)
     made = [
         _status(objective, grid, total, bad, "exact", cover, "")
         if any(total)
         else _from_metrics(inquiry, cover, grid, objective)
-        for objective, total, bad in zip(objectives, totals, bads, strict=True)
+        for objective, (total, bad) in zip(objectives, counted, strict=True)
     ]
-    rows = sum(int(sum(total)) for total in totals)
+    rows = sum(int(sum(total)) for total, _ in counted)
     return inquiry.answer(
         Budget(grid.step, made),
         cover,
         level="rows" if rows or cover.rows else "metrics",
         exactness=weakest([item.exactness for item in made]),
         rows=rows or int(sum(item.total for item in made)),
+        by_arrival=False,
     )
 
 
-def burn(store: Reader, now: datetime, objectives: Sequence[Objective], windows: Sequence[float]) -> Answer[Burns]:
-    """Burn rates of all objectives over all windows (seconds, ending at ``now``) in one query, from request rows.
-
-    Raises:
-        QuestionError: There is no objective or no window, or a window is not longer than nothing.
-    """
-    if not objectives or not windows or min(windows) <= 0:
-        raise QuestionError("A burn rate needs objectives and windows", "Give at least one of each, in seconds")
-    span = Window(now - timedelta(seconds=max(windows)), now)
-    inquiry = Inquiry(store, span, Filter(), sql=_SQL)
-    valid, bad, bound = _tests(objectives)
-    fragments = {
-        "totals": ", ".join(f"sumIf(weight, {test})" for test in valid),
-        "bads": ", ".join(f"sumIf(weight, {test} AND {wrong})" for test, wrong in zip(valid, bad, strict=True)),
-    }
-    starts = [Window(now - timedelta(seconds=seconds), now).from_ms for seconds in windows]
-    ages = inquiry.ask("burn", fragments, starts=starts, **bound)
-
-    def summed(column: str, index: int, start: int) -> float:
-        return sum(float(age[column][index]) for age in ages if int(age["latest_start"]) >= start)
-
-    burns = [
-        _burn(objective, seconds, summed("totals", index, start), summed("bads", index, start))
-        for index, objective in enumerate(objectives)
-        for seconds, start in zip(windows, starts, strict=True)
-    ]
-    rows = int(max(item.total for item in burns))
-    return inquiry.answer(Burns(burns), Coverage(rows=rows), level="rows", exactness="exact", rows=rows)
-
-
-def _tests(objectives: Sequence[Objective]) -> tuple[list[str], list[str], dict[str, Any]]:
-    """Per objective, SQL for whether a request counts, SQL for whether it is bad; and their parameters."""
-    valid: list[str] = []
-    bad: list[str] = []
-    bound: dict[str, Any] = {}
-    for index, objective in enumerate(objectives):
-        narrowed, parameters = conditions(objective.filter, "requests", f"objective_{index}")
-        latency = objective.sli == "latency"
-        made = judged(
-            str(index),
-            bad=() if latency else objective.bad_outcomes,
-            limits=[(objective.signal, objective.threshold_seconds)] if latency else (),
-            measured_only=latency,
-            ignored=objective.ignored_outcomes,
-        )
+def _from_rows(inquiry: Inquiry, grid: Grid, objectives: Sequence[Objective]) -> list[tuple[list[float], list[float]]]:
+    """Valid and bad requests per step of each objective; none of one that is to be read from metrics."""
+    lines = [(grid.zeros(), grid.zeros()) for _ in objectives]
+    asked = {place: objective for place, objective in enumerate(objectives) if objective.source == "rows"}
+    if not asked:
+        return lines
+    totals, bads = [], []
+    bound: dict[str, Any] = {"arrived_from_ms": inquiry.window.from_ms - int(LONGEST_SECONDS * 1000)}
+    for index, objective in asked.items():
+        narrowed, parameters = conditions(objective.filter, "requests", f"objective_{index}", patterns=True)
+        made = counting(objective.measure, str(index))
+        total, bad = made.sums(f"1 {narrowed}")
+        totals.append(total)
+        bads.append(bad)
         bound |= parameters | made.parameters
-        valid.append(f"(({made.valid}) {narrowed})")
-        bad.append(f"({made.bad})")
-    return valid, bad, bound
+    fragments = {"totals": ", ".join(totals), "bads": ", ".join(bads), "finished": FINISHED}
+    for row in inquiry.ask("status_rows", fragments, step_ms=grid.step_ms, **bound):
+        place = grid.at(row["slot"])
+        for index, valid, wrong in zip(asked, row["totals"], row["bads"], strict=True):
+            lines[index][0][place], lines[index][1][place] = float(valid), float(wrong)
+    return lines
 
 
 def _from_metrics(inquiry: Inquiry, cover: Coverage, grid: Grid, objective: Objective) -> BudgetStatus:
     total, bad = grid.zeros(), grid.zeros()
-    note = ""
     if objective.filter.tenant or inquiry.filter.tenant:
         return _status(objective, grid, total, bad, "exact", cover, "Server metrics know no tenant.")
-    bound: dict[str, Any]
-    narrowed, bound = conditions(objective.filter, "samples", "objective")
-    fragments = FRAGMENTS | {"objective": narrowed}
-    if objective.sli == "availability":
-        for row in inquiry.ask("status_samples", fragments, step_ms=grid.step_ms, **bound):
-            place = grid.at(row["slot"])
-            total[place], bad[place] = float(row["judged"]), float(row["failed"] or 0.0)
-        note = "From the servers' own counters: a refused or aborted request may be in none of them."
-    elif distribution := signal_of(objective.signal).distribution:
-        used = 0.0
-        asked: dict[str, Any] = {"distribution": distribution, "threshold": objective.threshold_seconds, **bound}
-        for row in inquiry.ask("status_histograms", fragments, step_ms=grid.step_ms, **asked):
-            place = grid.at(row["slot"])
-            total[place], bad[place] = float(row["total"]), float(row["total"]) - float(row["good"])
-            used = max(used, float(row["bound_used"]))
-        note = f"From the engine's buckets: good means at most {spell(used)}, the last bound within the threshold."
+    if objective.sli == "goodput":
+        return _status(objective, grid, total, bad, "exact", cover, "Server metrics judge no single request.")
+    latency = objective.sli == "latency"
+    if latency and not signal_of(objective.signal).distribution:
+        return _status(objective, grid, total, bad, "exact", cover, "")
+    made = counting(replace(objective.measure, source="metrics"), "0")
+    narrowed, bound = conditions(objective.filter, "samples", "objective", patterns=True)
+    judged, wrong = made.sums(f"1 {narrowed}")
+    used = 0.0
+    for row in inquiry.ask(
+        "status_histograms" if latency else "status_samples",
+        {"total": judged, "bad": wrong},
+        step_ms=grid.step_ms,
+        **bound,
+        **made.parameters,
+    ):
+        place = grid.at(row["slot"])
+        total[place], bad[place] = float(row["total"]), float(row["bad"] or 0.0)
+        used = max(used, float(row.get("bound_used") or 0.0))
     if not any(total):
         return _status(objective, grid, total, bad, "exact", cover, "")
+    note = (
+        f"From the engine's buckets: good means at most {spell(used)}, the last bound within the threshold."
+        if latency
+        else "From the servers' own counters: a refused or aborted request may be in none of them."
+    )
     return _status(objective, grid, total, bad, "derived", cover, note)
 
 
@@ -258,7 +195,7 @@ def _status(
 ) -> BudgetStatus:
     total, bad = sum(totals), sum(bads)
     allowed = total * (1 - objective.target)
-    burned = _burn(objective, 1, total, bad).burn_rate
+    burned = burn_rate(bad, total, objective.target) if total else None
     spent = list(accumulate(bads))
     return BudgetStatus(
         objective=objective.name,
@@ -268,7 +205,7 @@ def _status(
         bad=bad,
         good=total - bad,
         sli_ratio=ratio(total - bad, total),
-        budget_ratio=None if burned is None else 1 - burned,
+        budget_ratio=budget_remaining(bad, total, objective.target) if total else None,
         budget_requests=allowed - bad if total else None,
         burn_rate=burned,
         times=grid.times,
@@ -278,9 +215,3 @@ def _status(
         state="value" if total else "no_data" if cover.state == "no_data" else "no_traffic",
         note=note,
     )
-
-
-def _burn(objective: Objective, seconds: float, total: float, bad: float) -> Burn:
-    share = ratio(bad, total)
-    rate = None if share is None else share / (1 - objective.target)
-    return Burn(objective.name, float(seconds), total, bad, rate)

@@ -47,7 +47,7 @@ QUESTION: Final = "Is the promise kept?"
 
 def draw() -> None:
     """The SLO page."""
-    page(_body, recorded=False, arriving=bool(os.environ.get("SERVESCOPE_SLOS")), cut=True)
+    page(_body, recorded=False)
 
 
 def _body(look: Look) -> None:
@@ -98,7 +98,7 @@ def _table(found: list[SloStatus]) -> None:
     table(frame, "slos")
     st.caption(
         "A burn rate of 1 spends the budget exactly over the period; the highest of its windows is shown. "
-        "Recorded data never counts."
+        "Recorded data count where an SLO says so."
     )
 
 
@@ -106,16 +106,13 @@ def _one(look: Look, slo: Slo, found: list[SloStatus]) -> None:
     st.markdown(f"**{escape.markdown(slo.name)}** :gray[{escape.markdown(slo.description)}]")
     for status in found:
         st.html(row(tiles_of(status), colours()))
-    objective = objective_of(slo)
-    if objective is None:
-        return
-    live = replace(look.filter, recording="exclude")  # as in the table, and as the rules that page see it
-    answer = ask("budget", look.window, live, objectives=(objective,))
+    counted = replace(look.filter, recording=slo.filter.recordings)  # as the rules that page count
+    answer = ask("budget", look.window, counted, objectives=(objective_of(slo),))
     shown: BudgetStatus = answer.result.objectives[0]
     if any(value is not None for value in shown.line):
         trace = Trace("", shown.line, colour_of("requests", look.style.colours))
         figure = lines(
-            shown.times, [trace], look.arrivals, title="Good requests", unit="ratio", top=1.02, height=190,
+            shown.times, [trace], look.style, title="Good requests", unit="ratio", top=1.02, height=190,
             limit=(slo.target, f"target {words.ratio(slo.target)}"),
         )  # fmt: skip
         st.plotly_chart(

@@ -7,12 +7,11 @@ from hypothesis import strategies as st
 from alerts.measure.measured import Counted
 from alerts.rules.burn import (
     BurnWindow,
-    budget_remaining,
-    burn_rate,
     highest_burn_rate,
     judge,
     windows_for,
 )
+from analytics.slo import budget_remaining, burn_rate
 
 DAY = 86400.0
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from alerts.measure.measured import Counted, Group, Sample
-from alerts.measure.needs import Measure
 from alerts.rules.sli import BAD_OUTCOMES
 from alerts.tracking import RESTORED_SECONDS
+from analytics.slo import Measure
 from collector.store.client import StoreUnavailable
 
 if TYPE_CHECKING:

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from analytics.question import QuestionError
 from analytics.questions import budget
-from analytics.questions.budget import burn
 from analytics.selection import Filter
 from analytics.slo import Objective
 from analytics.window import Window, WindowError
 from tests.analytics.lab import BOUNDS
 from tests.analytics.truth import BAD, by_step, latencies
+from tests.analytics.truth import latency as latency_of
 
 if TYPE_CHECKING:
     from tests.analytics.lab import Lab
@@ -23,18 +25,59 @@ OBJECTIVES = [
     Objective("fast first token", "latency", 0.95, threshold_seconds=0.5, filter=Filter(model=("llama",))),
     Objective("only a1", "availability", 0.99, filter=Filter(tenant=("a1",), recording="exclude")),
     Objective("strict", "availability", 0.5, bad_outcomes=("client_abort",), ignored_outcomes=("ok",)),
+    Objective("useful", "goodput", 0.8, limits=(("e2e_seconds", 3.0), ("ttft_seconds", 0.5))),
+    Objective("some", "latency", 0.9, threshold_seconds=0.5, filter=Filter(instance=("vllm-[01]", "trit*"))),
 ]
+
+
+def ended(lab: Lab, only: Filter, window: Window) -> list[dict[str, Any]]:
+    """Requests that ended in a window, of those whose values match the filter's patterns."""
+    exact = Filter(recording=only.recording)
+    before = Window(window.start - timedelta(seconds=600), window.end)
+    return [
+        row
+        for row in lab.rows(exact, before)
+        if window.start <= end_of(row) < window.end
+        and all(any(fnmatchcase(row[column], one) for one in values) for column, values in only.chosen())
+    ]
+
+
+def end_of(row: dict[str, Any]) -> datetime:
+    return row["time"] + timedelta(milliseconds=int(row["e2e_seconds"] * 1000))  # type: ignore[no-any-return]
 
 
 def counted(lab: Lab, objective: Objective, window: Window) -> tuple[int, int]:
     """Total and bad requests by the words of the objective."""
-    rows = lab.rows(objective.filter, window)
+    rows = ended(lab, objective.filter, window)
     if objective.sli == "latency":
         values = latencies(rows, objective.signal)
-        return len(values), sum(v > objective.threshold_seconds for v in values)
-    outcomes = [r["outcome"] if r["has_edge"] else "ok" for r in rows]
+        # who gave up after the threshold without a first token is known to exceed it
+        late = [r for r in rows if objective.signal == "ttft_seconds" and gave_up(r, objective.threshold_seconds)]
+        return len(values) + len(late), sum(v > objective.threshold_seconds for v in values) + len(late)
+    if objective.sli == "goodput":
+        return len(rows), sum(outcome(r) in BAD or any(exceeds(r, *limit) for limit in objective.limits) for r in rows)
+    outcomes = [outcome(r) for r in rows]
     valid = [o for o in outcomes if o not in objective.ignored_outcomes]
     return len(valid), sum(o in objective.bad_outcomes for o in valid)
+
+
+def outcome(row: dict[str, Any]) -> str:
+    return str(row["outcome"]) if row["has_edge"] else "ok"
+
+
+def gave_up(row: dict[str, Any], limit: float) -> bool:
+    left = {"client_abort", "upstream_reset", "timeout"}
+    waited = row["has_edge"] and row["stream"] and not row["ttft_seconds"] and outcome(row) in left
+    return bool(waited and row["e2e_seconds"] > limit)
+
+
+def exceeds(row: dict[str, Any], signal: str, limit: float) -> bool:
+    value = latency_of(row, signal)
+    if value is not None:
+        return value > limit
+    if signal == "ttft_seconds":
+        return gave_up(row, limit)
+    return bool(row["has_edge"] and outcome(row) in {"client_abort", "upstream_reset"} and row["e2e_seconds"] > limit)
 
 
 def test_the_budget_is_what_the_rows_say(lab: Lab):
@@ -51,7 +94,8 @@ def test_the_budget_is_what_the_rows_say(lab: Lab):
         assert found.budget_line == sorted(found.budget_line, reverse=True)  # type: ignore[type-var]
         assert (found.exactness, found.state) == ("exact", "value")
     first = answer.result.objectives[0]
-    steps = by_step(lab.rows(LIVE), first.times, answer.result.step)
+    held_by = [{**row, "time": end_of(row)} for row in ended(lab, LIVE, lab.window)]
+    steps = by_step(held_by, first.times, answer.result.step)
     for index, value in enumerate(first.line):
         held = steps.get(index, [])
         bad = sum(r["has_edge"] and r["outcome"] in BAD for r in held)
@@ -61,7 +105,7 @@ def test_the_budget_is_what_the_rows_say(lab: Lab):
 def test_what_the_client_did_never_spends_the_budget(lab: Lab):
     window = lab.window
     found = budget.ask(lab.store, window, objectives=[OBJECTIVES[0]]).result.objectives[0]
-    rows = lab.rows(LIVE, window)
+    rows = ended(lab, LIVE, window)
     forgiven = sum(r["has_edge"] and r["outcome"] in {"client_abort", "client_error"} for r in rows)
     assert forgiven > 0
     assert found.total == len(rows), "they count as requests"
@@ -77,30 +121,46 @@ def test_the_page_narrows_what_the_objective_lets_through(lab: Lab):
     found = budget.ask(
         lab.store, lab.window, Filter(instance=("vllm-0",)), objectives=[OBJECTIVES[1]]
     ).result.objectives[0]
-    values = latencies(lab.rows(Filter(instance=("vllm-0",))), "ttft_seconds")
-    assert (found.total, found.bad) == (len(values), sum(v > 0.5 for v in values))
+    both = replace(OBJECTIVES[1], filter=Filter(model=("llama",), instance=("vllm-0",)))
+    assert (found.total, found.bad) == counted(lab, both, lab.window)
 
 
-def test_burn_rates_of_all_windows_come_from_one_query(lab: Lab):
-    windows = [30.0, 300.0, 60.0, 600.0]
-    answer = burn(lab.store, lab.window.end, OBJECTIVES, windows)
-    assert len(answer.sql) == 1
-    told = iter(answer.result.burns)
-    for objective in OBJECTIVES:
-        for seconds in windows:
-            found = next(told)
-            window = Window(lab.window.end - timedelta(seconds=seconds), lab.window.end)
-            total, bad = counted(lab, objective, window)
-            assert (found.objective, found.window_seconds) == (objective.name, seconds)
-            assert (found.total, found.bad) == (total, bad)
-            expected = bad / total / (1 - objective.target) if total else None
-            assert found.burn_rate == (None if expected is None else pytest.approx(expected))
+def test_a_star_is_a_pattern_in_an_objective_and_a_letter_in_what_a_viewer_chose(lab: Lab):
+    some = Objective("some", "availability", 0.9, filter=Filter(model=("lla*",)))
+    assert budget.ask(lab.store, lab.window, objectives=[some]).result.objectives[0].total > 0
+    chosen = budget.ask(lab.store, lab.window, Filter(model=("lla*",)), objectives=[some]).result.objectives[0]
+    assert (chosen.total, chosen.state) == (0, "no_data")
 
 
-def test_without_traffic_a_burn_rate_is_unknown_and_not_zero(lab: Lab):
-    quiet = lab.start - timedelta(days=3)
-    answer = burn(lab.store, quiet, OBJECTIVES[:1], [60.0])
-    assert (answer.result.burns[0].total, answer.result.burns[0].burn_rate) == (0, None)
+def test_a_request_counts_where_it_ends(lab: Lab):
+    """One that arrived before the window and ended in it counts; one that will end after it does not."""
+    edge = lab.window.start + timedelta(seconds=300)
+    late = Window(edge, lab.window.end)
+    crossing = [r for r in lab.rows(LIVE) if r["time"] < edge <= end_of(r)]
+    open_ = [r for r in lab.rows(LIVE) if end_of(r) >= lab.window.end]
+    assert crossing
+    assert open_
+    found = budget.ask(lab.store, late, objectives=[OBJECTIVES[0]]).result.objectives[0]
+    arrived = sum(edge <= r["time"] for r in lab.rows(LIVE))
+    assert found.total == arrived + len(crossing) - len(open_)
+
+
+def test_an_objective_of_metrics_is_read_from_them_though_rows_are_there(lab: Lab):
+    told = Objective("t", "latency", 0.9, threshold_seconds=0.5, source="metrics", filter=Filter(instance=("vllm-0",)))
+    found = budget.ask(lab.store, lab.window, objectives=[told, replace(told, source="rows")]).result.objectives
+    assert [item.exactness for item in found] == ["derived", "exact"]
+    assert "at most 0.5 s" in found[0].note
+
+
+def test_goodput_of_servers_without_rows_is_not_guessed(lab: Lab):
+    useful = replace(OBJECTIVES[4], filter=Filter(instance=("vllm-3",)))
+    found = budget.ask(lab.store, lab.window, objectives=[useful]).result.objectives[0]
+    assert (found.total, found.budget_ratio) == (0, None)
+    assert found.note == "Server metrics judge no single request."
+
+
+def test_without_traffic_a_budget_is_unknown_and_not_whole(lab: Lab):
+    quiet = lab.start - timedelta(days=6)
     found = budget.ask(
         lab.store, Window(quiet, quiet + timedelta(hours=1)), objectives=OBJECTIVES[:1]
     ).result.objectives[0]
@@ -137,6 +197,8 @@ def test_servers_without_rows_are_read_from_counters_and_buckets(lab: Lab):
         ({"target": 1.0}, "target"),
         ({"sli": "speed"}, "sli"),
         ({"sli": "latency"}, "threshold_seconds"),
+        ({"sli": "goodput"}, "limits"),
+        ({"sli": "goodput", "limits": (("warp", 1.0),)}, "no latency"),
         ({"period_seconds": 0}, "period_seconds"),
         ({"signal": "warp"}, "no latency"),
     ],
@@ -146,7 +208,6 @@ def test_an_objective_that_makes_no_sense_is_refused_by_name(wrong: dict[str, ob
         Objective(**{"name": "x", "sli": "availability", "target": 0.9, **wrong})  # type: ignore[arg-type]
 
 
-def test_a_burn_needs_objectives_and_windows(lab: Lab):
-    for objectives, windows in (([], [60.0]), (OBJECTIVES, []), (OBJECTIVES, [0.0])):
-        with pytest.raises(QuestionError, match="needs objectives and windows"):
-            burn(lab.store, lab.window.end, objectives, windows)  # type: ignore[arg-type]
+def test_a_budget_needs_objectives(lab: Lab):
+    with pytest.raises(QuestionError, match="needs objectives"):
+        budget.ask(lab.store, lab.window)

@@ -84,20 +84,18 @@ def test_a_store_that_does_not_answer_is_told_with_its_fix(monkeypatch: pytest.M
 
 
 def _edges() -> None:
-    """The sentences about the settled edge, of a page whose charts go on and of one whose charts end."""
+    """The sentence about the settled edge."""
     import streamlit as st  # noqa: PLC0415 - the script that is run
 
     from dashboard import notes  # noqa: PLC0415 - as above
     from tests.dashboard.test_dashboard_panel import look  # noqa: PLC0415 - as above
 
-    for cut in (False, True):
-        st.caption(notes.edge(look(), cut=cut))
+    st.caption(notes.edge(look()))
 
 
 def test_a_page_says_what_its_charts_do_at_the_settled_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     edge = SimpleNamespace(whole=False, settled_until=START + timedelta(minutes=8))
     monkeypatch.setattr(looks, "ask", lambda *_: answer(edge, 1, "value"))
     test = AppTest.from_function(_edges, default_timeout=60).run()
-    going, ending = (item.value for item in test.caption)
-    assert "beyond the broken line are only those that are over, and what a tile tells of arrivals ends there" in going
-    assert "may still be open: the charts end there." in ending
+    (told,) = (item.value for item in test.caption)
+    assert "beyond the broken line are only those that are over, and what a tile tells of arrivals ends there" in told

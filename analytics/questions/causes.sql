@@ -62,7 +62,7 @@ FROM
     FROM requests
     WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64}) /*period*/
       AND operation != '' AND operation != 'realtime'
-      AND ({stride:UInt32} = 1 OR cityHash64(key) % {stride:UInt32} = 0)
+      AND ({stride:UInt32} = 1 OR modulo(cityHash64(key), {stride:UInt32}) = 0)
 )
 
 -- name: samples

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Combine = Literal["sum", "max"]
 Role = Literal["both", "router"]
 HEALTH_PATH: Final = "/health"
+METRICS_PATH: Final = "/metrics"
 SURE: Final = 3
 """A page is one engine's whatever other names it has: its labels or a family of its own say so."""
 OWN: Final = 2
@@ -135,6 +136,7 @@ class Table:
         info: Families whose labels are the server's configuration, with the labels to take; none named takes all.
         optional: Signals that only some set-ups of the engine show, so that their absence is no news.
         metrics_port_offset: Port of the metrics page less the port of the serving API; 0 where they are one.
+        page_path: Path of the metrics page.
         about_path: Path on the serving API that tells the version.
         about: Reads the JSON of ``about_path``.
         health_path: Path on the serving API that answers 200 while the server can be used.
@@ -165,6 +167,7 @@ class Table:
     info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: frozenset[Signal] = frozenset()
     metrics_port_offset: int = 0
+    page_path: str = METRICS_PATH
     about_path: str = ""
     about: Callable[[Mapping[str, Any]], About] = lambda _reply: About()
     health_path: str = HEALTH_PATH

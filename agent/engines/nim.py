@@ -72,6 +72,7 @@ TABLE = Table(
     histograms=HISTOGRAMS,
     ignored=IGNORED,
     model_labels=("model_name",),
+    page_path="/v1/metrics",
     health_path="/v1/health/ready",
     notes=_notes,
 )

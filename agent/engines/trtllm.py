@@ -174,6 +174,7 @@ TABLE = Table(
     host_labels=frozenset({"engine_type"}),
     # Errors have a series once one happened; iteration statistics are behind a flag.
     optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
+    page_path="/prometheus/metrics",
     about_path="/version",
     notes=_notes,
 )

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import aiohttp
 
 from agent.access import refused
-from agent.engine_table import About, tables
+from agent.engine_table import METRICS_PATH, About, tables
 from base.errors import PageError
 from base.redact import redacted, shown
 
@@ -36,21 +36,27 @@ def split_url(url: str) -> SplitResult:
     return urlsplit(url if "://" in url else f"http://{url}")
 
 
-def page_urls(url: str) -> list[str]:
+def page_urls(url: str, engine: str | None = None) -> list[str]:
     """Where the metrics page may be, likeliest first, given the base URL of a server or the page itself.
 
-    An engine that serves metrics on another port (Triton: 8000 → 8002) is tried there too.
+    Where the engine is known, paths that only other engines have are not tried.
+
+    An engine that serves metrics on another port (Triton: 8000 → 8002) or path (TensorRT-LLM) is tried there too.
     """
     parts = split_url(url)
     path = parts.path.rstrip("/")
     if path.endswith("metrics"):
         return [urlunsplit(parts)]
     offsets = sorted({table.metrics_port_offset for table in tables().values()} - {0})
+    one = tables().get(engine or "")
+    known = [one] if one is not None else list(tables().values())
+    paths = sorted({table.page_path for table in known} - {METRICS_PATH})
     elsewhere = [other for offset in offsets if (other := _with_port(parts, offset)) is not None]
     return [
         *([urlunsplit(parts)] if path else []),
         urlunsplit(parts._replace(path=f"{path}/metrics", query="")),
         *(urlunsplit(other._replace(path="/metrics", query="")) for other in elsewhere),
+        *(urlunsplit(parts._replace(path=f"{path}{other}", query="")) for other in paths),
     ]
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 
 from agent.access import Access, KeyWantedError
-from agent.engine_table import About, detect
+from agent.engine_table import About, detect, find_table
+from agent.pages import iterations
 from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, split_url
 from agent.pages.page import Limits, Page, PageReader
 from agent.pages.samples import EngineSample, Sampler
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _PROBE_TIMEOUT_SECONDS: Final = 10.0
 _MOST: Final = 250
+_TELLING: Final = (KeyWantedError, UnknownEngineError)
+"""Why no page was understood, where that is more than that a path has none."""
 
 
 def probe(
@@ -49,7 +52,8 @@ def probe(
     """
     path = Path(place)
     if "://" not in place and path.exists():
-        return describe(_read(_saved(path), place), About())
+        body = _saved(path)
+        return _iterations(body, place) if iterations.looks_like(body) else describe(_read(body, place), About())
     if "://" not in place and ("/" in place or ":" not in place):
         raise PageError(
             f"no file {shown(place)}", "Give the path of a saved metrics page, or a URL that begins with http://"
@@ -74,6 +78,7 @@ def _read(body: bytes, place: str) -> Page:
 async def _probe_url(url: str, access: Access, timeout_seconds: float) -> dict[str, Any]:
     timeout = aiohttp.ClientTimeout(total=timeout_seconds)
     problem: PageError | UnknownEngineError | None = None
+    told: dict[str, Any] | None = None
     key = access.headers()
     if any(map(str.isspace, url)):
         raise PageError(f"{shown(url)} is not a URL", "Give a URL such as http://127.0.0.1:8000")
@@ -81,7 +86,11 @@ async def _probe_url(url: str, access: Access, timeout_seconds: float) -> dict[s
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
             for page_url in page_urls(url):
                 try:
-                    page = _read(await fetch(session, page_url, Limits().bytes, key), shown(page_url))
+                    body = await fetch(session, page_url, Limits().bytes, key)
+                    if iterations.looks_like(body):
+                        told = told or _iterations(body, shown(page_url))
+                        continue  # what came is used, and not asked for again; the engine's page would say more
+                    page = _read(body, shown(page_url))
                     table = detect(page)
                 except (aiohttp.ClientError, TimeoutError, OSError) as error:
                     problem = problem or PageError(
@@ -89,19 +98,34 @@ async def _probe_url(url: str, access: Access, timeout_seconds: float) -> dict[s
                     )
                 except (PageError, UnknownEngineError) as error:
                     # A page that answers tells more than a port that does not, and one that wants a key most.
-                    problem = problem if isinstance(problem, KeyWantedError) else error
+                    kept = (KeyWantedError,) if isinstance(error, KeyWantedError | UnknownEngineError) else _TELLING
+                    problem = problem if isinstance(problem, kept) else error
                 else:
                     base = "" if split_url(url).path.rstrip("/").endswith("metrics") else url
                     about = await learn_about(session, table, about_url(table, base, page_url), key)
                     return describe(page, about)
     except ValueError:  # aiohttp's InvalidURL is one, and so is a port that is no number; both quote the URL
         raise PageError(f"{shown(url)} is not a URL", "Give a URL such as http://127.0.0.1:8000") from None
+    if told is not None:
+        return told
     raise problem or PageError(f"nothing to ask at {shown(url)}", "Give a URL such as http://127.0.0.1:8000")
 
 
-def describe(page: Page, about: About) -> dict[str, Any]:
-    """The answer of :func:`probe` for one page."""
-    table = detect(page)
+def _iterations(body: bytes, place: str) -> dict[str, Any]:
+    """The answer for TensorRT-LLM's statistics, read once."""
+    found = iterations.read(body, place)
+    told = describe(found.page, About(), find_table("trtllm"))
+    what = (
+        f"iteration statistics, not a metrics page: the newest of {found.count} iterations; reading took them away"
+        if found.count
+        else "an empty list of iteration statistics says nothing: they are off, or nothing ran since the last read"
+    )
+    return told | {"unmapped": list(found.unmapped), "notes": [what, *told["notes"]]}
+
+
+def describe(page: Page, about: About, table: Table | None = None) -> dict[str, Any]:
+    """The answer of :func:`probe` for one page, of an engine that is known or shows on it."""
+    table = table or detect(page)
     samples = Sampler(table, model=about.model).sample(page).samples
     models = list(dict.fromkeys(sample.key.model for sample in samples))
     signals = _together(samples)

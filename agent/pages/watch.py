@@ -60,7 +60,7 @@ class Watch:
         self._target = replace(target, engine=engine)
         self._place = place
         self._limits = limits
-        self._urls = [target.metrics_url] if target.metrics_url else page_urls(target.url)
+        self._urls = [target.metrics_url] if target.metrics_url else page_urls(target.url, engine)
         self._table: Table | None = find_table(engine) if engine else None
         self._reader = PageReader(limits)
         self._sampler: Sampler | None = None

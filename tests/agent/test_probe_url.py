@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from agent.pages.fetch import page_urls
 from agent.pages.probe import probe
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 KEYS = ["engine", "role", "version", "models", "signals", "by_model", "unmapped", "missing", "notes"]
-Routes = dict[str, str | dict[str, object] | int]
+Answer = str | dict[str, object] | int | list[object]
+Routes = dict[str, Answer]
 
 
 def page(name: str) -> str:
@@ -30,11 +32,11 @@ def page(name: str) -> str:
 
 @asynccontextmanager
 async def serving(routes: Routes, port: int = 0) -> AsyncIterator[str]:
-    def handler(answer: str | dict[str, object] | int) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def handler(answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(_request: web.Request) -> web.Response:
             if isinstance(answer, int):
                 return web.Response(status=answer)
-            return web.json_response(answer) if isinstance(answer, dict) else web.Response(text=answer)
+            return web.json_response(answer) if isinstance(answer, dict | list) else web.Response(text=answer)
 
         return handle
 
@@ -104,9 +106,33 @@ async def test_triton_is_found_on_its_metrics_port():
 
 
 def test_candidates():
-    assert page_urls("127.0.0.1:8000") == ["http://127.0.0.1:8000/metrics", "http://127.0.0.1:8002/metrics"]
+    usual = ["http://127.0.0.1:8000/metrics", "http://127.0.0.1:8002/metrics"]
+    other = ["http://127.0.0.1:8000/prometheus/metrics", "http://127.0.0.1:8000/v1/metrics"]
+    assert page_urls("127.0.0.1:8000") == [*usual, *other]
+    assert page_urls("127.0.0.1:8000", "vllm") == usual
+    assert page_urls("127.0.0.1:8000", "trtllm") == [*usual, other[0]]
     assert page_urls("http://h:8002/metrics") == ["http://h:8002/metrics"]
-    assert page_urls("http://h/vllm") == ["http://h/vllm", "http://h/vllm/metrics"]
+    assert page_urls("http://h/vllm", "vllm") == ["http://h/vllm", "http://h/vllm/metrics"]
+
+
+async def test_trtllm_serves_its_page_beside_statistics_that_reading_takes_away():
+    asked: list[str] = []
+    statistics = json.loads((FIXTURES / "trtllm/serve_iteration_stats.json").read_text())
+    page_of_it = 'trtllm_num_requests_running{model_name="m"} 3\n'
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.json_response(statistics) if request.path == "/metrics" else web.Response(status=404)
+
+    async with serving({"/metrics": statistics, "/prometheus/metrics": page_of_it}) as base:
+        found = await probed(base)
+    assert (found["engine"], found["signals"], found["models"]) == ("trtllm", {"running": 3}, ["m"])
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with TestServer(app) as server:
+        found = await probed(str(server.make_url("")))
+    assert (found["engine"], found["missing"][0]) == ("trtllm", "waiting")  # type: ignore[index]
+    assert asked.count("/metrics") == 1
 
 
 def test_a_file_says_all_but_the_version(tmp_path: Path):

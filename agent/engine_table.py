@@ -135,6 +135,8 @@ class Table:
         host_labels: Labels that a host program puts on every series.
         info: Families whose labels are the server's configuration, with the labels to take; none named takes all.
         optional: Signals that only some set-ups of the engine show, so that their absence is no news.
+        since: Versions (their first two numbers) from which on a page has a signal from its start; empty where nobody
+            knows, or series begin with requests.
         metrics_port_offset: Port of the metrics page less the port of the serving API; 0 where they are one.
         page_path: Path of the metrics page.
         about_path: Path on the serving API that tells the version.
@@ -166,6 +168,7 @@ class Table:
     host_labels: frozenset[str] = frozenset()
     info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: frozenset[Signal] = frozenset()
+    since: Mapping[Signal, tuple[int, ...]] = field(default_factory=dict)
     metrics_port_offset: int = 0
     page_path: str = METRICS_PATH
     about_path: str = ""

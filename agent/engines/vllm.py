@@ -239,6 +239,27 @@ def _notes(page: Page) -> list[str]:
     return notes
 
 
+_V0, _V1 = (0, 6), (0, 11)
+"""Versions; until 0.10 another engine could be chosen, which shows less and begins its counters with requests."""
+_SINCE = {
+    **dict.fromkeys((Signal.RUNNING, Signal.WAITING, Signal.KV_CACHE_USAGE_RATIO, Signal.PROMPT_TOKENS_TOTAL), _V0),
+    **dict.fromkeys((Signal.GENERATION_TOKENS_TOTAL, Signal.PREEMPTIONS_TOTAL), _V0),
+    **dict.fromkeys(
+        (
+            Signal.PREFIX_CACHE_QUERIES_TOTAL,
+            Signal.PREFIX_CACHE_HITS_TOTAL,
+            Signal.REQUESTS_FINISHED_TOTAL,
+            Signal.ENGINE_STEPS_TOTAL,
+            Signal.BATCH_TOKENS_TOTAL,
+            Signal.REQUEST_SECONDS_TOTAL,
+            Signal.QUEUE_SECONDS_TOTAL,
+            Signal.PREFILL_SECONDS_TOTAL,
+            Signal.DECODE_SECONDS_TOTAL,
+        ),
+        _V1,
+    ),
+}
+
 TABLE = Table(
     engine="vllm",
     prefixes=("vllm:",),
@@ -269,6 +290,7 @@ TABLE = Table(
     info={"vllm:cache_config_info": (), "vllm:lora_requests_info": ("max_lora",)},
     # Versions that show a finished_reason only once it happened have no series for it before.
     optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
+    since=_SINCE,
     about_path="/version",
     about=_about,
     extras=_extras,

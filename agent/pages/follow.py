@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agent.otlp.emit import Emit
+    from agent.pages.contract import Breach
     from agent.pages.page import Page
     from agent.pages.samples import Scrape
 
@@ -73,6 +74,8 @@ class Follower:
         if config is not None:
             self._configure(config, moment.time_ns, emit)
         self._check_faults(page, moment.time_ns, emit)
+        for breach in scrape.breaches:
+            self._breached(breach, moment.time_ns, emit)
         if scrape.samples:
             self._keys = tuple(sample.key for sample in scrape.samples)
             emit("metrics", self._encoder.encode(scrape.samples, moment))
@@ -125,6 +128,13 @@ class Follower:
             message = f"The configuration of {self._instance} changed: {', '.join(changed)}"
             self.event("config_changed", message, time_ns, emit, details)
         self.event("instance_config", f"Configuration of {self._instance}", time_ns, emit, config)
+
+    def _breached(self, breach: Breach, time_ns: int, emit: Emit) -> None:
+        name = "contract_mended" if breach.mended else "contract_broken"
+        message = f"The metrics page of {self._instance}: {breach.message}"
+        warning = not breach.mended and breach.kind not in {"unknown", "doubled"}
+        details = {"kind": breach.kind, "what": breach.what}
+        self.event(name, message, time_ns, emit, details, warning=warning)
 
     def _check_faults(self, page: Page, time_ns: int, emit: Emit) -> None:
         if page.faults_total and not self._malformed:

@@ -126,10 +126,12 @@ def _iterations(body: bytes, place: str) -> dict[str, Any]:
 def describe(page: Page, about: About, table: Table | None = None) -> dict[str, Any]:
     """The answer of :func:`probe` for one page, of an engine that is known or shows on it."""
     table = table or detect(page)
-    samples = Sampler(table, model=about.model).sample(page).samples
+    scrape = Sampler(table, model=about.model, version=about.version).sample(page)
+    samples = scrape.samples
     models = list(dict.fromkeys(sample.key.model for sample in samples))
     signals = _together(samples)
     notes = table.notes(page)
+    notes += [breach.message for breach in scrape.breaches if breach.kind in {"unit", "doubled"}]
     if page.faults_total:
         notes.append(f"passed over: {page.told()}")
     return {

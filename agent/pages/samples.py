@@ -11,12 +11,14 @@ from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.engine_table import config_of
+from agent.pages.contract import Contract
 from agent.pages.counting import Buckets, Counter, Increase, Memory, Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from agent.engine_table import Histogram, Rule, Table
+    from agent.pages.contract import Breach
     from agent.pages.counting import Identity
     from agent.pages.page import Layout, Page, Series
     from base.vocabulary import Signal
@@ -69,12 +71,14 @@ class Scrape:
         restarted: The process, or all that it counts, began anew since the last page.
         config: The server's configuration, where the page has it.
         layout_changed: Series came or went since the last page.
+        breaches: What the page does not keep of what it must have, new since the last page.
     """
 
     samples: tuple[EngineSample, ...]
     restarted: bool
     config: Mapping[str, str]
     layout_changed: bool
+    breaches: tuple[Breach, ...] = ()
 
 
 class _Gauge(NamedTuple):
@@ -100,9 +104,11 @@ class Sampler:
     Args:
         table: The engine's table.
         model: Name for a model that the page does not name.
+        version: The server's, where it is known.
     """
 
-    def __init__(self, table: Table, model: str = "") -> None:
+    def __init__(self, table: Table, model: str = "", version: str = "") -> None:
+        self.contract = Contract(table, version)
         self._table = table
         self._model = model
         self._layout: Layout | None = None
@@ -128,7 +134,8 @@ class Sampler:
         restarted = restarted or self._all_began()
         if samples:
             self._memory.begin()
-        return Scrape(samples, restarted, self._config, changed)
+        breaches = self.contract.look([(one.gauges, one.totals, one.deltas) for one in samples])
+        return Scrape(samples, restarted, self._config, changed, tuple(breaches))
 
     def _process_began(self, values: Sequence[float]) -> bool:
         """Whether every process that tells when it started, and told before, tells another time."""
@@ -190,6 +197,9 @@ class Sampler:
             )
         self._groups, self._layout = groups, layout
         self._config = config_of(table, layout)
+        arranged = {one.signal for group in groups.values() for one in group.gauges}
+        arranged |= {one.signal for group in groups.values() for one in group.counters}
+        self.contract.laid_out(layout, arranged)
         named = (slots.get(START_TIME) or [])[:_MOST_KEYS]
         self._start_slots = {_identity(layout.series[slot]): slot for slot in named}
 

@@ -145,6 +145,7 @@ class Watch:
             await self._ask(session, table, moment.time_ns, emit)
         if self._sampler is None:
             self._sampler = Sampler(table, self._about.model)
+        self._sampler.contract.version = self._about.version
         scrape = self._sampler.sample(page)
         if scrape.layout_changed:
             self._cast(table, page)

@@ -192,7 +192,7 @@ class Playback:
         if self._recording.table is None:
             return
         follower = Follower(self._whose[Resource.INSTANCE], self._whose)
-        state = _PageState(follower, Sampler(self._recording.table))
+        state = _PageState(follower, Sampler(self._recording.table, version=self._whose.get(Resource.VERSION, "")))
         for row in self._recording.rows(PAGES):
             time_ns = self._ns(_time(row))
             for kind, body in state.read(row, time_ns):

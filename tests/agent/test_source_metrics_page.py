@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -246,6 +247,32 @@ async def test_a_changed_configuration_is_told_with_what_changed():
         await seen.until(lambda: seen.names().count("instance_config") == 2)
     (change,) = [details for name, _, details, _ in seen.events if name == "config_changed"]
     assert change == {"num_gpu_blocks": "8192 → 40"}
+
+
+async def test_a_broken_contract_is_told_once_and_so_is_its_end():
+    async with serving() as (server,), scraping([target(server)]) as (seen, _):
+        await seen.until(lambda: seen.of("a"))
+        server.page = vllm_page().replace("vllm:num_preemptions_total", "vllm:num_evicted_total")
+        await seen.until(lambda: seen.names().count("contract_broken") == 2)
+        count = len(seen.of("a"))
+        await seen.until(lambda: len(seen.of("a")) > count + 5)
+        assert "preemptions_total" not in seen.of("a")[-1]
+        server.page = vllm_page()
+        await seen.until(lambda: "contract_mended" in seen.names())
+    told = [(details["kind"], details["what"]) for name, _, details, _ in seen.events if name == "contract_broken"]
+    assert told == [("unknown", "vllm:num_evicted_total"), ("gone", "preemptions_total")]
+
+
+async def test_what_hands_requests_on_is_a_router_unless_its_owner_says_otherwise():
+    page = "litellm_in_flight_requests 3\n"
+    for given, role in (("both", "router"), ("prefill", "prefill")):
+        async with serving() as (server,):
+            server.page = page
+            asked = replace(target(server), engine=None, role=given)
+            async with scraping([asked]) as (seen, _):
+                await seen.until(lambda: seen.of("a"))
+                whose, values = seen.samples[-1]
+        assert (whose["servescope.role"], whose["servescope.engine"], values["running"]) == (role, "litellm", 3)
 
 
 async def test_malformed_lines_are_told_once_and_the_rest_is_read():

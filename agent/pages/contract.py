@@ -1,0 +1,170 @@
+"""What a page must have, and when it no longer has it: told once, and once more when it is mended.
+
+A page that changes its names, its units or what it counts says so nowhere; whoever reads on reads nothing, or nonsense.
+Kinds of breach:
+
+- ``absent``: a signal that every page of this version has is not there. ``gone``: one that was there is not any more.
+  Families that nobody knows and that came with it are named: one of them may be its new name.
+- ``unknown``: families that the engine's table neither reads nor leaves out.
+- ``doubled``: the same counts under an old and a new name. One of them counts.
+- ``unit``: a ratio above 1, or more hits than look-ups.
+- ``frozen``: a counter that had moved stands still while requests finish.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from base.vocabulary import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from agent.engine_table import Table
+    from agent.pages.page import Layout
+
+PATIENCE: Final = 10
+"""Pages in a row that must lack a signal: a page that is cut once is no new version."""
+_MOVED_REQUESTS: Final = 20
+"""Requests that finish without a counter's moving before it counts as frozen."""
+_MOVING: Final = (
+    Signal.PROMPT_TOKENS_TOTAL,
+    Signal.GENERATION_TOKENS_TOTAL,
+    Signal.ENGINE_STEPS_TOTAL,
+    Signal.REQUEST_SECONDS_TOTAL,
+)
+"""Counters that every finished request moves where they move at all."""
+_RATIOS: Final = (Signal.KV_CACHE_USAGE_RATIO, Signal.KV_CACHE_HOST_USAGE_RATIO)
+_ROUNDING: Final = 1.01
+_NAMED: Final = 10
+_NUMBERS: Final = re.compile(r"\d+")
+
+Totals = tuple["Mapping[Signal, float]", "Mapping[Signal, float]", "Mapping[Signal, float]"]
+
+
+class Breach(NamedTuple):
+    """One thing that a page does not keep, or keeps again.
+
+    Attributes:
+        kind: ``absent``, ``gone``, ``unknown``, ``doubled``, ``unit`` or ``frozen``.
+        what: The signal or the family.
+        message: For a person; begins with what and has no name of the server.
+        mended: Whether it is over.
+    """
+
+    kind: str
+    what: str
+    message: str
+    mended: bool = False
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """The first two numbers of a version, ``0.11.2rc1`` → (0, 11); empty where it has none."""
+    return tuple(int(one[:6]) for one in _NUMBERS.findall(text)[:2])
+
+
+@dataclass(slots=True)
+class Contract:
+    """Watches the pages of one server.
+
+    Args:
+        table: The engine's.
+        version: What the server told; "" is unknown.
+    """
+
+    table: Table
+    version: str = ""
+    _seen: set[Signal] = field(default_factory=set)
+    _shown: frozenset[Signal] = frozenset()
+    _unknown: tuple[str, ...] = ()
+    _doubled: tuple[tuple[str, str], ...] = ()
+    _missed: dict[Signal, int] = field(default_factory=dict)
+    _still: dict[Signal, float] = field(default_factory=dict)
+    _told: set[tuple[str, str]] = field(default_factory=set)
+
+    def laid_out(self, layout: Layout, shown: Iterable[Signal]) -> None:
+        """Series came or went: this is what the page has."""
+        self._shown = frozenset(shown)
+        self._unknown = tuple(name for name in layout.families() if not self.table.knows(name))[:_NAMED]
+        there = {self.table.spelled(name) for name in layout.places}
+        self._doubled = tuple(
+            (old, rule.source) for rule in self.table.rules for old in rule.old if {old, rule.source} <= there
+        )[:_NAMED]
+
+    def look(self, samples: Sequence[Totals]) -> list[Breach]:
+        """What is new to tell of a page.
+
+        Args:
+            samples: Gauges, totals and increases of each sample of it.
+        """
+        found: list[Breach] = []
+        if samples:
+            self._look_for_signals(found)
+        for name in self._unknown:
+            self._tell(found, "unknown", name, f"{name} is a family that nobody here knows")
+        for old, new in self._doubled:
+            self._tell(found, "doubled", old, f"{old} and {new} tell of the same: the second counts")
+        for gauges, totals, deltas in samples:
+            self._look_at_units(found, gauges, totals)
+            self._look_for_frozen(found, totals, deltas)
+        return found
+
+    def _look_for_signals(self, found: list[Breach]) -> None:
+        for signal in self.table.expected():
+            if signal in self._shown:
+                self._seen.add(signal)
+                self._missed.pop(signal, None)
+                for kind in ("absent", "gone"):
+                    self._mend(found, kind, signal, f"{signal} is on the page again")
+                continue
+            kind = "gone" if signal in self._seen else "absent"
+            if self.table.gone_is_over if kind == "gone" else not self._promised(signal):
+                continue
+            self._missed[signal] = self._missed.get(signal, 0) + 1
+            if self._missed[signal] == PATIENCE:
+                why = "is on the page no longer" if kind == "gone" else f"is not on the page of version {self.version}"
+                new = f"; nobody here knows {', '.join(self._unknown)}" if self._unknown else ""
+                self._tell(found, kind, signal, f"{signal} {why}: it is unknown, not 0{new}")
+
+    def _promised(self, signal: Signal) -> bool:
+        """Whether a page of this version has a signal from its start."""
+        since, version = self.table.since, version_of(self.version)
+        return bool(since and version) and version >= since.get(signal, version)
+
+    def _look_at_units(
+        self, found: list[Breach], gauges: Mapping[Signal, float], totals: Mapping[Signal, float]
+    ) -> None:
+        for signal in _RATIOS:
+            if gauges.get(signal, 0.0) > _ROUNDING:
+                message = f"{signal} is {gauges[signal]:g}, above 1: the page may tell percents"
+                self._tell(found, "unit", signal, message)
+        hits = totals.get(Signal.PREFIX_CACHE_HITS_TOTAL, 0.0)
+        if hits > _ROUNDING * totals.get(Signal.PREFIX_CACHE_QUERIES_TOTAL, hits):
+            message = "prefix_cache_hits_total is above its look-ups: the two may have different units"
+            self._tell(found, "unit", Signal.PREFIX_CACHE_HITS_TOTAL, message)
+
+    def _look_for_frozen(
+        self, found: list[Breach], totals: Mapping[Signal, float], deltas: Mapping[Signal, float]
+    ) -> None:
+        finished = deltas.get(Signal.REQUESTS_FINISHED_TOTAL, 0.0)
+        for signal in _MOVING:
+            if deltas.get(signal):
+                self._still[signal] = 0.0
+                self._mend(found, "frozen", signal, f"{signal} moves again")
+            elif finished and totals.get(signal) and signal in self._still:
+                self._still[signal] += finished
+                if self._still[signal] >= _MOVED_REQUESTS:
+                    message = f"{signal} stands still while requests finish ({self._still[signal]:g} of them)"
+                    self._tell(found, "frozen", signal, message)
+
+    def _tell(self, found: list[Breach], kind: str, what: str, message: str) -> None:
+        if (kind, what) not in self._told:
+            self._told.add((kind, what))
+            found.append(Breach(kind, what, message))
+
+    def _mend(self, found: list[Breach], kind: str, what: str, message: str) -> None:
+        if (kind, what) in self._told:
+            self._told.discard((kind, what))
+            found.append(Breach(kind, what, message, mended=True))

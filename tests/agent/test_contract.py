@@ -1,0 +1,126 @@
+"""What a page must have is told when it is not there, once; and once more when it is back."""
+
+from __future__ import annotations
+
+import gzip
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.engine_table import detect
+from agent.pages.contract import PATIENCE, Breach, version_of
+from agent.pages.page import PageReader, parse
+from agent.pages.samples import Sampler
+from tests.docs_kit import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+FIXTURES = ROOT / "tests" / "fixtures"
+WHOLE = gzip.decompress((FIXTURES / "vllm/metrics_busy_04.txt.gz").read_bytes()).decode()
+
+
+def without(*names: str) -> str:
+    return "".join(line for line in WHOLE.splitlines(keepends=True) if not any(name in line for name in names))
+
+
+def told(pages: Iterable[str], version: str = "") -> list[Breach]:
+    reader = PageReader()
+    found: list[Breach] = []
+    sampler: Sampler | None = None
+    for text in pages:
+        page = reader.read(text.encode())
+        sampler = sampler or Sampler(detect(page), version=version)
+        found += sampler.sample(page).breaches
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics_idle", "metrics_busy_02", "metrics_busy_04", "metrics_lora", "metrics_spec_decode"]
+)
+def test_a_page_as_its_version_has_it_breaks_nothing(name: str):
+    text = gzip.decompress((FIXTURES / f"vllm/{name}.txt.gz").read_bytes()).decode()
+    assert told([text] * (2 * PATIENCE), "0.32.0") == []
+
+
+def test_what_the_version_promises_and_the_page_lacks_is_absent():
+    cut = without("num_preemptions", "kv_cache_usage_perc")
+    found = told([cut] * (3 * PATIENCE), "0.32.0")
+    assert sorted((one.kind, one.what) for one in found) == [
+        ("absent", "kv_cache_usage_ratio"),
+        ("absent", "preemptions_total"),
+    ]
+    assert told([cut] * (3 * PATIENCE)) == [], "nobody knows what an unknown version has"
+
+
+def test_an_older_version_promises_less():
+    v0 = (FIXTURES / "vllm/v0_0.6.3_idle_slice.txt").read_text()
+    assert told([v0] * (2 * PATIENCE), "0.6.3") == []
+    assert "engine_steps_total" in [one.what for one in told([v0] * (2 * PATIENCE), "0.12.0")]
+
+
+def test_a_signal_that_goes_is_told_with_the_names_that_came():
+    renamed = WHOLE.replace("vllm:generation_tokens_total", "vllm:output_tokens_total")
+    found = told([WHOLE, *[renamed] * (2 * PATIENCE), WHOLE, WHOLE])
+    assert [(one.kind, one.what, one.mended) for one in found] == [
+        ("unknown", "vllm:output_tokens_total", False),
+        ("gone", "generation_tokens_total", False),
+        ("gone", "generation_tokens_total", True),
+    ]
+    assert "vllm:output_tokens_total" in found[1].message
+
+
+def test_a_page_that_is_cut_for_a_moment_is_no_new_contract():
+    pages = [WHOLE, *[without("generation_tokens_total")] * (PATIENCE - 1)] * 3
+    assert told(pages) == []
+
+
+def test_old_and_new_names_of_the_same_are_told_once_and_count_once():
+    page = 'vllm:kv_cache_usage_perc{model_name="m"} 0.5\nvllm:gpu_cache_usage_perc{model_name="m"} 0.4\n'
+    found = told([page] * 4)
+    assert [(one.kind, one.what) for one in found] == [("doubled", "vllm:gpu_cache_usage_perc")]
+
+
+def test_a_unit_that_changed():
+    percent = 'vllm:kv_cache_usage_perc{model_name="m"} 41.5\n'
+    assert [(one.kind, one.what) for one in told([percent] * 3)] == [("unit", "kv_cache_usage_ratio")]
+    blocks = 'vllm:prefix_cache_queries_total{model_name="m"} 10\nvllm:prefix_cache_hits_total{model_name="m"} 90\n'
+    assert [(one.kind, one.what) for one in told([blocks] * 3)] == [("unit", "prefix_cache_hits_total")]
+    full = 'vllm:kv_cache_usage_perc{model_name="m"} 1.0\n'
+    assert told([full] * 3) == []
+
+
+def moving(tokens: Callable[[int], int], seconds: Iterable[int]) -> list[str]:
+    return [
+        f'vllm:request_success_total{{model_name="m",finished_reason="stop"}} {second}\n'
+        f'vllm:prompt_tokens_total{{model_name="m"}} {9 * second}\n'
+        f'vllm:generation_tokens_total{{model_name="m"}} {tokens(second)}\n'
+        for second in seconds
+    ]
+
+
+def test_a_counter_that_stands_still_while_requests_finish():
+    found = told(moving(lambda second: min(second, 5) * 7 + max(0, second - 60) * 7, range(1, 70)))
+    assert [(one.kind, one.what, one.mended) for one in found] == [
+        ("frozen", "generation_tokens_total", False),
+        ("frozen", "generation_tokens_total", True),
+    ]
+    assert told(moving(lambda _second: 0, range(1, 70))) == [], "an embedding server generates nothing"
+    assert told(moving(lambda second: 7 * second, [1, 2, 3, *[3] * 60])) == [], "an idle server's counters all stand"
+
+
+def test_models_of_a_server_that_unloads_them_are_over_and_not_gone():
+    loaded = 'nv_inference_request_success{model="m",version="1"} 3\nnv_pinned_memory_pool_used_bytes 1\n'
+    assert told([loaded, *["nv_pinned_memory_pool_used_bytes 1\n"] * (2 * PATIENCE)]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "version"), [("0.11.2rc1", (0, 11)), ("v1.2", (1, 2)), ("b11549", (11549,)), ("", ()), ("dev", ())]
+)
+def test_versions(text: str, version: tuple[int, ...]):
+    assert version_of(text) == version
+
+
+def test_a_page_without_a_word_of_ours_has_no_contract():
+    assert told([WHOLE, *["# nothing\n"] * 30]) == []
+    assert Sampler(detect(parse(WHOLE))).sample(parse(WHOLE)).breaches == ()

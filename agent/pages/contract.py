@@ -77,7 +77,8 @@ class Contract:
     table: Table
     version: str = ""
     _seen: set[Signal] = field(default_factory=set)
-    _shown: frozenset[Signal] = frozenset()
+    _lacking: tuple[Signal, ...] = ()
+    _back: tuple[Signal, ...] = ()
     _unknown: tuple[str, ...] = ()
     _doubled: tuple[tuple[str, str], ...] = ()
     _missed: dict[Signal, int] = field(default_factory=dict)
@@ -86,11 +87,13 @@ class Contract:
 
     def laid_out(self, layout: Layout, shown: Iterable[Signal]) -> None:
         """Series came or went: this is what the page has."""
-        self._shown = frozenset(shown)
+        there_now, expected = frozenset(shown), self.table.expected()
+        self._lacking = tuple(one for one in expected if one not in there_now)
+        self._back = tuple(one for one in expected if one in there_now)
         self._unknown = tuple(name for name in layout.families() if not self.table.knows(name))[:_NAMED]
-        there = {self.table.spelled(name) for name in layout.places}
+        spelled = {self.table.spelled(name) for name in layout.places}
         self._doubled = tuple(
-            (old, rule.source) for rule in self.table.rules for old in rule.old if {old, rule.source} <= there
+            (old, rule.source) for rule in self.table.rules for old in rule.old if {old, rule.source} <= spelled
         )[:_NAMED]
 
     def look(self, samples: Sequence[Totals]) -> list[Breach]:
@@ -112,13 +115,13 @@ class Contract:
         return found
 
     def _look_for_signals(self, found: list[Breach]) -> None:
-        for signal in self.table.expected():
-            if signal in self._shown:
-                self._seen.add(signal)
-                self._missed.pop(signal, None)
-                for kind in ("absent", "gone"):
-                    self._mend(found, kind, signal, f"{signal} is on the page again")
-                continue
+        for signal in self._back:
+            self._seen.add(signal)
+            self._missed.pop(signal, None)
+            for kind in ("absent", "gone"):
+                self._mend(found, kind, signal, f"{signal} is on the page again")
+        self._back = ()
+        for signal in self._lacking:
             kind = "gone" if signal in self._seen else "absent"
             if self.table.gone_is_over if kind == "gone" else not self._promised(signal):
                 continue

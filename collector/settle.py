@@ -1,6 +1,6 @@
-"""Put together what arrives in pieces: Triton's spans of one request, and engine halves that lie apart from their edge.
+"""Put together what arrives in pieces: spans of one request, halves that lie apart, what probes told.
 
-ClickHouse does the work, in three statements (``schema/settle/``) that may be repeated at will: rows of ``requests_t``
+ClickHouse does the work, in four statements (``schema/settle/``) that may be repeated at will: rows of ``requests_t``
 merge by maximum, and a half that was given away is marked, never deleted. Which of them have anything to do is asked
 first.
 """
@@ -22,7 +22,11 @@ OVERLAP: Final = timedelta(seconds=15)
 """Spans are stamped when their insert runs and visible when it ends: a run looks this far behind the one before."""
 
 _WAITING: Final = "waiting"
-_STEPS: Final = ("triton", "claims", "orphans")
+_STEPS: Final = ("triton", "claims", "orphans", "finished")
+_FRESH_SECONDS: Final = 45
+_LATE_SECONDS: Final = 600
+_LATE_EVERY: Final = timedelta(minutes=1)
+"""Nearly all finished requests find their row at once: those that did not are looked at again once a minute."""
 
 
 class Settler:
@@ -35,6 +39,7 @@ class Settler:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._since: datetime | None = None
+        self._looked_late: datetime | None = None
         self._statements = {
             name: (SCHEMA / "settle" / f"{name}.sql")
             .read_text(encoding="utf-8")
@@ -51,12 +56,18 @@ class Settler:
         """
         now = datetime.fromisoformat(self._store.command("SELECT toString(now64(3, 'UTC'))"))
         since = self._since or now - FIRST_LOOK
-        parameters = {"since": since.isoformat(sep=" ", timespec="milliseconds")}
+        late = self._looked_late is None or now - self._looked_late >= _LATE_EVERY
+        parameters = {
+            "since": since.isoformat(sep=" ", timespec="milliseconds"),
+            "looks_back": _LATE_SECONDS if late else _FRESH_SECONDS,
+        }
         waiting = {row["step"] for row in self._store.rows(self._statements[_WAITING], parameters)}
         for step in _STEPS:
             if step in waiting:
                 self._store.command(self._statements[step], parameters)
         self._since = now - OVERLAP
+        if late:
+            self._looked_late = now
 
 
 def settle(store: Store) -> None:

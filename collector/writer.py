@@ -57,14 +57,14 @@ class Writer:
         quarantine: Takes requests that the store can't read.
         config: Ages and sizes.
         migrate: Brings the schema up to date; called before the first insert and again when tables are missing.
-        settle: Puts spans of one trace together; called a while after traces were inserted.
+        settle: Puts pieces of one request together; called a while after spans or log records were inserted.
         make_durable: Returns once everything inserted so far is on the store's disk; None where the store itself
             answers for that.
 
     Attributes:
         errors: What does not go well, in words: by signal, why the store did not take its last insert; under
             ``schema``, ``retention`` and ``settle`` likewise. What went well since has no entry.
-        last_insert: Unix seconds of the last insert, ``last_traces`` of the last one of spans.
+        last_insert: Unix seconds of the last insert, ``last_traces`` of the last one of spans or log records.
         last_settle: Unix seconds at which the last successful settling began; what was inserted before is settled.
     """
 
@@ -111,7 +111,7 @@ class Writer:
 
     @property
     def settled(self) -> bool:
-        """Whether all spans that were inserted are put together."""
+        """Whether all that was inserted is put together."""
         return self.last_traces is None or (self.last_settle is not None and self.last_settle > self.last_traces)
 
     @property
@@ -205,7 +205,7 @@ class Writer:
         self._ledger.stored(segment.signal, segment.records)
         self._inserted.append(segment)
         self._reap.set()
-        if segment.signal == "traces":
+        if segment.signal != "metrics":  # spans, and what a probe tells of finished requests
             self.last_traces = self.last_insert
             self._unsettled.set()
 

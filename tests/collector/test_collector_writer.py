@@ -289,10 +289,10 @@ async def test_a_failed_settle_is_repeated(bench: Bench, monkeypatch: pytest.Mon
     assert "settle_errors_total 2.0" in bench.ledger.page().decode()
 
 
-async def test_the_settle_job_follows_traces_only(bench: Bench):
+async def test_the_settle_job_follows_spans_and_log_records_only(bench: Bench):
     await asyncio.wait_for(bench.settled.wait(), 60)  # once at start: what an earlier run left
     bench.settled.clear()
-    await bench.give(spans(0, 1), signal="logs")
+    await bench.give(spans(0, 1), signal="metrics")
     await bench.drained()
     await asyncio.sleep(0.4)
     assert not bench.settled.is_set()

@@ -1,6 +1,6 @@
 -- An engine half without a tap's span id goes to the edge row that has its request or response id and was open at that
 -- time: its columns are written under the edge's key, and its own row is marked as moved. An id used twice (a retry)
--- goes to the nearest edge that no engine has yet. Ids are easily guessed: both must be of one tenant's key, or of none.
+-- goes to the nearest edge that no engine has yet, or that has its half from a probe. Ids are easily guessed: both must be of one tenant's key, or of none.
 INSERT INTO {database}.requests_t
 (
   time, key, moved, trace_id, engine_response_id, engine_request_id, engine_model, engine, engine_instance, engine_deployment, engine_version,
@@ -21,7 +21,7 @@ WITH
   (
     SELECT time, key, request_id, response_id, e2e_seconds, sender_tenant, received_at
     FROM {database}.requests_t FINAL
-    WHERE time BETWEEN (SELECT first FROM bounds) AND (SELECT last FROM bounds) AND has_edge = 1 AND has_engine = 0
+    WHERE time BETWEEN (SELECT first FROM bounds) AND (SELECT last FROM bounds) AND has_edge = 1 AND (has_engine = 0 OR probed = 1)
   ),
   pairs AS
   (

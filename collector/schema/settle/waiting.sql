@@ -4,3 +4,5 @@ UNION ALL
 SELECT 'claims' AS step FROM {database}.request_claims WHERE inserted_at > {since:DateTime64(3, 'UTC')} - INTERVAL 10 MINUTE LIMIT 1
 UNION ALL
 SELECT 'orphans' AS step FROM {database}.request_orphans WHERE inserted_at > {since:DateTime64(3, 'UTC')} - INTERVAL 10 MINUTE LIMIT 1
+UNION ALL
+SELECT 'finished' AS step FROM {database}.finished_requests WHERE inserted_at > {since:DateTime64(3, 'UTC')} - toIntervalSecond({looks_back:UInt32}) LIMIT 1

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SIGMAS: Final = 4.0
 """Standard deviations of blocks by which a cause must lie above the reference."""
-MATTERS: Final = 0.05
+MATTERS: Final = 0.1
 """Share of the reference's seconds of the window, or of those that it hit, below which a cause is not told."""
 HIT: Final = 0.25
 """Share of its own reference that a request must have lost to a cause to count as hit by it."""
@@ -86,9 +86,12 @@ def account_of(evidence: Evidence) -> Account:
     contention.charge_failures(ledger, requests)
     counted = requests.inside & known & (requests.whole | requests.failed)
     made = Account(requests, reference, ledger, places, counted)
-    for cause in ledger.causes:
-        if not _stands(made, cause, expected.sum(axis=1)):
-            ledger.give_back(cause)
+    seconds = expected.sum(axis=1)
+    for code in np.unique(requests.deployment.codes):
+        of_it = requests.deployment.codes == code
+        for cause in ledger.causes:
+            if not _stands(made, cause, seconds, of_it):
+                ledger.give_back(cause, of_it)
     return made
 
 
@@ -109,9 +112,10 @@ def _contend(ledger: Ledger, place: Place, places: list[Place], reference: Refer
     contention.charge_batch(ledger, place, reference, calm)
 
 
-def _stands(account: Account, cause: str, expected: Floats) -> bool:
+def _stands(account: Account, cause: str, expected: Floats, of_it: Flags) -> bool:
+    """Whether a cause is more than noise in one deployment."""
     seconds = account.ledger.of(cause)
-    window = account.counted
+    window = account.counted & of_it
     hit = window & (seconds >= HIT * np.maximum(expected, 1e-6)) & (seconds > 0)
     if hit.sum() < max(HIT_LEAST, HIT_SHARE * window.sum()):
         return False
@@ -119,13 +123,28 @@ def _stands(account: Account, cause: str, expected: Floats) -> bool:
     # a few that lost much count as much as many that lost little
     if load < MATTERS and seconds[hit].sum() < expected[hit].sum():
         return False
-    calm = account.reference.calm & ~window if not account.reference.inside else account.reference.calm
-    blocks = account.reference.block[calm]
-    if not len(blocks):
+    usual = _usual(account, seconds, expected, of_it)
+    if len(usual) < 2:  # noqa: PLR2004 - one block does not differ
         return True
-    n = int(blocks.max()) + 1
-    base = np.bincount(blocks, expected[calm], n)
-    usual = (np.bincount(blocks, seconds[calm], n) / np.maximum(base, 1e-9))[base > 0]
-    if account.reference.inside:  # at its edges the fault itself reaches into calm blocks
-        usual = np.sort(usual)[: max(len(usual) * 3 // 4, 1)]
-    return bool(load > usual.mean() + SIGMAS * (usual.std() if len(usual) > 1 else 0.0))
+    # few blocks know little of how they differ; close to the quantile of Student's t that 4 is for many
+    sigmas = SIGMAS * (1 + 6 / (len(usual) - 1))
+    return bool(load > usual.mean() + sigmas * usual.std())
+
+
+def _usual(account: Account, seconds: Floats, expected: Floats, of_it: Flags) -> Floats:
+    """A cause's load in each calm block of an instance of a deployment.
+
+    Without blocks beside one that is not calm, where there are others: a fault reaches into the requests that were open
+    when it began.
+    """
+    reference, requests = account.reference, account.requests
+    n = int(reference.block.max(initial=0)) + 3
+    place = requests.instance.codes * n + reference.block + 1
+    size = len(requests.instance.names) * n
+    calm = of_it & reference.calm & (~account.counted | reference.inside)
+    wild = np.bincount(place[requests.whole & ~reference.calm & (~requests.inside | reference.inside)], minlength=size)
+    beside = np.convolve(wild > 0, [1, 1, 1], "same") > 0
+    base = np.bincount(place[calm], expected[calm], size)
+    load = np.bincount(place[calm], seconds[calm], size) / np.maximum(base, 1e-9)
+    apart = load[(base > 0) & ~beside]
+    return apart if len(apart) > 1 else load[base > 0]

@@ -68,7 +68,7 @@ class Ledger:
         back = held if where is None else held * where[:, None]
         self._left += back
         self._room += back.sum(axis=1)
-        if where is None:
+        if where is None or not held[~where].any():
             del self._charged[cause]
         else:
             held[where] = 0.0

@@ -170,12 +170,11 @@ def charge_prefills(ledger: Ledger, place: Place, reference: Reference, calm: Fl
 def charge_batch(ledger: Ledger, place: Place, reference: Reference, calm: Flags) -> None:
     """``batch_interference``: more sequences at once, each step longer.
 
-    The time a token takes is ``d₀ + s · sequences``; ``s`` is the median slope over pairs of this place's requests that
-    sat in unlike batches: both in calm or both not, else whatever else slowed the others would be the batch's; where
-    twice the usual tokens were made, all together. It is at most `SLOPE_LIMIT` of what a token takes by the reference.
-    Sequences beyond those of the reference explain ``s · (n − n₀)`` a token; before the first token the two steps that
-    a request waits for. A server that is slow holds more sequences as well (Little's law): only where more tokens are
-    made than usual is it the batch.
+    The time a token takes is ``d₀ + s · sequences``; ``s`` is learnt of this place's requests that met unlike demand
+    (`_slope`), calm and others apart, else whatever else slowed the others would be the batch's; together where twice
+    the usual tokens were made. It is at most `SLOPE_LIMIT` of what a token takes by the reference. Sequences beyond
+    those of the reference explain ``s · (n − n₀)`` a token; before the first token the two steps that a request waits
+    for. Only where more tokens are made than usual is it the batch.
     """
     n = len(ledger.excess)
     _, _, first, last = place.span
@@ -192,7 +191,8 @@ def charge_batch(ledger: Ledger, place: Place, reference: Reference, calm: Flags
     demand = place.bins.mean(made, first, last)
     usual = float(np.median(demand[calm])) if calm.any() else 0.0
     groups = [counted & calm, counted & ~calm, counted & (calm | (demand >= MUCH_BUSIER * usual))]
-    slope = np.minimum(max(_slope(among[rows], rate[rows]) for rows in groups), SLOPE_LIMIT * usual_token)
+    steep = max(_slope(among[rows], rate[rows], demand[rows]) for rows in groups)
+    slope = np.minimum(steep, SLOPE_LIMIT * usual_token)
     wanted = demand >= BUSIER * usual
     more = np.where(wanted & (among >= np.maximum(2 * crowd, crowd + 2)), among - crowd, 0.0)
     step = slope * more
@@ -219,20 +219,22 @@ def _crowd(place: Place, calm: Flags) -> float:
     return max(2 * crowd, crowd + 2)
 
 
-def _slope(x: Floats, y: Floats) -> float:
-    if len(x) < 8 or np.ptp(x) < 2:  # noqa: PLR2004 - no slope without a spread
+def _slope(among: Floats, rate: Floats, demand: Floats) -> float:
+    """Seconds a token that one more sequence costs, by what differs between requests of little and of much demand.
+
+    A server that is slow for any reason holds more sequences, so that time a token and sequences go together anyway.
+    Demand does not follow from slowness: the estimate is that of Wald (*Annals of Mathematical Statistics* 11, 1940),
+    the difference in time a token over that in sequences between the thirds of most and of least demand.
+    """
+    if len(rate) < 12:  # noqa: PLR2004 - a third has four
         return 0.0
-    order = np.argsort(x, kind="stable")
-    x, y = x[order], y[order]
-    half = len(x) // 2
-    apart = x[half:] - x[: len(x) - half]
-    far = apart > 0.25 * np.ptp(x)
-    low, high = y[: len(x) - half], y[half:]
-    if far.sum() < 4:  # noqa: PLR2004 - the few that are unlike all others, against the middle of those
-        edge = x >= x[0] + 0.5 * np.ptp(x)
-        apart_few = np.mean(x[edge]) - np.mean(x[~edge])
-        return max(float((np.median(y[edge]) - np.median(y[~edge])) / apart_few), 0.0)
-    return max(float(np.median((high - low)[far] / apart[far])), 0.0)
+    order = np.argsort(demand, kind="stable")
+    third = len(order) // 3
+    little, much = order[:third], order[-third:]
+    if np.median(demand[much]) < BUSIER * np.median(demand[little]):
+        return 0.0
+    apart = float(np.median(among[much]) - np.median(among[little]))
+    return max(float(np.median(rate[much]) - np.median(rate[little])) / apart, 0.0) if apart >= 1 else 0.0
 
 
 def _around(late: Floats, tenants: Ints, at: Floats) -> Floats:

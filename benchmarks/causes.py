@@ -1,0 +1,194 @@
+"""Whether ``servescope causes`` names what was done to recorded servers, and is silent where nothing was.
+
+Recordings of real servers with one fault each (a folder a run, with a ``truth.json``: ``kind``, ``fault_start``,
+``fault_end``, ``timeline_start``, ``timeline_end``) are replayed into a store of their own. Asked is each fault's
+window, for the cause and for the tenant that appears with the fault alone; and quiet windows, cut out of what lies
+before each fault and out of runs without one. What is in ``truth.json`` and in the clients' column ``role`` is what the
+answers are held against, never an input.
+
+    python -m benchmarks.causes RUNS [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from agent.recording.replay import replay
+from analytics.questions import causes
+from analytics.selection import Filter
+from analytics.window import Window
+from collector.store.address import locate
+from collector.store.client import Store
+from servescope.launch import borrowed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RIGHT_GOAL: Final = 0.9
+QUIET_GOAL: Final = 0.95
+LENGTHS: Final = (8.0, 12.0, 20.0)
+"""Seconds of quiet windows; they overlap by half."""
+CAUSE_OF: Final = {
+    "kv_exhaustion": "kv_cache_full",
+    "client_aborts": "slow_client",
+    "cpu_starvation": "cpu_starved",
+    "long_prompts": "prefill_interference",
+    "server_restart": "restart",
+    "cache_busting": "cold_prefix_cache",
+    "slow_replica": "slow_instance",
+}
+"""What a kind of fault is called as a cause; others have the same name. Readers that are slow come with the aborts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One recording and what was done to it."""
+
+    name: str
+    kind: str
+    start: float
+    end: float
+    fault: tuple[float, float] | None
+    tenant: str
+
+    @property
+    def quiet(self) -> tuple[float, float]:
+        """Where nothing was done; what follows a fault is its recovery and not counted as quiet."""
+        return self.start, self.fault[0] if self.fault else self.end
+
+
+def runs_of(folder: Path) -> list[Run]:
+    """The runs in a folder, by name."""
+    found = []
+    for path in sorted(folder.glob("*/truth.json")):
+        truth = json.loads(path.read_text())
+        fault = (float(truth["fault_start"]), float(truth["fault_end"])) if truth.get("fault_start") else None
+        found.append(
+            Run(
+                path.parent.name,
+                str(truth["kind"]),
+                float(truth["timeline_start"]),
+                float(truth["timeline_end"]),
+                fault,
+                _newcomer(path.parent / "client.jsonl.gz"),
+            )
+        )
+    return found
+
+
+def _newcomer(path: Path) -> str:
+    """The one tenant that is there with the fault alone; none where it is of all or none."""
+    if not path.exists():
+        return ""
+    seen: dict[str, set[str]] = {"baseline": set(), "fault": set()}
+    with gzip.open(path, "rt") as lines:
+        for line in lines:
+            row = json.loads(line)
+            seen.setdefault(str(row.get("role")), set()).add(str(row.get("tenant")))
+    new = seen["fault"] - seen["baseline"]
+    return new.pop() if len(new) == 1 else ""
+
+
+def windows(first: float, last: float) -> Iterator[tuple[float, float]]:
+    """Windows of all `LENGTHS` in a span, overlapping by half; the first starts where something lies before it."""
+    for length in LENGTHS:
+        at = first
+        while at + length <= last:
+            yield at, at + length
+            at += length / 2
+
+
+def figure(name: str, right: int, of: int, goal: float, *, reference: str = "") -> dict[str, Any]:
+    """One figure: a share; higher is better."""
+    share = right / of if of else None
+    return {
+        "name": name,
+        "value": None if share is None else round(share, 4),
+        "unit": "share",
+        "reference": reference or f"{of} asked",
+        "reference_value": float(of),
+        "ratio": None,
+        "goal": goal,
+        "met": None if share is None else share >= goal,
+    }
+
+
+def measure(folder: Path) -> list[dict[str, Any]]:
+    """Replay, ask, compare."""
+    runs = runs_of(folder)
+    right = named = tenants = 0
+    quiet: list[bool] = []
+    claimed: Counter[str] = Counter()
+    slowest = 0.0
+    with tempfile.TemporaryDirectory() as place:
+        data = Path(place)
+        with borrowed.collector(data, "", _say) as (otlp, keys):
+            for run in runs:
+                asyncio.run(replay(folder / run.name, otlp, keys=keys))
+        with borrowed.store(data, "", _say) as url, Store(locate(data, url, role="reader")) as store:
+            for run in runs:
+                if run.fault:
+                    begun = time.monotonic()
+                    found = _ask(store, run, *run.fault)
+                    slowest = max(slowest, time.monotonic() - begun)
+                    wanted = CAUSE_OF.get(run.kind, run.kind)
+                    right += bool(found and found[0].cause == wanted)
+                    if run.tenant and wanted != "slow_client":
+                        named += 1
+                        tenants += bool(found and found[0].who.get("tenant") == run.tenant)
+                    told = ", ".join(f"{one.cause} {one.share:.0%} {one.who}" for one in found[:3]) or "nothing"
+                    _say(f"{run.name}: wanted {wanted} {run.tenant}; told {told}")
+                for first, last in windows(*run.quiet):
+                    found = _ask(store, run, first, last)
+                    quiet.append(not found)
+                    claimed.update(one.cause for one in found)
+    _say(f"claimed in {quiet.count(False)} of {len(quiet)} quiet windows: {dict(claimed)}")
+    faults = sum(run.fault is not None for run in runs)
+    return [
+        figure("cause_first_right", right, faults, RIGHT_GOAL),
+        figure("tenant_right", tenants, named, RIGHT_GOAL),
+        figure("quiet_windows_silent", sum(quiet), len(quiet), QUIET_GOAL),
+        {
+            "name": "causes_of_a_window",
+            "value": round(slowest, 3),
+            "unit": "s",
+            "reference": "none",
+            "reference_value": None,
+            "ratio": None,
+            "goal": 1.0,
+            "met": slowest <= 1.0,
+        },
+    ]
+
+
+def _ask(store: Store, run: Run, first: float, last: float) -> list[Any]:
+    window = Window(datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC))
+    return causes.ask(store, window, Filter(instance=(run.name,))).result.causes
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def main() -> None:
+    """Print one JSON object a figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--json", action="store_true", help="figures are JSON in any case")
+    for made in measure(parser.parse_args().runs):
+        print(json.dumps(made))
+
+
+if __name__ == "__main__":
+    main()

@@ -6,9 +6,14 @@ Source: https://github.com/vllm-project/aibrix.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
 from agent.engine_families import because
 from agent.engine_table import HOST, Rule, Table
 from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Signal
+
+if TYPE_CHECKING:
+    from agent.pages.page import Layout
 
 RULES = (
     Rule(Signal.RUNNING, "gateway_in_flight_requests"),
@@ -67,9 +72,25 @@ IGNORED = {
     ),
 }
 
+_OWN: Final = (
+    "gateway_request_model_success_total",
+    "gateway_request_model_fail_total",
+    "gateway_model_in_flight_requests",
+    "gateway_prefill_outstanding_requests",
+    "gateway_requests_with_usage_total",
+    "gateway_ttft_bucket_total",
+)
+
+
+def _signs(layout: Layout) -> bool:
+    """Other gateways count requests too; these names tell of models."""
+    return any(name in layout.places or name in layout.types for name in _OWN)
+
+
 TABLE = Table(
     engine="aibrix",
-    prefixes=("gateway_request_", "gateway_in_flight_requests", "gateway_model_in_flight_requests"),
+    prefixes=(),
+    signs=_signs,
     strength=HOST,
     role="router",
     rules=RULES,

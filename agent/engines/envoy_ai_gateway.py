@@ -6,8 +6,13 @@ Source: https://aigateway.envoyproxy.io/docs (GenAI metrics).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from agent.engine_table import HOST, Histogram, Rule, Table
 from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Distribution, Signal
+
+if TYPE_CHECKING:
+    from agent.pages.page import Layout
 
 _USED = "gen_ai_client_token_usage_token_sum"
 _USED_TOO = ("gen_ai_client_token_usage_sum",)
@@ -27,9 +32,16 @@ HISTOGRAMS = (
     Histogram(Distribution.E2E_SECONDS, "gen_ai_server_request_duration_seconds"),
 )
 
+
+def _signs(layout: Layout) -> bool:
+    """Any client with OpenTelemetry writes the token histogram: the scope tells whose it is."""
+    return any("ai-gateway" in one.labels.get("otel_scope_name", "") for one in layout.series)
+
+
 TABLE = Table(
     engine="envoy_ai_gateway",
-    prefixes=("gen_ai_",),
+    prefixes=("gen_ai_server_request_duration_seconds",),
+    signs=_signs,
     strength=HOST,
     role="router",
     rules=RULES,

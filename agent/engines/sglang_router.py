@@ -171,7 +171,7 @@ def _signs(layout: Layout) -> bool:
 
 TABLE = Table(
     engine="sglang_router",
-    prefixes=("smg_", "sgl_router_"),
+    prefixes=("smg_http_", "smg_router_", "smg_worker_", "smg_admission_", "smg_pd_", "smg_engine_", "sgl_router_"),
     signs=_signs,
     strength=SURE,
     role="router",

@@ -58,7 +58,7 @@ def _about(reply: Mapping[str, Any]) -> About:
 
 TABLE = Table(
     engine="tei",
-    prefixes=("te_",),
+    prefixes=("te_request_", "te_embed_", "te_predict_", "te_batch_next_", "te_queue_size"),
     rules=RULES,
     histograms=HISTOGRAMS,
     ignored=IGNORED,

@@ -96,6 +96,23 @@ def test_a_page_that_no_name_tells_is_nobodys():
         detect(page_of(FIXTURES / "infinity" / "idle_without_a_name.txt"))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'gateway_request_total{route="/shop"} 7\n',
+        'gen_ai_client_token_usage_sum{gen_ai_token_type="input",otel_scope_name="my-chat-app"} 12\n',
+        "te_tunnels 3\n",
+        'queue_depth{queue="mail"} 3\n',
+        'http_requests_total{handler="/v1/orders",method="GET",status="2xx"} 4\n',
+        "prompt_tokens_total 5\n",
+    ],
+)
+def test_names_that_others_write_too_are_no_engines(text: str):
+    """A machine is searched for servers by their pages: somebody else's program is none."""
+    with pytest.raises(UnknownEngineError):
+        detect(parse(text))
+
+
 def signals(text: str, engine: str) -> dict[str, float]:
     told = describe(parse(text), About())
     assert told["engine"] == engine
@@ -150,7 +167,8 @@ def test_totals_beside_their_parts_are_not_added():
     )
     assert signals(text, "sglang") == {"waiting": 7}
     text = "".join(
-        f'gen_ai_client_token_usage_token_sum{{gen_ai_request_model="m",gen_ai_token_type="{kind}"}} {value}\n'
+        'gen_ai_client_token_usage_token_sum{gen_ai_request_model="m",otel_scope_name="envoyproxy/ai-gateway",'
+        f'gen_ai_token_type="{kind}"}} {value}\n'
         for kind, value in (("input", 10), ("output", 4), ("total", 14))
     )
     assert signals(text, "envoy_ai_gateway") == {"prompt_tokens_total": 10, "generation_tokens_total": 4}

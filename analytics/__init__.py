@@ -1,1 +1,1 @@
-"""The questions as functions of a window and a filter."""
+"""The questions as functions of a selection."""

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar
 from analytics.window import iso
 
 if TYPE_CHECKING:
-    from analytics.selection import Filter
-    from analytics.window import Window
+    from analytics.selection import Selection
 
 
 Level = Literal["rows", "metrics"]
@@ -30,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What the store holds for a window and filter: the ground of *no traffic* against *no data*.
+    """What the store holds for a selection: the ground of *no traffic* against *no data*.
 
     Attributes:
         rows: Requests (rows of ``requests``) that arrived in the window.
@@ -89,7 +88,7 @@ class Answer(Generic[T]):
         freshness: Time of the newest row or sample used, None when there is none.
         sql: The statements asked, ready to paste, parameters written out.
         recordings: Recordings present among what was read.
-        coverage: What the store holds for this window and filter; `Coverage.state` tells *no traffic* from *no data*.
+        coverage: What the store holds for this selection; `Coverage.state` tells *no traffic* from *no data*.
         notes: Plain sentences about what this result leaves out or cannot know.
         state: Whether there is a value, no traffic (servers report and nothing was asked of them) or no data.
     """
@@ -105,13 +104,14 @@ class Answer(Generic[T]):
     notes: tuple[str, ...] = ()
     state: State = "value"
 
-    def envelope(self, window: Window, filter: Filter) -> dict[str, object]:  # noqa: A002 the contract's word
+    def envelope(self, selection: Selection) -> dict[str, object]:
         """The stable JSON shape of every question.
 
         Returns:
             ``{"window": {"start", "end", "seconds"}, "filters": {column: [values], …, "recording"}, "level", "rows",
-            "result"}``. ``result`` holds the question's own fields and ``about``: ``{"state", "exactness",
-            "freshness", "recordings", "notes", "instances_up", "instances_down"}``, from rows also ``settled_until``:
+            "result"}``. ``filters`` also holds what else is chosen: ``outcome``, ``latency``, an id. ``result`` holds
+            the question's own fields and ``about``: ``{"state", "exactness", "freshness", "recordings", "notes",
+            "instances_up", "instances_down"}``, from rows also ``settled_until``:
             arrivals before it are complete, and figures by arrival are of them. Times are ISO 8601 in UTC,
             durations seconds; a figure that is not there is null, and so is an infinite bound.
         """
@@ -131,8 +131,8 @@ class Answer(Generic[T]):
             settled = self.coverage.settled
             about["settled_until"] = iso(settled) if settled else None
         return {
-            "window": window.as_json(),
-            "filters": filter.as_json(),
+            "window": selection.window.as_json(),
+            "filters": selection.as_json(),
             "level": self.level,
             "rows": self.rows,
             "result": result,

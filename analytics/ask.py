@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from analytics import questions
 from analytics.question import Command, QuestionError
-from analytics.selection import Filter
 from base import found
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
     from analytics.answer import Answer
     from analytics.inquiry import Reader
-    from analytics.window import Window
+    from analytics.selection import Selection
 
 
 def question(name: str) -> Callable[..., Answer[Any]]:
@@ -41,33 +40,26 @@ def command_of(name: str) -> Command:
     return declared
 
 
-def about_a_window() -> dict[str, Callable[..., Answer[Any]]]:
-    """By name, all questions that are about a window; one request's story is asked by its key."""
-    return {name: ask for name, ask in found.members(questions, "ask").items() if "window" in _parameters(ask)}
+def all_questions() -> dict[str, Callable[..., Answer[Any]]]:
+    """The ``ask`` of every question, by name."""
+    return dict(found.members(questions, "ask"))
 
 
-def ask(name: str, store: Reader, window: Window, filter: Filter = Filter(), **options: Any) -> dict[str, object]:  # noqa: A002, B008
-    """The envelope (`Answer.envelope`) of one question about a window.
+def ask(name: str, store: Reader, selection: Selection, **options: Any) -> dict[str, object]:
+    """The envelope (`Answer.envelope`) of one question.
 
     Args:
         name: Of a file of `analytics.questions`.
-        store: Where to ask.
-        window: What time.
-        filter: What of it.
+        store: Where to ask, and who asks.
+        selection: What is looked at.
         options: The question's own, such as ``signal`` and ``by`` of ``latency``; ``budget`` needs ``objectives``.
 
     Raises:
-        QuestionError: There is no such question, it is about no window, or it takes no such option.
+        QuestionError: There is no such question, it makes no sense of the selection, or it takes no such option.
     """
     asked = question(name)
-    known = _parameters(asked)
-    if "window" not in known:
-        raise QuestionError(f"{name} is about no window", f"Ask one of {', '.join(about_a_window())}")
-    own = sorted(key for key, parameter in known.items() if parameter.kind is parameter.KEYWORD_ONLY)
+    known = inspect.signature(asked).parameters.items()
+    own = sorted(key for key, parameter in known if parameter.kind is parameter.KEYWORD_ONLY)
     if unknown := sorted(options.keys() - set(own)):
         raise QuestionError(f"{name} takes no {', '.join(unknown)}", f"It takes {', '.join(own) or 'no options'}")
-    return asked(store, window, filter, **options).envelope(window, filter)
-
-
-def _parameters(asked: Callable[..., Answer[Any]]) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(asked).parameters)
+    return asked(store, selection, **options).envelope(selection)

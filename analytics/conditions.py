@@ -1,4 +1,4 @@
-"""A filter as conditions of SQL: values are parameters, columns are this product's own words."""
+"""A selection as conditions of SQL: values are parameters, columns are this product's own words."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from analytics.patterns import expression, is_pattern
+from analytics.signals import signal_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from analytics.selection import Filter
+    from analytics.selection import Filter, Selection
 
 
 _ROOM: Final = 1000
@@ -21,6 +22,10 @@ _ABSENT_FROM: Final[dict[str, frozenset[str]]] = {
     "samples": frozenset({"tenant"}),
     "events": frozenset({"tenant"}),
 }
+_OF_TRACE: Final = (
+    "AND (time, key) IN (SELECT time, key FROM request_keys WHERE trace_id = unhex({of_trace_id:String}))"
+)
+"""A small table by trace id: the bloom filter of the wide one does not prune under FINAL."""
 
 
 def conditions(
@@ -47,6 +52,38 @@ def conditions(
         parts.append(f"AND ({test}{wide})" if wide else f"AND {test}")
     if filter.recording != "include":
         parts.append(f"AND recording {'=' if filter.recording == 'exclude' else '!='} ''")
+    return " ".join(parts), parameters
+
+
+def of_requests(selection: Selection) -> tuple[str, dict[str, Any]]:
+    """``AND …`` conditions on ``requests`` of a selection's outcome, latency and ids, and their parameters.
+
+    An engine's half alone says nothing of its outcome, which then is ``ok``.
+    """
+    parts: list[str] = []
+    parameters: dict[str, Any] = {}
+    if selection.outcome:
+        parts.append("AND if(outcome = '', 'ok', outcome) IN {of_outcome:Array(String)}")
+        parameters["of_outcome"] = list(selection.outcome)
+    if selection.latency:
+        about = signal_of(selection.latency.signal)
+        parts.append(f"AND ({about.present})")
+        for name, test in (("at_least", ">="), ("below", "<")):
+            bound = getattr(selection.latency, name)
+            if bound is not None:
+                parts.append(f"AND {about.value} {test} {{of_{name}:Float64}}")
+                parameters[f"of_{name}"] = float(bound)
+    if selection.trace_id:
+        parts.append(_OF_TRACE)
+        parameters["of_trace_id"] = selection.trace_id
+    if selection.request_id:
+        (asked, parameters["of_request_id"]), (answered, _) = (
+            one_of(column, "of_request_id", [selection.request_id]) for column in ("request_id", "response_id")
+        )
+        parts.append(f"AND ({asked} OR {answered})")
+    if selection.key:
+        parts.append("AND key = {of_key:UInt64}")
+        parameters["of_key"] = int(selection.key)
     return " ".join(parts), parameters
 
 

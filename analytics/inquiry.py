@@ -3,9 +3,9 @@
 Statements are named blocks of a ``.sql`` file (`base.named_sql`). Values reach them as server-side parameters
 (``{name:Type}``) and in no other way; what varies in shape is one of a few fragments written in this package, put where
 the block says ``/*fragment*/``. ``/*filter:requests*/``, ``/*filter:samples*/`` and ``/*filter:events*/`` become the
-conditions of a `Filter`. Requests are those that ask something of a model; ``/*filter:any_requests*/`` takes all, and
-``/*filter:rollup*/`` is for the rollup, which has no others. ``/*filter:servers*/`` is for samples that are added up: a
-router's requests are its servers' too.
+conditions of a `Selection`. Requests are those that ask something of a model; ``/*filter:any_requests*/`` takes all.
+``/*filter:rollup*/`` is for the rollup, which has no others, and goes by the filter alone, as ``/*filter:arrived*/`` of
+requests does. ``/*filter:servers*/`` is for samples that are added up: a router's requests are its servers' too.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from analytics import counters, settled
 from analytics.answer import Answer, Coverage, Exactness, Level, State
-from analytics.conditions import conditions
+from analytics.conditions import conditions, of_requests
 from analytics.slo import OPERATION
 from analytics.values import moment, names, number
 from base.named_sql import beside, filled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from analytics.selection import Filter
+    from analytics.selection import Filter, Selection
     from analytics.window import Window
+    from collector.store.asker import Asker
 
 
 T = TypeVar("T")
@@ -35,16 +36,23 @@ _PARAMETER: Final = re.compile(r"\{(\w+):([\w(), ]+)\}")
 _NARROWED: Final = {
     "requests": "requests",
     "any_requests": "requests",
+    "arrived": "requests",
     "rollup": "requests",
     "samples": "samples",
     "servers": "samples",
     "events": "events",
 }
 """``/*filter:<word>*/`` of a statement → the table that its conditions are of."""
+_MODEL_OPERATIONS: Final = frozenset({"requests", "arrived"})
+_ROWS_ONE_BY_ONE: Final = frozenset({"requests", "any_requests"})
 
 
 class Reader(Protocol):
-    """The part of `collector.store.Store` that questions use."""
+    """The part of `collector.store.client.Store` that questions use."""
+
+    @property
+    def asker(self) -> Asker:
+        """Who asks: part of the key of everything that is kept of what this reader read."""
 
     def rows(
         self,
@@ -61,8 +69,7 @@ class Inquiry:
 
     Args:
         store: Where to ask.
-        window: Bounds ``{from_ms:Int64}`` and ``{to_ms:Int64}``.
-        filter: What ``/*filter:…*/`` becomes.
+        selection: Its window is ``{from_ms:Int64}`` and ``{to_ms:Int64}``, the rest what ``/*filter:…*/`` becomes.
         sql: The question's own statements.
         asked: Statements that were asked, written out.
         now: The present: what arrived lately may still be open.
@@ -71,8 +78,7 @@ class Inquiry:
     """
 
     store: Reader
-    window: Window
-    filter: Filter
+    selection: Selection
     sql: Mapping[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -80,6 +86,21 @@ class Inquiry:
 
     def __post_init__(self) -> None:
         self.settled_ms = self.window.to_ms
+
+    @property
+    def window(self) -> Window:
+        """Of the selection."""
+        return self.selection.window
+
+    @property
+    def filter(self) -> Filter:
+        """Of the selection."""
+        return self.selection.filter
+
+    @property
+    def of_all(self) -> bool:
+        """Whether servers' metrics can tell of this selection: not where it asks for what they do not know."""
+        return not self.selection.of_rows
 
     @property
     def settled_seconds(self) -> float:
@@ -101,10 +122,13 @@ class Inquiry:
             **parameters,
         }
         shapes = dict(fragments or {})
+        one_by_one, extra = of_requests(self.selection)
+        bound |= extra
         for whose, table in _NARROWED.items():
             narrowed, extra = conditions(self.filter, table)
-            more = {"requests": f" AND {OPERATION}", "servers": counters.once(self.filter)}.get(whose, "")
-            shapes[f"filter:{whose}"] = narrowed + more
+            narrowed += f" {one_by_one}" if whose in _ROWS_ONE_BY_ONE else ""
+            narrowed += f" AND {OPERATION}" if whose in _MODEL_OPERATIONS else ""
+            shapes[f"filter:{whose}"] = narrowed + (counters.once(self.filter) if whose == "servers" else "")
             bound |= extra
         text = filled((self.sql if sql is None else sql)[name], shapes)
         used = {match.group(1) for match in _PARAMETER.finditer(text)}
@@ -124,12 +148,14 @@ class Inquiry:
         notes: Sequence[str] = (),
         state: State | None = None,
         by_arrival: bool = True,
+        goes_by: Collection[str] | None = None,
     ) -> Answer[T]:
         """The answer, with everything it owes its reader.
 
         ``state`` is worked out when it is not given: without rows behind the result, *no traffic* where servers
         report, *no data* where none does or the requests there are lack what was asked for. What is not ``by_arrival``
-        knows no settled edge.
+        knows no settled edge. ``goes_by`` names the fields of a selection that the result goes by, where that is not
+        all of them: the others, where they are chosen, are told in the notes.
         """
         if state is None:
             state = "value" if rows else "no_data" if cover.rows else cover.state
@@ -145,7 +171,7 @@ class Inquiry:
             notes=(
                 *notes,
                 *(self._late(cover, level) if by_arrival else ()),
-                *_rest_notes(cover, self.filter, samples_used=samples_used),
+                *_rest_notes(cover, self.selection, samples_used=samples_used, goes_by=goes_by),
             ),
             state=state,
         )
@@ -158,7 +184,7 @@ class Inquiry:
         return (f"Figures by arrival are of what arrived before {cover.settled:%H:%M:%S} UTC: later ones may be open.",)
 
     def coverage(self) -> Coverage:
-        """What the store holds for the window and filter."""
+        """What the store holds for the selection."""
         cover = Coverage()
         found = {str(row["part"]): row for row in self.ask("coverage", sql=_SQL)}
         rows, samples = found.get("rows"), found.get("samples")
@@ -207,11 +233,16 @@ def written_out(sql: str, parameters: Mapping[str, object]) -> str:
     return _PARAMETER.sub(lambda match: _literal(parameters.get(match.group(1))), sql)
 
 
-def _rest_notes(cover: Coverage, filter: Filter, *, samples_used: bool) -> tuple[str, ...]:  # noqa: A002
+def _rest_notes(
+    cover: Coverage, selection: Selection, *, samples_used: bool, goes_by: Collection[str] | None
+) -> tuple[str, ...]:
     """Sentences that every answer owes its reader about what it could not see."""
     found: list[str] = []
-    if samples_used and filter.tenant:
-        found.append("Server metrics know no tenant: figures from them are of all tenants.")
+    if goes_by is not None and (left := [name for name in selection.chosen() if name not in goes_by]):
+        found.append(f"This does not go by {_listed(left)}: it is the same for all.")
+    elif samples_used and selection.of_rows:
+        known = _listed(selection.of_rows)
+        found.append(f"Server metrics know no {known}: figures from them are of all requests.")
     engine_only = [name for name in cover.row_instances if name not in cover.edge_instances]
     if engine_only:
         found.append(
@@ -222,6 +253,12 @@ def _rest_notes(cover: Coverage, filter: Filter, *, samples_used: bool) -> tuple
     if cover.instances_down:
         found.append(f"Down at the end of the window: {', '.join(cover.instances_down)}.")
     return tuple(found)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Fields in words."""
+    words = [name.replace("_", " ") for name in names]
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
 def _literal(value: object) -> str:

@@ -63,7 +63,8 @@ def latency_lines(
     """Lines of one latency, largest first, and how many more there are than ``limit``.
 
     A name that has rows with this latency is told from rows alone, one that has none from the engine's histograms,
-    else from its sums. Metrics know no tenant and are not used when one is asked for.
+    else from its sums. Metrics are not used where a tenant, an outcome or
+    anything else is asked for that they do not know.
     """
     lines, left_out = _lines_of_rows(inquiry, cover, about, grid, by, limit) if cover.rows else ([], 0)
     lines += metric_lines(inquiry, about, grid, by, [line.name for line in lines])
@@ -73,7 +74,7 @@ def latency_lines(
 
 def metric_lines(inquiry: Inquiry, about: Signal, grid: Grid, by: By, known: Sequence[str]) -> list[LatencyLine]:
     """Lines from metrics alone, of names that are not ``known`` already."""
-    if inquiry.filter.tenant or by == "tenant" or (by == "all" and known):
+    if not inquiry.of_all or by == "tenant" or (by == "all" and known):
         return []
     lines = _lines_of_histograms(inquiry, about, grid, by, known)
     if by == "all" and lines:
@@ -96,8 +97,8 @@ def quantiles_sql(
 def histogram_rows(
     inquiry: Inquiry, about: Signal, grid: Grid, by: By = "all", known: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Rows ``(name, slot, bounds, buckets, n, total)`` of the engines' histograms; none when a tenant is asked for."""
-    if not about.distribution or inquiry.filter.tenant:
+    """Rows ``(name, slot, bounds, buckets, n, total)`` of the engines' histograms; none where metrics can't tell."""
+    if not about.distribution or not inquiry.of_all:
         return []
     among, held = one_of(_by_sql(by), "known", known)
     return inquiry.ask(

@@ -16,4 +16,4 @@ LIMIT {limit:UInt32}
 -- name: longest
 SELECT max(e2e_seconds) AS seconds
 FROM requests
-WHERE time >= fromUnixTimestamp64Milli({since_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+WHERE time >= fromUnixTimestamp64Milli({since_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:arrived*/

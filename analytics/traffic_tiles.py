@@ -91,8 +91,8 @@ class Readings:
 
     @property
     def split(self) -> bool:
-        """Whether metrics may add to rows: not under a tenant filter, as they know no tenant."""
-        return not self.inquiry.filter.tenant
+        """Whether metrics may add to rows: not where what they do not know is asked for, as a tenant."""
+        return self.inquiry.of_all
 
     @property
     def total(self) -> float | None:
@@ -187,7 +187,7 @@ class Readings:
             return self.tile(amount / seconds, unit, line, rows=self.cover.samples)
         line = self.lately(self.grid.rates(line_of(self.rows, self.grid, row_column)))
         value = ratio(number(self.row_whole.get(row_column)), self.inquiry.settled_seconds)
-        reason = "no server shows it" if self.split else "servers count it, and they know no tenant"
+        reason = "no server shows it" if self.split else "servers count it, and do not know what is asked for"
         return self.tile(value, unit, line, rows=self.cover.rows, reason=reason)
 
     def latency(self, name: Latency, figure: str) -> Tile:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from base.errors import ServescopeError
@@ -19,7 +19,7 @@ _DAY: Final = 86400
 
 
 class WindowError(ServescopeError):
-    """A window or filter makes no sense; names the field."""
+    """A window or another field of a selection makes no sense; names the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,11 @@ class Window:
         at = (now or datetime.now(UTC)).timestamp()
         end = math.floor(at / round_to) * round_to
         return cls(datetime.fromtimestamp(end - seconds, UTC), datetime.fromtimestamp(end, UTC))
+
+    @classmethod
+    def instant(cls, at: datetime) -> Window:
+        """The millisecond that begins at a time, such as a request's arrival."""
+        return cls(at, at + timedelta(milliseconds=1))
 
     @property
     def seconds(self) -> float:
@@ -101,6 +106,10 @@ class Window:
     def as_json(self) -> dict[str, object]:
         """``{"start", "end", "seconds"}`` with ISO 8601 times."""
         return {"start": iso(self.start), "end": iso(self.end), "seconds": self.seconds}
+
+
+EVER: Final = Window(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+"""All time."""
 
 
 def iso(moment: datetime) -> str:

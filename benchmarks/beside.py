@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from analytics.questions import tenants
+from analytics.selection import Selection
 from base.named_sql import statements
 from benchmarks.day import DAY_SECONDS, SQL
 from benchmarks.pages import store_of, windows
@@ -161,7 +162,7 @@ def measure(*, quick: bool, hours: int) -> list[dict[str, Any]]:
         def ask(times: list[float], how: str) -> None:
             window = next(fresh)(DAY_SECONDS)
             begun = time.perf_counter()
-            counted = tenants.ask(store, window).result.requests
+            counted = tenants.ask(store, Selection(window)).result.requests
             times.append(time.perf_counter() - begun)
             print(f"{times[-1]:6.2f} s  {how}, {counted:,.0f} requests", file=sys.stderr, flush=True)
 

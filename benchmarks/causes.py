@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agent.recording.replay import replay
 from analytics.questions import causes
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.window import Window
 from collector.store.address import locate
 from collector.store.client import Store
@@ -174,7 +174,7 @@ def measure(folder: Path) -> list[dict[str, Any]]:
 
 def _ask(store: Store, run: Run, first: float, last: float) -> list[Any]:
     window = Window(datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC))
-    return causes.ask(store, window, Filter(instance=(run.name,))).result.causes
+    return causes.ask(store, Selection(window, Filter(instance=(run.name,)))).result.causes
 
 
 def _say(line: str) -> None:

@@ -50,6 +50,7 @@ from analytics.questions import (
     requests,
     traffic,
 )
+from analytics.selection import Selection
 from analytics.window import Window
 from base.keys import ensure_keys
 from benchmarks.day import DAY_SECONDS, fill
@@ -84,19 +85,19 @@ const look = () => {
 new MutationObserver(look).observe(document, {childList: true, subtree: true});
 """
 
-PAGES: Final[dict[str, list[Callable[[Store, Window], object]]]] = {
+PAGES: Final[dict[str, list[Callable[[Store, Selection], object]]]] = {
     "": [
         traffic.ask,
-        lambda store, window: latency.ask(store, window, signal="e2e_seconds"),
+        lambda store, selection: latency.ask(store, selection, signal="e2e_seconds"),
         queue.ask,
         phases.ask,
         instances.ask,
         events.ask,
     ],
     "latency": [
-        lambda store, window: latency.ask(store, window, signal="e2e_seconds"),
-        lambda store, window: heatmap.ask(store, window, signal="e2e_seconds"),
-        lambda store, window: histogram.ask(store, window, signal="e2e_seconds"),
+        lambda store, selection: latency.ask(store, selection, signal="e2e_seconds"),
+        lambda store, selection: heatmap.ask(store, selection, signal="e2e_seconds"),
+        lambda store, selection: histogram.ask(store, selection, signal="e2e_seconds"),
         phases.ask,
     ],
     "queue": [queue.ask],
@@ -104,9 +105,9 @@ PAGES: Final[dict[str, list[Callable[[Store, Window], object]]]] = {
         kvcache.ask,
         batching.ask,
     ],
-    "requests": [lambda store, window: requests.ask(store, window, limit=200)],
-    "slos": [lambda store, window: slo_statuses(store, load(_SLOS), window.end)],
-    "incidents": [lambda store, window: incidents(store, window.start, window.end)],
+    "requests": [lambda store, selection: requests.ask(store, selection, limit=200)],
+    "slos": [lambda store, selection: slo_statuses(store, load(_SLOS), selection.window.end)],
+    "incidents": [lambda store, selection: incidents(store, selection.window.start, selection.window.end)],
     "sql": [lambda store, _: store.rows(_STATEMENT)],
 }
 """Path of a page → the questions it asks."""
@@ -186,12 +187,12 @@ def visit(page: Page, url: str) -> float:
     return seconds
 
 
-def slowest_alone(store: Store, questions: Sequence[Callable[[Store, Window], object]], window: Window) -> float:
+def slowest_alone(store: Store, questions: Sequence[Callable[[Store, Selection], object]], window: Window) -> float:
     """Seconds of the slowest question, one after the other."""
     return max(_timed(ask, store, window) for ask in questions)
 
 
-def side_by_side(store: Store, questions: Sequence[Callable[[Store, Window], object]], window: Window) -> float:
+def side_by_side(store: Store, questions: Sequence[Callable[[Store, Selection], object]], window: Window) -> float:
     """Seconds until the first of a page's questions has its answer while the others run, as the dashboard asks them."""
     with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
         return next(pool.submit(_timed, ask, store, window) for ask in questions).result()
@@ -268,9 +269,9 @@ def measure(*, quick: bool, data: Path | None = None) -> list[dict[str, Any]]:
         return figures(measure_in_browser(program, url, store, end, rounds), "first_data")
 
 
-def _timed(ask: Callable[[Store, Window], object], store: Store, window: Window) -> float:
+def _timed(ask: Callable[[Store, Selection], object], store: Store, window: Window) -> float:
     begun = time.perf_counter()
-    ask(store, window)
+    ask(store, Selection(window))
     return time.perf_counter() - begun
 
 

@@ -1,7 +1,7 @@
 """The pages' way to the questions: one store, and every question and statement asked once for all who ask it.
 
 Questions of one page share statements (what the store covers, engine samples), and viewers share questions, so both
-are kept for a moment by their plain values.
+are kept for a moment by who asked, where, and what.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import functools
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from analytics.ask import question as named
 from base.errors import ServescopeError
 from collector.store.address import locate
+from collector.store.asker import Asker
 from collector.store.client import Store, StoreError, StoreUnavailable
 from dashboard import words
 from dashboard.once import Once
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from analytics.answer import Answer
-    from analytics.selection import Filter
-    from analytics.window import Window
+    from analytics.selection import Selection
 
 Question = tuple[str, dict[str, Any]]
 """A question's name and its options."""
@@ -70,19 +69,31 @@ class _Hung:
 _hung: Final = _Hung()
 
 
-def store() -> Store:
-    """The store of this dashboard, as a reader.
+def asker() -> Asker:
+    """Who looks at the page that is being drawn."""
+    return Asker()
+
+
+def store(who: Asker | None = None) -> Store:
+    """The store of this dashboard for one who asks, for who looks at the page when nobody is named.
 
     Raises:
         ServescopeError: No store is running where it was said to be, or it hung a moment ago; names place and fix.
     """
     _hung.check()
-    return _store(os.environ.get("SERVESCOPE_DATA"), os.environ.get("SERVESCOPE_CLICKHOUSE") or None)
+    return _store(_place(), who or asker())
 
 
-@functools.cache
-def _store(data: str | None, url: str | None) -> Store:
-    return Store(locate(Path(data) if data else None, url, role="reader"), timeout_seconds=_STORE_SECONDS)
+@functools.lru_cache(maxsize=64)
+def _store(place: tuple[str | None, str | None], who: Asker) -> Store:
+    data, url = place
+    address = locate(Path(data) if data else None, url, role=who.role)
+    return Store(address, timeout_seconds=_STORE_SECONDS, tenant=who.tenant)
+
+
+def _place() -> tuple[str | None, str | None]:
+    """Where the store is said to be: data folder and URL."""
+    return os.environ.get("SERVESCOPE_DATA"), os.environ.get("SERVESCOPE_CLICKHOUSE") or None
 
 
 def owner() -> Store:
@@ -91,51 +102,64 @@ def owner() -> Store:
     Raises:
         ServescopeError: No store is running, or its key cannot be read.
     """
-    data = os.environ.get("SERVESCOPE_DATA")
-    address = locate(Path(data) if data else None, os.environ.get("SERVESCOPE_CLICKHOUSE") or None, role="owner")
-    return Store(address, timeout_seconds=_STORE_SECONDS)
+    data, url = _place()
+    return Store(locate(Path(data) if data else None, url, role="owner"), timeout_seconds=_STORE_SECONDS)
 
 
 class Shared:
-    """A reader that puts a statement to the store once, however many questions of a page need its rows."""
+    """A reader that puts a statement to the store once, however many questions of a page need its rows.
+
+    Args:
+        asker: Who asks: what was read for one is not given to another.
+    """
+
+    def __init__(self, asker: Asker) -> None:
+        self.asker = asker
 
     def rows(
         self, sql: str, parameters: Mapping[str, object] | None = None, settings: Mapping[str, object] | None = None
     ) -> list[dict[str, Any]]:
         """Rows of a SELECT; the caller's own to change."""
-        key = (sql, repr(sorted((parameters or {}).items())), repr(sorted((settings or {}).items())))
-        found: list[dict[str, Any]] = _STATEMENTS.get(key, lambda: store().rows(sql, parameters, settings))
+        key = (
+            _place(),
+            self.asker,
+            sql,
+            repr(sorted((parameters or {}).items())),
+            repr(sorted((settings or {}).items())),
+        )
+        found: list[dict[str, Any]] = _STATEMENTS.get(key, lambda: store(self.asker).rows(sql, parameters, settings))
         return [dict(row) for row in found]
 
 
-def ask(question: str, window: Window | None = None, filter: Filter | None = None, **options: Any) -> Answer[Any]:  # noqa: A002 - the questions' own word
-    """The answer to a question, shared by all viewers who ask the same.
+def ask(question: str, selection: Selection, **options: Any) -> Answer[Any]:
+    """The answer to a question, shared by all viewers who ask the same and may see the same.
 
     Args:
         question: Name of a file of `analytics.questions`, such as ``latency``.
-        window: The window, where the question takes one.
-        filter: The filter, where the question takes one.
+        selection: What is looked at.
         options: Keyword arguments; hashable values alone.
 
     Raises:
         ServescopeError: The store does not answer, or refuses.
     """
+    who = asker()
     found: Answer[Any] = _ANSWERS.get(
-        _key(question, window, filter, options), _maker(question, window, filter, options)
+        _key(who, question, selection, options), _maker(who, question, selection, options)
     )
     return found
 
 
-def ahead(questions: Sequence[Question], window: Window, filter: Filter) -> None:  # noqa: A002 - as above
+def ahead(questions: Sequence[Question], selection: Selection) -> None:
     """Start to work out several questions; `ask` then waits for what is left of each.
 
     The first runs alone, for the page begins with its answer: beside others it would wait for theirs. The others
     follow side by side.
     """
+    who = asker()  # here, for the pool's threads draw no page
     waiting = [
-        (key, _maker(question, window, filter, options))
+        (key, _maker(who, question, selection, options))
         for question, options in questions
-        if not _ANSWERS.ready(key := _key(question, window, filter, options))
+        if not _ANSWERS.ready(key := _key(who, question, selection, options))
     ]
 
     def follow(_: Future[None]) -> None:
@@ -146,9 +170,9 @@ def ahead(questions: Sequence[Question], window: Window, filter: Filter) -> None
         _POOL.submit(_quietly, *waiting[0]).add_done_callback(follow)
 
 
-def ready(question: str, window: Window, filter: Filter, **options: Any) -> bool:  # noqa: A002 - as above
+def ready(question: str, selection: Selection, **options: Any) -> bool:
     """Whether `ask` would answer at once."""
-    return _ANSWERS.ready(_key(question, window, filter, options))
+    return _ANSWERS.ready(_key(asker(), question, selection, options))
 
 
 def forget() -> None:
@@ -166,25 +190,15 @@ def _quietly(key: Hashable, make: Callable[[], Answer[Any]]) -> None:
         return  # failures are not kept: the panel asks again and says what is wrong
 
 
-def _key(question: str, window: Window | None, filter: Filter | None, options: Mapping[str, Any]) -> Hashable:  # noqa: A002 - as above
-    span = (window.from_ms, window.to_ms) if window else None
-    narrowed = tuple(asdict(filter).items()) if filter else None
-    place = (os.environ.get("SERVESCOPE_DATA"), os.environ.get("SERVESCOPE_CLICKHOUSE"))
-    return (place, question, span, narrowed, tuple(sorted(options.items())))
+def _key(who: Asker, question: str, selection: Selection, options: Mapping[str, Any]) -> Hashable:
+    return (_place(), who, question, selection, tuple(sorted(options.items())))
 
 
-def _maker(
-    question: str,
-    window: Window | None,
-    filter: Filter | None,  # noqa: A002 - as above
-    options: Mapping[str, Any],
-) -> Callable[[], Answer[Any]]:
+def _maker(who: Asker, question: str, selection: Selection, options: Mapping[str, Any]) -> Callable[[], Answer[Any]]:
     def make() -> Answer[Any]:
-        asked = named(question)
-        given = [part for part in (window, replace(filter) if filter else None) if part is not None]
         began = time.monotonic()
         try:
-            return asked(Shared(), *given, **options)
+            return named(question)(Shared(who), selection, **options)
         except StoreUnavailable as error:
             _hung.note(error, began)
             _store.cache_clear()  # it may come back at another address

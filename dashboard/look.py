@@ -1,12 +1,11 @@
-"""What a viewer looks at: the window, the filter, what it is compared with, and how charts are drawn for him."""
+"""What a viewer looks at: the selection, what it is compared with, and how charts are drawn for him."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Literal, cast
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Final, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
@@ -22,14 +21,8 @@ if TYPE_CHECKING:
 
     from analytics.questions.choices import Choices
     from analytics.questions.events import Band, Timeline
-    from analytics.selection import Filter
+    from analytics.selection import Filter, Selection
 
-RECORDINGS: Final[dict[str, Literal["include", "exclude", "only"]]] = {
-    "Live and recorded": "include",
-    "Live only": "exclude",
-    "Recorded only": "only",
-}
-"""What the URL and the page say → what `Filter.recording` says."""
 COMPARED: Final = {
     "": "Compare",
     "before": "Against period before",
@@ -46,8 +39,7 @@ class Look:
     """What the viewer looks at.
 
     Attributes:
-        window: The window of all charts.
-        filter: The filter of all questions.
+        selection: What all questions of the page are about.
         live: Whether the window ends now and moves on.
         choices: Values of the filters that occur; None while they are not known.
         compare: Key of `COMPARED`.
@@ -57,8 +49,7 @@ class Look:
         asked: The window that was asked for, where that is not the window itself because data begin later.
     """
 
-    window: Window
-    filter: Filter
+    selection: Selection
     live: bool
     choices: Choices | None
     compare: str = ""
@@ -67,13 +58,23 @@ class Look:
     told: set[str] = field(default_factory=set)
     asked: Window | None = None
 
+    @property
+    def window(self) -> Window:
+        """The window of all charts."""
+        return self.selection.window
+
+    @property
+    def filter(self) -> Filter:
+        """The filter of all questions."""
+        return self.selection.filter
+
     @cached_property
     def timeline(self) -> Timeline | None:
         """What happened in the window; asked for by figures, so that tiles need not wait for it."""
         if not self.marks:
             return None
         try:
-            found: Timeline = ask("events", self.window, self.filter).result
+            found: Timeline = ask("events", self.selection).result
         except ServescopeError:
             return None  # the panels themselves say that the store does not answer
         return found
@@ -95,7 +96,7 @@ class Look:
     def settled(self) -> datetime | None:
         """Up to when what arrived is known; None where that is all of the window, or nobody can say."""
         try:
-            found = ask("arrivals", self.window, self.filter).result
+            found = ask("arrivals", self.selection).result
         except ServescopeError:
             return None  # the panels themselves say that the store does not answer
         return None if found.whole else cast("datetime", found.settled_until)
@@ -134,22 +135,6 @@ class Look:
 def earlier(moment: datetime, days: timedelta, place: tzinfo) -> datetime:
     """The same time of day some days before, also where clocks were changed since."""
     return (moment.astimezone(place) - days).astimezone(UTC)
-
-
-def link(path: str, window: Window, filter_: Filter, **more: str) -> str:
-    """A link to a page that keeps window and filter.
-
-    Args:
-        path: URL path of the page.
-        window: Becomes ``from`` and ``to``, Unix seconds.
-        filter_: Becomes ``model``, ``tenant``, ``instance`` and ``recording``.
-        more: Further query parameters.
-    """
-    pairs = [("from", f"{window.start.timestamp():.3f}"), ("to", f"{window.end.timestamp():.3f}")]
-    pairs += [(name, value) for name in ("model", "tenant", "instance") for value in getattr(filter_, name)]
-    if filter_.recording != "include":
-        pairs += [("recording", name) for name, value in RECORDINGS.items() if value == filter_.recording]
-    return f"{path}?{urlencode([*pairs, *more.items()])}"
 
 
 def zone() -> ZoneInfo:

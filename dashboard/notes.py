@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import escape, words
@@ -26,20 +26,21 @@ _TITLE: Final = 80
 """Letters of an incident's title; its page has it whole."""
 
 
-def begun(window: Window, filter_: Filter) -> Window:
-    """The window from where data begin, when nothing was there before; else as it is.
+def begun(selection: Selection) -> Selection:
+    """The selection with its window from where data begin, when nothing was there before; else as it is.
 
     Of a first start the hour before it is no gap: an axis that shows it hides the minutes that there are, and a rate
     over it is of a time in which nobody was there to be asked.
     """
+    window = selection.window
     try:
-        first = ask("beginning", window, Filter(recording=filter_.recording)).result.at
+        first = ask("beginning", Selection(window, Filter(recording=selection.filter.recording))).result.at
     except ServescopeError:
-        return window  # the panels themselves say that the store does not answer
+        return selection  # the panels themselves say that the store does not answer
     if first is None or (first - window.start).total_seconds() < _WORTH * window.seconds:
-        return window
+        return selection
     whole = datetime.fromtimestamp(first.timestamp() // _GRID_SECONDS * _GRID_SECONDS, window.start.tzinfo)
-    return Window(max(min(whole, window.end - _LEAST), window.start), window.end)
+    return selection.but(window=Window(max(min(whole, window.end - _LEAST), window.start), window.end))
 
 
 def beginning(look: Look) -> str:
@@ -55,7 +56,7 @@ def recorded(look: Look) -> str:
     names = look.choices.recordings if look.choices else []
     if names and look.filter.recording == "include" and any(look.filter.chosen()):
         try:
-            names = list(ask("instances", look.window, look.filter).recordings)
+            names = list(ask("instances", look.selection).recordings)
         except ServescopeError:
             names = []  # the panels meet the same trouble and tell it; what they can draw names its recordings too
     if not names or look.filter.recording == "exclude":

@@ -13,12 +13,13 @@ import streamlit as st
 
 from alerts.deliver.notifier import reached
 from alerts.incidents.history import acknowledge, story
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import escape, words
 from dashboard.data import now, owner, store
-from dashboard.look import clock, colours, link, zone
+from dashboard.links import link
+from dashboard.look import clock, colours, zone
 from dashboard.panel import guarded, problem
 from dashboard.tables import milliseconds, numbers, percent, table
 from dashboard.tiles import Tile
@@ -113,7 +114,7 @@ def links(row: IncidentRow, alerts: Sequence[AlertRow] = ()) -> str:
         ("Overview then", "./"), ("Latency then", "latency"), ("Queue then", "queue"),
         ("KV cache then", "kv-cache"), ("Requests then", "requests"),
     )  # fmt: skip
-    return " · ".join(f"[{title}]({link(path, window, place)})" for title, path in pages)
+    return " · ".join(f"[{title}]({link(path, Selection(window, place))})" for title, path in pages)
 
 
 def _take(row: IncidentRow) -> None:

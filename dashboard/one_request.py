@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 import streamlit as st
 
+from analytics.selection import Selection
+from analytics.window import EVER, Window
 from dashboard import escape, words
 from dashboard.data import ask
 from dashboard.figures import CONFIG, Interval, Lane, Style, Trace, story
@@ -59,10 +61,10 @@ def tell() -> None:
 def _body() -> None:
     at = st.query_params.get("at")
     try:
-        time = datetime.fromtimestamp(float(at), UTC) if at else None
+        arrived = Window.instant(datetime.fromtimestamp(round(float(at), 3), UTC)) if at else EVER
     except (ValueError, OverflowError, OSError):
-        time = None
-    answer = ask("story", key=st.query_params["request"], time=time)
+        arrived = EVER
+    answer = ask("story", Selection.one(window=arrived, key=st.query_params["request"]))
     told: Story = answer.result
     row = told.request
     if row is None or told.start is None or told.end is None:

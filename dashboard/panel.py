@@ -42,7 +42,7 @@ def panel(
     Args:
         key: Unique on the page.
         question: Its name.
-        look: Window and filter of the page.
+        look: What the page looks at.
         draw: From the answer's result to a figure.
         missing: What is missing when there is nothing to draw, and the one command or setting that brings it.
         has_data: Whether a result can be drawn; by default the answer must have rows.
@@ -56,7 +56,7 @@ def panel(
     kept = f"kept:{key}"
     with st.container(border=True, key=f"panel-{key}"):
         try:
-            answer = ask(question, look.window, look.filter, **options)
+            answer = ask(question, look.selection, **options)
         except ServescopeError as error:
             _failed(look, error, key)
             return None

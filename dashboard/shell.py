@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 import streamlit as st
 
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import escape, notes, words
 from dashboard.data import Question, ahead, ask, now, ready
-from dashboard.look import COMPARED, RECORDINGS, Look, colours, zone
+from dashboard.links import RECORDINGS
+from dashboard.look import COMPARED, Look, colours, zone
 from dashboard.panel import trouble
 
 if TYPE_CHECKING:
@@ -109,13 +110,14 @@ def page(
     @st.fragment(run_every=refresh if moving else None)
     def drawn() -> None:
         asked = chosen.absolute or _window(chosen.seconds, moving=moving, refresh=refresh)
-        window = notes.begun(asked, chosen.filter) if marks else asked
+        selection = Selection(asked, chosen.filter)
+        selection = notes.begun(selection) if marks else selection
         choices = chosen.choices or _known(chosen.around)
-        look = Look(window, chosen.filter, chosen.live, choices, chosen.compare, marks, asked=asked)
+        look = Look(selection, chosen.live, choices, chosen.compare, marks, asked=asked)
         more: list[Question] = [("arrivals", {})] if arriving else []
-        ahead([*needs(), *more, *([("events", {})] if marks else [])], window, chosen.filter)
+        ahead([*needs(), *more, *([("events", {})] if marks else [])], selection)
         if look.compared is not None:
-            ahead([TILES], look.compared, chosen.filter)
+            ahead([TILES], selection.but(window=look.compared))
         begun = time.monotonic()
         told = [notes.beginning(look), notes.recorded(look) if recorded else ""]
         told.append(notes.edge(look) if arriving else "")
@@ -204,22 +206,22 @@ def _choices(around: Window) -> Choices | None:
     A page that gets none never runs again for their sake: a rerun of ours would swallow a click on another page.
     """
     before = cast("Choices | None", st.session_state.get("choices"))
-    if not ready("choices", around, Filter()):
-        ahead([("choices", {})], around, Filter())
+    if not ready("choices", Selection(around)):
+        ahead([("choices", {})], Selection(around))
         deadline = time.monotonic() + (0 if before else _PATIENCE_SECONDS)
-        while time.monotonic() < deadline and not ready("choices", around, Filter()):
+        while time.monotonic() < deadline and not ready("choices", Selection(around)):
             time.sleep(0.02)
     return _known(around) or before
 
 
 def _known(around: Window) -> Choices | None:
-    return _sought(around) if ready("choices", around, Filter()) else None
+    return _sought(around) if ready("choices", Selection(around)) else None
 
 
 def _sought(around: Window) -> Choices | None:
     """Values of the filters, waited for; None where the store does not answer."""
     try:
-        found: Choices = ask("choices", around, Filter()).result
+        found: Choices = ask("choices", Selection(around)).result
     except ServescopeError:
         return None  # the panels say what is wrong; the filters keep what was chosen
     st.session_state["choices"] = found

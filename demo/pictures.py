@@ -18,7 +18,7 @@ import click
 
 from alerts.incidents.history import IncidentRow, incidents, story
 from analytics.questions import requests
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.window import Window
 from base.command import ending_in_words
 from base.errors import ConfigError, ServescopeError
@@ -57,7 +57,8 @@ def pictures(store: Store, window: Window) -> list[Picture]:
         ServescopeError: The window has no request of an LLM, or no incident opened in it or shortly before.
     """
     span = f"from={window.start.timestamp():.0f}&to={window.end.timestamp():.0f}"
-    asked = requests.ask(store, window, Filter(engine=("vllm",)), signal="queue_seconds", limit=1).result.requests
+    vllm = Filter(engine=("vllm",))
+    asked = requests.ask(store, Selection(window, vllm), signal="queue_seconds", limit=1).result.requests
     opened = incidents(store, window.start - timedelta(hours=1), window.end)
     if not asked or not opened:
         missing = "request of a vLLM" if not asked else "incident"

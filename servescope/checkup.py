@@ -320,13 +320,14 @@ def _store(data: Path, url: str, restarted: str) -> Finding:
 def _halves(data: Path, url: str) -> Iterator[Finding]:
     """Requests of the last hour of which one half alone is there, per instance whose engine sends spans."""
     from analytics.questions import halves  # noqa: PLC0415 - absent in an agent's install
+    from analytics.selection import Selection  # noqa: PLC0415
     from analytics.window import Window  # noqa: PLC0415
     from collector.store.address import locate  # noqa: PLC0415
     from collector.store.client import Store  # noqa: PLC0415
 
     try:
         store = Store(locate(data, url, role="reader"))
-        answer = halves.ask(store, Window.last(_HALVES_SECONDS))
+        answer = halves.ask(store, Selection(Window.last(_HALVES_SECONDS)))
     except ServescopeError as error:
         yield Finding("halves", "broken", error.what, error.fix)
         return

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
+from base.vocabulary import Outcome
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,6 +44,24 @@ def of_a_window(command: Callable[_P, _R], since: bool | str = True) -> Callable
         click.option("--to", "end", default=None, metavar="TIME", help="ISO 8601 or Unix seconds; now if absent."),
         click.option("--from", "start", default=None, metavar="TIME", help="ISO 8601 or Unix seconds."),
         click.option("--since", default="10m", show_default=since, metavar="AGE", help="Such as 90s, 10m, 6h, 2d."),
+    ):
+        command = option(command)
+    return command
+
+
+def of_requests(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """The options that narrow by what only rows of requests know."""
+    seconds = "[LATENCY=]DURATION"
+    for option in (
+        click.option("--request", default="", metavar="ID", help="One request, by its id or its trace's."),
+        click.option("--faster-than", default=None, metavar=seconds, help="As --slower-than; both may be given."),
+        click.option(
+            "--slower-than",
+            default=None,
+            metavar=seconds,
+            help="Such as 2s or ttft_seconds=500ms.",
+        ),
+        click.option("--outcome", multiple=True, type=click.Choice([*Outcome]), help="Only requests that ended so."),
     ):
         command = option(command)
     return command

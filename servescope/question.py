@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from analytics import questions
 from base import found
+from base.durations import parse_duration
 from base.errors import ConfigError
 from base.formats import spell
 from servescope import config_file, options
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from analytics.question import Command
+    from analytics.selection import LatencyRange
     from analytics.slo import Objective
 
 
@@ -45,13 +47,15 @@ def question(name: str) -> click.Command:
     @click.option("--tenant", multiple=True, help="Only these tenants.")
     @click.option("--instance", multiple=True, help="Only these instances.")
     @partial(_own, declared)
+    @(_nothing if declared.of_slos else options.of_requests)
     @options.asks_the_store
     def command(
         since: str, start: str | None, end: str | None, model: tuple[str, ...], tenant: tuple[str, ...],
         instance: tuple[str, ...], as_json: bool, clickhouse: str, data: Path | None, slos: Path | None = None,
-        **own: object,
+        outcome: tuple[str, ...] = (), slower_than: str | None = None, faster_than: str | None = None,
+        request: str = "", **own: object,
     ) -> None:  # fmt: skip
-        from analytics.selection import Filter  # noqa: PLC0415 - as above
+        from analytics.selection import Filter, Selection  # noqa: PLC0415 - as above
         from analytics.window import Window  # noqa: PLC0415 - as above
         from collector.store.address import locate  # noqa: PLC0415 - as above
         from collector.store.client import Store  # noqa: PLC0415 - as above
@@ -67,14 +71,48 @@ def question(name: str) -> click.Command:
                 first = last - timedelta(seconds=_period(objectives))
         with borrowed.store(folder, clickhouse, say) as url:
             store = Store(locate(folder, url, role="reader"))
-            narrowed = Filter(model=model, tenant=tenant, instance=instance)
-            envelope = ask(name, store, Window(first, last), narrowed, **own)
+            selection = Selection(
+                Window(first, last), Filter(model=model, tenant=tenant, instance=instance), outcome,
+                latency_range(slower_than, faster_than),
+            ).found_by(request)  # fmt: skip
+            envelope = ask(name, store, selection, **own)
         if as_json:
             click.echo(json.dumps(envelope))
         else:
             print_answer(envelope)
 
     return command
+
+
+def _nothing(command: Callable[..., None]) -> Callable[..., None]:
+    return command
+
+
+def latency_range(slower_than: str | None, faster_than: str | None) -> LatencyRange | None:
+    """The latencies that ``--slower-than`` and ``--faster-than`` leave; None where neither is given.
+
+    Raises:
+        ConfigError: A text is no duration, or the two are of different latencies.
+        WindowError: There is no such latency, or nothing lies between the two.
+    """
+    from analytics.selection import LatencyRange  # noqa: PLC0415 - commands load only what they need
+
+    bounds: dict[str, float] = {}
+    signals: set[str] = set()
+    for option, name, text in (("--slower-than", "at_least", slower_than), ("--faster-than", "below", faster_than)):
+        if text is None:
+            continue
+        signal, _, duration = text.rpartition("=")
+        signals.add(signal or "e2e_seconds")
+        try:
+            bounds[name] = parse_duration(duration)
+        except ValueError:
+            raise ConfigError(f"{option} {text!r} is no duration", "Give 2s, or ttft_seconds=500ms") from None
+    if len(signals) > 1:
+        raise ConfigError(
+            f"--slower-than and --faster-than are of {' and '.join(sorted(signals))}", "Name one latency in both"
+        )
+    return LatencyRange(signals.pop(), **bounds) if bounds else None  # type: ignore[arg-type]
 
 
 def _own(declared: Command, command: Callable[..., None]) -> Callable[..., None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from alerts.text import plain
 from analytics.questions import latency
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.slo import BAD, FINISHED, LONGEST_SECONDS
 from analytics.window import Window, iso
 from base.errors import ServescopeError
@@ -140,11 +140,11 @@ def _about(incident: Incident) -> dict[str, list[str]]:
 def _latencies(store: Rows, about: Mapping[str, Sequence[str]], window: Window, missing: list[str]) -> dict[str, Any]:
     """The latency page's own figures."""
     chosen = {name: tuple(about[f"{name}s"]) for name in ("deployment", "instance", "model")}
-    selected = Filter(**chosen, recording="exclude")
+    selected = Selection(window, Filter(**chosen, recording="exclude"))
     found: dict[str, Any] = {"latency_window": {"start": iso(window.start), "end": iso(window.end)}}
     for signal, quantiles in (("ttft", ("p50", "p99")), ("e2e", ("p99",))):
         try:
-            lines = latency.ask(store, window, selected, signal=f"{signal}_seconds", points=1).result.lines  # type: ignore[arg-type]
+            lines = latency.ask(store, selected, signal=f"{signal}_seconds", points=1).result.lines  # type: ignore[arg-type]
         except ServescopeError as error:
             missing.append(f"{signal}: {plain(error.what, 200)}")
             continue

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from alerts.measure.needs import Needs
+    from collector.store.asker import Asker
 
 log = structlog.get_logger()
 
@@ -33,6 +34,11 @@ _SQL: Final = Path(__file__).with_name("store.sql")
 
 class Rows(Protocol):
     """What is needed of a store."""
+
+    @property
+    def asker(self) -> Asker:
+        """Who asks."""
+        ...
 
     def rows(
         self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None

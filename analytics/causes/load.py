@@ -32,23 +32,15 @@ def reference_start_ms(inquiry: Inquiry) -> int:
     return inquiry.window.from_ms - int(seconds * 1000)
 
 
-def load(inquiry: Inquiry, request: str = "") -> Evidence:
-    """The evidence for a window.
-
-    Args:
-        inquiry: The question; its statements are those of ``questions/causes.sql``.
-        request: Id of the one request that is asked about (request, response or trace id); empty for all.
-    """
+def load(inquiry: Inquiry) -> Evidence:
+    """The evidence for a window; the inquiry's statements are those of ``questions/causes.sql``."""
     origin = reference_start_ms(inquiry)
     recording = inquiry.filter.recording
     period = "" if recording == "include" else f"AND recording {'=' if recording == 'exclude' else '!='} ''"
-    fragments = {"period": period, "one": ""}
+    fragments = {"period": period}
     bounds: dict[str, Any] = {"reference_ms": origin}
     n = int(inquiry.ask("count", fragments, **bounds)[0]["n"])
     stride = max(1, -(-n // MOST_REQUESTS))
-    if request:
-        fragments["one"] = "AND {request:String} IN (request_id, response_id, trace_id)"
-        bounds["request"] = request
     row = inquiry.ask("rows", fragments, stride=stride, **bounds)[0]
     found = Evidence(requests_of(row, origin, inquiry.window.from_ms, float(stride)))
     span_ms = inquiry.window.to_ms - origin

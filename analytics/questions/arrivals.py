@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analytics.inquiry import Inquiry
-from analytics.selection import Filter
+from analytics.selection import FILTER_COLUMNS
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.answer import Answer
     from analytics.inquiry import Reader
-    from analytics.window import Window
+    from analytics.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,16 @@ class Arrivals:
     whole: bool
 
 
-def ask(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Arrivals]:  # noqa: A002, B008
+def ask(store: Reader, selection: Selection) -> Answer[Arrivals]:
     """The settled edge of a window."""
-    inquiry = Inquiry(store, window, filter)
+    inquiry = Inquiry(store, selection)
     cover = inquiry.coverage()
     until = cover.settled
     return inquiry.answer(
-        Arrivals(until, until is None or until >= window.end), cover, level="rows", exactness="exact", rows=cover.rows
+        Arrivals(until, until is None or until >= selection.window.end),
+        cover,
+        level="rows",
+        exactness="exact",
+        rows=cover.rows,
+        goes_by=(*FILTER_COLUMNS,),
     )

@@ -9,7 +9,6 @@ from analytics.grid import Grid
 from analytics.inquiry import Inquiry
 from analytics.question import Command
 from analytics.samples import SERIES, SERIES_STEP, WHOLE, line_of, sampled, share_of
-from analytics.selection import Filter
 from analytics.series import Line
 from analytics.values import number, ratio
 
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 
     from analytics.answer import Answer
     from analytics.inquiry import Reader
+    from analytics.selection import Selection
     from analytics.series import Unit
-    from analytics.window import Window
 
 COMMAND: Final = Command()
 
@@ -52,11 +51,11 @@ class Batching:
     mean_tokens_per_step: float | None
 
 
-def ask(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[Batching]:  # noqa: A002, B008
+def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Batching]:
     """Running requests, tokens per engine step and items per execution, per step."""
-    inquiry = Inquiry(store, window, filter)
+    inquiry = Inquiry(store, selection)
     cover = inquiry.coverage()
-    grid = Grid.of(window, points)
+    grid = Grid.of(selection.window, points)
     samples = sampled(inquiry, grid, (SERIES_STEP, SERIES, WHOLE))
     by_series: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in samples[SERIES_STEP]:

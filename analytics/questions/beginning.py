@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from analytics.answer import Answer, Level
     from analytics.inquiry import Reader
-    from analytics.window import Window
+    from analytics.selection import Selection
 
 _SQL: Final = beside(__file__)
 
@@ -33,17 +33,19 @@ class Beginning:
     at: datetime | None
 
 
-def ask(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Beginning]:  # noqa: A002, B008
+def ask(store: Reader, selection: Selection) -> Answer[Beginning]:
     """Where data begin, of all models, tenants and instances; of the filter only ``recording`` counts.
 
     Who begins late among others shows in his own line: that is no beginning of all data.
     """
-    inquiry = Inquiry(store, window, filter, _SQL)
-    recorded = {"recorded": conditions(Filter(recording=filter.recording), "requests")[0]}
+    inquiry = Inquiry(store, selection, _SQL)
+    recorded = {"recorded": conditions(Filter(recording=selection.filter.recording), "requests")[0]}
     first: datetime | None = None
-    if not inquiry.ask("before", recorded, since_ms=window.previous().from_ms):
+    if not inquiry.ask("before", recorded, since_ms=selection.window.previous().from_ms):
         found = [int(row["first_ms"]) for row in inquiry.ask("first", recorded) if row["n"]]
         first = moment(min(found)) if found else None
     cover = inquiry.coverage()
     level: Level = "rows" if cover.rows else "metrics"
-    return inquiry.answer(Beginning(first), cover, level=level, exactness="exact", rows=cover.rows or cover.samples)
+    return inquiry.answer(
+        Beginning(first), cover, level=level, exactness="exact", rows=cover.rows or cover.samples, goes_by=()
+    )

@@ -13,8 +13,8 @@ from analytics.answer import Answer, Coverage, weakest
 from analytics.conditions import conditions
 from analytics.grid import Grid
 from analytics.inquiry import Inquiry
-from analytics.question import Command, QuestionError
-from analytics.selection import Filter
+from analytics.question import Command, QuestionError, refuse
+from analytics.selection import FILTER_COLUMNS
 from analytics.signals import signal_of
 from analytics.slo import FINISHED, LONGEST_SECONDS, Objective, Sli, budget_remaining, burn_rate, counting
 from analytics.values import ratio
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from analytics.answer import Exactness, State
     from analytics.inquiry import Reader
-    from analytics.window import Window
+    from analytics.selection import Selection
 
 
 COMMAND: Final = Command(of_slos=True)
@@ -89,13 +89,12 @@ class Budget:
 
 def ask(
     store: Reader,
-    window: Window,
-    filter: Filter = Filter(),  # noqa: A002, B008
+    selection: Selection,
     *,
     objectives: Sequence[Objective] = (),
     points: int = 120,
 ) -> Answer[Budget]:
-    """Each objective over the window; ``filter`` narrows further what the objective's own filter lets through.
+    """Each objective over the window; the selection's filter narrows further what the objective's own lets through.
 
     An objective without any row is read from metrics where they can say it: failures that the server counts, or the
     histogram bucket at or below the threshold.
@@ -105,11 +104,14 @@ def ask(
     """
     if not objectives:
         raise QuestionError("A budget needs objectives", "Name a file of SLOs")
-    if all(objective.filter.recording == "exclude" for objective in objectives) and filter.recording == "include":
-        filter = replace(filter, recording="exclude")  # noqa: A001 - what no objective counts the answer does not rest on
-    inquiry = Inquiry(store, window, filter, sql=_SQL)
+    refuse("budget", selection, (*FILTER_COLUMNS,))
+    narrowed = selection.filter
+    if all(objective.filter.recording == "exclude" for objective in objectives) and narrowed.recording == "include":
+        # what no objective counts the answer does not rest on
+        selection = selection.but(filter=replace(narrowed, recording="exclude"))
+    inquiry = Inquiry(store, selection, sql=_SQL)
     cover = inquiry.coverage()
-    grid = Grid.of(window, points)
+    grid = Grid.of(selection.window, points)
     counted = _from_rows(inquiry, grid, objectives)
     made = [
         _status(objective, grid, total, bad, "exact", cover, "")

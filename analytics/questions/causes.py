@@ -14,17 +14,16 @@ from analytics.causes.account import account_of
 from analytics.causes.evidence import Cause, Failure, causes_of, failures_of
 from analytics.causes.load import load, reference_start_ms
 from analytics.inquiry import Inquiry
-from analytics.question import Command, Option, QuestionError
-from analytics.selection import Filter
+from analytics.question import Command, QuestionError
 from base.named_sql import beside
 
 if TYPE_CHECKING:
     from analytics.answer import Answer
     from analytics.causes.account import Account
     from analytics.inquiry import Reader
-    from analytics.window import Window
+    from analytics.selection import Selection
 
-COMMAND: Final = Command((Option("request", "One request, by its request, response or trace id."),))
+COMMAND: Final = Command()
 _SQL: Final = beside(__file__)
 _KINDS: Final = 20
 """Kinds of requests whose reference is told."""
@@ -79,19 +78,21 @@ class Causes:
     reference: list[Grounds] = field(default_factory=list)
 
 
-def ask(store: Reader, window: Window, filter: Filter = Filter(), *, request: str = "") -> Answer[Causes]:  # noqa: A002, B008
+def ask(store: Reader, selection: Selection) -> Answer[Causes]:
     """Seconds that requests took above their reference, by cause.
 
     Raises:
         QuestionError: There is no such request in the window.
     """
-    inquiry = Inquiry(store, window, filter, sql=_SQL)
+    inquiry = Inquiry(store, selection, sql=_SQL)
+    window = selection.window
     cover = inquiry.coverage()
-    made = account_of(load(inquiry, request))
+    made = account_of(load(inquiry))
     asked = made.asked
-    if request and not (made.requests.selected & made.requests.inside).any():
+    if selection.ids and not (made.requests.selected & made.requests.inside).any():
+        asked_for = next(getattr(selection, name) for name in selection.ids)
         raise QuestionError(
-            f"There is no request {request!r} in the window", "Give its request, response or trace id, and its time"
+            f"There is no request {asked_for!r} in the window", "Give its request, response or trace id, and its time"
         )
     excess = float(made.ledger.excess[asked].sum()) * made.requests.scale
     found = causes_of(made, asked)

@@ -39,7 +39,7 @@ FROM
 (
     SELECT
         toUnixTimestamp64Milli(time) AS at_ms,
-        toUInt8(1 /*filter:requests*/ /*one*/) AS selected,
+        toUInt8(1 /*filter:requests*/) AS selected,
         toFloat64(edge_seconds) AS edge_s,
         toFloat64(transit_seconds) AS transit_s,
         toFloat64(frontend_seconds) AS frontend_s,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from analytics.answer import Answer, Coverage
 from analytics.inquiry import Inquiry
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.values import moment, names
 from base.named_sql import beside
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.inquiry import Reader
-    from analytics.window import Window
 
 
 _SQL: Final = beside(__file__)
@@ -44,14 +43,16 @@ class Choices:
     outcomes: list[str]
 
 
-def ask(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Choices]:  # noqa: A002, B008
+def ask(store: Reader, selection: Selection) -> Answer[Choices]:
     """Values for the filters. The filter narrows nothing but ``recording`` and ``tenant``: one can always widen again.
 
     A tenant filter is kept, so that somebody who may see one tenant is offered no other. Of a window over an hour,
     what engines told of requests that nothing stood in front of counts for the last hour alone.
     """
-    inquiry = Inquiry(store, window, Filter(tenant=filter.tenant, recording=filter.recording), sql=_SQL)
-    parts = inquiry.ask("choices", rows_from_ms=max(window.from_ms, window.to_ms - _ROWS_MS))
+    inquiry = Inquiry(store, selection, sql=_SQL)
+    window, kept = selection.window, Filter(tenant=selection.filter.tenant, recording=selection.filter.recording)
+    widened = Inquiry(store, Selection(window, kept), _SQL, inquiry.asked)
+    parts = widened.ask("choices", rows_from_ms=max(window.from_ms, window.to_ms - _ROWS_MS))
 
     def values(column: str) -> list[str]:
         return list(names([value for part in parts for value in part[column]]))
@@ -81,4 +82,5 @@ def ask(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Choi
         exactness="exact",
         rows=rows + samples,
         samples_used=True,
+        goes_by=("tenant",),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from analytics.answer import Answer, Coverage
 from analytics.conditions import one_of
 from analytics.inquiry import Inquiry
-from analytics.selection import Filter
+from analytics.selection import FILTER_COLUMNS
 from analytics.values import moment, names
 from base.named_sql import beside
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.inquiry import Reader
-    from analytics.window import Window
+    from analytics.selection import Filter, Selection
 
 _SQL: Final = beside(__file__)
 
@@ -87,8 +87,7 @@ class Timeline:
 
 def ask(
     store: Reader,
-    window: Window,
-    filter: Filter = Filter(),  # noqa: A002, B008
+    selection: Selection,
     *,
     events: tuple[str, ...] = (),
     limit: int = 500,
@@ -97,17 +96,23 @@ def ask(
 
     An incident is shown unless one of its labels contradicts the filter.
     """
-    inquiry = Inquiry(store, window, filter, sql=_SQL)
+    inquiry = Inquiry(store, selection, sql=_SQL)
     only = "AND event IN {events:Array(String)}" if events else ""
     rows = inquiry.ask("marks", {"only": only}, limit=limit, events=list(events))
     marks = [_mark(row) for row in reversed(rows)]
-    tests, bound = _labels(filter)
+    tests, bound = _labels(selection.filter)
     bands = [_band(row) for row in inquiry.ask("bands", {"labels": tests}, **bound)]
     newest = max((mark.time for mark in marks), default=None)
     cover = Coverage(rows=len(marks), last_row=newest, recordings=names([mark.recording for mark in marks]))
     left_out = int(rows[0]["found"]) - len(rows) if rows else 0
     return inquiry.answer(
-        Timeline(marks, bands, left_out), cover, level="rows", exactness="exact", rows=len(marks) + len(bands)
+        Timeline(marks, bands, left_out),
+        cover,
+        level="rows",
+        exactness="exact",
+        rows=len(marks) + len(bands),
+        notes=("Events know no tenant: those of all are told.",) if selection.filter.tenant else (),
+        goes_by=(*FILTER_COLUMNS,),
     )
 
 

@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from analytics.inquiry import Inquiry
-from analytics.selection import Filter
 from base.named_sql import beside
 
 if TYPE_CHECKING:
     from analytics.answer import Answer
     from analytics.inquiry import Reader
-    from analytics.window import Window
+    from analytics.selection import Selection
 
 _SQL: Final = beside(__file__)
 
@@ -67,9 +66,9 @@ class Halves:
     instances: list[InstanceHalves]
 
 
-def ask(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Halves]:  # noqa: A002, B008
+def ask(store: Reader, selection: Selection) -> Answer[Halves]:
     """Requests with one half alone per instance, by cause; rows of model operations alone."""
-    inquiry = Inquiry(store, window, filter, sql=_SQL)
+    inquiry = Inquiry(store, selection, sql=_SQL)
     cover = inquiry.coverage()
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     rows = inquiry.ask("causes", pending_ms=now_ms - _PENDING_MS) if cover.rows else []

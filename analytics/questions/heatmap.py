@@ -12,7 +12,6 @@ from analytics.buckets import LOWEST, Buckets, bounds_as_edges, log_edges, rebuc
 from analytics.grid import Grid
 from analytics.inquiry import Inquiry
 from analytics.latencies import histogram_rows
-from analytics.selection import Filter
 from analytics.signals import LatencySignal, signal_of
 from base.named_sql import beside
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from analytics.answer import Answer, Exactness
     from analytics.inquiry import Reader
-    from analytics.window import Window
+    from analytics.selection import Selection
 
 
 _SQL: Final = beside(__file__)
@@ -51,17 +50,16 @@ class Heatmap:
 
 def ask(
     store: Reader,
-    window: Window,
-    filter: Filter = Filter(),  # noqa: A002, B008
+    selection: Selection,
     *,
     signal: LatencySignal = "ttft_seconds",
     points: int = 120,
 ) -> Answer[Heatmap]:
     """Requests per cell of time × latency."""
     about = signal_of(signal)
-    inquiry = Inquiry(store, window, filter, sql=_SQL)
+    inquiry = Inquiry(store, selection, sql=_SQL)
     cover = inquiry.coverage()
-    grid = Grid.of(window, points)
+    grid = Grid.of(selection.window, points)
     fragments = {"value": about.value, "present": about.present}
     rows = inquiry.ask("cells_rows", fragments, lowest=LOWEST, step_ms=grid.step_ms) if cover.rows else []
     if rows:

@@ -12,7 +12,6 @@ from analytics.buckets import LOWEST, Buckets, bounds_as_edges, log_edges
 from analytics.grid import Grid
 from analytics.inquiry import Inquiry
 from analytics.latencies import histogram_rows
-from analytics.selection import Filter
 from analytics.signals import LatencySignal, signal_of
 from base.formats import spell
 from base.named_sql import beside
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from analytics.answer import Answer, Exactness
     from analytics.inquiry import Reader
-    from analytics.window import Window
+    from analytics.selection import Selection
 
 
 _SQL: Final = beside(__file__)
@@ -49,14 +48,13 @@ class Histogram:
 
 def ask(
     store: Reader,
-    window: Window,
-    filter: Filter = Filter(),  # noqa: A002, B008
+    selection: Selection,
     *,
     signal: LatencySignal = "ttft_seconds",
 ) -> Answer[Histogram]:
     """Distribution of one latency over the window."""
     about = signal_of(signal)
-    inquiry = Inquiry(store, window, filter, sql=_SQL)
+    inquiry = Inquiry(store, selection, sql=_SQL)
     cover = inquiry.coverage()
     fragments = {"value": about.value, "present": about.present}
     rows = inquiry.ask("buckets_rows", fragments, lowest=LOWEST) if cover.rows else []
@@ -67,7 +65,7 @@ def ask(
         result = Histogram(signal, log_edges(lowest, highest), counts, "exact", "")
         return inquiry.answer(result, cover, level="rows", exactness="exact", rows=sum(counts))
     buckets = Buckets()
-    for row in histogram_rows(inquiry, about, Grid.of(window, 1)):
+    for row in histogram_rows(inquiry, about, Grid.of(selection.window, 1)):
         buckets.add(row["bounds"], row["buckets"], row["n"], row["total"])
     bounds, counts = buckets.merged() if buckets.n else ([], [])
     edges = bounds_as_edges(bounds) if bounds else []

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from analytics.inquiry import Inquiry
 from analytics.request_counts import Asked, instances_of, request_counts
-from analytics.selection import Filter
 from analytics.values import moment, names, number
 from base.named_sql import beside
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from analytics.answer import Answer
     from analytics.inquiry import Reader
-    from analytics.window import Window
+    from analytics.selection import Selection
 
 
 _SQL: Final = beside(__file__)
@@ -70,9 +69,9 @@ class Instances:
     instances: list[InstanceRow]
 
 
-def ask(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Instances]:  # noqa: A002, B008
+def ask(store: Reader, selection: Selection) -> Answer[Instances]:
     """Every instance that reported or was asked in the window, with its newest state."""
-    inquiry = Inquiry(store, window, filter, sql=_SQL)
+    inquiry = Inquiry(store, selection, sql=_SQL)
     cover = inquiry.coverage()
     asked = instances_of(request_counts(inquiry)) if cover.rows else {}
     found: list[InstanceRow] = []
@@ -102,7 +101,12 @@ def ask(store: Reader, window: Window, filter: Filter = Filter()) -> Answer[Inst
     found += [_without_samples(row) for row in asked.values()]
     found.sort(key=lambda row: (row.up is not False, row.instance, row.recording))
     return inquiry.answer(
-        Instances(found), cover, level="metrics" if cover.samples else "rows", exactness="exact", rows=len(found)
+        Instances(found),
+        cover,
+        level="metrics" if cover.samples else "rows",
+        exactness="exact",
+        rows=len(found),
+        samples_used=cover.samples > 0,
     )
 
 

@@ -9,7 +9,6 @@ from analytics.grid import Grid
 from analytics.inquiry import Inquiry
 from analytics.question import Command
 from analytics.samples import INSTANCE, INSTANCE_STEP, STEP, line_of, sampled, share_of
-from analytics.selection import Filter
 from analytics.series import Line
 from analytics.values import number, ratio
 from base.named_sql import beside
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 
     from analytics.answer import Answer
     from analytics.inquiry import Reader
+    from analytics.selection import Selection
     from analytics.series import Unit
-    from analytics.window import Window
 
 COMMAND: Final = Command()
 _SQL: Final = beside(__file__)
@@ -84,11 +83,11 @@ class Occupancy:
     cached_share: float | None
 
 
-def ask(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[Occupancy]:  # noqa: A002, B008
+def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Occupancy]:
     """KV usage per instance, preemptions, prefix hits and cached tokens per step."""
-    inquiry = Inquiry(store, window, filter, sql=_SQL)
+    inquiry = Inquiry(store, selection, sql=_SQL)
     cover = inquiry.coverage()
-    grid = Grid.of(window, points)
+    grid = Grid.of(selection.window, points)
     samples = sampled(inquiry, grid, (STEP, INSTANCE_STEP, INSTANCE))
     steps = samples[STEP]
     by_instance: dict[str, list[dict[str, Any]]] = {}

@@ -15,15 +15,14 @@ from analytics.grid import Grid
 from analytics.inquiry import Inquiry
 from analytics.latencies import LatencyLine, latency_lines
 from analytics.question import Command, Option
-from analytics.selection import Filter
 from analytics.signals import LatencySignal, signal_of
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.inquiry import Reader
+    from analytics.selection import Selection
     from analytics.series import By
-    from analytics.window import Window
 
 
 COMMAND: Final = Command((Option("signal", "Which latency, such as ttft_seconds."),))
@@ -52,8 +51,7 @@ class Percentiles:
 
 def ask(
     store: Reader,
-    window: Window,
-    filter: Filter = Filter(),  # noqa: A002, B008
+    selection: Selection,
     *,
     signal: LatencySignal = "ttft_seconds",
     by: By = "all",
@@ -67,9 +65,9 @@ def ask(
     with this latency is told from rows alone, one that has none from metrics.
     """
     about = signal_of(signal)
-    inquiry = Inquiry(store, window, filter)
+    inquiry = Inquiry(store, selection)
     cover = inquiry.coverage()
-    grid = Grid.of(window, points)
+    grid = Grid.of(selection.window, points)
     shown, left_out = latency_lines(inquiry, cover, about, grid, by, limit)
     exact = [line for line in shown if line.level == "rows"]
     return inquiry.answer(

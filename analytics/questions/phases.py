@@ -12,7 +12,6 @@ from analytics.grid import Grid
 from analytics.inquiry import Inquiry
 from analytics.latencies import quantiles_sql
 from analytics.question import Command
-from analytics.selection import Filter
 from analytics.signals import PHASES, signal_of
 from analytics.values import number, ratio
 from base.named_sql import beside
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from analytics.answer import Answer, Coverage, Exactness
     from analytics.inquiry import Reader
-    from analytics.window import Window
+    from analytics.selection import Selection
 
 
 COMMAND: Final = Command()
@@ -74,14 +73,14 @@ class Phases:
     exactness: Exactness
 
 
-def ask(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[Phases]:  # noqa: A002, B008
+def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Phases]:
     """Mean seconds per phase over time, stacked up to the mean end-to-end time.
 
     Of the requests that have an end-to-end latency (`signals.SIGNALS`). From metrics, a mean per finished request.
     """
-    inquiry = Inquiry(store, window, filter, sql=_SQL)
+    inquiry = Inquiry(store, selection, sql=_SQL)
     cover = inquiry.coverage()
-    grid = Grid.of(window, points)
+    grid = Grid.of(selection.window, points)
     present = {"present": signal_of("e2e_seconds").present}
     found: list[dict[str, Any]] = []
     if cover.rows:
@@ -101,7 +100,7 @@ def ask(store: Reader, window: Window, filter: Filter = Filter(), *, points: int
         total = (float(whole["n"]), float(whole["e2e"]), dict(zip(PHASES, map(float, whole["seconds"]), strict=True)))
         result = _stack(grid, parts, "exact", p99, total)
         return inquiry.answer(result, cover, level="rows", exactness="exact", rows=int(whole["n"]), notes=notes)
-    parts = [] if filter.tenant else _phases_of_metrics(inquiry, grid)
+    parts = _phases_of_metrics(inquiry, grid) if inquiry.of_all else []
     result = _stack(grid, parts, "means", {})
     return inquiry.answer(
         result, cover, level="metrics", exactness="means", rows=int(sum(n for _, n, _, _ in parts)), samples_used=True

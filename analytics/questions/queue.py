@@ -14,7 +14,6 @@ from analytics.inquiry import Inquiry
 from analytics.latencies import latency_lines
 from analytics.question import Command
 from analytics.samples import INSTANCE_STEP, STEP, gauge_peaks, line_of, sampled
-from analytics.selection import Filter
 from analytics.series import Line
 from analytics.signals import SIGNALS
 from analytics.values import ratio
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from analytics.answer import Coverage, Exactness
     from analytics.inquiry import Reader
     from analytics.latencies import LatencyLine
-    from analytics.window import Window
+    from analytics.selection import Selection
 
 COMMAND: Final = Command()
 _SQL: Final = beside(__file__)
@@ -76,11 +75,11 @@ class QueueDynamics:
     exactness: Exactness
 
 
-def ask(store: Reader, window: Window, filter: Filter = Filter(), *, points: int = 120) -> Answer[QueueDynamics]:  # noqa: A002, B008
+def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[QueueDynamics]:
     """Arrivals, finishes, waiting, running and queue time per step."""
-    inquiry = Inquiry(store, window, filter, sql=_SQL)
+    inquiry = Inquiry(store, selection, sql=_SQL)
     cover = inquiry.coverage()
-    grid = Grid.of(window, points)
+    grid = Grid.of(selection.window, points)
     samples = sampled(inquiry, grid, (STEP, INSTANCE_STEP))
     steps = samples[STEP]
     waiting, running = line_of(steps, grid, "waiting"), line_of(steps, grid, "running")
@@ -137,7 +136,7 @@ def _flow(
             Line("", grid.rates(arrived), "per_second", "exact", cover.rows),
             Line("", grid.rates(done), "per_second", "exact", cover.rows),
         )
-    if inquiry.filter.tenant:
+    if not inquiry.of_all:
         return Line("", grid.blank(), "per_second", "exact"), Line("", grid.blank(), "per_second", "exact")
     finishes = line_of(steps, grid, "finished")
     inside = [

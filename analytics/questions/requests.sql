@@ -10,7 +10,7 @@ WHERE (time, key) IN
     SELECT time, key
     FROM requests
     WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*whose*/
-      AND (/*present*/) /*narrow*/ /*after*/
+      AND (/*present*/) /*after*/
     ORDER BY /*order*/
     LIMIT {limit:UInt32}
 )
@@ -21,4 +21,4 @@ LIMIT {limit:UInt32}
 SELECT sum(weight) AS n
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*whose*/
-  AND (/*present*/) /*narrow*/
+  AND (/*present*/)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 from analytics.answer import Answer, Coverage
 from analytics.conditions import one_of
 from analytics.inquiry import Inquiry
+from analytics.question import QuestionError, refuse
 from analytics.request_row import COLUMNS, RequestRow
-from analytics.selection import Filter
+from analytics.selection import Selection
 from analytics.signals import PHASES
-from analytics.values import moment, names, number, trace_hex
-from analytics.window import Window, WindowError
+from analytics.values import moment, names, number
+from analytics.window import Window
 from base.named_sql import beside
 from base.vocabulary import SCOPE_EDGE, SPAN_ID_RANDOM_BITS
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 _SQL: Final = beside(__file__)
 
-_EVER: Final = Window(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 _ENGINE_SPANS: Final = ("llm_request", "InferRequest")
 
 
@@ -118,34 +118,32 @@ class Story:
 
 def ask(
     store: Reader,
+    selection: Selection,
     *,
-    key: int | str | None = None,
-    time: datetime | None = None,
-    trace_id: str = "",
     margin: float = 15.0,
 ) -> Answer[Story]:
     """The story of one request, found by its key or its trace id.
 
     Args:
         store: Where to ask.
-        key: `RequestRow.key`.
-        time: `RequestRow.time`; makes the look-up immediate. Without it the time is read out of a tap's key.
-        trace_id: 32 hex digits, instead of a key; the earliest request of the trace is told.
+        selection: Its key or trace id, of which the earliest request is told; and the window in which it arrived, which
+            may be all time: a tap's key tells it too.
         margin: Seconds of engine samples before and after.
 
     Raises:
-        WindowError: Neither key nor trace id is given.
+        QuestionError: Neither key nor trace id is given, or something else.
     """
-    if key is None and not trace_id:
-        raise WindowError("Neither a key nor a trace id is given", "Give one of the two")
-    lookup = Inquiry(store, _EVER, Filter(), sql=_SQL)
-    found = _found(lookup, None if key is None else int(key), time, trace_id)
+    refuse("story", selection, ("key", "trace_id"))
+    if not selection.ids:
+        raise QuestionError("story is about one request", "Give its key or its trace id")
+    lookup = Inquiry(store, selection, sql=_SQL)
+    found = _found(lookup)
     if found is None:
         nothing = Story(None, None, None, [], [], [], [], 0)
         return lookup.answer(nothing, Coverage(), level="rows", exactness="exact", rows=0)
     end = found.time + timedelta(seconds=found.e2e_seconds or found.engine_e2e_seconds or 0.0)
     window = Window(found.time - timedelta(seconds=margin), end + timedelta(seconds=margin, milliseconds=1))
-    inquiry = Inquiry(store, window, Filter(), _SQL, lookup.asked)
+    inquiry = Inquiry(store, Selection(window), _SQL, lookup.asked)
     spans = [_span(row) for row in inquiry.ask("spans", trace_id=found.trace_id)] if found.trace_id else []
     here, value = one_of("instance", "instance", [found.instance])
     where: dict[str, Any] = {"instance": value, "recording": found.recording}
@@ -222,15 +220,15 @@ def intervals(row: RequestRow, end: datetime, engine_start: datetime | None) -> 
     return made
 
 
-def _found(inquiry: Inquiry, key: int | None, time: datetime | None, trace_id: str) -> RequestRow | None:
-    columns = {"columns": COLUMNS}
-    if key is None:
-        rows = inquiry.ask("by_trace", columns, trace_id=trace_hex(trace_id))
-    else:
-        at = _ms(time) if time is not None else key >> SPAN_ID_RANDOM_BITS
-        rows = inquiry.ask("by_time_and_key", columns, time_ms=at, key=key)
-        if not rows and time is None:
-            rows = inquiry.ask("by_key", columns, key=key)
+def _found(inquiry: Inquiry) -> RequestRow | None:
+    """The earliest request of the selection; of a tap's key, which tells when it arrived, at once."""
+    columns, window = {"columns": COLUMNS}, inquiry.window
+    rows = []
+    if key := inquiry.selection.key:
+        at = int(key) >> SPAN_ID_RANDOM_BITS
+        if window.from_ms <= at < window.to_ms:
+            rows = inquiry.ask("by_time_and_key", columns, time_ms=at)
+    rows = rows or inquiry.ask("by_key" if key else "by_trace", columns)
     return RequestRow.of(rows[0]) if rows else None
 
 

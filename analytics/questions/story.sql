@@ -2,13 +2,17 @@
 SELECT
     /*columns*/
 FROM requests
-WHERE time = fromUnixTimestamp64Milli({time_ms:Int64}) AND key = {key:UInt64}
+WHERE time = fromUnixTimestamp64Milli({time_ms:Int64}) /*filter:any_requests*/
 
 -- name: by_key
 SELECT
     /*columns*/
 FROM requests
-WHERE (time, key) IN (SELECT time, key FROM requests_t WHERE key = {key:UInt64})
+WHERE (time, key) IN
+(
+    SELECT time, key FROM requests_t
+    WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) AND key = {of_key:UInt64}
+) /*filter:any_requests*/
 ORDER BY time
 LIMIT 1
 
@@ -16,7 +20,7 @@ LIMIT 1
 SELECT
     /*columns*/
 FROM requests
-WHERE (time, key) IN (SELECT time, key FROM request_keys WHERE trace_id = unhex({trace_id:String}))
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:any_requests*/
 ORDER BY time, key
 LIMIT 1
 

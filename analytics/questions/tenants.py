@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 from analytics.inquiry import Inquiry
 from analytics.latencies import quantiles_sql
 from analytics.question import Command
-from analytics.selection import Filter
 from analytics.signals import SIGNALS
 from analytics.slo import BAD, FORGIVEN
 from analytics.values import number, ratio
@@ -17,7 +16,7 @@ from base.named_sql import beside
 if TYPE_CHECKING:
     from analytics.answer import Answer, Exactness
     from analytics.inquiry import Reader
-    from analytics.window import Window
+    from analytics.selection import Selection
 
 COMMAND: Final = Command()
 _SQL: Final = beside(__file__)
@@ -71,9 +70,9 @@ class Tenants:
     requests: float
 
 
-def ask(store: Reader, window: Window, filter: Filter = Filter(), *, limit: int = 50) -> Answer[Tenants]:  # noqa: A002, B008
+def ask(store: Reader, selection: Selection, *, limit: int = 50) -> Answer[Tenants]:
     """Requests, tokens, errors and p99 per tenant; rows alone, as server metrics know no tenant."""
-    inquiry = Inquiry(store, window, filter, sql=_SQL)
+    inquiry = Inquiry(store, selection, sql=_SQL)
     cover = inquiry.coverage()
     fragments: dict[str, str] = {}
     exactness: Exactness = "exact"

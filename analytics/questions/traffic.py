@@ -17,7 +17,6 @@ from analytics.latencies import metric_lines
 from analytics.question import Command
 from analytics.request_counts import Servers, outcomes_of, request_counts, servers_of
 from analytics.samples import gauge_peaks
-from analytics.selection import Filter
 from analytics.signals import SIGNALS
 from analytics.traffic_tiles import Readings
 from analytics.values import names, number, ratio
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 
     from analytics.inquiry import Reader
     from analytics.latencies import LatencyLine
+    from analytics.selection import Selection
     from analytics.series import Tile
-    from analytics.window import Window
 
 
 COMMAND: Final = Command()
@@ -129,8 +128,7 @@ class Overview:
 
 def ask(
     store: Reader,
-    window: Window,
-    filter: Filter = Filter(),  # noqa: A002, B008
+    selection: Selection,
     *,
     points: int = 60,
     models: bool = True,
@@ -139,7 +137,7 @@ def ask(
 
     Without ``models`` neither rows of models nor outcomes are counted, which takes half the time.
     """
-    inquiry = Inquiry(store, window, filter)
+    inquiry = Inquiry(store, selection)
     read = Readings.read(inquiry, points)
     cover = read.cover
     found = request_counts(inquiry) if cover.rows and models else []

@@ -9,13 +9,14 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from base.errors import ConfigError
 from base.redact import shown
 
-Role = Literal["reader", "owner"]
+if TYPE_CHECKING:
+    from collector.store.asker import Role
 
 DATABASE: Final = "servescope"
 READER_HEADER: Final = "X-Servescope-Reader"
@@ -34,6 +35,7 @@ class StoreAddress:
         user: User name; empty speaks without credentials, which is the reader of an embedded store.
         password: Kept out of ``repr``.
         token: Tells an embedded store that a reader belongs to its installation; kept out of ``repr``.
+        role: What the one who speaks to it may do, as far as this side knows.
     """
 
     url: str
@@ -41,6 +43,7 @@ class StoreAddress:
     user: str = ""
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
+    role: Role = "reader"
 
     @classmethod
     def parse(cls, url: str, database: str = DATABASE) -> StoreAddress:
@@ -89,7 +92,7 @@ def locate(data: Path | None = None, url: str | None = None, *, role: Role = "re
         ConfigError: Nothing runs there, or the URL is wrong.
     """
     folder = data if data is not None else _default_folder()
-    address = StoreAddress.parse(url if url is not None else _running(folder))
+    address = replace(StoreAddress.parse(url if url is not None else _running(folder)), role=role)
     if address.user or urlsplit(address.url).hostname not in _LOOPBACK:
         return address
     if role == "reader":

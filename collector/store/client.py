@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError
 
 from base.errors import ConfigError, ServescopeError
 from collector.store.address import READER_HEADER, StoreAddress
+from collector.store.asker import Asker
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -72,12 +73,14 @@ class Store:
     Args:
         address: Where it is.
         timeout_seconds: Longest wait for an answer.
+        tenant: Of the one who asks; "" for all.
 
     The connection is made at the first call; a store that comes up later is found then.
     """
 
-    def __init__(self, address: StoreAddress, *, timeout_seconds: float = 60) -> None:
+    def __init__(self, address: StoreAddress, *, timeout_seconds: float = 60, tenant: str = "") -> None:
         self.address = address
+        self.asker = Asker(address.role, tenant)
         self._timeout = timeout_seconds
         self._lock = threading.Lock()
         self._made: Client | None = None

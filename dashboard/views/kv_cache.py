@@ -84,8 +84,8 @@ def _body(look: Look) -> None:
 
 
 def _tiles(look: Look) -> list[Tile]:
-    cache: Occupancy = ask("kvcache", look.window, look.filter).result
-    batches: Batching = ask("batching", look.window, look.filter).result
+    cache: Occupancy = ask("kvcache", look.selection).result
+    batches: Batching = ask("batching", look.selection).result
     above = max((item.seconds_above_90 for item in cache.instances), default=None)
     fullest = max((item.peak for item in cache.instances if item.peak is not None), default=None)
     preempted = [item.preempted for item in cache.instances if item.preempted is not None]
@@ -148,7 +148,7 @@ def _items(result: Batching, look: Look) -> object:
 
 
 def _table(look: Look) -> None:
-    answer = ask("kvcache", look.window, look.filter)
+    answer = ask("kvcache", look.selection)
     if not answer.result.instances:
         return
     st.markdown("#### KV caches")

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import streamlit as st
 
+from analytics.selection import LatencyRange
 from analytics.signals import SIGNALS
 from analytics.window import Window
 from dashboard import words
@@ -17,7 +18,8 @@ from dashboard.data import ask
 from dashboard.drawings import phase_stack
 from dashboard.figures import Trace, daytime, heatmap, histogram, lines, percentiles
 from dashboard.figures.distribution import drawable
-from dashboard.look import link, zone
+from dashboard.links import link
+from dashboard.look import zone
 from dashboard.panel import panel, tiles
 from dashboard.shell import page
 from dashboard.theme import colour_of, has_colour
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from analytics.questions.heatmap import Heatmap
     from analytics.questions.histogram import Histogram
     from analytics.questions.latency import Percentiles
+    from analytics.signals import LatencySignal
     from dashboard.data import Question
     from dashboard.look import Look
 
@@ -144,7 +147,7 @@ def _histogram(result: Histogram, look: Look, title: str, signal: str) -> object
 
 
 def _tiles(look: Look, signal: str) -> list[Tile]:
-    found: Percentiles = ask("latency", look.window, look.filter, signal=signal, by="all").result
+    found: Percentiles = ask("latency", look.selection, signal=signal, by="all").result
     if not found.lines:
         return []
     line = found.lines[0]
@@ -169,13 +172,13 @@ def _selected(state: Any, signal: str, look: Look) -> None:
         if state:
             st.caption("Draw a box on the heatmap to list the requests in it.")
         return
-    result: Heatmap = ask("heatmap", look.window, look.filter, signal=signal).result
+    result: Heatmap = ask("heatmap", look.selection, signal=signal).result
     chosen = cells_in(result, look.window, *box_of(boxes[0], look.window))
     if chosen is None:
         st.caption("No request is in that box.")
         return
-    bounds = {"at_least": f"{chosen.low!r}"} | ({"below": f"{chosen.high!r}"} if math.isfinite(chosen.high) else {})
-    address = link("requests", chosen.window, look.filter, order_by=SIGNALS[signal].title, **bounds)
+    among = LatencyRange(cast("LatencySignal", signal), chosen.low, chosen.high if math.isfinite(chosen.high) else None)
+    address = link("requests", look.selection.but(window=chosen.window, latency=among))
     above = f"to {words.seconds(chosen.high)}" if math.isfinite(chosen.high) else "up"
     st.markdown(
         f"[List the requests from {words.seconds(chosen.low)} {above}, "

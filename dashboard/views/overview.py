@@ -103,10 +103,10 @@ def _body(look: Look) -> None:
 
 
 def _tiles(look: Look) -> list[Tile]:
-    overview: Overview = ask(TILES[0], look.window, look.filter, **TILES[1]).result
+    overview: Overview = ask(TILES[0], look.selection, **TILES[1]).result
     before: Overview | None = None
     if look.compared is not None:
-        before = ask(TILES[0], look.compared, look.filter, **TILES[1]).result
+        before = ask(TILES[0], look.selection.but(window=look.compared), **TILES[1]).result
     return [
         _tile(
             f"{name} {look.lately}" if field in _GAUGES else name,
@@ -158,7 +158,7 @@ def _queue(result: QueueDynamics, look: Look) -> object:
 
 
 def _models(look: Look) -> None:
-    answer = ask("traffic", look.window, look.filter)
+    answer = ask("traffic", look.selection)
     rows = answer.result.models
     st.markdown("#### Models")
     if not rows:
@@ -186,7 +186,7 @@ def _models(look: Look) -> None:
 
 
 def _instances(look: Look) -> None:
-    answer = ask("instances", look.window, look.filter)
+    answer = ask("instances", look.selection)
     st.markdown("#### Instances")
     if not answer.result.instances:
         empty(answer.state, MISSING)

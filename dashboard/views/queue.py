@@ -53,7 +53,7 @@ def _body(look: Look) -> None:
 
 
 def _tiles(look: Look) -> list[Tile]:
-    result: QueueDynamics = ask("queue", look.window, look.filter).result
+    result: QueueDynamics = ask("queue", look.selection).result
     law = result.littles_law
     arrivals, queue_p99 = (
         settled(line, result.times, result.step, look) for line in (result.arrivals, result.queue_p99)

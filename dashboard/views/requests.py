@@ -10,6 +10,7 @@ import streamlit as st
 from analytics.signals import SIGNALS
 from dashboard import escape, words
 from dashboard.data import ask
+from dashboard.links import narrowed, outcome_in_words, outcome_of
 from dashboard.look import clock, zone
 from dashboard.marks import keys, phase_bar
 from dashboard.one_request import PHASES, tell
@@ -28,7 +29,6 @@ MISSING: Final = (
 )
 _ORDER: Final = {"slowest": "Slowest first", "newest": "Newest first"}
 _LIMIT: Final = 200
-_TRACE_ID: Final = 32
 
 TITLE: Final = "Requests"
 """In the navigation."""
@@ -68,9 +68,9 @@ def _list(look: Look) -> None:
         ) or "e2e_seconds"  # fmt: skip
         known = look.choices.outcomes if look.choices else []
         outcome = st.multiselect(
-            "Outcome", sorted({*known, *st.query_params.get_all("outcome")}), key="outcome", bind="query-params",
-            placeholder="Any outcome", width=200, label_visibility="collapsed",
-            format_func=lambda name: name.replace("_", " "),
+            "Outcome", sorted({*known, *map(outcome_of, st.query_params.get_all("outcome"))}), key="outcome",
+            bind="query-params", placeholder="Any outcome", width=200, label_visibility="collapsed",
+            format_func=outcome_in_words,
         )  # fmt: skip
         wanted = st.text_input(
             "Find", key="find", placeholder="Trace id or request id", width=230, label_visibility="collapsed",
@@ -80,9 +80,12 @@ def _list(look: Look) -> None:
     if low is not None or high is not None:
         _narrowed(signal, low, high)
     answer = ask(
-        "requests", look.window, look.filter, order=order, signal=signal, outcome=tuple(outcome), at_least=low,
-        below=high, limit=_LIMIT, **ids((wanted or "").strip()),
-    )  # fmt: skip
+        "requests",
+        narrowed(look.selection, signal=signal, outcome=outcome, at_least=low, below=high, find=wanted or ""),
+        order=order,
+        signal=signal,
+        limit=_LIMIT,
+    )
     rows: list[RequestRow] = answer.result.requests
     if not rows:
         if answer.coverage.rows:
@@ -159,13 +162,6 @@ def _parts(row: RequestRow) -> list[tuple[str, float]]:
 def _met(rows: list[RequestRow]) -> list[str]:
     seen = {name for row in rows for name, seconds in _parts(row) if seconds}
     return [name for name in (*(name for name, _ in PHASES), "unaccounted") if name in seen]
-
-
-def ids(wanted: str) -> dict[str, str]:
-    """What a search word is: a trace id has 32 hex digits, all else is a request's id."""
-    if len(wanted) == _TRACE_ID and all(letter in "0123456789abcdef" for letter in wanted.lower()):
-        return {"trace_id": wanted.lower()}
-    return {"request_id": wanted} if wanted else {}
 
 
 def _bound(name: Literal["at_least", "below"]) -> float | None:

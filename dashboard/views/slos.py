@@ -15,7 +15,7 @@ from alerts.rules.objectives import objective_of
 from alerts.slo_status import SloStatus, slo_statuses
 from base.formats import three
 from dashboard import escape, words
-from dashboard.data import ask, store
+from dashboard.data import ask, asker, store
 from dashboard.figures import CONFIG, Trace, lines
 from dashboard.look import colours
 from dashboard.panel import foot, guarded
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from alerts.rules.model import RulesFile
     from alerts.rules.slo import Slo
     from analytics.questions.budget import BudgetStatus
+    from collector.store.asker import Asker
     from dashboard.look import Look
     from dashboard.tiles import Judgement
 
@@ -62,7 +63,7 @@ def _objectives(look: Look, file: RulesFile) -> None:
     if not file.slos:
         st.markdown(MISSING)
         return
-    found = _statuses(str(os.environ["SERVESCOPE_SLOS"]), look.window.end.timestamp())
+    found = _statuses(asker(), str(os.environ["SERVESCOPE_SLOS"]), look.window.end.timestamp())
     _table(found)
     for slo in file.slos:
         own = [status for status in found if status.name == slo.name]
@@ -71,9 +72,9 @@ def _objectives(look: Look, file: RulesFile) -> None:
 
 
 @st.cache_data(ttl=5, max_entries=20, show_spinner=False)
-def _statuses(path: str, at: float) -> list[SloStatus]:
+def _statuses(who: Asker, path: str, at: float) -> list[SloStatus]:
     del at  # part of the key alone: a new moment is a new question
-    return slo_statuses(store(), load(Path(path)))
+    return slo_statuses(store(who), load(Path(path)))
 
 
 def _table(found: list[SloStatus]) -> None:
@@ -107,7 +108,7 @@ def _one(look: Look, slo: Slo, found: list[SloStatus]) -> None:
     for status in found:
         st.html(row(tiles_of(status), colours()))
     counted = replace(look.filter, recording=slo.filter.recordings)  # as the rules that page count
-    answer = ask("budget", look.window, counted, objectives=(objective_of(slo),))
+    answer = ask("budget", look.selection.but(filter=counted), objectives=(objective_of(slo),))
     shown: BudgetStatus = answer.result.objectives[0]
     if any(value is not None for value in shown.line):
         trace = Trace("", shown.line, colour_of("requests", look.style.colours))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 import streamlit as st
@@ -11,10 +11,13 @@ import streamlit as st
 from base.errors import ServescopeError
 from collector.store.client import StoreError
 from dashboard import escape, words
-from dashboard.data import store
+from dashboard.data import asker, store
 from dashboard.look import zone
 from dashboard.panel import problem
 from dashboard.reading import ROWS, read
+
+if TYPE_CHECKING:
+    from collector.store.asker import Asker
 
 _ROWS: Final = 5000
 EXAMPLES: Final = {
@@ -77,7 +80,7 @@ def _editor() -> None:
 
 def _answer(sql: str) -> None:
     try:
-        frame = _frame(sql)
+        frame = _frame(asker(), sql)
     except StoreError as error:
         refused(error)
         return
@@ -118,8 +121,8 @@ def refused(error: StoreError) -> None:
 
 
 @st.cache_data(ttl=5, max_entries=20, show_spinner="Asking ClickHouse")
-def _frame(sql: str) -> pd.DataFrame:
-    return read(store(), sql)
+def _frame(who: Asker, sql: str) -> pd.DataFrame:
+    return read(store(who), sql)
 
 
 def local_times(frame: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +136,7 @@ def local_times(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _schema() -> None:
     try:
-        columns = _columns()
+        columns = _columns(asker())
     except ServescopeError as error:
         problem(error)
         return
@@ -152,8 +155,8 @@ def plain_type(text: str) -> str:
 
 
 @st.cache_data(ttl=300, max_entries=2, show_spinner=False)
-def _columns() -> pd.DataFrame:
-    return store().frame(
+def _columns(who: Asker) -> pd.DataFrame:
+    return store(who).frame(
         "SELECT table, name, type FROM system.columns WHERE database = currentDatabase() "
         "AND table NOT LIKE 'land%' AND table NOT LIKE '.inner%' AND table NOT LIKE '%\\_mv' ORDER BY table, position"
     )

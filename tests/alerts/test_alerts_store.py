@@ -23,7 +23,7 @@ from alerts.rules.own import tap_readings
 from alerts.slo_status import slo_statuses
 from analytics.answer import as_plain
 from analytics.questions import latency
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.window import Window
 from base.errors import ServescopeError
 from collector.store.client import StoreUnavailable
@@ -381,7 +381,7 @@ def test_evidence_counts_requests_when_they_end(fleet: Any):
     page = Window(shown["start"], shown["end"])
     only = Filter(instance=("triton-a",), recording="exclude")
     for signal, names in (("ttft_seconds", ("p50", "p99")), ("e2e_seconds", ("p99",))):
-        (line,) = latency.ask(fleet.store, page, only, signal=signal, points=1).result.lines
+        (line,) = latency.ask(fleet.store, Selection(page, only), signal=signal, points=1).result.lines
         for name in names:  # what the latency page says of the same window
             assert found[f"{signal.removesuffix('_seconds')}_{name}_seconds"] == round(line.total[name], 4)
     (tenant,) = found["tenants"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from analytics.questions import beginning
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.window import Window
 
 if TYPE_CHECKING:
@@ -38,21 +38,21 @@ def test_data_begin_with_the_first_of_those_that_are_looked_at(
 ) -> None:
     window = Window(start - 10 * MINUTE, start + 5 * MINUTE)
     for given in (Filter(recording=recording), Filter(recording=recording, model=("another",), tenant=("x",))):  # type: ignore[arg-type]
-        assert beginning.ask(lab.store, window, given).result.at == start + after * MINUTE
+        assert beginning.ask(lab.store, Selection(window, given)).result.at == start + after * MINUTE
 
 
 def test_after_data_of_the_same_length_of_time_a_gap_is_a_gap(lab: Lab, start: datetime) -> None:
     window = Window(start + 150 * timedelta(seconds=1), start + 12 * MINUTE)
-    assert beginning.ask(lab.store, window).result.at is None, "samples lie before the window"
+    assert beginning.ask(lab.store, Selection(window)).result.at is None, "samples lie before the window"
 
 
 def test_older_data_are_another_start(lab: Lab, start: datetime) -> None:
     window = Window(start + 4 * MINUTE + timedelta(seconds=10), start + 5 * MINUTE + timedelta(seconds=10))
-    assert beginning.ask(lab.store, window).result.at == start + 5 * MINUTE
+    assert beginning.ask(lab.store, Selection(window)).result.at == start + 5 * MINUTE
 
 
 def test_without_data_nothing_begins(lab: Lab, start: datetime) -> None:
-    answer = beginning.ask(lab.store, Window(start - 60 * MINUTE, start - 50 * MINUTE))
+    answer = beginning.ask(lab.store, Selection(Window(start - 60 * MINUTE, start - 50 * MINUTE)))
     assert answer.result.at is None
     assert answer.state == "no_data"
     assert len(answer.sql) == 3

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from analytics.questions import heatmap, requests
+from analytics.selection import LatencyRange, Selection
 from analytics.window import Window
 from dashboard.views.latency import cells_in
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def test_the_list_has_just_the_requests_of_the_cells(lab: Lab, signal: LatencySignal) -> None:
     chance = random.Random(signal)
     whole = Window(lab.window.start + timedelta(seconds=3.25), lab.window.end - timedelta(seconds=2.5))
-    heat = heatmap.ask(lab.store, whole, signal=signal, points=40).result
+    heat = heatmap.ask(lab.store, Selection(whole), signal=signal, points=40).result
     counted = 0
     for _ in range(8):
         start = whole.start + timedelta(seconds=chance.uniform(0, 400))
@@ -35,7 +36,9 @@ def test_the_list_has_just_the_requests_of_the_cells(lab: Lab, signal: LatencySi
         )
         assert chosen is not None
         listed = requests.ask(
-            lab.store, chosen.window, signal=signal, at_least=float(f"{chosen.low!r}"), below=float(f"{chosen.high!r}")
+            lab.store,
+            Selection(chosen.window, latency=LatencyRange(signal, float(f"{chosen.low!r}"), float(f"{chosen.high!r}"))),
+            signal=signal,
         )
         assert listed.result.matching == chosen.requests
         counted += chosen.requests

@@ -9,7 +9,7 @@ import pytest
 
 from analytics.question import QuestionError
 from analytics.questions import budget
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.slo import Objective
 from analytics.window import Window, WindowError
 from tests.analytics.lab import BOUNDS
@@ -81,7 +81,7 @@ def exceeds(row: dict[str, Any], signal: str, limit: float) -> bool:
 
 
 def test_the_budget_is_what_the_rows_say(lab: Lab):
-    answer = budget.ask(lab.store, lab.window, objectives=OBJECTIVES, points=30)
+    answer = budget.ask(lab.store, Selection(lab.window), objectives=OBJECTIVES, points=30)
     for objective, found in zip(OBJECTIVES, answer.result.objectives, strict=True):
         total, bad = counted(lab, objective, lab.window)
         assert (found.objective, found.total, found.bad, found.good) == (objective.name, total, bad, total - bad)
@@ -104,7 +104,7 @@ def test_the_budget_is_what_the_rows_say(lab: Lab):
 
 def test_what_the_client_did_never_spends_the_budget(lab: Lab):
     window = lab.window
-    found = budget.ask(lab.store, window, objectives=[OBJECTIVES[0]]).result.objectives[0]
+    found = budget.ask(lab.store, Selection(window), objectives=[OBJECTIVES[0]]).result.objectives[0]
     rows = ended(lab, LIVE, window)
     forgiven = sum(r["has_edge"] and r["outcome"] in {"client_abort", "client_error"} for r in rows)
     assert forgiven > 0
@@ -113,13 +113,15 @@ def test_what_the_client_did_never_spends_the_budget(lab: Lab):
 
 
 def test_an_answer_rests_on_recordings_only_where_an_objective_counts_them(lab: Lab):
-    assert budget.ask(lab.store, lab.window, objectives=[OBJECTIVES[0]]).recordings == ()
-    assert budget.ask(lab.store, lab.window, objectives=OBJECTIVES).recordings != (), "the second one counts them"
+    assert budget.ask(lab.store, Selection(lab.window), objectives=[OBJECTIVES[0]]).recordings == ()
+    assert budget.ask(lab.store, Selection(lab.window), objectives=OBJECTIVES).recordings != (), (
+        "the second one counts them"
+    )
 
 
 def test_the_page_narrows_what_the_objective_lets_through(lab: Lab):
     found = budget.ask(
-        lab.store, lab.window, Filter(instance=("vllm-0",)), objectives=[OBJECTIVES[1]]
+        lab.store, Selection(lab.window, Filter(instance=("vllm-0",))), objectives=[OBJECTIVES[1]]
     ).result.objectives[0]
     both = replace(OBJECTIVES[1], filter=Filter(model=("llama",), instance=("vllm-0",)))
     assert (found.total, found.bad) == counted(lab, both, lab.window)
@@ -127,8 +129,10 @@ def test_the_page_narrows_what_the_objective_lets_through(lab: Lab):
 
 def test_a_star_is_a_pattern_in_an_objective_and_a_letter_in_what_a_viewer_chose(lab: Lab):
     some = Objective("some", "availability", 0.9, filter=Filter(model=("lla*",)))
-    assert budget.ask(lab.store, lab.window, objectives=[some]).result.objectives[0].total > 0
-    chosen = budget.ask(lab.store, lab.window, Filter(model=("lla*",)), objectives=[some]).result.objectives[0]
+    assert budget.ask(lab.store, Selection(lab.window), objectives=[some]).result.objectives[0].total > 0
+    chosen = budget.ask(lab.store, Selection(lab.window, Filter(model=("lla*",))), objectives=[some]).result.objectives[
+        0
+    ]
     assert (chosen.total, chosen.state) == (0, "no_data")
 
 
@@ -140,21 +144,23 @@ def test_a_request_counts_where_it_ends(lab: Lab):
     open_ = [r for r in lab.rows(LIVE) if end_of(r) >= lab.window.end]
     assert crossing
     assert open_
-    found = budget.ask(lab.store, late, objectives=[OBJECTIVES[0]]).result.objectives[0]
+    found = budget.ask(lab.store, Selection(late), objectives=[OBJECTIVES[0]]).result.objectives[0]
     arrived = sum(edge <= r["time"] for r in lab.rows(LIVE))
     assert found.total == arrived + len(crossing) - len(open_)
 
 
 def test_an_objective_of_metrics_is_read_from_them_though_rows_are_there(lab: Lab):
     told = Objective("t", "latency", 0.9, threshold_seconds=0.5, source="metrics", filter=Filter(instance=("vllm-0",)))
-    found = budget.ask(lab.store, lab.window, objectives=[told, replace(told, source="rows")]).result.objectives
+    found = budget.ask(
+        lab.store, Selection(lab.window), objectives=[told, replace(told, source="rows")]
+    ).result.objectives
     assert [item.exactness for item in found] == ["derived", "exact"]
     assert "at most 0.5 s" in found[0].note
 
 
 def test_goodput_of_servers_without_rows_is_not_guessed(lab: Lab):
     useful = replace(OBJECTIVES[4], filter=Filter(instance=("vllm-3",)))
-    found = budget.ask(lab.store, lab.window, objectives=[useful]).result.objectives[0]
+    found = budget.ask(lab.store, Selection(lab.window), objectives=[useful]).result.objectives[0]
     assert (found.total, found.budget_ratio) == (0, None)
     assert found.note == "Server metrics judge no single request."
 
@@ -162,11 +168,11 @@ def test_goodput_of_servers_without_rows_is_not_guessed(lab: Lab):
 def test_without_traffic_a_budget_is_unknown_and_not_whole(lab: Lab):
     quiet = lab.start - timedelta(days=6)
     found = budget.ask(
-        lab.store, Window(quiet, quiet + timedelta(hours=1)), objectives=OBJECTIVES[:1]
+        lab.store, Selection(Window(quiet, quiet + timedelta(hours=1))), objectives=OBJECTIVES[:1]
     ).result.objectives[0]
     assert (found.state, found.sli_ratio, found.budget_ratio) == ("no_data", None, None)
     idle = budget.ask(
-        lab.store, lab.window, Filter(instance=("vllm-0",), tenant=("nobody",)), objectives=OBJECTIVES[:1]
+        lab.store, Selection(lab.window, Filter(instance=("vllm-0",), tenant=("nobody",))), objectives=OBJECTIVES[:1]
     )
     assert idle.result.objectives[0].state == "no_traffic"
 
@@ -174,7 +180,7 @@ def test_without_traffic_a_budget_is_unknown_and_not_whole(lab: Lab):
 def test_servers_without_rows_are_read_from_counters_and_buckets(lab: Lab):
     triton = Objective("triton", "availability", 0.9, filter=Filter(instance=("triton-1",)))
     slow = Objective("slow", "latency", 0.9, threshold_seconds=0.7, filter=Filter(instance=("vllm-3",)))
-    answer = budget.ask(lab.store, lab.window, objectives=[triton, slow])
+    answer = budget.ask(lab.store, Selection(lab.window), objectives=[triton, slow])
     counted_, bucketed = answer.result.objectives
     samples = lab.sampled(lambda s: s["instance"] == "triton-1")
     failed = sum(s["requests_failed_delta"] for s in samples)
@@ -210,4 +216,4 @@ def test_an_objective_that_makes_no_sense_is_refused_by_name(wrong: dict[str, ob
 
 def test_a_budget_needs_objectives(lab: Lab):
     with pytest.raises(QuestionError, match="needs objectives"):
-        budget.ask(lab.store, lab.window)
+        budget.ask(lab.store, Selection(lab.window))

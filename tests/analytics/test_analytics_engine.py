@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from analytics.questions import batching, kvcache, queue
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.window import Window
 from tests.analytics.truth import by_step, grouped, inside_rate, latencies, quantile
 
@@ -19,7 +19,7 @@ def total(samples: list[dict[str, Any]], column: str) -> float:
 
 
 def test_arrivals_and_finishes_are_those_of_the_rows(lab: Lab):
-    answer = queue.ask(lab.store, lab.window, Filter(model=("llama", "qwen")), points=60)
+    answer = queue.ask(lab.store, Selection(lab.window, Filter(model=("llama", "qwen"))), points=60)
     result = answer.result
     rows = [r for r in lab.requests if r["model"] in {"llama", "qwen"} and r["time"] < lab.window.end]
     arrived = by_step([r for r in rows if r["time"] >= lab.window.start], result.times, result.step)
@@ -36,7 +36,7 @@ def test_arrivals_and_finishes_are_those_of_the_rows(lab: Lab):
 
 
 def test_waiting_running_and_the_time_to_drain(lab: Lab):
-    result = queue.ask(lab.store, lab.window, Filter(deployment=("chat",)), points=60).result
+    result = queue.ask(lab.store, Selection(lab.window, Filter(deployment=("chat",))), points=60).result
     chat = lab.sampled(lambda s: s["deployment"] == "chat")
     steps = by_step(chat, result.times, result.step)
     for index, held in steps.items():
@@ -66,8 +66,8 @@ def test_waiting_running_and_the_time_to_drain(lab: Lab):
 def test_a_window_that_begins_before_the_first_sample_changes_neither_the_peak_nor_littles_law(lab: Lab):
     chat = Filter(deployment=("chat",))
     length = timedelta(seconds=lab.window.seconds)
-    exact = queue.ask(lab.store, lab.window, chat, points=60).result
-    longer = queue.ask(lab.store, Window(lab.window.start - length, lab.window.end), chat, points=60).result
+    exact = queue.ask(lab.store, Selection(lab.window, chat), points=60).result
+    longer = queue.ask(lab.store, Selection(Window(lab.window.start - length, lab.window.end), chat), points=60).result
     assert longer.step > exact.step
     assert longer.waiting_peak == exact.waiting_peak
     for side, value in exact.littles_law.items():
@@ -75,21 +75,24 @@ def test_a_window_that_begins_before_the_first_sample_changes_neither_the_peak_n
 
 
 def test_queue_time_is_exact_from_rows_derived_or_a_mean_without(lab: Lab):
-    rows = queue.ask(lab.store, lab.window, Filter(model=("llama",)), points=10).result
+    rows = queue.ask(lab.store, Selection(lab.window, Filter(model=("llama",))), points=10).result
     steps = by_step(lab.rows(Filter(model=("llama",))), rows.times, rows.step)
     for index, held in steps.items():
         values = latencies(held, "queue_seconds")
         assert rows.queue_p99.values[index] == pytest.approx(quantile(values, 0.99), rel=1e-5)
     assert rows.queue_p99.exactness == "exact"
-    assert queue.ask(lab.store, lab.window, Filter(instance=("vllm-3",))).result.queue_p99.exactness == "derived"
-    triton = queue.ask(lab.store, lab.window, Filter(instance=("triton-1",))).result
+    assert (
+        queue.ask(lab.store, Selection(lab.window, Filter(instance=("vllm-3",)))).result.queue_p99.exactness
+        == "derived"
+    )
+    triton = queue.ask(lab.store, Selection(lab.window, Filter(instance=("triton-1",)))).result
     assert triton.queue_mean.exactness == "means"
     assert set(triton.queue_p99.values) == {None}
     assert any(value is not None for value in triton.queue_mean.values)
 
 
 def test_without_rows_arrivals_are_worked_out_and_labelled(lab: Lab):
-    answer = queue.ask(lab.store, lab.window, Filter(instance=("triton-1",)), points=60)
+    answer = queue.ask(lab.store, Selection(lab.window, Filter(instance=("triton-1",))), points=60)
     result = answer.result
     assert (answer.level, result.arrivals.exactness, result.finished.exactness) == ("metrics", "derived", "exact")
     steps = by_step(lab.sampled(lambda s: s["instance"] == "triton-1"), result.times, result.step)
@@ -106,7 +109,7 @@ def test_without_rows_arrivals_are_worked_out_and_labelled(lab: Lab):
 
 
 def test_kv_occupancy_per_instance_and_over_all(lab: Lab):
-    answer = kvcache.ask(lab.store, lab.window, points=60)
+    answer = kvcache.ask(lab.store, Selection(lab.window), points=60)
     result = answer.result
     samples = lab.sampled(lambda s: s["engine"] == "vllm")
     by_instance = grouped(samples, lambda s: s["instance"])
@@ -139,14 +142,14 @@ def test_kv_occupancy_per_instance_and_over_all(lab: Lab):
 def test_a_model_that_reads_no_tokens_has_no_rate_of_them(lab: Lab):
     images = Filter(model=("resnet",))
     assert lab.rows(images)
-    result = kvcache.ask(lab.store, lab.window, images).result
+    result = kvcache.ask(lab.store, Selection(lab.window, images)).result
     for line in (result.cached_tokens, result.computed_tokens):
         assert set(line.values) == {None}
     assert result.cached_share is None
 
 
 def test_batches_by_instance_and_model(lab: Lab):
-    answer = batching.ask(lab.store, lab.window, points=60)
+    answer = batching.ask(lab.store, Selection(lab.window), points=60)
     result = answer.result
     assert {line.name for line in result.tokens_per_step} == {
         "vllm-0 · llama",
@@ -174,11 +177,11 @@ def test_batches_by_instance_and_model(lab: Lab):
 
 def test_empty_windows_have_lines_of_gaps(lab: Lab):
     before = Window(lab.start - timedelta(days=3), lab.start - timedelta(days=3) + timedelta(minutes=5))
-    flow = queue.ask(lab.store, before)
+    flow = queue.ask(lab.store, Selection(before))
     assert flow.state == "no_data"
     assert set(flow.result.waiting.values) == {None}
     assert flow.result.drain_seconds is None
     assert flow.result.littles_law == {"expected": None, "measured": None}
-    assert kvcache.ask(lab.store, before).result.instances == []
-    assert batching.ask(lab.store, before).result.running == []
-    assert batching.ask(lab.store, before).result.mean_batch_size is None
+    assert kvcache.ask(lab.store, Selection(before)).result.instances == []
+    assert batching.ask(lab.store, Selection(before)).result.running == []
+    assert batching.ask(lab.store, Selection(before)).result.mean_batch_size is None

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from analytics.questions import halves
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.window import Window
 from servescope import checkup
 
@@ -50,7 +50,7 @@ def test_a_half_that_is_missing_has_a_cause(lab: Lab):
             row(13, "speaks", e2e_seconds=3 * 86_400 + 7_200),
         ],
     )
-    answer = halves.ask(lab.store, THEN)
+    answer = halves.ask(lab.store, Selection(THEN))
     found = {one.instance: one for one in answer.result.instances}
     assert found["speaks"].met == 1
     assert found["speaks"].alone == {
@@ -67,7 +67,7 @@ def test_a_half_that_is_missing_has_a_cause(lab: Lab):
     assert found["dumb"].alone == {"silent": 1}
     assert not found["dumb"].speaks
     assert found["dumb"].unexplained == {}
-    one = halves.ask(lab.store, THEN, Filter(instance=("dumb",)))
+    one = halves.ask(lab.store, Selection(THEN, Filter(instance=("dumb",))))
     assert [each.instance for each in one.result.instances] == ["dumb"]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from analytics import latencies as percentiles
 from analytics.questions import latency, phases, tenants, traffic
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from tests.analytics.truth import latencies
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def nearly(values: list[float], q: float, told: float | None) -> bool:
 
 
 def test_percentiles_are_estimated_within_a_percent_and_labelled(lab: Lab):
-    answer = latency.ask(lab.store, lab.window)
+    answer = latency.ask(lab.store, Selection(lab.window))
     (line,) = answer.result.lines
     values = latencies(lab.rows(), "ttft_seconds")
     assert (answer.level, answer.exactness, line.exactness) == ("rows", "derived", "derived")
@@ -39,14 +39,14 @@ def test_percentiles_are_estimated_within_a_percent_and_labelled(lab: Lab):
 
 
 def test_the_other_questions_estimate_too(lab: Lab):
-    tile = traffic.ask(lab.store, lab.window).result.ttft_p99
+    tile = traffic.ask(lab.store, Selection(lab.window)).result.ttft_p99
     assert tile.exactness == "derived"
     assert nearly(latencies(lab.rows(), "ttft_seconds"), 0.99, tile.value)
-    told = tenants.ask(lab.store, lab.window)
+    told = tenants.ask(lab.store, Selection(lab.window))
     assert told.exactness == "derived"
     first = next(tenant for tenant in told.result.tenants if tenant.tenant)
     values = latencies(lab.rows(Filter(tenant=(first.tenant,))), "e2e_seconds")
     assert nearly(values, 0.99, first.e2e_p99_seconds)
-    means = phases.ask(lab.store, lab.window).result
+    means = phases.ask(lab.store, Selection(lab.window)).result
     assert means.exactness == "exact", "means stay exact, only the tails are estimated"
     assert all(line.p99 is not None for line in means.phases if line.phase != "unaccounted")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from analytics.questions import heatmap, histogram, latency, phases
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.signals import LatencySignal
 from analytics.window import Window, WindowError
 from tests.analytics.lab import BOUNDS
@@ -33,7 +33,7 @@ SIGNALS = get_args(LatencySignal)
     [(signal, FILTERS[1]) for signal in SIGNALS] + [("ttft_seconds", only) for only in FILTERS],
 )
 def test_percentiles_from_rows_are_those_of_the_rows(lab: Lab, signal: LatencySignal, filter: Filter):  # noqa: A002
-    answer = latency.ask(lab.store, lab.window, filter, signal=signal)
+    answer = latency.ask(lab.store, Selection(lab.window, filter), signal=signal)
     truth = latencies(lab.rows(filter), signal)
     if not truth:  # nothing but metrics may answer then
         assert not [line for line in answer.result.lines if line.level == "rows"]
@@ -48,7 +48,7 @@ def test_percentiles_from_rows_are_those_of_the_rows(lab: Lab, signal: LatencySi
 
 
 def test_percentiles_per_step_and_model_are_those_of_the_rows(lab: Lab):
-    answer = latency.ask(lab.store, lab.window, signal="ttft_seconds", by="model", points=40)
+    answer = latency.ask(lab.store, Selection(lab.window), signal="ttft_seconds", by="model", points=40)
     result = answer.result
     assert result.step == 15
     lines = {line.name: line for line in result.lines if line.level == "rows"}
@@ -70,7 +70,7 @@ def test_percentiles_per_step_and_model_are_those_of_the_rows(lab: Lab):
 
 
 def test_a_mixed_selection_says_per_line_what_it_rests_on(lab: Lab):
-    answer = latency.ask(lab.store, lab.window, signal="e2e_seconds", by="instance")
+    answer = latency.ask(lab.store, Selection(lab.window), signal="e2e_seconds", by="instance")
     said = {line.name: (line.level, line.exactness) for line in answer.result.lines}
     assert said == {
         "vllm-0": ("rows", "exact"),
@@ -92,7 +92,7 @@ def test_a_mixed_selection_says_per_line_what_it_rests_on(lab: Lab):
 
 
 def test_derived_percentiles_interpolate_in_the_buckets_that_all_builds_share(lab: Lab):
-    answer = latency.ask(lab.store, lab.window, Filter(instance=("vllm-3",)), signal="ttft_seconds")
+    answer = latency.ask(lab.store, Selection(lab.window, Filter(instance=("vllm-3",))), signal="ttft_seconds")
     (line,) = answer.result.lines
     rows = [
         h
@@ -119,22 +119,22 @@ def test_derived_percentiles_interpolate_in_the_buckets_that_all_builds_share(la
 
 def test_llama_cpp_has_a_mean_per_token_and_nothing_else(lab: Lab):
     only = Filter(instance=("llama-0",))
-    (line,) = latency.ask(lab.store, lab.window, only, signal="tpot_seconds").result.lines
+    (line,) = latency.ask(lab.store, Selection(lab.window, only), signal="tpot_seconds").result.lines
     assert line.exactness == "means"
     assert line.total["mean"] == pytest.approx(0.01)
-    assert latency.ask(lab.store, lab.window, only, signal="e2e_seconds").result.lines == []
+    assert latency.ask(lab.store, Selection(lab.window, only), signal="e2e_seconds").result.lines == []
 
 
 def test_metrics_are_never_passed_off_as_one_tenants(lab: Lab):
-    answer = latency.ask(lab.store, lab.window, Filter(tenant=("a1",)), by="model")
+    answer = latency.ask(lab.store, Selection(lab.window, Filter(tenant=("a1",))), by="model")
     assert {line.level for line in answer.result.lines} == {"rows"}
-    nobody = latency.ask(lab.store, lab.window, Filter(tenant=("nobody",)))
+    nobody = latency.ask(lab.store, Selection(lab.window, Filter(tenant=("nobody",))))
     assert nobody.result.lines == []
     assert nobody.rows == 0
 
 
 def test_many_tenants_are_cut_to_the_largest(lab: Lab):
-    answer = latency.ask(lab.store, lab.window, by="tenant", limit=2)
+    answer = latency.ask(lab.store, Selection(lab.window), by="tenant", limit=2)
     sizes = {
         tenant: len(latencies(rows, "ttft_seconds"))
         for tenant, rows in grouped(lab.rows(), lambda r: r["tenant"]).items()
@@ -146,7 +146,7 @@ def test_many_tenants_are_cut_to_the_largest(lab: Lab):
 
 @pytest.mark.parametrize("signal", ["ttft_seconds", "queue_seconds", "tpot_seconds"])
 def test_the_histogram_counts_every_request_in_its_bucket(lab: Lab, signal: LatencySignal):
-    result = histogram.ask(lab.store, lab.window, signal=signal).result
+    result = histogram.ask(lab.store, Selection(lab.window), signal=signal).result
     truth = latencies(lab.rows(), signal)
     assert sum(result.counts) == len(truth)
     assert len(result.edges) == len(result.counts) + 1
@@ -157,7 +157,7 @@ def test_the_histogram_counts_every_request_in_its_bucket(lab: Lab, signal: Late
 
 
 def test_the_histogram_of_a_server_without_rows_says_how_coarse_it_is(lab: Lab):
-    answer = histogram.ask(lab.store, lab.window, Filter(instance=("vllm-3",)))
+    answer = histogram.ask(lab.store, Selection(lab.window, Filter(instance=("vllm-3",))))
     assert answer.exactness == answer.result.exactness == "derived"
     assert answer.result.edges == [0.0, *BOUNDS, math.inf]
     assert "nothing finer than 0.1 s" in answer.result.bucket_note
@@ -165,7 +165,9 @@ def test_the_histogram_of_a_server_without_rows_says_how_coarse_it_is(lab: Lab):
 
 
 def test_the_heatmap_has_every_request_in_its_cell(lab: Lab):
-    result = heatmap.ask(lab.store, lab.window, Filter(model=("llama",)), signal="e2e_seconds", points=20).result
+    result = heatmap.ask(
+        lab.store, Selection(lab.window, Filter(model=("llama",))), signal="e2e_seconds", points=20
+    ).result
     rows = [r for r in lab.rows(Filter(model=("llama",))) if latency_of(r, "e2e_seconds") is not None]
     columns = by_step(rows, result.times, result.step)
     assert [sum(column) for column in zip(*result.counts, strict=True)] == [
@@ -174,7 +176,7 @@ def test_the_heatmap_has_every_request_in_its_cell(lab: Lab):
     for row_index, (low, high) in enumerate(zip(result.edges, result.edges[1:], strict=False)):
         found = sum(low <= r["e2e_seconds"] < high for r in rows)
         assert abs(sum(result.counts[row_index]) - found) <= 1
-    derived = heatmap.ask(lab.store, lab.window, Filter(instance=("vllm-3",)), points=20).result
+    derived = heatmap.ask(lab.store, Selection(lab.window, Filter(instance=("vllm-3",))), points=20).result
     assert derived.exactness == "derived"
     assert derived.edges[-1] == math.inf
     assert len(derived.counts) == len(BOUNDS) + 1
@@ -182,7 +184,7 @@ def test_the_heatmap_has_every_request_in_its_cell(lab: Lab):
 
 @pytest.mark.parametrize("filter", FILTERS[:5], ids=str)
 def test_phases_add_up_to_the_end_to_end_time(lab: Lab, filter: Filter):  # noqa: A002
-    answer = phases.ask(lab.store, lab.window, filter, points=30)
+    answer = phases.ask(lab.store, Selection(lab.window, filter), points=30)
     result = answer.result
     rows = [r for r in lab.rows(filter) if latency_of(r, "e2e_seconds") is not None]
     assert answer.rows == len(rows)
@@ -207,7 +209,7 @@ def test_phases_add_up_to_the_end_to_end_time(lab: Lab, filter: Filter):  # noqa
 
 
 def test_phases_of_tritons_sums_are_means_per_finished_request(lab: Lab):
-    answer = phases.ask(lab.store, lab.window, Filter(instance=("triton-1",)))
+    answer = phases.ask(lab.store, Selection(lab.window, Filter(instance=("triton-1",))))
     samples = lab.sampled(lambda s: s["instance"] == "triton-1")
     finished = sum(s["requests_finished_delta"] for s in samples)
     assert (answer.level, answer.exactness, answer.rows) == ("metrics", "means", finished)
@@ -218,7 +220,7 @@ def test_phases_of_tritons_sums_are_means_per_finished_request(lab: Lab):
 
 
 def test_phases_of_a_server_with_histograms_come_from_their_sums_alone(lab: Lab):
-    answer = phases.ask(lab.store, lab.window, Filter(instance=("vllm-3",)))
+    answer = phases.ask(lab.store, Selection(lab.window, Filter(instance=("vllm-3",))))
     rows = [h for h in lab.histograms if h["instance"] == "vllm-3" and lab.window.start <= h["time"] < lab.window.end]
     e2e = [h for h in rows if h["signal"] == "e2e_seconds"]
     assert answer.rows == sum(h["count"] for h in e2e), "the same server's sums are not counted again"
@@ -228,19 +230,21 @@ def test_phases_of_a_server_with_histograms_come_from_their_sums_alone(lab: Lab)
 def test_an_empty_window_has_no_figures_and_says_why(lab: Lab):
     before = Window(lab.start - timedelta(days=3), lab.start - timedelta(days=3) + timedelta(minutes=5))
     for answer in (
-        latency.ask(lab.store, before),
-        histogram.ask(lab.store, before),
-        heatmap.ask(lab.store, before),
-        phases.ask(lab.store, before),
+        latency.ask(lab.store, Selection(before)),
+        histogram.ask(lab.store, Selection(before)),
+        heatmap.ask(lab.store, Selection(before)),
+        phases.ask(lab.store, Selection(before)),
     ):
         assert answer.rows == 0
         assert answer.freshness is None
         assert answer.state == "no_data"
-    assert histogram.ask(lab.store, before).result.counts == []
-    idle = latency.ask(lab.store, lab.window, Filter(instance=("vllm-0",), model=("llama",), tenant=("nobody",)))
+    assert histogram.ask(lab.store, Selection(before)).result.counts == []
+    idle = latency.ask(
+        lab.store, Selection(lab.window, Filter(instance=("vllm-0",), model=("llama",), tenant=("nobody",)))
+    )
     assert idle.state == "no_traffic", "servers report, nobody of that tenant asked"
 
 
 def test_a_latency_that_does_not_exist_is_named(lab: Lab):
     with pytest.raises(WindowError, match="no latency 'warp'"):
-        latency.ask(lab.store, lab.window, signal="warp")  # type: ignore[arg-type]
+        latency.ask(lab.store, Selection(lab.window), signal="warp")  # type: ignore[arg-type]

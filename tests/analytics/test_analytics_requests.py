@@ -7,7 +7,7 @@ import pytest
 
 from analytics.question import QuestionError
 from analytics.questions import requests
-from analytics.selection import Filter
+from analytics.selection import Filter, LatencyRange, Selection
 from analytics.window import Window, WindowError
 from tests.analytics.truth import latency
 
@@ -29,7 +29,7 @@ def test_slowest_first_page_by_page_gives_each_request_once(lab: Lab, signal: La
     seen: list[str] = []
     after = None
     while True:
-        answer = requests.ask(lab.store, lab.window, only, signal=signal, limit=170, after=after)
+        answer = requests.ask(lab.store, Selection(lab.window, only), signal=signal, limit=170, after=after)
         assert answer.result.matching == answer.rows == len(expected)
         seen += [row.key for row in answer.result.requests]
         after = answer.result.next
@@ -40,14 +40,17 @@ def test_slowest_first_page_by_page_gives_each_request_once(lab: Lab, signal: La
 
 def test_newest_first_page_by_page(lab: Lab):
     expected = [str(r["key"]) for r in sorted(lab.rows(), key=lambda r: (r["time"], r["key"]), reverse=True)]
-    first = requests.ask(lab.store, lab.window, order="newest", limit=1000).result
-    rest = requests.ask(lab.store, lab.window, order="newest", limit=1000, after=first.next).result
+    first = requests.ask(lab.store, Selection(lab.window), order="newest", limit=1000).result
+    rest = requests.ask(lab.store, Selection(lab.window), order="newest", limit=1000, after=first.next).result
     assert [row.key for row in first.requests + rest.requests] == expected
     assert rest.next is None
 
 
 def test_a_row_tells_what_was_written_and_none_for_what_nobody_measured(lab: Lab):
-    found = {row.key: row for row in requests.ask(lab.store, lab.window, order="newest", limit=1000).result.requests}
+    found = {
+        row.key: row
+        for row in requests.ask(lab.store, Selection(lab.window), order="newest", limit=1000).result.requests
+    }
     for truth in lab.rows():
         row = found.get(str(truth["key"]))
         if row is None:
@@ -66,32 +69,41 @@ def test_a_row_tells_what_was_written_and_none_for_what_nobody_measured(lab: Lab
 
 def test_outcomes_bounds_and_ids_narrow(lab: Lab):
     rows = lab.rows()
-    bad = requests.ask(lab.store, lab.window, order="newest", outcome=("rejected", "timeout"), limit=1000)
+    bad = requests.ask(lab.store, Selection(lab.window, outcome=("rejected", "timeout")), order="newest", limit=1000)
     assert bad.rows == sum(r["has_edge"] and r["outcome"] in {"rejected", "timeout"} for r in rows)
-    box = requests.ask(lab.store, lab.window, signal="ttft_seconds", at_least=0.2, below=0.6, limit=1000)
+    box = requests.ask(
+        lab.store,
+        Selection(lab.window, latency=LatencyRange("ttft_seconds", 0.2, 0.6)),
+        signal="ttft_seconds",
+        limit=1000,
+    )
     values = [latency(r, "ttft_seconds") for r in rows]
     assert box.rows == sum(v is not None and 0.2 <= v < 0.6 for v in values)
     one = rows[17]
-    by_trace = requests.ask(lab.store, lab.window, order="newest", trace_id=one["trace_id"].encode().hex().upper())
+    by_trace = requests.ask(
+        lab.store, Selection(lab.window, trace_id=one["trace_id"].encode().hex().upper()), order="newest"
+    )
     assert [row.key for row in by_trace.result.requests] == [str(one["key"])]
-    by_id = requests.ask(lab.store, lab.window, order="newest", request_id=one["request_id"])
+    by_id = requests.ask(lab.store, Selection(lab.window, request_id=one["request_id"]), order="newest")
     assert [row.key for row in by_id.result.requests] == [str(one["key"])]
 
 
 def test_what_cannot_be_asked_is_named(lab: Lab):
     with pytest.raises(WindowError, match="limit"):
-        requests.ask(lab.store, lab.window, limit=1001)
+        requests.ask(lab.store, Selection(lab.window), limit=1001)
     with pytest.raises(WindowError, match="page mark"):
-        requests.ask(lab.store, lab.window, after="soon")
+        requests.ask(lab.store, Selection(lab.window), after="soon")
     with pytest.raises(QuestionError, match="no trace id"):
-        requests.ask(lab.store, lab.window, trace_id="' OR 1=1 --")
+        requests.ask(lab.store, Selection(lab.window, trace_id="' OR 1=1 --"))
 
 
 def test_values_reach_the_store_as_values_whatever_they_say(lab: Lab):
     nasty = ("x' OR '1'='1", "{limit:UInt32}", "a\\", "/*after*/", "line\nbreak")
-    answer = requests.ask(lab.store, lab.window, Filter(tenant=nasty, instance=nasty), request_id=nasty[0])
+    answer = requests.ask(lab.store, Selection(lab.window, Filter(tenant=nasty, instance=nasty), request_id=nasty[0]))
     assert answer.rows == 0
     assert (
-        requests.ask(lab.store, Window(lab.start - timedelta(days=9), lab.start - timedelta(days=8))).result.requests
+        requests.ask(
+            lab.store, Selection(Window(lab.start - timedelta(days=9), lab.start - timedelta(days=8)))
+        ).result.requests
         == []
     )

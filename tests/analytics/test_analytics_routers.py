@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from analytics.questions import traffic
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.window import Window
 
 if TYPE_CHECKING:
@@ -48,4 +48,4 @@ def test_each_request_counts_once(
     lab: Lab, start: datetime, given: Filter, minutes: tuple[int, int], highest: float
 ) -> None:
     window = Window(start + minutes[0] * MINUTE, start + minutes[1] * MINUTE)
-    assert traffic.ask(lab.store, window, given).result.running.value == highest
+    assert traffic.ask(lab.store, Selection(window, given)).result.running.value == highest

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics.questions import arrivals, batching, heatmap, histogram, latency, phases, queue, tenants, traffic
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.settled import INGEST_SECONDS, LIVE_SECONDS, LONGEST_SECONDS, QUIET_SECONDS, Tap, edge_of, taps_of
 from analytics.window import Window
 
@@ -105,10 +105,12 @@ def hanging(lab: Lab) -> Window:
 
 def test_figures_by_arrival_are_of_what_is_complete(lab: Lab, hanging: Window) -> None:
     edge = hanging.end - timedelta(seconds=60)
-    answer = arrivals.ask(lab.store, hanging, ME)
+    answer = arrivals.ask(lab.store, Selection(hanging, ME))
     assert answer.result.settled_until == edge
-    assert answer.envelope(hanging, ME)["result"]["about"]["settled_until"].startswith(f"{edge:%Y-%m-%dT%H:%M:%S}")  # type: ignore[index]
-    overview = traffic.ask(lab.store, hanging, ME, points=30)
+    assert answer.envelope(Selection(hanging, ME))["result"]["about"]["settled_until"].startswith(
+        f"{edge:%Y-%m-%dT%H:%M:%S}"
+    )  # type: ignore[index]
+    overview = traffic.ask(lab.store, Selection(hanging, ME), points=30)
     found = overview.result
     assert found.requests.value == pytest.approx(2.0)
     assert found.errors.value == pytest.approx(0.5), "not the 60 % that are known of all arrivals"
@@ -119,33 +121,33 @@ def test_figures_by_arrival_are_of_what_is_complete(lab: Lab, hanging: Window) -
     assert found.requests.line[last] == pytest.approx(2.0)
     assert set(found.requests.line[last + 1 :]) == {None}
     assert any(f"{edge:%H:%M:%S}" in note for note in overview.notes)
-    share = tenants.ask(lab.store, hanging, ME).result.tenants[0]
+    share = tenants.ask(lab.store, Selection(hanging, ME)).result.tenants[0]
     assert (share.requests, share.error_share) == (480, pytest.approx(0.5))
 
 
 def test_percentiles_and_phases_are_of_what_is_complete_and_lines_show_the_rest(lab: Lab, hanging: Window) -> None:
-    told = latency.ask(lab.store, hanging, ME, signal="edge_seconds", points=30).result.lines[0]
+    told = latency.ask(lab.store, Selection(hanging, ME), signal="edge_seconds", points=30).result.lines[0]
     assert told.total["count"] == 480
     assert sum(told.count) == 540
-    assert histogram.ask(lab.store, hanging, ME, signal="edge_seconds").rows == 480
-    assert sum(map(sum, heatmap.ask(lab.store, hanging, ME, signal="edge_seconds").result.counts)) == 540
-    assert phases.ask(lab.store, hanging, ME).rows == 240
+    assert histogram.ask(lab.store, Selection(hanging, ME), signal="edge_seconds").rows == 480
+    assert sum(map(sum, heatmap.ask(lab.store, Selection(hanging, ME), signal="edge_seconds").result.counts)) == 540
+    assert phases.ask(lab.store, Selection(hanging, ME)).rows == 240
 
 
 def test_littles_law_compares_settled_seconds(lab: Lab, hanging: Window) -> None:
-    law = queue.ask(lab.store, hanging, ME, points=60).result.littles_law
+    law = queue.ask(lab.store, Selection(hanging, ME), points=60).result.littles_law
     assert law["measured"] == pytest.approx(8.0)
     assert law["expected"] == pytest.approx(2.0 * (8.0 + 0.01) / 2)
 
 
 def test_a_window_of_the_past_is_whole(lab: Lab) -> None:
-    answer = arrivals.ask(lab.store, lab.window)
+    answer = arrivals.ask(lab.store, Selection(lab.window))
     assert (answer.result.whole, answer.coverage.settled) == (True, lab.window.end)
     assert not any("settled" in sql or "otel_metrics_gauge" in sql for sql in answer.sql)
 
 
 def test_samples_have_no_such_edge(lab: Lab, hanging: Window) -> None:
-    told: Any = batching.ask(lab.store, hanging, ME).envelope(hanging, ME)["result"]
+    told: Any = batching.ask(lab.store, Selection(hanging, ME)).envelope(Selection(hanging, ME))["result"]
     assert "settled_until" not in told["about"]
 
 

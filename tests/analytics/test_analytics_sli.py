@@ -15,7 +15,7 @@ from alerts.rules.model import all_rules
 from alerts.rules.objectives import objective_of
 from alerts.rules.slo import Burn
 from analytics.questions import budget, latency, requests, story, traffic
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.slo import OPERATION, Objective
 from analytics.window import Window
 from base.named_sql import statements
@@ -83,7 +83,7 @@ def test_who_gave_up_after_the_limit_is_known_to_exceed_it(lab: Lab, window: Win
         Objective("whole", "latency", 0.9, signal="e2e_seconds", threshold_seconds=LIMIT, filter=here),
         Objective("any", "availability", 0.9, filter=here),
     ]
-    told = budget.ask(lab.store, window, objectives=objectives).result.objectives
+    told = budget.ask(lab.store, Selection(window), objectives=objectives).result.objectives
     assert [(item.total, item.bad) for item in told] == [
         expected(1),
         expected(2),
@@ -104,7 +104,7 @@ def test_rules_and_budgets_count_the_same(lab: Lab, window: Window) -> None:
     assert (counts["goodput"].total, counts["goodput"].bad) == (len(ROWS) - len(OTHER), len(late | SERVICE))
     ends = Window(window.end + timedelta(seconds=60 - 300), window.end + timedelta(seconds=60))
     objectives = [objective_of(slo) for slo in file.slos]
-    told = budget.ask(lab.store, ends, objectives=objectives).result.objectives
+    told = budget.ask(lab.store, Selection(ends), objectives=objectives).result.objectives
     assert {item.objective: (item.total, item.bad) for item in told} == {
         name: (item.total, item.bad) for name, item in counts.items()
     }
@@ -129,13 +129,13 @@ def counters(lab: Lab) -> Window:
 
 
 def test_failures_are_counted_once_and_unknown_is_not_none(lab: Lab, counters: Window) -> None:
-    found = traffic.ask(lab.store, counters).result
+    found = traffic.ask(lab.store, Selection(counters)).result
     assert found.requests.value == pytest.approx((100 + 50 + 100 + 400) / 60)
     assert found.errors.value == pytest.approx(20 / 250), "of those whose servers tell failures"
     assert {row.model: row.error_share for row in found.models} == {
         "c-vllm": pytest.approx(0.1), "c-vllm-quiet": 0.0, "c-triton": pytest.approx(0.1), "c-other": None,
     }  # fmt: skip
-    alone = traffic.ask(lab.store, counters, Filter(instance=("c-other",))).result
+    alone = traffic.ask(lab.store, Selection(counters, Filter(instance=("c-other",)))).result
     assert (alone.errors.value, alone.errors.state) == (None, "no_data")
 
 
@@ -147,7 +147,7 @@ def test_an_objective_over_counters_counts_them_so_too(
     lab: Lab, counters: Window, instance: str, total: int, bad: int
 ) -> None:
     objective = Objective("a", "availability", 0.9, filter=Filter(instance=(instance,)))
-    told = budget.ask(lab.store, counters, objectives=[objective]).result.objectives[0]
+    told = budget.ask(lab.store, Selection(counters), objectives=[objective]).result.objectives[0]
     assert (told.total, told.bad) == (total, bad)
     text = (
         f"slos: [{{name: a, target: 0.9, sli: {{kind: availability, source: metrics}}, by: [instance], "
@@ -162,24 +162,26 @@ def test_an_objective_over_counters_counts_them_so_too(
 
 def test_what_runs_no_model_is_in_no_count_and_found_by_its_id(lab: Lab, window: Window) -> None:
     here = Filter(instance=(HUNG,))
-    assert traffic.ask(lab.store, window, here).rows == len(ROWS) - len(OTHER)
-    assert latency.ask(lab.store, window, here, signal="e2e_seconds").result.lines[0].total["max"] == 60.0
-    assert requests.ask(lab.store, window, here, order="newest").result.matching == len(ROWS) - len(OTHER)
-    found = requests.ask(lab.store, window, here, order="newest", request_id="listed the models").result
+    assert traffic.ask(lab.store, Selection(window, here)).rows == len(ROWS) - len(OTHER)
+    assert latency.ask(lab.store, Selection(window, here), signal="e2e_seconds").result.lines[0].total["max"] == 60.0
+    assert requests.ask(lab.store, Selection(window, here), order="newest").result.matching == len(ROWS) - len(OTHER)
+    found = requests.ask(lab.store, Selection(window, here, request_id="listed the models"), order="newest").result
     assert [row.request_id for row in found.requests] == ["listed the models"]
 
 
 def test_a_model_that_writes_no_tokens_has_no_rate_of_them(lab: Lab, window: Window) -> None:
-    found = traffic.ask(lab.store, window, Filter(instance=(HUNG,))).result
+    found = traffic.ask(lab.store, Selection(window, Filter(instance=(HUNG,)))).result
     assert [row.generation_tokens_per_second for row in found.models] == [None]
     assert found.generation_tokens.value is None
 
 
 def test_a_requests_neighbours_are_model_operations(lab: Lab, window: Window):
     slow = next(
-        r for r in requests.ask(lab.store, window, signal="e2e_seconds").result.requests if r.outcome == "timeout"
+        r
+        for r in requests.ask(lab.store, Selection(window), signal="e2e_seconds").result.requests
+        if r.outcome == "timeout"
     )
-    told = story.ask(lab.store, key=slow.key, time=slow.time).result
+    told = story.ask(lab.store, Selection.one(key=slow.key, window=Window.instant(slow.time))).result
     beside = {row.request_id for row in told.neighbours}
     assert "cut after the limit" in beside
     assert not beside & OTHER

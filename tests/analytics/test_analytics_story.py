@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from analytics.question import QuestionError
 from analytics.questions import requests, story
 from analytics.questions.story import intervals
-from analytics.selection import Filter
-from analytics.window import WindowError
+from analytics.selection import Filter, Selection
+from analytics.window import EVER, Window
 
 if TYPE_CHECKING:
     from analytics.request_row import RequestRow
@@ -23,7 +24,9 @@ seconds = st.one_of(st.none(), st.floats(0, 20))
 
 @pytest.fixture(scope="module")
 def some_row(lab: Lab) -> RequestRow:
-    answer = requests.ask(lab.store, lab.window, Filter(instance=("vllm-0",)), signal="decode_seconds", outcome=("ok",))
+    answer = requests.ask(
+        lab.store, Selection(lab.window, Filter(instance=("vllm-0",)), outcome=("ok",)), signal="decode_seconds"
+    )
     return answer.result.requests[40]
 
 
@@ -51,11 +54,11 @@ def test_intervals_touch_and_fill_the_request_exactly(
 
 
 def test_the_story_has_the_request_its_engine_and_its_neighbours(lab: Lab, some_row: RequestRow):
-    answer = story.ask(lab.store, key=some_row.key, margin=10)
+    answer = story.ask(lab.store, Selection.one(key=some_row.key), margin=10)
     told = answer.result
     assert told.request == some_row
-    assert story.ask(lab.store, key=int(some_row.key), time=some_row.time).result.request == some_row
-    assert story.ask(lab.store, trace_id=some_row.trace_id).result.request == some_row
+    assert story.ask(lab.store, Selection(Window.instant(some_row.time), key=some_row.key)).result.request == some_row
+    assert story.ask(lab.store, Selection.one(trace_id=some_row.trace_id)).result.request == some_row
     assert told.start == some_row.time
     assert told.end is not None
     truth = next(r for r in lab.requests if str(r["key"]) == some_row.key)
@@ -104,7 +107,7 @@ def test_an_engines_span_places_the_phases(lab: Lab, some_row: RequestRow):
     }
     lab.owner.insert("otel_traces", [span])
     lab.owner.insert("otel_traces", [span], token="delivered twice")
-    found = story.ask(lab.store, key=some_row.key).result
+    found = story.ask(lab.store, Selection.one(key=some_row.key)).result
     (told,) = found.spans
     assert told.start == start
     assert told.end == start + timedelta(seconds=1.5)
@@ -115,9 +118,9 @@ def test_an_engines_span_places_the_phases(lab: Lab, some_row: RequestRow):
 
 
 def test_who_is_not_there_has_no_story(lab: Lab):
-    answer = story.ask(lab.store, key=987_654_321_012)
+    answer = story.ask(lab.store, Selection.one(key="987654321012"))
     assert answer.result.request is None
     assert answer.rows == 0
     assert answer.state == "no_data"
-    with pytest.raises(WindowError, match="Neither a key nor a trace id"):
-        story.ask(lab.store)
+    with pytest.raises(QuestionError, match="story is about one request"):
+        story.ask(lab.store, Selection(EVER))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from analytics.questions import choices, instances, traffic
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.window import Window
 from tests.analytics.lab import INSTANCES, RECORDING
 from tests.analytics.truth import BAD, by_step, grouped, inside_rate, latencies, quantile
@@ -23,7 +23,7 @@ def total(samples: list[dict[str, Any]], column: str) -> float:
 
 
 def test_requests_and_errors_add_rows_and_counters_without_counting_anything_twice(lab: Lab):
-    answer = traffic.ask(lab.store, lab.window, points=60)
+    answer = traffic.ask(lab.store, Selection(lab.window), points=60)
     rows = lab.rows()
     elsewhere = lab.sampled(lambda s: s["instance"] not in ROW_INSTANCES)
     asked = len(rows) + total(elsewhere, "requests_finished_delta") + total(elsewhere, "requests_failed_delta")
@@ -46,7 +46,7 @@ def test_requests_and_errors_add_rows_and_counters_without_counting_anything_twi
 
 
 def test_latency_tiles_are_those_of_the_rows(lab: Lab):
-    result = traffic.ask(lab.store, lab.window, Filter(model=("llama",))).result
+    result = traffic.ask(lab.store, Selection(lab.window, Filter(model=("llama",)))).result
     rows = lab.rows(Filter(model=("llama",)))
     for name in ("ttft", "e2e"):
         values = latencies(rows, f"{name}_seconds")
@@ -58,7 +58,7 @@ def test_latency_tiles_are_those_of_the_rows(lab: Lab):
 
 
 def test_gauges_add_up_over_instances_and_counters_per_second(lab: Lab):
-    result = traffic.ask(lab.store, lab.window, points=60).result
+    result = traffic.ask(lab.store, Selection(lab.window), points=60).result
     steps = by_step(lab.sampled(), result.times, result.step)
     for index, held in steps.items():
         by_instance = grouped(held, lambda s: s["instance"])
@@ -79,7 +79,7 @@ def test_gauges_add_up_over_instances_and_counters_per_second(lab: Lab):
 
 
 def test_a_row_per_model_busiest_first(lab: Lab):
-    answer = traffic.ask(lab.store, lab.window)
+    answer = traffic.ask(lab.store, Selection(lab.window))
     models = {row.model: row for row in answer.result.models}
     assert set(models) == {model for model, *_ in INSTANCES.values()}
     assert [r.requests or 0 for r in answer.result.models] == sorted(
@@ -107,7 +107,7 @@ def test_a_row_per_model_busiest_first(lab: Lab):
 
 def test_a_tenants_tiles_come_from_its_rows_alone(lab: Lab):
     only = Filter(tenant=("a1",))
-    answer = traffic.ask(lab.store, lab.window, only)
+    answer = traffic.ask(lab.store, Selection(lab.window, only))
     rows = lab.rows(only)
     assert answer.result.requests.value == pytest.approx(len(rows) / lab.window.seconds)
     assert answer.result.requests.exactness == "exact"
@@ -120,25 +120,25 @@ def test_a_tenants_tiles_come_from_its_rows_alone(lab: Lab):
 
 
 def test_no_traffic_is_not_no_data(lab: Lab):
-    idle = traffic.ask(lab.store, lab.window, Filter(instance=("vllm-0",), tenant=("nobody",)))
+    idle = traffic.ask(lab.store, Selection(lab.window, Filter(instance=("vllm-0",), tenant=("nobody",))))
     assert idle.state == "no_traffic"
     assert idle.rows == idle.coverage.samples == 600, "no rows, but the instance reports each second"
     assert idle.coverage.instances_up == ("vllm-0",)
     assert (idle.result.requests.state, idle.result.requests.value) == ("no_traffic", 0.0)
     assert (idle.result.ttft_p99.state, idle.result.ttft_p99.value) == ("no_traffic", None)
     assert idle.result.waiting.state == "value"
-    silent = traffic.ask(lab.store, Window(lab.start - timedelta(days=2), lab.start - timedelta(days=1)))
+    silent = traffic.ask(lab.store, Selection(Window(lab.start - timedelta(days=2), lab.start - timedelta(days=1))))
     assert silent.state == "no_data"
     assert silent.result.requests.state == "no_data"
     assert silent.result.requests.value is None
     assert silent.result.models == []
-    known = traffic.ask(lab.store, lab.window, Filter(instance=("triton-0",)))
+    known = traffic.ask(lab.store, Selection(lab.window, Filter(instance=("triton-0",))))
     assert known.result.kv.state == "no_data"
     assert known.result.kv.reason == "no server shows it"
 
 
 def test_instances_tell_who_is_down_and_what_they_last_said(lab: Lab):
-    found = instances.ask(lab.store, lab.window).result.instances
+    found = instances.ask(lab.store, Selection(lab.window)).result.instances
     assert {row.instance for row in found} == set(INSTANCES)
     assert found[0].instance == "vllm-3", "the one that is down comes first"
     assert found[0].up is False
@@ -159,14 +159,17 @@ def test_instances_tell_who_is_down_and_what_they_last_said(lab: Lab):
 
 
 def test_the_tiles_are_the_same_without_models(lab: Lab):
-    whole, tiles = traffic.ask(lab.store, lab.window), traffic.ask(lab.store, lab.window, models=False)
+    whole, tiles = (
+        traffic.ask(lab.store, Selection(lab.window)),
+        traffic.ask(lab.store, Selection(lab.window), models=False),
+    )
     assert replace(tiles.result, models=whole.result.models, outcomes=whole.result.outcomes) == whole.result
     assert (tiles.result.models, tiles.result.outcomes) == ([], {})
     assert (tiles.state, tiles.exactness, tiles.rows) == (whole.state, whole.exactness, whole.rows)
 
 
 def test_choices_offer_what_there_is_whatever_is_chosen(lab: Lab):
-    answer = choices.ask(lab.store, lab.window, Filter(model=("llama",), instance=("nobody",)))
+    answer = choices.ask(lab.store, Selection(lab.window, Filter(model=("llama",), instance=("nobody",))))
     result = answer.result
     assert result.models == sorted({model for model, *_ in INSTANCES.values()})
     assert result.tenants == ["a1", "a2", "a3"]
@@ -177,6 +180,8 @@ def test_choices_offer_what_there_is_whatever_is_chosen(lab: Lab):
     assert "rejected" in result.outcomes
     assert answer.recordings == (RECORDING,)
     long = Window(lab.window.start - timedelta(hours=1), lab.window.end + timedelta(minutes=10))
-    assert choices.ask(lab.store, long).result == result, "the rollup and the samples tell the same of hours ago"
-    assert choices.ask(lab.store, lab.window, Filter(recording="exclude")).result.recordings == []
-    assert choices.ask(lab.store, lab.window, Filter(tenant=("a2",))).result.tenants == ["a2"]
+    assert choices.ask(lab.store, Selection(long)).result == result, (
+        "the rollup and the samples tell the same of hours ago"
+    )
+    assert choices.ask(lab.store, Selection(lab.window, Filter(recording="exclude"))).result.recordings == []
+    assert choices.ask(lab.store, Selection(lab.window, Filter(tenant=("a2",)))).result.tenants == ["a2"]

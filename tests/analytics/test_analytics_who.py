@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import analytics
-from analytics.ask import about_a_window, ask
+from analytics.ask import all_questions, ask
 from analytics.inquiry import written_out
 from analytics.question import QuestionError
 from analytics.questions import events, tenants
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.slo import Objective
 from analytics.window import Window
 from base.named_sql import statements
@@ -26,7 +26,7 @@ OBJECTIVE = Objective("answers", "availability", 0.9)
 
 def test_tenants_shares_are_those_of_the_rows(lab: Lab):
     only = Filter(recording="exclude")
-    answer = tenants.ask(lab.store, lab.window, only)
+    answer = tenants.ask(lab.store, Selection(lab.window, only))
     rows = lab.rows(only)
     truth = grouped(rows, lambda r: r["tenant"])
     tokens = sum(r["prompt_tokens"] + r["completion_tokens"] for r in rows)
@@ -47,7 +47,7 @@ def test_tenants_shares_are_those_of_the_rows(lab: Lab):
         for name in ("ttft", "e2e", "queue"):
             values = latencies(held, f"{name}_seconds")
             assert getattr(told, f"{name}_p99_seconds") == pytest.approx(quantile(values, 0.99), rel=1e-6)
-    first = tenants.ask(lab.store, lab.window, only, limit=1).result
+    first = tenants.ask(lab.store, Selection(lab.window, only), limit=1).result
     assert first.tenants == answer.result.tenants[:1]
     assert first.left_out == len(truth) - 1
     assert first.requests == len(rows)
@@ -71,7 +71,7 @@ def test_events_and_incidents_mark_the_window(lab: Lab):
     closed = incident | {"resolved_at": opened + timedelta(seconds=50), "state": "resolved", "version": 2}
     lab.owner.insert("incidents", [incident])
     lab.owner.insert("incidents", [closed])
-    answer = events.ask(lab.store, lab.window)
+    answer = events.ask(lab.store, Selection(lab.window))
     assert [(m.event, m.message, m.instance) for m in answer.result.marks] == [
         ("deploy", "version 0.33 goes to vllm-1", "vllm-1"),
         ("note", "load test starts", ""),
@@ -79,24 +79,26 @@ def test_events_and_incidents_mark_the_window(lab: Lab):
     ]
     (band,) = answer.result.bands
     assert (band.id, band.state, band.start, band.end) == ("inc-1", "resolved", opened, opened + timedelta(seconds=50))
-    narrowed = events.ask(lab.store, lab.window, Filter(instance=("vllm-0",), model=("qwen",))).result
+    narrowed = events.ask(lab.store, Selection(lab.window, Filter(instance=("vllm-0",), model=("qwen",)))).result
     assert [m.event for m in narrowed.marks] == ["note", "instance_restarted"]
     assert narrowed.bands == [], "it is about another model"
-    assert [m.event for m in events.ask(lab.store, lab.window, events=("deploy",)).result.marks] == ["deploy"]
-    newest = events.ask(lab.store, lab.window, limit=1).result
+    assert [m.event for m in events.ask(lab.store, Selection(lab.window), events=("deploy",)).result.marks] == [
+        "deploy"
+    ]
+    newest = events.ask(lab.store, Selection(lab.window), limit=1).result
     assert [m.event for m in newest.marks] == ["instance_restarted"]
     assert newest.left_out == 2
     after = Window(opened + timedelta(seconds=60), lab.window.end)
-    assert events.ask(lab.store, after).result.bands == []
+    assert events.ask(lab.store, Selection(after)).result.bands == []
 
 
-@pytest.mark.parametrize("name", sorted(about_a_window()))
+@pytest.mark.parametrize("name", sorted(all_questions().keys() - {"story"}))
 def test_every_question_has_an_envelope_in_json_full_or_empty(lab: Lab, name: str):
     empty = Window(lab.start - timedelta(days=3), lab.start - timedelta(days=3) + timedelta(minutes=5))
     options: dict[str, Any] = {"objectives": [OBJECTIVE]} if name == "budget" else {}
     for window in (lab.window, empty):
         told = json.loads(
-            json.dumps(ask(name, lab.store, window, Filter(recording="exclude"), **options), allow_nan=False)
+            json.dumps(ask(name, lab.store, Selection(window, Filter(recording="exclude")), **options), allow_nan=False)
         )
         assert set(told) == {"window", "filters", "level", "rows", "result"}
         assert told["level"] in {"rows", "metrics"}
@@ -104,10 +106,10 @@ def test_every_question_has_an_envelope_in_json_full_or_empty(lab: Lab, name: st
         assert told["result"]["about"]["recordings"] == []
 
 
-@pytest.mark.parametrize("name", sorted(about_a_window()))
+@pytest.mark.parametrize("name", sorted(all_questions().keys() - {"story"}))
 def test_the_sql_beside_an_answer_can_be_pasted_and_run(lab: Lab, name: str):
     options: dict[str, Any] = {"objectives": [OBJECTIVE]} if name == "budget" else {}
-    answer = about_a_window()[name](lab.store, lab.window, Filter(model=("llama", "it's \\ one")), **options)
+    answer = all_questions()[name](lab.store, Selection(lab.window, Filter(model=("llama", "it's \\ one"))), **options)
     assert answer.sql
     for sql in answer.sql:
         assert "{" not in sql
@@ -116,17 +118,17 @@ def test_the_sql_beside_an_answer_can_be_pasted_and_run(lab: Lab, name: str):
 
 def test_recordings_are_named_left_out_or_looked_at_alone(lab: Lab):
     for word, expected in (("include", ["kv_exhaustion"]), ("only", ["kv_exhaustion"]), ("exclude", [])):
-        told = ask("latency", lab.store, lab.window, Filter(recording=word))  # type: ignore[arg-type]
+        told = ask("latency", lab.store, Selection(lab.window, Filter(recording=word)))  # type: ignore[arg-type]
         assert told["result"]["about"]["recordings"] == expected  # type: ignore[index]
 
 
 def test_questions_and_options_that_do_not_exist_are_named(lab: Lab):
     with pytest.raises(QuestionError, match="no question 'weather'"):
-        ask("weather", lab.store, lab.window)
+        ask("weather", lab.store, Selection(lab.window))
     with pytest.raises(QuestionError, match="latency takes no colour"):
-        ask("latency", lab.store, lab.window, colour="red")
+        ask("latency", lab.store, Selection(lab.window), colour="red")
     with pytest.raises(QuestionError, match="needs objectives"):
-        ask("budget", lab.store, lab.window)
+        ask("budget", lab.store, Selection(lab.window))
 
 
 def test_every_statement_takes_values_as_parameters_alone():

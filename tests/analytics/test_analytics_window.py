@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from analytics.answer import Answer, Coverage
 from analytics.conditions import one_of
-from analytics.selection import Filter
+from analytics.selection import Filter, Selection
 from analytics.window import STEPS, Window, WindowError
 
 moments = st.integers(978_307_200_000_000, 3_786_912_000_000_000).map(
@@ -99,7 +99,7 @@ def test_the_envelope_is_json_with_the_documented_keys():
     cover = Coverage(samples=3, instances_up=("vllm-0",))
     result = Thing(datetime(2026, 5, 1, 0, 1, 2, 345678, tzinfo=UTC), [1.0, None, float("inf"), float("nan")])
     answer = Answer(result, "metrics", "derived", 0, window.start, (), ("rec",), cover, ("A note.",), "no_traffic")
-    told = json.loads(json.dumps(answer.envelope(window, Filter(model=("m",))), allow_nan=False))
+    told = json.loads(json.dumps(answer.envelope(Selection(window, Filter(model=("m",)))), allow_nan=False))
     assert set(told) == {"window", "filters", "level", "rows", "result"}
     assert told["window"] == {"start": "2026-05-01T00:00:00.000Z", "end": "2026-05-01T00:10:00.000Z", "seconds": 600.0}
     assert told["filters"]["model"] == ["m"]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
 
 from analytics import questions
-from analytics.ask import about_a_window, ask
+from analytics.ask import all_questions, ask
 from analytics.question import QuestionError
+from analytics.selection import Selection
 from base import found
 from servescope import cli
+from tests.analytics.truth import latencies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +29,6 @@ from dataclasses import dataclass
 
 from analytics.inquiry import Inquiry
 from analytics.question import Command, Option
-from analytics.selection import Filter
 from base.named_sql import beside
 
 COMMAND = Command((Option("least_seconds", "Only requests that took so long.", float),))
@@ -40,8 +41,8 @@ class Weather:
     slow: int
 
 
-def ask(store, window, filter=Filter(), *, least_seconds=0.0):
-    inquiry = Inquiry(store, window, filter, beside(__file__))
+def ask(store, selection, *, least_seconds=0.0):
+    inquiry = Inquiry(store, selection, beside(__file__))
     cover = inquiry.coverage()
     slow = int(inquiry.ask("slow", least=least_seconds)[0]["n"])
     return inquiry.answer(Weather(slow), cover, level="rows", exactness="exact", rows=slow)
@@ -66,12 +67,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_question_is_one_file_with_its_statements(folder: Path, lab: Lab):
-    told = ask("weather", lab.store, lab.window, least_seconds=2.0)
+    told = ask("weather", lab.store, Selection(lab.window), least_seconds=2.0)
     expected = sum(row["e2e_seconds"] >= 2.0 for row in lab.rows())
     assert told["rows"] == expected > 0
-    assert "weather" in about_a_window()
+    assert "weather" in all_questions()
     with pytest.raises(QuestionError, match="weather takes no colour") as refused:
-        ask("weather", lab.store, lab.window, colour="red")
+        ask("weather", lab.store, Selection(lab.window), colour="red")
     assert refused.value.fix == "It takes least_seconds"
 
 
@@ -84,6 +85,41 @@ def test_what_declares_a_command_has_one_with_its_options(folder: Path, lab: Lab
     assert told["filters"]["model"] == ["llama"]
     assert told["rows"] == sum(row["e2e_seconds"] >= 2.0 and row["model"] == "llama" for row in lab.rows())
     assert "Only requests that took so long." in CliRunner().invoke(cli.main, ["weather", "--help"]).output
+
+
+def test_a_command_narrows_by_what_rows_know(folder: Path, lab: Lab):
+    start, end = lab.window.start.isoformat(), lab.window.end.isoformat()
+    base = ["weather", "--from", start, "--to", end, "--json", "--clickhouse", lab.store.address.url]
+
+    def told(*words: str) -> dict[str, Any]:
+        done = CliRunner().invoke(cli.main, [*base, *words])
+        assert done.exit_code == 0, done.output
+        return dict(json.loads(done.output))
+
+    rows = [r for r in lab.rows() if (r["outcome"] if r["has_edge"] else "ok") in {"timeout", "rejected"}]
+    assert told("--outcome", "timeout", "--outcome", "rejected")["rows"] == len(rows) > 0
+    among = told("--slower-than", "ttft_seconds=200ms", "--faster-than", "ttft_seconds=0.6s")
+    values = latencies(lab.rows(), "ttft_seconds")
+    assert among["rows"] == sum(0.2 <= value < 0.6 for value in values) > 0
+    assert among["filters"]["latency"] == {"signal": "ttft_seconds", "at_least": 0.2, "below": 0.6}
+    one = lab.rows()[11]
+    for words in (one["request_id"], one["trace_id"].encode().hex()):
+        assert told("--request", words)["rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--slower-than", "soon"), "--slower-than 'soon' is no duration"),
+        (("--slower-than", "1s", "--faster-than", "ttft_seconds=2s"), "e2e_seconds and ttft_seconds"),
+        (("--slower-than", "warp=2s"), "no latency 'warp'"),
+        (("--slower-than", "3s", "--faster-than", "2s"), "not less than"),
+    ],
+)
+def test_a_range_that_a_command_can_not_read_is_named(folder: Path, lab: Lab, words: tuple[str, ...], said: str):
+    done = CliRunner().invoke(cli.main, ["weather", "--clickhouse", lab.store.address.url, *words])
+    assert done.exit_code != 0
+    assert said in f"{done.output} {done.exception}"
 
 
 def test_the_list_of_commands_reads_questions_and_imports_none(folder: Path):
@@ -105,6 +141,6 @@ def test_every_question_has_what_makes_it_one():
     }  # fmt: skip
 
 
-def test_one_requests_story_is_about_no_window(lab: Lab):
-    with pytest.raises(QuestionError, match="story is about no window"):
-        ask("story", lab.store, lab.window)
+def test_one_requests_story_wants_its_id(lab: Lab):
+    with pytest.raises(QuestionError, match="story is about one request"):
+        ask("story", lab.store, Selection(lab.window))

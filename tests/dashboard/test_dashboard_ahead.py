@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from analytics.selection import Filter
+from analytics.selection import Selection
 from analytics.window import Window
 from collector.store.client import StoreUnavailable
 from dashboard import data
@@ -23,7 +23,7 @@ def test_the_first_question_runs_alone_and_the_others_side_by_side(monkeypatch: 
     may_end, together = threading.Event(), threading.Barrier(3, timeout=20)
     ended = threading.Semaphore(0)
 
-    def maker(question: str, *_: Any) -> Any:
+    def maker(_: Any, question: str, *_rest: Any) -> Any:
         def make() -> str:
             begun.append(question)
             if question == "a.first":
@@ -38,8 +38,8 @@ def test_the_first_question_runs_alone_and_the_others_side_by_side(monkeypatch: 
     monkeypatch.setattr(data, "_maker", maker)
     data.forget()
     window = Window(START, START + timedelta(minutes=5))
-    data.ahead([("a.first", {}), ("b.second", {}), ("c.third", {})], window, Filter())
-    assert not data.ready("b.second", window, Filter())
+    data.ahead([("a.first", {}), ("b.second", {}), ("c.third", {})], Selection(window))
+    assert not data.ready("b.second", Selection(window))
     may_end.set()
     together.wait()
     for _ in range(3):
@@ -51,12 +51,12 @@ def test_the_first_question_runs_alone_and_the_others_side_by_side(monkeypatch: 
 
 def test_what_is_known_is_not_asked_again(monkeypatch: pytest.MonkeyPatch):
     made: list[str] = []
-    monkeypatch.setattr(data, "_maker", lambda question, *_: lambda: made.append(question))
+    monkeypatch.setattr(data, "_maker", lambda _, question, *_rest: lambda: made.append(question))
     data.forget()
     window = Window(START, START + timedelta(minutes=7))
-    data.ask("a.first", window, Filter())
-    data.ahead([("a.first", {})], window, Filter())
-    data.ask("a.first", window, Filter())
+    data.ask("a.first", Selection(window))
+    data.ahead([("a.first", {})], Selection(window))
+    data.ask("a.first", Selection(window))
     assert made == ["a.first"]
     data.forget()
 
@@ -78,16 +78,16 @@ def test_a_store_that_hangs_is_waited_for_once_by_all_panels(monkeypatch: pytest
         data.forget()
         try:
             with pytest.raises(StoreUnavailable):
-                data.ask("queue", window, Filter())
+                data.ask("queue", Selection(window))
             knocked = len(came)
             assert knocked > 0
             for question in ("phases", "traffic"):
                 with pytest.raises(StoreUnavailable):
-                    data.ask(question, window, Filter())
+                    data.ask(question, Selection(window))
             assert len(came) == knocked, "nobody else waits"
             data._hung.forget()  # the moment is over
             with pytest.raises(StoreUnavailable):
-                data.ask("phases", window, Filter())
+                data.ask("phases", Selection(window))
             assert len(came) > knocked, "a moment later it is asked again"
         finally:
             data.forget()

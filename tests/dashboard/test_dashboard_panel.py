@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from analytics.answer import Answer
-from analytics.selection import Filter
+from analytics.selection import Selection
 from analytics.window import Window
 from collector.store.client import StoreUnavailable
 from dashboard import look as looks
@@ -35,7 +35,7 @@ def _page() -> None:
 
 def look() -> Look:
     """A look at ten minutes without marks."""
-    return Look(Window(START, START + timedelta(minutes=10)), Filter(), live=False, choices=None, marks=False)
+    return Look(Selection(Window(START, START + timedelta(minutes=10))), live=False, choices=None, marks=False)
 
 
 def answer(result: Any, rows: int, state: str) -> Answer[Any]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -10,13 +11,14 @@ import pytest
 
 from alerts.incidents.history import AlertRow, IncidentRow
 from alerts.slo_status import SloStatus
-from analytics.selection import Filter
+from analytics.selection import Filter, LatencyRange, Selection
+from analytics.signals import SIGNALS
 from analytics.window import Window
 from base.errors import ServescopeError
 from collector.store.client import StoreError
 from dashboard.data import explain
 from dashboard.export import as_csv
-from dashboard.look import link
+from dashboard.links import link, narrowed, outcome_of
 from dashboard.marks import keys, phase_bar
 from dashboard.once import Once
 from dashboard.one_incident import after, latencies_of, links
@@ -24,7 +26,6 @@ from dashboard.one_request import PHASES
 from dashboard.shell import moment
 from dashboard.theme import DARK, LIGHT, Palette, colour_of
 from dashboard.tiles import Tile, row
-from dashboard.views.requests import ids
 from dashboard.views.slos import tiles_of
 from dashboard.views.sql import plain_type
 
@@ -117,12 +118,33 @@ def test_no_two_phases_share_a_colour(colours: Palette) -> None:
 
 
 def test_links_keep_window_and_filter() -> None:
-    made = link("latency", WINDOW, Filter(model=("a b",), tenant=("x", "y"), recording="exclude"), order_by="Queue")
+    made = link("latency", Selection(WINDOW, Filter(model=("a b",), tenant=("x", "y"), recording="exclude")))
     asked = parse_qs(urlsplit(made).query)
     assert moment(asked["from"][0]) == WINDOW.start
     assert moment(asked["to"][0]) == WINDOW.end
     assert (asked["model"], asked["tenant"], asked["recording"]) == (["a b"], ["x", "y"], ["Live only"])
-    assert asked["order_by"] == ["Queue"]
+    assert not asked.keys() & {"outcome", "order_by", "at_least", "below", "find"}
+
+
+@pytest.mark.parametrize(
+    "among",
+    [
+        {},
+        {"outcome": ("server_error", "timeout"), "latency": LatencyRange("queue_seconds", 0.1, 1 / 3)},
+        {"latency": LatencyRange("tpot_seconds", below=0.05), "trace_id": "0af7651916cd43dd8448eb211c80319c"},
+        {"latency": LatencyRange("e2e_seconds", 2.5), "request_id": "a b&c"},
+    ],
+)
+def test_what_a_link_narrows_by_is_read_out_of_it(among: dict[str, Any]) -> None:
+    meant = Selection(WINDOW, **among)
+    asked = parse_qs(urlsplit(link("requests", meant)).query)
+    title = asked.get("order_by", [SIGNALS["e2e_seconds"].title])[0]
+    low, high = (float(asked[name][0]) if name in asked else None for name in ("at_least", "below"))
+    read = narrowed(
+        Selection(WINDOW), signal=next(name for name, signal in SIGNALS.items() if signal.title == title),
+        outcome=map(outcome_of, asked.get("outcome", [])), at_least=low, below=high, find=asked.get("find", [""])[0],
+    )  # fmt: skip
+    assert read == meant
 
 
 @pytest.mark.parametrize(
@@ -232,9 +254,10 @@ def test_evidence_says_of_which_requests_its_latencies_are_in_the_viewers_zone()
 
 
 def test_a_search_word_is_a_trace_or_a_request() -> None:
-    assert ids("A" * 32) == {"trace_id": "a" * 32}
-    assert ids("cmpl-1") == {"request_id": "cmpl-1"}
-    assert ids("") == {}
+    whole = Selection(WINDOW)
+    assert whole.found_by("A" * 32) == Selection(WINDOW, trace_id="a" * 32)
+    assert whole.found_by(" cmpl-1 ") == Selection(WINDOW, request_id="cmpl-1")
+    assert whole.found_by("") is whole
 
 
 def test_types_say_what_one_gets() -> None:

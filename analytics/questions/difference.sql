@@ -1,0 +1,65 @@
+-- Selected requests and the baseline that they are compared with, by each value of each column of names; the most frequent
+-- values of a column among the selected ones.
+-- name: names
+SELECT
+  pair.1 AS column,
+  pair.2 AS value,
+  toUInt64(sum(weight * is_selected)) AS selected,
+  toUInt64(sum(weight * (1 - is_selected))) AS baseline
+FROM
+(
+  SELECT
+    weight,
+    toUInt8(/*selected*/) AS is_selected,
+    arrayJoin([
+      ('model', model), ('tenant', tenant), ('engine', engine), ('deployment', deployment), ('instance', instance),
+      ('role', role), ('dp_rank', dp_rank), ('pod', pod), ('node', node), ('region', region), ('cluster', cluster),
+      ('version', version), ('operation', operation), ('route', route),
+      ('stream', if(stream = 1, 'yes', 'no')), ('outcome', if(outcome = '', 'ok', outcome)),
+      ('status', if(status = 0, '', toString(status))), ('finish_reason', finish_reason), ('error_type', error_type)
+    ]) AS pair
+  FROM requests
+  WHERE time >= fromUnixTimestamp64Milli({first_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
+    /*universe*/
+)
+WHERE value != ''
+GROUP BY column, value
+ORDER BY selected DESC, value
+LIMIT {values:UInt32} BY column;
+
+-- How many requests are selected, and how many are not.
+-- name: sizes
+SELECT
+  toUInt64(sum(weight * is_selected)) AS selected,
+  toUInt64(sum(weight * (1 - is_selected))) AS baseline
+FROM
+(
+  SELECT weight, toUInt8(/*selected*/) AS is_selected
+  FROM requests
+  WHERE time >= fromUnixTimestamp64Milli({first_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
+    /*universe*/
+);
+
+-- Columns of numbers of as many requests of either kind as asked for, the same ones at each asking. What is 0 and
+-- unknown is the same in a row: a column counts where any of its requests tells it.
+-- name: numbers
+SELECT
+  is_selected,
+  prompt_tokens,
+  toInt64(prompt_tokens) - toInt64(cached_tokens) AS uncached_prompt_tokens,
+  cached_tokens,
+  completion_tokens,
+  request_bytes,
+  response_bytes,
+  preemptions
+FROM
+(
+  SELECT
+    toUInt8(/*selected*/) AS is_selected, key, prompt_tokens, cached_tokens, completion_tokens, request_bytes,
+    response_bytes, preemptions
+  FROM requests
+  WHERE time >= fromUnixTimestamp64Milli({first_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
+    /*universe*/
+)
+ORDER BY cityHash64(key)
+LIMIT {sample:UInt32} BY is_selected;

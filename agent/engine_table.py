@@ -149,6 +149,8 @@ class Table:
             unloaded); otherwise it goes on from where it was.
         finished_includes_failed: Whether ``requests_finished_total`` counts failed requests too: a share of failures is
             then of finished alone, otherwise of finished and failed together.
+        counts_late: Whether only requests that end move a counter, but for engine steps where the page has them: a
+            server that works on a long answer then looks like one that stands still.
         prompt_includes_cached: Whether ``prompt_tokens_total`` counts tokens that a prefix cache had.
     """
 
@@ -179,6 +181,7 @@ class Table:
     off: Callable[[Page], frozenset[Signal]] = lambda _page: frozenset()
     gone_is_over: bool = False
     finished_includes_failed: bool = False
+    counts_late: bool = False
     prompt_includes_cached: bool = True
 
     def recognises(self, layout: Layout) -> bool:

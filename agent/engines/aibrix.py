@@ -98,4 +98,5 @@ TABLE = Table(
     model_labels=("model", "model_name"),
     optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
     notes=lambda _page: ["a gateway: the servers' own pages tell of the same requests"],
+    counts_late=True,
 )

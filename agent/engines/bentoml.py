@@ -34,4 +34,5 @@ TABLE = Table(
         "failed requests are those with status 500",
     ],
     finished_includes_failed=True,
+    counts_late=True,
 )

@@ -149,4 +149,5 @@ TABLE = Table(
     health_path="/health",
     notes=lambda _page: ["model names are lower-cased here, and not on the engine's own page"],
     finished_includes_failed=True,
+    counts_late=True,
 )

@@ -53,4 +53,5 @@ TABLE = Table(
         "requests_finished_total has failed ones too, which only a label tells",
     ],
     finished_includes_failed=True,
+    counts_late=True,
 )

@@ -128,4 +128,5 @@ TABLE = Table(
     optional=frozenset({Signal.WAITING, Signal.REQUESTS_FAILED_TOTAL, Signal.PREFIX_CACHE_HITS_TOTAL})
     | SIGNALS_WITHOUT_COLUMN,
     notes=lambda _page: ["a router: the servers' own pages tell of the same requests"],
+    counts_late=True,
 )

@@ -40,4 +40,5 @@ TABLE = Table(
         "only HTTP is counted: no queue, no batch, no tokens; requests are those of /embeddings, whatever their status",
     ],
     finished_includes_failed=True,
+    counts_late=True,
 )

@@ -68,4 +68,5 @@ TABLE = Table(
     notes=lambda _page: [
         "failed requests are on no counter: received less finished are those that were refused or failed",
     ],
+    counts_late=True,
 )

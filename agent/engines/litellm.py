@@ -141,4 +141,5 @@ TABLE = Table(
         "requests_finished_total has failed ones too, 4xx among them",
     ],
     finished_includes_failed=True,
+    counts_late=True,
 )

@@ -43,4 +43,5 @@ TABLE = Table(
     optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}),
     health_path="/v2/health/ready",
     notes=lambda _page: ["requests_finished_total are the successes; failures, unknown models too, stand apart"],
+    counts_late=True,
 )

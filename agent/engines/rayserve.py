@@ -159,4 +159,5 @@ TABLE = Table(
         "failed requests have 4xx among them; gauges are up to 10 s old by Ray's own report interval",
     ],
     finished_includes_failed=True,
+    counts_late=True,
 )

@@ -40,6 +40,8 @@ RULES = (
     Rule(Signal.PREFIX_CACHE_HITS_TOTAL, "sglang:cached_tokens_total"),
     Rule(Signal.REQUESTS_FINISHED_TOTAL, "sglang:num_requests_total", old=("sglang:request_success_total",)),
     Rule(Signal.REQUESTS_ABORTED_TOTAL, "sglang:num_aborted_requests_total"),
+    # Forward passes, those without a graph too, since 0.5.9.
+    Rule(Signal.ENGINE_STEPS_TOTAL, "sglang:cuda_graph_passes_total"),
     Rule(Signal.REQUEST_SECONDS_TOTAL, "sglang:e2e_request_latency_seconds_sum"),
     Rule(
         Signal.QUEUE_SECONDS_TOTAL,
@@ -137,7 +139,6 @@ IGNORED = {
     ),
     **_because(
         "work by kind and mode, on each log interval; tokens are read per request",
-        "cuda_graph_passes_total",
         "decode_sum_seq_lens",
         "forward_execution_seconds_total",
         "fwd_occupancy",
@@ -329,10 +330,12 @@ TABLE = Table(
             Signal.PREFIX_CACHE_QUERIES_TOTAL,
             Signal.PREFIX_CACHE_HITS_TOTAL,
             Signal.QUEUE_SECONDS_TOTAL,
+            Signal.ENGINE_STEPS_TOTAL,
         }
     )
     | SIGNALS_WITHOUT_COLUMN,
     about_path="/get_server_info",
     about=_about,
     notes=_notes,
+    counts_late=True,
 )

@@ -192,4 +192,5 @@ TABLE = Table(
     | SIGNALS_WITHOUT_COLUMN,
     notes=lambda _page: ["a router: the workers' own pages tell of the same requests"],
     finished_includes_failed=True,
+    counts_late=True,
 )

@@ -66,4 +66,5 @@ TABLE = Table(
     about_path="/info",
     about=_about,
     notes=lambda _page: ["an embedding server: no generated tokens and no KV cache; the page does not name its model"],
+    counts_late=True,
 )

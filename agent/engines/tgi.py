@@ -84,4 +84,5 @@ TABLE = Table(
     about_path="/info",
     about=_about,
     notes=_notes,
+    counts_late=True,
 )

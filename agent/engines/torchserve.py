@@ -56,4 +56,5 @@ TABLE = Table(
     optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
     health_path="/ping",
     notes=lambda _page: ["finished and failed requests are of the whole server and name no model"],
+    counts_late=True,
 )

@@ -177,4 +177,5 @@ TABLE = Table(
     page_path="/prometheus/metrics",
     about_path="/version",
     notes=_notes,
+    counts_late=True,
 )

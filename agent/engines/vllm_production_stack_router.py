@@ -88,4 +88,5 @@ TABLE = Table(
     optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
     notes=lambda _page: ["a router with the engine's names: the engines' own pages tell of the same requests"],
     finished_includes_failed=True,
+    counts_late=True,
 )

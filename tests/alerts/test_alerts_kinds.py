@@ -96,6 +96,21 @@ def test_a_wedged_engine_has_work_and_no_progress():
     assert verdicts["a"].reason == "a, model m has 5 requests and made no progress for 3 s"
 
 
+def test_an_engine_whose_counters_move_as_requests_end_is_no_wedge_while_it_answers():
+    wedged = rule("{name: w, when: {kind: wedged, after: 3s}}")
+
+    def judged(engine: str, **columns: list[float]) -> list[bool]:
+        one = series("a", running=[1] * 5, generation_tokens_delta=[9, 0, 0, 0, 0], **columns)
+        one.labels["engine"] = engine  # type: ignore[index]
+        return [reading.seen.breached for reading in wedged.judge(Measured(series=[one]), NOW)]
+
+    assert judged("tgi") == []
+    assert judged("sglang") == [], "an old one, which counts no steps"
+    assert judged("sglang", engine_steps_delta=[30, 0, 0, 0, 0]) == [True]
+    assert judged("sglang", engine_steps_delta=[30, 31, 30, 29, 30]) == [False]
+    assert judged("vllm") == [True]
+
+
 def test_silence_is_measured_from_the_last_sample():
     silent = rule("{name: s, when: {kind: silent, after: 30s, remember: 1h}}")
     known = [({"instance": n, "deployment": "d"}, NOW - age) for n, age in (("a", 31), ("b", 29), ("c", 4000))]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+from agent.engine_table import tables
 from alerts.measure.needs import Needs
 from alerts.measure.signals import OF_SAMPLES, PROGRESS, columns_of
 from alerts.rules import blind
@@ -14,11 +15,20 @@ from base.durations import PositiveDuration  # noqa: TC001 pydantic reads it at 
 from base.formats import rounded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from alerts.measure.measured import Measured
+    from alerts.measure.measured import Measured, Sample
     from alerts.rules.blind import Blind
     from alerts.rules.scope import Scope
+
+
+_STEPS: Final = "engine_steps_delta"
+
+
+def _tells_late(engine: str, samples: Sequence[Sample]) -> bool:
+    """Whether counters of this engine move only as requests end: a long answer is no wedge."""
+    table = tables().get(engine)
+    return table is not None and table.counts_late and not any(_STEPS in sample.values for sample in samples)
 
 
 class When(Condition):
@@ -45,6 +55,8 @@ class When(Condition):
         """A reading for each instance and model whose progress can be told."""
         readings = []
         for labels, context, samples in apart(self.identity(), scope, measured.series):
+            if _tells_late(context.get("engine", ""), samples):
+                continue
             points = []
             for sample in samples:
                 progress = [sample.values[name] for name in PROGRESS if name in sample.values]

@@ -20,7 +20,7 @@ from agent.tap.tracing import TraceContext
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from agent.otlp.request import RequestRecord
     from agent.tap.config import TenantConfig
@@ -91,7 +91,7 @@ class _Clock:
 class _Open:
     """A request that has not ended."""
 
-    __slots__ = ("account", "answered", "clock", "heard", "instance", "places", "whole")
+    __slots__ = ("account", "answered", "asked", "clock", "heard", "instance", "places", "whole")
 
     def __init__(self, account: Account, clock: _Clock, instance: str, heard: float) -> None:
         self.account = account
@@ -99,6 +99,7 @@ class _Open:
         self.instance = instance
         self.heard = heard
         self.answered = False
+        self.asked: float | None = None
         self.places = 0
         self.whole = True
 
@@ -128,6 +129,12 @@ class Requests:
     def processes(self) -> set[int]:
         """Processes with open requests."""
         return {pid for pid, _ in self._open}
+
+    def waiting(self) -> Iterator[tuple[int, str, float]]:
+        """Of each request that the model is asked for: process, its instance's name, when it was wholly asked."""
+        for (pid, _), one in self._open.items():
+            if one.asked is not None:
+                yield pid, one.instance, one.asked
 
     def take(self, pid: int, instance: str, record: datagram.Record, now: float) -> None:
         """Take a record of the middleware.
@@ -192,6 +199,8 @@ class Requests:
         if body.last:
             one.account.request_payload([body.last])
         one.account.request_ended()
+        if one.account.route.operation:
+            one.asked = now
 
     def _answer(self, pid: int, answer: datagram.Answer, now: float) -> None:
         if (one := self._find(pid, answer.number, now)) is None:

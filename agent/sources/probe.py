@@ -18,14 +18,16 @@ import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from agent.otlp.columns import encode_columns
-from agent.otlp.encode import attributes
+from agent.otlp.encode import attributes, encode_event
 from agent.otlp.request_wire import to_otlp_many
 from agent.probe import datagram
+from agent.probe.frozen import Freezes
 from agent.probe.requests import Requests, books
 from agent.probe.socket import Listening, SocketUnusableError, default_path
 from agent.probe.steps import Gathering, Teller
 from agent.probe.whose import Whose
 from agent.source import METRICS, Source
+from base.formats import rounded
 from base.keys import ensure_keys
 from base.vocabulary import SCOPE_STEP, Resource
 
@@ -70,6 +72,7 @@ class Probe(Source):
         self._ended: list[Ended] = []
         self._emit: Emit = lambda _signal, _body: None
         self._seen: dict[str, float] = {}
+        self._freezes = Freezes()
         self._pids: dict[int, str] = {}
         self._numbers: dict[int, int] = {}
         self._given_up: dict[int, int] = {}
@@ -106,7 +109,8 @@ class Probe(Source):
                     loop.add_reader(reading, self._read)
                 await asyncio.sleep(FLUSH_SECONDS)
                 await self._whose.look(set(self._pids))
-                self._sweep(loop.time())
+                self._sweep(time.monotonic())
+                self.look(time.monotonic())
                 self.flush()
         finally:
             if reading is not None:
@@ -159,6 +163,11 @@ class Probe(Source):
             grouped[one.pid, one.instance].append(one)
         for (pid, instance), records in grouped.items():
             self._emit("traces", to_otlp_many((one.record for one in records), self._resource(pid, instance)))
+
+    def problems(self, now: float, since: float) -> Iterable[str]:  # noqa: ARG002 - it goes by its own clock
+        """Engines that do not move."""
+        for instance, silent in self._freezes.frozen.items():
+            yield f"the engine of {instance} has told of no step for {rounded(round(time.monotonic() - silent))}"
 
     def metrics(self) -> Iterable[Metric]:
         """Counts of what came, and of what did not."""
@@ -214,6 +223,8 @@ class Probe(Source):
     def _take(self, told: datagram.Datagram, record: datagram.Record, now: float) -> None:
         if record.kind == datagram.STEP:
             self.counted["step"] += 1
+            if (target := self._whose.find(told.pid, told.instance)) is not None:
+                self._freezes.stepped(target.instance, now)
             self._steps.add(Teller(told.pid, told.instance, record.rank), datagram.read_step(record.body))
         elif record.kind == datagram.FINISHED:
             self.counted["finished"] += 1
@@ -251,6 +262,22 @@ class Probe(Source):
             return
         gone = [pid for pid in self._requests.processes() if self._whose.knows(pid) and not _lives(pid)]
         self._requests.sweep(now, gone)
+
+    def look(self, now: float) -> None:
+        """Tell of engines that froze, or move again, by ``now`` (any steady clock, seconds)."""
+        waiting = []
+        for pid, instance, since in self._requests.waiting() if "_requests" in self.__dict__ else ():
+            if (target := self._whose.find(pid, instance)) is not None:
+                waiting.append((target.instance, since))
+        for change in self._freezes.look(waiting, now):
+            target = self._whose.find(0, change.instance)
+            event, what = ("engine_frozen", "has told") if change.frozen else ("engine_moves", "had told")
+            message = (
+                f"The engine of {change.instance} {what} of no step for {rounded(round(change.seconds))}; requests open"
+                f" at its door: {change.requests}"
+            )
+            whose = attributes(target, self._scene.place)
+            self._emit("logs", encode_event(whose, event, message, time.time_ns(), warning=change.frozen))
 
     def _resource(self, pid: int, instance: str) -> dict[str, str]:
         target = self._whose.find(pid, instance)

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, MutableMapping
 from typing import Any, Callable
 
 from servescope_probe import wire
-from servescope_probe.sender import Sender, shared
+from servescope_probe.sender import GATHER_SECONDS, Sender, shared
 
 SAMPLE_VARIABLE = "SERVESCOPE_PROBE_SAMPLE"
 HEAD_BYTES = 49_152
@@ -38,6 +38,8 @@ _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,256}")
 _STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 _UNREAD = frozenset((b"cookie", b"proxy-authorization"))
 _NAN = float("nan")
+_64_BITS = (1 << 64) - 1
+_NOBODY = bytes(8)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -62,6 +64,7 @@ class Edge:
         self._sample = os.environ.get(SAMPLE_VARIABLE, "1") not in ("0", "false", "no")
         self._sender = sender
         self._told = False
+        self._due = False
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request; all but ``http`` passes as it is."""
@@ -93,45 +96,75 @@ class Edge:
 
     def _begin(self, scope: dict[str, Any], receive: Receive, send: Send) -> _Watch | None:
         arrived, arrived_ns = _now(), time.time_ns()
-        headers: list[tuple[bytes, bytes]] = list(scope["headers"])
-        parents = [value for name, value in headers if name == b"traceparent"]
+        parents: list[bytes] = []
+        states: list[tuple[bytes, bytes]] = []
+        hidden: list[tuple[bytes, bytes]] = []
+        given = b""
+        passed: list[tuple[bytes, bytes]] = []
+        for field in scope["headers"]:
+            name = field[0]
+            if name == b"traceparent":
+                parents.append(field[1])
+            elif name == b"tracestate":
+                states.append(field)
+            elif name == b"x-request-id":
+                given = given or field[1]
+            elif name in _UNREAD:
+                hidden.append(field)
+            else:
+                passed.append(field)
         trace_id, parent, flags = _trace(parents)
         if parent and _is_a_taps(parent, arrived_ns):
             return None
         sampled = not parent or self._sample or bool(flags & _SAMPLED)
-        span_id = (
-            ((arrived_ns // 1_000_000) << _RANDOM_BITS) & 0xFFFFFFFFFFFFFFFF
-            | int.from_bytes(os.urandom(3), "big") & ((1 << _RANDOM_BITS) - 1)
-        ).to_bytes(8, "big")
+        random = int.from_bytes(_draw(3), "big") & ((1 << _RANDOM_BITS) - 1)
+        span_id = (((arrived_ns // 1_000_000) << _RANDOM_BITS) & _64_BITS | random).to_bytes(8, "big")
+        if not given or not _REQUEST_ID.fullmatch(given):
+            given = _draw(16).hex().encode()
+        passed.append((b"x-request-id", given))
+        if parent:  # a state without its trace says nothing
+            passed += states
+        head = _head(scope, passed)
+        passed += hidden
         handed = flags & ~_SAMPLED | (_SAMPLED if sampled else 0)
-        ours = b"00-%s-%s-%02x" % (trace_id.hex().encode(), span_id.hex().encode(), handed)
-        passed = [(name, value) for name, value in headers if name != b"traceparent"]
-        if not parent:  # a state without its trace says nothing
-            passed = [(name, value) for name, value in passed if name != b"tracestate"]
-        passed.append((b"traceparent", ours))
-        given = next((value for name, value in headers if name == b"x-request-id"), b"")
-        if not _REQUEST_ID.fullmatch(given):
-            given = os.urandom(16).hex().encode()
-            passed = [(name, value) for name, value in passed if name != b"x-request-id"]
-            passed.append((b"x-request-id", given))
-            headers = [(name, value) for name, value in headers if name != b"x-request-id"]
-            headers.append((b"x-request-id", given))
-        sender = self._sender or shared()
+        passed.append((b"traceparent", f"00-{trace_id.hex()}-{span_id.hex()}-{handed:02x}".encode()))
         number = next(self._numbers)
-        self.open += 1
         begin = wire.BEGIN_BODY.pack(
-            number, self.open, arrived_ns, trace_id, span_id, parent or bytes(8), flags, sampled
+            number, self.open + 1, arrived_ns, trace_id, span_id, parent or _NOBODY, flags, sampled
         )
-        sender.put(wire.EDGE_BEGIN, -1, begin + _head(scope, headers))
+        sender = self.tell(wire.EDGE_BEGIN, [begin, head])
+        self.open += 1
         return _Watch(self, sender, number, arrived, dict(scope, headers=passed), receive, send)
+
+    def tell(self, kind: int, bodies: list[bytes]) -> Sender:
+        """Send a record with others of the same moment."""
+        sender = self._sender
+        if sender is None:
+            sender = self._sender = shared()
+        sender.put_later(kind, bodies)
+        if not self._due:
+            self._due = True
+            try:
+                asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
+            except RuntimeError:  # another event loop than asyncio's
+                self._flush()
+        return sender
+
+    def _flush(self) -> None:
+        self._due = False
+        try:
+            if self._sender is not None:
+                self._sender.flush()
+        except Exception as error:  # noqa: BLE001 - nothing of ours may be felt by the server
+            self.fault(error)
 
 
 class _Watch:
     """One request on its way."""
 
     __slots__ = (
-        "_answer", "_arrived", "_body", "_body_size", "_edge", "_ended", "_first", "_kept", "_left_out", "_number",
-        "_pieces", "_receive", "_received", "_response_size", "_send", "_sender", "_sent", "_stream", "_tail",
+        "_arrived", "_body", "_body_size", "_edge", "_ended", "_first", "_kept", "_left_out", "_number",
+        "_pieces", "_put", "_receive", "_received", "_response_size", "_send", "_sent", "_stream", "_tail",
         "_waited", "scope",
     )  # fmt: skip
 
@@ -147,7 +180,7 @@ class _Watch:
     ) -> None:
         self.scope = scope
         self._edge = edge
-        self._sender = sender
+        self._put = sender.put_later  # what may wait for what comes next
         self._number = number
         self._arrived = arrived
         self._receive = receive
@@ -157,7 +190,6 @@ class _Watch:
         self._tail = b""
         self._body_size = 0
         self._received = False
-        self._answer = b""
         self._stream = False
         self._pieces: list[tuple[float, bytes]] = []
         self._left_out = 0
@@ -184,7 +216,7 @@ class _Watch:
                 self._edge.fault(error)
         return message
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:  # noqa: C901 - it is called for each chunk: one call less
         """A message of the application."""
         if self._ended:
             await self._send(message)
@@ -214,8 +246,9 @@ class _Watch:
             elif kind == "http.response.start":
                 self._start(message, now)
         except Exception as error:  # noqa: BLE001 - the answer is sent, whatever becomes of the record
-            self._ended = True
-            self._edge.open -= 1
+            if not self._ended:
+                self._ended = True
+                self._edge.open -= 1
             self._edge.fault(error)
 
     def over(self, how: int) -> None:
@@ -243,24 +276,18 @@ class _Watch:
     def _tell_body(self, now: float) -> None:
         self._received = True
         head = wire.BODY_BODY.pack(self._number, now - self._arrived, self._body_size, self._kept)
-        self._sender.put(wire.EDGE_BODY, -1, b"".join((head, *self._body, self._tail)))
+        self._put(wire.EDGE_BODY, [head, *self._body, self._tail])
         self._body, self._tail, self._kept = [], b"", 0
 
     def _start(self, message: Message, now: float) -> None:
         if not self._received:  # answered before the whole request was there
             self._tell_body(now)
-        fields = [(name, value) for name, value in message.get("headers") or ()]
-        kind = next((value for name, value in fields if name.lower() == b"content-type"), b"")
-        self._stream = kind.partition(b";")[0].strip().lower() in _STREAMS
-        head = wire.ANSWER_BODY.pack(self._number, now - self._arrived, message["status"])
-        self._answer = head + _fields(fields)
-        if self._stream:
-            self._tell_answer()
-
-    def _tell_answer(self) -> None:
-        if self._answer:
-            self._sender.put(wire.EDGE_HEAD, -1, self._answer)
-            self._answer = b""
+        told = [wire.ANSWER_BODY.pack(self._number, now - self._arrived, message["status"])]
+        for name, value in message.get("headers") or ():
+            told += (name, b": ", value, b"\r\n")
+            if name == b"content-type" or name.lower() == b"content-type":
+                self._stream = value.partition(b";")[0].strip().lower() in _STREAMS
+        self._put(wire.EDGE_HEAD, told)
 
     def _keep(self, body: bytes, now: float) -> None:
         """Of an answer that is no stream the beginning and the end are enough."""
@@ -282,7 +309,7 @@ class _Watch:
             for at in range(0, len(body), HEAD_BYTES):
                 part = body[at : at + HEAD_BYTES] if len(body) > HEAD_BYTES else body
                 if size + len(part) > HEAD_BYTES:
-                    self._sender.put(wire.EDGE_PIECES, -1, b"".join(out))
+                    self._edge.tell(wire.EDGE_PIECES, out)
                     self._sent += 1
                     out, size = [wire.PIECES_BODY.pack(self._number, self._sent)], 0
                 out.append(pack(when - arrived, len(part)))
@@ -291,7 +318,7 @@ class _Watch:
         if self._tail:
             out += (pack(_NAN, self._left_out), pack(pieces[-1][0] - arrived, len(self._tail)), self._tail)
         if size:
-            self._sender.put(wire.EDGE_PIECES, -1, b"".join(out))
+            self._edge.tell(wire.EDGE_PIECES, out)
             self._sent += 1
 
     def _end(self, how: int, now: float) -> None:
@@ -299,14 +326,13 @@ class _Watch:
         self._edge.open -= 1
         if not self._received:
             self._tell_body(now)
-        self._tell_answer()
         if self._pieces:
             self._tell_pieces()
         end = wire.END_BODY.pack(
             self._number, how, now - self._arrived, self._first, self._waited, self._sent, self._response_size,
             self._body_size,
         )  # fmt: skip
-        self._sender.put(wire.EDGE_END, -1, end, now=self._edge.open == 0)
+        self._edge.tell(wire.EDGE_END, [end])
 
 
 def _trace(parents: list[bytes]) -> tuple[bytes, bytes, int]:
@@ -316,7 +342,20 @@ def _trace(parents: list[bytes]) -> tuple[bytes, bytes, int]:
         trace_id, parent = bytes.fromhex(match[2].decode()), bytes.fromhex(match[3].decode())
         if any(trace_id) and any(parent):
             return trace_id, parent, int(match[4], 16) & _KNOWN_FLAGS
-    return os.urandom(16), b"", _SAMPLED
+    return _draw(16), b"", _SAMPLED
+
+
+_pool = bytearray()
+os.register_at_fork(after_in_child=_pool.clear)
+
+
+def _draw(size: int) -> bytes:
+    """Random bytes, drawn from the kernel many at a time."""
+    if len(_pool) < size:
+        _pool.extend(os.urandom(4_096))
+    drawn = bytes(_pool[-size:])
+    del _pool[-size:]
+    return drawn
 
 
 def _is_a_taps(parent: bytes, now_ns: int) -> bool:
@@ -327,9 +366,6 @@ def _head(scope: dict[str, Any], headers: list[tuple[bytes, bytes]]) -> bytes:
     path = scope.get("raw_path") or str(scope.get("path", "/")).encode("utf-8", "replace")
     query = scope.get("query_string") or b""
     target = path + b"?" + query if query else path
-    line = str(scope.get("method", "")).encode("ascii", "replace") + b" " + target + b" HTTP/1.1\r\n"
-    return (line + _fields([one for one in headers if one[0] not in _UNREAD]))[:_MAX_HEAD]
-
-
-def _fields(headers: list[tuple[bytes, bytes]]) -> bytes:
-    return b"".join([name + b": " + value + b"\r\n" for name, value in headers])
+    method = str(scope.get("method", "")).encode("ascii", "replace")
+    head = b"\r\n".join([method + b" " + target + b" HTTP/1.1", *map(b": ".join, headers), b""])
+    return head if len(head) <= _MAX_HEAD else head[:_MAX_HEAD]

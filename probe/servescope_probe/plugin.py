@@ -10,7 +10,7 @@ import logging
 from typing import Any
 
 from servescope_probe import wire
-from servescope_probe.sender import shared
+from servescope_probe.sender import Sender, shared
 from servescope_probe.steps import Steps, finished
 
 log = logging.getLogger("servescope_probe")
@@ -36,6 +36,10 @@ class StepLogger(_base()):  # type: ignore[misc] # vLLM wants its own class, whe
             self._sender = shared()
         except Exception as error:  # noqa: BLE001 - the server runs without us
             self._disable(error)
+
+    def tell(self, sender: Sender) -> None:
+        """Tell this one, instead of the process's own."""
+        self._sender = sender
 
     def record(
         self,

@@ -11,7 +11,7 @@ from servescope_probe import wire
 
 SOCKET_VARIABLE = "SERVESCOPE_PROBE_SOCKET"
 INSTANCE_VARIABLE = "SERVESCOPE_PROBE_INSTANCE"
-_GATHER_SECONDS = 0.02
+GATHER_SECONDS = 0.02
 """Records of so long travel together: one call of the kernel costs more than packing ten of them."""
 _RETRY_SECONDS = 1.0
 _HELD_BYTES = 1 << 20
@@ -75,8 +75,19 @@ class Sender:
         self._held.append(wire.RECORD.pack(len(body), kind, rank) + body)
         self._bytes += len(body) + wire.RECORD.size
         clock = time.monotonic()
-        if now or self._bytes >= wire.MAX_DATAGRAM // 2 or clock - self._flushed_at >= _GATHER_SECONDS:
+        if now or self._bytes >= wire.MAX_DATAGRAM // 2 or clock - self._flushed_at >= GATHER_SECONDS:
             self._flush(clock)
+
+    def put_later(self, kind: int, bodies: list[bytes]) -> None:
+        """Hold the parts of a record until somebody flushes; one that is too much is dropped."""
+        size = sum(map(len, bodies))
+        if self._bytes + size > _HELD_BYTES:
+            self.dropped += 1
+            return
+        self._held.append(b"".join((wire.RECORD.pack(size, kind, -1), *bodies)))
+        self._bytes += size + wire.RECORD.size
+        if self._bytes >= wire.MAX_DATAGRAM // 2:
+            self._flush(time.monotonic())
 
     def flush(self) -> None:
         """Send what is held."""

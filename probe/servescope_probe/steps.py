@@ -7,43 +7,120 @@ or another in 0.9 to 0.33; what a version does not have is unknown, never 0.
 from __future__ import annotations
 
 import math
+import struct
 import time
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from servescope_probe import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _NAN = math.nan
 _UNKNOWN = -1
 _MOST = 0x7FFFFFFF
 _NS = 1_000_000_000
+_NAMES = [name for name, _ in wire.STEP_FIELDS[1:]]
+_RUNNING, _GENERATED = _NAMES.index("running"), _NAMES.index("generation_tokens")
+_ABSENT = "__class__"
+"""Read in place of a field that a version does not have: everything has it, and it is no number."""
+
+_SCHEDULER = (
+    ("num_running_reqs",),
+    ("num_waiting_reqs",),
+    ("num_skipped_waiting_reqs",),
+    ("kv_cache_usage", "gpu_cache_usage"),
+    ("prefix_cache_stats",),
+    ("connector_prefix_cache_stats",),
+    ("kv_cache_eviction_events",),
+    ("running_lora_adapters",),
+    ("waiting_lora_adapters",),
+    ("spec_decoding_stats",),
+    ("iteration_details",),
+)
+_CACHE = (("queries",), ("hits",))
+_SPECULATION = (("num_drafts",), ("num_draft_tokens",), ("num_accepted_tokens",))
+_DETAILS = (
+    ("num_ctx_requests", "num_context_requests"),
+    ("num_ctx_tokens", "num_context_tokens"),
+    ("num_generation_requests", "num_gen_requests"),
+    ("num_generation_tokens", "num_gen_tokens"),
+    ("elapsed_ms", "iteration_elapsed_ms", "elapsed_time_ms"),
+)
+_ITERATION = (
+    ("iteration_timestamp",),
+    ("num_prompt_tokens",),
+    ("prompt_token_stats",),
+    ("num_generation_tokens",),
+    ("time_to_first_tokens_iter",),
+    ("finished_requests",),
+    ("num_preempted_reqs",),
+)
+_SOURCES = (("cached_tokens",), ("total",))
 
 
-def _count(holder: Any, *names: str) -> int:
-    """A count under the first of these names that the holder has; -1 where it has none."""
-    for name in names:
-        value = getattr(holder, name, None)
-        if value.__class__ is int or isinstance(value, (int, float)):
-            return int(value) if 0 <= value <= _MOST else _UNKNOWN
-    return _UNKNOWN
+class _Reader:
+    """Reads the fields of one kind of object at once, each under the first of its names that the object has.
+
+    Args:
+        names: Names of each field.
+        objects: Places of fields that are no counts: None stands for one that is not there, -1 for a count.
+    """
+
+    __slots__ = ("_absent", "_get", "_names", "_objects")
+
+    def __init__(self, names: tuple[tuple[str, ...], ...], objects: tuple[int, ...] = ()) -> None:
+        self._names = names
+        self._objects = objects
+        self._absent: list[int] = []
+        self._get: Callable[[Any], tuple[Any, ...]] = attrgetter(*[each[0] for each in names])
+
+    def read(self, holder: Any) -> Sequence[Any]:
+        """The fields' values."""
+        try:
+            values = self._get(holder)
+        except AttributeError:  # another version's, or another object than the last one
+            found = [next((name for name in each if hasattr(holder, name)), _ABSENT) for each in self._names]
+            self._absent = [place for place, name in enumerate(found) if name is _ABSENT]
+            self._get = attrgetter(*found)
+            values = self._get(holder)
+        if not self._absent:
+            return values
+        filled = list(values)
+        for place in self._absent:
+            filled[place] = None if place in self._objects else _UNKNOWN
+        return filled
 
 
-def _fraction(holder: Any, *names: str) -> float:
-    for name in names:
-        value = getattr(holder, name, None)
-        if value.__class__ is float or isinstance(value, (int, float)):
-            return float(value)
-    return _NAN
+def _whole(value: Any) -> int:
+    """A count, -1 for what is none."""
+    if value.__class__ is not int and not isinstance(value, (int, float)):
+        return _UNKNOWN
+    return int(value) if 0 <= value <= _MOST else _UNKNOWN
 
 
-def _size(holder: Any, name: str) -> int:
-    value = getattr(holder, name, None)
+def _real(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else _NAN
+
+
+def _time(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _length(value: Any) -> int:
     try:
         return _UNKNOWN if value is None else len(value)
     except TypeError:
         return _UNKNOWN
+
+
+def _count(holder: Any, name: str) -> int:
+    return _whole(getattr(holder, name, None))
+
+
+def _fraction(holder: Any, name: str) -> float:
+    return _real(getattr(holder, name, None))
 
 
 class Steps:
@@ -56,6 +133,13 @@ class Steps:
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self._counter = 0
+        self._scheduler = _Reader(_SCHEDULER, objects=(4, 5, 6, 7, 8, 9, 10))
+        self._prefix = _Reader(_CACHE)
+        self._external = _Reader(_CACHE)
+        self._speculation = _Reader(_SPECULATION)
+        self._details = _Reader(_DETAILS)
+        self._iteration = _Reader(_ITERATION, objects=(2, 4, 5))
+        self._sources = _Reader(_SOURCES)
 
     def pack(self, scheduler: Any, iteration: Any) -> bytes:
         """The record of a step; either argument may be None, as vLLM hands over one without the other.
@@ -63,63 +147,67 @@ class Steps:
         Raises:
             ValueError: Neither has a field that is known: another interface than this was written for.
         """
+        told = self._told(scheduler, iteration)
+        if told[_RUNNING] == _UNKNOWN and told[_GENERATED] == _UNKNOWN:
+            raise ValueError("neither running requests nor generated tokens are told")
+        self._counter += 1
+        try:
+            return wire.STEP_BODY.pack(self._counter, *told)
+        except struct.error:  # something is no number, or one of another kind: that alone is unknown
+            layout = zip(told, wire.STEP_FIELDS[1:])
+            clean = [
+                _real(value) if code == "d" else _time(value) if code == "Q" else _whole(value)
+                for value, (_, code) in layout
+            ]
+            if clean[_RUNNING] == _UNKNOWN and clean[_GENERATED] == _UNKNOWN:
+                raise ValueError("neither running requests nor generated tokens are told") from None
+            return wire.STEP_BODY.pack(self._counter, *clean)
+
+    def _told(self, scheduler: Any, iteration: Any) -> tuple[Any, ...]:
+        """The fields after the counter, as they were found."""
         running, kv_usage = _UNKNOWN, _NAN
-        waiting = deferred = evictions = lora_running = lora_waiting = in_flight = _UNKNOWN
+        waiting = deferred = evictions = lora_running = lora_waiting = _UNKNOWN
         queries = hits = external_queries = external_hits = _UNKNOWN
         drafts = draft_tokens = accepted = _UNKNOWN
         prefills = prefill_tokens = decodes = decode_tokens = _UNKNOWN
         elapsed = _NAN
         if scheduler is not None:
-            running = _count(scheduler, "num_running_reqs")
-            waiting = _count(scheduler, "num_waiting_reqs")
-            deferred = _count(scheduler, "num_skipped_waiting_reqs")
-            kv_usage = _fraction(scheduler, "kv_cache_usage", "gpu_cache_usage")
-            in_flight = _count(scheduler, "num_in_flight_batches", "in_flight")
-            prefix = getattr(scheduler, "prefix_cache_stats", None)
+            (
+                running, waiting, deferred, kv_usage, prefix, external, evicted, running_loras, waiting_loras,
+                speculation, details,
+            ) = self._scheduler.read(scheduler)  # fmt: skip
+            if evicted is not None:
+                evictions = len(evicted) if evicted.__class__ is list else _length(evicted)
+            if running_loras is not None:
+                lora_running = len(running_loras) if running_loras.__class__ is dict else _length(running_loras)
+                lora_waiting = len(waiting_loras) if waiting_loras.__class__ is dict else _length(waiting_loras)
             if prefix is not None:
-                queries, hits = _count(prefix, "queries"), _count(prefix, "hits")
-            external = getattr(scheduler, "connector_prefix_cache_stats", None)
+                queries, hits = self._prefix.read(prefix)
             if external is not None:
-                external_queries, external_hits = _count(external, "queries"), _count(external, "hits")
-            evictions = _size(scheduler, "kv_cache_eviction_events")
-            lora_running = _size(scheduler, "running_lora_adapters")
-            lora_waiting = _size(scheduler, "waiting_lora_adapters")
-            speculation = getattr(scheduler, "spec_decoding_stats", None)
+                external_queries, external_hits = self._external.read(external)
             if speculation is not None:
-                drafts = _count(speculation, "num_drafts")
-                draft_tokens = _count(speculation, "num_draft_tokens")
-                accepted = _count(speculation, "num_accepted_tokens")
-            details = getattr(scheduler, "iteration_details", None)
+                drafts, draft_tokens, accepted = self._speculation.read(speculation)
             if details is not None:
-                prefills = _count(details, "num_ctx_requests", "num_context_requests")
-                prefill_tokens = _count(details, "num_ctx_tokens", "num_context_tokens")
-                decodes = _count(details, "num_generation_requests", "num_gen_requests")
-                decode_tokens = _count(details, "num_generation_tokens", "num_gen_tokens")
-                elapsed = _fraction(details, "elapsed_ms", "iteration_elapsed_ms", "elapsed_time_ms") / 1e3
+                prefills, prefill_tokens, decodes, decode_tokens, milliseconds = self._details.read(details)
+                if milliseconds.__class__ is float and milliseconds >= 0:
+                    elapsed = milliseconds / 1e3
         completed = 0
-        prompt = cached = generated = firsts = finished = preemptions = _UNKNOWN
+        prompt = cached = generated = firsts = done = preemptions = _UNKNOWN
         if iteration is not None:
-            completed = _nanoseconds(getattr(iteration, "iteration_timestamp", None))
-            prompt = _count(iteration, "num_prompt_tokens")
-            sources = getattr(iteration, "prompt_token_stats", None)
+            when, prompt, sources, generated, first, ended, preemptions = self._iteration.read(iteration)
+            completed = _nanoseconds(when)
+            firsts = len(first) if first.__class__ is list else _length(first)
+            done = len(ended) if ended.__class__ is list else _length(ended)
             if sources is not None:
-                cached = _count(sources, "cached_tokens")
-                if prompt < 0:
-                    prompt = _count(sources, "total")
-            generated = _count(iteration, "num_generation_tokens")
-            firsts = _size(iteration, "time_to_first_tokens_iter")
-            finished = _size(iteration, "finished_requests")
-            preemptions = _count(iteration, "num_preempted_reqs")
-        if running < 0 and generated < 0:
-            raise ValueError("neither running requests nor generated tokens are told")
+                cached, total = self._sources.read(sources)
+                if prompt == _UNKNOWN:
+                    prompt = total
         completed = completed or time.time_ns()
-        self._counter += 1
         scheduled = completed - int(elapsed * _NS) if elapsed >= 0 else 0
-        return wire.STEP_BODY.pack(
-            self._counter, scheduled, completed, in_flight, running, waiting, deferred, kv_usage,
-            prefills, prefill_tokens, decodes, decode_tokens, prompt, cached, generated, firsts, finished, preemptions,
-            queries, hits, external_queries, external_hits, evictions, drafts, draft_tokens, accepted,
-            lora_running, lora_waiting, elapsed,
+        return (
+            scheduled, completed, _UNKNOWN, running, waiting, deferred, kv_usage, prefills, prefill_tokens, decodes,
+            decode_tokens, prompt, cached, generated, firsts, done, preemptions, queries, hits, external_queries,
+            external_hits, evictions, drafts, draft_tokens, accepted, lora_running, lora_waiting, elapsed,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from servescope_probe import wire
 from servescope_probe.sender import Sender
 
 from agent.config import AgentConfig
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VLLM = Target("vllm-a", "chat", "vllm")
+STEP = wire.STEP_BODY.pack(1, 0, 10**18 + 7, *[-1] * 4, 0.25, *[-1] * 20, float("nan"))
+"""Of a step of which little is known."""
 
 
 class Mailbox:

@@ -25,15 +25,13 @@ from agent.probe.whose import Whose
 from agent.sidecar import Sidecar
 from agent.target import Target
 from tests.agent_fakes import FakeCollector, until
-from tests.probe.probe_kit import VLLM, Listener
+from tests.probe.probe_kit import STEP, VLLM, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
-
-STEP = wire.STEP_BODY.pack(1, 0, 10**18 + 7, *[-1] * 4, 0.25, *[-1] * 20, float("nan"))
 
 
 def told(*records: bytes, number: int = 0, dropped: int = 0, instance: bytes = b"", pid: int = 7) -> bytes:

@@ -62,6 +62,7 @@ BENCHMARKS: Final = (
     Benchmark("guard", 300),
     Benchmark("pages", 1_800),
     Benchmark("beside", 1_200),
+    Benchmark("probe", 300),
 )
 
 

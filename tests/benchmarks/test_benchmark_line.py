@@ -63,4 +63,5 @@ def test_every_benchmark_is_a_module():
         "guard",
         "pages",
         "beside",
+        "probe",
     ]

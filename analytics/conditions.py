@@ -21,7 +21,11 @@ _ABSENT_FROM: Final[dict[str, frozenset[str]]] = {
     "requests": frozenset(),
     "samples": frozenset({"tenant"}),
     "events": frozenset({"tenant"}),
+    "hardware": frozenset({"tenant", "model", "instance", "deployment", "engine", "version"}),
+    "hosts": frozenset({"tenant", "model", "engine", "version"}),
+    "recording": frozenset({"tenant", "model", "instance", "deployment", "engine", "version", "region"}),
 }
+"""Columns of a filter that a table does not have: hardware knows neither models nor, of itself, whose it is."""
 _OF_TRACE: Final = (
     "AND (time, key) IN (SELECT time, key FROM request_keys WHERE trace_id = unhex({of_trace_id:String}))"
 )
@@ -35,7 +39,7 @@ def conditions(
     *,
     patterns: bool = False,
 ) -> tuple[str, dict[str, Any]]:
-    """``AND …`` conditions of a filter on ``requests``, ``samples`` or ``events``, and their parameters.
+    """``AND …`` conditions of a filter on a table of `_ABSENT_FROM`, and their parameters.
 
     Parameters are named ``<prefix>_<column>``, so that one statement can hold several filters. With ``patterns`` the
     values are `analytics.patterns`; else a star is a letter like others, for names are whatever a client says.

@@ -3,9 +3,11 @@
 Statements are named blocks of a ``.sql`` file (`base.named_sql`). Values reach them as server-side parameters
 (``{name:Type}``) and in no other way; what varies in shape is one of a few fragments written in this package, put where
 the block says ``/*fragment*/``. ``/*filter:requests*/``, ``/*filter:samples*/`` and ``/*filter:events*/`` become the
-conditions of a `Selection`. Requests are those that ask something of a model; ``/*filter:any_requests*/`` takes all.
-``/*filter:rollup*/`` is for the rollup, which has no others, and goes by the filter alone, as ``/*filter:arrived*/`` of
-requests does. ``/*filter:servers*/`` is for samples that are added up: a router's requests are its servers' too.
+conditions of a `Selection`, ``/*filter:hosts*/`` and ``/*filter:hardware*/`` those of its filter that such rows know,
+and ``/*filter:recording*/`` none but whether recordings count. Requests are those that ask something of a model;
+``/*filter:any_requests*/`` takes all. ``/*filter:rollup*/`` is for the rollup, which has no others, and goes by the
+filter alone, as ``/*filter:arrived*/`` of requests does. ``/*filter:servers*/`` is for samples that are added up: a
+router's requests are its servers' too.
 """
 
 from __future__ import annotations
@@ -41,6 +43,9 @@ _NARROWED: Final = {
     "samples": "samples",
     "servers": "samples",
     "events": "events",
+    "hardware": "hardware",
+    "hosts": "hosts",
+    "recording": "recording",
 }
 """``/*filter:<word>*/`` of a statement → the table that its conditions are of."""
 _MODEL_OPERATIONS: Final = frozenset({"requests", "arrived"})

@@ -57,6 +57,7 @@ BENCHMARKS: Final = (
     Benchmark("scrape", 300, needs=PROMETHEUS),
     Benchmark("tap", 600),
     Benchmark("envoy", 600, needs=ENVOY),
+    Benchmark("gpu", 300),
     Benchmark("idle", 600),
     Benchmark("steady", 900),
     Benchmark("guard", 300),

@@ -40,8 +40,10 @@ from alerts.slo_status import slo_statuses
 from analytics.questions import (
     batching,
     events,
+    gpus,
     heatmap,
     histogram,
+    hosts,
     instances,
     kvcache,
     latency,
@@ -101,6 +103,7 @@ PAGES: Final[dict[str, list[Callable[[Store, Selection], object]]]] = {
         phases.ask,
     ],
     "queue": [queue.ask],
+    "hardware": [gpus.ask, hosts.ask],
     "kv-cache": [
         kvcache.ask,
         batching.ask,

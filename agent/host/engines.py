@@ -62,15 +62,21 @@ class Engines:
                 return False
             targets = list(self.targets)
             self._find_at = now + _FIND_SECONDS
-            self.processes = await asyncio.to_thread(find_processes, targets)
-            self._owners = {
-                pid: (target, name)
-                for target in targets
-                for pid, name in self.processes.get(target.instance, {}).items()
-            }
+            self._take(await asyncio.to_thread(find_processes, targets))
             if not all(self.processes.get(target.instance) for target in targets):
                 self._find_at = min(self._find_at, now + _FIND_SOON_SECONDS)
             return True
+
+    def know(self, processes: dict[str, dict[int, str]]) -> None:
+        """Take these for the engines' processes, name by pid by instance, and look for no others."""
+        self._take(processes)
+        self._find_at = float("inf")
+
+    def _take(self, processes: dict[str, dict[int, str]]) -> None:
+        self.processes = processes
+        self._owners = {
+            pid: (target, name) for target in self.targets for pid, name in processes.get(target.instance, {}).items()
+        }
 
     def gone(self, now: float) -> None:
         """Say that a process ended: its successor is looked for soon."""

@@ -1,9 +1,9 @@
 """One process of an engine: CPU, run-queue delay, state, faults and memory.
 
 Run-queue delay is the second number of ``/proc/PID/task/*/schedstat``, summed over threads: the time in which they
-could have run and no core was free. An engine has hundreds of threads, most of which sleep for ever: all are read at
-first and every tenth time, those that ran or waited most since are read each time. What a thread waited in between is
-counted when all are read. Sources: ``proc(5)``, https://docs.kernel.org/scheduler/sched-stats.html
+could have run and no core was free. An engine has hundreds of threads, most of which sleep for ever: where there are
+more than a few, all are read at first and every tenth time, and those that ran or waited most since are read each time.
+What a thread waited in between is counted when all are read. Sources: ``proc(5)``, https://docs.kernel.org/scheduler/sched-stats.html
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Final
 from agent.host.reading import after, read
 
 _THREADS: Final = 512
-_BUSY_THREADS: Final = 8
+_FEW_THREADS: Final = 32
+_BUSY_THREADS: Final = 16
 _WALK_EACH: Final = 10
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -95,7 +96,7 @@ class Process:
 
     def _add_delays(self, folder: str) -> None:
         """Add what each thread waited since it was read last, so that a thread's end takes nothing away."""
-        whole = self.walk_in <= 0
+        whole = self.walk_in <= 0 or len(self.ran) <= _FEW_THREADS
         self.walk_in = _WALK_EACH - 1 if whole else self.walk_in - 1
         now: dict[str, int] = {} if whole else self.delays
         ran: dict[str, int] = {}

@@ -12,6 +12,8 @@ from base.errors import ServescopeError
 
 GPUS_VARIABLE: Final = "SERVESCOPE_STUB_GPUS"
 """How many GPUs the library shows to a process that sets nothing else."""
+PROCESSES_VARIABLE: Final = "SERVESCOPE_STUB_PROCESSES"
+"""What runs on them there: ``gpu:pid`` with commas between."""
 _NAME: Final = "libnvidia-ml.so.1"
 
 

@@ -1,6 +1,7 @@
 /* A stand-in for NVIDIA's libnvidia-ml.so.1, so that the real binding can be driven without a GPU: what it answers is
- * set by the stub_* functions, or by SERVESCOPE_STUB_GPUS in a process that calls none of them. Its figures are made
- * up; only the interface is NVML's: https://docs.nvidia.com/deploy/nvml-api/
+ * set by the stub_* functions, or in a process that calls none of them by SERVESCOPE_STUB_GPUS (how many) and
+ * SERVESCOPE_STUB_PROCESSES (what runs on them: 0:4711,1:4711). Its figures are made up; only the interface is NVML's:
+ * https://docs.nvidia.com/deploy/nvml-api/
  */
 #include <math.h>
 #include <pthread.h>
@@ -134,7 +135,13 @@ void stub_xid(int gpu, u64 xid) {
 int nvmlInitWithFlags(unsigned flags) {
   const char *count = getenv("SERVESCOPE_STUB_GPUS");
   (void)flags;
-  if (!made) stub_reset(count ? atoi(count) : 0, 1), moving = 1;
+  if (!made) {
+    const char *on = getenv("SERVESCOPE_STUB_PROCESSES");
+    int gpu, pid, read;
+    stub_reset(count ? atoi(count) : 0, 1), moving = 1;
+    for (; on && sscanf(on, "%d:%d%n", &gpu, &pid, &read) == 2; on += on[read] ? read + 1 : read)
+      stub_process(gpu, pid, 52ull << 30, 90);
+  }
   return enter_gpu(-1, __func__);
 }
 int nvmlShutdown(void) { return enter_gpu(-1, __func__); }
@@ -223,7 +230,7 @@ int nvmlDeviceGetPcieReplayCounter(device_t device, unsigned *replays) { WHOLE(d
 int nvmlDeviceGetRemappedRows(device_t device, unsigned *correctable, unsigned *uncorrectable, unsigned *pending,
                               unsigned *failed) {
   WHOLE(device);
-  *correctable = 1, *uncorrectable = 2, *pending = 1, *failed = 0;
+  *correctable = 1, *uncorrectable = 2, *pending = !moving || index_of(device) == 2, *failed = 0;
   return 0;
 }
 int nvmlDeviceGetFieldValues(device_t device, int count, field_t *fields) {

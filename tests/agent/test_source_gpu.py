@@ -246,8 +246,7 @@ async def test_processes_are_joined_to_their_engine(driver: Driver):
     driver.run(1, 4712, 2**30, 3)
     target = Target(instance="vllm-a", deployment="chat", url="http://127.0.0.1:1", engine="vllm")
     engines = Engines([target])
-    engines._owners = {4711: (target, "VLLM::Worker_DP1_TP0")}
-    engines._find_at = float("inf")
+    engines.know({"vllm-a": {4711: "VLLM::Worker_DP1_TP0"}})
     async with watching(engines=engines) as seen:
         await seen.until(lambda: len([1 for whose, _ in seen.rows if "process.pid" in whose]) >= 2)
     found = {whose["process.pid"]: (whose, values) for whose, values in seen.rows if "process.pid" in whose}

@@ -58,6 +58,7 @@ def test_every_benchmark_is_a_module():
         "scrape",
         "tap",
         "envoy",
+        "gpu",
         "idle",
         "steady",
         "guard",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from tests.browser.hardware import fill_hardware
 from tests.store_process import ROOT
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def fill(store: Store, now: datetime) -> None:
         [_event(start + timedelta(seconds=100), "deploy", "Version 0.32.0 goes to vllm-0", "vllm-0"),
          _event(start + timedelta(seconds=300), "instance_restarted", "triton-0 restarted", "triton-0")],
     )  # fmt: skip
+    fill_hardware(store, now, ("vllm-0", "triton-0"), SECONDS)
     _incident(store, now)
     _hostile(store, now - HOSTILE_AGO)
 
@@ -89,6 +91,7 @@ def _hostile(store: Store, now: datetime) -> None:
             for of in range(7)
         ],
     )
+    fill_hardware(store, now, HOSTILE, SECONDS, HOSTILE[2])
     middle = now - timedelta(seconds=SECONDS / 2)
     store.insert("events", [_event(middle, "deploy", HOSTILE[of], HOSTILE[of]) for of in range(7)])
     labels = {"model": HOSTILE[0], "instance": HOSTILE[1], "tenant": HOSTILE[2]}

@@ -37,6 +37,7 @@ VISITS: Final = (
     ("latency", "by=By tenant", [TILES, CHART]),
     ("queue", "", [TILES, CHART]),
     ("kv-cache", "", [TILES, CHART, TABLE]),
+    ("hardware", "", [TILES, CHART, TABLE]),
     ("requests", "".join(f"&model={quote(name)}" for name in HOSTILE[:5]), [TABLE]),
     ("incidents", "", [TILES, TABLE]),
     ("incidents", f"incident={HOSTILE_INCIDENT}", [TILES, TABLE]),

@@ -28,6 +28,7 @@ PAGES = {
     "latency": ("How long do requests take?", [TILES, CHART]),
     "queue": ("Does work pile up?", [TILES, CHART]),
     "kv-cache": ("Is the KV cache the limit?", [TILES, CHART, TABLE]),
+    "hardware": ("What does the hardware do?", [TILES, CHART, TABLE]),
     "requests": ("Which requests?", [TABLE]),
     "slos": ("Is the promise kept?", [TILES, TABLE, CHART]),
     "incidents": ("What is wrong?", [TILES, TABLE]),

@@ -1,0 +1,250 @@
+"""GPUs and hosts: what the hardware does beside the tokens it makes, and what starves an engine on its machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import escape, words
+from dashboard.data import ask
+from dashboard.figures import Trace, lines
+from dashboard.panel import empty, foot, guarded, panel, tiles
+from dashboard.shell import page
+from dashboard.tables import percent, table
+from dashboard.tiles import Tile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from analytics.questions.gpus import GpuRow, Gpus
+    from analytics.questions.hosts import HostRow, Hosts
+    from dashboard.look import Look
+
+TITLE: Final = "GPUs & hosts"
+"""In the navigation."""
+PLACE: Final = 35
+"""Order in the navigation, the front page first."""
+QUESTION: Final = "What does the hardware do?"
+"""Over the page."""
+
+MISSING: Final = (
+    "An agent beside the GPUs reads NVIDIA's driver once a second: `servescope up` there, with `gpu: true`."
+)
+MISSING_HOSTS: Final = "An agent on the engine's machine reads its processes: `servescope up` there, with `host: true`."
+_ABOUT: Final = {
+    "activity": "Share of the multiprocessors that had work (Hopper and later); of older GPUs the share of time with "
+    "any kernel, which reads 100 % on every busy LLM server.",
+    "tokens": "A GPU's share of what its instances generated; known where the agent sees their processes.",
+    "power": "Mean power of a step.",
+    "throttled": "Share of samples in which the clocks were held down: power cap, heat, power brake.",
+    "memory": "vLLM takes most of it at its start, whatever it needs: see the KV cache for that.",
+}
+_DRAWN: Final = 8
+"""Lines of a chart: those that stand out, were slowed down or worked most."""
+
+
+def draw() -> None:
+    """The page of GPUs and hosts."""
+    page(_body, needs=lambda: [("gpus", {}), ("hosts", {})])
+
+
+def _body(look: Look) -> None:
+    tiles(look, "tiles", lambda: _tiles(look))
+    guarded(look, "answer", lambda: _answer(look))
+    with st.container(horizontal=True, gap="small"):
+        _gpu_panel(look, "activity", "Activity", "ratio", lambda row: row.activity, top=1.05)
+        _gpu_panel(look, "tokens", "Tokens generated", "tokens_per_second", lambda row: row.tokens)
+        _gpu_panel(look, "power", "Power", "W", lambda row: row.power)
+        _gpu_panel(look, "throttled", "Slowed down", "ratio", lambda row: row.throttled, top=1.05)
+        _gpu_panel(look, "memory", "GPU memory in use", "ratio", lambda row: row.memory, top=1.05)
+        with st.container(key="half-delay"):
+            panel(
+                "delay", "hosts", look, lambda result: _hosts(result, look, "Waited for a CPU", lambda row: row.delay),
+                missing=MISSING_HOSTS, has_data=lambda result: any(_some(row.delay) for row in result.hosts),
+                about="Seconds a second that threads of the engine could have run and no core was free, all together.",
+            )  # fmt: skip
+    guarded(look, "gpus", lambda: _gpu_table(look))
+    guarded(look, "hosts", lambda: _host_table(look))
+
+
+def _gpu_panel(
+    look: Look,
+    key: str,
+    title: str,
+    unit: str,
+    values: Callable[[GpuRow], Sequence[float | None]],
+    *,
+    top: float | None = None,
+) -> None:
+    def drawn(result: Gpus) -> object:
+        shown = [row for row in result.gpus if _some(values(row))][:_DRAWN]
+        palette = look.style.colours.series
+        # a GPU has one colour in all charts of the page
+        places = {row.gpu: place for place, row in enumerate(result.gpus)}
+        traces = [Trace(_short(row, result), values(row), palette[places[row.gpu] % len(palette)]) for row in shown]
+        return lines(result.times, traces, look.style, title=title, unit=unit, top=top)
+
+    with st.container(key=f"half-{key}"):
+        panel(
+            key, "gpus", look, drawn, missing=MISSING, about=_ABOUT[key],
+            has_data=lambda result: any(_some(values(row)) for row in result.gpus),
+        )  # fmt: skip
+
+
+def _hosts(result: Hosts, look: Look, title: str, values: Callable[[HostRow], Sequence[float | None]]) -> object:
+    palette = look.style.colours.series
+    shown = [row for row in result.hosts if _some(values(row))][:_DRAWN]
+    traces = [
+        Trace(row.instance or row.node, values(row), palette[index % len(palette)]) for index, row in enumerate(shown)
+    ]
+    return lines(result.times, traces, look.style, title=title, unit="s per second")
+
+
+def _some(values: Sequence[float | None]) -> bool:
+    return any(value is not None for value in values)
+
+
+def _short(row: GpuRow, result: Gpus) -> str:
+    """``GPU 3``, with its machine where there are several."""
+    machines = {one.node for one in result.gpus}
+    return f"GPU {row.index}" if len(machines) == 1 else f"{row.node} · {row.index}"
+
+
+def _tiles(look: Look) -> list[Tile]:
+    gpus: list[GpuRow] = ask("gpus", look.selection).result.gpus
+    hosts: list[HostRow] = ask("hosts", look.selection).result.hosts
+    whole = [row for row in gpus if not row.parent]
+    power = [row.power_watts for row in whole if row.power_watts is not None]
+    tokens = [row.tokens_per_second for row in gpus if row.tokens_per_second is not None]
+    told = [row for row in gpus if row.tokens_per_second is not None and row.power_watts]
+    watts, made = sum(row.power_watts or 0.0 for row in told), sum(row.tokens_per_second or 0.0 for row in told)
+    activity = [row.activity_ratio for row in gpus if row.activity_ratio is not None]
+    slowed = [row for row in gpus if row.throttled_ratio]
+    delay = max((row.delay_ratio for row in hosts if row.delay_ratio is not None), default=None)
+    return [
+        Tile("GPUs", words.count(len(whole)) if gpus else words.NOTHING, _plural_parts(len(gpus) - len(whole))),
+        Tile("Activity", words.ratio(sum(activity) / len(activity) if activity else None), "mean of all GPUs"),
+        Tile("Power", f"{words.count(sum(power))} W" if power else words.NOTHING, "all GPUs"),
+        Tile("Tokens per watt", words.count(made / watts if watts else None),
+             "generated a second, per W", help="" if tokens else "No GPU's instance is known"),
+        Tile("Slowed down", words.count(len(slowed)) if gpus else words.NOTHING, "GPUs, by power or heat"),
+        Tile("Waited for a CPU", words.seconds(delay), "a second, the worst instance"),
+    ]  # fmt: skip
+
+
+def _plural_parts(parts: int) -> str:
+    return f"and {words.plural(parts, 'part')} (MIG)" if parts else ""
+
+
+def _answer(look: Look) -> None:
+    """The question, answered in words."""
+    result: Gpus = ask("gpus", look.selection).result
+    hosts: list[HostRow] = ask("hosts", look.selection).result.hosts
+    if not result.gpus and result.told:
+        st.markdown(f"**No GPU is watched.** :gray[{escape.markdown(result.told)}]")
+    for row in [row for row in result.gpus if _ails(row)][:3]:
+        st.markdown(f"**{escape.markdown(_named(row))}**: {escape.markdown(_ails(row))}")
+    for host in [host for host in hosts if host.oom_kills][:3]:
+        kills = (
+            words.plural(host.oom_kills or 0.0, "process") if host.oom_kills == 1 else f"{host.oom_kills:.0f} processes"
+        )
+        st.markdown(f"**{escape.markdown(host.instance)}**: the kernel killed {kills} for lack of memory")
+
+
+def _named(row: GpuRow) -> str:
+    whose = f" of {', '.join(row.instances)}" if row.instances else ""
+    return f"GPU {row.index} on {row.node or 'its machine'}{whose}"
+
+
+def _ails(row: GpuRow) -> str:
+    told = []
+    if row.xids:
+        told.append(f"{words.plural(row.xids, 'fault')} (Xid)")
+    if row.ecc_uncorrected:
+        told.append(f"{words.plural(row.ecc_uncorrected, 'uncorrected memory error')}")
+    if row.remap_pending:
+        told.append("a memory row waits for a reset to be replaced")
+    if row.throttled_ratio:
+        told.append(f"slowed down {words.ratio(row.throttled_ratio)} of the time by {', '.join(row.throttled_by)}")
+    if row.stands_out:
+        told.append(row.stands_out)
+    return "; ".join(told)
+
+
+def _gpu_table(look: Look) -> None:
+    answer = ask("gpus", look.selection)
+    gpus: list[GpuRow] = answer.result.gpus
+    st.markdown("#### GPUs, what stands out first")
+    if not gpus:
+        empty(answer.state, MISSING)
+        return
+    frame = pd.DataFrame([
+        {
+            "GPU": row.index,
+            "Machine": row.node,
+            "Instance": ", ".join(row.instances),
+            "Stands out": _ails(row),
+            "Activity %": percent(row.activity_ratio),
+            "Tensor %": percent(row.tensor_active_ratio),
+            "Memory bandwidth %": percent(row.dram_active_ratio),
+            "Memory %": percent(row.memory_used_ratio),
+            "Power, W": row.power_watts,
+            "Limit, W": row.power_limit_watts,
+            "Tokens, /s": row.tokens_per_second,
+            "Tokens per watt": row.tokens_per_watt,
+            "Slowed down %": percent(row.throttled_ratio),
+            "Hottest, °C": row.temperature_celsius,
+            "SM clock, MHz": None if row.sm_clock_hertz is None else row.sm_clock_hertz / 1e6,
+            "Links, GB/s": _gigabytes(row.pcie_bytes_per_second, row.nvlink_bytes_per_second),
+            "Product": row.name,
+            "UUID": row.gpu,
+        }
+        for row in gpus
+    ])  # fmt: skip
+    table(frame, "gpus", helps={
+        "Stands out": "Against the median of GPUs of the same product: more than a tenth, and three deviations",
+        "Links, GB/s": "PCIe and NVLink, both ways together",
+    })  # fmt: skip
+    foot("gpus", answer)
+
+
+def _gigabytes(*rates: float | None) -> float | None:
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) / 1e9 if known else None
+
+
+def _host_table(look: Look) -> None:
+    answer = ask("hosts", look.selection)
+    hosts: list[HostRow] = answer.result.hosts
+    st.markdown("#### Engines on their machines, who waited most first")
+    if not hosts:
+        empty(answer.state, MISSING_HOSTS)
+        return
+    frame = pd.DataFrame([
+        {
+            "Instance": row.instance,
+            "Machine": row.node,
+            "CPU, cores": row.cpu_cores,
+            "Waited for CPU, s/s": row.delay_ratio,
+            "Held by limit, s/s": row.throttled_ratio,
+            "CPU limit, cores": row.quota_cores,
+            "Stuck %": percent(row.stuck_ratio),
+            "Memory of limit %": percent(row.memory_of_limit_ratio),
+            "Killed": row.oom_kills,
+            "Major faults, /s": row.major_faults_per_second,
+            "Machine CPU %": percent(row.cpu_usage_ratio),
+            "CPU pressure %": percent(row.cpu_pressure_ratio),
+            "Memory pressure %": percent(row.memory_pressure_ratio),
+            "I/O pressure %": percent(row.io_pressure_ratio),
+            "Network, MB/s": None if row.network_bytes_per_second is None else row.network_bytes_per_second / 1e6,
+        }
+        for row in hosts
+    ])  # fmt: skip
+    table(frame, "hosts", helps={
+        "Waited for CPU, s/s": "Time that its threads could have run and no core was free, all together",
+        "Held by limit, s/s": "Time that the CPU limit of its cgroup held its tasks back",
+        "Stuck %": "Share of samples with a process stopped or waiting for a device",
+    })  # fmt: skip
+    foot("hosts", answer)

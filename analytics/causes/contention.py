@@ -84,9 +84,10 @@ def charge_readers(ledger: Ledger, place: Place, reference: Reference) -> None:
     end = place.of(place.requests.end)
     after = np.maximum(end - np.maximum(last, start), 0.0)
     tenants = place.requests.tenant.codes[place.rows]
-    usual = _around(late, tenants, at=last)
+    least = np.maximum(0.25, 0.5 * place.of(reference.expected.sum(axis=1)))
+    usual = _around(late, tenants, last, np.minimum(late, after) > least)
     slow = np.minimum(late - usual, after)
-    matters = slow > np.maximum(0.25, 0.5 * place.of(reference.expected.sum(axis=1)))
+    matters = slow > least
     ledger.take("slow_client", ("edge", "transit"), _full(n, place.rows, np.where(matters, slow, 0.0)))
 
 
@@ -237,17 +238,23 @@ def _slope(among: Floats, rate: Floats, demand: Floats) -> float:
     return max(float(np.median(rate[much]) - np.median(rate[little])) / apart, 0.0) if apart >= 1 else 0.0
 
 
-def _around(late: Floats, tenants: Ints, at: Floats) -> Floats:
-    """Median of a value among the requests of other tenants within some seconds of a time; 0 where there are none."""
+def _around(late: Floats, tenants: Ints, at: Floats, wanted: Flags) -> Floats:
+    """Median of a value among the requests of other tenants within some seconds of a time; 0 where there are none.
+
+    Args:
+        late: The value of each request.
+        tenants: Whose it is.
+        at: Its time, seconds.
+        wanted: For which requests; 0 for the others.
+    """
     usual = np.zeros(len(late))
     slot = np.floor(at / 10).astype(np.int64)
-    for one in np.unique(slot):
-        there = np.abs(slot - one) <= 1
-        mine = slot == one
-        for tenant in np.unique(tenants[mine]):
-            others = there & (tenants != tenant)
-            if others.any():
-                usual[mine & (tenants == tenant)] = float(np.median(late[others]))
+    for one in np.unique(slot[wanted]):
+        near = np.flatnonzero(np.abs(slot - one) <= 1)
+        for tenant in np.unique(tenants[wanted & (slot == one)]):
+            others = near[tenants[near] != tenant]
+            if len(others):
+                usual[wanted & (slot == one) & (tenants == tenant)] = float(np.median(late[others]))
     return usual
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MOST_REQUESTS: Final = 400_000
 """Requests that are read; of more every k-th."""
+MOST_BEFORE: Final = 40_000
+"""Requests before the window above which a shorter time before it is enough, down to `SHORTEST_SECONDS`."""
+SHORTEST_SECONDS: Final = 120.0
 LOOK_BACK_SECONDS: Final = (600, 3 * 3600)
 """Seconds before the window that serve as reference: three windows, at least and at most so many."""
 _MOST_SAMPLES: Final = 200_000
@@ -26,23 +29,22 @@ _SERVERS: Final = ("EngineCor", "Worker")
 """Parts of names of processes that compute, of servers that have several."""
 
 
-def reference_start_ms(inquiry: Inquiry) -> int:
-    """Where the reference period begins, Unix milliseconds."""
-    seconds = float(np.clip(3 * inquiry.window.seconds, *LOOK_BACK_SECONDS))
-    return inquiry.window.from_ms - int(seconds * 1000)
-
-
 def load(inquiry: Inquiry) -> Evidence:
     """The evidence for a window; the inquiry's statements are those of ``questions/causes.sql``."""
-    origin = reference_start_ms(inquiry)
     recording = inquiry.filter.recording
     period = "" if recording == "include" else f"AND recording {'=' if recording == 'exclude' else '!='} ''"
     fragments = {"period": period}
+    back = float(np.clip(3 * inquiry.window.seconds, *LOOK_BACK_SECONDS))
+    first = inquiry.window.from_ms
+    counted = inquiry.ask("count", fragments, reference_ms=first - int(back * 1000))[0]
+    before, inside = int(counted["before"]), int(counted["inside"])
+    if before > MOST_BEFORE:  # what lies nearest says as much; all of a shorter time, so that who waited for whom shows
+        back = max(back * MOST_BEFORE / before, SHORTEST_SECONDS)
+    origin = first - int(back * 1000)
     bounds: dict[str, Any] = {"reference_ms": origin}
-    n = int(inquiry.ask("count", fragments, **bounds)[0]["n"])
-    stride = max(1, -(-n // MOST_REQUESTS))
+    stride = max(1, -(-(inside + min(before, MOST_BEFORE)) // MOST_REQUESTS))
     row = inquiry.ask("rows", fragments, stride=stride, **bounds)[0]
-    found = Evidence(requests_of(row, origin, inquiry.window.from_ms, float(stride)))
+    found = Evidence(requests_of(row, origin, first, float(stride)), origin_ms=origin)
     span_ms = inquiry.window.to_ms - origin
     bounds = {"reference_ms": origin, "limit": _MOST_SAMPLES}
     sample_ms = max(1000, -(-span_ms // 20_000_000) * 1000)

@@ -183,7 +183,10 @@ class Place:
     def _survived(self, since: float, until: float) -> list[tuple[float, float]]:
         start, _, _, last = self.span
         good = self.of(self.requests.whole.astype(float)) > 0
-        return [(since, until)] if (good & (start < since) & (last >= until)).any() else []
+        through = good & (start < until - SILENT_SECONDS) & (last >= until - 0.5)
+        # a page that is away while answers come is a page that is away
+        others = good & (last > since + 1.0) & (last < until - 0.5)
+        return [(max(since, float(start[through].min())), until)] if through.any() and not others.any() else []
 
     @property
     def _generates(self) -> Floats:

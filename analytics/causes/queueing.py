@@ -85,7 +85,7 @@ def _reason(place: Place, peers: Sequence[Place], reference: Reference, first: i
     reasons = (
         ("kv_cache_full", _full(place, first, last)),
         (prompts_cause(place, reference), computing >= PREFILL_SHARE),
-        ("model_slow", ratio >= SLOWER and ratio >= _arrival_ratio(place, first, last)),
+        (_slower_cause(place, reference), ratio >= SLOWER and ratio >= _arrival_ratio(place, first, last)),
         ("router_imbalance", _uneven(place, peers, first, last)),
         ("retry_storm", _retried(place, since, until)),
     )
@@ -99,6 +99,21 @@ def _full(place: Place, first: int, last: int) -> bool:
         return False
     preempted = float(np.nansum(place.sampled("preemptions")[first:last])) > 0
     return bool((kv >= FULL).mean() >= FULL_SHARE or (preempted and kv.max() >= FULL - 0.1))
+
+
+def _slower_cause(place: Place, reference: Reference) -> str:
+    """``deploy`` where most of the window's requests are of a version new since the reference, else ``model_slow``."""
+    version = place.requests.version
+    window, calm = place.requests.inside[place.rows], reference.calm[place.rows]
+    codes = version.codes[place.rows]
+    if not window.any() or not calm.any():
+        return "model_slow"
+    known = np.isin(codes[window], np.unique(codes[calm & ~window])) | (codes[window] == _code(version.names, ""))
+    return "deploy" if known.mean() < 0.5 else "model_slow"  # noqa: PLR2004 - most
+
+
+def _code(names: tuple[str, ...], name: str) -> int:
+    return names.index(name) if name in names else -1
 
 
 def _compute_ratio(place: Place, reference: Reference, since: float, until: float) -> float:

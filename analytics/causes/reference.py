@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import pandas as pd
 
 from analytics.causes.table import PHASE, PHASES
 
@@ -142,15 +143,17 @@ def cost(fit: Fit, requests: Requests, rows: Flags) -> Floats:
 
 
 def _kinds(requests: Requests) -> tuple[Ints, list[tuple[str, str, str, bool]]]:
-    parts = (requests.deployment, requests.model, requests.route)
-    stacked = np.stack([*(part.codes for part in parts), requests.engine_half.astype(np.int64)])
-    if not len(requests):
-        return np.empty(0, dtype=np.int64), []
-    distinct, codes = np.unique(stacked, axis=1, return_inverse=True)
-    names = [
-        (parts[0].names[one[0]], parts[1].names[one[1]], parts[2].names[one[2]], bool(one[3])) for one in distinct.T
-    ]
-    return np.asarray(codes, dtype=np.int64).reshape(-1), names
+    """The kind of each request as a code, and the kinds."""
+    deployment, model, route = requests.deployment, requests.model, requests.route
+    whole = (deployment.codes * len(model.names) + model.codes) * len(route.names) + route.codes
+    codes, kinds = pd.factorize(whole * 2 + requests.engine_half)
+    names = []
+    for kind in kinds:
+        rest, half = divmod(int(kind), 2)
+        rest, at_route = divmod(rest, len(route.names))
+        at_deployment, at_model = divmod(rest, len(model.names))
+        names.append((deployment.names[at_deployment], model.names[at_model], route.names[at_route], bool(half)))
+    return np.asarray(codes, dtype=np.int64), names
 
 
 def _blocks(requests: Requests, candidates: Flags) -> Ints:

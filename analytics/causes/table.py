@@ -49,9 +49,13 @@ class Names:
         codes, names = pd.factorize(np.asarray(texts, dtype=object))
         return cls(np.asarray(codes, dtype=np.int64), tuple(str(name) for name in names))
 
-    def at(self, row: int) -> str:
-        """The text of one row."""
-        return self.names[int(self.codes[row])]
+    def reordered(self, order: Ints) -> Names:
+        """The same texts in another order."""
+        return Names(self.codes[order], self.names)
+
+    def among(self, wanted: Sequence[str]) -> Flags:
+        """Which rows have one of some texts."""
+        return np.array([*(name in wanted for name in self.names), False])[self.codes]
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -192,6 +196,7 @@ class Evidence:
     samples: dict[str, Samples] = field(default_factory=dict)
     hosts: dict[str, Host] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    origin_ms: int = 0
 
 
 def requests_of(row: Mapping[str, Any], origin_ms: int, from_ms: int, scale: float = 1.0) -> Requests:
@@ -211,8 +216,7 @@ def requests_of(row: Mapping[str, Any], origin_ms: int, from_ms: int, scale: flo
     phases[bare, PHASE["prefill"]] = np.minimum(ttft, e2e)[bare]
     phases[bare, PHASE["decode"]] = np.where(ttft > 0, e2e - np.minimum(ttft, e2e), 0.0)[bare]
     phases[:, PHASE["other"]] = e2e - phases.sum(axis=1)
-    texts = {name: Names.of([row[name][place] for place in order]) for name in _TEXTS}
-    outcome = np.asarray(texts["outcome"].names, dtype=object)[texts["outcome"].codes] if len(at) else np.empty(0)
+    texts = {name: Names.of(row[name]).reordered(order) for name in _TEXTS}
     return Requests(
         start=(at[order] - origin_ms) / 1000,
         e2e=e2e,
@@ -224,8 +228,8 @@ def requests_of(row: Mapping[str, Any], origin_ms: int, from_ms: int, scale: flo
         gap_max=column["gap_max_s"],
         preempted=column["preempted"],
         engine_half=engine_half,
-        whole=np.isin(outcome, ["", Outcome.OK.value]),
-        failed=np.isin(outcome, BAD),
+        whole=texts["outcome"].among(["", Outcome.OK.value]),
+        failed=texts["outcome"].among(BAD),
         inside=at[order] >= from_ms,
         selected=column["selected"] > 0,
         scale=scale,
@@ -248,7 +252,7 @@ def samples_of(row: Mapping[str, Any], origin_ms: int) -> dict[str, Samples]:
 
 
 def _floats(values: Sequence[Any]) -> Floats:
-    return np.asarray([np.nan if value is None else value for value in values], dtype=np.float64)
+    return np.asarray(values, dtype=np.float64)
 
 
 _NUMBERS: Final = (

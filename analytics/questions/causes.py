@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from analytics.causes.account import account_of
 from analytics.causes.evidence import Cause, Failure, causes_of, failures_of
-from analytics.causes.load import load, reference_start_ms
+from analytics.causes.load import load
 from analytics.inquiry import Inquiry
 from analytics.question import Command, QuestionError
 from base.named_sql import beside
@@ -87,7 +87,8 @@ def ask(store: Reader, selection: Selection) -> Answer[Causes]:
     inquiry = Inquiry(store, selection, sql=_SQL)
     window = selection.window
     cover = inquiry.coverage()
-    made = account_of(load(inquiry))
+    evidence = load(inquiry)
+    made = account_of(evidence)
     asked = made.asked
     if selection.ids and not (made.requests.selected & made.requests.inside).any():
         asked_for = next(getattr(selection, name) for name in selection.ids)
@@ -104,7 +105,7 @@ def ask(store: Reader, selection: Selection) -> Answer[Causes]:
         unexplained_share=unexplained / excess if excess > 0 else None,
         unexplained_seconds=unexplained,
         failures=failures_of(
-            made, made.requests.inside & made.requests.selected, (window.from_ms - reference_start_ms(inquiry)) / 1000
+            made, made.requests.inside & made.requests.selected, (window.from_ms - evidence.origin_ms) / 1000
         ),
         reference=_grounds(made),
     )

@@ -1,5 +1,5 @@
 -- name: count
-SELECT count() AS n
+SELECT countIf(time < fromUnixTimestamp64Milli({from_ms:Int64})) AS before, count() - before AS inside
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64}) /*period*/
 
@@ -40,19 +40,19 @@ FROM
     SELECT
         toUnixTimestamp64Milli(time) AS at_ms,
         toUInt8(1 /*filter:requests*/) AS selected,
-        toFloat64(edge_seconds) AS edge_s,
-        toFloat64(transit_seconds) AS transit_s,
-        toFloat64(frontend_seconds) AS frontend_s,
-        toFloat64(queue_seconds) AS queue_s,
-        toFloat64(stall_seconds) AS stall_s,
-        toFloat64(prefill_seconds) AS prefill_s,
-        toFloat64(decode_seconds) AS decode_s,
-        toFloat64(compute_input_seconds) AS compute_input_s,
-        toFloat64(compute_infer_seconds) AS compute_infer_s,
-        toFloat64(compute_output_seconds) AS compute_output_s,
-        toFloat64(e2e_seconds) AS e2e_s,
-        toFloat64(if(ttft_seconds > 0, ttft_seconds, engine_ttft_seconds)) AS ttft_s,
-        toFloat64(itl_max_seconds) AS gap_max_s,
+        edge_seconds AS edge_s,
+        transit_seconds AS transit_s,
+        frontend_seconds AS frontend_s,
+        queue_seconds AS queue_s,
+        stall_seconds AS stall_s,
+        prefill_seconds AS prefill_s,
+        decode_seconds AS decode_s,
+        compute_input_seconds AS compute_input_s,
+        compute_infer_seconds AS compute_infer_s,
+        compute_output_seconds AS compute_output_s,
+        e2e_seconds AS e2e_s,
+        if(ttft_seconds > 0, ttft_seconds, engine_ttft_seconds) AS ttft_s,
+        itl_max_seconds AS gap_max_s,
         prompt_tokens AS prompt,
         cached_tokens AS cached,
         completion_tokens AS output,

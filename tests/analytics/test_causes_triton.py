@@ -1,0 +1,137 @@
+"""A simulated server that computes one request after the other (as Triton with one instance), and what hosts say."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from analytics.causes.account import account_of
+from analytics.causes.evidence import causes_of
+from analytics.causes.table import Event, Evidence, Host, requests_of, samples_of
+from tests.causes_sim import ORIGIN_MS, PHASES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from analytics.causes.evidence import Cause
+
+UNTIL, SINCE = 120.0, 60.0
+
+
+def served(
+    rate: Callable[[float], float],
+    compute: Callable[[float], float],
+    *,
+    version: Callable[[float], str] = lambda _: "",
+    tenant: Callable[[float], str] = lambda _: "acme",
+    down: tuple[float, float] | None = None,
+    seed: int = 3,
+    stopped: tuple[float, float] = (0.0, 0.0),
+    late: Callable[[float], float] = lambda _: 0.0,
+) -> list[dict[str, Any]]:
+    """Rows of requests through one server in turn; while it is down they are refused at once after 2 s."""
+    chance, at, free, rows = random.Random(seed), 0.0, 0.0, []
+    while (at := at + chance.expovariate(rate(at))) < UNTIL:
+        away = down is not None and down[0] <= at < down[1]
+        took = compute(at) * chance.lognormvariate(0, 0.1)
+        began = max(at, free)
+        took += stopped[1] - began if stopped[0] <= began < stopped[1] else 0.0
+        seconds = dict.fromkeys((f"{name}_s" for name in PHASES), 0.0)
+        if not away:
+            free = began + took
+            seconds |= {"queue_s": began - at, "compute_infer_s": took, "compute_input_s": 0.0005}
+            seconds["transit_s"] = 0.001 + late(at)
+        rows.append(
+            {
+                **seconds,
+                "at_ms": ORIGIN_MS + at * 1000,
+                "e2e_s": 2.0 if away else sum(seconds.values()),
+                **dict.fromkeys(("ttft_s", "gap_max_s", "prompt", "cached", "output", "preempted"), 0),
+                "has_engine": int(not away),
+                "selected": 1,
+                "instance": "triton-0",
+                "deployment": "vision",
+                "tenant": tenant(at),
+                "model": "resnet",
+                "route": "/v2/models/resnet/infer",
+                "version": version(at),
+                "engine": "triton",
+                "outcome": "unreachable" if away else "ok",
+                "error": "refused" if away else "",
+            }
+        )
+    return rows
+
+
+def told(rows: list[dict[str, Any]], **more: Any) -> list[Cause]:
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    evidence = Evidence(requests_of(columns, ORIGIN_MS, ORIGIN_MS + int(SINCE * 1000)), **more)
+    account = account_of(evidence)
+    return causes_of(account, account.asked)
+
+
+def up(down: tuple[float, float]) -> dict[str, Any]:
+    """Samples of a server whose page was away for a time."""
+    times = [float(t) for t in range(1, int(UNTIL))]
+    columns = {name: [0.0 if name != "interval" else 1.0 for _ in times] for name in (
+        "interval", "scrape", "running", "waiting", "preemptions", "generated")}  # fmt: skip
+    columns["kv"] = [float("nan")] * len(times)
+    columns |= {"at_ms": [ORIGIN_MS + t * 1000 for t in times], "progress": [1.0] * len(times)}
+    columns["up"] = [float(not down[0] <= t < down[1]) for t in times]
+    return samples_of({**columns, "name": ["triton-0"] * len(times)}, ORIGIN_MS)
+
+
+def test_a_model_that_sleeps_is_the_reason_of_its_queue_as_well():
+    found = told(served(lambda _: 4.0, lambda t: 0.22 if t > 70 else 0.01))
+    assert found[0].cause == "model_slow"
+    assert found[0].share > 0.8
+
+
+def test_a_version_that_sleeps_is_a_deploy():
+    found = told(served(lambda _: 4.0, lambda t: 0.2 if t > 62 else 0.01, version=lambda t: "2" if t > 62 else "1"))
+    assert found[0].cause == "deploy"
+    assert found[0].who["version"] == "2"
+
+
+def test_more_than_it_can_take_is_saturation_by_who_sent_more():
+    def tenant(at: float) -> str:
+        return "hooli" if 70 < at < 100 and int(at * 1000) % 10 < 8 else "acme"
+
+    found = told(served(lambda t: 60.0 if 70 < t < 100 else 8.0, lambda _: 0.02, tenant=tenant))
+    assert found[0].cause == "queue_saturated"
+    assert found[0].who["tenant"] == "hooli"
+
+
+def test_what_a_restart_refused_is_the_restarts():
+    rows = served(lambda _: 8.0, lambda _: 0.01, down=(80.0, 90.0))
+    events = [Event(89.5, "instance_restarted", "triton-0", "", "triton-0 restarted")]
+    found = told(rows, samples=up((80, 90)), events=events)
+    assert found[0].cause == "restart"
+    without = told(rows)
+    assert without[0].cause == "upstream_error"
+
+
+def test_a_process_that_stood_still_and_went_on_is_frozen():
+    rows = served(lambda _: 8.0, lambda _: 0.01, stopped=(80.0, 86.0))
+    assert all(row["outcome"] == "ok" for row in rows)
+    found = told(rows, samples=up((81, 86)))
+    assert found[0].cause == "engine_frozen"
+
+
+@pytest.mark.parametrize("starved", [True, False])
+def test_a_host_without_cpu_is_told_by_the_kernels_count(starved: bool):
+    slow = 3.0 if starved else 1.0
+    rows = served(lambda _: 8.0, lambda t: 0.02 * (slow if 80 < t < 100 else 1), late=lambda t: 0.05 * (80 < t < 100))
+    times = np.arange(1, UNTIL)
+    delay = np.where((times > 80) & (times < 100), 0.66, 0.02)
+    host = Host(delay_time=times, delay=delay if starved else delay * 0 + 0.02)
+    found = told(rows, hosts={"triton-0": host})
+    assert bool(found and found[0].cause == "cpu_starved") == starved
+
+
+def test_quiet_is_quiet_and_a_burst_that_is_taken_is_no_cause():
+    for seed in range(12):
+        assert told(served(lambda _: 8.0, lambda _: 0.02, seed=seed)) == []

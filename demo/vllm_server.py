@@ -161,8 +161,18 @@ def interpreter(vllm: Path) -> Path:
 @click.option("--protocol", type=click.Choice(["http/protobuf", "grpc"]), default="http/protobuf", show_default=True)
 @click.option("--service", default="vllm-a", show_default=True, help="service.name of its spans.")
 @click.option("--vllm", default="", help="An installed vllm program or its virtual environment.")
-def main(install_only: bool, port: int, folder: Path | None, otlp: str, protocol: str, service: str, vllm: str) -> None:
-    """Serve until SIGTERM or SIGINT."""
+@click.argument("more", nargs=-1)
+def main(
+    install_only: bool,
+    port: int,
+    folder: Path | None,
+    otlp: str,
+    protocol: str,
+    service: str,
+    vllm: str,
+    more: tuple[str, ...],
+) -> None:
+    """Serve until SIGTERM or SIGINT; MORE is handed to vllm serve."""
     try:
         path = program(vllm)
         if install_only:
@@ -172,7 +182,7 @@ def main(install_only: bool, port: int, folder: Path | None, otlp: str, protocol
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
     arguments, environment = command(path, model, port, otlp=otlp, protocol=protocol, service=service)
-    sys.exit(_serve(arguments, environment))
+    sys.exit(_serve([*arguments, *more], environment))
 
 
 def _serve(arguments: list[str], environment: dict[str, str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from tests.line_kit import ROOT, outcome_of, wait_for
 from tests.needs import lack
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import aiohttp
@@ -36,15 +38,27 @@ class Vllm:
         port: Port of its API.
         agent_http: Base URL of the agent's OTLP/HTTP receiver.
         agent_grpc: Base URL of its OTLP/gRPC receiver.
+        more: Further arguments of ``vllm serve``.
+        environment: Variables over this process's own.
     """
 
-    def __init__(self, folder: Path, port: int, agent_http: str, agent_grpc: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        agent_http: str,
+        agent_grpc: str,
+        more: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         if not (VENV / ".installed").exists():
             lack("no vLLM: run make test-vllm")
         self.url = f"http://127.0.0.1:{port}"
         self.protocol = ""
         self._folder = folder
         self._port = port
+        self._more = more
+        self._environment = dict(os.environ) | dict(environment or {})
         self._receivers = {"http/protobuf": agent_http, "grpc": agent_grpc}
         self._log = folder / "vllm.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,10 +69,10 @@ class Vllm:
         self.protocol = protocol
         command = [
             sys.executable, "-m", "demo.vllm_server", "--port", str(self._port), "--folder", str(self._folder),
-            "--otlp", self._receivers[protocol], "--protocol", protocol, "--service", "vllm-a",
+            "--otlp", self._receivers[protocol], "--protocol", protocol, "--service", "vllm-a", "--", *self._more,
         ]  # fmt: skip
         with self._log.open("ab") as out:
-            self._process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)
+            self._process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=self._environment)
 
     def wait_ready(self) -> float:
         """Wait until it serves; returns how long that took."""

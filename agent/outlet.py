@@ -6,10 +6,10 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, Final
 
+from agent.self_spans import start_self_spans
 from agent.ship import Shipper
 from agent.spool.reader import SpoolReader
 from agent.spool.writer import SpoolWriter, producer_folder
-from agent.telemetry import start_self_spans
 from base.errors import ConfigError
 from base.keys import ensure_keys
 

@@ -1,4 +1,4 @@
-"""The agent's own health: ``/metrics`` for Prometheus, ``/healthz`` for people and supervisors, spans of its own work.
+"""The agent's own health: ``/metrics`` for Prometheus, ``/healthz`` for people and supervisors.
 
 The figures are read from the parts when somebody asks, so that counting costs nothing in between.
 """
@@ -18,13 +18,11 @@ from agent.supervision import State
 from base.errors import PortInUseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator
 
     from prometheus_client.metrics_core import Metric
 
     from agent.outlet import Outlet
-    from agent.ship import OpenSpan
     from agent.source import Source
     from agent.supervision import Supervision
     from agent.target import Target
@@ -186,24 +184,3 @@ class HealthServer:
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         return web.json_response(describe(self._watched))
-
-
-def start_self_spans(collector: str) -> tuple[OpenSpan, Callable[[], None]]:
-    """Spans of the agent's own work, sent to its own collector by opentelemetry-sdk.
-
-    Returns:
-        How to open a span (name, attributes), and what flushes and ends it all.
-    """
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - paid when wanted
-    from opentelemetry.sdk.resources import Resource as SdkResource  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-
-    provider = TracerProvider(resource=SdkResource({"service.name": "servescope-agent"}), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{collector.rstrip('/')}/v1/traces")))
-    tracer = provider.get_tracer("servescope.agent")
-
-    def open_span(name: str, attributes: Mapping[str, str | int]) -> AbstractContextManager[object]:
-        return tracer.start_as_current_span(name, attributes=attributes)
-
-    return open_span, provider.shutdown

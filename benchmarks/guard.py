@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from collector.embedded.engine import Engine
-from collector.embedded.engine_config import Limits
 from collector.embedded.guard import Guard
+from collector.embedded.limits import Limits
 from collector.embedded.reader import STATEMENT_BYTES
 from collector.embedded.refusal import FenceError
 from collector.embedded.request import Plan, parse

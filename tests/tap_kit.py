@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.tap.core import Core, Limits
+from agent.tap.core import Core
 from agent.tap.counters import Counters
+from agent.tap.limits import Limits
 from agent.tap.server import TapServer
 from agent.tap.tenants import BoundedNames, Tenants
 from agent.tap.upstream import Pool

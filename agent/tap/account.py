@@ -16,6 +16,7 @@ from agent.tap.open_requests import OpenRequest
 from agent.tap.routes import REALTIME, Route, find_route
 from agent.tap.tenants import Who
 from agent.tap.tracing import (
+    Onward,
     TraceContext,
     new_request_id,
     new_trace_context,
@@ -29,9 +30,9 @@ from base.vocabulary import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.tap.core import Limits
     from agent.tap.counters import Counters
     from agent.tap.head import RequestHead, ResponseHead
+    from agent.tap.limits import Limits
     from agent.tap.open_requests import OpenRequests
     from agent.tap.tenants import BoundedNames, Tenants
     from agent.tap.websocket import FrameWatch
@@ -103,6 +104,7 @@ class Account:
         trace: Trace context to hand on.
         span_id: The tap's span, parent of the server's.
         request_id: The client's, or one made here.
+        onward: What the server is told of it.
         edge_seconds: Sum so far.
         request_bytes: Payload from the client.
         response_bytes: Payload to the client.
@@ -129,8 +131,9 @@ class Account:
             read_trace_context(head.all(b"traceparent"), sample=core.sample) if head else new_trace_context()
         )
         self._trace_state = read_trace_state(head.all(b"tracestate")) if head and self.trace.continued else ""
-        self.client_request_id = read_request_id(head.all(b"x-request-id")) if head else ""
-        self.request_id = self.client_request_id or new_request_id()
+        named = read_request_id(head.all(b"x-request-id")) if head else ""
+        self.request_id = named or new_request_id()
+        self.onward = Onward(self.trace, self.span_id, self.request_id, named=bool(named))
         self.route: Route = _route(head) if head else Route("_OTHER", "/*")
         self.edge_seconds = 0.0
         self.request_bytes = 0

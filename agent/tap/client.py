@@ -15,6 +15,7 @@ from agent.tap.sockets import ClientSocket
 
 if TYPE_CHECKING:
     from agent.tap.core import Core
+    from agent.tap.ends import AnswerEnd
 
 _AHEAD_BYTES: Final = 65_536
 """Bytes of later requests that are read while one is in flight; reading goes on so that a client's leaving is seen."""
@@ -133,6 +134,10 @@ class ClientConnection(asyncio.Protocol):
             self._next_request()
 
     # --- for the exchange
+
+    def carries(self, exchange: AnswerEnd) -> bool:
+        """Whether this is the request in flight."""
+        return self.exchange is exchange
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.access import AUTHORIZATION, Access
-from agent.tap.core import Limits
+from agent.tap.limits import Limits
 from base import yamlfile
 from base.errors import ConfigError
 from base.redact import shown

@@ -14,8 +14,8 @@ from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from agent.tap.account import Account
-    from agent.tap.client import ClientConnection
     from agent.tap.core import Core
+    from agent.tap.ends import ClientEnd
     from agent.tap.upstream import UpstreamConnection
 
 _HOLD_BYTES: Final = 65_536
@@ -30,7 +30,7 @@ class Exchange:
         tunnel: Both sides switched to another protocol; bytes pass unread.
     """
 
-    def __init__(self, core: Core, client: ClientConnection, head: RequestHead | None, account: Account) -> None:
+    def __init__(self, core: Core, client: ClientEnd, head: RequestHead | None, account: Account) -> None:
         self._core = core
         self._client = client
         self._head = head
@@ -117,7 +117,7 @@ class Exchange:
         self._upstream = upstream
         upstream.exchange = self
         pool = self._core.pool
-        head = b"" if self._head is None else request_head(self._head, self._account, pool.authority, pool.base)
+        head = b"" if self._head is None else request_head(self._head, self._account.onward, pool.authority, pool.base)
         upstream.write(head + self._unsent)
         self._unsent.clear()
         self._client.hold_reading("connecting", False)
@@ -215,7 +215,7 @@ class Exchange:
         keeps = request.keeps_alive() and plan.keeps_client and self.request_done
         self._keep_client = keeps and not self._core.draining
         self._account.answer_began(head)
-        return answer_head(request, head, plan, self._account, keep=self._keep_client)
+        return answer_head(request, head, plan, self._account.request_id, keep=self._keep_client)
 
     def _pass_on(self, prefix: bytes, data: bytes, now: float) -> None:
         reader = self._answer_reader
@@ -280,7 +280,7 @@ class Exchange:
 
     def _release(self) -> None:
         held, self._held = self._held or [], None
-        if self._over and self._client.exchange is not self:
+        if self._over and not self._client.carries(self):
             return
         self._client.write(b"".join(held))
         if self._over or (self._answer_reader is not None and self._answer_reader.done):

@@ -10,7 +10,7 @@ from base.formats import spell
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
-    from agent.tap.core import Limits
+    from agent.tap.limits import Limits
 
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 

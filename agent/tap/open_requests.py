@@ -21,7 +21,7 @@ import shutil
 import struct
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from agent.tap.core import Core
+    from agent.tap.counters import Counters
+    from agent.tap.tenants import BoundedNames, Tenants
 
 FOLDER: Final = "open"
 TABLE: Final = "table"
@@ -213,7 +214,23 @@ class Left:
         os.close(self._descriptor)
 
 
-async def settle(folder: Path, core: Core, resource: Mapping[str, str], append: Callable[[bytes], bool]) -> int:
+class Names(Protocol):
+    """What is needed to name who had asked (`agent.tap.core.Core` is a tap's)."""
+
+    @property
+    def counters(self) -> Counters:
+        """Own health."""
+
+    @property
+    def tenants(self) -> Tenants:
+        """Finds who asked."""
+
+    @property
+    def models(self) -> BoundedNames:
+        """Bounds the names of models."""
+
+
+async def settle(folder: Path, core: Names, resource: Mapping[str, str], append: Callable[[bytes], bool]) -> int:
     """Turn the open requests of processes that are gone into records.
 
     Args:
@@ -294,7 +311,7 @@ def _read_table(data: bytes) -> tuple[int, list[OpenRequest]]:
     return int(_HEADER.unpack_from(data)[1]), requests
 
 
-def _record(request: OpenRequest, alive_ns: int, core: Core) -> RequestRecord:
+def _record(request: OpenRequest, alive_ns: int, core: Names) -> RequestRecord:
     end_ns = max(request.start_ns, alive_ns)
     return RequestRecord(
         trace_id=request.trace_id,

@@ -12,9 +12,9 @@ from agent.tap.tracing import is_trace_state
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
-    from agent.tap.account import Account
     from agent.tap.faults import Fault
     from agent.tap.head import Field, RequestHead, ResponseHead
+    from agent.tap.tracing import Onward
 
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)", re.IGNORECASE)
 _NO_BODY: Final = frozenset({204, 304})
@@ -31,17 +31,17 @@ _REASONS: Final = {
 }
 
 
-def request_head(head: RequestHead, account: Account, authority: bytes, base: bytes = b"") -> bytes:
+def request_head(head: RequestHead, onward: Onward, authority: bytes, base: bytes = b"") -> bytes:
     """The request's head as the server gets it.
 
     Args:
         head: As the client sent it.
-        account: Holds the trace context and the request id to hand on.
+        onward: Trace context and request id to hand on.
         authority: The server's ``HOST:PORT``, for an HTTP/1.0 client that names no host.
         base: Path that the server's own stand below; a target that is no path (``OPTIONS *``) goes as it is.
     """
-    trace, request_id = account.trace, account.client_request_id
-    fields = head.forwarded(b"traceparent", *(() if request_id else (b"x-request-id",)))
+    trace = onward.trace
+    fields = head.forwarded(b"traceparent", *(() if onward.named else (b"x-request-id",)))
     if states := head.all(b"tracestate"):
         handed_on = trace.continued and is_trace_state(states)
         if len(states) > 1 or not handed_on:
@@ -63,9 +63,9 @@ def request_head(head: RequestHead, account: Account, authority: bytes, base: by
     elif b"trailers" in head.tokens(b"te"):
         fields.append((b"TE", b"te", b"trailers"))
         fields.append((b"Connection", b"connection", b"TE"))
-    fields.append((b"traceparent", b"traceparent", trace.header(account.span_id)))
-    if not request_id:
-        fields.append((b"X-Request-Id", b"x-request-id", account.request_id.encode()))
+    fields.append((b"traceparent", b"traceparent", trace.header(onward.span_id)))
+    if not onward.named:
+        fields.append((b"X-Request-Id", b"x-request-id", onward.request_id.encode()))
     return render(head.method + b" " + target + b" HTTP/1.1", fields)
 
 
@@ -111,7 +111,7 @@ def plan_answer(request: RequestHead, head: ResponseHead) -> AnswerPlan:
     return AnswerPlan(UntilClose(), until_close=True)
 
 
-def answer_head(request: RequestHead, head: ResponseHead, plan: AnswerPlan, account: Account, *, keep: bool) -> bytes:
+def answer_head(request: RequestHead, head: ResponseHead, plan: AnswerPlan, request_id: str, *, keep: bool) -> bytes:
     """The response's head as the client gets it; ``keep`` says whether the connection stays open after it."""
     fields = head.forwarded()
     if plan.tunnel:
@@ -124,7 +124,7 @@ def answer_head(request: RequestHead, head: ResponseHead, plan: AnswerPlan, acco
     if head.chunked and not plan.dechunk:
         fields.append((b"Transfer-Encoding", b"transfer-encoding", _codings(head)))
     if head.get(b"x-request-id") is None:
-        fields.append((b"X-Request-Id", b"x-request-id", account.request_id.encode()))
+        fields.append((b"X-Request-Id", b"x-request-id", request_id.encode()))
     return render(b"HTTP/1.1 %d %s" % (head.status, head.reason), fields)
 
 

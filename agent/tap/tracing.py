@@ -49,6 +49,22 @@ class TraceContext(NamedTuple):
         return bool(self.flags & _SAMPLED) if self.continued else None
 
 
+class Onward(NamedTuple):
+    """What of a request's identity is handed on, both ways.
+
+    Attributes:
+        trace: Its trace.
+        span_id: The edge's span, parent of the server's.
+        request_id: The client's, or one made here.
+        named: The client gave the request id, which then stands in its head already.
+    """
+
+    trace: TraceContext
+    span_id: bytes
+    request_id: str
+    named: bool
+
+
 def read_trace_context(values: list[bytes], *, sample: bool = True) -> TraceContext:
     """Trace of the values of ``traceparent``: the caller's if there is exactly one valid value, else a new one.
 

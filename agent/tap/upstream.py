@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 from agent.tap.sockets import keep_alive
 
 if TYPE_CHECKING:
-    from agent.tap.exchange import Exchange
+    from agent.tap.ends import AnswerEnd
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -29,7 +29,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reading = True
         self._poll: select.poll | None = None
-        self.exchange: Exchange | None = None
+        self.exchange: AnswerEnd | None = None
         self.reused = False
         self.full = False
         self.idle_since = 0.0

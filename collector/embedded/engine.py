@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import chdb
 
-from collector.embedded.engine_config import Limits, reader_settings, write_config
+from collector.embedded.engine_config import reader_settings, write_config
 from collector.embedded.errors import QUERY_WAS_CANCELLED, QueryError, from_engine
 from collector.embedded.refusal import FenceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from collector.embedded.limits import Limits
 
 DATABASE = "servescope"
 Role = Literal["owner", "reader"]

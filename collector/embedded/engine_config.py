@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
@@ -11,6 +9,8 @@ from collector.embedded.reader import CANONICAL_BYTES, PARSER_BACKTRACKS, SYSTEM
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from collector.embedded.limits import Limits
 
 # Held fast by the engine as well, for whatever the guard lets through before a reader's handle is locked: these change
 # what a statement means, where it reads or writes, or what a limit counts.
@@ -75,33 +75,6 @@ FIXED_SETTINGS = (
     "url_base",
     "use_query_cache",
 )
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the engine and each reader may use.
-
-    Attributes:
-        server_memory: Bytes the engine may allocate in all.
-        mark_cache: Bytes of index marks kept.
-        readers: Readers' queries that run at once.
-        reader_memory: Bytes a reader's query may use.
-        reader_seconds: Wall seconds a reader's query may take.
-        reader_result: Bytes a reader's answer may have, as the engine counts its columns.
-        reader_threads: Threads of a reader's query.
-        body: Bytes of an inserted body after decompression.
-        sessions: Sessions that hold a handle of their own.
-    """
-
-    server_memory: int = 1_200_000_000
-    mark_cache: int = 100_000_000
-    readers: int = max(3, min(4, os.cpu_count() or 2))
-    reader_memory: int = 300_000_000
-    reader_seconds: int = 30
-    reader_result: int = 256_000_000
-    reader_threads: int = 2
-    body: int = 1_000_000_000
-    sessions: int = 64
 
 
 def write_config(folder: Path, limits: Limits, owner: str) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collector.embedded.engine_config import Limits
+    from collector.embedded.limits import Limits
 
 STATEMENT_BYTES: Final = 262_144
 """UTF-8 bytes of a reader's statement, as sent."""

@@ -18,7 +18,7 @@ from base.errors import ConfigError, DataFolderInUseError, PortInUseError
 from base.logs import log_to_stderr
 from collector.embedded import recycle
 from collector.embedded.body import clear_spool
-from collector.embedded.engine_config import Limits
+from collector.embedded.limits import Limits
 from collector.embedded.sandbox import bound_memory, fence
 
 _DRAIN_SECONDS = 20

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from collector.embedded.answer import Packer
     from collector.embedded.engine import Outcome
-    from collector.embedded.engine_config import Limits
+    from collector.embedded.limits import Limits
     from collector.embedded.run import Job
 
 _log = structlog.get_logger()

@@ -18,9 +18,10 @@ import pytest
 from agent.otlp.request import RequestRecord
 from agent.otlp.request_wire import to_otlp
 from agent.tap.account import Account
-from agent.tap.core import Core, Limits
+from agent.tap.core import Core
 from agent.tap.counters import Counters
 from agent.tap.head import parse_request, parse_response
+from agent.tap.limits import Limits
 from agent.tap.tenants import BoundedNames, Tenants
 from agent.tap.upstream import Pool
 from base.vocabulary import Outcome

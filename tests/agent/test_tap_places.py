@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.tap.config import TapLimits
-from agent.tap.core import Limits
+from agent.tap.limits import Limits
 from agent.tap.places import RESERVED_DESCRIPTORS, places
 from base.vocabulary import Outcome
 from tests.tap_kit import (

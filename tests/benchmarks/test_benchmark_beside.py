@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from benchmarks.beside import RATIO_GOAL, SCANS, figures
 from benchmarks.line import KEYS
-from collector.embedded.engine_config import Limits
+from collector.embedded.limits import Limits
 
 
 def test_figures_are_judged_against_the_same_question_alone():

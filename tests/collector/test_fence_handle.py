@@ -19,7 +19,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from collector.embedded.engine import Answer, Engine
-from collector.embedded.engine_config import Limits
+from collector.embedded.limits import Limits
 from collector.embedded.errors import QueryError
 from collector.embedded.guard import Guard
 from collector.embedded.request import Plan, parse

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from collector.embedded import reader
-from collector.embedded.engine_config import Limits
 from collector.embedded.front import HEAD_SECONDS, IDLE_CONNECTIONS, URL_BYTES, URL_PARAMETERS
+from collector.embedded.limits import Limits
 from collector.embedded.refusal import RULES
 from tests.docs_kit import REFERENCE
 

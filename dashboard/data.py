@@ -20,7 +20,7 @@ from collector.store.address import locate
 from collector.store.asker import Asker
 from collector.store.client import Store, StoreError, StoreUnavailable
 from dashboard import words
-from dashboard.once import Once
+from dashboard.shared_cache import SharedCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -34,8 +34,8 @@ Question = tuple[str, dict[str, Any]]
 _STORE_SECONDS: Final = 20.0
 _MESSAGE: Final = 240
 """Letters of ClickHouse's message on a page; the log has it whole."""
-_ANSWERS: Final = Once(seconds=30, entries=300)
-_STATEMENTS: Final = Once(seconds=20, entries=120)
+_ANSWERS: Final = SharedCache(seconds=30, entries=300)
+_STATEMENTS: Final = SharedCache(seconds=20, entries=120)
 _LONG_SECONDS: Final = 3.0
 """A store that failed only after so long hangs: to wait for it once is enough for all panels of a page."""
 _HUNG_SECONDS: Final = 10.0

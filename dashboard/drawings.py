@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from analytics.questions.phases import Phases
     from analytics.series import Line
-    from dashboard.look import Look
+    from dashboard.page_context import PageContext
 
 
-def phase_stack(result: Phases, look: Look) -> object:
+def phase_stack(result: Phases, context: PageContext) -> object:
     """Mean seconds per phase, stacked up to the end-to-end time."""
-    colours = look.style.colours
+    colours = context.style.colours
     traces = [
         Trace(
             item.phase.replace("_", " "),
@@ -31,16 +31,21 @@ def phase_stack(result: Phases, look: Look) -> object:
         for item in result.phases
     ]
     return stack(
-        result.times, traces, look.arrivals, title="Where an average request spends its time", unit="seconds", wide=True
+        result.times,
+        traces,
+        context.arrivals,
+        title="Where an average request spends its time",
+        unit="seconds",
+        wide=True,
     )
 
 
-def one_each(shown: Sequence[Line], look: Look) -> list[Trace]:
+def one_each(shown: Sequence[Line], context: PageContext) -> list[Trace]:
     """A trace per line, in the colours of things without one of their own.
 
     Of names such as ``instance · model`` the instance is left out where all lines share it.
     """
-    palette = look.style.colours.series
+    palette = context.style.colours.series
     heads = {line.name.partition(" · ")[0] for line in shown}
     shared = f"{heads.pop()} · " if len(heads) == 1 else ""
     return [
@@ -59,10 +64,10 @@ def with_values(shown: Sequence[Line]) -> list[Line]:
     return [line for line in shown if any(value is not None for value in line.values)]
 
 
-def settled(line: Line, times: Sequence[datetime], step: float, look: Look) -> Line:
+def settled(line: Line, times: Sequence[datetime], step: float, context: PageContext) -> Line:
     """A line of arrivals without the steps that the settled edge cuts or leaves behind."""
-    edge = look.settled
-    if edge is None or edge <= look.window.start:
+    edge = context.settled
+    if edge is None or edge <= context.window.start:
         return line
     last = edge - timedelta(seconds=step)
     kept = [value if at <= last else None for value, at in zip(line.values, times, strict=True)]

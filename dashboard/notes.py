@@ -11,10 +11,10 @@ from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import escape, words
 from dashboard.data import ask
-from dashboard.look import clock, zone
+from dashboard.viewer import clock, zone
 
 if TYPE_CHECKING:
-    from dashboard.look import Look
+    from dashboard.page_context import PageContext
 
 _LEAST: Final = timedelta(minutes=1)
 """The shortest window: what began a second ago is shown beside the emptiness before."""
@@ -43,23 +43,23 @@ def begun(selection: Selection) -> Selection:
     return selection.but(window=Window(max(min(whole, window.end - _LEAST), window.start), window.end))
 
 
-def beginning(look: Look) -> str:
+def beginning(context: PageContext) -> str:
     """That all begins later than the range says; nothing where it does not."""
-    if look.asked is None or look.window.start == look.asked.start:
+    if context.asked is None or context.window.start == context.asked.start:
         return ""
-    ago = f"{words.ago(look.window.start, look.window.end)}, " if look.live else ""
-    return f":material/start: Data begin {ago}at {clock(look.window.start)}: so do charts, and rates are since then."
+    ago = f"{words.ago(context.window.start, context.window.end)}, " if context.live else ""
+    return f":material/start: Data begin {ago}at {clock(context.window.start)}: so do charts, and rates are since then."
 
 
-def recorded(look: Look) -> str:
+def recorded(context: PageContext) -> str:
     """Which recordings are on the page."""
-    names = look.choices.recordings if look.choices else []
-    if names and look.filter.recording == "include" and any(look.filter.chosen()):
+    names = context.choices.recordings if context.choices else []
+    if names and context.filter.recording == "include" and any(context.filter.chosen()):
         try:
-            names = list(ask("instances", look.selection).recordings)
+            names = list(ask("instances", context.selection).recordings)
         except ServescopeError:
             names = []  # the panels meet the same trouble and tell it; what they can draw names its recordings too
-    if not names or look.filter.recording == "exclude":
+    if not names or context.filter.recording == "exclude":
         return ""
     return (
         f":material/history: Recorded data is on this page: {escape.markdown(', '.join(names))}. "
@@ -67,12 +67,12 @@ def recorded(look: Look) -> str:
     )
 
 
-def edge(look: Look) -> str:
+def edge(context: PageContext) -> str:
     """What the broken line means."""
-    at = look.settled
+    at = context.settled
     if at is None:
         return ""
-    if at <= look.window.start:
+    if at <= context.window.start:
         told = "A request that arrived before this window is still open: figures by arrival are of those that are over."
     else:
         told = (
@@ -82,9 +82,9 @@ def edge(look: Look) -> str:
     return f":material/hourglass_top: {told}"
 
 
-def shaded(look: Look) -> str:
+def shaded(context: PageContext) -> str:
     """What the bands behind the data are, the newest first, each with the way to it."""
-    bands = [band for band in reversed(look.incidents) if band.id not in look.told]
+    bands = [band for band in reversed(context.incidents) if band.id not in context.told]
     if not bands:
         return ""
     named = [

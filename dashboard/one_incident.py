@@ -19,11 +19,11 @@ from base.errors import ServescopeError
 from dashboard import escape, words
 from dashboard.data import now, owner, store
 from dashboard.links import link
-from dashboard.look import clock, colours, zone
 from dashboard.panel import guarded, problem
 from dashboard.tables import milliseconds, numbers, percent, table
 from dashboard.tiles import Tile
 from dashboard.tiles import row as tile_row
+from dashboard.viewer import clock, colours, zone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

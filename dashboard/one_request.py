@@ -14,12 +14,12 @@ from analytics.window import EVER, Window
 from dashboard import escape, words
 from dashboard.data import ask
 from dashboard.figures import CONFIG, Interval, Lane, Style, Trace, story
-from dashboard.look import clock, colours, zone
 from dashboard.panel import foot, guarded
 from dashboard.tables import milliseconds, table
 from dashboard.theme import colour_of, unmeasured
 from dashboard.tiles import Tile
 from dashboard.tiles import row as tile_row
+from dashboard.viewer import clock, colours, zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,13 +12,14 @@ from dashboard import escape, words
 from dashboard.data import ask, explain, now
 from dashboard.export import as_csv
 from dashboard.figures import CONFIG
-from dashboard.look import Look, colours
 from dashboard.tiles import Tile, row
+from dashboard.viewer import colours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from analytics.answer import Answer
+    from dashboard.page_context import PageContext
 
 log = structlog.get_logger()
 _NOTE: Final = 1000
@@ -28,7 +29,7 @@ _NOTE: Final = 1000
 def panel(
     key: str,
     question: str,
-    look: Look,
+    context: PageContext,
     draw: Callable[[Any], Any],
     *,
     missing: str,
@@ -42,7 +43,7 @@ def panel(
     Args:
         key: Unique on the page.
         question: Its name.
-        look: What the page looks at.
+        context: What the page looks at.
         draw: From the answer's result to a figure.
         missing: What is missing when there is nothing to draw, and the one command or setting that brings it.
         has_data: Whether a result can be drawn; by default the answer must have rows.
@@ -56,9 +57,9 @@ def panel(
     kept = f"kept:{key}"
     with st.container(border=True, key=f"panel-{key}"):
         try:
-            answer = ask(question, look.selection, **options)
+            answer = ask(question, context.selection, **options)
         except ServescopeError as error:
-            _failed(look, error, key)
+            _failed(context, error, key)
             return None
         drawable = has_data(answer.result) if has_data else bool(answer.rows)
         if not drawable:
@@ -76,29 +77,29 @@ def panel(
         return state if select else None
 
 
-def tiles(look: Look, key: str, made: Callable[[], Sequence[Tile]]) -> None:
+def tiles(context: PageContext, key: str, made: Callable[[], Sequence[Tile]]) -> None:
     """A row of tiles; when the store does not answer, the last good ones in grey."""
     kept = f"kept:{key}"
     try:
         shown = made()
     except ServescopeError as error:
-        _note(look, error, key)
+        _note(context, error, key)
         last = st.session_state.get(kept)
         if last is not None:
             st.caption(f"Last good figures, {words.ago(last[0])}")
-            st.html(row(last[1], look.colours, old=True))
+            st.html(row(last[1], context.colours, old=True))
         return
     st.session_state[kept] = (now(), shown)
-    st.html(row(shown, look.colours))
+    st.html(row(shown, context.colours))
 
 
-def guarded(look: Look | None, key: str, body: Callable[[], None]) -> None:
+def guarded(context: PageContext | None, key: str, body: Callable[[], None]) -> None:
     """Run a part of a page that is not a single figure; an error becomes a box that says what and how to mend it."""
     try:
         body()
     except ServescopeError as error:
-        if look is not None:
-            _note(look, error, key)
+        if context is not None:
+            _note(context, error, key)
             return
         log.warning("part_failed", part=key, what=error.what)
         problem(error)
@@ -111,9 +112,9 @@ def problem(error: ServescopeError) -> None:
     st.html(f'<div class="servescope-trouble" role="alert" style="{_shades()}">{told}</div>')
 
 
-def trouble(look: Look, top: Any) -> None:
+def trouble(context: PageContext, top: Any) -> None:
     """Say each trouble of the page once, at its top, however many panels met it."""
-    told: dict[str, ServescopeError] = {error.what: error for error in look.troubles}
+    told: dict[str, ServescopeError] = {error.what: error for error in context.troubles}
     with top:
         for error in told.values():
             problem(error)
@@ -161,13 +162,13 @@ def _helps(about: str, notes: Sequence[str]) -> str | None:
     return "\n\n".join([about, *(escape.markdown(note, _NOTE) for note in notes)]).strip() or None
 
 
-def _note(look: Look, error: ServescopeError, key: str) -> None:
+def _note(context: PageContext, error: ServescopeError, key: str) -> None:
     log.warning("panel_failed", panel=key, what=error.what)
-    look.troubles.append(error)
+    context.troubles.append(error)
 
 
-def _failed(look: Look, error: ServescopeError, key: str) -> None:
-    _note(look, error, key)
+def _failed(context: PageContext, error: ServescopeError, key: str) -> None:
+    _note(context, error, key)
     last = st.session_state.get(f"kept:{key}")
     if last is None:
         st.markdown("**No picture yet.** :gray[The question could not be asked; see the top of the page.]")

@@ -17,8 +17,9 @@ from base.errors import ServescopeError
 from dashboard import escape, notes, words
 from dashboard.data import Question, ahead, ask, now, ready
 from dashboard.links import RECORDINGS
-from dashboard.look import COMPARED, Look, colours, zone
+from dashboard.page_context import COMPARED, PageContext
 from dashboard.panel import trouble
+from dashboard.viewer import colours, zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,7 +88,7 @@ def bar(question: str, *, compare: bool) -> None:
 
 
 def page(
-    body: Callable[[Look], None],
+    body: Callable[[PageContext], None],
     *,
     marks: bool = True,
     recorded: bool = True,
@@ -97,7 +98,7 @@ def page(
     """Draw a page under its bar, again and again while live.
 
     Args:
-        body: Draws the page for a look.
+        body: Draws the page for a context.
         marks: Whether charts carry deploys and incidents.
         recorded: Whether the page shows recorded data, where there are any and the filter lets them through.
         arriving: Whether the page has figures by arrival, of which the newest are incomplete.
@@ -113,24 +114,24 @@ def page(
         selection = Selection(asked, chosen.filter)
         selection = notes.begun(selection) if marks else selection
         choices = chosen.choices or _known(chosen.around)
-        look = Look(selection, chosen.live, choices, chosen.compare, marks, asked=asked)
+        context = PageContext(selection, chosen.live, choices, chosen.compare, marks, asked=asked)
         more: list[Question] = [("arrivals", {})] if arriving else []
         ahead([*needs(), *more, *([("events", {})] if marks else [])], selection)
-        if look.compared is not None:
-            ahead([TILES], selection.but(window=look.compared))
+        if context.compared is not None:
+            ahead([TILES], selection.but(window=context.compared))
         begun = time.monotonic()
-        told = [notes.beginning(look), notes.recorded(look) if recorded else ""]
-        told.append(notes.edge(look) if arriving else "")
+        told = [notes.beginning(context), notes.recorded(context) if recorded else ""]
+        told.append(notes.edge(context) if arriving else "")
         line = st.empty()
         _say(line, told)
         top = st.container()
-        body(look)
+        body(context)
         # Now, since tiles need not wait for it, nor for names of recordings, which a first visit may not know before
-        if recorded and look.choices is None:
-            look.choices = _sought(chosen.around)
-            told[1] = notes.recorded(look)
-        _say(line, [*told, notes.shaded(look)])
-        trouble(look, top)
+        if recorded and context.choices is None:
+            context.choices = _sought(chosen.around)
+            told[1] = notes.recorded(context)
+        _say(line, [*told, notes.shaded(context)])
+        trouble(context, top)
         st.session_state["took"] = time.monotonic() - begun
 
     drawn()

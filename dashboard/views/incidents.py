@@ -13,16 +13,16 @@ import streamlit as st
 from alerts.incidents.history import AlertRow, OpenCounts, active_alerts, incidents, open_counts, pages
 from dashboard import escape, words
 from dashboard.data import store
-from dashboard.look import clock, zone
 from dashboard.one_incident import alerts_table, tell
 from dashboard.panel import guarded, tiles
 from dashboard.shell import page
 from dashboard.tables import numbers, table
 from dashboard.tiles import Tile
+from dashboard.viewer import clock, zone
 
 if TYPE_CHECKING:
     from alerts.incidents.history import IncidentRow
-    from dashboard.look import Look
+    from dashboard.page_context import PageContext
     from dashboard.tiles import Judgement
 
 _SHOWN: Final = 50
@@ -51,14 +51,14 @@ def draw() -> None:
         page(_body, marks=False, recorded=False)
 
 
-def _body(look: Look) -> None:
-    guarded(look, "incidents", lambda: _list(look))
-    guarded(look, "pages", lambda: _pages(look))
+def _body(context: PageContext) -> None:
+    guarded(context, "incidents", lambda: _list(context))
+    guarded(context, "pages", lambda: _pages(context))
 
 
-def _list(look: Look) -> None:
-    found, lasting, alerts = _found(look)
-    tiles(look, "tiles", lambda: _tiles(found, lasting, alerts))
+def _list(context: PageContext) -> None:
+    found, lasting, alerts = _found(context)
+    tiles(context, "tiles", lambda: _tiles(found, lasting, alerts))
     if not found:
         st.markdown("**Nothing was wrong** in this window. :gray[Alerts open incidents here, and page.]")
     else:
@@ -109,18 +109,18 @@ def _tiles(found: list[IncidentRow], lasting: OpenCounts, alerts: list[AlertRow]
     ]
 
 
-def _found(look: Look) -> tuple[list[IncidentRow], OpenCounts, list[AlertRow]]:
-    return incidents(store(), look.window.start, _end(look)), open_counts(store()), active_alerts(store())
+def _found(context: PageContext) -> tuple[list[IncidentRow], OpenCounts, list[AlertRow]]:
+    return incidents(store(), context.window.start, _end(context)), open_counts(store()), active_alerts(store())
 
 
-def _end(look: Look) -> datetime:
+def _end(context: PageContext) -> datetime:
     """Where the window ends; a live one holds still for some seconds, and what happened in them belongs to it."""
-    return look.window.end + timedelta(seconds=10 if look.live else 0)
+    return context.window.end + timedelta(seconds=10 if context.live else 0)
 
 
-def _pages(look: Look) -> None:
+def _pages(context: PageContext) -> None:
     data = os.environ.get("SERVESCOPE_DATA")
-    first, last = look.window.start.timestamp(), _end(look).timestamp()
+    first, last = context.window.start.timestamp(), _end(context).timestamp()
     got = [item for item in pages(Path(data)) if first <= item["at"] <= last] if data else []
     if not got:
         return

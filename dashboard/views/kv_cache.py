@@ -20,7 +20,7 @@ from dashboard.tiles import Tile
 if TYPE_CHECKING:
     from analytics.questions.batching import Batching
     from analytics.questions.kvcache import Occupancy
-    from dashboard.look import Look
+    from dashboard.page_context import PageContext
 
 MISSING: Final = "KV cache figures come from vLLM's metrics page: `servescope up --target http://host:8000`"
 MISSING_BATCHES: Final = (
@@ -40,52 +40,52 @@ def draw() -> None:
     page(_body, arriving=True, needs=lambda: [("kvcache", {}), ("batching", {})])
 
 
-def _body(look: Look) -> None:
-    tiles(look, "tiles", lambda: _tiles(look))
+def _body(context: PageContext) -> None:
+    tiles(context, "tiles", lambda: _tiles(context))
     with st.container(horizontal=True, gap="small"):
         with st.container(key="half-usage"):
             panel(
-                "usage", "kvcache", look, lambda result: _usage(result, look),
+                "usage", "kvcache", context, lambda result: _usage(result, context),
                 missing=MISSING, has_data=lambda result: any(v is not None for v in result.usage_max.values),
                 about="Share of KV cache blocks in use, as each engine shows it; the fullest rank counts.",
             )  # fmt: skip
         with st.container(key="half-preemptions"):
             panel(
-                "preemptions", "kvcache", look, lambda result: _preempted(result, look),
+                "preemptions", "kvcache", context, lambda result: _preempted(result, context),
                 missing=MISSING, has_data=lambda result: bool(result.instances),
                 about="Running requests thrown out of the cache to make room; their work is done again.",
             )  # fmt: skip
         with st.container(key="half-hits"):
             panel(
-                "hits", "kvcache", look, lambda result: _hits(result, look),
+                "hits", "kvcache", context, lambda result: _hits(result, context),
                 missing=MISSING, has_data=lambda result: any(v is not None for v in result.hit_share.values),
                 about="Prompt tokens found in the prefix cache over those looked up.",
             )  # fmt: skip
         with st.container(key="half-tokens"):
             panel(
-                "tokens", "kvcache", look, lambda result: _tokens(result, look),
+                "tokens", "kvcache", context, lambda result: _tokens(result, context),
                 missing="Needs request rows with token counts: send clients through the tap.",
                 has_data=lambda result: any(v is not None for v in result.computed_tokens.values),
                 about="Prompt tokens computed and prompt tokens taken from a cache.",
             )  # fmt: skip
         with st.container(key="half-batch"):
             panel(
-                "batch", "batching", look, lambda result: _batch(result, look),
+                "batch", "batching", context, lambda result: _batch(result, context),
                 missing=MISSING_BATCHES, has_data=lambda result: bool(with_values(result.tokens_per_step)),
                 about="Tokens of an average engine step: the size of the batch that shares it.",
             )  # fmt: skip
         with st.container(key="half-executions"):
             panel(
-                "executions", "batching", look, lambda result: _items(result, look),
+                "executions", "batching", context, lambda result: _items(result, context),
                 missing=MISSING_BATCHES, has_data=lambda result: bool(with_values(result.inferences_per_execution)),
                 about="Triton: items over executions, the mean batch size that dynamic batching reached.",
             )  # fmt: skip
-    guarded(look, "caches", lambda: _table(look))
+    guarded(context, "caches", lambda: _table(context))
 
 
-def _tiles(look: Look) -> list[Tile]:
-    cache: Occupancy = ask("kvcache", look.selection).result
-    batches: Batching = ask("batching", look.selection).result
+def _tiles(context: PageContext) -> list[Tile]:
+    cache: Occupancy = ask("kvcache", context.selection).result
+    batches: Batching = ask("batching", context.selection).result
     above = max((item.seconds_above_90 for item in cache.instances), default=None)
     fullest = max((item.peak for item in cache.instances if item.peak is not None), default=None)
     preempted = [item.preempted for item in cache.instances if item.preempted is not None]
@@ -103,8 +103,8 @@ def _tiles(look: Look) -> list[Tile]:
     ]  # fmt: skip
 
 
-def _usage(result: Occupancy, look: Look) -> object:
-    colours = look.style.colours
+def _usage(result: Occupancy, context: PageContext) -> object:
+    colours = context.style.colours
     shown = [item for item in result.instances if any(value is not None for value in item.usage_max)]
     if len(shown) == 1:
         item = shown[0]
@@ -114,41 +114,41 @@ def _usage(result: Occupancy, look: Look) -> object:
             Trace(item.instance, item.usage_max, colours.series[index % len(colours.series)])
             for index, item in enumerate(shown)
         ]
-    return lines(result.times, traces, look.style, title="KV cache in use", unit="ratio", top=1.05)
+    return lines(result.times, traces, context.style, title="KV cache in use", unit="ratio", top=1.05)
 
 
-def _preempted(result: Occupancy, look: Look) -> object:
-    trace = Trace("", result.preemptions.values, colour_of("preemptions", look.style.colours))
-    return lines(result.times, [trace], look.style, title="Preemptions", unit="per_second")
+def _preempted(result: Occupancy, context: PageContext) -> object:
+    trace = Trace("", result.preemptions.values, colour_of("preemptions", context.style.colours))
+    return lines(result.times, [trace], context.style, title="Preemptions", unit="per_second")
 
 
-def _hits(result: Occupancy, look: Look) -> object:
-    trace = Trace("", result.hit_share.values, colour_of("kv", look.style.colours))
-    return lines(result.times, [trace], look.style, title="Prefix cache hits", unit="ratio", top=1.05)
+def _hits(result: Occupancy, context: PageContext) -> object:
+    trace = Trace("", result.hit_share.values, colour_of("kv", context.style.colours))
+    return lines(result.times, [trace], context.style, title="Prefix cache hits", unit="ratio", top=1.05)
 
 
-def _tokens(result: Occupancy, look: Look) -> object:
-    colours = look.style.colours
+def _tokens(result: Occupancy, context: PageContext) -> object:
+    colours = context.style.colours
     traces = [
         Trace("computed", result.computed_tokens.values, colour_of("prefill", colours)),
         Trace("from cache", result.cached_tokens.values, colour_of("kv", colours)),
     ]
-    return stack(result.times, traces, look.arrivals, title="Prompt tokens", unit="tokens_per_second")
+    return stack(result.times, traces, context.arrivals, title="Prompt tokens", unit="tokens_per_second")
 
 
-def _batch(result: Batching, look: Look) -> object:
-    shown = one_each(with_values(result.tokens_per_step), look)
-    return lines(result.times, shown, look.style, title="Tokens per engine step",
+def _batch(result: Batching, context: PageContext) -> object:
+    shown = one_each(with_values(result.tokens_per_step), context)
+    return lines(result.times, shown, context.style, title="Tokens per engine step",
                  unit="tokens")  # fmt: skip
 
 
-def _items(result: Batching, look: Look) -> object:
-    shown = one_each(with_values(result.inferences_per_execution), look)
-    return lines(result.times, shown, look.style, title="Items per execution", unit="items")
+def _items(result: Batching, context: PageContext) -> object:
+    shown = one_each(with_values(result.inferences_per_execution), context)
+    return lines(result.times, shown, context.style, title="Items per execution", unit="items")
 
 
-def _table(look: Look) -> None:
-    answer = ask("kvcache", look.selection)
+def _table(context: PageContext) -> None:
+    answer = ask("kvcache", context.selection)
     if not answer.result.instances:
         return
     st.markdown("#### KV caches")

@@ -19,11 +19,11 @@ from dashboard.drawings import phase_stack
 from dashboard.figures import Trace, daytime, heatmap, histogram, lines, percentiles
 from dashboard.figures.distribution import drawable
 from dashboard.links import link
-from dashboard.look import zone
 from dashboard.panel import panel, tiles
 from dashboard.shell import page
 from dashboard.theme import colour_of, has_colour
 from dashboard.tiles import Tile
+from dashboard.viewer import zone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from analytics.questions.latency import Percentiles
     from analytics.signals import LatencySignal
     from dashboard.data import Question
-    from dashboard.look import Look
+    from dashboard.page_context import PageContext
 
 SHOWN: Final = ("ttft_seconds", "e2e_seconds", "itl_mean_seconds", "tpot_seconds", "queue_seconds", "prefill_seconds",
                 "decode_seconds", "compute_infer_seconds")  # fmt: skip
@@ -69,7 +69,7 @@ def _needs() -> list[Question]:
     ]
 
 
-def _body(look: Look) -> None:
+def _body(context: PageContext) -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         signal = st.selectbox(
             "Latency", list(SHOWN), key="signal", bind="query-params", width=330, index=1,
@@ -80,47 +80,47 @@ def _body(look: Look) -> None:
             label_visibility="collapsed", bind="query-params",
         ) or "all"  # fmt: skip
     title = SIGNALS[signal].title
-    tiles(look, "tiles", lambda: _tiles(look, signal))
+    tiles(context, "tiles", lambda: _tiles(context, signal))
     panel(
-        "percentiles", "latency", look,
-        lambda result: _percentiles(result, look, title), missing=MISSING,
+        "percentiles", "latency", context,
+        lambda result: _percentiles(result, context, title), missing=MISSING,
         has_data=lambda result: bool(result.lines), signal=signal, by=by,
         about="Percentiles over the requests that arrived in each step; exact where every request has a row.",
     )  # fmt: skip
     chosen = panel(
-        "heatmap", "heatmap", look, lambda result: _heatmap(result, look, title),
+        "heatmap", "heatmap", context, lambda result: _heatmap(result, context, title),
         missing=MISSING, has_data=lambda result: any(any(row) for row in result.counts), select=True, signal=signal,
         about="How many requests took how long, over time. Two bands are two populations that a percentile hides.",
     )  # fmt: skip
-    _selected(chosen, signal, look)
+    _selected(chosen, signal, context)
     panel(
-        "histogram", "histogram", look, lambda result: _histogram(result, look, title, signal),
+        "histogram", "histogram", context, lambda result: _histogram(result, context, title, signal),
         missing=MISSING, has_data=lambda result: bool(sum(result.counts)), signal=signal,
         about="Distribution over the whole window; buckets are a quarter of an octave where rows exist.",
     )  # fmt: skip
     panel(
-        "phases", "phases", look, lambda result: phase_stack(result, look),
+        "phases", "phases", context, lambda result: phase_stack(result, context),
         missing=MISSING, has_data=lambda result: bool(result.phases),
         about="Mean seconds per phase; the phases add up to the end-to-end time.",
     )  # fmt: skip
 
 
-def colour(signal: str, look: Look) -> str:
+def colour(signal: str, context: PageContext) -> str:
     """Colour of a latency: its phase's own."""
     name = signal.removesuffix("_seconds")
-    return colour_of(_COLOUR.get(name, name if has_colour(name) else "decode"), look.style.colours)
+    return colour_of(_COLOUR.get(name, name if has_colour(name) else "decode"), context.style.colours)
 
 
-def _percentiles(result: Percentiles, look: Look, title: str) -> object:
+def _percentiles(result: Percentiles, context: PageContext, title: str) -> object:
     name = result.signal.removesuffix("_seconds")
     own = _COLOUR.get(name, name if has_colour(name) else "decode")
     first = result.lines[0]
     if result.by == "all" and first.exactness != "means":
         values = {"p50": first.p50, "p90": first.p90, "p95": first.p95, "p99": first.p99}
         return percentiles(
-            result.times, values, look.arrivals, title=title, signal=own, counts=first.count, log=True, height=260
+            result.times, values, context.arrivals, title=title, signal=own, counts=first.count, log=True, height=260
         )
-    palette = look.style.colours.series
+    palette = context.style.colours.series
     traces = [
         Trace(
             f"{line.name or 'all'} {'mean' if line.exactness == 'means' else 'p99'}",
@@ -131,23 +131,23 @@ def _percentiles(result: Percentiles, look: Look, title: str) -> object:
         )
         for index, line in enumerate(result.lines)
     ]
-    return lines(result.times, traces, look.arrivals, title=f"{title}, p99", unit="seconds", log=True, height=260)
+    return lines(result.times, traces, context.arrivals, title=f"{title}, p99", unit="seconds", log=True, height=260)
 
 
-def _heatmap(result: Heatmap, look: Look, title: str) -> object:
+def _heatmap(result: Heatmap, context: PageContext, title: str) -> object:
     return heatmap(
-        result.times, result.edges, result.counts, look.arrivals, title=f"{title}, every request", step=result.step
+        result.times, result.edges, result.counts, context.arrivals, title=f"{title}, every request", step=result.step
     )
 
 
-def _histogram(result: Histogram, look: Look, title: str, signal: str) -> object:
+def _histogram(result: Histogram, context: PageContext, title: str, signal: str) -> object:
     return histogram(
-        result.edges, result.counts, look.style, title=f"{title}, distribution", colour=colour(signal, look)
+        result.edges, result.counts, context.style, title=f"{title}, distribution", colour=colour(signal, context)
     )
 
 
-def _tiles(look: Look, signal: str) -> list[Tile]:
-    found: Percentiles = ask("latency", look.selection, signal=signal, by="all").result
+def _tiles(context: PageContext, signal: str) -> list[Tile]:
+    found: Percentiles = ask("latency", context.selection, signal=signal, by="all").result
     if not found.lines:
         return []
     line = found.lines[0]
@@ -163,7 +163,7 @@ def _tiles(look: Look, signal: str) -> list[Tile]:
     ]
 
 
-def _selected(state: Any, signal: str, look: Look) -> None:
+def _selected(state: Any, signal: str, context: PageContext) -> None:
     boxes = state.selection.get("box", []) if state else []
     if bool(boxes) != bool(st.session_state.get("selecting")):  # a chosen box holds the live page still
         st.session_state["selecting"] = bool(boxes)
@@ -172,13 +172,13 @@ def _selected(state: Any, signal: str, look: Look) -> None:
         if state:
             st.caption("Draw a box on the heatmap to list the requests in it.")
         return
-    result: Heatmap = ask("heatmap", look.selection, signal=signal).result
-    chosen = cells_in(result, look.window, *box_of(boxes[0], look.window))
+    result: Heatmap = ask("heatmap", context.selection, signal=signal).result
+    chosen = cells_in(result, context.window, *box_of(boxes[0], context.window))
     if chosen is None:
         st.caption("No request is in that box.")
         return
     among = LatencyRange(cast("LatencySignal", signal), chosen.low, chosen.high if math.isfinite(chosen.high) else None)
-    address = link("requests", look.selection.but(window=chosen.window, latency=among))
+    address = link("requests", context.selection.but(window=chosen.window, latency=among))
     above = f"to {words.seconds(chosen.high)}" if math.isfinite(chosen.high) else "up"
     st.markdown(
         f"[List the requests from {words.seconds(chosen.low)} {above}, "

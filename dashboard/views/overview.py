@@ -11,7 +11,7 @@ from dashboard import words
 from dashboard.data import ask
 from dashboard.drawings import phase_stack
 from dashboard.figures import Trace, lines, percentiles
-from dashboard.happening import happening
+from dashboard.lasting_incidents import lasting_incidents
 from dashboard.panel import empty, foot, guarded, panel, tiles
 from dashboard.shell import TILES, page
 from dashboard.tables import milliseconds, percent, table
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from analytics.questions.traffic import Overview
     from analytics.series import Tile as Figure
     from dashboard.data import Question
-    from dashboard.look import Look
+    from dashboard.page_context import PageContext
 
 MISSING: Final = "Start an agent beside your servers: `servescope up --target http://host:port`"
 _TILES: Final = (
@@ -77,42 +77,42 @@ def _needs() -> list[Question]:
     ]
 
 
-def _body(look: Look) -> None:
-    tiles(look, "tiles", lambda: _tiles(look))
-    happening(look)
+def _body(context: PageContext) -> None:
+    tiles(context, "tiles", lambda: _tiles(context))
+    lasting_incidents(context)
     with st.container(horizontal=True, gap="small"):
         with st.container(key="half-e2e"):
             panel(
-                "e2e", "latency", look, lambda result: _e2e(result, look), missing=MISSING,
+                "e2e", "latency", context, lambda result: _e2e(result, context), missing=MISSING,
                 has_data=lambda result: bool(result.lines), signal="e2e_seconds",
                 about="End-to-end time of answered requests, as their clients saw it.",
             )  # fmt: skip
         with st.container(key="half-queue"):
             panel(
-                "queue", "queue", look, lambda result: _queue(result, look),
+                "queue", "queue", context, lambda result: _queue(result, context),
                 missing=MISSING, has_data=lambda result: any(v is not None for v in result.waiting.values),
                 about="Requests in the engines and before them, as the engines show them.",
             )  # fmt: skip
     panel(
-        "phases", "phases", look, lambda result: phase_stack(result, look), missing=MISSING,
+        "phases", "phases", context, lambda result: phase_stack(result, context), missing=MISSING,
         has_data=lambda result: bool(result.phases),
         about="Mean seconds a request spent in each phase; the phases add up to its end-to-end time.",
     )  # fmt: skip
-    guarded(look, "models", lambda: _models(look))
-    guarded(look, "instances", lambda: _instances(look))
+    guarded(context, "models", lambda: _models(context))
+    guarded(context, "instances", lambda: _instances(context))
 
 
-def _tiles(look: Look) -> list[Tile]:
-    overview: Overview = ask(TILES[0], look.selection, **TILES[1]).result
+def _tiles(context: PageContext) -> list[Tile]:
+    overview: Overview = ask(TILES[0], context.selection, **TILES[1]).result
     before: Overview | None = None
-    if look.compared is not None:
-        before = ask(TILES[0], look.selection.but(window=look.compared), **TILES[1]).result
+    if context.compared is not None:
+        before = ask(TILES[0], context.selection.but(window=context.compared), **TILES[1]).result
     return [
         _tile(
-            f"{name} {look.lately}" if field in _GAUGES else name,
+            f"{name} {context.lately}" if field in _GAUGES else name,
             getattr(overview, field),
             getattr(before, field) if before else None,
-            look.against,
+            context.against,
             of=_of(field, getattr(overview, field)),
         )
         for name, field in _TILES
@@ -138,27 +138,27 @@ def _tile(name: str, shown: Figure, before: Figure | None, against: str, *, of: 
     return Tile(name, value, note, shown.line, shown.reason or about)
 
 
-def _e2e(result: Percentiles, look: Look) -> object:
+def _e2e(result: Percentiles, context: PageContext) -> object:
     line = result.lines[0]
     if line.exactness == "means":
-        trace = Trace("mean", line.mean, colour_of("decode", look.style.colours))
-        return lines(result.times, [trace], look.style, title="End-to-end time, mean", unit="seconds")
+        trace = Trace("mean", line.mean, colour_of("decode", context.style.colours))
+        return lines(result.times, [trace], context.style, title="End-to-end time, mean", unit="seconds")
     values = {"p50": line.p50, "p90": line.p90, "p99": line.p99}
     return percentiles(
-        result.times, values, look.arrivals, title="End-to-end time", signal="decode", counts=line.count, log=True
+        result.times, values, context.arrivals, title="End-to-end time", signal="decode", counts=line.count, log=True
     )
 
 
-def _queue(result: QueueDynamics, look: Look) -> object:
+def _queue(result: QueueDynamics, context: PageContext) -> object:
     traces = [
-        Trace("running", result.running.values, colour_of("running", look.style.colours)),
-        Trace("waiting", result.waiting.values, colour_of("waiting", look.style.colours)),
+        Trace("running", result.running.values, colour_of("running", context.style.colours)),
+        Trace("waiting", result.waiting.values, colour_of("waiting", context.style.colours)),
     ]
-    return lines(result.times, traces, look.style, title="Running and waiting", unit="requests")
+    return lines(result.times, traces, context.style, title="Running and waiting", unit="requests")
 
 
-def _models(look: Look) -> None:
-    answer = ask("traffic", look.selection)
+def _models(context: PageContext) -> None:
+    answer = ask("traffic", context.selection)
     rows = answer.result.models
     st.markdown("#### Models")
     if not rows:
@@ -185,8 +185,8 @@ def _models(look: Look) -> None:
     foot("models", answer)
 
 
-def _instances(look: Look) -> None:
-    answer = ask("instances", look.selection)
+def _instances(context: PageContext) -> None:
+    answer = ask("instances", context.selection)
     st.markdown("#### Instances")
     if not answer.result.instances:
         empty(answer.state, MISSING)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from analytics.questions.queue import QueueDynamics
     from analytics.series import Line
-    from dashboard.look import Look
+    from dashboard.page_context import PageContext
 
 MISSING: Final = (
     "Running and waiting come from the servers' metrics pages (Triton shows no running requests), flow and time in the "
@@ -41,30 +41,30 @@ def draw() -> None:
     page(_body, arriving=True, needs=lambda: [("queue", {})])
 
 
-def _body(look: Look) -> None:
-    tiles(look, "tiles", lambda: _tiles(look))
+def _body(context: PageContext) -> None:
+    tiles(context, "tiles", lambda: _tiles(context))
     with st.container(horizontal=True, gap="small"):
         for key, (figure, needs, about) in _FIGURES.items():
             with st.container(key=f"half-{key}"):
                 panel(
-                    key, "queue", look, partial(figure, look=look), missing=MISSING,
+                    key, "queue", context, partial(figure, context=context), missing=MISSING,
                     about=about, has_data=partial(_any, needs),
                 )  # fmt: skip
 
 
-def _tiles(look: Look) -> list[Tile]:
-    result: QueueDynamics = ask("queue", look.selection).result
+def _tiles(context: PageContext) -> list[Tile]:
+    result: QueueDynamics = ask("queue", context.selection).result
     law = result.littles_law
     arrivals, queue_p99 = (
-        settled(line, result.times, result.step, look) for line in (result.arrivals, result.queue_p99)
+        settled(line, result.times, result.step, context) for line in (result.arrivals, result.queue_p99)
     )
     peak = f"at most {words.count(result.waiting_peak)} at once" if result.waiting_peak is not None else ""
     return [
-        Tile(f"Waiting {look.lately}", words.count(newest(result.waiting)), peak, result.waiting.values),
-        Tile(f"Running {look.lately}", words.count(newest(result.running)), "", result.running.values),
-        Tile(f"Arrivals {look.lately}", words.per_second(newest(arrivals)), "", arrivals.values),
-        Tile(f"Finishes {look.lately}", words.per_second(newest(result.finished)), "", result.finished.values),
-        Tile(f"Queue p99 {look.lately}", words.seconds(newest(queue_p99)), "", queue_p99.values),
+        Tile(f"Waiting {context.lately}", words.count(newest(result.waiting)), peak, result.waiting.values),
+        Tile(f"Running {context.lately}", words.count(newest(result.running)), "", result.running.values),
+        Tile(f"Arrivals {context.lately}", words.per_second(newest(arrivals)), "", arrivals.values),
+        Tile(f"Finishes {context.lately}", words.per_second(newest(result.finished)), "", result.finished.values),
+        Tile(f"Queue p99 {context.lately}", words.seconds(newest(queue_p99)), "", queue_p99.values),
         Tile(
             "Time to drain", words.seconds(result.drain_seconds), "if nobody else came", result.drain.values,
             "Waiting requests over the finish rate",
@@ -79,49 +79,49 @@ def _tiles(look: Look) -> list[Tile]:
     ]  # fmt: skip
 
 
-def _depth(result: QueueDynamics, look: Look) -> object:
-    colours = look.style.colours
+def _depth(result: QueueDynamics, context: PageContext) -> object:
+    colours = context.style.colours
     traces = [
         Trace("running", result.running.values, colour_of("running", colours)),
         Trace("waiting", result.waiting.values, colour_of("waiting", colours)),
     ]
-    return lines(result.times, traces, look.style, title="Running and waiting", unit="requests")
+    return lines(result.times, traces, context.style, title="Running and waiting", unit="requests")
 
 
-def _flow(result: QueueDynamics, look: Look) -> object:
-    colours = look.style.colours
+def _flow(result: QueueDynamics, context: PageContext) -> object:
+    colours = context.style.colours
     traces = [
         Trace("arrivals", result.arrivals.values, colour_of("requests", colours)),
         Trace("finished", result.finished.values, colour_of("edge", colours)),
     ]
-    return lines(result.times, traces, look.arrivals, title="Arrivals and finishes", unit="per_second")
+    return lines(result.times, traces, context.arrivals, title="Arrivals and finishes", unit="per_second")
 
 
-def _time(result: QueueDynamics, look: Look) -> object:
-    own = colour_of("queue", look.style.colours)
+def _time(result: QueueDynamics, context: PageContext) -> object:
+    own = colour_of("queue", context.style.colours)
     if with_values([result.queue_p99]):
-        light, strong = tints(look.style.colours, own, 2)
+        light, strong = tints(context.style.colours, own, 2)
         traces = [Trace("p50", result.queue_p50.values, light), Trace("p99", result.queue_p99.values, strong)]
-        return lines(result.times, traces, look.arrivals, title="Time in the queue", unit="seconds")
+        return lines(result.times, traces, context.arrivals, title="Time in the queue", unit="seconds")
     return lines(
-        result.times, [Trace("mean", result.queue_mean.values, own)], look.arrivals, title="Time in the queue, mean",
+        result.times, [Trace("mean", result.queue_mean.values, own)], context.arrivals, title="Time in the queue, mean",
         unit="seconds",
     )  # fmt: skip
 
 
-def _drain(result: QueueDynamics, look: Look) -> object:
-    trace = Trace("", result.drain.values, colour_of("waiting", look.style.colours))
-    return lines(result.times, [trace], look.style, title="Time to drain", unit="seconds")
+def _drain(result: QueueDynamics, context: PageContext) -> object:
+    trace = Trace("", result.drain.values, colour_of("waiting", context.style.colours))
+    return lines(result.times, [trace], context.style, title="Time to drain", unit="seconds")
 
 
-def _by(result: QueueDynamics, look: Look) -> object:
-    return lines(result.times, one_each(result.waiting_by_instance, look), look.style, title="Waiting by instance",
-                 unit="requests")  # fmt: skip
+def _by(result: QueueDynamics, context: PageContext) -> object:
+    return lines(result.times, one_each(result.waiting_by_instance, context), context.style,
+                 title="Waiting by instance", unit="requests")  # fmt: skip
 
 
-def _running_by(result: QueueDynamics, look: Look) -> object:
-    return lines(result.times, one_each(result.running_by_instance, look), look.style, title="Running by instance",
-                 unit="requests")  # fmt: skip
+def _running_by(result: QueueDynamics, context: PageContext) -> object:
+    return lines(result.times, one_each(result.running_by_instance, context), context.style,
+                 title="Running by instance", unit="requests")  # fmt: skip
 
 
 def _any(needs: Callable[[QueueDynamics], list[Line]], result: QueueDynamics) -> bool:

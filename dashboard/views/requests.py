@@ -9,18 +9,18 @@ import streamlit as st
 
 from analytics.signals import SIGNALS
 from dashboard import escape, words
+from dashboard.cell_pictures import keys, phase_bar
 from dashboard.data import ask
 from dashboard.links import narrowed, outcome_in_words, outcome_of
-from dashboard.look import clock, zone
-from dashboard.marks import keys, phase_bar
 from dashboard.one_request import PHASES, tell
 from dashboard.panel import empty, foot, guarded
 from dashboard.shell import page
 from dashboard.tables import milliseconds, numbers
+from dashboard.viewer import clock, zone
 
 if TYPE_CHECKING:
     from analytics.request_row import RequestRow
-    from dashboard.look import Look
+    from dashboard.page_context import PageContext
     from dashboard.theme import Palette
 
 MISSING: Final = (
@@ -51,11 +51,11 @@ def draw() -> None:
         page(_body, marks=False)
 
 
-def _body(look: Look) -> None:
-    guarded(look, "requests", lambda: _list(look))
+def _body(context: PageContext) -> None:
+    guarded(context, "requests", lambda: _list(context))
 
 
-def _list(look: Look) -> None:
+def _list(context: PageContext) -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         order = st.segmented_control(
             "Order", list(_ORDER), key="order", default="slowest", required=True, format_func=_ORDER.__getitem__,
@@ -66,7 +66,7 @@ def _list(look: Look) -> None:
             "By", signals, key="order_by", index=signals.index("e2e_seconds"), width=260, bind="query-params",
             format_func=lambda name: SIGNALS[name].title, label_visibility="collapsed",
         ) or "e2e_seconds"  # fmt: skip
-        known = look.choices.outcomes if look.choices else []
+        known = context.choices.outcomes if context.choices else []
         outcome = st.multiselect(
             "Outcome", sorted({*known, *map(outcome_of, st.query_params.get_all("outcome"))}), key="outcome",
             bind="query-params", placeholder="Any outcome", width=200, label_visibility="collapsed",
@@ -81,7 +81,7 @@ def _list(look: Look) -> None:
         _narrowed(signal, low, high)
     answer = ask(
         "requests",
-        narrowed(look.selection, signal=signal, outcome=outcome, at_least=low, below=high, find=wanted or ""),
+        narrowed(context.selection, signal=signal, outcome=outcome, at_least=low, below=high, find=wanted or ""),
         order=order,
         signal=signal,
         limit=_LIMIT,
@@ -97,7 +97,7 @@ def _list(look: Look) -> None:
     shown = f"{words.plural(answer.result.matching, 'request')} match"
     listed = "" if answer.result.matching <= len(rows) else f"; the first {len(rows)} are listed"
     st.caption(f"{shown}{listed}. A click on a row tells what happened to that request.")
-    frame = _frame(rows, look.colours)
+    frame = _frame(rows, context.colours)
     state = st.dataframe(
         escape.frame(frame), hide_index=True, placeholder=words.NOTHING, key="requests", on_select="rerun",
         selection_mode=["single-row", "single-cell"], height=620, row_height=28,
@@ -108,7 +108,7 @@ def _list(look: Look) -> None:
             Phases=st.column_config.ImageColumn(width=168, help="Where its time went; the colours stand beneath"),
         ),
     )  # fmt: skip
-    st.html(keys(_met(rows), look.colours))
+    st.html(keys(_met(rows), context.colours))
     foot("requests", answer, "One row a request: what its client felt and what the engine says of it.")
     selection = cast("Any", state).selection
     chosen = [*selection.rows, *(cell[0] for cell in selection.cells)]

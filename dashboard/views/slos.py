@@ -17,19 +17,19 @@ from base.formats import three
 from dashboard import escape, words
 from dashboard.data import ask, asker, store
 from dashboard.figures import CONFIG, Trace, lines
-from dashboard.look import colours
 from dashboard.panel import foot, guarded
 from dashboard.shell import page
 from dashboard.tables import percent, table
 from dashboard.theme import colour_of
 from dashboard.tiles import Tile, row
+from dashboard.viewer import colours
 
 if TYPE_CHECKING:
     from alerts.rules.model import RulesFile
     from alerts.rules.slo import Slo
     from analytics.questions.budget import BudgetStatus
     from collector.store.asker import Asker
-    from dashboard.look import Look
+    from dashboard.page_context import PageContext
     from dashboard.tiles import Judgement
 
 MISSING: Final = (
@@ -51,24 +51,24 @@ def draw() -> None:
     page(_body, recorded=False)
 
 
-def _body(look: Look) -> None:
+def _body(context: PageContext) -> None:
     path = os.environ.get("SERVESCOPE_SLOS")
     if not path:
         st.markdown(MISSING)
         return
-    guarded(look, "budgets", lambda: _objectives(look, load(Path(path))))
+    guarded(context, "budgets", lambda: _objectives(context, load(Path(path))))
 
 
-def _objectives(look: Look, file: RulesFile) -> None:
+def _objectives(context: PageContext, file: RulesFile) -> None:
     if not file.slos:
         st.markdown(MISSING)
         return
-    found = _statuses(asker(), str(os.environ["SERVESCOPE_SLOS"]), look.window.end.timestamp())
+    found = _statuses(asker(), str(os.environ["SERVESCOPE_SLOS"]), context.window.end.timestamp())
     _table(found)
     for slo in file.slos:
         own = [status for status in found if status.name == slo.name]
         with st.container(border=True, key=f"panel-slo-{slo.name}"):
-            _one(look, slo, own)
+            _one(context, slo, own)
 
 
 @st.cache_data(ttl=5, max_entries=20, show_spinner=False)
@@ -103,17 +103,17 @@ def _table(found: list[SloStatus]) -> None:
     )
 
 
-def _one(look: Look, slo: Slo, found: list[SloStatus]) -> None:
+def _one(context: PageContext, slo: Slo, found: list[SloStatus]) -> None:
     st.markdown(f"**{escape.markdown(slo.name)}** :gray[{escape.markdown(slo.description)}]")
     for status in found:
         st.html(row(tiles_of(status), colours()))
-    counted = replace(look.filter, recording=slo.filter.recordings)  # as the rules that page count
-    answer = ask("budget", look.selection.but(filter=counted), objectives=(objective_of(slo),))
+    counted = replace(context.filter, recording=slo.filter.recordings)  # as the rules that page count
+    answer = ask("budget", context.selection.but(filter=counted), objectives=(objective_of(slo),))
     shown: BudgetStatus = answer.result.objectives[0]
     if any(value is not None for value in shown.line):
-        trace = Trace("", shown.line, colour_of("requests", look.style.colours))
+        trace = Trace("", shown.line, colour_of("requests", context.style.colours))
         figure = lines(
-            shown.times, [trace], look.style, title="Good requests", unit="ratio", top=1.02, height=190,
+            shown.times, [trace], context.style, title="Good requests", unit="ratio", top=1.02, height=190,
             limit=(slo.target, f"target {words.ratio(slo.target)}"),
         )  # fmt: skip
         st.plotly_chart(

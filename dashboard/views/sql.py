@@ -12,9 +12,9 @@ from base.errors import ServescopeError
 from collector.store.client import StoreError
 from dashboard import escape, words
 from dashboard.data import asker, store
-from dashboard.look import zone
 from dashboard.panel import problem
 from dashboard.reading import ROWS, read
+from dashboard.viewer import zone
 
 if TYPE_CHECKING:
     from collector.store.asker import Asker

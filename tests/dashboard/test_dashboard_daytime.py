@@ -14,8 +14,8 @@ from analytics.questions.heatmap import Heatmap
 from analytics.window import Window
 from dashboard import words
 from dashboard.figures import Style, Trace, daytime, heatmap, histogram, lines
-from dashboard.look import earlier
 from dashboard.theme import LIGHT
+from dashboard.viewer import earlier
 from dashboard.views import latency
 from dashboard.views.latency import box_of, cells_in
 

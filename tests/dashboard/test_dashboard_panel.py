@@ -13,9 +13,9 @@ from analytics.answer import Answer
 from analytics.selection import Selection
 from analytics.window import Window
 from collector.store.client import StoreUnavailable
-from dashboard import look as looks
+from dashboard import page_context as contexts
 from dashboard import panel as panels
-from dashboard.look import Look
+from dashboard.page_context import PageContext
 
 START = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
 
@@ -25,17 +25,17 @@ def _page() -> None:
     import streamlit as st  # noqa: PLC0415 - the script that is run
 
     from dashboard import panel as panels  # noqa: PLC0415 - as above
-    from tests.dashboard.test_dashboard_panel import look  # noqa: PLC0415 - as above
+    from tests.dashboard.test_dashboard_panel import a_context  # noqa: PLC0415 - as above
 
-    shown = look()
+    shown = a_context()
     panels.panel("p", "latency", shown, lambda result: result, missing="Start an agent.")
     panels.tiles(shown, "t", lambda: panels.ask("tiles").result)
     panels.trouble(shown, st.container())
 
 
-def look() -> Look:
-    """A look at ten minutes without marks."""
-    return Look(Selection(Window(START, START + timedelta(minutes=10))), live=False, choices=None, marks=False)
+def a_context() -> PageContext:
+    """Ten minutes without marks."""
+    return PageContext(Selection(Window(START, START + timedelta(minutes=10))), live=False, choices=None, marks=False)
 
 
 def answer(result: Any, rows: int, state: str) -> Answer[Any]:
@@ -88,14 +88,14 @@ def _edges() -> None:
     import streamlit as st  # noqa: PLC0415 - the script that is run
 
     from dashboard import notes  # noqa: PLC0415 - as above
-    from tests.dashboard.test_dashboard_panel import look  # noqa: PLC0415 - as above
+    from tests.dashboard.test_dashboard_panel import a_context  # noqa: PLC0415 - as above
 
-    st.caption(notes.edge(look()))
+    st.caption(notes.edge(a_context()))
 
 
 def test_a_page_says_what_its_charts_do_at_the_settled_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     edge = SimpleNamespace(whole=False, settled_until=START + timedelta(minutes=8))
-    monkeypatch.setattr(looks, "ask", lambda *_: answer(edge, 1, "value"))
+    monkeypatch.setattr(contexts, "ask", lambda *_: answer(edge, 1, "value"))
     test = AppTest.from_function(_edges, default_timeout=60).run()
     (told,) = (item.value for item in test.caption)
     assert "beyond the broken line are only those that are over, and what a tile tells of arrivals ends there" in told

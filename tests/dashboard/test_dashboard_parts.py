@@ -16,13 +16,13 @@ from analytics.signals import SIGNALS
 from analytics.window import Window
 from base.errors import ServescopeError
 from collector.store.client import StoreError
+from dashboard.cell_pictures import keys, phase_bar
 from dashboard.data import explain
 from dashboard.export import as_csv
 from dashboard.links import link, narrowed, outcome_of
-from dashboard.marks import keys, phase_bar
-from dashboard.once import Once
 from dashboard.one_incident import after, latencies_of, links
 from dashboard.one_request import PHASES
+from dashboard.shared_cache import SharedCache
 from dashboard.shell import moment
 from dashboard.theme import DARK, LIGHT, Palette, colour_of
 from dashboard.tiles import Tile, row
@@ -34,7 +34,7 @@ WINDOW = Window(START, START + timedelta(minutes=10))
 
 
 def test_a_result_is_worked_out_once_for_all_who_ask_at_the_same_time() -> None:
-    once, began, go, made = Once(60, 10), threading.Event(), threading.Event(), []
+    once, began, go, made = SharedCache(60, 10), threading.Event(), threading.Event(), []
 
     def slow() -> int:
         made.append(1)
@@ -57,7 +57,7 @@ def test_a_result_is_worked_out_once_for_all_who_ask_at_the_same_time() -> None:
 
 def test_a_failure_is_not_kept_and_the_old_go_first() -> None:
     now = [0.0]
-    once = Once(10, 2, clock=lambda: now[0])
+    once = SharedCache(10, 2, clock=lambda: now[0])
 
     def fail() -> None:
         raise ServescopeError("no", "yes")

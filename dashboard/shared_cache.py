@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 
-class Once:
+class SharedCache:
     """A bounded memory of results. Threads that ask for a key in the making wait for it; a failure is not kept.
 
     Args:

@@ -14,25 +14,25 @@ from dashboard.data import now, store
 from dashboard.escape import page as escape
 
 if TYPE_CHECKING:
-    from dashboard.look import Look
+    from dashboard.page_context import PageContext
 
 _SHOWN = 3
 
 
-def happening(look: Look) -> None:
+def lasting_incidents(context: PageContext) -> None:
     """Incidents that last, worst first; nothing when all is well or the window lies in the past."""
-    if not look.live:
+    if not context.live:
         return
     try:
-        lasting = incidents(store(), look.window.start, now(), states=["open", "acknowledged"], limit=20)
+        lasting = incidents(store(), context.window.start, now(), states=["open", "acknowledged"], limit=20)
     except ServescopeError:
         return  # the tiles above have met the same trouble and told it
     if not lasting:
         return
     order = ("critical", "error", "warning", "info")
     lasting.sort(key=lambda row: (order.index(row.severity) if row.severity in order else 9, -row.seconds))
-    look.told.update(row.id for row in lasting)
-    colours = look.colours
+    context.told.update(row.id for row in lasting)
+    colours = context.colours
     lines = "".join(
         f"<div>{escape(row.severity.capitalize())}, {escape(row.state)} for {words.seconds(round(row.seconds))}: "
         f'<a href="incidents?incident={quote(row.id, safe="")}" target="_self" style="color:{colours.accent}">'

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, timedelta
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, cast
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-import streamlit as st
 
 from analytics.window import Window
 from base.errors import ServescopeError
-from dashboard import theme, words
 from dashboard.data import ask
 from dashboard.figures import Style
+from dashboard.viewer import colours, earlier, zone
 
 if TYPE_CHECKING:
-    from datetime import datetime, tzinfo
+    from datetime import datetime
 
     from analytics.questions.choices import Choices
     from analytics.questions.events import Band, Timeline
     from analytics.selection import Filter, Selection
+    from dashboard import theme
 
 COMPARED: Final = {
     "": "Compare",
@@ -35,7 +33,7 @@ _MOST: Final = 12
 
 
 @dataclass
-class Look:
+class PageContext:
     """What the viewer looks at.
 
     Attributes:
@@ -130,29 +128,6 @@ class Look:
     def against(self) -> str:
         """The compared period in words."""
         return {"before": "the period before", "day": "the day before", "week": "the week before"}.get(self.compare, "")
-
-
-def earlier(moment: datetime, days: timedelta, place: tzinfo) -> datetime:
-    """The same time of day some days before, also where clocks were changed since."""
-    return (moment.astimezone(place) - days).astimezone(UTC)
-
-
-def zone() -> ZoneInfo:
-    """The viewer's time zone, UTC when the browser does not say."""
-    try:
-        return ZoneInfo(st.context.timezone or "UTC")
-    except (ZoneInfoNotFoundError, ValueError):
-        return ZoneInfo("UTC")
-
-
-def colours() -> theme.Palette:
-    """Palette of the viewer's mode."""
-    return theme.palette(st.context.theme.type)
-
-
-def clock(moment: datetime, *, milliseconds: bool = False) -> str:
-    """A time in the viewer's zone, with the date when it is not today's."""
-    return words.local_clock(moment, zone(), milliseconds=milliseconds)
 
 
 def _named(event: str, instance: str) -> str:

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from base.errors import ServescopeError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from analytics.selection import Selection
 
 
 class QuestionError(ServescopeError):
@@ -44,16 +38,3 @@ class Command:
 
     options: tuple[Option, ...] = ()
     of_slos: bool = False
-
-
-def refuse(question: str, selection: Selection, fields: Collection[str]) -> None:
-    """Refuse a selection that narrows by other fields than a question can make sense of.
-
-    Raises:
-        QuestionError: Names the others, and those that it goes by.
-    """
-    if others := [name for name in selection.chosen() if name not in fields]:
-        raise QuestionError(
-            f"{question} can't be narrowed by {', '.join(others)}",
-            f"It goes by {', '.join(fields)}: leave the rest out",
-        )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from analytics.question import QuestionError
 from analytics.signals import LatencySignal, signal_of
 from analytics.values import trace_hex
 from analytics.window import EVER, Window, WindowError
@@ -174,3 +175,16 @@ class Selection:
         if self.latency:
             found["latency"] = dataclasses.asdict(self.latency)
         return found | {name: getattr(self, name) for name in self.ids}
+
+
+def refuse(question: str, selection: Selection, fields: Collection[str]) -> None:
+    """Refuse a selection that narrows by other fields than a question can make sense of.
+
+    Raises:
+        QuestionError: Names the others, and those that it goes by.
+    """
+    if others := [name for name in selection.chosen() if name not in fields]:
+        raise QuestionError(
+            f"{question} can't be narrowed by {', '.join(others)}",
+            f"It goes by {', '.join(fields)}: leave the rest out",
+        )

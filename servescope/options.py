@@ -61,7 +61,12 @@ def of_requests(command: Callable[_P, _R]) -> Callable[_P, _R]:
             metavar=seconds,
             help="Such as 2s or ttft_seconds=500ms.",
         ),
-        click.option("--outcome", multiple=True, type=click.Choice([*Outcome]), help="Only requests that ended so."),
+        click.option(
+            "--outcome",
+            multiple=True,
+            type=click.Choice([one.value for one in Outcome]),
+            help="Only requests that ended so.",
+        ),
     ):
         command = option(command)
     return command

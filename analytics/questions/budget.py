@@ -13,8 +13,8 @@ from analytics.answer import Answer, Coverage, weakest
 from analytics.conditions import conditions
 from analytics.grid import Grid
 from analytics.inquiry import Inquiry
-from analytics.question import Command, QuestionError, refuse
-from analytics.selection import FILTER_COLUMNS
+from analytics.question import Command, QuestionError
+from analytics.selection import FILTER_COLUMNS, refuse
 from analytics.signals import signal_of
 from analytics.slo import FINISHED, LONGEST_SECONDS, Objective, Sli, budget_remaining, burn_rate, counting
 from analytics.values import ratio

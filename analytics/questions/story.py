@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from analytics.answer import Answer, Coverage
 from analytics.conditions import one_of
 from analytics.inquiry import Inquiry
-from analytics.question import QuestionError, refuse
+from analytics.question import QuestionError
 from analytics.request_row import COLUMNS, RequestRow
-from analytics.selection import Selection
+from analytics.selection import Selection, refuse
 from analytics.signals import PHASES
 from analytics.values import moment, names, number
 from analytics.window import Window

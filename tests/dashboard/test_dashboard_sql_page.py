@@ -43,7 +43,7 @@ def _page() -> None:
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, account: Account, sql: str) -> AppTest:
-    monkeypatch.setattr(page, "store", lambda: account)
+    monkeypatch.setattr(page, "store", lambda *_: account)
     page._frame.clear()
     page._columns.clear()
     test = AppTest.from_function(_page, default_timeout=60)

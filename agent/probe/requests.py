@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.probe import datagram
 from agent.tap.account import Account
-from agent.tap.core import Limits
+from agent.tap.limits import Limits
 from agent.tap.counters import Counters
 from agent.tap.head import RequestHead, ResponseHead
 from agent.tap.open_requests import OpenRequests

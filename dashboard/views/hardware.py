@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from analytics.questions.gpus import GpuRow, Gpus
     from analytics.questions.hosts import HostRow, Hosts
-    from dashboard.look import Look
+    from dashboard.page_context import PageContext
 
 TITLE: Final = "GPUs & hosts"
 """In the navigation."""
@@ -50,27 +50,28 @@ def draw() -> None:
     page(_body, needs=lambda: [("gpus", {}), ("hosts", {})])
 
 
-def _body(look: Look) -> None:
-    tiles(look, "tiles", lambda: _tiles(look))
-    guarded(look, "answer", lambda: _answer(look))
+def _body(context: PageContext) -> None:
+    tiles(context, "tiles", lambda: _tiles(context))
+    guarded(context, "answer", lambda: _answer(context))
     with st.container(horizontal=True, gap="small"):
-        _gpu_panel(look, "activity", "Activity", "ratio", lambda row: row.activity, top=1.05)
-        _gpu_panel(look, "tokens", "Tokens generated", "tokens_per_second", lambda row: row.tokens)
-        _gpu_panel(look, "power", "Power", "W", lambda row: row.power)
-        _gpu_panel(look, "throttled", "Slowed down", "ratio", lambda row: row.throttled, top=1.05)
-        _gpu_panel(look, "memory", "GPU memory in use", "ratio", lambda row: row.memory, top=1.05)
+        _gpu_panel(context, "activity", "Activity", "ratio", lambda row: row.activity, top=1.05)
+        _gpu_panel(context, "tokens", "Tokens generated", "tokens_per_second", lambda row: row.tokens)
+        _gpu_panel(context, "power", "Power", "W", lambda row: row.power)
+        _gpu_panel(context, "throttled", "Slowed down", "ratio", lambda row: row.throttled, top=1.05)
+        _gpu_panel(context, "memory", "GPU memory in use", "ratio", lambda row: row.memory, top=1.05)
         with st.container(key="half-delay"):
             panel(
-                "delay", "hosts", look, lambda result: _hosts(result, look, "Waited for a CPU", lambda row: row.delay),
+                "delay", "hosts", context,
+                lambda result: _hosts(result, context, "Waited for a CPU", lambda row: row.delay),
                 missing=MISSING_HOSTS, has_data=lambda result: any(_some(row.delay) for row in result.hosts),
                 about="Seconds a second that threads of the engine could have run and no core was free, all together.",
             )  # fmt: skip
-    guarded(look, "gpus", lambda: _gpu_table(look))
-    guarded(look, "hosts", lambda: _host_table(look))
+    guarded(context, "gpus", lambda: _gpu_table(context))
+    guarded(context, "hosts", lambda: _host_table(context))
 
 
 def _gpu_panel(
-    look: Look,
+    context: PageContext,
     key: str,
     title: str,
     unit: str,
@@ -80,26 +81,28 @@ def _gpu_panel(
 ) -> None:
     def drawn(result: Gpus) -> object:
         shown = [row for row in result.gpus if _some(values(row))][:_DRAWN]
-        palette = look.style.colours.series
+        palette = context.style.colours.series
         # a GPU has one colour in all charts of the page
         places = {row.gpu: place for place, row in enumerate(result.gpus)}
         traces = [Trace(_short(row, result), values(row), palette[places[row.gpu] % len(palette)]) for row in shown]
-        return lines(result.times, traces, look.style, title=title, unit=unit, top=top)
+        return lines(result.times, traces, context.style, title=title, unit=unit, top=top)
 
     with st.container(key=f"half-{key}"):
         panel(
-            key, "gpus", look, drawn, missing=MISSING, about=_ABOUT[key],
+            key, "gpus", context, drawn, missing=MISSING, about=_ABOUT[key],
             has_data=lambda result: any(_some(values(row)) for row in result.gpus),
         )  # fmt: skip
 
 
-def _hosts(result: Hosts, look: Look, title: str, values: Callable[[HostRow], Sequence[float | None]]) -> object:
-    palette = look.style.colours.series
+def _hosts(
+    result: Hosts, context: PageContext, title: str, values: Callable[[HostRow], Sequence[float | None]]
+) -> object:
+    palette = context.style.colours.series
     shown = [row for row in result.hosts if _some(values(row))][:_DRAWN]
     traces = [
         Trace(row.instance or row.node, values(row), palette[index % len(palette)]) for index, row in enumerate(shown)
     ]
-    return lines(result.times, traces, look.style, title=title, unit="s per second")
+    return lines(result.times, traces, context.style, title=title, unit="s per second")
 
 
 def _some(values: Sequence[float | None]) -> bool:
@@ -112,9 +115,9 @@ def _short(row: GpuRow, result: Gpus) -> str:
     return f"GPU {row.index}" if len(machines) == 1 else f"{row.node} · {row.index}"
 
 
-def _tiles(look: Look) -> list[Tile]:
-    gpus: list[GpuRow] = ask("gpus", look.selection).result.gpus
-    hosts: list[HostRow] = ask("hosts", look.selection).result.hosts
+def _tiles(context: PageContext) -> list[Tile]:
+    gpus: list[GpuRow] = ask("gpus", context.selection).result.gpus
+    hosts: list[HostRow] = ask("hosts", context.selection).result.hosts
     whole = [row for row in gpus if not row.parent]
     power = [row.power_watts for row in whole if row.power_watts is not None]
     tokens = [row.tokens_per_second for row in gpus if row.tokens_per_second is not None]
@@ -138,10 +141,10 @@ def _plural_parts(parts: int) -> str:
     return f"and {words.plural(parts, 'part')} (MIG)" if parts else ""
 
 
-def _answer(look: Look) -> None:
+def _answer(context: PageContext) -> None:
     """The question, answered in words."""
-    result: Gpus = ask("gpus", look.selection).result
-    hosts: list[HostRow] = ask("hosts", look.selection).result.hosts
+    result: Gpus = ask("gpus", context.selection).result
+    hosts: list[HostRow] = ask("hosts", context.selection).result.hosts
     if not result.gpus and result.told:
         st.markdown(f"**No GPU is watched.** :gray[{escape.markdown(result.told)}]")
     for row in [row for row in result.gpus if _ails(row)][:3]:
@@ -173,8 +176,8 @@ def _ails(row: GpuRow) -> str:
     return "; ".join(told)
 
 
-def _gpu_table(look: Look) -> None:
-    answer = ask("gpus", look.selection)
+def _gpu_table(context: PageContext) -> None:
+    answer = ask("gpus", context.selection)
     gpus: list[GpuRow] = answer.result.gpus
     st.markdown("#### GPUs, what stands out first")
     if not gpus:
@@ -215,8 +218,8 @@ def _gigabytes(*rates: float | None) -> float | None:
     return sum(known) / 1e9 if known else None
 
 
-def _host_table(look: Look) -> None:
-    answer = ask("hosts", look.selection)
+def _host_table(context: PageContext) -> None:
+    answer = ask("hosts", context.selection)
     hosts: list[HostRow] = answer.result.hosts
     st.markdown("#### Engines on their machines, who waited most first")
     if not hosts:

@@ -16,7 +16,7 @@ from servescope_probe import Edge, wire
 from agent.otlp.request import RequestRecord
 from agent.probe.requests import Ended, Requests, books
 from agent.tap.config import TenantConfig
-from agent.tap.core import Limits
+from agent.tap.limits import Limits
 from base.vocabulary import Outcome
 from tests.agent_fakes import until
 from tests.probe.probe_kit import Listener, Mailbox

@@ -32,9 +32,9 @@ class Coverage:
     """What the store holds for a selection: the ground of *no traffic* against *no data*.
 
     Attributes:
-        rows: Requests (rows of ``requests``) that arrived in the window.
+        rows: Requests (rows of ``requests``) that arrived in the window and are selected.
         samples: Engine samples in the window.
-        last_row: Arrival of the newest request, None without rows.
+        last_row: Arrival of the newest request of window and filter, selected or not; None without one.
         last_sample: Time of the newest engine sample, None without samples.
         instances_up: Instances whose newest sample in the window says up.
         instances_down: Instances whose newest sample in the window says down.
@@ -70,10 +70,13 @@ class Coverage:
 
     @property
     def state(self) -> State:
-        """``no_data`` when nobody reports, ``no_traffic`` when servers report and no row is there, else ``value``."""
+        """Whether requests are selected; else ``no_traffic`` when servers report and nobody asked anything of them.
+
+        ``no_data`` when nobody reports, or requests are there and none of them is selected.
+        """
         if self.rows:
             return "value"
-        return "no_traffic" if self.samples else "no_data"
+        return "no_traffic" if self.samples and self.last_row is None else "no_data"
 
 
 @dataclass(frozen=True, slots=True)

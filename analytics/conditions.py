@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from analytics.selection import Filter, Selection
 
 
+_TRACE_ID: Final = re.compile("[0-9a-fA-F]{32}")
 _ROOM: Final = 1000
 """Bytes of a list of names in a URL; a statement has a few of them."""
 _ABSENT_FROM: Final[dict[str, frozenset[str]]] = {
@@ -26,9 +28,7 @@ _ABSENT_FROM: Final[dict[str, frozenset[str]]] = {
     "recording": frozenset({"tenant", "model", "instance", "deployment", "engine", "version", "region"}),
 }
 """Columns of a filter that a table does not have: hardware knows neither models nor, of itself, whose it is."""
-_OF_TRACE: Final = (
-    "AND (time, key) IN (SELECT time, key FROM request_keys WHERE trace_id = unhex({of_trace_id:String}))"
-)
+_OF_TRACE: Final = "(time, key) IN (SELECT time, key FROM request_keys WHERE trace_id = unhex({of_trace_id:String}))"
 """A small table by trace id: the bloom filter of the wide one does not prune under FINAL."""
 
 
@@ -78,13 +78,16 @@ def of_requests(selection: Selection) -> tuple[str, dict[str, Any]]:
                 parts.append(f"AND {about.value} {test} {{of_{name}:Float64}}")
                 parameters[f"of_{name}"] = float(bound)
     if selection.trace_id:
-        parts.append(_OF_TRACE)
+        parts.append(f"AND {_OF_TRACE}")
         parameters["of_trace_id"] = selection.trace_id
     if selection.request_id:
         (asked, parameters["of_request_id"]), (answered, _) = (
             one_of(column, "of_request_id", [selection.request_id]) for column in ("request_id", "response_id")
         )
-        parts.append(f"AND ({asked} OR {answered})")
+        traced = ""
+        if not selection.trace_id and _TRACE_ID.fullmatch(selection.request_id):
+            traced, parameters["of_trace_id"] = f" OR {_OF_TRACE}", selection.request_id.lower()
+        parts.append(f"AND ({asked} OR {answered}{traced})")
     if selection.key:
         parts.append("AND key = {of_key:UInt64}")
         parameters["of_key"] = int(selection.key)

@@ -189,14 +189,16 @@ class Inquiry:
         return (f"Figures by arrival are of what arrived before {cover.settled:%H:%M:%S} UTC: later ones may be open.",)
 
     def coverage(self) -> Coverage:
-        """What the store holds for the selection."""
+        """What the store holds for window and filter, and how many requests are selected of those."""
         cover = Coverage()
-        found = {str(row["part"]): row for row in self.ask("coverage", sql=_SQL)}
+        one_by_one, _ = of_requests(self.selection)
+        counted = f"countIf({one_by_one.removeprefix('AND ')})" if one_by_one else "count()"
+        found = {str(row["part"]): row for row in self.ask("coverage", {"counted": counted}, sql=_SQL)}
         rows, samples = found.get("rows"), found.get("samples")
         recordings: set[str] = set()
         for part in found.values():
             recordings |= {str(name) for name in part["recordings"] if name}
-        if rows is not None and rows["n"]:
+        if rows is not None and rows["newest"]:
             cover = Coverage(
                 rows=int(rows["n"]),
                 last_row=moment(rows["newest"]),

@@ -1,14 +1,14 @@
 -- name: coverage
 SELECT
     'rows' AS part,
-    count() AS n,
+    /*counted*/ AS n,
     toUnixTimestamp64Milli(max(time)) AS newest,
     groupUniqArray(10000)(instance) AS seen,
     groupUniqArrayIf(10000)(instance, has_edge = 1) AS good,
     CAST([], 'Array(LowCardinality(String))') AS bad,
     groupUniqArray(1000)(recording) AS recordings
 FROM requests
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
+WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:arrived*/
 UNION ALL
 SELECT
     'samples',

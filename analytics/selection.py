@@ -13,7 +13,6 @@ from analytics.signals import LatencySignal, signal_of
 from analytics.values import trace_hex
 from analytics.window import EVER, Window, WindowError
 
-_TRACE_DIGITS: Final = 32
 FILTER_COLUMNS: Final = ("model", "tenant", "instance", "deployment", "engine", "region", "version")
 
 
@@ -112,7 +111,8 @@ class Selection:
         outcome: Accepted outcomes of requests (`base.vocabulary.Outcome`).
         latency: How long requests took.
         trace_id: Of a request: 32 hex digits.
-        request_id: The client's or the server's id of a request.
+        request_id: The client's, the server's or its trace's id of a request; what proxies call a request's id may look
+            like a trace's.
         key: `RequestRow.key` of a request.
 
     Raises:
@@ -161,10 +161,8 @@ class Selection:
         return dataclasses.replace(self, **fields)
 
     def found_by(self, text: str) -> Selection:
-        """This selection narrowed by what somebody typed to find a request: 32 hex digits are a trace's id."""
+        """This selection narrowed by what somebody typed to find a request: any of its ids."""
         text = text.strip()
-        if len(text) == _TRACE_DIGITS and all(letter in "0123456789abcdef" for letter in text.lower()):
-            return self.but(trace_id=text.lower())
         return self.but(request_id=text) if text else self
 
     def as_json(self) -> dict[str, object]:

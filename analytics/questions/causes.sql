@@ -2,6 +2,7 @@
 SELECT countIf(time < fromUnixTimestamp64Milli({from_ms:Int64})) AS before, count() - before AS inside
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64}) /*period*/
+  AND operation != ''
 
 -- name: rows
 -- All requests of reference period and window, whoever asks: others' work is what some waited for. One row of arrays.

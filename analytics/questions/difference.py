@@ -13,7 +13,6 @@ from analytics.conditions import conditions, of_requests
 from analytics.inquiry import Inquiry
 from analytics.question import Command, Option, QuestionError
 from analytics.selection import Filter
-from analytics.slo import OPERATION
 from base.named_sql import beside
 
 if TYPE_CHECKING:
@@ -104,11 +103,11 @@ def _shapes(selection: Selection, baseline: Baseline) -> tuple[dict[str, str], i
     one_by_one, _ = of_requests(selection)
     window = selection.window
     if baseline == "previous":
-        universe = f"{narrowed} {one_by_one} AND {OPERATION}"
+        universe = f"{narrowed} {one_by_one}"
         selected = "time >= fromUnixTimestamp64Milli({from_ms:Int64})"
         return {"selected": selected, "universe": universe}, 2 * window.from_ms - window.to_ms
     anybody, _ = conditions(Filter(recording=selection.filter.recording), "requests")
-    return {"selected": f"1 {narrowed} {one_by_one}", "universe": f"{anybody} AND {OPERATION}"}, window.from_ms
+    return {"selected": f"1 {narrowed} {one_by_one}", "universe": anybody}, window.from_ms
 
 
 def _notes(selected: int, compared: int) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ FROM
     ]) AS pair
   FROM requests
   WHERE time >= fromUnixTimestamp64Milli({first_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
-    /*universe*/
+    AND operation != '' /*universe*/
 )
 WHERE value != ''
 GROUP BY column, value
@@ -37,7 +37,7 @@ FROM
   SELECT weight, toUInt8(/*selected*/) AS is_selected
   FROM requests
   WHERE time >= fromUnixTimestamp64Milli({first_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
-    /*universe*/
+    AND operation != '' /*universe*/
 );
 
 -- Columns of numbers of as many requests of either kind as asked for, the same ones at each asking. What is 0 and
@@ -59,7 +59,7 @@ FROM
     response_bytes, preemptions
   FROM requests
   WHERE time >= fromUnixTimestamp64Milli({first_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
-    /*universe*/
+    AND operation != '' /*universe*/
 )
 ORDER BY cityHash64(key)
 LIMIT {sample:UInt32} BY is_selected;

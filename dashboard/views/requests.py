@@ -88,7 +88,7 @@ def _list(context: PageContext) -> None:
     )
     rows: list[RequestRow] = answer.result.requests
     if not rows:
-        if answer.coverage.rows:
+        if answer.coverage.last_row is not None:
             st.markdown("**No request matches.** :gray[Widen the range or drop a filter above.]")
         else:
             empty(answer.state, MISSING)

@@ -129,6 +129,39 @@ def test_one_request_is_found_within_its_window_alone(lab: Lab) -> None:
     assert story.ask(lab.store, Selection(elsewhere, key=key)).result.request is None
 
 
+def test_a_request_is_found_by_any_of_its_ids(lab: Lab) -> None:
+    one = next(row for row in lab.rows() if row["response_id"])
+    trace = one["trace_id"].encode().hex()
+    for text in (one["request_id"], one["response_id"], trace, f" {trace.upper()} "):
+        answer = requests.ask(lab.store, Selection(lab.window).found_by(text), order="newest")
+        assert [row.key for row in answer.result.requests] == [str(one["key"])], text
+        assert tenants.ask(lab.store, Selection(lab.window).found_by(text)).rows == 1
+
+
+def test_an_id_that_looks_like_a_traces_is_a_requests(lab: Lab) -> None:
+    """As nginx's own are."""
+    window = Window(lab.start - timedelta(hours=30), lab.start - timedelta(hours=29))
+    row = {
+        "time": window.start, "key": 8_000_001, "request_id": "0123456789abcdef" * 2, "model": "m", "instance": "i",
+        "outcome": "ok", "e2e_seconds": 0.5, "has_edge": 1, "operation": "chat",
+    }  # fmt: skip
+    lab.owner.insert("requests_t", [row])
+    answer = requests.ask(lab.store, Selection(window).found_by(str(row["request_id"])), order="newest")
+    assert [found.key for found in answer.result.requests] == ["8000001"]
+
+
+def test_requests_of_which_none_is_selected_are_no_silence(lab: Lab) -> None:
+    """Servers were asked, and have rows: an answer that says they were not is wrong."""
+    nothing = Selection(lab.window, latency=LatencyRange("e2e_seconds", at_least=86_000.0))
+    whole = requests.ask(lab.store, Selection(lab.window))
+    answer = requests.ask(lab.store, nothing)
+    assert (answer.rows, answer.coverage.rows, answer.state) == (0, 0, "no_data")
+    assert answer.coverage.last_row == whole.coverage.last_row
+    assert answer.coverage.metrics_only == whole.coverage.metrics_only
+    few = tenants.ask(lab.store, Selection(lab.window, Filter(model=("llama",)), outcome=("timeout",)))
+    assert not any("vllm-0" in note for note in few.notes), "it has rows, also where none of them is selected"
+
+
 def test_what_is_chosen_stands_in_the_envelope_and_nothing_else(lab: Lab) -> None:
     plain = ask("traffic", lab.store, Selection(lab.window))["filters"]
     among = Selection(lab.window, outcome=("ok",), latency=LatencyRange("e2e_seconds", 0.5), request_id="req-1")

@@ -144,7 +144,7 @@ def test_what_a_link_narrows_by_is_read_out_of_it(among: dict[str, Any]) -> None
         Selection(WINDOW), signal=next(name for name, signal in SIGNALS.items() if signal.title == title),
         outcome=map(outcome_of, asked.get("outcome", [])), at_least=low, below=high, find=asked.get("find", [""])[0],
     )  # fmt: skip
-    assert read == meant
+    assert read == meant.but(trace_id="", request_id=meant.trace_id or meant.request_id), "found by any of its ids"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,6 @@ def test_evidence_says_of_which_requests_its_latencies_are_in_the_viewers_zone()
 
 def test_a_search_word_is_a_trace_or_a_request() -> None:
     whole = Selection(WINDOW)
-    assert whole.found_by("A" * 32) == Selection(WINDOW, trace_id="a" * 32)
     assert whole.found_by(" cmpl-1 ") == Selection(WINDOW, request_id="cmpl-1")
     assert whole.found_by("") is whole
 

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from tests.store_process import StoreServer, start_store
+from tests.kits.store_process import StoreServer, start_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,8 @@ import pytest
 from agent.recording import replay as replaying
 from servescope.launch import borrowed
 from servescope.launch.running import running
-from tests.health_kit import health_server
-from tests.store_process import start_store
+from tests.kits.health import health_server
+from tests.kits.store_process import start_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,8 +18,8 @@ from agent.tap.open_requests import OpenRequest, OpenRequests, find_left
 from agent.tap.report import encode
 from servescope import checkup
 from servescope.cli import main
-from tests.health_kit import health_server
-from tests.schema_tools import framed, fresh_store, token
+from tests.kits.health import health_server
+from tests.kits.schema_tools import framed, fresh_store, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ import structlog
 from click.testing import CliRunner, Result
 
 from servescope import cli
-from tests.line_kit import wait_for
+from tests.kits.line import wait_for
 
 ROOT = Path(__file__).parents[1]
 RECORDING = ROOT / "demo" / "recordings" / "kv_exhaustion"

@@ -19,7 +19,7 @@ from servescope.launch import borrowed
 from servescope.launch.plan import make_plan
 from servescope.launch.running import running
 from servescope.settings import targets_of
-from tests.line_kit import free_block
+from tests.kits.line import free_block
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ import pytest
 from base.errors import ServescopeError
 from servescope import data_folder
 from servescope.launch import running
-from tests.line_kit import free_block, wait_for
+from tests.kits.line import free_block, wait_for
 
 ROOT = Path(__file__).parents[1]
 

@@ -21,7 +21,7 @@ from alerts.deliver.notify.pagerduty import PagerDuty
 from alerts.deliver.notify.webhook import Webhook
 from servescope.cli import main
 from servescope.launch.plan import make_plan
-from tests.collector_process import free_port
+from tests.kits.collector_process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ import pytest
 from agent.tap.open_requests import KILLED, TABLE
 from base.vocabulary import Edge
 from servescope.launch.supervisor import Part, Supervisor
-from tests.tap_kit import (
+from tests.kits.tap import (
     DONE,
     PATIENCE,
     STREAM_HEAD,

@@ -11,7 +11,7 @@ from agent.engine_table import detect
 from agent.pages.contract import PATIENCE, Breach, version_of
 from agent.pages.page import PageReader, parse
 from agent.pages.samples import Sampler
-from tests.docs_kit import ROOT
+from tests.kits.docs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -14,7 +14,7 @@ from agent.engine_table import About, Table, detect, find_table, tables
 from agent.pages.page import Page, parse
 from agent.pages.probe import describe, probe
 from base.errors import PageError, UnknownEngineError
-from tests.docs_kit import ROOT
+from tests.kits.docs import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

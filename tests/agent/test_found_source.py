@@ -15,7 +15,7 @@ from agent.sidecar import Sidecar, sources_for
 from agent.source import Scene
 from agent.target import Place, Target
 from base.found import NotFoundError
-from tests.agent_fakes import FakeCollector, until
+from tests.kits.agent_fakes import FakeCollector, until
 
 SOURCE = """
 import asyncio

@@ -10,7 +10,7 @@ import pytest
 from agent.pages import iterations
 from agent.pages.probe import probe
 from base.errors import PageError
-from tests.docs_kit import ROOT
+from tests.kits.docs import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

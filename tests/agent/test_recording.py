@@ -19,8 +19,8 @@ from agent.recording.replay import replay
 from agent.spool.writer import SpoolWriter
 from agent.target import Target
 from base.vocabulary import SCOPE_EDGE, Outcome, Resource
-from tests.agent_fakes import until
-from tests.request_span import to_span
+from tests.kits.agent_fakes import until
+from tests.kits.request_span import to_span
 
 PAGE = Path(__file__).parent.parent / "fixtures" / "vllm" / "metrics_busy_02.txt.gz"
 WHOSE = {Resource.INSTANCE: "vllm-a", Resource.DEPLOYMENT: "chat"}

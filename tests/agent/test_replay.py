@@ -18,7 +18,7 @@ from agent.recording.folder import RecordingError
 from agent.recording.playback import Item, _outcome
 from agent.recording.replay import replay, slices
 from base.vocabulary import SCOPE_EDGE, Outcome
-from tests.agent_fakes import FakeCollector
+from tests.kits.agent_fakes import FakeCollector
 
 if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span

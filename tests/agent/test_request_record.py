@@ -9,7 +9,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from agent.otlp.request import RequestRecord, time_coded_span_id
 from agent.otlp.request_wire import to_otlp, to_otlp_many
 from base.vocabulary import SCOPE_EDGE, Edge, Outcome
-from tests.request_span import to_span
+from tests.kits.request_span import to_span
 
 FULL = RequestRecord(
     trace_id=b"t" * 16, span_id=b"s" * 8, parent_span_id=b"p" * 8, trace_state="a=1", flags=1, start_ns=10, end_ns=20,

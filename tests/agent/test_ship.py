@@ -15,7 +15,7 @@ from agent.spool.framing import FOOTER_BYTES
 from agent.spool.reader import Lane, SpoolReader
 from agent.spool.writer import SpoolWriter
 from base import signing
-from tests.agent_fakes import FakeCollector, until
+from tests.kits.agent_fakes import FakeCollector, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -26,7 +26,7 @@ from agent.sidecar import Life, Sidecar
 from agent.target import Target
 from agent.telemetry import describe
 from base.errors import PortInUseError
-from tests.agent_fakes import FakeCollector, until
+from tests.kits.agent_fakes import FakeCollector, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

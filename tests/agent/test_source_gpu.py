@@ -11,7 +11,7 @@ import pytest
 from agent.host.engines import Engines, rank_of
 from agent.sources.gpu import Gpus
 from agent.target import Place, Target
-from tests.gpu_kit import FUNCTION_NOT_FOUND, NO_PERMISSION, Driver, Seen, watching
+from tests.kits.gpu import FUNCTION_NOT_FOUND, NO_PERMISSION, Driver, Seen, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

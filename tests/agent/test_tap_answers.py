@@ -25,7 +25,7 @@ from agent.tap.limits import Limits
 from agent.tap.tenants import BoundedNames, Tenants
 from agent.tap.upstream import Pool
 from base.vocabulary import Outcome
-from tests.tap_kit import SALT, Memory
+from tests.kits.tap import SALT, Memory
 
 ANSWERS = Path(__file__).parents[1] / "fixtures/answers"
 NEAR = 1e-6

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from base.vocabulary import Outcome
-from tests.tap_kit import (
+from tests.kits.tap import (
     DONE,
     PATIENCE,
     STREAM_HEAD,

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from base.vocabulary import Outcome
-from tests.tap_kit import (
+from tests.kits.tap import (
     DONE,
     PATIENCE,
     STREAM_HEAD,
@@ -26,7 +26,7 @@ from tests.tap_kit import (
 )
 
 if TYPE_CHECKING:
-    from tests.tap_kit import Peer
+    from tests.kits.tap import Peer
 
 
 async def echo_heads(peer: Peer) -> None:

@@ -20,7 +20,7 @@ from agent.tap.recorder import Recorder
 from agent.tap.upstream import Pool
 from base.errors import UnknownEngineError
 from base.vocabulary import Outcome, Resource
-from tests.tap_kit import Peer, answer, upstream
+from tests.kits.tap import Peer, answer, upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

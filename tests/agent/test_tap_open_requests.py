@@ -12,7 +12,7 @@ from agent.otlp.request_wire import to_otlp
 from agent.spool.writer import SpoolWriter
 from agent.tap.open_requests import FOLDER, KILLED, TABLE, OpenRequest, OpenRequests, find_left, settle
 from base.vocabulary import Edge, Outcome
-from tests.tap_kit import answer, attribute, one, post, replying, spooled, tap
+from tests.kits.tap import answer, attribute, one, post, replying, spooled, tap
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 from agent.otlp.request_wire import to_otlp
 from agent.tap.credentials import hash_key
 from base.vocabulary import Edge, Outcome
-from tests.tap_kit import (
+from tests.kits.tap import (
     DONE,
     PATIENCE,
     SALT,

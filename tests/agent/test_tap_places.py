@@ -14,7 +14,7 @@ from agent.tap.config import TapLimits
 from agent.tap.limits import Limits
 from agent.tap.places import RESERVED_DESCRIPTORS, places
 from base.vocabulary import Outcome
-from tests.tap_kit import (
+from tests.kits.tap import (
     PATIENCE,
     STREAM_HEAD,
     Peer,

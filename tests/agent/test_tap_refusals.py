@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.tap.head import HttpFault, find_end, parse_request, parse_response
 from base.vocabulary import Outcome
-from tests.tap_kit import answer, post, talk, tap, upstream
+from tests.kits.tap import answer, post, talk, tap, upstream
 
 POST = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\n"
 

@@ -20,7 +20,7 @@ from agent.tap.listening import adopt, inherited
 from agent.tap.recorder import Recorder
 from agent.tap.report import Reporter
 from base.errors import ServescopeError
-from tests.tap_kit import PATIENCE, Tap, answer, connect, post, replying, tap, tap_command, tap_process, upstream
+from tests.kits.tap import PATIENCE, Tap, answer, connect, post, replying, tap, tap_command, tap_process, upstream
 
 if TYPE_CHECKING:
     from pathlib import Path

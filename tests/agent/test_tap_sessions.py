@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from agent.tap.websocket import FrameWatch, Session
 from base.vocabulary import Edge, Outcome
-from tests.request_span import to_span
-from tests.tap_kit import DONE, STREAM_HEAD, Peer, answer, chunked, connect, event, one, post, replying, tap, upstream
+from tests.kits.request_span import to_span
+from tests.kits.tap import DONE, STREAM_HEAD, Peer, answer, chunked, connect, event, one, post, replying, tap, upstream
 
 ASK = (
     b"GET /v1/realtime HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -16,7 +16,7 @@ from agent.tap.gaps import EXACT_GAPS, Gaps
 from agent.tap.head import HttpFault, parse_response
 from agent.tap.observe import AnswerWatch
 from agent.tap.sse import MAX_EVENT_BYTES, SseSplitter
-from tests.tap_kit import DONE, chunked, event
+from tests.kits.tap import DONE, chunked, event
 
 ERROR = b'data: {"error":{"type":"Boom"}}\n\n'
 PIECES = [

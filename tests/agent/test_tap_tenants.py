@@ -10,7 +10,7 @@ from agent.otlp.request_wire import to_otlp
 from agent.tap.credentials import KeyNames, hash_key
 from agent.tap.head import parse_request
 from agent.tap.tenants import BoundedNames, Tenants, Who
-from tests.tap_kit import SALT, answer, one, post, replying
+from tests.kits.tap import SALT, answer, one, post, replying
 
 
 def packed(value: object) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from agent.tap.framing import ChunkedBody
-from tests.tap_kit import (
+from tests.kits.tap import (
     DONE,
     PATIENCE,
     STREAM_HEAD,

@@ -14,7 +14,7 @@ from alerts.deliver.receiver import Pages, Receiver
 from collector.store.address import StoreAddress
 from collector.store.client import Store
 from collector.store.migrate import Layout, apply
-from tests.alerts_stage import Stage
+from tests.kits.alerts_stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

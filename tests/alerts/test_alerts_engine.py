@@ -12,7 +12,7 @@ from alerts.rules.rule import Rule
 from collector.store.client import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
-    from tests.alerts_stage import Stage
+    from tests.kits.alerts_stage import Stage
 
 
 def test_an_overload_pages_once_within_ten_seconds_and_resolves_within_half_a_minute(stage: Stage):

@@ -9,7 +9,7 @@ import pytest
 from alerts.rules import kinds
 from alerts.rules.file import RulesError, parse, summary
 from base import found
-from tests.alerts_stage import Stage
+from tests.kits.alerts_stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

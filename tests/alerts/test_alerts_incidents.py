@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from alerts.measure.measured import Sample
 
 if TYPE_CHECKING:
-    from tests.alerts_stage import Stage
+    from tests.kits.alerts_stage import Stage
 
 
 def test_alerts_of_one_place_are_one_page_and_a_worse_one_and_a_new_place_page_again(stage: Stage):

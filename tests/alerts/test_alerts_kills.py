@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from alerts.deliver.receiver import Pages, Receiver
-from tests.alerts_kit import run_pager
+from tests.kits.alerts import run_pager
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +129,7 @@ def test_fifty_kills_with_pages_in_flight_lose_none_and_double_none(
         },
     }
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.alerts_kit"])
+    context.set_forkserver_preload(["tests.kits.alerts"])
     where = (str(tmp_path), store_server.url, fleet.store.address.database, store_server.owner_password, settings)
     load = Load(fleet, random.Random(8))
 

@@ -20,7 +20,7 @@ from alerts.deliver.receiver import Pages, Receiver
 from collector.store.address import StoreAddress
 from collector.store.client import Store
 from collector.store.migrate import apply
-from tests.store_process import start_store
+from tests.kits.store_process import start_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ from collector.store.client import StoreUnavailable
 
 if TYPE_CHECKING:
     from alerts.journal import Journal
-    from tests.alerts_stage import Stage
+    from tests.kits.alerts_stage import Stage
 
 
 BAD = tuple(outcome.value for outcome in BAD_OUTCOMES)

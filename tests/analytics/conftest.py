@@ -10,7 +10,7 @@ from collector.store.address import StoreAddress
 from collector.store.client import Store
 from collector.store.migrate import apply
 from tests.analytics.lab import Lab, build, load
-from tests.store_process import start_store
+from tests.kits.store_process import start_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

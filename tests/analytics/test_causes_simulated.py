@@ -10,7 +10,7 @@ import pytest
 
 from analytics.causes.account import account_of
 from analytics.causes.evidence import causes_of
-from tests.causes_sim import Server, evidence, steady, traffic
+from tests.kits.causes_sim import Server, evidence, steady, traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from analytics.causes.account import Account
     from analytics.causes.evidence import Cause
     from analytics.causes.table import Event
-    from tests.causes_sim import Ask
+    from tests.kits.causes_sim import Ask
 
 SINCE, UNTIL = 60.0, 105.0
 

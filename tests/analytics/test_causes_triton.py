@@ -11,7 +11,7 @@ import pytest
 from analytics.causes.account import account_of
 from analytics.causes.evidence import causes_of
 from analytics.causes.table import Event, Evidence, Host, requests_of, samples_of
-from tests.causes_sim import ORIGIN_MS, PHASES
+from tests.kits.causes_sim import ORIGIN_MS, PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from collector.store.address import StoreAddress
 from collector.store.client import Store
 from collector.store.migrate import apply
 from tests.browser.stage import Served, fill, serve, write_run
-from tests.needs import lack
-from tests.store_process import ROOT, StoreServer, start_store
+from tests.kits.needs import lack
+from tests.kits.store_process import ROOT, StoreServer, start_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

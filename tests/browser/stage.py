@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tests.browser.hardware import fill_hardware
-from tests.store_process import ROOT
+from tests.kits.store_process import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ import pytest
 
 from base import signing
 from collector.auth import Door
-from tests.collector_way import KEY, Way
+from tests.kits.collector_way import KEY, Way
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

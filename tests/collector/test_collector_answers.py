@@ -15,9 +15,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from base import signing
 from collector.auth import Door
-from tests.collector_process import spans
-from tests.collector_way import KEY
-from tests.schema_tools import edge_span, event, metrics, traces
+from tests.kits.collector_process import spans
+from tests.kits.collector_way import KEY
+from tests.kits.schema_tools import edge_span, event, metrics, traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,12 +28,12 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from base import signing
 from base.keys import ensure_keys
-from tests.collector_process import CollectorProcess, spans
+from tests.kits.collector_process import CollectorProcess, spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.store_process import StoreServer
+    from tests.kits.store_process import StoreServer
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "triton" / "otlp_json"
 

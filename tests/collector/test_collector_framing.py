@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector import framing
 from collector.auth import Sender
-from tests.collector_process import spans
+from tests.kits.collector_process import spans
 
 DIGEST = bytes(range(16))
 SENDER = Sender("k1", "t", "192.0.2.1")

@@ -21,8 +21,8 @@ from collector import framing
 from collector.auth import Door, Sender, open_door
 from collector.config import SenderKey
 from collector.log import LogFullError
-from tests.collector_process import spans
-from tests.collector_way import KEY, PROTOBUF
+from tests.kits.collector_process import spans
+from tests.kits.collector_way import KEY, PROTOBUF
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

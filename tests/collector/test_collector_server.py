@@ -18,7 +18,7 @@ from collector.server import Collector
 from collector.store.address import StoreAddress
 from collector.store.client import Store, StoreError
 from collector.writer import Writer
-from tests.collector_process import free_port, spans
+from tests.kits.collector_process import free_port, spans
 
 if TYPE_CHECKING:
     from pathlib import Path

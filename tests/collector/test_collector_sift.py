@@ -18,7 +18,17 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from collector import framing
 from collector.decode import Decoded, MalformedError, decode
 from collector.nested import flatten, may_nest
-from tests.schema_tools import NOW_MS, RESOURCE, any_value, attributes, edge_span, engine_span, event, metrics, traces
+from tests.kits.schema_tools import (
+    NOW_MS,
+    RESOURCE,
+    any_value,
+    attributes,
+    edge_span,
+    engine_span,
+    event,
+    metrics,
+    traces,
+)
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

@@ -17,7 +17,7 @@ from collector.quarantine import Quarantine
 from collector.server import problems
 from collector.store.client import StoreError, StoreUnavailable
 from collector.writer import Writer
-from tests.collector_process import spans
+from tests.kits.collector_process import spans
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -21,11 +21,11 @@ import urllib3
 import zstandard
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from tests.needs import need
-from tests.store_calls import call
+from tests.kits.needs import need
+from tests.kits.store_calls import call
 
 if TYPE_CHECKING:
-    from tests.store_process import StoreServer
+    from tests.kits.store_process import StoreServer
 
 FAILS = "SELECT throwIf(number = 1000000), number FROM numbers(2000000)"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from clickhouse_connect.driver.client import Client
 
-    from tests.store_process import StoreServer
+    from tests.kits.store_process import StoreServer
 
 COLUMNS = "a UInt32, b String, t DateTime64(3, 'UTC'), m Map(String, UInt8), n Nullable(Float64)"
 

@@ -15,7 +15,7 @@ from collector.embedded.front import Front
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.store_process import StoreServer
+    from tests.kits.store_process import StoreServer
 
 PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 

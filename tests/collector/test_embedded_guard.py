@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.store_process import StoreServer
+    from tests.kits.store_process import StoreServer
 
 ESCAPES = (
     # files by scalar function, in every spelling that once passed

@@ -16,13 +16,13 @@ import lz4.frame
 import pytest
 import zstandard
 
-from tests.needs import need
-from tests.store_calls import call
+from tests.kits.needs import need
+from tests.kits.store_calls import call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.store_process import StoreServer
+    from tests.kits.store_process import StoreServer
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from collector.embedded import repair
 from collector.embedded.statement import first_word, output_clause, split_insert, tokens
-from tests.needs import lack
+from tests.kits.needs import lack
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,14 +17,14 @@ from collector.embedded.recycle import Past, Recycle
 from collector.embedded.stays import time_limit, watch
 from collector.store.address import READER_HEADER, locate, reader_token
 from collector.store.client import Store
-from tests.store_calls import Answer, call
-from tests.store_process import start_store
+from tests.kits.store_calls import Answer, call
+from tests.kits.store_process import start_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.store_process import StoreServer
+    from tests.kits.store_process import StoreServer
 
 ENDLESS = "SELECT count(), '{}' FROM system.numbers WHERE number % 7 = 9"
 # One block of rows, or one row, takes hours, and the engine looks for a cancellation between blocks.

@@ -13,7 +13,7 @@ import pytest
 
 from base.keys import ensure_keys
 from collector.embedded.sandbox import PACKAGES
-from tests.store_process import ROOT, StoreServer, start_store
+from tests.kits.store_process import ROOT, StoreServer, start_store
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from collector.embedded.pipe import Pipe
-from tests.store_calls import Answer, call
+from tests.kits.store_calls import Answer, call
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.store_process import StoreServer
+    from tests.kits.store_process import StoreServer
 
 
 def test_rows_of_a_failed_query_never_show_again(store_server: StoreServer):

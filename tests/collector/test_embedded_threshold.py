@@ -20,14 +20,14 @@ from collector.embedded.body import Body, SpoolRoom, Terms
 from collector.embedded.errors import QueryError
 from collector.embedded.origin import Origins
 from collector.embedded.unpack import read_some
-from tests.store_calls import call
+from tests.kits.store_calls import call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from collector.embedded.unpack import Readable
-    from tests.store_process import StoreServer
+    from tests.kits.store_process import StoreServer
 
 BOMB = bytes(8 << 20)
 

@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.store_process import StoreServer
+    from tests.kits.store_process import StoreServer
 
 FILE = "/tmp/servescope-escape"
 Q = "\N{LEFT SINGLE QUOTATION MARK}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.store_process import ROOT
+from tests.kits.store_process import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

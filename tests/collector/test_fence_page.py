@@ -14,10 +14,10 @@ from collector.embedded import reader
 from collector.embedded.front import HEAD_SECONDS, IDLE_CONNECTIONS, URL_BYTES, URL_PARAMETERS
 from collector.embedded.limits import Limits
 from collector.embedded.refusal import RULES
-from tests.docs_kit import REFERENCE
+from tests.kits.docs import REFERENCE
 
 if TYPE_CHECKING:
-    from tests.store_process import StoreServer
+    from tests.kits.store_process import StoreServer
 
 PAGE = (REFERENCE / "readers.md").read_text()
 ROW = re.compile(r"^\| (?P<first>.+?) \|(?P<rest>.*)\|$", re.MULTILINE)

@@ -12,7 +12,7 @@ from base.found import NotFoundError
 from collector import receivers
 from collector.config import CollectorConfig
 from collector.server import Collector
-from tests.collector_process import free_port
+from tests.kits.collector_process import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

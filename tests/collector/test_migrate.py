@@ -15,7 +15,7 @@ from collector.store import migrate
 from collector.store.address import StoreAddress
 from collector.store.client import Store, StoreError, StoreUnavailable
 from collector.store.migrate import Layout, MigrationError
-from tests.schema_tools import NOW_MS, edge_span, engine_span, event, framed, metrics, token, traces
+from tests.kits.schema_tools import NOW_MS, edge_span, engine_span, event, framed, metrics, token, traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

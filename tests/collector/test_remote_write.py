@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.collector_way import Way
+    from tests.kits.collector_way import Way
 
 HEADERS = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
 V2 = HEADERS | {"Content-Type": "application/x-protobuf;proto=io.prometheus.write.v2.Request"}

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from collector import retention
 from collector.config import CollectorConfig
-from tests.schema_tools import fresh_store
+from tests.kits.schema_tools import fresh_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

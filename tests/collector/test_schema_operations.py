@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from collector.settle import settle
-from tests.schema_tools import NOW_MS, edge_span, engine_span, framed, fresh_store, token, traces
+from tests.kits.schema_tools import NOW_MS, edge_span, engine_span, framed, fresh_store, token, traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import pytest
 from agent.otlp.request import FIELDS, Field, RequestRecord
 from agent.otlp.request_wire import to_otlp
 from base.vocabulary import Edge, Outcome
-from tests.schema_tools import NOW_MS, RESOURCE, framed, fresh_store, span_id, token
+from tests.kits.schema_tools import NOW_MS, RESOURCE, framed, fresh_store, span_id, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.schema_tools import NOW_MS, edge_span, engine_span, framed, fresh_store, recorded, span_id, token, traces
+from tests.kits.schema_tools import (
+    NOW_MS,
+    edge_span,
+    engine_span,
+    framed,
+    fresh_store,
+    recorded,
+    span_id,
+    token,
+    traces,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Signal
-from tests.schema_tools import (
+from tests.kits.schema_tools import (
     NOW_MS,
     RESOURCE,
     any_value,
@@ -22,7 +22,7 @@ from tests.schema_tools import (
     token,
     traces,
 )
-from tests.schema_tools import edge_span as span_with
+from tests.kits.schema_tools import edge_span as span_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

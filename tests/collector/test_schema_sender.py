@@ -11,7 +11,7 @@ import pytest
 from collector import framing
 from collector.auth import NOBODY, Sender
 from collector.settle import Settler
-from tests.schema_tools import (
+from tests.kits.schema_tools import (
     NOW_MS,
     RESOURCE,
     any_value,

@@ -8,7 +8,7 @@ import pytest
 
 from agent.otlp.columns import encode_columns
 from collector.settle import Settler
-from tests.schema_tools import NOW_MS, RESOURCE, edge_span, engine_span, event, framed, fresh_store, token, traces
+from tests.kits.schema_tools import NOW_MS, RESOURCE, edge_span, engine_span, event, framed, fresh_store, token, traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from collector import framing
 from collector.decode import decode
-from tests.schema_tools import (
+from tests.kits.schema_tools import (
     NOW_MS,
     any_value,
     attributes,

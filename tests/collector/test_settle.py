@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from collector.settle import Settler
-from tests.schema_tools import (
+from tests.kits.schema_tools import (
     NOW_MS,
     RESOURCE,
     attributes,

@@ -18,7 +18,7 @@ from base.errors import ConfigError
 from base.keys import ensure_keys
 from collector.store.address import StoreAddress, locate
 from collector.store.client import Store, StoreError, StoreUnavailable, segment_statement
-from tests.schema_tools import edge_span, framed, fresh_store, token, traces
+from tests.kits.schema_tools import edge_span, framed, fresh_store, token, traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

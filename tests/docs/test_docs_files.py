@@ -14,7 +14,7 @@ import pytest
 from alerts.rules import file as rules_file
 from servescope.cli import main
 from tests.docs.test_docs_reference import commands, long_options
-from tests.docs_kit import ROOT, anchors, blocks, documents, prose, tracked
+from tests.kits.docs import ROOT, anchors, blocks, documents, prose, tracked
 
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _TOLD = re.compile(

@@ -21,7 +21,7 @@ from collector.config import CollectorConfig, SenderKey
 from dashboard.config import DashboardConfig
 from servescope import config_file
 from servescope.cli import main
-from tests.docs_kit import REFERENCE, ROOT, blocks, first_cells, sections
+from tests.kits.docs import REFERENCE, ROOT, blocks, first_cells, sections
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from analytics.signals import PHASES, SIGNALS
 from analytics.slo import BAD
 from base import signing, vocabulary
 from base.vocabulary import Distribution, Edge, Outcome, Resource, Signal
-from tests.docs_kit import REFERENCE, ROOT, first_cells, sections
+from tests.kits.docs import REFERENCE, ROOT, first_cells, sections
 
 GLOSSARY = ROOT / "docs" / "glossary.md"
 WIRE = REFERENCE / "wire.md"

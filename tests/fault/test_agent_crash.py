@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.spool.writer import SpoolWriter
-from tests.agent_fakes import FakeCollector, until
-from tests.needs import lack
+from tests.kits.agent_fakes import FakeCollector, until
+from tests.kits.needs import lack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

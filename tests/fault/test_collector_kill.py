@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.collector_process import CollectorProcess, spans
-from tests.store_process import StoreServer, start_store
+from tests.kits.collector_process import CollectorProcess, spans
+from tests.kits.store_process import StoreServer, start_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

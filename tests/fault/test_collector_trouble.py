@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from collector import framing
-from tests.collector_process import CollectorProcess, free_port, spans
-from tests.store_process import StoreServer, start_store
+from tests.kits.collector_process import CollectorProcess, free_port, spans
+from tests.kits.store_process import StoreServer, start_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -25,7 +25,7 @@ import yaml
 
 from alerts.deliver.certificate import ensure_certificate
 from alerts.deliver.receiver import Pages, Receiver
-from tests.line_kit import Line, free_block, start_line, wait_for
+from tests.kits.line import Line, free_block, start_line, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

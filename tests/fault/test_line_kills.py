@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.line_kit import Client, Line, Triton, free_block, infer, start_line, wait_for
+from tests.kits.line import Client, Line, Triton, free_block, infer, start_line, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

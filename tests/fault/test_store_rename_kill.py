@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.needs import need
-from tests.store_process import StoreServer, start_store
+from tests.kits.needs import need
+from tests.kits.store_process import StoreServer, start_store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from agent.tap import account as account_module
 from agent.tap.counters import Counters
 from agent.tap.recorder import Recorder
 from base.vocabulary import Edge, Outcome
-from tests.tap_kit import (
+from tests.kits.tap import (
     DONE,
     PATIENCE,
     STREAM_HEAD,

@@ -18,9 +18,9 @@ from agent.probe.requests import Ended, Requests, books
 from agent.tap.config import TenantConfig
 from agent.tap.limits import Limits
 from base.vocabulary import Outcome
-from tests.agent_fakes import until
+from tests.kits.agent_fakes import until
 from tests.probe.probe_kit import Listener, Mailbox
-from tests.tap_kit import SALT, TIMES, tap
+from tests.kits.tap import SALT, TIMES, tap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

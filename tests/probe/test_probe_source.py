@@ -24,7 +24,7 @@ from agent.probe.socket import Listening, SocketUnusableError
 from agent.probe.whose import Whose
 from agent.sidecar import Sidecar
 from agent.target import Target
-from tests.agent_fakes import FakeCollector, until
+from tests.kits.agent_fakes import FakeCollector, until
 from tests.probe.probe_kit import STEP, VLLM, Listener
 
 if TYPE_CHECKING:

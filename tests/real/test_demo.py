@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.line_kit import ROOT, Line, Triton, free_block, wait_for
+from tests.kits.line import ROOT, Line, Triton, free_block, wait_for
 
 pytestmark = [pytest.mark.heavy, pytest.mark.triton, pytest.mark.timeout(900)]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.line_kit import Client, Line, Pages, Triton, free_block, infer, start_line, total, wait_for
+from tests.kits.line import Client, Line, Pages, Triton, free_block, infer, start_line, total, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from tests.line_kit import Line, Pages, free_block, start_line, total, wait_for
+from tests.kits.line import Line, Pages, free_block, start_line, total, wait_for
 from tests.real.vllm_kit import Clients, Vllm
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.collector_process import CollectorProcess, free_port
-from tests.needs import need
-from tests.store_process import start_store
+from tests.kits.collector_process import CollectorProcess, free_port
+from tests.kits.needs import need
+from tests.kits.store_process import start_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.store_process import StoreServer
+    from tests.kits.store_process import StoreServer
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(400)]
 PAGE = gzip.decompress((Path(__file__).parent.parent / "fixtures" / "vllm" / "metrics_busy_02.txt.gz").read_bytes())

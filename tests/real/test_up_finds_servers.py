@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tests.line_kit import ROOT, free_block, start_line, wait_for
+from tests.kits.line import ROOT, free_block, start_line, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

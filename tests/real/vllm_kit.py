@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from demo.vllm_server import MODEL, VENV
-from tests.line_kit import ROOT, outcome_of, wait_for
-from tests.needs import lack
+from tests.kits.line import ROOT, outcome_of, wait_for
+from tests.kits.needs import lack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -25,12 +25,12 @@ import pytest
 from collector.store.address import locate
 from collector.store.client import Store
 from demo.triton_server import TritonServer
-from tests.needs import lack
+from tests.kits.needs import lack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BLOCK = 40
 
 

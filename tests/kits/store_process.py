@@ -18,7 +18,7 @@ import pytest
 
 from base.keys import ensure_keys
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass

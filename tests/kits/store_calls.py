@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.store_process import StoreServer
+    from tests.kits.store_process import StoreServer
 
 
 class Answer:

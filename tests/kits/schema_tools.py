@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import StoreServer
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parent.parent / "fixtures"
 NOW_MS = 1_795_487_207_357
 RESOURCE = {
     "service.name": "chat",

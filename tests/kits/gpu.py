@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from agent.sources.gpu import Gpus
 from agent.target import Place
 from benchmarks.stub import NoCompilerError, load
-from tests.needs import lack
+from tests.kits.needs import lack
 
 if TYPE_CHECKING:
     import ctypes

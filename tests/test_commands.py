@@ -180,8 +180,8 @@ def test_what_makes_no_sense_is_named_before_anything_starts(
         (b"collector: {host: 'not a host'}\n", "collector.host: 'not a host' is no host name or IP address"),
         (b"agent: {collector: 'http://x:port'}\n", "agent.collector: 'http://x:port' is not a URL"),
         (
-            b"agent: {targets: [{instance: a, url: 'http://x:1', engine: tgi}]}\n",
-            "agent.targets[0].engine: is no engine known here: there are llamacpp, triton, vllm, and auto (got 'tgi')",
+            b"agent: {targets: [{instance: a, url: 'http://x:1', engine: nosuch}]}\n",
+            "agent.targets[0].engine: is no engine known here: there are aibrix, ",
         ),
         (
             b"collector: {port: 9000}\nagent:\n  targets: [{instance: a, url: 'http://x:1', tap_port: 9000}]\n",

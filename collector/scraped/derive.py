@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collector.auth import Sender
     from collector.intake import Intake
     from collector.ledger import Ledger
+    from collector.scraped.pages import Put
     from collector.scraped.series import Group
 
 LOG: Final = structlog.get_logger()
@@ -141,15 +142,14 @@ class Deriver:
         for target in self._targets.values():
             if target.assembly.waiting:
                 try:
-                    for time_ns, page in target.assembly.ready(now, last=last):
-                        self._understand(target, time_ns, page)
+                    for put in target.assembly.ready(now, last=last):
+                        self._understand(target, put)
                 except Exception:  # another target's page is no worse for it
                     self._ledger.derive_errors.inc()
                     LOG.exception("derive_failed", instance=target.resource.get(Resource.INSTANCE))
 
-    def _understand(self, target: _Target, time_ns: int, page: Page) -> None:
-        told = zip(page.layout.series, page.values, strict=True)
-        values = {one.name: value for one, value in told if one.name in _OWN}
+    def _understand(self, target: _Target, put: Put) -> None:
+        time_ns, page, of_scrape = put
         if target.table is None:
             try:
                 target.table = detect(page)
@@ -163,13 +163,13 @@ class Deriver:
         def emit(signal: str, body: bytes) -> None:
             self._put(signal, body, target.sender)
 
-        if values.get(_UP) == 0:
+        if of_scrape.get(_UP) == 0:
             target.follower.down("it was not scraped (up is 0)", time_ns, emit)
             return
         scrape = target.sampler.sample(page)
         if scrape.samples:
             config = scrape.config if scrape.layout_changed else None
-            moment = target.follower.moment(time_ns, values.get(_SCRAPE_SECONDS, 0.0))
+            moment = target.follower.moment(time_ns, of_scrape.get(_SCRAPE_SECONDS, 0.0))
             target.follower.page(page, scrape, config, moment, emit)
             self._ledger.derived.inc(len(scrape.samples))
 
@@ -189,9 +189,6 @@ class Deriver:
             except BusyError:
                 return  # stays for the next round
             self._waiting.popleft()
-
-
-_OWN: Final = frozenset({_UP, _SCRAPE_SECONDS})
 
 
 def _whose(target: _Target, page: Page) -> dict[str, str]:

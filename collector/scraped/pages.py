@@ -9,12 +9,12 @@ may have are passed over, and of too many open pages the oldest are taken as the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.pages.page import Layout, Page, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from collector.scraped.series import Point
 
@@ -25,10 +25,34 @@ _MOST_OPEN: Final = 240
 _LAYOUTS: Final = 16
 
 
+OF_THE_SCRAPER: Final = frozenset({
+    "up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling",
+    "scrape_series_added", "scrape_body_size_bytes", "scrape_sample_limit", "scrape_timeout_seconds",
+    "scrape_samples_limit", "scrape_series_current", "scrape_series_limit", "scrape_series_limit_samples_dropped",
+    "scrape_response_size_bytes",
+})  # fmt: skip
+"""Series that Prometheus, vmagent and an OpenTelemetry Collector add to a page: of the scrape, not of the server."""
+
+
 @dataclass(slots=True)
 class _Open:
     values: dict[int, float] = field(default_factory=dict)
+    scrape: dict[str, float] = field(default_factory=dict)
     touched: float = 0.0
+
+
+class Put(NamedTuple):
+    """A page that was put together.
+
+    Attributes:
+        time_ns: When it was scraped.
+        page: What the server showed.
+        scrape: What the scraper said of the scrape, by the names of its series.
+    """
+
+    time_ns: int
+    page: Page
+    scrape: Mapping[str, float]
 
 
 @dataclass(slots=True)
@@ -53,8 +77,12 @@ class Assembly:
         """One value; ``now`` in seconds of a clock that never goes back."""
         if point.time_ns <= self._done_ns:
             self.late += 1
-            if point.time_ns == self._done_ns:
+            if point.time_ns == self._done_ns and point.name not in OF_THE_SCRAPER:
                 self._expected += 1  # that page was not whole after all
+            return
+        if point.name in OF_THE_SCRAPER:
+            page = self._opened(point.time_ns, now)
+            page.scrape[point.name] = point.value
             return
         identity = frozenset(point.labels.items())
         slot = self._slots.get((point.name, identity))
@@ -64,14 +92,10 @@ class Assembly:
                 return
             slot = self._slots[point.name, identity] = len(self._series)
             self._series.append(Series(point.name, dict(point.labels), identity))
-        page = self._open.get(point.time_ns)
-        if page is None:
-            page = self._open[point.time_ns] = _Open()
-        page.values[slot] = point.value
-        page.touched = now
+        self._opened(point.time_ns, now).values[slot] = point.value
 
-    def ready(self, now: float, *, last: bool = False) -> Iterator[tuple[int, Page]]:
-        """Pages that are whole or have been waited for, oldest first, with their time in ns; all where ``last``."""
+    def ready(self, now: float, *, last: bool = False) -> Iterator[Put]:
+        """Pages that are whole or have been waited for, oldest first; all where ``last``."""
         for time_ns in sorted(self._open):
             page = self._open[time_ns]
             whole = 0 < self._expected <= len(page.values)
@@ -79,7 +103,7 @@ class Assembly:
                 return
             del self._open[time_ns]
             self._done_ns, self._expected = time_ns, len(page.values)
-            yield time_ns, self._page(page.values)
+            yield Put(time_ns, self._page(page.values), page.scrape)
         if not self._open and len(self._series) > 2 * max(self._expected, 1):
             # most of what was ever seen is gone: models unloaded, processes replaced
             self._slots, self._series, self._layouts = {}, [], {}
@@ -93,6 +117,11 @@ class Assembly:
     def waiting(self) -> bool:
         """Whether a page is under way."""
         return bool(self._open)
+
+    def _opened(self, time_ns: int, now: float) -> _Open:
+        page = self._open.setdefault(time_ns, _Open())
+        page.touched = now
+        return page
 
     def _page(self, values: dict[int, float]) -> Page:
         slots = tuple(sorted(values))

@@ -48,7 +48,7 @@ def window(lab: Lab) -> Window:
 def test_every_question_is_answered(lab: Lab, window: Window) -> None:
     for name in all_questions().keys() - {"story"}:
         if name != "budget":
-            ask(name, lab.store, Selection(window))
+            ask(name, lab.store, Selection(window), **({"baseline": "previous"} if name == "difference" else {}))
 
 
 def test_requests_of_servers_with_rows_are_not_counted_from_their_counters_too(lab: Lab, window: Window) -> None:

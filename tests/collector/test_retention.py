@@ -36,6 +36,7 @@ def test_the_configuration_is_brought_to_tables_that_exist(store: Store):
     assert sorted(retention.retain(store, {"requests": 7, "events": 0})) == [
         "events",
         "instance_config",
+        "instance_gpus_t",
         "request_keys",
         "requests_t",
     ]

@@ -196,10 +196,12 @@ def test_locating_by_run_file_and_keys(tmp_path: Path):
         locate(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"urls": {"store": "http://127.0.0.1:4711"}}))
     assert locate(tmp_path) == StoreAddress("http://127.0.0.1:4711")
-    assert locate(tmp_path, role="owner") == StoreAddress("http://127.0.0.1:4711")
+    assert locate(tmp_path, role="owner") == StoreAddress("http://127.0.0.1:4711", role="owner")
     keys = ensure_keys(tmp_path / "keys")
     assert locate(tmp_path, role="owner").password == keys.store_owner
-    assert locate(tmp_path, "http://elsewhere:8123", role="owner") == StoreAddress("http://elsewhere:8123")
+    assert locate(tmp_path, "http://elsewhere:8123", role="owner") == StoreAddress(
+        "http://elsewhere:8123", role="owner"
+    )
     assert locate(tmp_path, "http://a:b@127.0.0.1:1", role="owner").user == "a"
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ConfigError, match="names no store"):

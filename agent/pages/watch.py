@@ -15,6 +15,7 @@ import structlog
 from agent.access import KeyWantedError
 from agent.engine_table import About, detect, find_table
 from agent.otlp.encode import attributes
+from agent.pages import iterations
 from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.pages.follow import Follower
 from agent.pages.page import Limits, PageReader
@@ -24,6 +25,8 @@ from base.errors import PageError, ServescopeError, UnknownEngineError
 from base.redact import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agent.engine_table import Table
     from agent.otlp.emit import Emit
     from agent.otlp.encode import Moment
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 _ABOUT_EVERY_SECONDS: Final = 300.0
 _ABOUT_RETRY_SECONDS: Final = 30.0
+_LEFT_SECONDS: Final = 600.0
+"""Time before a URL is asked again that had no page but what can be read only once."""
 
 log = structlog.get_logger()
 
@@ -63,6 +68,7 @@ class Watch:
         self._urls = [target.metrics_url] if target.metrics_url else page_urls(target.url, engine)
         self._table: Table | None = find_table(engine) if engine else None
         self._reader = PageReader(limits)
+        self._left_until: dict[str, float] = {}
         self._sampler: Sampler | None = None
         self._about = About()
         self._about_due = 0.0
@@ -111,12 +117,12 @@ class Watch:
         """The page from the first URL that has one; that URL stays."""
         key = self._target.access.headers()
         if len(self._urls) == 1:
-            return self._reader.read(await fetch(session, self._urls[0], self._limits.bytes, key))
+            return await self._read(session, self._urls[0], key)
         problem: Exception | None = None
         stranger: Page | None = None
         for url in self._urls:
             try:
-                page = self._reader.read(await fetch(session, url, self._limits.bytes, key))
+                page = await self._read(session, url, key)
                 table = self._table or detect(page)
             except UnknownEngineError:
                 stranger = stranger or page
@@ -133,6 +139,18 @@ class Watch:
         raise problem or PageError(
             f"no page of {self._target.engine} at {shown(self._urls[0])}",
             f"Set engine and metrics_url of target {self.instance} to what runs there",
+        )
+
+    async def _read(self, session: aiohttp.ClientSession, url: str, key: Mapping[str, str]) -> Page:
+        """The page of a URL; what hands each statistic out once is left to whoever else reads it."""
+        if time.monotonic() >= self._left_until.get(url, 0.0):
+            body = await fetch(session, url, self._limits.bytes, key)
+            if not iterations.looks_like(body):
+                return self._reader.read(body)
+            self._left_until[url] = time.monotonic() + _LEFT_SECONDS
+        raise PageError(
+            f"{shown(url)} is no page but iteration statistics, each of which is told to one reader only",
+            "Have the server show its metrics page too (trtllm-serve: return_perf_metrics, /prometheus/metrics)",
         )
 
     async def _understand(self, session: aiohttp.ClientSession, page: Page, moment: Moment, emit: Emit) -> None:

@@ -302,6 +302,18 @@ async def test_a_page_of_an_unknown_engine_is_up_and_named_once(by: str):
     assert seen.names().count("engine_unknown") == 1
 
 
+async def test_statistics_that_are_told_only_once_are_left_to_whoever_reads_them():
+    async with serving() as (server,):
+        server.page = '[{"iter": 7, "numActiveRequests": 1}]'
+        async with scraping([target(server)]) as (seen, source):
+            await seen.until(lambda: len(seen.of("a")) >= 5)
+            asked = server.asked
+            told = source.stats["a"].last_error
+    assert asked == 1
+    assert "told to one reader only" in told
+    assert seen.names() == ["instance_down"]
+
+
 async def test_llamacpp_has_its_model_from_props():
     async with serving() as (server,):
         server.page = (FIXTURES / "llamacpp/metrics_busy.txt").read_text()

@@ -14,7 +14,7 @@ from analytics.window import Window
 if TYPE_CHECKING:
     from tests.analytics.lab import Lab
 
-BACK = timedelta(days=6)
+BACK = timedelta(days=7)
 MINUTE = timedelta(minutes=1)
 
 

@@ -140,7 +140,7 @@ def test_a_request_is_found_by_any_of_its_ids(lab: Lab) -> None:
 
 def test_an_id_that_looks_like_a_traces_is_a_requests(lab: Lab) -> None:
     """As nginx's own are."""
-    window = Window(lab.start - timedelta(hours=30), lab.start - timedelta(hours=29))
+    window = Window(lab.start - timedelta(days=10), lab.start - timedelta(days=10) + timedelta(hours=1))
     row = {
         "time": window.start, "key": 8_000_001, "request_id": "0123456789abcdef" * 2, "model": "m", "instance": "i",
         "outcome": "ok", "e2e_seconds": 0.5, "has_edge": 1, "operation": "chat",

@@ -76,7 +76,10 @@ def _hosts_of(row: Mapping[str, Any], origin_ms: int) -> dict[str, Host]:
         used = {one: float(np.nansum(columns["cpu"][mine & (process == one)])) for one in own}
         if busiest := max(computing or own, key=lambda one: used[one], default=""):
             rows = mine & (process == busiest)
-            host.delay_time, host.delay = at[rows], columns["delay"][rows]
+            # what all its threads waited is no more than the share of the time in which they wanted a CPU
+            waited, used_by = columns["delay"][rows], columns["cpu"][rows]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                host.delay_time, host.delay = at[rows], np.fmin(waited, waited / (waited + used_by))
         taking = [one for one in own if one not in computing] if computing else []
         if front := max(taking, key=lambda one: used[one], default=""):
             rows = mine & (process == front)

@@ -7,7 +7,8 @@ of it, since a full KV cache frees blocks for moments while a hundred wait.
 - The KV cache was nearly full in a tenth of it, or requests were preempted: ``kv_cache_full``.
 - Computing prompts took much of the engine's time: ``prefill_interference``.
 - Replicas beside it had room while this one got more than its share: ``router_imbalance``.
-- The model's own compute took longer: ``model_slow``, where requests do not share steps.
+- The model's own compute took longer, and it finished no more than used to come: ``model_slow``, where requests do
+  not share steps.
 - The requests came from those who had just been refused or failed: ``retry_storm``.
 - Else ``queue_saturated``: more came than it takes at once.
 """
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analytics.causes.grid import runs
-from analytics.causes.table import PHASE
+from analytics.causes.table import PHASE, new_versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from analytics.causes.reference import Reference
     from analytics.causes.table import Floats
 
+WAITED: Final = 0.25
+"""Requests in the queue in the mean of a second from which somebody waited in it."""
 FULL: Final = 0.9
 """Share of KV blocks in use from which the next request may find none."""
 FULL_SHARE: Final = 0.1
@@ -48,7 +51,7 @@ def queue_labels(place: Place, peers: Sequence[Place], reference: Reference) -> 
     """Per reason, 1 in the bins of its episodes and 0 elsewhere."""
     waiting = np.nan_to_num(place.sampled("waiting"))
     found: dict[str, Floats] = {}
-    for first, last in runs((place.queued >= 0.25) | (waiting >= 1), _GAP_BINS):  # noqa: PLR2004 - of a request
+    for first, last in runs((place.queued >= WAITED) | (waiting >= 1), _GAP_BINS):
         reason = _reason(place, peers, reference, first, last)
         found.setdefault(reason, np.zeros(place.bins.n))[max(first - 1, 0) : last + 1] = 1.0
     return found
@@ -80,12 +83,11 @@ def _reason(place: Place, peers: Sequence[Place], reference: Reference, first: i
     for cause, spans in (("restart", place.restarts), ("engine_frozen", place.frozen)):
         if any(begin - 2 <= since <= end + 2 for begin, end in spans):
             return cause
-    ratio = _compute_ratio(place, reference, since, until)
     computing = float(np.mean(place.prefilled[first:last])) * place.prefill_token
     reasons = (
         ("kv_cache_full", _full(place, first, last)),
         (prompts_cause(place, reference), computing >= PREFILL_SHARE),
-        (_slower_cause(place, reference), ratio >= SLOWER and ratio >= _arrival_ratio(place, first, last)),
+        (_slower_cause(place, reference), _slower(place, reference, first, last)),
         ("router_imbalance", _uneven(place, peers, first, last)),
         ("retry_storm", _retried(place, since, until)),
     )
@@ -104,33 +106,42 @@ def _full(place: Place, first: int, last: int) -> bool:
 def _slower_cause(place: Place, reference: Reference) -> str:
     """``deploy`` where most of the window's requests are of a version new since the reference, else ``model_slow``."""
     version = place.requests.version
-    window, calm = place.requests.inside[place.rows], reference.calm[place.rows]
+    window = place.requests.inside[place.rows]
     codes = version.codes[place.rows]
-    if not window.any() or not calm.any():
-        return "model_slow"
-    known = np.isin(codes[window], np.unique(codes[calm & ~window])) | (codes[window] == _code(version.names, ""))
-    return "deploy" if known.mean() < 0.5 else "model_slow"  # noqa: PLR2004 - most
+    new = new_versions(version, codes[reference.calm[place.rows]])
+    return "deploy" if window.any() and np.isin(codes[window], new).mean() > 0.5 else "model_slow"  # noqa: PLR2004 - most
 
 
-def _code(names: tuple[str, ...], name: str) -> int:
-    return names.index(name) if name in names else -1
+def _slower(place: Place, reference: Reference, first: int, last: int) -> bool:
+    """Whether the model that was waited for computes more slowly, rather than is asked for more.
 
-
-def _compute_ratio(place: Place, reference: Reference, since: float, until: float) -> float:
-    """Times the usual that compute took of a request in the time; 0 where requests share steps."""
-    start, _, _, last = place.span
-    infer = place.of(place.requests.phases[:, PHASE["compute_infer"]])
-    usual = place.of(reference.expected[:, PHASE["compute_infer"]])
-    rows = (start < until) & (last > since) & (infer > 0) & (usual > 0)
-    return float(np.median(infer[rows] / usual[rows])) if rows.any() else 0.0
-
-
-def _arrival_ratio(place: Place, first: int, last: int) -> float:
-    """Times the usual rate of arrivals, by what came before."""
+    Models of one server have queues of their own, and where a server batches, a request's compute is longer the more
+    are asked for: a slow model is one that also finishes no more than what used to arrive when nobody waited.
+    """
+    edges = place.bins.edges
+    since, until = float(edges[first]), float(edges[last])
+    start, _, _, end = place.span
+    requests = place.requests
+    models = requests.model.codes[place.rows]
+    during = (start < until) & (end > since)
+    waited = np.bincount(models[during], weights=place.of(requests.phases[:, PHASE["queue"]])[during])
+    if not len(waited):
+        return False
+    mine = models == int(waited.argmax())
+    infer, usual = (place.of(of[:, PHASE["compute_infer"]]) for of in (requests.phases, reference.expected))
+    timed = mine & during & (infer > 0) & (usual > 0)
+    if not timed.any():  # requests share steps
+        return False
+    ratio = float(np.median(infer[timed] / usual[timed]))
     length = max(last - first, 1)
-    before = place.arrivals[max(first - 10 * length, 0) : first]
-    usual = float(np.mean(before)) if len(before) else 0.0
-    return float(np.mean(place.arrivals[first:last])) / usual if usual > 0 else np.inf
+    before = slice(max(first - 10 * length, 0), first)
+    calm = (place.queued[before] < WAITED) & (np.nan_to_num(place.sampled("waiting")[before]) < 1)
+    came = place.bins.spread(start[mine], start[mine], np.full(int(mine.sum()), requests.scale)) / place.bins.step
+    rate = float(np.mean(came[before][calm])) if calm.any() else 0.0
+    done = mine & place.of(requests.whole.astype(float)).astype(bool) & (end >= since) & (end < until)
+    finished = float(done.sum()) * requests.scale / max(until - since, place.bins.step)
+    asked = float(np.mean(came[first:last]))
+    return ratio >= SLOWER and (rate == 0 or (ratio * rate >= asked and finished < SLOWER * rate))
 
 
 def _uneven(place: Place, peers: Sequence[Place], first: int, last: int) -> bool:

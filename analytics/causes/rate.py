@@ -2,7 +2,8 @@
 
 What the work phases still have above the reference is compared in ratios to what they should cost. A version is
 charged where it was not there in the reference and its requests are slower than those of the others now; an instance
-where it is slower than its peers now; a model where all of it is.
+where it is slower than its peers now; a model where all of it is, unless more is asked of it and its batches grew by as
+much.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analytics.causes.table import PHASE, WORK
+from analytics.causes.table import PHASE, WORK, new_versions
 
 if TYPE_CHECKING:
     from analytics.causes.charge import Ledger
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 SLOWER: Final = 1.3
 """Times the reference, or the peers, from which a rate has changed."""
 _LEAST: Final = 5
+_AROUND: Final = 5.0
+"""Seconds before and after a request in which arrivals are counted."""
 
 
 def charge_rates(ledger: Ledger, requests: Requests, reference: Reference) -> None:
@@ -35,11 +38,9 @@ def charge_rates(ledger: Ledger, requests: Requests, reference: Reference) -> No
     for deployment in np.unique(requests.deployment.codes[served]):
         mine = served & (requests.deployment.codes == deployment)
         calm = reference.calm & (requests.deployment.codes == deployment)
-        for code in np.unique(requests.version.codes[mine]):
+        for code in new_versions(requests.version, requests.version.codes[calm]):
             of_it = mine & (requests.version.codes == code)
-            old = calm & (requests.version.codes == code)
-            new = requests.version.names[code] and not old.any() and calm.any()
-            if new and of_it.sum() >= _LEAST and _middle(ratio, of_it) >= SLOWER:
+            if of_it.sum() >= _LEAST and _middle(ratio, of_it) >= SLOWER:
                 others = mine & ~of_it
                 if others.sum() < _LEAST or _middle(ratio, of_it) >= SLOWER * _middle(ratio, others):
                     ledger.take("deploy", WORK, np.inf, of_it)
@@ -58,8 +59,37 @@ def _charge_models(ledger: Ledger, requests: Requests, reference: Reference, min
     usual = reference.expected[:, PHASE["compute_infer"]]
     for code in np.unique(requests.model.codes[mine]):
         of_it = mine & (requests.model.codes == code) & (infer > 0) & (usual > 0)
-        if of_it.sum() >= _LEAST and np.median(infer[of_it] / usual[of_it]) >= SLOWER:
-            ledger.take("model_slow", ("compute_infer", "compute_input", "compute_output"), np.inf, of_it)
+        if of_it.sum() < _LEAST or np.median(infer[of_it] / usual[of_it]) < SLOWER:
+            continue
+        asked_for, among = _crowds(requests, reference, code)
+        slow = of_it & (infer >= SLOWER * usual)
+        # a server that batches computes longer the more it is asked for; a slow one has larger batches too, unasked
+        asked_more = _middle(asked_for, slow) >= SLOWER
+        by_item = _middle(infer / np.where(usual > 0, usual, 1.0) / among, slow)
+        cause = "batch_interference" if asked_more and by_item < SLOWER else "model_slow"
+        ledger.take(cause, ("compute_infer", "compute_input", "compute_output"), np.inf, of_it)
+
+
+def _crowds(requests: Requests, reference: Reference, model: int) -> tuple[Floats, Floats]:
+    """Of each request of a model, times the usual: arrivals a second around it, and requests computed at once with it.
+
+    1 for other models' requests, and where no usual one is known.
+    """
+    asked_for, among = np.ones(len(requests)), np.ones(len(requests))
+    infer = requests.phases[:, PHASE["compute_infer"]]
+    for instance in np.unique(requests.instance.codes):
+        mine = np.flatnonzero((requests.model.codes == model) & (requests.instance.codes == instance) & (infer > 0))
+        calm = reference.calm[mine]
+        if not calm.any():
+            continue
+        start, end = requests.start[mine], requests.end[mine]
+        arrived = np.sort(start)
+        rate = (np.searchsorted(arrived, start + _AROUND) - np.searchsorted(arrived, start - _AROUND)) / (2 * _AROUND)
+        middle = end - infer[mine] / 2
+        at_once = np.searchsorted(np.sort(end - infer[mine]), middle, "right") - np.searchsorted(np.sort(end), middle)
+        for found, values in ((asked_for, rate), (among, np.maximum(at_once, 1))):
+            found[mine] = values / max(float(np.median(values[calm])), 1e-9)
+    return asked_for, among
 
 
 def _middle(ratio: Floats, rows: Flags) -> float:

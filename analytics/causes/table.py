@@ -61,6 +61,18 @@ class Names:
         return len(self.codes)
 
 
+def new_versions(version: Names, usual: Ints) -> Ints:
+    """Codes of the versions that are none of the usual ones; none where no usual one is known.
+
+    Args:
+        version: The versions of all requests; "" is one that nobody told.
+        usual: Codes of the requests of the reference.
+    """
+    named = [code for code, name in enumerate(version.names) if name]
+    known = np.intersect1d(usual, named)
+    return np.setdiff1d(named, known).astype(np.int64) if len(known) else np.empty(0, dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Requests:
     """Requests of reference period and window, in order of arrival; all arrays have one value a request.
@@ -165,7 +177,8 @@ class Host:
 
     Attributes:
         time, pressure: PSI of the machine: share of time that some task waited for a CPU.
-        delay_time, delay: Seconds a second that the engine's busiest process was runnable without a CPU.
+        delay_time, delay: Seconds a second that the engine's busiest process was runnable without a CPU, at most the
+            share of the time that its threads wanted one.
         front_time, front: CPU seconds a second of the process that takes the requests.
     """
 

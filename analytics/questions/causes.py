@@ -34,7 +34,8 @@ class Grounds:
     """What a kind of request cost when all was well.
 
     Attributes:
-        deployment, model, route: The kind.
+        deployment, model, route: The kind, with `has_engine`.
+        has_engine: Whether the engine's own record is there.
         requests: Requests that it rests on.
         e2e_seconds: Their mean.
         uncertainty_seconds: Its standard error.
@@ -45,6 +46,7 @@ class Grounds:
     deployment: str
     model: str
     route: str
+    has_engine: bool
     requests: int
     e2e_seconds: float
     uncertainty_seconds: float
@@ -124,7 +126,7 @@ def _grounds(account: Account) -> list[Grounds]:
     fits = sorted(account.reference.fits, key=lambda fit: -fit.n)[:_KINDS]
     return [
         Grounds(
-            *fit.kind[:3],
+            *fit.kind,
             requests=fit.n,
             e2e_seconds=fit.e2e,
             uncertainty_seconds=fit.spread / fit.n**0.5,

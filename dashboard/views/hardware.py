@@ -53,12 +53,20 @@ def draw() -> None:
 def _body(context: PageContext) -> None:
     tiles(context, "tiles", lambda: _tiles(context))
     guarded(context, "answer", lambda: _answer(context))
+    guarded(context, "charts", lambda: _charts(context))
+    guarded(context, "gpus", lambda: _gpu_table(context))
+    guarded(context, "hosts", lambda: _host_table(context))
+
+
+def _charts(context: PageContext) -> None:
+    """Of GPUs where there are any: that there are none is said once, in the answer."""
     with st.container(horizontal=True, gap="small"):
-        _gpu_panel(context, "activity", "Activity", "ratio", lambda row: row.activity, top=1.05)
-        _gpu_panel(context, "tokens", "Tokens generated", "tokens_per_second", lambda row: row.tokens)
-        _gpu_panel(context, "power", "Power", "W", lambda row: row.power)
-        _gpu_panel(context, "throttled", "Slowed down", "ratio", lambda row: row.throttled, top=1.05)
-        _gpu_panel(context, "memory", "GPU memory in use", "ratio", lambda row: row.memory, top=1.05)
+        if ask("gpus", context.selection).result.gpus:
+            _gpu_panel(context, "activity", "Activity", "ratio", lambda row: row.activity, top=1.05)
+            _gpu_panel(context, "tokens", "Tokens generated", "tokens_per_second", lambda row: row.tokens)
+            _gpu_panel(context, "power", "Power", "W", lambda row: row.power)
+            _gpu_panel(context, "throttled", "Slowed down", "ratio", lambda row: row.throttled, top=1.05)
+            _gpu_panel(context, "memory", "GPU memory in use", "ratio", lambda row: row.memory, top=1.05)
         with st.container(key="half-delay"):
             panel(
                 "delay", "hosts", context,
@@ -66,8 +74,6 @@ def _body(context: PageContext) -> None:
                 missing=MISSING_HOSTS, has_data=lambda result: any(_some(row.delay) for row in result.hosts),
                 about="Seconds a second that threads of the engine could have run and no core was free, all together.",
             )  # fmt: skip
-    guarded(context, "gpus", lambda: _gpu_table(context))
-    guarded(context, "hosts", lambda: _host_table(context))
 
 
 def _gpu_panel(
@@ -145,8 +151,8 @@ def _answer(context: PageContext) -> None:
     """The question, answered in words."""
     result: Gpus = ask("gpus", context.selection).result
     hosts: list[HostRow] = ask("hosts", context.selection).result.hosts
-    if not result.gpus and result.told:
-        st.markdown(f"**No GPU is watched.** :gray[{escape.markdown(result.told)}]")
+    if not result.gpus:
+        st.markdown(f"**No GPU is watched.** :gray[{escape.markdown(result.told) if result.told else MISSING}]")
     for row in [row for row in result.gpus if _ails(row)][:3]:
         st.markdown(f"**{escape.markdown(_named(row))}**: {escape.markdown(_ails(row))}")
     for host in [host for host in hosts if host.oom_kills][:3]:
@@ -179,10 +185,9 @@ def _ails(row: GpuRow) -> str:
 def _gpu_table(context: PageContext) -> None:
     answer = ask("gpus", context.selection)
     gpus: list[GpuRow] = answer.result.gpus
-    st.markdown("#### GPUs, what stands out first")
     if not gpus:
-        empty(answer.state, MISSING)
         return
+    st.markdown("#### GPUs, what stands out first")
     frame = pd.DataFrame([
         {
             "GPU": row.index,

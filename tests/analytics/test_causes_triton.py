@@ -66,9 +66,24 @@ def served(
     return rows
 
 
-def told(rows: list[dict[str, Any]], **more: Any) -> list[Cause]:
+def batched(rows: list[dict[str, Any]], most: int = 16) -> list[dict[str, Any]]:
+    """The same requests at a server that computes up to so many of them at once, a batch as long as its items ask."""
+    waiting, at, free = sorted(rows, key=lambda row: row["at_ms"]), 0, 0.0
+    while at < len(waiting):
+        begun = max(free, (waiting[at]["at_ms"] - ORIGIN_MS) / 1000)
+        batch = [row for row in waiting[at : at + most] if (row["at_ms"] - ORIGIN_MS) / 1000 <= begun]
+        took = 0.01 + sum(row["compute_infer_s"] for row in batch)
+        for row in batch:
+            row["queue_s"] = begun - (row["at_ms"] - ORIGIN_MS) / 1000
+            row["compute_infer_s"] = took
+            row["e2e_s"] = sum(row[f"{name}_s"] for name in PHASES)
+        at, free = at + len(batch), begun + took
+    return waiting
+
+
+def told(rows: list[dict[str, Any]], since: float = SINCE, **more: Any) -> list[Cause]:
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    evidence = Evidence(requests_of(columns, ORIGIN_MS, ORIGIN_MS + int(SINCE * 1000)), **more)
+    evidence = Evidence(requests_of(columns, ORIGIN_MS, ORIGIN_MS + int(since * 1000)), **more)
     account = account_of(evidence)
     return causes_of(account, account.asked)
 
@@ -103,6 +118,35 @@ def test_more_than_it_can_take_is_saturation_by_who_sent_more():
     found = told(served(lambda t: 60.0 if 70 < t < 100 else 8.0, lambda _: 0.02, tenant=tenant))
     assert found[0].cause == "queue_saturated"
     assert found[0].who["tenant"] == "hooli"
+
+
+@pytest.mark.parametrize("since", [SINCE, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_flood_of_a_model_that_batches_is_saturation_beside_a_steady_one(since: float, seed: int):
+    """Its batches take longer for their size; and a version that is told late is not another one."""
+
+    def tenant(at: float) -> str:
+        return "hooli" if 70 < at < 95 and int(at * 1000) % 10 < 9 else "acme"
+
+    def version(at: float) -> str:
+        return "" if at < 8 else "2.51.0"
+
+    flooded = served(lambda t: 70.0 if 70 < t < 95 else 5.0, lambda _: 0.02, tenant=tenant, version=version, seed=seed)
+    steady = served(lambda _: 7.0, lambda _: 0.001, version=version, seed=seed + 50)
+    found = told(batched(flooded) + [{**row, "model": "ranker"} for row in steady], since)
+    if since == SINCE:  # the window's own calm parts may know too little of how they differ
+        assert (found[0].cause, found[0].who.get("tenant")) == ("queue_saturated", "hooli")
+    assert not {"deploy", "model_slow"} & {one.cause for one in found}
+
+
+def test_a_model_that_batches_and_sleeps_is_slow():
+    rows = batched(served(lambda _: 8.0, lambda t: 0.15 if 70 < t < 95 else 0.02))
+    assert told(rows)[0].cause == "model_slow"
+
+
+def test_a_version_that_nobody_told_is_no_other():
+    rows = served(lambda _: 4.0, lambda t: 0.2 if t > 62 else 0.01, version=lambda t: "2" if t > 62 else "")
+    assert told(rows)[0].cause == "model_slow"
 
 
 def test_what_a_restart_refused_is_the_restarts():

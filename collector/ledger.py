@@ -53,7 +53,7 @@ class Ledger:
             (),
         )
         self.derive_dropped = self._counter(
-            "derive_dropped", "Requests of derived samples dropped: the log took none for too long.", ()
+            "derive_dropped", "Others' scrapes not read, targets forgotten and samples not stored for want of room.", ()
         )
         self.derive_errors = self._counter("derive_errors", "Pages that others scraped and we failed to read.", ())
         self.insert_seconds = Histogram(

@@ -105,15 +105,18 @@ class Sampler:
         table: The engine's table.
         model: Name for a model that the page does not name.
         version: The server's, where it is known.
+        whole: A page has all its series, so that one which is new began at 0 since the last page. Of pages that
+            somebody else cut apart or labelled nobody knows that: a series' first value is no increase.
     """
 
-    def __init__(self, table: Table, model: str = "", version: str = "") -> None:
+    def __init__(self, table: Table, model: str = "", version: str = "", *, whole: bool = True) -> None:
         self.contract = Contract(table, version)
         self._table = table
         self._model = model
         self._layout: Layout | None = None
         self._groups: dict[Key, _Group] = {}
         self._memory = Memory()
+        self._whole = whole
         self._config: Mapping[str, str] = {}
         self._start_slots: Mapping[Identity, int] = {}
         self._starts: dict[Identity, float] = {}
@@ -132,7 +135,7 @@ class Sampler:
             first = samples[0]
             samples = (replace(first, gauges={**first.gauges, **more}), *samples[1:])
         restarted = restarted or self._all_began()
-        if samples:
+        if samples and self._whole:
             self._memory.begin()
         breaches = self.contract.look([(one.gauges, one.totals, one.deltas) for one in samples])
         return Scrape(samples, restarted, self._config, changed, tuple(breaches))

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiohttp import web
 
 from base.signing import HEADER_RECEIVED
 from collector import arrival
 from collector.arrival import FaultError
-from collector.decode import ENCODINGS, MalformedError
+from collector.decode import ENCODINGS, MalformedError, TooLargeError
 from collector.intake import BusyError
 from collector.prometheus import wire
-from collector.prometheus.otlp import request_of
+from collector.prometheus.otlp import converted
 from collector.receiver import Receiver
 
 if TYPE_CHECKING:
@@ -55,11 +55,15 @@ class RemoteWrite(Receiver):
             sender = arrival.admit(self._door, request, body, received_ns)
             plain = arrival.plain(body, encoding, limit)
             held += arrival.hold(self._intake, len(plain))
-            response = await self._take(plain, sender, received_ns, second=second)
+            body, written = await self._convert(plain, second=second)
+            held += arrival.hold(self._intake, len(body))
+            response = await self._take(body, written, sender, received_ns)
         except MalformedError as error:
             response = self._refuse(FaultError(400, error.reason, str(error), records=error.records))
         except BusyError as error:
             response = self._refuse(arrival.busy(error))
+        except TooLargeError:
+            response = self._refuse(arrival.too_large(self._config.largest_body))
         except FaultError as fault:
             response = self._refuse(fault)
         finally:
@@ -68,23 +72,28 @@ class RemoteWrite(Receiver):
         self._ledger.answered(_SIGNAL, response.status)
         return response
 
-    async def _take(self, plain: bytes, sender: Sender, received_ns: int, *, second: bool) -> web.Response:
+    async def _convert(self, plain: bytes, *, second: bool) -> tuple[bytes, _Asked]:
+        limit = self._config.largest_body
         if len(plain) > _OFFLOAD_BYTES:
-            body, samples, histograms = await asyncio.to_thread(_converted, plain, second=second)
-        else:
-            body, samples, histograms = _converted(plain, second=second)
+            return await asyncio.to_thread(_converted, plain, limit, second=second)
+        return _converted(plain, limit, second=second)
+
+    async def _take(self, body: bytes, asked: _Asked, sender: Sender, received_ns: int) -> web.Response:
         taken: Taken | None = None
         if body:  # metadata alone, or series that ended
             taken = await self._intake.take(
                 _SIGNAL, body, as_json=False, batch="", sender=sender, received_ns=received_ns
             )
-        response = web.Response(status=204)
+        refused, told = asked.refused, asked.told
+        if refused:
+            self._ledger.rejected(_SIGNAL, "malformed", refused)
         if taken is not None and taken.refusal is not None:
-            # what can be kept is kept; a 4xx says that the rest is not to come again
-            samples = max(samples - taken.refusal.records, 0)
-            response = web.Response(status=400, text=f"{taken.refusal.text}\n")
-        if second:
-            for what, count in (("Samples", samples), ("Histograms", histograms), ("Exemplars", 0)):
+            refused, told = refused + taken.refusal.records, told or taken.refusal.text
+        # what can be kept is kept; a 4xx says that the rest is not to come again
+        response = web.Response(status=400, text=f"{told}\n") if refused else web.Response(status=204)
+        if asked.second:
+            written = max(asked.samples - refused, 0)
+            for what, count in (("Samples", written), ("Histograms", asked.histograms), ("Exemplars", 0)):
                 response.headers[_WRITTEN.format(what)] = str(count)
         return response
 
@@ -105,12 +114,22 @@ def receiver(scene: Scene) -> RemoteWrite:
     return RemoteWrite(scene)
 
 
-def _converted(plain: bytes, *, second: bool) -> tuple[bytes, int, int]:
-    """The OTLP request, how many samples it was asked to write, and how many histograms."""
+class _Asked(NamedTuple):
+    """What a request asked to be written, and how much of that can't be."""
+
+    second: bool
+    samples: int
+    histograms: int
+    refused: int
+    told: str
+
+
+def _converted(plain: bytes, limit: int, *, second: bool) -> tuple[bytes, _Asked]:
     series = wire.read(plain, second=second)
     samples = sum(len(one.samples) for one in series)
     histograms = sum(len(one.histograms) for one in series)
-    return request_of(series).SerializeToString(), samples, histograms
+    made = converted(series, limit)
+    return made.request.SerializeToString(), _Asked(second, samples, histograms, made.refused, made.told)
 
 
 def _form(request: web.Request) -> tuple[bool, str]:

@@ -4,6 +4,8 @@ A request of metrics that is in the log is looked at once more: where it has ser
 for, its target's pages are put together and read as an agent would read them. The samples go the way that everything
 goes, into the log, under their sender's key. What is put together is kept in memory only: a crash costs the samples of
 the seconds under way, never the series themselves, which are stored as they came.
+
+Where several scrapers watch the same target, as pairs of Prometheus servers do, one of them is followed.
 """
 
 from __future__ import annotations
@@ -44,7 +46,21 @@ LOG: Final = structlog.get_logger()
 _TICK_SECONDS: Final = 0.5
 _MOST_SERIES: Final = 300_000
 """Of all targets together, about 200 MB."""
+_MOST_TARGETS: Final = 5_000
 _MOST_WAITING: Final = 2_000
+_MOST_BYTES: Final = 64 << 20
+"""Of requests that have not been looked at."""
+_OFFLOAD_BYTES: Final = 64 << 10
+_IDLE_SECONDS: Final = 3600.0
+"""Time without news after which a target is forgotten."""
+_LEADS_SECONDS: Final = 60.0
+"""Time without news of the scraper that is followed after which another one is."""
+_AHEAD_NS: Final = 600 * 10**9
+"""A page that is later than this is none of our days: it would make all others late."""
+_REPLICAS: Final = ("prometheus_replica", "__replica__", "replica", "prometheus")
+"""Labels by which scrapers of the same targets tell themselves apart."""
+_FAILED_SCRAPE: Final = b"scrape_duration_seconds"
+"""In what a scraper sends of a target that shows nothing."""
 _OURS: Final = SCOPE_SAMPLE.encode()
 _UP: Final = "up"
 _SCRAPE_SECONDS: Final = "scrape_duration_seconds"
@@ -74,6 +90,9 @@ class _Target:
     table: Table | None = None
     sampler: Sampler | None = None
     follower: Follower | None = None
+    leader: str = ""
+    led: float = 0.0
+    seen: float = 0.0
 
 
 class Deriver:
@@ -89,36 +108,60 @@ class Deriver:
         self._ledger = ledger
         self._targets: OrderedDict[tuple[str, str, str, str], _Target] = OrderedDict()
         self._waiting: deque[tuple[str, bytes, Sender]] = deque()
+        self._unread: deque[tuple[bytes, Sender]] = deque()
+        self._unread_bytes = 0
 
     def look(self, body: bytes, sender: Sender) -> None:
-        """Take from a metrics request, just stored, what a target of ours shows; cheap where there is nothing."""
-        if _OURS in body or not (self._targets or _beginnings().search(body)):
+        """Keep a metrics request, just stored, that may hold what a target of ours shows: a search in its bytes."""
+        if _OURS in body or not (_beginnings().search(body) or (self._targets and _FAILED_SCRAPE in body)):
             return
-        try:
-            now = time.monotonic()
-            for group in groups(ExportMetricsServiceRequest.FromString(body)):
-                self._add(group, sender, now)
-        except Exception:  # a fault of ours must not turn away what is stored already
-            self._ledger.derive_errors.inc()
-            LOG.exception("derive_failed")
+        if self._unread_bytes + len(body) > _MOST_BYTES:
+            self._ledger.derive_dropped.inc()
+            return
+        self._unread.append((body, sender))
+        self._unread_bytes += len(body)
 
     async def run(self) -> None:
-        """Hand on pages as they become whole, until cancelled."""
+        """Read what was kept and hand on pages as they become whole, until cancelled."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             try:
-                self._tick()
-                await self._send()
+                await self._round()
             except Exception:  # the next round goes on
                 self._ledger.derive_errors.inc()
                 LOG.exception("derive_failed")
 
     async def finish(self) -> None:
-        """Hand on what is under way, whole or not."""
-        self._tick(last=True)
+        """Hand on what is under way, whole or not; what the log does not take is counted."""
+        try:
+            await self._round(last=True)
+        except Exception:  # what follows has to drain the log
+            self._ledger.derive_errors.inc()
+            LOG.exception("derive_failed")
+        self._ledger.derive_dropped.inc(len(self._waiting) + len(self._unread))
+
+    async def _round(self, *, last: bool = False) -> None:
+        while self._unread:
+            body, sender = self._unread.popleft()
+            self._unread_bytes -= len(body)
+            if len(body) > _OFFLOAD_BYTES:
+                await asyncio.to_thread(self._read, body, sender)
+            else:
+                self._read(body, sender)
+                await asyncio.sleep(0)
+        self._tick(last=last)
         await self._send()
 
-    def _add(self, group: Group, sender: Sender, now: float) -> None:
+    def _read(self, body: bytes, sender: Sender) -> None:
+        try:
+            now, latest_ns = time.monotonic(), time.time_ns() + _AHEAD_NS
+            for group in groups(ExportMetricsServiceRequest.FromString(body)):
+                self._add(group, sender, now, latest_ns)
+        except Exception:  # one request of many; the series are stored
+            self._ledger.derive_errors.inc()
+            LOG.exception("derive_failed")
+
+    def _add(self, group: Group, sender: Sender, now: float, latest_ns: int) -> None:
         whose = group.resource
         key = sender.key_id, sender.tenant, whose.get(Resource.DEPLOYMENT, ""), whose[Resource.INSTANCE]
         target = self._targets.get(key)
@@ -128,17 +171,35 @@ class Deriver:
                 return
             target = self._targets[key] = _Target(sender, whose)
         self._targets.move_to_end(key)
+        target.seen = now
         late = target.assembly.late + target.assembly.passed_over
         for point in group.points():
-            target.assembly.add(point, now)
+            named = next((label for label in _REPLICAS if label in point.labels), None)
+            if named is not None:
+                labels = dict(point.labels)
+                if not _follows(target, labels.pop(named), now):
+                    continue
+                point = point._replace(labels=labels)  # noqa: PLW2901 - who scraped it is none of its identity
+            if point.time_ns > latest_ns:
+                target.assembly.passed_over += 1
+            else:
+                target.assembly.add(point, now)
         if lost := target.assembly.late + target.assembly.passed_over - late:
             self._ledger.derive_late.inc(lost)
 
     def _tick(self, *, last: bool = False) -> None:
         now = time.monotonic()
-        while sum(target.assembly.size for target in self._targets.values()) > _MOST_SERIES:
-            _, forgotten = self._targets.popitem(last=False)  # who sent nothing for longest
-            LOG.warning("derive_forgot", instance=forgotten.resource[Resource.INSTANCE], series=_MOST_SERIES)
+        size = sum(target.assembly.size for target in self._targets.values())
+        while self._targets:
+            oldest = next(iter(self._targets.values()))  # who sent nothing for longest
+            full = size > _MOST_SERIES or len(self._targets) > _MOST_TARGETS
+            if not full and now - oldest.seen < _IDLE_SECONDS:
+                break
+            self._targets.popitem(last=False)
+            size -= oldest.assembly.size
+            if full:
+                self._ledger.derive_dropped.inc()
+                LOG.warning("derive_forgot", instance=oldest.resource[Resource.INSTANCE], series=_MOST_SERIES)
         for target in self._targets.values():
             if target.assembly.waiting:
                 try:
@@ -155,7 +216,7 @@ class Deriver:
                 target.table = detect(page)
             except UnknownEngineError:
                 return
-            target.sampler = Sampler(target.table)
+            target.sampler = Sampler(target.table, whole=False)
             target.follower = Follower(target.resource[Resource.INSTANCE], _whose(target, page))
         if target.follower is None or target.sampler is None:
             return
@@ -189,6 +250,14 @@ class Deriver:
             except BusyError:
                 return  # stays for the next round
             self._waiting.popleft()
+
+
+def _follows(target: _Target, replica: str, now: float) -> bool:
+    """Whether a scraper is the one that is followed; another one is once it has been silent."""
+    if replica != target.leader and target.led and now - target.led < _LEADS_SECONDS:
+        return False
+    target.leader, target.led = replica, now
+    return True
 
 
 def _whose(target: _Target, page: Page) -> dict[str, str]:

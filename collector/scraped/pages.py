@@ -22,6 +22,7 @@ PATIENCE_SECONDS: Final = 5.0
 """Time since the last of a page's series after which it is taken as it is."""
 MOST_SERIES: Final = 20_000
 _MOST_OPEN: Final = 240
+"""Pages under way; twice as many are the most."""
 _LAYOUTS: Final = 16
 
 
@@ -72,6 +73,7 @@ class Assembly:
     _layouts: dict[tuple[int, ...], Layout] = field(default_factory=dict)
     _expected: int = 0
     _done_ns: int = 0
+    _values: int = 0
 
     def add(self, point: Point, now: float) -> None:
         """One value; ``now`` in seconds of a clock that never goes back."""
@@ -79,6 +81,9 @@ class Assembly:
             self.late += 1
             if point.time_ns == self._done_ns and point.name not in OF_THE_SCRAPER:
                 self._expected += 1  # that page was not whole after all
+            return
+        if len(self._open) >= 2 * _MOST_OPEN and point.time_ns not in self._open:
+            self.passed_over += 1
             return
         if point.name in OF_THE_SCRAPER:
             page = self._opened(point.time_ns, now)
@@ -92,7 +97,9 @@ class Assembly:
                 return
             slot = self._slots[point.name, identity] = len(self._series)
             self._series.append(Series(point.name, dict(point.labels), identity))
-        self._opened(point.time_ns, now).values[slot] = point.value
+        values = self._opened(point.time_ns, now).values
+        self._values += slot not in values
+        values[slot] = point.value
 
     def ready(self, now: float, *, last: bool = False) -> Iterator[Put]:
         """Pages that are whole or have been waited for, oldest first; all where ``last``."""
@@ -103,6 +110,7 @@ class Assembly:
                 return
             del self._open[time_ns]
             self._done_ns, self._expected = time_ns, len(page.values)
+            self._values -= len(page.values)
             yield Put(time_ns, self._page(page.values), page.scrape)
         if not self._open and len(self._series) > 2 * max(self._expected, 1):
             # most of what was ever seen is gone: models unloaded, processes replaced
@@ -110,8 +118,8 @@ class Assembly:
 
     @property
     def size(self) -> int:
-        """Series that are remembered."""
-        return len(self._series)
+        """Series that are remembered, and values of pages under way."""
+        return len(self._series) + self._values
 
     @property
     def waiting(self) -> bool:

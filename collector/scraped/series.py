@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA as _DELTA
+
 from base.vocabulary import Resource
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
     from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-    from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, Metric
+    from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, Metric, NumberDataPoint, SummaryDataPoint
 
 
 class Point(NamedTuple):
@@ -52,23 +54,33 @@ def groups(request: ExportMetricsServiceRequest) -> Iterator[Group]:
 
 
 def _points(metrics: Iterable[Metric]) -> Iterator[Point]:
-    for metric in metrics:
+    # of a page everything counts since the process began
+    for metric in (each for each in metrics if not _is_delta(each)):
         kind = metric.WhichOneof("data")
         name = metric.name
         if kind in {"gauge", "sum"}:
             for number in (metric.gauge if kind == "gauge" else metric.sum).data_points:
                 value = number.as_double if number.HasField("as_double") else float(number.as_int)
-                if not number.flags & 1:  # no value was recorded: the series has ended
+                if _has_value(number):
                     yield Point(number.time_unix_nano, name, _texts(number.attributes), value)
         elif kind == "histogram":
-            for point in metric.histogram.data_points:
-                if not point.flags & 1:
-                    yield from _buckets(name, point)
+            for point in filter(_has_value, metric.histogram.data_points):
+                yield from _buckets(name, point)
         elif kind == "summary":
-            for several in metric.summary.data_points:
+            for several in filter(_has_value, metric.summary.data_points):
                 labels, time_ns = _texts(several.attributes), several.time_unix_nano
                 yield Point(time_ns, f"{name}_sum", labels, several.sum)
                 yield Point(time_ns, f"{name}_count", labels, float(several.count))
+
+
+def _has_value(point: NumberDataPoint | HistogramDataPoint | SummaryDataPoint) -> bool:
+    """Whether a value was recorded; where none was, the series has ended."""
+    return not point.flags & 1
+
+
+def _is_delta(metric: Metric) -> bool:
+    kind = metric.WhichOneof("data")
+    return kind in {"sum", "histogram"} and getattr(metric, kind).aggregation_temporality == _DELTA
 
 
 def _buckets(name: str, point: HistogramDataPoint) -> Iterator[Point]:
@@ -78,7 +90,7 @@ def _buckets(name: str, point: HistogramDataPoint) -> Iterator[Point]:
     total = 0
     for index, count in enumerate(counts):
         total += count
-        bound = f"{bounds[index]:g}" if index < len(bounds) else "+Inf"
+        bound = repr(bounds[index]) if index < len(bounds) else "+Inf"
         yield Point(time_ns, f"{name}_bucket", {**labels, "le": bound}, float(total))
     yield Point(time_ns, f"{name}_sum", labels, point.sum)
     yield Point(time_ns, f"{name}_count", labels, float(point.count))

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from collector.decode import MalformedError
 from collector.prometheus import wire
-from collector.prometheus.otlp import request_of
+from collector.prometheus.otlp import converted
 
+LIMIT = 1 << 24
 STALE = struct.unpack("<d", (0x7FF0000000000002).to_bytes(8, "little"))[0]
 NAMES = st.text(min_size=1, max_size=12)
 LABELS = st.dictionaries(st.text(min_size=1, max_size=8).filter(lambda name: name != "__name__"), NAMES, max_size=4)
@@ -67,7 +69,7 @@ def test_both_versions_say_the_same(series: list[tuple[str, dict[str, str], list
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_read_or_refused(body: bytes, is_second: bool) -> None:
     with contextlib.suppress(MalformedError):
-        request_of(wire.read(body, second=is_second)).SerializeToString()
+        converted(wire.read(body, second=is_second), LIMIT).request.SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_a_table_of_symbols_must_hold_what_is_referred_to(refs: list[int], symbo
 
 def points(body: bytes, *, is_second: bool = False) -> dict[str, Any]:
     """Metrics of the only target by name."""
-    (group,) = request_of(wire.read(body, second=is_second)).resource_metrics
+    (group,) = converted(wire.read(body, second=is_second), LIMIT).request.resource_metrics
     return {metric.name: metric for metric in group.scope_metrics[0].metrics}
 
 
@@ -109,7 +111,7 @@ def test_what_grows_is_told_by_the_sender_else_by_its_name() -> None:
 def test_a_target_is_a_resource_and_other_labels_stay() -> None:
     at = [(1.0, 10**12)]
     series = [("x", {"job": "chat", "instance": "a:1", "pod": "p"}, at), ("x", {"job": "chat", "instance": "b:1"}, at)]
-    request = request_of(wire.read(first(series), second=False))
+    request = converted(wire.read(first(series), second=False), LIMIT).request
     assert [
         {pair.key: pair.value.string_value for pair in group.resource.attributes} for group in request.resource_metrics
     ] == [
@@ -166,9 +168,85 @@ def test_a_native_histogram_of_floats_and_one_with_listed_bounds() -> None:
     assert (list(plain.explicit_bounds), list(plain.bucket_counts)) == ([0.1, 1.0], [2, 0, 4])
 
 
+WHOLE = st.integers(-(2**63), 2**63 - 1)
+FLOATS = st.one_of(st.floats(), st.just(STALE))
+
+
+@given(st.data())
+def test_any_message_is_converted_or_refused_by_name(data: st.DataObject) -> None:
+    request = wire.WriteRequest()
+    for _ in range(data.draw(st.integers(0, 3))):
+        one = request.timeseries.add()
+        one.labels.add(name="__name__", value=data.draw(st.sampled_from(["x", "x_total", ""])))
+        for _ in range(data.draw(st.integers(0, 2))):
+            one.samples.add(value=data.draw(FLOATS), timestamp=data.draw(WHOLE))
+        for _ in range(data.draw(st.integers(0, 2))):
+            made = one.histograms.add(timestamp=data.draw(st.one_of(WHOLE, st.just(10**12))), sum=data.draw(FLOATS))
+            made.schema = data.draw(st.sampled_from([-53, -5, 0, 3, 9, 2**31 - 1]))
+            if data.draw(st.booleans()):
+                made.count_int = data.draw(st.integers(0, 2**64 - 1))
+            else:
+                made.count_float = data.draw(FLOATS)
+            made.zero_count_float = data.draw(FLOATS)
+            for spans in (made.positive_spans, made.negative_spans):
+                for _ in range(data.draw(st.integers(0, 3))):
+                    spans.add(
+                        offset=data.draw(st.integers(-(2**31), 2**31 - 1)), length=data.draw(st.integers(0, 2**32 - 1))
+                    )
+            made.positive_deltas.extend(data.draw(st.lists(WHOLE, max_size=3)))
+            made.negative_counts.extend(data.draw(st.lists(FLOATS, max_size=3)))
+            made.custom_values.extend(data.draw(st.lists(FLOATS, max_size=3)))
+    made = converted(wire.read(request.SerializeToString(), second=False), LIMIT)
+    assert bool(made.refused) == bool(made.told)
+    kept = points_of(made.request.SerializeToString())
+    whole = [sample for one in request.timeseries for sample in one.samples if not wire.stale(sample.value)]
+    whole += [each for one in request.timeseries for each in one.histograms if not wire.stale(each.sum)]
+    assert kept + made.refused == len(whole)
+
+
+def points_of(body: bytes) -> int:
+    """How many points the collector counts in a request."""
+    return sum(
+        len(getattr(metric, str(metric.WhichOneof("data"))).data_points)
+        for group in ExportMetricsServiceRequest.FromString(body).resource_metrics
+        for metric in group.scope_metrics[0].metrics
+        if metric.WhichOneof("data")
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"count_float": float("nan")}, "count is nan"),
+        ({"count_float": -1.0}, "count is -1.0"),
+        ({"positive_spans": [(-(2**31), 1)], "positive_deltas": [1]}, "bucket number"),
+        ({"positive_spans": [(0, 2)], "positive_deltas": [1, -2]}, "-1 in it"),
+        ({"schema": 9}, "none from -4 to 8"),
+    ],
+)
+def test_a_histogram_that_can_not_be_is_told_and_its_neighbours_stay(fields: dict[str, Any], told: str) -> None:
+    request = wire.WriteRequest()
+    for odd in (True, False):
+        one = request.timeseries.add()
+        one.labels.add(name="__name__", value="h")
+        made = one.histograms.add(timestamp=10**12)
+        for name, value in (fields if odd else {}).items():
+            if name == "positive_spans":
+                for offset, length in value:
+                    made.positive_spans.add(offset=offset, length=length)
+            elif isinstance(value, list):
+                getattr(made, name).extend(value)
+            else:
+                setattr(made, name, value)
+    found = converted(wire.read(request.SerializeToString(), second=False), LIMIT)
+    assert (found.refused, points_of(found.request.SerializeToString())) == (1, 1)
+    assert told in found.told
+    assert found.told.startswith("h: ")
+
+
 def test_a_span_of_billions_takes_no_memory() -> None:
     made = histogram(
-        count_int=2, sum=1.0, schema=0, positive_spans=[(0, 1), (2**30, 2**32 - 1)], positive_deltas=[1, 0]
+        count_int=2, sum=1.0, schema=0, positive_spans=[(0, 1), (2**29, 2**32 - 1)], positive_deltas=[1, 0]
     )
     (point,) = made.exponential_histogram.data_points
     assert len(point.positive.bucket_counts) == 1

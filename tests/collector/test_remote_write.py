@@ -97,6 +97,40 @@ async def test_a_request_that_only_describes_is_taken_and_nothing_is_written(mak
     assert way.books("metrics")["received"] == 0
 
 
+async def test_a_sample_of_another_unit_of_time_is_refused_and_its_neighbours_stay(make: Callable[..., Any]) -> None:
+    way = await make()
+    request = wire.WriteRequest()
+    one = request.timeseries.add()
+    one.labels.add(name="__name__", value="x")
+    for time in (AT, AT * 1000, -1):
+        one.samples.add(value=1, timestamp=time)
+    status, text, _ = await post(way, snapped(request.SerializeToString()), HEADERS)
+    assert (status, text) == (400, f"x: the timestamp {AT * 1000} is none in milliseconds since 1970\n")
+    books = way.books("metrics")
+    assert (books["pending"], books["rejected"], way.ledger.reasons()) == (1, 2, {"rejected:malformed": 2})
+
+
+@pytest.mark.parametrize("second", [False, True])
+async def test_labels_that_would_be_copied_into_gigabytes_are_refused(make: Callable[..., Any], second: bool) -> None:
+    way = await make(max_body_bytes=1 << 20)
+    if second:
+        request = wire.Request()
+        request.symbols.extend(["", "__name__", "x", "l", "y" * 10_000])
+        for _ in range(1000):
+            request.timeseries.add(labels_refs=[1, 2, 3, 4]).samples.add(value=1, timestamp=AT)
+    else:
+        request = wire.WriteRequest()
+        one = request.timeseries.add()
+        for key, value in (("__name__", "x"), ("l", "y" * 10_000)):
+            one.labels.add(name=key, value=value)
+        for index in range(1000):
+            one.samples.add(value=1, timestamp=AT + index)
+    status, text, _ = await post(way, snapped(request.SerializeToString()), V2 if second else HEADERS)
+    assert (status, "smaller batches" in text) == (413, True)
+    assert way.books("metrics")["pending"] == 0
+    assert way.intake._held == 0
+
+
 async def test_a_series_without_a_name_is_refused_and_its_neighbours_stay(make: Callable[..., Any]) -> None:
     way = await make()
     status, text, _ = await post(way, snapped(body("", "x")), HEADERS)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
 
 from agent.engine_table import detect
 from agent.otlp.encode import Moment
@@ -20,9 +21,10 @@ from collector.auth import NOBODY, Sender
 from collector.intake import BusyError
 from collector.ledger import Ledger
 from collector.prometheus import wire
-from collector.prometheus.otlp import request_of
+from collector.prometheus.otlp import converted
 from collector.scraped import derive, pages
 from collector.scraped.derive import Deriver
+from collector.scraped.series import groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -77,7 +79,7 @@ def written(pages: Iterable[tuple[int, Page]], up: float = 1.0) -> list[Any]:
 
 def sent(series: Sequence[Any]) -> bytes:
     body = wire.WriteRequest(timeseries=series).SerializeToString()
-    return request_of(wire.read(body, second=False)).SerializeToString()
+    return converted(wire.read(body, second=False), 1 << 24).request.SerializeToString()
 
 
 def told(bodies: Iterable[bytes]) -> list[tuple[int, dict[str, str], dict[str, Any]]]:
@@ -99,8 +101,8 @@ def told(bodies: Iterable[bytes]) -> list[tuple[int, dict[str, str], dict[str, A
 
 
 def by_agent(pages: Sequence[tuple[int, Page]]) -> list[tuple[int, dict[str, str], dict[str, Any]]]:
-    """The samples of an agent that reads these pages."""
-    sampler = Sampler(detect(pages[0][1]))
+    """The samples of an agent that reads these pages, and does not take a new series for one that began at 0."""
+    sampler = Sampler(detect(pages[0][1]), whole=False)
     follower = Follower("a:1", WHOSE)
     bodies: dict[str, list[bytes]] = {"metrics": [], "logs": []}
     for time_ns, one in pages:
@@ -110,8 +112,14 @@ def by_agent(pages: Sequence[tuple[int, Page]]) -> list[tuple[int, dict[str, str
 
 
 async def rounds(deriver: Deriver) -> None:
-    deriver._tick()
-    await deriver._send()
+    await deriver._round()
+
+
+async def waited(deriver: Deriver, clock: list[float]) -> None:
+    """What came is read, and handed on once nothing more is waited for."""
+    await rounds(deriver)
+    clock[0] += pages.PATIENCE_SECONDS
+    await rounds(deriver)
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -124,8 +132,7 @@ async def test_samples_are_those_of_an_agent(clock: list[float], shards: int) ->
         drawn.shuffle(series)
         for shard in range(shards):
             deriver.look(sent(series[shard::shards]), NOBODY)
-        clock[0] += pages.PATIENCE_SECONDS
-        await rounds(deriver)
+        await waited(deriver, clock)
     ours = told(body for signal, body, _ in taker.taken if signal == "metrics")
     assert ours == by_agent(seen)
     assert len(ours) == len(seen)
@@ -145,8 +152,7 @@ async def test_an_hour_that_comes_at_once_and_out_of_step_makes_each_sample_once
         deriver.look(sent(shards[half][at]), NOBODY)
         clock[0] += 0.1
         await rounds(deriver)
-    clock[0] += pages.PATIENCE_SECONDS
-    await rounds(deriver)
+    await waited(deriver, clock)
     ours = told(body for signal, body, _ in taker.taken if signal == "metrics")
     assert [time_ns for time_ns, _, _ in ours] == [time_ns for time_ns, _ in seen]
     assert ours == by_agent(seen)
@@ -157,11 +163,9 @@ async def test_a_target_that_can_not_be_scraped_is_down(clock: list[float]) -> N
     taker = Taker()
     deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
     deriver.look(sent(written([(START, page("idle"))])), NOBODY)
-    clock[0] += pages.PATIENCE_SECONDS
-    await rounds(deriver)
+    await waited(deriver, clock)
     deriver.look(sent(written([(START + SECOND, parse("# nothing\n"))], up=0.0)), NOBODY)
-    clock[0] += pages.PATIENCE_SECONDS
-    await rounds(deriver)
+    await waited(deriver, clock)
     samples = told(body for signal, body, _ in taker.taken if signal == "metrics")
     assert [values["up"] for _, _, values in samples] == [1.0, 0.0]
     events = [
@@ -185,8 +189,7 @@ async def test_other_exporters_and_our_own_samples_are_passed_over(clock: list[f
         one, sampler.sample(one), None, Moment(START), lambda kind, body: kind == "metrics" and sample.append(body)
     )
     deriver.look(sample[0], NOBODY)
-    clock[0] += pages.PATIENCE_SECONDS
-    await rounds(deriver)
+    await waited(deriver, clock)
     assert taker.taken == []
 
 
@@ -217,8 +220,7 @@ async def test_histograms_of_opentelemetry_are_pages_too(clock: list[float]) -> 
             count=4 + turn, sum=2.0 + turn, explicit_bounds=[0.3, 1.0], bucket_counts=[1, 2, 1 + turn],
         )  # fmt: skip
         deriver.look(request.SerializeToString(), NOBODY)
-        clock[0] += pages.PATIENCE_SECONDS
-        await rounds(deriver)
+        await waited(deriver, clock)
     first, second = told(body for signal, body, _ in taker.taken if signal == "metrics")
     assert first[1] == {
         "service.name": "chat", "service.instance.id": "a:1", "k8s.pod.name": "p-0", "servescope.engine": "vllm",
@@ -234,8 +236,7 @@ async def test_two_senders_with_the_same_target_are_two(clock: list[float]) -> N
     deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
     for tenant in ("a7", "b8"):
         deriver.look(sent(written([(START, page("idle"))])), Sender("", tenant, ""))
-    clock[0] += pages.PATIENCE_SECONDS
-    await rounds(deriver)
+    await waited(deriver, clock)
     assert [sender.tenant for signal, _, sender in taker.taken if signal == "metrics"] == ["a7", "b8"]
 
 
@@ -249,8 +250,7 @@ async def test_a_busy_log_is_asked_again_and_what_waits_is_bounded(
     deriver = Deriver(taker, ledger)  # type: ignore[arg-type]
     for turn in range(3):
         deriver.look(sent(written([(START + turn * SECOND, page("idle"))])), NOBODY)
-        clock[0] += pages.PATIENCE_SECONDS
-        await rounds(deriver)
+        await waited(deriver, clock)
     taker.busy = False
     await rounds(deriver)
     assert [time_ns for time_ns, _, _ in told(body for _, body, _ in taker.taken)] == [
@@ -264,8 +264,7 @@ async def test_series_that_are_remembered_are_bounded(clock: list[float], monkey
     taker = Taker()
     deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
     deriver.look(sent(written([(START, page("idle"))])), NOBODY)
-    clock[0] += pages.PATIENCE_SECONDS
-    await rounds(deriver)
+    await waited(deriver, clock)
     assert taker.taken == []
 
 
@@ -277,3 +276,119 @@ async def test_what_is_under_way_is_handed_on_at_the_end(clock: list[float]) -> 
     assert taker.taken == []
     await deriver.finish()
     assert [signal for signal, _, _ in taker.taken] == ["logs", "logs", "metrics"]
+
+
+COUNTER = "vllm:prompt_tokens_total"
+
+
+def counted(at: int, value: float, **labels: str) -> bytes:
+    """A page of one gauge and one counter."""
+    series = []
+    for name, one in (("vllm:num_requests_running", 1.0), (COUNTER, value)):
+        written_one = wire.WriteRequest().timeseries.add()
+        told = {"__name__": name, "job": "chat", "instance": "a:1", "model_name": "m", **labels}
+        for label, text in told.items():
+            written_one.labels.add(name=label, value=text)
+        written_one.samples.add(value=one, timestamp=(START + at * SECOND) // 1_000_000)
+        series.append(written_one)
+    return sent(series)
+
+
+async def taken(clock: list[float], *bodies: bytes, ledger: Ledger | None = None) -> list[dict[str, Any]]:
+    """Values of the samples that requests become, each of which is waited for."""
+    taker = Taker()
+    deriver = Deriver(taker, ledger or Ledger())  # type: ignore[arg-type]
+    for body in bodies:
+        deriver.look(body, NOBODY)
+        await waited(deriver, clock)
+    return [values for _, _, values in told(body for signal, body, _ in taker.taken if signal == "metrics")]
+
+
+def gains(samples: list[dict[str, Any]]) -> list[float | None]:
+    return [values.get("prompt_tokens_delta") for values in samples]
+
+
+async def test_what_is_seen_for_the_first_time_is_no_increase(clock: list[float]) -> None:
+    """A first page may have come in part, and a scraper's labels may change: a counter did not begin for that."""
+    first = wire.WriteRequest().timeseries.add()
+    for label, text in {"__name__": "vllm:num_requests_running", "job": "chat", "instance": "a:1"}.items():
+        first.labels.add(name=label, value=text)
+    first.samples.add(value=1.0, timestamp=START // 1_000_000)
+    found = await taken(clock, sent([first]), counted(1, 1e6), counted(2, 1e6 + 5), counted(3, 1e6 + 7, region="eu"))
+    assert gains(found) == [None, None, 5.0, None]
+
+
+async def test_of_two_scrapers_of_a_target_one_is_followed(clock: list[float]) -> None:
+    bodies = [
+        counted(second, 100.0 + second, prometheus_replica=replica) for second in range(4) for replica in ("r0", "r1")
+    ]
+    found = await taken(clock, *bodies)
+    assert gains(found) == [None, 1.0, 1.0, 1.0]
+    # the other takes over when it falls silent
+    clock[0] += 100
+    alone = [counted(second, 100.0 + second, replica="r0") for second in range(2)]
+    later = [counted(100 + second, 200.0 + second, replica="r1") for second in range(3)]
+    taker = Taker()
+    deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
+    for body in alone:
+        deriver.look(body, NOBODY)
+        await rounds(deriver)
+    clock[0] += 61
+    for body in later:
+        deriver.look(body, NOBODY)
+        await waited(deriver, clock)
+    assert gains([v for _, _, v in told(body for signal, body, _ in taker.taken if signal == "metrics")])[-2:] == [1, 1]
+
+
+async def test_a_page_of_the_future_makes_no_other_late(clock: list[float]) -> None:
+    ledger = Ledger()
+    found = await taken(clock, counted(0, 1.0), counted(10**8, 2.0), counted(1, 3.0), counted(2, 5.0), ledger=ledger)
+    assert gains(found) == [None, 2.0, 2.0]
+    assert ledger.derive_late._value.get() == 2  # type: ignore[attr-defined]
+
+
+async def test_targets_and_what_is_not_read_are_bounded(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(derive, "_MOST_TARGETS", 3)
+    ledger = Ledger()
+    deriver = Deriver(Taker(), ledger)  # type: ignore[arg-type]
+    for number in range(10):
+        request = ExportMetricsServiceRequest()
+        group = request.resource_metrics.add()
+        group.resource.attributes.add(key="service.instance.id").value.string_value = f"i{number}"
+        group.scope_metrics.add().metrics.add(name="vllm:num_requests_running").gauge.SetInParent()
+        deriver.look(request.SerializeToString(), NOBODY)
+    await rounds(deriver)
+    assert len(deriver._targets) == 3
+    assert ledger.derive_dropped._value.get() == 7  # type: ignore[attr-defined]
+    clock[0] += 3601
+    await rounds(deriver)
+    assert not deriver._targets
+    monkeypatch.setattr(derive, "_MOST_BYTES", 10)
+    deriver.look(counted(0, 1.0), NOBODY)
+    assert ledger.derive_dropped._value.get() == 8  # type: ignore[attr-defined]
+
+
+async def test_what_counts_by_interval_and_what_has_ended_is_passed_over(clock: list[float]) -> None:
+    request = ExportMetricsServiceRequest()
+    group = request.resource_metrics.add()
+    group.resource.attributes.add(key="service.instance.id").value.string_value = "t"
+    metrics = group.scope_metrics.add().metrics
+    metrics.add(name="nv_inference_pending_request_count").gauge.data_points.add(time_unix_nano=START, as_double=4)
+    summed = metrics.add(name="nv_inference_count").sum
+    summed.aggregation_temporality = AGGREGATION_TEMPORALITY_DELTA
+    summed.data_points.add(time_unix_nano=START, as_double=9)
+    ended = metrics.add(name="nv_inference_request_summary_us").summary
+    ended.data_points.add(time_unix_nano=START, flags=1)
+    (found,) = await taken(clock, request.SerializeToString())
+    assert found["waiting"] == 4
+    assert not {"inferences_total", "requests_finished_total"} & found.keys()
+
+
+def test_bounds_of_buckets_keep_their_digits() -> None:
+    request = ExportMetricsServiceRequest()
+    group = request.resource_metrics.add()
+    group.resource.attributes.add(key="service.instance.id").value.string_value = "a"
+    point = group.scope_metrics.add().metrics.add(name="h").histogram.data_points.add(count=2, bucket_counts=[1, 1, 0])
+    point.explicit_bounds.extend([1048576.0, 1048577.0])
+    (found,) = groups(request)
+    assert [one.labels["le"] for one in found.points() if one.name == "h_bucket"] == ["1048576.0", "1048577.0", "+Inf"]

@@ -137,6 +137,7 @@ def test_prometheus_sends_all_that_it_scraped_across_a_kill(
             lambda: all(stored("otel_metrics_gauge", name) == number for name, number in counted.items()),
         )
         assert count(store, "SELECT count() - uniqExact(time) FROM engine_samples WHERE engine = 'vllm'") == 0
+        assert count(store, "SELECT countIf(prompt_tokens_delta != 0) FROM engine_samples") == 0  # the page never moves
         assert count(store, "SELECT uniqExact(instance, deployment, model) FROM engine_samples") == 1
 
 

@@ -13,7 +13,7 @@ Sources: https://docs.scipy.org/doc/scipy/reference/generated/scipy.stats.false_
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -62,26 +62,46 @@ class Finding:
     also: Mapping[str, str]
 
 
-def names(counts: Iterable[tuple[str, str, int, int]], of_selected: int, of_baseline: int) -> list[Finding]:
-    """Every value of columns of names, with its own probability, not adjusted.
+class Judged(NamedTuple):
+    """A finding whose probability is its own, and a number that is the same for the very same requests (0: a range)."""
 
-    Args:
-        counts: Column, value, requests of the selection and of the baseline that have it.
-        of_selected: All selected requests.
-        of_baseline: All of the baseline.
+    finding: Finding
+    requests: int
+
+
+class Count(NamedTuple):
+    """How many requests have a value.
+
+    Attributes:
+        column, value: Which.
+        selected: Selected requests that have it, of ``of_selected`` that tell the column at all.
+        baseline: Likewise, of the baseline.
+        requests: A number that is the same for the very same requests.
     """
-    found = list(counts)
-    if not found or not of_selected or not of_baseline:
+
+    column: str
+    value: str
+    selected: int
+    of_selected: int
+    baseline: int
+    of_baseline: int
+    requests: int
+
+
+def names(counts: Iterable[Count]) -> list[Judged]:
+    """Every value of columns of names, with its own probability, not adjusted."""
+    found = [one for one in counts if one.of_selected and one.of_baseline]
+    if not found:
         return []
-    have, lack = np.array([row[2] for row in found]), np.array([row[3] for row in found])
-    chances = stats.hypergeom.sf(have - 1, of_selected + of_baseline, have + lack, of_selected)
+    have, of_have, lack, of_lack = (np.array([one[place] for one in found]) for place in range(2, 6))
+    chances = stats.hypergeom.sf(have - 1, of_have + of_lack, have + lack, of_have)
     return [
-        _finding(column, value, None, None, (selected, of_selected, baseline, of_baseline), float(chance))
-        for (column, value, selected, baseline), chance in zip(found, chances, strict=True)
+        Judged(_finding(one.column, one.value, None, None, one[2:6], float(chance)), one.requests)
+        for one, chance in zip(found, chances, strict=True)
     ]
 
 
-def numbers(column: str, selected: Sequence[float], baseline: Sequence[float]) -> list[Finding]:
+def numbers(column: str, selected: Sequence[float], baseline: Sequence[float]) -> list[Judged]:
     """The range of a column of numbers that the selection has most beyond its baseline; none where all are alike."""
     if len(selected) < LEAST_REQUESTS or len(baseline) < LEAST_REQUESTS:
         return []
@@ -96,30 +116,32 @@ def numbers(column: str, selected: Sequence[float], baseline: Sequence[float]) -
     place, fewer = float(places[at]), (int(below[0][at]), int(below[1][at]))
     if apart[at] < 0:  # the selected ones lie above
         counts = len(first) - fewer[0], len(first), len(second) - fewer[1], len(second)
-        return [_finding(column, None, place, None, counts, chance)]
-    return [_finding(column, None, None, place, (fewer[0], len(first), fewer[1], len(second)), chance)]
+        return [Judged(_finding(column, None, place, None, counts, chance), 0)]
+    return [Judged(_finding(column, None, None, place, (fewer[0], len(first), fewer[1], len(second)), chance), 0)]
 
 
-def ranked(found: Sequence[Finding], limit: int) -> list[Finding]:
+def ranked(found: Sequence[Judged], limit: int) -> list[Finding]:
     """What stands out, most telling first, at most ``limit``; values that the same requests have are one finding."""
     if not found:
         return []
-    adjusted = stats.false_discovery_control([one.probability for one in found])
+    adjusted = stats.false_discovery_control([judged.finding.probability for judged in found])
     telling = [
-        replace(one, probability=float(chance))
-        for one, chance in zip(found, adjusted, strict=True)
+        Judged(replace(one, probability=float(chance)), requests)
+        for (one, requests), chance in zip(found, adjusted, strict=True)
         if chance < CHANCE and one.selected >= LEAST_REQUESTS and one.share - one.usual_share >= LEAST_DIFFERENCE
     ]
-    telling.sort(key=lambda one: (-one.least_difference, one.column, one.value or ""))
-    kept: dict[object, Finding] = {}
-    for one in telling:
-        alike = (one.selected, one.baseline) if one.value is not None else (one.column,)
-        if alike in kept:
-            first = kept[alike]
-            kept[alike] = replace(first, also={**first.also, one.column: one.value or ""})
+    telling.sort(
+        key=lambda judged: (-judged.finding.least_difference, judged.finding.column, judged.finding.value or "")
+    )
+    kept: list[Judged] = []
+    for one, requests in telling:
+        alike = [place for place, other in enumerate(kept) if requests and other.requests == requests]
+        if alike:
+            first = kept[alike[0]].finding
+            kept[alike[0]] = Judged(replace(first, also={**first.also, one.column: one.value or ""}), requests)
         else:
-            kept[alike] = one
-    return list(kept.values())[:limit]
+            kept.append(Judged(one, requests))
+    return [judged.finding for judged in kept][:limit]
 
 
 def _finding(

@@ -79,14 +79,16 @@ def charge_readers(ledger: Ledger, place: Place, reference: Reference) -> None:
     """
     n = len(ledger.excess)
     # a tap measures what it waited for its client; where none did, it is between the server's end and the edge's
-    late = place.of(ledger.left("transit") + ledger.left("edge"))
+    at_edge = place.of(ledger.left("edge"))
+    late = at_edge + place.of(ledger.left("transit"))
     start, _, _, last = place.span
     end = place.of(place.requests.end)
     after = np.maximum(end - np.maximum(last, start), 0.0)
     tenants = place.requests.tenant.codes[place.rows]
     least = np.maximum(0.25, 0.5 * place.of(reference.expected.sum(axis=1)))
     usual = _around(late, tenants, last, np.minimum(late, after) > least)
-    slow = np.minimum(late - usual, after)
+    # without others to compare with, what lies between may be anybody's: only what the tap waited is the client's
+    slow = np.minimum(np.where(np.isnan(usual), at_edge, late - np.nan_to_num(usual)), after)
     matters = slow > least
     ledger.take("slow_client", ("edge", "transit"), _full(n, place.rows, np.where(matters, slow, 0.0)))
 
@@ -97,21 +99,21 @@ def charge_cpu(ledger: Ledger, place: Place, calm: Flags) -> None:
     start, _, first, last = place.span
     end = place.of(place.requests.end)
     if np.isfinite(host.delay).any():
-        delay = np.nan_to_num(place.bins.held(host.delay_time, host.delay))
+        delay = np.nan_to_num(place.bins.held(host.delay_time, host.delay, host.age))
         own = place.bins.mean(delay, start, end)
         usual = float(np.median(own[calm])) if calm.any() else 0.0
         wait = np.maximum(own - max(usual, 0.0), 0.0)
         matters = wait >= STARVED
         ledger.take("cpu_starved", _ALL, _full(n, place.rows, np.where(matters, wait * (end - start), 0.0)))
     elif np.isfinite(host.pressure).any():
-        pressure = np.nan_to_num(place.bins.held(host.time, host.pressure))
+        pressure = np.nan_to_num(place.bins.held(host.time, host.pressure, host.age))
         own = place.bins.mean(pressure, start, end)
         usual = float(np.median(own[calm])) if calm.any() else 1.0
         pressed = (own - usual >= PRESSED) & (place.bins.mean(place.decoding, first, last) < _crowd(place, calm))
         phases = ("transit", "frontend", "stall", "edge", "prefill", "decode", "compute_infer", "compute_input")
         ledger.take("cpu_starved", phases, np.inf, _flags(n, place.rows, pressed))
     if np.isfinite(host.front).any():
-        front = np.nan_to_num(place.bins.held(host.front_time, host.front))
+        front = np.nan_to_num(place.bins.held(host.front_time, host.front, host.age))
         busy = place.bins.mean(front, start, end) >= BUSY
         ledger.take("frontend_cpu", ("frontend", "transit", "stall"), np.inf, _flags(n, place.rows, busy))
 
@@ -239,7 +241,7 @@ def _slope(among: Floats, rate: Floats, demand: Floats) -> float:
 
 
 def _around(late: Floats, tenants: Ints, at: Floats, wanted: Flags) -> Floats:
-    """Median of a value among the requests of other tenants within some seconds of a time; 0 where there are none.
+    """Median of a value among the requests of other tenants within some seconds of a time; NaN where there are none.
 
     Args:
         late: The value of each request.
@@ -253,8 +255,8 @@ def _around(late: Floats, tenants: Ints, at: Floats, wanted: Flags) -> Floats:
         near = np.flatnonzero(np.abs(slot - one) <= 1)
         for tenant in np.unique(tenants[wanted & (slot == one)]):
             others = near[tenants[near] != tenant]
-            if len(others):
-                usual[wanted & (slot == one) & (tenants == tenant)] = float(np.median(late[others]))
+            middle = float(np.median(late[others])) if len(others) else np.nan
+            usual[wanted & (slot == one) & (tenants == tenant)] = middle
     return usual
 
 

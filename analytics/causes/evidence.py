@@ -90,7 +90,7 @@ def causes_of(account: Account, rows: Flags) -> list[Cause]:
                 who=who,
                 seconds=seconds * account.requests.scale,
                 share=seconds / excess if excess > 0 else 0.0,
-                requests=int((each > 0).sum()),
+                requests=round(int((each > 0).sum()) * account.requests.scale),
                 evidence=_evidence(account, cause, each, who, share),
                 advice=advice,
                 runbook=runbook,
@@ -114,9 +114,8 @@ def failures_of(account: Account, rows: Flags, from_seconds: float) -> list[Fail
             if (top := _top(account, name, weights)[0]) and _top(account, name, weights)[1] > OWNER_SHARE
         }
         first = float(requests.start[mine].min()) - from_seconds
-        found.append(
-            Failure(requests.outcome.names[outcome], requests.error.names[error], who, int(mine.sum()), first)
-        )  # fmt: skip
+        count = round(int(mine.sum()) * requests.scale)
+        found.append(Failure(requests.outcome.names[outcome], requests.error.names[error], who, count, first))
     return sorted(found, key=lambda one: (-one.requests, one.outcome, one.error_type))
 
 
@@ -124,7 +123,7 @@ def _who(account: Account, cause: str, each: Floats) -> tuple[dict[str, str], fl
     """Whose work took the time, and the tenant's share of it."""
     who: dict[str, str] = {}
     instance, share = _top(account, "instance", each)
-    if share > OWNER_SHARE:
+    if instance and share > OWNER_SHARE:
         who["instance"] = instance
     version, share = _top(account, "version", each)
     if cause == "deploy" and version:
@@ -185,7 +184,7 @@ def _evidence(account: Account, cause: str, each: Floats, who: dict[str, str], s
     hit = each > 0
     told = [
         (
-            f"{int(hit.sum())} requests lost {each.sum() * requests.scale:.1f} s in sum, "
+            f"{round(int(hit.sum()) * requests.scale)} requests lost {each.sum() * requests.scale:.1f} s in sum, "
             f"{np.median(each[hit]):.3g} s in the median, {each.max():.3g} s at most."
         )
     ]

@@ -65,13 +65,15 @@ class Bins:
         edges = self.edges
         return (np.interp(end, edges, total) - np.interp(start, edges, total)) / (end - start)
 
-    def held(self, time: Floats, values: Floats) -> Floats:
-        """Values at times on the bins: the newest known in or before each, NaN before the first."""
+    def held(self, time: Floats, values: Floats, age: float) -> Floats:
+        """Values at times on the bins: the newest known in or before each, NaN where that is older than ``age`` s."""
         known = ~np.isnan(values)
         if not known.any():
             return np.full(self.n, np.nan)
         place = np.searchsorted(time[known], self.edges[1:], side="left") - 1
-        return np.where(place >= 0, values[known][np.maximum(place, 0)], np.nan)
+        newest = np.maximum(place, 0)
+        fresh = (place >= 0) & (self.edges[1:] - time[known][newest] <= age + self.step)
+        return np.where(fresh, values[known][newest], np.nan)
 
 
 def overlap(start: Floats, end: Floats, spans: list[tuple[float, float]]) -> Floats:

@@ -25,6 +25,8 @@ SHORTEST_SECONDS: Final = 120.0
 LOOK_BACK_SECONDS: Final = (600, 3 * 3600)
 """Seconds before the window that serve as reference: three windows, at least and at most so many."""
 _MOST_SAMPLES: Final = 200_000
+_PROCESSES: Final = 8
+"""Processes of an engine, and its machine, that most have at most."""
 _SERVERS: Final = ("EngineCor", "Worker")
 """Parts of names of processes that compute, of servers that have several."""
 
@@ -47,9 +49,11 @@ def load(inquiry: Inquiry) -> Evidence:
     found = Evidence(requests_of(row, origin, first, float(stride)), origin_ms=origin)
     span_ms = inquiry.window.to_ms - origin
     bounds = {"reference_ms": origin, "limit": _MOST_SAMPLES}
-    sample_ms = max(1000, -(-span_ms // 20_000_000) * 1000)
+    instances = len(found.requests.instance.names)
+    sample_ms = _step_ms(span_ms, instances)
     found.samples = samples_of(inquiry.ask("samples", fragments, sample_ms=sample_ms, **bounds)[0], origin)
-    found.hosts = _hosts_of(inquiry.ask("hosts", fragments, **bounds)[0], origin)
+    host_ms = _step_ms(span_ms, instances * _PROCESSES)
+    found.hosts = _hosts_of(inquiry.ask("hosts", fragments, host_ms=host_ms, **bounds)[0], origin, host_ms)
     found.events = [
         Event(
             (int(one["at_ms"]) - origin) / 1000,
@@ -60,14 +64,23 @@ def load(inquiry: Inquiry) -> Evidence:
     return found
 
 
-def _hosts_of(row: Mapping[str, Any], origin_ms: int) -> dict[str, Host]:
-    at = (np.asarray(row["at_ms"], dtype=np.float64) - origin_ms) / 1000
-    columns = {name: np.asarray(row[name], dtype=np.float64) for name in ("cpu", "delay", "pressure")}
-    name = np.asarray(row["name"], dtype=object)
-    process = np.asarray(row["process"], dtype=object)
+def _step_ms(span_ms: int, series: int) -> int:
+    """Milliseconds of a step by which so many series of a span stay below the limit; a second at least, whole ones."""
+    return max(1000, -(-span_ms * max(series, 1) // (_MOST_SAMPLES * 1000)) * 1000)
+
+
+def _hosts_of(row: Mapping[str, Any], origin_ms: int, step_ms: int) -> dict[str, Host]:
+    order = np.argsort(np.asarray(row["at_ms"], dtype=np.float64), kind="stable")
+    at = (np.asarray(row["at_ms"], dtype=np.float64)[order] - origin_ms) / 1000
+    columns = {name: np.asarray(row[name], dtype=np.float64)[order] for name in ("cpu", "delay", "pressure")}
+    name = np.asarray(row["name"], dtype=object)[order]
+    # several processes may bear one name
+    names = np.asarray(row["process"], dtype=object)[order]
+    pids = np.asarray(row["pid"], dtype=object)[order]
+    process = np.where(names == "host", names, names + " " + pids)
     found: dict[str, Host] = {}
     for instance in dict.fromkeys(str(one) for one in name):
-        host = found.setdefault(instance, Host())
+        host = found.setdefault(instance, Host(age=max(60.0, 3 * step_ms / 1000)))
         mine = name == instance
         machine = mine & (process == "host")
         host.time, host.pressure = at[machine], columns["pressure"][machine]

@@ -14,10 +14,13 @@ from analytics.causes.table import PHASE, Host
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from analytics.causes.table import Event, Flags, Floats, Ints, Requests, Samples
+    from analytics.causes.table import Event, Floats, Ints, Requests, Samples
 
 TENANTS: Final = 30
-"""Tenants that are told apart at an instance; the rest are one."""
+"""Tenants that are told apart at an instance, those of the most work; the rest are one."""
+_OLD_SECONDS: Final = 10.0
+"""Age, and number of intervals, from which what a sample said is not known any more."""
+_OLD_INTERVALS: Final = 5.0
 SILENT_SECONDS: Final = 1.5
 """Seconds without any progress, requests being inside, from which an engine stands still."""
 
@@ -91,29 +94,33 @@ class Place:
         """A column of the samples on the bins; NaN where nobody said."""
         if self.samples is None:
             return np.full(self.bins.n, np.nan)
-        return self.bins.held(self.samples.time, getattr(self.samples, name))
+        interval = self.samples.interval[self.samples.interval > 0]
+        age = max(_OLD_SECONDS, _OLD_INTERVALS * float(np.median(interval)) if len(interval) else 0.0)
+        return self.bins.held(self.samples.time, getattr(self.samples, name), age)
 
     def by_tenant(self, what: str) -> dict[str, Floats]:
         """Per tenant and bin: ``held`` KV tokens, ``prefilled`` tokens, ``decoding`` sequences, or ``inside``."""
         start, begin, first, last = self.span
         requests = self.requests
         tokens = self.of(requests.prompt) + 0.5 * self.of(requests.output)
-        codes = requests.tenant.codes[self.rows]
+        since, until, height = {
+            "held": (begin, last, tokens),
+            "prefilled": (begin, first, self.of(requests.uncached)),
+            "decoding": (first, last, self._generates),
+        }.get(what, (start, last, np.ones(len(start))))
+        codes, names = requests.tenant.codes[self.rows], requests.tenant.names
+        spread = what == "prefilled"
+        work = np.bincount(codes, height if spread else height * np.maximum(until - since, 0.0), len(names))
+        busiest = np.argsort(-work, kind="stable")[:TENANTS]
         found: dict[str, Floats] = {}
-        counts = np.bincount(codes, minlength=len(requests.tenant.names))
-        for code in np.argsort(-counts, kind="stable")[:TENANTS]:
-            mine = codes == code
-            if not mine.any():
-                continue
-            if what == "held":
-                series = self.bins.level(begin[mine], last[mine], tokens[mine])
-            elif what == "prefilled":
-                series = self.bins.spread(begin[mine], first[mine], self.of(requests.uncached)[mine])
-            elif what == "decoding":
-                series = self.bins.level(first[mine], last[mine], self._generates[mine])
-            else:
-                series = self.bins.level(start[mine], last[mine])
-            found[requests.tenant.names[code]] = series
+        for name, mine in [
+            *((names[code], codes == code) for code in busiest),
+            ("", ~np.isin(codes, busiest)),  # the rest, with those that nobody named
+        ]:
+            if mine.any():
+                fill = self.bins.spread if spread else self.bins.level
+                series = fill(since[mine], until[mine], height[mine])
+                found[name] = found[name] + series if name in found else series
         return found
 
     @cached_property
@@ -192,14 +199,11 @@ class Place:
     def _generates(self) -> Floats:
         return (self.of(self.requests.output) > 0).astype(np.float64)
 
-    def standing(self, spans: list[tuple[float, float]], which: Flags | None = None) -> tuple[Floats, Floats]:
+    def standing(self, spans: list[tuple[float, float]]) -> tuple[Floats, Floats]:
         """Seconds of spans in each request's time before its first token, and after it."""
         start, _, first, last = self.span
         end = np.maximum(last, first)
-        before, after = overlap(start, first, spans), overlap(first, end, spans)
-        if which is not None:
-            before, after = before * which, after * which
-        return before, after
+        return overlap(start, first, spans), overlap(first, end, spans)
 
 
 def places_of(

@@ -156,18 +156,16 @@ class Samples:
     """One instance's engine samples, summed over models and ranks (KV: the fullest), in order of time.
 
     Values are NaN where the server does not say. ``progress`` is all that it made since the sample before: tokens,
-    finished requests, inferences; ``tokens`` whether tokens are among it.
+    finished requests, inferences.
     """
 
     time: Floats
     interval: Floats
     up: Flags
-    scrape: Floats
     running: Floats
     waiting: Floats
     kv: Floats
     preemptions: Floats
-    generated: Floats
     progress: Floats
 
 
@@ -180,6 +178,7 @@ class Host:
         delay_time, delay: Seconds a second that the engine's busiest process was runnable without a CPU, at most the
             share of the time that its threads wanted one.
         front_time, front: CPU seconds a second of the process that takes the requests.
+        age: Seconds for which a sample holds.
     """
 
     time: Floats = field(default_factory=lambda: np.empty(0))
@@ -188,6 +187,7 @@ class Host:
     delay: Floats = field(default_factory=lambda: np.empty(0))
     front_time: Floats = field(default_factory=lambda: np.empty(0))
     front: Floats = field(default_factory=lambda: np.empty(0))
+    age: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -276,5 +276,5 @@ _TEXTS: Final = (
     *("instance", "deployment", "tenant", "model", "route", "version", "engine", "outcome", "error"),
 )  # fmt: skip
 _SAMPLE: Final = (
-    *("interval", "up", "scrape", "running", "waiting", "kv", "preemptions", "generated", "progress"),
+    *("interval", "up", "running", "waiting", "kv", "preemptions", "progress"),
 )  # fmt: skip

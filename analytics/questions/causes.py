@@ -145,14 +145,15 @@ def _notes(account: Account) -> tuple[str, ...]:
     requests, reference = account.requests, account.reference
     found: list[str] = []
     wanted = requests.inside & requests.selected
+    given_up = int((wanted & reference.known & ~requests.whole & ~requests.failed).sum())
     without = int((wanted & ~reference.known & (requests.whole | requests.failed)).sum())
+    without, given_up = (round(count * requests.scale) for count in (without, given_up))
     if not reference.fits:
         found.append("There is no reference: too few requests before the window and in it.")
     elif without:
         found.append(f"{without} requests are of a kind that has no reference and are left out.")
     if reference.inside and reference.fits:
         found.append("Too little lies before the window: its own calm parts are the reference.")
-    given_up = int((wanted & reference.known & ~requests.whole & ~requests.failed).sum())
     if given_up:
         found.append(f"{given_up} requests that their clients gave up or asked wrongly have no excess.")
     unseen = [place.name for place in account.places if place.samples is None]

@@ -72,12 +72,10 @@ SELECT
     groupArray(instance) AS name,
     groupArray(interval_s) AS interval,
     groupArray(up_now) AS up,
-    groupArray(scrape_s) AS scrape,
     groupArray(running_now) AS running,
     groupArray(waiting_now) AS waiting,
     groupArray(kv_now) AS kv,
     groupArray(preempted) AS preemptions,
-    groupArray(made) AS generated,
     groupArray(moved) AS progress
 FROM
 (
@@ -87,12 +85,10 @@ FROM
         max(toUnixTimestamp64Milli(time)) AS at_ms,
         sum(interval_seconds) / uniqExact(model, dp_rank) AS interval_s,
         min(up) AS up_now,
-        max(scrape_seconds) AS scrape_s,
         ifNull(toFloat64(sum(running) / count(DISTINCT time)), nan) AS running_now,
         ifNull(toFloat64(sum(waiting) / count(DISTINCT time)), nan) AS waiting_now,
         ifNull(toFloat64(max(kv_cache_usage_ratio)), nan) AS kv_now,
         ifNull(sum(preemptions_delta), nan) AS preempted,
-        ifNull(sum(generation_tokens_delta), nan) AS made,
         -- unknown where the server counts none of these
         if(count(generation_tokens_delta) + count(inferences_delta) + count(requests_finished_delta) = 0, nan,
             ifNull(sum(generation_tokens_delta), 0) + ifNull(sum(prompt_tokens_delta), 0)
@@ -106,27 +102,49 @@ FROM
 
 -- name: hosts
 -- Rates need the sample before: per process, what a counter grew by between two samples over the time between them.
+-- The newest are taken where there are too many.
 SELECT
     groupArray(at_ms) AS at_ms,
     groupArray(instance) AS name,
     groupArray(process_name) AS process,
+    groupArray(process_pid) AS pid,
     groupArray(cpu) AS cpu,
     groupArray(delay) AS delay,
     groupArray(pressure) AS pressure
 FROM
 (
     SELECT
-        toUnixTimestamp64Milli(time) AS at_ms,
+        at_ms,
         instance,
         process_name,
+        process_pid,
         at_ms - lagInFrame(at_ms) OVER before AS passed,
-        ifNull(if(passed > 0 AND passed < 60000, (cpu_seconds_total - lagInFrame(cpu_seconds_total) OVER before) / passed * 1000, nan), nan) AS cpu,
-        ifNull(if(passed > 0 AND passed < 60000, (cpu_delay_seconds_total - lagInFrame(cpu_delay_seconds_total) OVER before) / passed * 1000, nan), nan) AS delay,
-        ifNull(cpu_pressure_some_ratio, nan) AS pressure
-    FROM host_samples FINAL
-    WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
-    WINDOW before AS (PARTITION BY instance, process_name, process_pid ORDER BY time ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
-    ORDER BY at_ms
+        passed > 0 AND passed < greatest(60000, 3 * {host_ms:Int64}) AS follows,
+        ifNull(if(follows, (cpu_s - lagInFrame(cpu_s) OVER before) / passed * 1000, nan), nan) AS cpu,
+        ifNull(if(follows, (delay_s - lagInFrame(delay_s) OVER before) / passed * 1000, nan), nan) AS delay,
+        ifNull(pressed, nan) AS pressure
+    FROM
+    (
+        SELECT
+            intDiv(toUnixTimestamp64Milli(time), {host_ms:Int64}) AS slot,
+            instance,
+            node,
+            recording,
+            process_name,
+            process_pid,
+            max(toUnixTimestamp64Milli(time)) AS at_ms,
+            argMax(cpu_seconds_total, time) AS cpu_s,
+            argMax(cpu_delay_seconds_total, time) AS delay_s,
+            avg(cpu_pressure_some_ratio) AS pressed
+        FROM host_samples FINAL
+        WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
+        GROUP BY slot, instance, node, recording, process_name, process_pid
+    )
+    WINDOW before AS (
+        PARTITION BY instance, node, recording, process_name, process_pid ORDER BY at_ms
+        ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+    )
+    ORDER BY at_ms DESC
     LIMIT {limit:UInt32}
 )
 

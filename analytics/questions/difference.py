@@ -6,16 +6,19 @@ The baseline is the rest of the window's requests, or what the same selection wa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from analytics import over_represented
 from analytics.conditions import conditions, of_requests
 from analytics.inquiry import Inquiry
+from analytics.over_represented import Count
 from analytics.question import Command, Option, QuestionError
 from analytics.selection import Filter
 from base.named_sql import beside
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from analytics.answer import Answer
     from analytics.inquiry import Reader
     from analytics.over_represented import Finding
@@ -77,16 +80,11 @@ def ask(store: Reader, selection: Selection, *, baseline: Baseline = "rest", lim
     shapes, first_ms = _shapes(selection, baseline)
     sizes = inquiry.ask("sizes", shapes, first_ms=first_ms)[0]
     selected, compared = int(sizes["selected"]), int(sizes["baseline"])
-    found: list[Finding] = []
+    found: list[over_represented.Judged] = []
     if selected and compared:
         rows = inquiry.ask("names", shapes, first_ms=first_ms, values=_VALUES)
         own = {name for name, _ in selection.filter.chosen()} | ({"outcome"} if selection.outcome else set())
-        counts = [
-            (str(row["column"]), str(row["value"]), int(row["selected"]), int(row["baseline"]))
-            for row in rows
-            if row["column"] not in own
-        ]
-        found += over_represented.names(counts, selected, compared)
+        found += over_represented.names([_count(row) for row in rows if row["column"] not in own])
         numbers = inquiry.ask("numbers", shapes, first_ms=first_ms, sample=_SAMPLE)
         for column in _NUMBERS:
             sides: tuple[list[float], list[float]] = ([], [])
@@ -95,6 +93,13 @@ def ask(store: Reader, selection: Selection, *, baseline: Baseline = "rest", lim
             found += over_represented.numbers(column, *sides)
     told = Difference(baseline, selected, compared, len(found), over_represented.ranked(found, limit))
     return inquiry.answer(told, cover, level="rows", exactness="exact", rows=selected, notes=_notes(selected, compared))
+
+
+def _count(row: Mapping[str, Any]) -> Count:
+    selected, baseline, of_selected, of_baseline, requests = (
+        int(row[name]) for name in ("selected", "baseline", "of_selected", "of_baseline", "requests")
+    )
+    return Count(str(row["column"]), str(row["value"]), selected, of_selected, baseline, of_baseline, requests)
 
 
 def _shapes(selection: Selection, baseline: Baseline) -> tuple[dict[str, str], int]:

@@ -1,15 +1,20 @@
 -- Selected requests and the baseline that they are compared with, by each value of each column of names; the most frequent
--- values of a column among the selected ones.
+-- values of a column among the selected ones. A request that does not tell a column counts in none of its shares.
 -- name: names
 SELECT
   pair.1 AS column,
   pair.2 AS value,
   toUInt64(sum(weight * is_selected)) AS selected,
-  toUInt64(sum(weight * (1 - is_selected))) AS baseline
+  toUInt64(sum(weight * (1 - is_selected))) AS baseline,
+  sum(selected) OVER (PARTITION BY column) AS of_selected,
+  sum(baseline) OVER (PARTITION BY column) AS of_baseline,
+  -- the same for the very same requests, whatever their order
+  groupBitXor(cityHash64(key)) AS requests
 FROM
 (
   SELECT
     weight,
+    key,
     toUInt8(/*selected*/) AS is_selected,
     arrayJoin([
       ('model', model), ('tenant', tenant), ('engine', engine), ('deployment', deployment), ('instance', instance),
@@ -19,7 +24,7 @@ FROM
       ('status', if(status = 0, '', toString(status))), ('finish_reason', finish_reason), ('error_type', error_type)
     ]) AS pair
   FROM requests
-  WHERE time >= fromUnixTimestamp64Milli({first_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
+  WHERE time >= fromUnixTimestamp64Milli({first_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64})
     AND operation != '' /*universe*/
 )
 WHERE value != ''
@@ -36,7 +41,7 @@ FROM
 (
   SELECT weight, toUInt8(/*selected*/) AS is_selected
   FROM requests
-  WHERE time >= fromUnixTimestamp64Milli({first_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
+  WHERE time >= fromUnixTimestamp64Milli({first_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64})
     AND operation != '' /*universe*/
 );
 
@@ -58,7 +63,7 @@ FROM
     toUInt8(/*selected*/) AS is_selected, key, prompt_tokens, cached_tokens, completion_tokens, request_bytes,
     response_bytes, preemptions
   FROM requests
-  WHERE time >= fromUnixTimestamp64Milli({first_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
+  WHERE time >= fromUnixTimestamp64Milli({first_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64})
     AND operation != '' /*universe*/
 )
 ORDER BY cityHash64(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,9 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics import over_represented
-from analytics.over_represented import CHANCE, Finding, names, numbers, ranked
+from analytics.over_represented import CHANCE, Count, Finding, Judged, numbers, ranked
+from analytics.over_represented import names as judged
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SIZES = st.tuples(st.integers(1, 10**6), st.integers(1, 10**6))
+
+
+def names(counts: Sequence[tuple[str, str, int, int]], selected: int, baseline: int) -> list[Judged]:
+    """Of columns that every request tells; each value is other requests'."""
+    return judged([
+        Count(column, value, have, selected, lack, baseline, place + 1)
+        for place, (column, value, have, lack) in enumerate(counts)
+    ])  # fmt: skip
 
 
 def drawn(seed: int, selected: int = 400, others: int = 4000, planted: float = 0.0) -> list[Finding]:
@@ -55,13 +68,24 @@ def test_the_order_is_the_same_in_a_part_of_the_requests():
     assert order == [["slow", "big", "small"]] * 3
 
 
-def test_values_that_the_same_requests_have_are_one_finding():
-    found = names(
-        [("model", "vision", 90, 10), ("instance", "triton-a", 90, 10), ("engine", "triton", 95, 200)], 100, 900
-    )
-    first, second = ranked(found, 9)
+def test_values_that_the_same_requests_have_are_one_finding_and_others_are_not():
+    same, other = 77, 78
+    found = judged([
+        Count("model", "vision", 90, 100, 10, 900, same), Count("instance", "triton-a", 90, 100, 10, 900, same),
+        Count("tenant", "as-many", 90, 100, 10, 900, other), Count("tenant", "too", 88, 100, 10, 900, 79),
+    ])  # fmt: skip
+    first, *rest = ranked(found, 9)
     assert (first.column, first.value, dict(first.also)) == ("instance", "triton-a", {"model": "vision"})
-    assert second.value == "triton"
+    assert [(one.column, one.value, dict(one.also)) for one in rest] == [
+        ("tenant", "as-many", {}),
+        ("tenant", "too", {}),
+    ]
+
+
+def test_who_does_not_tell_a_column_counts_in_none_of_its_shares():
+    # nine in ten of the baseline name no tenant; those that do are divided as the selected ones are
+    found = judged([Count("tenant", name, 50, 100, 450, 900, place) for place, name in enumerate("ab", 1)])
+    assert ranked(found, 9) == []
 
 
 @pytest.mark.parametrize("above", [True, False])
@@ -89,7 +113,7 @@ def test_too_few_requests_and_columns_that_are_all_alike_tell_nothing():
 @given(SIZES, st.data())
 def test_counts_of_any_size_give_shares_and_probabilities(sizes: tuple[int, int], data: st.DataObject):
     selected, baseline = (data.draw(st.integers(0, size)) for size in sizes)
-    (found,) = names([("tenant", "a", selected, baseline)], *sizes)
+    ((found, _),) = names([("tenant", "a", selected, baseline)], *sizes)
     assert 0 <= found.probability <= 1
     assert -1 - 1e-9 <= found.least_difference <= found.share - found.usual_share + 1e-9
     assert found.share == selected / sizes[0]

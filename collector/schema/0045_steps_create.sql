@@ -155,6 +155,8 @@ ORDER BY (inserted_at, request_id)
 {ttl:engine_steps toDateTime(inserted_at) 1}
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
 
--- An engine half that a probe told, not a span: a span may come for the same request.
+-- A half that a span told: a probe may tell of the same request, before or after. Of which finished request a row has what
+-- a probe told: another one's is another row's.
 ALTER TABLE {database}.requests_t {on_cluster}
-  ADD COLUMN IF NOT EXISTS probed SimpleAggregateFunction(max, UInt8) CODEC(ZSTD(1)) AFTER has_engine;
+  ADD COLUMN IF NOT EXISTS spanned SimpleAggregateFunction(max, UInt8) DEFAULT has_engine CODEC(ZSTD(1)) AFTER has_engine,
+  ADD COLUMN IF NOT EXISTS told_key SimpleAggregateFunction(max, UInt64) CODEC(ZSTD(1)) AFTER spanned;

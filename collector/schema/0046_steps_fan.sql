@@ -75,8 +75,8 @@ FROM
 (
   SELECT
     *,
-    toInt64(if(ifNull(told.1, 0) BETWEEN 1000000000000000 AND 9000000000000000000, assumeNotNull(told.1), least(time_ns, 9000000000000000000))) AS completed_ns,
-    toInt64(if(ifNull(told.2, 0) BETWEEN 1000000000000000 AND 9000000000000000000, assumeNotNull(told.2), 0)) AS scheduled_ns
+    toInt64(if(ifNull(told.1, 0) BETWEEN 1000000000000000000 AND 9000000000000000000, assumeNotNull(told.1), least(time_ns, 9000000000000000000))) AS completed_ns,
+    toInt64(if(ifNull(told.2, 0) BETWEEN 1000000000000000000 AND 9000000000000000000, assumeNotNull(told.2), 0)) AS scheduled_ns
   FROM
   (
     WITH
@@ -126,7 +126,7 @@ FROM
 (
   SELECT
     *,
-    toInt64(if(ifNull(told.1, 0) BETWEEN 1000000000000000 AND 9000000000000000000, assumeNotNull(told.1), least(time_ns, 9000000000000000000))) AS finished_ns
+    toInt64(if(ifNull(told.1, 0) BETWEEN 1000000000000000000 AND 9000000000000000000, assumeNotNull(told.1), least(time_ns, 9000000000000000000))) AS finished_ns
   FROM
   (
     WITH

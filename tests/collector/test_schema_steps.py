@@ -8,16 +8,14 @@ import pytest
 
 from agent.otlp.columns import encode_columns
 from collector.settle import Settler
-from tests.kits.schema_tools import NOW_MS, RESOURCE, edge_span, engine_span, event, framed, fresh_store, token, traces
+from tests.kits.probe_told import NOW_NS, WHOSE, finished, land, requests, wait_long
+from tests.kits.schema_tools import NOW_MS, edge_span, engine_span, event, framed, fresh_store, token, traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from collector.store.client import Store
     from tests.conftest import StoreServer
-
-WHOSE = RESOURCE | {"servescope.model": "tiny", "servescope.dp_rank": "1", "process.pid": "77"}
-NOW_NS = NOW_MS * 1_000_000
 
 
 @pytest.fixture(scope="module")
@@ -32,39 +30,6 @@ def store(migrated: Store) -> Store:
     for table in ("requests_t", "request_orphans", "finished_requests", "engine_steps", "engine_steps_1s", "otel_logs"):
         migrated.command(f"TRUNCATE TABLE {table}")
     return migrated
-
-
-def land(store: Store, name: str, columns: dict[str, list[Any]], whose: dict[str, str] | None = None) -> None:
-    body = encode_columns(whose or WHOSE, "servescope.step", name, NOW_NS, columns)
-    store.insert_segment("land_logs", framed(body), token())
-
-
-def finished(store: Store, request_id: str = "cmpl-req-1-0", **more: Any) -> None:
-    row = {
-        "finished_ns": NOW_NS + 135_000_000, "e2e_seconds": 0.13, "queued_seconds": 0.01, "prefill_seconds": 0.04,
-        "inference_seconds": 0.1, "decode_seconds": 0.06, "preemptions": 2, "prompt_tokens": 20,
-        "generation_tokens": 8, "cached_tokens": 16, "reason": "length", "request_id": request_id,
-    } | more  # fmt: skip
-    land(store, "finished_requests", {name: [value] for name, value in row.items() if value is not None})
-
-
-def requests(store: Store) -> list[dict[str, Any]]:
-    return list(store.rows("SELECT * FROM requests ORDER BY time, has_edge"))
-
-
-def wait_long(store: Store) -> None:
-    """What a minute and more does to what has been told."""
-    columns = ", ".join(
-        row["name"] if row["name"] != "inserted_at" else "inserted_at - INTERVAL 90 SECOND AS inserted_at"
-        for row in store.rows(
-            "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = 'finished_requests'"
-        )
-    )
-    store.command("CREATE TABLE kept AS finished_requests ENGINE = Memory")
-    store.command(f"INSERT INTO kept SELECT {columns} FROM finished_requests")
-    store.command("TRUNCATE TABLE finished_requests")
-    store.command("INSERT INTO finished_requests SELECT * FROM kept")
-    store.command("DROP TABLE kept SYNC")
 
 
 def test_a_row_a_step_and_none_in_the_logs(store: Store):
@@ -216,16 +181,6 @@ def test_a_retry_gets_its_own(store: Store):
     finished(store, preemptions=3, finished_ns=(later + 135) * 1_000_000)
     Settler(store).run()
     assert [(row["has_engine"], row["preemptions"]) for row in requests(store)] == [(1, 1), (1, 3)]
-
-
-def test_a_stranger_whose_id_it_guessed_gets_nothing(store: Store):
-    """A key that speaks for another tenant than the edge's."""
-    store.insert_segment("land_traces", framed(traces([edge_span()])), token())
-    finished(store)
-    store.command("ALTER TABLE finished_requests UPDATE sender_tenant = 'mallory' WHERE 1 SETTINGS mutations_sync = 2")
-    Settler(store).run()
-    (row,) = requests(store)
-    assert (row["has_engine"], row["preemptions"]) == (0, 0)
 
 
 def test_other_requests_of_the_same_moment_keep_theirs(store: Store):

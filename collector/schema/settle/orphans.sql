@@ -1,6 +1,7 @@
 -- An engine half without a tap's span id goes to the edge row that has its request or response id and was open at that
 -- time: its columns are written under the edge's key, and its own row is marked as moved. An id used twice (a retry)
--- goes to the nearest edge that no engine has yet, or that has its half from a probe. Ids are easily guessed: both must be of one tenant's key, or of none.
+-- goes to the nearest edge that has no span's half yet, whether or not a probe told of it. Ids are easily guessed: both must
+-- be of one tenant's key, or of none.
 INSERT INTO {database}.requests_t
 (
   time, key, moved, trace_id, engine_response_id, engine_request_id, engine_model, engine, engine_instance, engine_deployment, engine_version,
@@ -10,18 +11,27 @@ INSERT INTO {database}.requests_t
   engine_sender_peer, received_at
 )
 WITH
-  orphans AS
+  seen AS
   (
     SELECT DISTINCT time, key, request_id, response_id, sender_tenant
     FROM {database}.request_orphans
     WHERE inserted_at > {since:DateTime64(3, 'UTC')} - INTERVAL 10 MINUTE
   ),
-  bounds AS (SELECT min(time) - INTERVAL 10 MINUTE AS first, max(time) + INTERVAL 1 MINUTE AS last FROM orphans),
+  bounds AS (SELECT min(time) - INTERVAL 10 MINUTE AS first, max(time) + INTERVAL 1 MINUTE AS last FROM seen),
+  -- one that has an edge would win it again from those that have none
+  orphans AS
+  (
+    SELECT *
+    FROM seen
+    WHERE (time, key) NOT IN (
+      SELECT time, key FROM {database}.requests_t
+      WHERE time BETWEEN (SELECT first FROM bounds) AND (SELECT last FROM bounds) AND moved = 1)
+  ),
   edges AS
   (
     SELECT time, key, request_id, response_id, e2e_seconds, sender_tenant, received_at
     FROM {database}.requests_t FINAL
-    WHERE time BETWEEN (SELECT first FROM bounds) AND (SELECT last FROM bounds) AND has_edge = 1 AND (has_engine = 0 OR probed = 1)
+    WHERE time BETWEEN (SELECT first FROM bounds) AND (SELECT last FROM bounds) AND has_edge = 1 AND spanned = 0
   ),
   pairs AS
   (

@@ -37,6 +37,8 @@ _UNFIT_PATIENCE: Final = 5
 _LONGEST_PAUSE_SECONDS: Final = 15.0
 _QUIET_SECONDS: Final = 20.0
 _KEEP_SECONDS: Final = 10.0
+_LATE_LOOK_SECONDS: Final = 75.0
+"""Over a minute: what a probe told and nothing has come for by then is judged in one more run, if no other comes."""
 _KEEP_BYTES: Final = 64 << 20
 
 
@@ -94,6 +96,7 @@ class Writer:
         self._inserted: list[Segment] = []
         self._reap = asyncio.Event()
         self._unsettled = asyncio.Event()
+        self._unjudged = True  # what an earlier run inserted may be
         self._hurry = asyncio.Event()
         self.errors: dict[str, str] = {}
         self.last_insert: float | None = None
@@ -207,6 +210,7 @@ class Writer:
         self._reap.set()
         if segment.signal != "metrics":  # spans, and what a probe tells of finished requests
             self.last_traces = self.last_insert
+            self._unjudged |= segment.signal == "logs"
             self._unsettled.set()
 
     async def _divide(self, segment: Segment, error: StoreError) -> None:
@@ -238,10 +242,14 @@ class Writer:
     async def _keep_settled(self) -> None:
         failures = 0
         while True:
-            await self._unsettled.wait()
-            with contextlib.suppress(TimeoutError):
-                wait = self._config.settle_seconds if not failures else _pause(failures + 2)
-                await asyncio.wait_for(self._hurry.wait(), wait)
+            try:
+                await asyncio.wait_for(self._unsettled.wait(), _LATE_LOOK_SECONDS if self._unjudged else None)
+            except TimeoutError:
+                self._unjudged = False
+            else:
+                with contextlib.suppress(TimeoutError):
+                    wait = self._config.settle_seconds if not failures else _pause(failures + 2)
+                    await asyncio.wait_for(self._hurry.wait(), wait)
             self._unsettled.clear()
             begun = time.time()
             try:

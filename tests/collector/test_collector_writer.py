@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -301,6 +303,36 @@ async def test_the_settle_job_follows_spans_and_log_records_only(bench: Bench):
     bench.settled.clear()
     await asyncio.sleep(0.4)  # nothing new came: the store is left alone
     assert not bench.settled.is_set()
+
+
+async def test_what_a_probe_told_is_judged_once_more_where_nothing_follows(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    """Spans, metrics and rest bring no such run: the store is left alone."""
+    monkeypatch.setattr(writer, "_LATE_LOOK_SECONDS", 0.5)
+    runs: list[float] = []
+    monkeypatch.setattr(bench.writer, "_settle", lambda: runs.append(time.monotonic()))
+
+    async def runs_of(signal: str, count: int) -> list[float]:
+        runs.clear()
+        await bench.give(spans(0, 1, key=os.urandom(4).hex()), signal=signal)
+        async with asyncio.timeout(60):
+            while len(runs) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(1.2)
+        return list(runs)
+
+    await runs_of("traces", 2)  # with what an earlier run may have left
+    first, second = await runs_of("logs", 2)
+    assert second - first >= 0.5
+    assert len(await runs_of("traces", 1)) == 1
+
+
+async def test_an_earlier_runs_rows_are_judged_after_a_start(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(writer, "_LATE_LOOK_SECONDS", 0.2)
+    for _ in range(2):
+        await asyncio.wait_for(bench.settled.wait(), 60)
+        bench.settled.clear()
 
 
 def test_quarantine_is_bounded(tmp_path: Path):

@@ -69,9 +69,123 @@ def test_a_page_is_told_by_its_table_and_every_family_is_named(one: Recorded):
     assert [family for family in page.layout.families() if not table.knows(family)] == []
     told = describe(page, About())
     assert told["unmapped"] == []
-    assert not set(told["missing"]) & set(told["signals"])
     assert all(value >= 0 for value in told["signals"].values())
     assert all(note and note == note.strip() for note in told["notes"])
+
+
+READ: dict[str, tuple[dict[str, float], list[str]]] = {
+    "bentoml/metrics_busy.txt": (
+        {
+            "running": 0 + 12, "requests_finished_total": 585 + 0 + 2 + 60, "requests_failed_total": 0,
+            "inferences_total": 589, "executions_total": 148,
+            "request_seconds_total": 0.0032154360001186433 + 0.1710638740014474 + 63.520375044005505,
+        },
+        [],
+    ),
+    "dynamo/frontend_capture_slice.txt": (
+        {"running": 0, "prompt_tokens_total": 18408629, "requests_finished_total": 170450},
+        ["generation_tokens_total", "request_seconds_total"],
+    ),
+    "envoy_ai_gateway/extproc_one_chat_request.txt": (
+        {
+            "prompt_tokens_total": 44, "generation_tokens_total": 14, "requests_finished_total": 1,
+            "request_seconds_total": 10.808095311,
+        },
+        [],
+    ),
+    "epp/gaie_1.5_inference_objective.txt.gz": (
+        {
+            "running": 1 + 1, "prompt_tokens_total": 30 + 30 + 40, "generation_tokens_total": 300 + 300 + 400,
+            "requests_received_total": 2 + 1 + 1, "requests_finished_total": 2 + 1 + 1,
+            "requests_failed_total": 2 + 1 + 1, "request_seconds_total": 1.61 + 0.06 + 0.12,
+        },
+        [],
+    ),
+    "infinity/metrics_busy.txt": (  # neither what asked for its health nor for this page
+        {"requests_finished_total": 3794, "request_seconds_total": 59.565618494998944},
+        [],
+    ),
+    "kserve/metrics_busy.txt": (
+        {
+            "requests_received_total": 2107, "requests_finished_total": 1932,
+            "compute_input_seconds_total": 0.013390535009421, "compute_infer_seconds_total": 59.564448085999175,
+            "compute_output_seconds_total": 0.01262380899333948,
+        },
+        [],
+    ),
+    "kserve/metrics_idle.txt": (
+        {},
+        [
+            "requests_finished_total", "compute_input_seconds_total", "compute_infer_seconds_total",
+            "compute_output_seconds_total",
+        ],
+    ),
+    "litellm/metrics_busy.txt.gz": (
+        {
+            "running": 9, "requests_finished_total": 164 + 7 + 1, "requests_failed_total": 7 + 1,
+            "prompt_tokens_total": 2310, "generation_tokens_total": 3960, "prefix_cache_queries_total": 2310,
+            "prefix_cache_hits_total": 2093, "response_cache_misses_total": 70,
+            "request_seconds_total": 23.090012338317866, "queue_seconds_total": 1.318648338317871,
+        },
+        [],
+    ),
+    "lmcache/mp_server_loaded.txt": (
+        {"prefix_cache_queries_external_total": 20480, "prefix_cache_hits_external_total": 18432},
+        [],
+    ),
+    "mlserver/metrics_busy.txt": (
+        {
+            "running": 12, "requests_finished_total": 659, "requests_failed_total": 598 + 113,
+            "request_seconds_total": 43.36231922000161 + 0.0018963939992318046,
+        },
+        [],
+    ),
+    "nim/llm_1.x_llama3.1_8b.txt": (
+        {
+            "running": 1, "waiting": 0, "kv_cache_usage_ratio": 0.0002848191398461977, "prompt_tokens_total": 109,
+            "generation_tokens_total": 174, "requests_finished_total": 5, "requests_failed_total": 0,
+            "request_seconds_total": 2.4688401222229004,
+        },
+        [],
+    ),
+    "rayserve/metrics_busy.txt.gz": (  # milliseconds
+        {
+            "running": 9, "waiting": 4, "requests_finished_total": 1 + 24 + 32 + 313, "requests_failed_total": 32 + 24,
+            "request_seconds_total": (0.5 + 12 + 3335 + 31005) / 1000, "endpoints_healthy": 1 + 1,
+        },
+        [],
+    ),
+    "sglang/0.4.3_busy_queue.txt": (
+        {
+            "running": 162, "waiting": 2826, "kv_cache_usage_ratio": 0.28, "prompt_tokens_total": 8128902,
+            "generation_tokens_total": 7557572, "request_seconds_total": 3116093.850019932,
+        },
+        ["requests_finished_total"],
+    ),
+    "torchserve/metrics_busy.txt": (  # microseconds
+        {
+            "requests_received_total": 155, "requests_finished_total": 146, "request_seconds_total": 64.42031289499998,
+            "queue_seconds_total": 59.880651229,
+        },
+        [],
+    ),
+    "dynamo/trtllm_worker_passthrough_documented.txt": (
+        {"requests_finished_total": 150 + 5, "request_seconds_total": 45.2, "queue_seconds_total": 32.1},
+        [
+            "running", "waiting", "kv_cache_usage_ratio", "prompt_tokens_total", "generation_tokens_total",
+            "prefix_cache_queries_total", "prefix_cache_hits_total", "prefill_seconds_total", "decode_seconds_total",
+        ],
+    ),
+}  # fmt: skip
+"""What eyes read on a page, added up where several series are one signal, and what is not on it."""
+
+
+@pytest.mark.parametrize("path", READ)
+def test_a_page_says_what_stands_on_it(path: str):
+    told = describe(page_of(FIXTURES / path), About())
+    read, missing = READ[path]
+    assert told["signals"] == pytest.approx(read, rel=1e-12)
+    assert told["missing"] == missing
 
 
 @pytest.mark.parametrize("one", NAMES, ids=named)

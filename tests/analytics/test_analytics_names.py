@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from analytics.ask import all_questions, ask
-from analytics.questions import events, latency, requests, story, tenants, traffic
+from analytics.questions import budget, events, latency, requests, story, tenants, traffic
 from analytics.selection import Filter, Selection
+from analytics.slo import Objective
 from analytics.window import Window
 
 if TYPE_CHECKING:
@@ -45,10 +47,37 @@ def window(lab: Lab) -> Window:
     return Window(start, start + timedelta(seconds=60))
 
 
+ROWS = {
+    **dict.fromkeys(("batching", "instances", "kvcache"), 305),
+    **dict.fromkeys(("causes", "events", "gpus", "hosts"), 0),
+}
+"""Rows under each answer; 12, the requests, where it is not among these."""
+
+
 def test_every_question_is_answered(lab: Lab, window: Window) -> None:
-    for name in all_questions().keys() - {"story"}:
-        if name != "budget":
-            ask(name, lab.store, Selection(window), **({"baseline": "previous"} if name == "difference" else {}))
+    """From the rows that are there, and with the names as they are."""
+    options: dict[str, dict[str, object]] = {
+        "difference": {"baseline": "previous"},
+        "budget": {"objectives": [Objective("answers", "availability", 0.5)]},
+    }
+    answers = {
+        name: ask(name, lab.store, Selection(window), **options.get(name, {}))
+        for name in all_questions().keys() - {"story"}
+    }
+    rows = {name: answer["rows"] for name, answer in answers.items()}
+    assert rows.pop("choices") >= 12 + 305, "of more than the window"  # type: ignore[operator]
+    assert rows == {name: ROWS.get(name, 12) for name in rows}
+    texts = {name: json.dumps(answer, allow_nan=False) for name, answer in answers.items()}
+    nameless = {name for name, text in texts.items() if not all(json.dumps(each) in text for each in NAMES)}
+    assert nameless == {"events"}, "nothing happened, and to nobody"
+
+
+def test_the_budget_of_a_long_name_is_of_its_requests(lab: Lab, window: Window) -> None:
+    objectives = [
+        Objective(f"o{place}", "availability", 0.5, filter=Filter(model=(name,))) for place, name in enumerate(NAMES)
+    ]
+    found = budget.ask(lab.store, Selection(window), objectives=objectives).result.objectives
+    assert [(one.total, one.bad) for one in found] == [(3, 0)] * len(NAMES)
 
 
 def test_requests_of_servers_with_rows_are_not_counted_from_their_counters_too(lab: Lab, window: Window) -> None:

@@ -80,10 +80,12 @@ def _own(path: Path) -> locks.Lock:
     folder = path.parent
     if not folder.exists():
         folder.mkdir(parents=True, mode=0o700)
-    found = folder.stat()
-    if found.st_uid not in {0, os.getuid()} or found.st_mode & stat.S_IWOTH:
+    found = folder.lstat()  # a link would lead wherever its owner likes, whenever he likes
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid in {0, os.getuid()}
+    if not ours or found.st_mode & stat.S_IWOTH:
         raise SocketUnusableError(
-            f"{folder} is another user's, or everybody may write there", "Set agent.probe_socket in a folder of yours."
+            f"{folder} is no folder of this user's, or everybody may write there",
+            "Set agent.probe_socket in a folder of yours.",
         )
     return locks.take(path.with_name(f"{path.name}.lock"), signed=True)
 

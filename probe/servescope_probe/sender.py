@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import stat
 import time
 
 from servescope_probe import wire
@@ -59,6 +60,7 @@ class Sender:
         self._pid = os.getpid()
         self._retry_at = 0.0
         self._flushed_at = 0.0
+        self._told = False
 
     def put(self, kind: int, rank: int, body: bytes, *, now: bool = False) -> None:
         """Send a record, with others of the same moment.
@@ -141,15 +143,36 @@ class Sender:
             made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             try:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-                made.connect(self._path)
+                if self._is_ours():
+                    made.connect(self._path)
+                    self._socket = made
+                    return True
             except OSError:
-                made.close()
-            else:
-                self._socket = made
-                return True
+                pass  # nobody listens
+            made.close()
         # Nobody is there: what is held would be old news by the time somebody is.
         self._give_up(len(self._held))
         return False
+
+    def _is_ours(self) -> bool:
+        """Whether nobody else can have put something there: it gets keys and prompts.
+
+        Raises:
+            OSError: There is nothing.
+        """
+        folder, found = os.lstat(os.path.dirname(self._path) or "."), os.lstat(self._path)
+        ours = (0, os.getuid())
+        good = (
+            stat.S_ISDIR(folder.st_mode)
+            and not folder.st_mode & stat.S_IWOTH
+            and folder.st_uid in ours
+            and stat.S_ISSOCK(found.st_mode)
+            and found.st_uid in ours
+        )
+        if not good and not self._told:
+            self._told = True
+            log.warning("servescope-probe tells nothing to %s: it, or its folder, is not this user's alone", self._path)
+        return good
 
     def _lose(self, clock: float) -> None:
         if self._socket is not None:

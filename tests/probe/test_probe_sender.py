@@ -48,6 +48,44 @@ def test_without_an_agent_all_is_dropped_and_told_later(tmp_path: Path, made: Ca
     box.close()
 
 
+@pytest.mark.parametrize("whose", ["everybodys", "linked", "anothers", "anothers socket", "linked socket"])
+def test_what_another_user_may_have_put_there_gets_nothing(
+    tmp_path: Path, made: Callable[..., Sender], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, whose: str
+):
+    """Requests have keys and prompts."""
+    folder = tmp_path / "servescope-7"
+    folder.mkdir(mode=0o700)
+    box = Mailbox(folder / "probe.sock")
+    path = box.path
+    if whose == "everybodys":
+        folder.chmod(0o777)
+    elif whose == "linked":
+        (tmp_path / "link").symlink_to(folder)
+        path = tmp_path / "link" / "probe.sock"
+    elif whose == "linked socket":
+        path = tmp_path / "probe.sock"
+        path.symlink_to(box.path)
+    else:
+        found = os.lstat
+        strange = str(folder if whose == "anothers" else path)
+
+        def lstat(asked: str) -> os.stat_result:
+            real = found(asked)
+            return os.stat_result((*real[:4], os.getuid() + 1, *real[5:10])) if str(asked) == strange else real
+
+        monkeypatch.setattr(probe_sender.os, "lstat", lstat)
+    sender = made(path)
+    for _ in range(2):
+        sender._retry_at = 0.0
+        sender.put(wire.STEP, 0, BODY, now=True)
+    assert box.raw() == []
+    assert sender.dropped == 2
+    assert caplog.text.count("is not this user's alone") == 1
+    monkeypatch.undo()
+    folder.chmod(0o700)
+    box.close()
+
+
 def test_a_busy_agent_gets_it_all_a_dead_ones_successor_the_rest(tmp_path: Path, made: Callable[..., Sender]):
     box = Mailbox(tmp_path / "probe.sock")
     sender = made(box.path, "vllm-a")

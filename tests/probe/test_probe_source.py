@@ -95,10 +95,14 @@ def test_places_that_are_no_place_are_refused(tmp_path: Path):
     everybodys = tmp_path / "everybodys"
     everybodys.mkdir()
     everybodys.chmod(0o777)
-    for path in (everybodys / "probe.sock", tmp_path / ("x" * 120) / "probe.sock", tmp_path / "file" / "probe.sock"):
+    mine = tmp_path / "mine"
+    mine.mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(mine)
+    for path in (everybodys / "probe.sock", tmp_path / "link" / "probe.sock", tmp_path / ("x" * 120) / "probe.sock", tmp_path / "file" / "probe.sock"):
         (tmp_path / "file").touch()
         with pytest.raises(SocketUnusableError):
             Listening(path)
+    assert list(mine.iterdir()) == []
 
 
 async def test_an_agent_without_the_socket_runs_all_the_same(tmp_path: Path):

@@ -93,7 +93,7 @@ def _columns(rows: Sequence[Step | Finished]) -> dict[str, Sequence[Value]]:
 
 def _known(name: str, value: int | float | str) -> Value:
     if isinstance(value, float):
-        return None if math.isnan(value) or math.isinf(value) else value
+        return value if math.isfinite(value) and value >= 0 else None
     if isinstance(value, str):
         return value or None
     return None if value < 0 or (value == 0 and name in _TIMES) else value

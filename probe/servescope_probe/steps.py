@@ -65,14 +65,18 @@ class _Reader:
 
     Args:
         names: Names of each field.
-        objects: Places of fields that are no counts: None stands for one that is not there, -1 for a count.
+        objects: Places of fields that are no numbers: None stands for one that is not there, -1 for a count.
+        fractions: Places of fractions: NaN stands for one that is not there.
     """
 
-    __slots__ = ("_absent", "_get", "_names", "_objects")
+    __slots__ = ("_absent", "_fractions", "_get", "_names", "_objects")
 
-    def __init__(self, names: tuple[tuple[str, ...], ...], objects: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, names: tuple[tuple[str, ...], ...], objects: tuple[int, ...] = (), fractions: tuple[int, ...] = ()
+    ) -> None:
         self._names = names
         self._objects = objects
+        self._fractions = fractions
         self._absent: list[int] = []
         self._get: Callable[[Any], tuple[Any, ...]] = attrgetter(*[each[0] for each in names])
 
@@ -89,7 +93,7 @@ class _Reader:
             return values
         filled = list(values)
         for place in self._absent:
-            filled[place] = None if place in self._objects else _UNKNOWN
+            filled[place] = None if place in self._objects else _NAN if place in self._fractions else _UNKNOWN
         return filled
 
 
@@ -133,7 +137,7 @@ class Steps:
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self._counter = 0
-        self._scheduler = _Reader(_SCHEDULER, objects=(4, 5, 6, 7, 8, 9, 10))
+        self._scheduler = _Reader(_SCHEDULER, objects=(4, 5, 6, 7, 8, 9, 10), fractions=(3,))
         self._prefix = _Reader(_CACHE)
         self._external = _Reader(_CACHE)
         self._speculation = _Reader(_SPECULATION)

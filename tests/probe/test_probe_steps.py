@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import logging
+import math
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +175,24 @@ def test_an_unknown_interface_is_said_once_and_never_felt(
     assert len(caplog.records) == 1
     assert "is off" in caplog.text
     assert mailbox.records() == []
+
+
+def test_kv_use_that_is_not_told_is_unknown(tmp_path: Path, mailbox: Mailbox):
+    made = logger(mailbox)
+    made.record(SimpleNamespace(num_running_reqs=1, num_waiting_reqs=0), None)
+    data = mailbox.raw()
+    (record,) = datagram.read(data[0]).records
+    assert math.isnan(datagram.read_step(record.body).kv_cache_usage_ratio)
+    negative = record.body.replace(struct.pack("<d", math.nan), struct.pack("<d", -1.0), 1)
+    head = wire.HEAD.pack(wire.MAGIC, wire.VERSION, 0, 1, 9, 0, 0) + wire.RECORD.pack(len(negative), wire.STEP, 0)
+    listener = Listener(tmp_path)
+    for one in (*data, head + negative):
+        listener.source.take(one, 0.0)
+    listener.source.flush()
+    assert datagram.read_step(negative).kv_cache_usage_ratio == -1.0
+    for _, _, columns in listener.tables():
+        assert columns["running"] == [1]
+        assert "kv_cache_usage_ratio" not in columns
 
 
 def test_odd_numbers_are_unknown(mailbox: Mailbox):

@@ -78,8 +78,8 @@ class Engines:
             pid: (target, name) for target in self.targets for pid, name in processes.get(target.instance, {}).items()
         }
 
-    def gone(self, now: float) -> None:
-        """Say that a process ended: its successor is looked for soon."""
+    def look_soon(self, now: float) -> None:
+        """Say that a process ended or came at ``now`` (monotonic seconds): they are found again soon."""
         self._find_at = min(self._find_at, now + _FIND_SOON_SECONDS)
 
     def owner(self, pid: int) -> tuple[Target, str] | None:

@@ -46,6 +46,13 @@ class Record(NamedTuple):
     body: bytes
 
 
+class Process(NamedTuple):
+    """Who tells: the name that the server was given, or "", and the process as it sees itself: each container has a 1."""
+
+    instance: str
+    pid: int
+
+
 class Datagram(NamedTuple):
     """A datagram.
 
@@ -62,6 +69,11 @@ class Datagram(NamedTuple):
     dropped: int
     instance: str
     records: list[Record]
+
+    @property
+    def process(self) -> Process:
+        """Whose it is."""
+        return Process(self.instance, self.pid)
 
 
 class Step(NamedTuple):

@@ -71,8 +71,7 @@ def books(salt: bytes, tenant: TenantConfig, limits: Limits) -> Books:
 class Ended(NamedTuple):
     """A record, and who told of it."""
 
-    pid: int
-    instance: str
+    process: datagram.Process
     record: RequestRecord
 
 
@@ -91,12 +90,11 @@ class _Clock:
 class _Open:
     """A request that has not ended."""
 
-    __slots__ = ("account", "answered", "asked", "clock", "heard", "instance", "places", "whole")
+    __slots__ = ("account", "answered", "asked", "clock", "heard", "places", "whole")
 
-    def __init__(self, account: Account, clock: _Clock, instance: str, heard: float) -> None:
+    def __init__(self, account: Account, clock: _Clock, heard: float) -> None:
         self.account = account
         self.clock = clock
-        self.instance = instance
         self.heard = heard
         self.answered = False
         self.asked: float | None = None
@@ -114,34 +112,33 @@ class Requests:
     Attributes:
         told: Requests that ended, by what became of them: ``recorded``, ``unrecorded`` (health probes), ``incomplete``
             (recorded, but pieces of the answer were lost on the way), ``unknown`` (its beginning was lost), ``left``
-            (its process ended or said nothing for an hour), ``full`` (too many were open).
+            (its process ended or said nothing for an hour, or another has its name), ``full`` (too many were open).
     """
 
     def __init__(self, shared: Books, ended: Callable[[Ended], object]) -> None:
         self.told: Counter[str] = Counter()
         self._shared = shared
         self._ended = ended
-        self._open: dict[tuple[int, int], _Open] = {}
+        self._open: dict[tuple[datagram.Process, int], _Open] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def processes(self) -> set[int]:
+    def processes(self) -> set[datagram.Process]:
         """Processes with open requests."""
-        return {pid for pid, _ in self._open}
+        return {process for process, _ in self._open}
 
-    def waiting(self) -> Iterator[tuple[int, str, float]]:
-        """Of each request that the model is asked for: process, its instance's name, when it was wholly asked."""
-        for (pid, _), one in self._open.items():
+    def waiting(self) -> Iterator[tuple[datagram.Process, float]]:
+        """Of each request that the model is asked for: its process, and when it was wholly asked."""
+        for (process, _), one in self._open.items():
             if one.asked is not None:
-                yield pid, one.instance, one.asked
+                yield process, one.asked
 
-    def take(self, pid: int, instance: str, record: datagram.Record, now: float) -> None:
+    def take(self, process: datagram.Process, record: datagram.Record, now: float) -> None:
         """Take a record of the middleware.
 
         Args:
-            pid: Process that sent it.
-            instance: Name that it was given.
+            process: Whose it is.
             record: The record.
             now: Any steady clock, seconds.
 
@@ -150,36 +147,40 @@ class Requests:
         """
         kind, body = record.kind, record.body
         if kind == datagram.EDGE_BEGIN:
-            self._begin(pid, instance, datagram.read_begin(body), now)
+            self._begin(process, datagram.read_begin(body), now)
         elif kind == datagram.EDGE_BODY:
-            self._body(pid, datagram.read_body(body), now)
+            self._body(process, datagram.read_body(body), now)
         elif kind == datagram.EDGE_HEAD:
-            self._answer(pid, datagram.read_answer(body), now)
+            self._answer(process, datagram.read_answer(body), now)
         elif kind == datagram.EDGE_PIECES:
-            self._pieces(pid, datagram.read_pieces(body), now)
+            self._pieces(process, datagram.read_pieces(body), now)
         elif kind == datagram.EDGE_END:
-            self._end(pid, datagram.read_end(body))
+            self._end(process, datagram.read_end(body))
         else:
             raise datagram.MalformedError("kind")
 
-    def sweep(self, now: float, gone: Iterable[int]) -> None:
+    def sweep(self, now: float, gone: Iterable[datagram.Process]) -> None:
         """End what can't go on: requests of processes that are ``gone``, or of which nothing was heard for an hour."""
         lost = set(gone)
-        for (pid, number), one in list(self._open.items()):
-            if pid in lost or now - one.heard > _IDLE_SECONDS:
-                del self._open[pid, number]
-                self.told["left"] += 1
-                one.clock.seconds += max(0.0, now - one.heard)
-                word = "answer_cut" if one.answered else "upstream_closed"
-                self._close(pid, one, Outcome.UPSTREAM_RESET, word)
+        for (process, number), one in list(self._open.items()):
+            if process in lost or now - one.heard > _IDLE_SECONDS:
+                self._leave(process, number, now)
 
-    def _find(self, pid: int, number: int, now: float) -> _Open | None:
-        one = self._open.get((pid, number))
+    def _leave(self, process: datagram.Process, number: int, now: float) -> None:
+        if (one := self._open.pop((process, number), None)) is None:
+            return
+        self.told["left"] += 1
+        one.clock.seconds += max(0.0, now - one.heard)
+        self._close(process, one, Outcome.UPSTREAM_RESET, "answer_cut" if one.answered else "upstream_closed")
+
+    def _find(self, process: datagram.Process, number: int, now: float) -> _Open | None:
+        one = self._open.get((process, number))
         if one is not None:
             one.heard = now
         return one
 
-    def _begin(self, pid: int, instance: str, begin: datagram.Begin, now: float) -> None:
+    def _begin(self, process: datagram.Process, begin: datagram.Begin, now: float) -> None:
+        self._leave(process, begin.number, now)  # another process's, under the same name
         if len(self._open) >= MAX_OPEN:
             self.told["full"] += 1
             return
@@ -187,10 +188,10 @@ class Requests:
         trace = TraceContext(begin.trace_id, begin.parent, begin.flags, begin.sampled)
         head = _request_head(begin.head)
         account = Account(self._shared, head, 0.0, begin.arrived_ns, clock, begin.span_id, trace)
-        self._open[pid, begin.number] = _Open(account, clock, instance, now)
+        self._open[process, begin.number] = _Open(account, clock, now)
 
-    def _body(self, pid: int, body: datagram.Body, now: float) -> None:
-        if (one := self._find(pid, body.number, now)) is None:
+    def _body(self, process: datagram.Process, body: datagram.Body, now: float) -> None:
+        if (one := self._find(process, body.number, now)) is None:
             return
         one.clock.seconds = body.seconds
         one.account.request_payload([body.first])
@@ -202,15 +203,15 @@ class Requests:
         if one.account.route.operation:
             one.asked = now
 
-    def _answer(self, pid: int, answer: datagram.Answer, now: float) -> None:
-        if (one := self._find(pid, answer.number, now)) is None:
+    def _answer(self, process: datagram.Process, answer: datagram.Answer, now: float) -> None:
+        if (one := self._find(process, answer.number, now)) is None:
             return
         one.clock.seconds = answer.seconds
         one.answered = True
         one.account.answer_began(_response_head(answer))
 
-    def _pieces(self, pid: int, pieces: datagram.Pieces, now: float) -> None:
-        if (one := self._find(pid, pieces.number, now)) is None:
+    def _pieces(self, process: datagram.Process, pieces: datagram.Pieces, now: float) -> None:
+        if (one := self._find(process, pieces.number, now)) is None:
             return
         one.whole = one.whole and pieces.place == one.places and one.answered
         one.places = pieces.place + 1
@@ -224,8 +225,8 @@ class Requests:
                 one.account.answer_payload([piece], seconds)
                 one.account.handed_over(seconds)
 
-    def _end(self, pid: int, end: datagram.End) -> None:
-        one = self._open.pop((pid, end.number), None)
+    def _end(self, process: datagram.Process, end: datagram.End) -> None:
+        one = self._open.pop((process, end.number), None)
         if one is None:
             self.told["unknown"] += 1
             return
@@ -236,24 +237,24 @@ class Requests:
             self.told["incomplete"] += 1
             account.answer_lost(end.answer_bytes, end.first)
         if end.how == datagram.LEFT:
-            self._close(pid, one, Outcome.CLIENT_ABORT, "")
+            self._close(process, one, Outcome.CLIENT_ABORT, "")
         elif end.how == datagram.FAILED and not one.answered:
             account.status = _FAILED_STATUS  # what the server answers in the application's place
-            self._close(pid, one, Outcome.SERVER_ERROR, str(_FAILED_STATUS))
+            self._close(process, one, Outcome.SERVER_ERROR, str(_FAILED_STATUS))
         elif end.how == datagram.DONE:
-            self._close(pid, one, None, "")
+            self._close(process, one, None, "")
         else:
             word = "answer_cut" if one.answered else "upstream_closed"
-            self._close(pid, one, Outcome.UPSTREAM_RESET, word)
+            self._close(process, one, Outcome.UPSTREAM_RESET, word)
 
-    def _close(self, pid: int, one: _Open, outcome: Outcome | None, error_type: str) -> None:
+    def _close(self, process: datagram.Process, one: _Open, outcome: Outcome | None, error_type: str) -> None:
         record = one.account.close(outcome, error_type)
         self._shared.open.done(one.account.span_id)
         if record is None:
             self.told["unrecorded"] += 1
             return
         self.told["recorded"] += 1
-        self._ended(Ended(pid, one.instance, record))
+        self._ended(Ended(process, record))
 
 
 def _fields(lines: Iterable[bytes]) -> list[tuple[bytes, bytes, bytes]]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING, Final
-
-from agent.host.engines import find_processes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from agent.host.engines import Engines
+    from agent.probe.datagram import Process
     from agent.target import Target
 
-LOOK_SECONDS: Final = 5.0
-_LOOK_AGAIN_SECONDS: Final = 60.0
 _KNOWN: Final = 4_096
 
 
@@ -25,45 +21,47 @@ class Whose:
 
     Args:
         targets: The servers.
+        engines: The processes of those that run here.
     """
 
-    def __init__(self, targets: Sequence[Target]) -> None:
+    def __init__(self, targets: Sequence[Target], engines: Engines) -> None:
         self._targets = {target.instance: target for target in targets}
-        self._by_pid: dict[int, str] = {}
-        self._looked = float("-inf")
+        self._engines = engines
+        self._found: object = None
+        self._by_pid: dict[int, str] = {}  # those that ended too: their last words are still to come
         self._asked: set[int] = set()
 
     def watch(self, targets: Sequence[Target]) -> None:
         """These may be meant too."""
         self._targets |= {target.instance: target for target in targets}
+        self._engines.watch(targets)
         self._asked.clear()
-        self._looked = float("-inf")
 
-    def find(self, pid: int, instance: str) -> Target | None:
+    def find(self, process: Process) -> Target | None:
         """The target of a process; None where it can't be told."""
-        if instance in self._targets:
-            return self._targets[instance]
-        if instance:
-            return None
-        if (name := self._by_pid.get(pid)) is not None:
+        if process.instance:
+            return self._targets.get(process.instance)
+        if (name := self._by_pid.get(process.pid)) is not None:
             return self._targets.get(name)
         return next(iter(self._targets.values())) if len(self._targets) == 1 else None
 
-    def knows(self, pid: int) -> bool:
+    def knows(self, process: Process) -> bool:
         """Whether this process was seen on this machine, under the number that it gives itself."""
-        return pid in self._by_pid
+        name = self._by_pid.get(process.pid)
+        return name is not None and process.instance in {"", name}
 
-    async def look(self, pids: set[int]) -> None:
-        """Look for processes that nothing is known of yet, at most every few seconds."""
-        now = time.monotonic()
-        wait = LOOK_SECONDS if pids - self._asked else _LOOK_AGAIN_SECONDS  # their server may listen by now
-        if pids <= self._by_pid.keys() or now - self._looked < wait:
+    async def look(self, pids: set[int], now: float) -> None:
+        """Look for processes that nothing is known of yet, at ``now`` (monotonic seconds)."""
+        if pids <= self._by_pid.keys():
             return
-        self._looked = now
-        found = await asyncio.to_thread(find_processes, list(self._targets.values()))
-        if len(self._by_pid) + len(self._asked) > _KNOWN:
+        if pids - self._by_pid.keys() - self._asked:
+            self._engines.look_soon(now)
+        await self._engines.look(now)
+        if self._engines.processes is self._found:
+            return
+        self._found = self._engines.processes
+        if len(self._by_pid) > _KNOWN:
             self._by_pid.clear()
-            self._asked.clear()
-        for instance, processes in found.items():
+        for instance, processes in self._engines.processes.items():
             self._by_pid |= dict.fromkeys(processes, instance)
         self._asked = pids - self._by_pid.keys()

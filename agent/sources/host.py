@@ -122,7 +122,7 @@ class Host(Source):
             except OSError:
                 # Gone, or no longer ours to read: look for its successor soon.
                 del self._processes[key]
-                self._engines.gone(now)
+                self._engines.look_soon(now)
         return rows
 
     def _caged(self, now: float) -> dict[str, dict[str, float]]:

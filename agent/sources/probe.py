@@ -21,6 +21,7 @@ from agent.otlp.columns import encode_columns
 from agent.otlp.encode import attributes, encode_event
 from agent.otlp.request_wire import to_otlp_many
 from agent.probe import datagram
+from agent.probe.datagram import Process
 from agent.probe.frozen import Freezes
 from agent.probe.requests import Requests, books
 from agent.probe.socket import Listening, SocketUnusableError, default_path
@@ -50,6 +51,8 @@ _DATAGRAM_BYTES: Final = 65_536
 _PROCESSES: Final = 1_024
 _LISTEN_AGAIN_SECONDS: Final = 30.0
 _ENDED_AT_ONCE: Final = 1_000
+_DOUBT_SECONDS: Final = 60.0
+"""After a loss: what a probe held before it dropped something still comes then."""
 
 log = structlog.get_logger()
 
@@ -65,7 +68,7 @@ class Probe(Source):
     def __init__(self, scene: Scene, path: Path) -> None:
         self._scene = scene
         self._path = path
-        self._whose = Whose(scene.targets)
+        self._whose = Whose(scene.targets, scene.engines)
         self._listening: Listening | None = None
         self._listen_at = 0.0
         self._steps = Gathering()
@@ -73,9 +76,10 @@ class Probe(Source):
         self._emit: Emit = lambda _signal, _body: None
         self._seen: dict[str, float] = {}
         self._freezes = Freezes()
-        self._pids: dict[int, str] = {}
-        self._numbers: dict[int, int] = {}
-        self._given_up: dict[int, int] = {}
+        self._numbers: dict[Process, int] = {}
+        self._given_up: dict[Process, int] = {}
+        # Requests asked until then may have ended: what told of it may be among what was lost.
+        self._doubted: dict[Process, float] = {}
         self.counted: Counter[str] = Counter()
         self.malformed: Counter[str] = Counter()
 
@@ -108,7 +112,7 @@ class Probe(Source):
                     reading = self._listening.socket.fileno()
                     loop.add_reader(reading, self._read)
                 await asyncio.sleep(FLUSH_SECONDS)
-                await self._whose.look(set(self._pids))
+                await self._whose.look({pid for _, pid in self._numbers}, time.monotonic())
                 self._sweep(time.monotonic())
                 self.look(time.monotonic())
                 self.flush()
@@ -144,7 +148,7 @@ class Probe(Source):
         except datagram.MalformedError as error:
             self._refuse(str(error))
             return
-        self._note(told)
+        self._note(told, now)
         for record in told.records:
             try:
                 self._take(told, record, now)
@@ -158,11 +162,11 @@ class Probe(Source):
         if not self._ended:
             return
         ended, self._ended[:] = self._ended[:], []
-        grouped: defaultdict[tuple[int, str], list[Ended]] = defaultdict(list)
+        grouped: defaultdict[Process, list[Ended]] = defaultdict(list)
         for one in ended:
-            grouped[one.pid, one.instance].append(one)
-        for (pid, instance), records in grouped.items():
-            self._emit("traces", to_otlp_many((one.record for one in records), self._resource(pid, instance)))
+            grouped[one.process].append(one)
+        for process, records in grouped.items():
+            self._emit("traces", to_otlp_many((one.record for one in records), self._resource(process)))
 
     def problems(self, now: float, since: float) -> Iterable[str]:  # noqa: ARG002 - it goes by its own clock
         """Engines that do not move."""
@@ -223,7 +227,7 @@ class Probe(Source):
     def _take(self, told: datagram.Datagram, record: datagram.Record, now: float) -> None:
         if record.kind == datagram.STEP:
             self.counted["step"] += 1
-            if (target := self._whose.find(told.pid, told.instance)) is not None:
+            if (target := self._whose.find(told.process)) is not None:
                 self._freezes.stepped(target.instance, now)
             self._steps.add(Teller(told.pid, told.instance, record.rank), datagram.read_step(record.body))
         elif record.kind == datagram.FINISHED:
@@ -231,25 +235,31 @@ class Probe(Source):
             self._steps.add(Teller(told.pid, told.instance, record.rank), datagram.read_finished(record.body))
         else:
             self.counted["edge"] += 1
-            self._requests.take(told.pid, told.instance, record, now)
+            self._requests.take(told.process, record, now)
             if len(self._ended) >= _ENDED_AT_ONCE:
                 self.flush()
 
-    def _note(self, told: datagram.Datagram) -> None:
+    def _note(self, told: datagram.Datagram, now: float) -> None:
         """Who is there, and what of theirs was lost on the way."""
-        if told.pid not in self._pids and len(self._pids) >= _PROCESSES:
-            for known in (self._pids, self._numbers, self._given_up):
+        process = told.process
+        if process not in self._numbers and len(self._numbers) >= _PROCESSES:
+            for known in (self._numbers, self._given_up, self._doubted):
                 known.clear()
-        self._pids[told.pid] = told.instance
-        expected = self._numbers.get(told.pid)
-        if expected is not None and told.number > expected:
-            self.counted["missed"] += told.number - expected
-        self._numbers[told.pid] = (told.number + 1) & 0xFFFFFFFF
-        before = self._given_up.get(told.pid)
-        if told.dropped > (before or 0):
-            self.counted["dropped"] += told.dropped - (before or 0)
-        self._given_up[told.pid] = told.dropped
-        if (target := self._whose.find(told.pid, told.instance)) is not None:
+        expected = self._numbers.get(process, told.number)
+        if told.number < expected:  # its successor under the same name counts from 0
+            self._given_up.pop(process, None)
+            self._doubted.pop(process, None)
+            if "_requests" in self.__dict__:
+                self._requests.sweep(now, [process])
+        missed = max(0, told.number - expected)
+        dropped = max(0, told.dropped - self._given_up.get(process, 0))
+        self.counted["missed"] += missed
+        self.counted["dropped"] += dropped
+        if missed or dropped:
+            self._doubted[process] = now + _DOUBT_SECONDS
+        self._numbers[process] = (told.number + 1) & 0xFFFFFFFF
+        self._given_up[process] = told.dropped
+        if (target := self._whose.find(told.process)) is not None:
             self._seen[target.instance] = time.time()
 
     def _refuse(self, reason: str) -> None:
@@ -260,17 +270,18 @@ class Probe(Source):
     def _sweep(self, now: float) -> None:
         if "_requests" not in self.__dict__ or not len(self._requests):
             return
-        gone = [pid for pid in self._requests.processes() if self._whose.knows(pid) and not _lives(pid)]
+        gone = [one for one in self._requests.processes() if self._whose.knows(one) and not _lives(one.pid)]
         self._requests.sweep(now, gone)
 
     def look(self, now: float) -> None:
         """Tell of engines that froze, or move again, by ``now`` (any steady clock, seconds)."""
         waiting = []
-        for pid, instance, since in self._requests.waiting() if "_requests" in self.__dict__ else ():
-            if (target := self._whose.find(pid, instance)) is not None:
+        for process, since in self._requests.waiting() if "_requests" in self.__dict__ else ():
+            doubted = since <= self._doubted.get(process, since - 1.0)
+            if not doubted and (target := self._whose.find(process)) is not None:
                 waiting.append((target.instance, since))
         for change in self._freezes.look(waiting, now):
-            target = self._whose.find(0, change.instance)
+            target = self._whose.find(Process(change.instance, 0))
             event, what = ("engine_frozen", "has told") if change.frozen else ("engine_moves", "had told")
             message = (
                 f"The engine of {change.instance} {what} of no step for {rounded(round(change.seconds))}; requests open"
@@ -279,22 +290,23 @@ class Probe(Source):
             whose = attributes(target, self._scene.place)
             self._emit("logs", encode_event(whose, event, message, time.time_ns(), warning=change.frozen))
 
-    def _resource(self, pid: int, instance: str) -> dict[str, str]:
-        target = self._whose.find(pid, instance)
+    def _resource(self, process: Process) -> dict[str, str]:
+        target = self._whose.find(process)
         known = self._scene.known(target.instance) if target is not None else None
         found = attributes(target, self._scene.place, known.version if known else "")
         if target is None:
             self.counted["unmatched"] += 1
-            if instance:
-                found |= {Resource.INSTANCE: instance, Resource.DEPLOYMENT: instance}
+            if process.instance:
+                found |= {Resource.INSTANCE: process.instance, Resource.DEPLOYMENT: process.instance}
         if known is not None:
             found |= {Resource.ENGINE: known.engine}
         return found
 
     def _encode(self, batch: Batch) -> bytes:
         teller = batch.teller
-        whose = self._resource(teller.pid, teller.instance)
-        target = self._whose.find(teller.pid, teller.instance)
+        process = Process(teller.instance, teller.pid)
+        whose = self._resource(process)
+        target = self._whose.find(process)
         known = self._scene.known(target.instance) if target is not None else None
         if known is not None and known.model:
             whose[Resource.MODEL] = known.model

@@ -132,11 +132,11 @@ class Edge:
         begin = wire.BEGIN_BODY.pack(
             number, self.open + 1, arrived_ns, trace_id, span_id, parent or _NOBODY, flags, sampled
         )
-        sender = self.tell(wire.EDGE_BEGIN, [begin, head])
+        self.tell(wire.EDGE_BEGIN, [begin, head])
         self.open += 1
-        return _Watch(self, sender, number, arrived, dict(scope, headers=passed), receive, send)
+        return _Watch(self, number, arrived, dict(scope, headers=passed), receive, send)
 
-    def tell(self, kind: int, bodies: list[bytes]) -> Sender:
+    def tell(self, kind: int, bodies: list[bytes]) -> None:
         """Send a record with others of the same moment."""
         sender = self._sender
         if sender is None:
@@ -148,7 +148,6 @@ class Edge:
                 asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
             except RuntimeError:  # another event loop than asyncio's
                 self._flush()
-        return sender
 
     def _flush(self) -> None:
         self._due = False
@@ -164,14 +163,13 @@ class _Watch:
 
     __slots__ = (
         "_arrived", "_body", "_body_size", "_edge", "_ended", "_first", "_kept", "_left_out", "_number",
-        "_pieces", "_put", "_receive", "_received", "_response_size", "_send", "_sent", "_stream", "_tail",
+        "_pieces", "_receive", "_received", "_response_size", "_send", "_sent", "_stream", "_tail",
         "_waited", "scope",
     )  # fmt: skip
 
     def __init__(
         self,
         edge: Edge,
-        sender: Sender,
         number: int,
         arrived: float,
         scope: dict[str, Any],
@@ -180,7 +178,6 @@ class _Watch:
     ) -> None:
         self.scope = scope
         self._edge = edge
-        self._put = sender.put_later  # what may wait for what comes next
         self._number = number
         self._arrived = arrived
         self._receive = receive
@@ -276,7 +273,7 @@ class _Watch:
     def _tell_body(self, now: float) -> None:
         self._received = True
         head = wire.BODY_BODY.pack(self._number, now - self._arrived, self._body_size, self._kept)
-        self._put(wire.EDGE_BODY, [head, *self._body, self._tail])
+        self._edge.tell(wire.EDGE_BODY, [head, *self._body, self._tail])
         self._body, self._tail, self._kept = [], b"", 0
 
     def _start(self, message: Message, now: float) -> None:
@@ -287,7 +284,7 @@ class _Watch:
             told += (name, b": ", value, b"\r\n")
             if name == b"content-type" or name.lower() == b"content-type":
                 self._stream = value.partition(b";")[0].strip().lower() in _STREAMS
-        self._put(wire.EDGE_HEAD, told)
+        self._edge.tell(wire.EDGE_HEAD, told)
 
     def _keep(self, body: bytes, now: float) -> None:
         """Of an answer that is no stream the beginning and the end are enough."""

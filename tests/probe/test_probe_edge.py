@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from servescope_probe import Edge, wire
 
+from agent.probe import datagram
 from agent.otlp.request import RequestRecord
 from agent.probe.requests import Ended, Requests, books
 from agent.tap.config import TenantConfig
@@ -179,7 +180,7 @@ async def records_of_the_middleware(mailbox: Mailbox) -> list[RequestRecord]:
         edge._sender.flush()
         for told in mailbox.datagrams():
             for record in told.records:
-                requests.take(told.pid, told.instance, record, 0.0)
+                requests.take(told.process, record, 0.0)
         return len(ended) >= RECORDED
 
     async with serving(edge) as url:
@@ -237,13 +238,46 @@ async def test_the_server_continues_the_trace_and_names_the_request(mailbox: Mai
     requests = Requests(books(SALT, TenantConfig(), Limits()), ended.append)
     for told in mailbox.datagrams():
         for record in told.records:
-            requests.take(told.pid, told.instance, record, 0.0)
+            requests.take(told.process, record, 0.0)
     for headers, one in zip(seen, ended, strict=True):
         version, trace, parent, flags = headers[b"traceparent"].split(b"-")
         assert (version, flags) == (b"00", b"01")
         assert trace.decode() == one.record.trace_id.hex()
         assert parent.decode() == one.record.span_id.hex()
         assert headers[b"x-request-id"].decode() == one.record.request_id
+
+
+async def test_a_request_that_waits_is_known_to_wait(mailbox: Mailbox):
+    """Nothing else may happen behind an engine that froze."""
+    edge = Edge(application, mailbox.sender())
+    asked, told = asyncio.Event(), []
+
+    async def receive() -> dict[str, Any]:
+        if asked.is_set():
+            await asyncio.Event().wait()
+        while not any(record.kind == wire.EDGE_BEGIN for record in told):  # its body comes later
+            await asyncio.sleep(0.01)
+            told.extend(mailbox.records())
+        asked.set()
+        return {"type": "http.request", "body": b'{"model": "endless"}', "more_body": False}
+
+    async def app(_scope: dict[str, Any], receive: Any, _send: Any) -> None:
+        await receive()
+        await receive()
+
+    edge.app = app
+    headers = [(b"host", b"x")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "query_string": b"", "headers": headers}
+    task = asyncio.create_task(edge(scope, receive, None))  # type: ignore[arg-type]
+
+    def arrived() -> bool:
+        told.extend(mailbox.records())
+        return [record.kind for record in told] == [wire.EDGE_BEGIN, wire.EDGE_BODY]
+
+    await until(arrived)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def test_what_a_tap_has_recorded_is_passed_on_as_it_is(mailbox: Mailbox):
@@ -268,7 +302,7 @@ async def test_lost_pieces_leave_times_and_sizes(mailbox: Mailbox):
             if record.kind == wire.EDGE_PIECES and not lost:
                 lost = True
                 continue
-            requests.take(told.pid, told.instance, record, 0.0)
+            requests.take(told.process, record, 0.0)
     (one,) = ended
     assert lost
     assert requests.told["incomplete"] == 1
@@ -303,9 +337,9 @@ async def test_requests_of_a_dead_process_end(mailbox: Mailbox):
     requests = Requests(books(SALT, TenantConfig(), Limits()), ended.append)
     for told in mailbox.datagrams():
         for record in told.records:
-            requests.take(told.pid, told.instance, record, 100.0)
+            requests.take(told.process, record, 100.0)
     assert (len(requests), ended) == (1, [])
-    requests.sweep(130.0, gone={os.getpid()})
+    requests.sweep(130.0, gone={datagram.Process("vllm-a", os.getpid())})
     (one,) = ended
     assert (one.record.outcome, one.record.error_type) == (Outcome.UPSTREAM_RESET, "answer_cut")
     assert one.record.whole_seconds >= 30.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -13,19 +15,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def told(kind: int, body: bytes, pid: int = 7) -> bytes:
-    head = wire.HEAD.pack(wire.MAGIC, wire.VERSION, 6, 1, pid, 0, 0) + b"vllm-a"
+NUMBERS: defaultdict[int, itertools.count[int]] = defaultdict(itertools.count)
+
+
+def told(kind: int, body: bytes, pid: int = 7, dropped: int = 0) -> bytes:
+    """The next datagram of a process."""
+    head = wire.HEAD.pack(wire.MAGIC, wire.VERSION, 6, 1, pid, next(NUMBERS[pid]), dropped) + b"vllm-a"
     return head + wire.RECORD.pack(len(body), kind, 0) + body
 
 
-def asks(number: int, path: bytes = b"/v1/completions", pid: int = 7) -> tuple[bytes, bytes]:
+def asks(
+    number: int, path: bytes = b"/v1/completions", pid: int = 7, dropped: int = 0, *, whole: bool = True
+) -> list[bytes]:
     """A request begins, and has wholly come."""
     begin = wire.BEGIN_BODY.pack(number, 1, 10**18, b"\x01" * 16, b"\x02" * 8, bytes(8), 1, 1)
     body = b'{"model": "tiny"}'
-    return (
-        told(wire.EDGE_BEGIN, begin + b"POST " + path + b" HTTP/1.1\r\nhost: x\r\n", pid),
-        told(wire.EDGE_BODY, wire.BODY_BODY.pack(number, 0.001, len(body), len(body)) + body, pid),
-    )
+    data = [told(wire.EDGE_BEGIN, begin + b"POST " + path + b" HTTP/1.1\r\nhost: x\r\n", pid, dropped)]
+    if whole:
+        body = wire.BODY_BODY.pack(number, 0.001, len(body), len(body)) + body
+        data.append(told(wire.EDGE_BODY, body, pid, dropped))
+    return data
 
 
 def ends(number: int, pid: int = 7) -> bytes:
@@ -63,6 +72,32 @@ def test_a_frozen_engine_is_told_once_and_when_it_moves(tmp_path: Path):
     assert list(source.problems(0.0, 0.0)) == []
 
 
+def test_a_request_whose_end_was_lost_waits_for_nothing(tmp_path: Path):
+    source = (listener := Listener(tmp_path)).source
+    source.take(told(wire.STEP, STEP), 100.0)
+    for data in asks(1):
+        source.take(data, 100.5)
+    ends(1)  # on its way it is lost
+    source.take(told(wire.STEP, STEP), 101.0)
+    source.look(200.0)
+    assert (events(listener), source.counted["missed"]) == ([], 1)
+
+
+def test_what_a_busy_probe_held_before_it_dropped_something_waits_for_nothing(tmp_path: Path):
+    source = (listener := Listener(tmp_path)).source
+    source.take(told(wire.STEP, STEP, dropped=1), 100.0)  # the end of 1, which is still to come
+    for data in asks(1, dropped=1):
+        source.take(data, 101.0)
+    source.look(150.0)
+    assert events(listener) == []
+    for data in asks(2, dropped=1):
+        source.take(data, 190.0)
+    source.look(200.0)
+    assert events(listener) == []
+    source.look(206.0)
+    assert events(listener) == [("engine_frozen", "WARN")], "what came a minute later has lost nothing"
+
+
 def test_another_process_of_the_same_engine_tells_for_both(tmp_path: Path):
     """With two API servers the steps of one engine come from either."""
     source = (listener := Listener(tmp_path)).source
@@ -82,7 +117,7 @@ def test_what_waits_for_no_model_and_who_waits_for_nothing_says_nothing(tmp_path
     for data in asks(1, b"/tokenize"):
         source.take(data, 900.0)
     source.look(1_000.0)
-    begin, _ = asks(2)
+    (begin,) = asks(2, whole=False)
     source.take(begin, 1_000.0)  # its client is still sending it
     source.look(1_100.0)
     assert events(listener) == []

@@ -18,8 +18,10 @@ from servescope_probe import wire
 from servescope_probe.sender import Sender
 
 from agent.config import AgentConfig
+from agent.host.engines import Engines
 from agent.otlp.columns import encode_columns
 from agent.probe import datagram
+from agent.probe.datagram import Process
 from agent.probe.socket import Listening, SocketUnusableError
 from agent.probe.whose import Whose
 from agent.sidecar import Sidecar
@@ -133,6 +135,48 @@ def test_what_is_lost_on_the_way_is_counted(tmp_path: Path):
     assert found["records_total step"] == 6
 
 
+def door(kind: int, body: bytes, number: int, instance: bytes) -> bytes:
+    """A datagram of a container's only server: each is the process 1 there."""
+    head = wire.HEAD.pack(wire.MAGIC, wire.VERSION, len(instance), 1, 1, number, 0)
+    return head + instance + wire.RECORD.pack(len(body), kind, -1) + body
+
+
+def begins(number: int, span: bytes) -> bytes:
+    begin = wire.BEGIN_BODY.pack(number, 1, 10**18, span * 16, span * 8, bytes(8), 1, 1)
+    return begin + b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
+
+
+def ends(number: int) -> bytes:
+    return wire.END_BODY.pack(number, wire.LEFT, 1.0, float("nan"), 0.0, 0, 0, 17)
+
+
+def test_two_containers_whose_servers_are_the_process_1_are_two(tmp_path: Path):
+    listener = Listener(tmp_path, VLLM, Target("vllm-b", "chat", "vllm"))
+    source = listener.source
+    source.take(door(wire.EDGE_BEGIN, begins(0, b"a"), 0, b"vllm-a"), 0.0)
+    source.take(door(wire.EDGE_BEGIN, begins(0, b"b"), 5, b"vllm-b"), 0.0)
+    source.take(door(wire.EDGE_END, ends(0), 1, b"vllm-a"), 1.0)
+    source.take(door(wire.EDGE_END, ends(0), 6, b"vllm-b"), 1.0)
+    source.flush()
+    assert sorted(span.span_id for span in listener.spans()) == [b"a" * 8, b"b" * 8]
+    assert source._requests.told == {"recorded": 2}
+    assert source.counted["missed"] == 0
+
+
+def test_a_successor_under_the_same_number_ends_what_its_predecessor_left(tmp_path: Path):
+    source = (listener := Listener(tmp_path)).source
+    for number in range(2):
+        source.take(door(wire.EDGE_BEGIN, begins(number, b"ab"[number : number + 1]), number, b"vllm-a"), 0.0)
+    source.take(door(wire.EDGE_BEGIN, begins(0, b"c"), 0, b"vllm-a"), 1.0)
+    assert source._requests.told == {"left": 2, "recorded": 2}
+    source.take(door(wire.EDGE_BEGIN, begins(0, b"d"), 1, b"vllm-a"), 1.0)  # nobody has the same number twice
+    assert source._requests.told == {"left": 3, "recorded": 3}
+    source.take(door(wire.EDGE_END, ends(0), 2, b"vllm-a"), 2.0)
+    source.flush()
+    assert [span.span_id[:1] for span in listener.spans()] == [b"a", b"b", b"c", b"d"]
+    assert source._requests.told == {"left": 3, "recorded": 4}
+
+
 def test_rows_without_a_place_are_counted(tmp_path: Path):
     listener = Listener(tmp_path)
     for number in range(60):
@@ -153,17 +197,28 @@ def test_whose_step_it_is(tmp_path: Path):
     found = [(whose.get("service.instance.id"), whose["process.pid"]) for whose, _, _ in listener.tables()]
     assert found == [("vllm-a", "1"), ("vllm-b", "11"), (None, "12"), ("elsewhere", "13")]
     assert counts(listener.source.metrics())["unmatched_total"] == 2
-    assert Whose([VLLM]).find(99, "") == VLLM, "the only one is meant where processes can't be told"
+    assert Whose([VLLM], Engines()).find(Process("", 99)) == VLLM, "the only one is meant where processes can't be told"
 
 
 async def test_a_process_is_found_by_the_port_it_listens_on():
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    whose = Whose([VLLM, Target("vllm-b", "chat", "vllm", f"http://127.0.0.1:{port}")])
-    await whose.look({os.getpid()})
-    found = whose.find(os.getpid(), "")
+    targets = [VLLM, Target("vllm-b", "chat", "vllm", f"http://127.0.0.1:{port}")]
+    engines = Engines(targets)
+    whose = Whose(targets, engines)
+    await whose.look({os.getpid()}, 100.0)
+    found = whose.find(Process("", os.getpid()))
     assert found is not None
     assert found.instance == "vllm-b"
+    assert engines.owner(os.getpid()) is not None, "found once, for all who ask"
+    await whose.look({os.getpid(), 1 << 30}, 101.0)
+    found_at_first = engines.processes
+    await whose.look({os.getpid(), 1 << 30}, 107.0)
+    assert engines.processes is not found_at_first, "a newcomer is looked for within seconds"
+    engines.know({})
+    await whose.look({os.getpid(), 1 << 30}, 108.0)
+    assert whose.knows(Process("", os.getpid())), "one that ended is known by its end"
+    assert not whose.knows(Process("vllm-a", os.getpid())), "another container's has the same number"
     server.close()
 
 

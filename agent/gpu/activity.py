@@ -44,7 +44,9 @@ class Activity:
     def __init__(self, nvml: Any, gpu: Device) -> None:
         self._nvml = nvml
         self._gpu = gpu
-        if not nvml.nvmlGpmQueryDeviceSupport(gpu.handle).isSupportedDevice:
+        # Of a part its whole GPU is asked, by the part's number.
+        self._handle = gpu.handle if gpu.part is None else gpu.parent
+        if not nvml.nvmlGpmQueryDeviceSupport(self._handle).isSupportedDevice:
             raise nvml.NVMLError(nvml.NVML_ERROR_NOT_SUPPORTED)
         self._before, self._after = nvml.nvmlGpmSampleAlloc(), nvml.nvmlGpmSampleAlloc()
         self._asked = nvml.c_nvmlGpmMetricsGet_t()
@@ -61,9 +63,9 @@ class Activity:
             nvml.NVMLError: The GPU does not answer.
         """
         if self._gpu.part is None:
-            self._nvml.nvmlGpmSampleGet(self._gpu.handle, self._after)
+            self._nvml.nvmlGpmSampleGet(self._handle, self._after)
         else:
-            self._nvml.nvmlGpmMigSampleGet(self._gpu.handle, self._gpu.part, self._after)
+            self._nvml.nvmlGpmMigSampleGet(self._handle, self._gpu.part, self._after)
         values: dict[str, float] = {}
         if self._seen:
             self._asked.sample1, self._asked.sample2 = self._before, self._after

@@ -27,6 +27,7 @@ class Device:
         whose: Resource attributes of its records.
         resource: The same as bytes.
         part: The part's number (NVML's GPU instance); None of a whole GPU.
+        parent: The driver's own handle of the GPU that a part is of.
         unsupported: What it said it does not have: never asked for again.
         activity: What runs inside it, where the driver counts that.
         counters: Counters as they last stood, by name: (Unix seconds, bytes).
@@ -40,6 +41,7 @@ class Device:
     whose: dict[str, str]
     resource: bytes = b""
     part: int | None = None
+    parent: Any = None
     unsupported: set[str] = field(default_factory=set)
     activity: Activity | None = None
     counters: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -90,7 +92,7 @@ def devices(
             except nvml.NVMLError as error:
                 failed(index, error)
                 continue
-            yield Device(part, own, whole | own, part=instance)
+            yield Device(part, own, whole | own, part=instance, parent=handle)
 
 
 def _identity(nvml: Any, handle: Any, index: str) -> dict[str, str]:

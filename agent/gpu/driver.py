@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS: Final = 5.0
 """How long a round of calls may take: one of eight GPUs takes milliseconds."""
+OPENING_PATIENCE_SECONDS: Final = 60.0
+"""How long opening may take: a GPU that nobody keeps awake takes seconds, one after another."""
 
 
 class HungError(Exception):
@@ -27,11 +29,13 @@ class HungError(Exception):
 
     Attributes:
         over: Set when it has returned after all.
+        late: What it returned then; empty where it failed.
     """
 
-    def __init__(self, over: threading.Event) -> None:
+    def __init__(self, over: threading.Event, late: list[Any]) -> None:
         super().__init__("the driver does not answer")
         self.over = over
+        self.late = late
 
 
 class Caller:
@@ -45,8 +49,13 @@ class Caller:
         self._patience = patience_seconds
         self._work: SimpleQueue[Callable[[], None] | None] | None = None
 
-    async def call(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def call(self, function: Callable[..., T], *arguments: Any, patience_seconds: float | None = None) -> T:
         """What the function returns.
+
+        Args:
+            function: It makes the calls.
+            arguments: The function's.
+            patience_seconds: How long they may take, where that is another time than usual.
 
         Raises:
             HungError: It did not return in time; the next call is made by another thread.
@@ -54,12 +63,14 @@ class Caller:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         over = threading.Event()
+        late: list[T] = []
 
         def work() -> None:
             found: T | None = None
             failure: BaseException | None = None
             try:
                 found = function(*arguments)
+                late.append(found)
             except BaseException as error:  # noqa: BLE001 - raised where it is waited for
                 failure = error
             over.set()
@@ -71,10 +82,10 @@ class Caller:
             threading.Thread(target=_serve, args=(self._work,), name="gpu-driver", daemon=True).start()
         self._work.put(work)
         try:
-            return await asyncio.wait_for(answer, self._patience)
+            return await asyncio.wait_for(answer, self._patience if patience_seconds is None else patience_seconds)
         except TimeoutError:
             self.close()
-            raise HungError(over) from None
+            raise HungError(over, late) from None
 
     def close(self) -> None:
         """Let the thread end once it has nothing to do."""

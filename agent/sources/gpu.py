@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from agent.gpu import faults, fields
 from agent.gpu.activity import Activity
 from agent.gpu.device import Device, devices
-from agent.gpu.driver import PATIENCE_SECONDS, Caller, HungError
+from agent.gpu.driver import OPENING_PATIENCE_SECONDS, PATIENCE_SECONDS, Caller, HungError
 from agent.gpu.processes import processes
 from agent.host.engines import Engines, rank_of
 from agent.otlp.encode import attributes, encode_event, encode_gauges, resource
@@ -59,6 +59,7 @@ class Gpus(Source):
         interval_seconds: Time between two samples.
         look_again_seconds: Time until the driver is looked for, or a GPU that was lost, again.
         patience_seconds: How long a round of calls may take.
+        opening_patience_seconds: How long opening the driver and its GPUs may take.
         nvml: A module with pynvml's functions; None loads it once there is a driver.
     """
 
@@ -70,6 +71,7 @@ class Gpus(Source):
         interval_seconds: float = INTERVAL_SECONDS,
         look_again_seconds: float = _LOOK_AGAIN_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
+        opening_patience_seconds: float = OPENING_PATIENCE_SECONDS,
         nvml: Any = None,
     ) -> None:
         self._place = attributes(None, place or Place())
@@ -78,6 +80,7 @@ class Gpus(Source):
         self._interval = interval_seconds
         self._look_again = look_again_seconds
         self._caller = Caller(patience_seconds)
+        self._opening_patience = opening_patience_seconds
         self._nvml = nvml
         # What was said once is not said again until it changed.
         self._told: set[str] = set()
@@ -89,8 +92,8 @@ class Gpus(Source):
         self._xids: dict[str, int] = {}
         self._hangs = 0
         self._faults: faults.Faults | None = None
-        # Of the look that is waited for: one that hung undoes what it opened late.
-        self._opening: object = None
+        # What the driver was asked for when it did not answer, while its answer is awaited.
+        self._awaited = ""
         # Of the round that is being read: one that hung must not go on beside the next.
         self._rows: list[_Row] = []
 
@@ -106,7 +109,9 @@ class Gpus(Source):
                                   value=self._hangs)  # fmt: skip
 
     def problems(self, now: float, since: float) -> Iterable[str]:  # noqa: ARG002 - of this moment
-        """GPUs that were there and do not answer."""
+        """GPUs that were there and do not answer, and a driver that does not."""
+        if self._awaited:
+            yield self._awaited
         for gpu in self._gpus:
             if not gpu.answers:
                 yield f"{gpu.name} does not answer"
@@ -118,14 +123,14 @@ class Gpus(Source):
         self._nvml = self._nvml or await self._binding(emit)
         while True:
             try:
-                self._opening = object()
-                self._gpus = await self._caller.call(self._open, self._opening)
+                self._gpus = await self._caller.call(self._open, patience_seconds=self._opening_patience)
             except HungError as hung:
-                self._opening = None
-                self._hung(f"The GPU driver does not answer when asked for {self._asked or 'its GPUs'}", {})
+                self._awaited = f"The GPU driver does not answer when asked for {self._asked or 'its GPUs'}"
+                self._hung(self._awaited, {})
                 self._hand_out(emit)
                 await self._returned(hung)
-                continue
+                self._awaited = ""
+                (self._gpus,) = hung.late or ([],)
             self._hand_out(emit)
             again = False
             if self._gpus:
@@ -155,7 +160,7 @@ class Gpus(Source):
 
     # What follows until `_follow` runs in the driver's thread.
 
-    def _open(self, turn: object) -> list[Device]:
+    def _open(self) -> list[Device]:
         nvml = self._nvml
         self._asked = ""
         self._unopenable = set()
@@ -174,9 +179,6 @@ class Gpus(Source):
             self._shutdown([])
             return []
         self._faults = faults.Faults(nvml, [gpu for gpu in found if gpu.part is None], self._xid)
-        if self._opening is not turn:  # it hung on the way, and nobody waits for it any more
-            self._shutdown(found)
-            return []
         for gpu in found:
             without = ", ".join(sorted(gpu.unsupported))
             what = f"{gpu.name} is a {gpu.identity['hw.name']}"
@@ -294,9 +296,10 @@ class Gpus(Source):
         loop = asyncio.get_running_loop()
         start, turn, seldom, again = loop.time(), 0, 0, loop.time() + self._look_again
         while any(gpu.answers or gpu.hung for gpu in self._gpus):
-            if loop.time() >= again and (self._unopenable or any(gpu.lost for gpu in self._gpus)):
-                return True  # the driver sees a GPU that came back only when it is opened anew
             self._unhang()
+            stuck = any(gpu.hung is not None for gpu in self._gpus)  # it would be asked again as it is opened
+            if loop.time() >= again and not stuck and (self._unopenable or any(gpu.lost for gpu in self._gpus)):
+                return True  # the driver sees a GPU that came back only when it is opened anew
             await self._engines.look(loop.time())
             rows: list[_Row] = []
             answering = [gpu for gpu in self._gpus if gpu.answers]

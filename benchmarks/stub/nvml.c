@@ -316,13 +316,13 @@ int nvmlEventSetWait_v2(void *set, event_t *event, unsigned milliseconds) {
   return 0;
 }
 
-int nvmlGpmQueryDeviceSupport(device_t device, unsigned *support) { ENTER(device); support[1] = 1; return 0; }
+int nvmlGpmQueryDeviceSupport(device_t device, unsigned *support) { WHOLE(device); support[1] = 1; return 0; }
 int nvmlGpmSampleAlloc(u64 **sample) { *sample = calloc(1, sizeof **sample); return *sample ? 0 : 20; }
 int nvmlGpmSampleFree(u64 *sample) { free(sample); return 0; }
 int nvmlGpmSampleGet(device_t device, u64 *sample) { WHOLE(device); *sample = index_of(device) + 1; return 0; }
 int nvmlGpmMigSampleGet(device_t device, unsigned instance, u64 *sample) {
-  (void)instance;
-  ENTER(device);
+  WHOLE(device);
+  if (!instance || (int)instance > migs[index_of(device)]) return NOT_FOUND;
   *sample = index_of(device) + 1;
   return 0;
 }

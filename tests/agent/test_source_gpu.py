@@ -3,8 +3,9 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -163,18 +164,68 @@ async def test_a_call_that_hangs_is_left_behind_and_the_others_go_on(driver: Dri
     assert "The driver answers about GPU 1 (GPU-stub-1) again" in seen.told("gpu_found")
 
 
+async def test_a_gpu_that_hangs_is_not_asked_again_for_the_sake_of_one_that_is_lost(driver: Driver):
+    driver.reset(3)
+    gpus = Gpus(Place(), interval_seconds=0.02, look_again_seconds=0.2, patience_seconds=0.3)
+    seen = Seen()
+    task = asyncio.create_task(gpus.run(seen.emit))
+    await seen.until(lambda: len(seen.of("GPU-stub-2")) >= 2)
+    driver.hang("nvmlDeviceGetPowerUsage", gpu=1)
+    await seen.until(lambda: seen.told("gpu_driver_hung"))
+    driver.hang("nvmlDeviceGetUUID", gpu=1)
+    driver.lose(0)
+    await seen.until(lambda: seen.told("gpu_unavailable"))
+    there = len(seen.of("GPU-stub-2"))
+    await seen.until(lambda: len(seen.of("GPU-stub-2")) >= there + 40)
+    assert driver.hanging == 1
+    assert "GPU 1 (GPU-stub-1) does not answer" in gpus.problems(0, 0)
+    driver.answer()
+    driver.lose(0, lost=False)
+    lost = len(seen.of("GPU-stub-0"))
+    await seen.until(lambda: len(seen.of("GPU-stub-0")) > lost)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+class Slow:
+    """The binding of a driver whose GPUs are asleep."""
+
+    def __init__(self) -> None:
+        import pynvml  # noqa: PLC0415 - there is a driver now
+
+        self._real = pynvml
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def nvmlInit(self) -> None:  # noqa: N802 - the binding's
+        time.sleep(0.5)
+        self._real.nvmlInit()
+
+
+@pytest.mark.parametrize(("patience", "told"), [(30.0, 0), (0.1, 1)])
+async def test_gpus_that_take_long_to_open_are_watched(driver: Driver, patience: float, told: int):
+    driver.reset(1)
+    more = {"opening_patience_seconds": patience, "patience_seconds": 0.3, "look_again_seconds": 0.05}
+    async with watching(nvml=Slow(), **more) as seen:
+        await seen.until(lambda: len(seen.rows) >= 2)
+    assert len(seen.told("gpu_driver_hung")) == told
+
+
 async def test_a_driver_that_hangs_at_once_is_told_and_waited_for(driver: Driver):
     driver.reset(1)
     driver.hang("nvmlInitWithFlags")
-    gpus = Gpus(patience_seconds=0.1, look_again_seconds=0.05)
+    gpus = Gpus(opening_patience_seconds=0.1, look_again_seconds=0.05)
     seen = Seen()
     task = asyncio.create_task(gpus.run(seen.emit))
     await seen.until(lambda: seen.events)
     assert seen.events == [("gpu_driver_hung", "The GPU driver does not answer when asked for its GPUs")]
     values = {family.name: family.samples[0].value for family in gpus.metrics()}
     assert values == {"servescope_agent_gpus": 0, "servescope_agent_gpu_calls_hung": 1}
+    assert list(gpus.problems(0, 0)) == ["The GPU driver does not answer when asked for its GPUs"]
     driver.answer()
     await seen.until(lambda: seen.rows)
+    assert list(gpus.problems(0, 0)) == []
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -191,7 +242,7 @@ library.stub_reset(1, 1)
 library.stub_rule(-1, b"nvmlDeviceGetUUID", -1)
 async def main():
     told = asyncio.Event()
-    task = asyncio.create_task(Gpus(patience_seconds=0.1).run(lambda signal, body: told.set()))
+    task = asyncio.create_task(Gpus(opening_patience_seconds=0.1).run(lambda signal, body: told.set()))
     await told.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -79,9 +79,13 @@ class Faults:
         else:
             self._over.set()
 
+    def stop(self) -> None:
+        """Let the thread end with its wait."""
+        self._closing.set()
+
     def close(self, seconds: float = 2.0) -> None:
         """End the thread before the driver library is shut down; a wait that hangs is left behind."""
-        self._closing.set()
+        self.stop()
         if self._over.wait(seconds) and self._set is not None:
             self._nvml.nvmlEventSetFree(self._set)
 

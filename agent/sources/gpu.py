@@ -336,6 +336,8 @@ class Gpus(Source):
         """Let go of the driver; a library with a call in it is left as it is."""
         gpus, self._gpus = self._gpus, []
         if any(gpu.hung is not None and not gpu.hung.is_set() for gpu in gpus):
+            if self._faults is not None:
+                self._faults.stop()
             self._caller.close()
             return
         try:

@@ -48,6 +48,7 @@ static struct { int gpu; unsigned pid; u64 used; unsigned sm; } processes[PROCES
 static int process_count;
 static struct { int gpu; u64 xid; } xids[XIDS];
 static int xid_count;
+static size_t event_set; /* of the driver as it was last reset: one of before is told nothing */
 
 static double now(void) {
   struct timespec t;
@@ -93,7 +94,7 @@ again:
 
 void stub_reset(int count, int is_loaded) {
   pthread_mutex_lock(&lock);
-  made = 1, gpus = count, loaded = is_loaded, moving = 0, rule_count = process_count = xid_count = 0;
+  event_set++, made = 1, gpus = count, loaded = is_loaded, moving = 0, rule_count = process_count = xid_count = 0;
   memset(lost, 0, sizeof lost), memset(migs, 0, sizeof migs), memset(registered, 0, sizeof registered);
   pthread_cond_broadcast(&news);
   pthread_mutex_unlock(&lock);
@@ -291,7 +292,7 @@ int nvmlDeviceGetGpuInstanceId(device_t device, unsigned *id) {
   return is_mig(device) ? 0 : NOT_SUPPORTED;
 }
 
-int nvmlEventSetCreate(void **set) { *set = &xids; return enter_gpu(-1, __func__); }
+int nvmlEventSetCreate(void **set) { *set = (void *)event_set; return enter_gpu(-1, __func__); }
 int nvmlEventSetFree(void *set) { (void)set; return 0; }
 int nvmlDeviceRegisterEvents(device_t device, u64 types, void *set) {
   (void)set;
@@ -302,13 +303,12 @@ int nvmlDeviceRegisterEvents(device_t device, u64 types, void *set) {
 int nvmlEventSetWait_v2(void *set, event_t *event, unsigned milliseconds) {
   struct timespec until;
   int code = enter_gpu(-1, __func__);
-  (void)set;
   if (code) return code;
   clock_gettime(CLOCK_REALTIME, &until);
   until.tv_nsec += (milliseconds % 1000) * 1000000L, until.tv_sec += milliseconds / 1000 + until.tv_nsec / 1000000000L;
   until.tv_nsec %= 1000000000L;
   pthread_mutex_lock(&lock);
-  while (!xid_count || !registered[xids[0].gpu])
+  while ((size_t)set != event_set || !xid_count || !registered[xids[0].gpu])
     if (pthread_cond_timedwait(&news, &lock, &until)) { pthread_mutex_unlock(&lock); return TIMEOUT; }
   *event = (event_t){(device_t)(size_t)(xids[0].gpu + 1), 8, xids[0].xid, ~0u, ~0u};
   memmove(xids, xids + 1, sizeof xids[0] * --xid_count);

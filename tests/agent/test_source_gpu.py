@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import pytest
 from agent.host.engines import Engines, rank_of
 from agent.sources.gpu import Gpus
 from agent.target import Place, Target
-from tests.kits.gpu import FUNCTION_NOT_FOUND, NO_PERMISSION, Driver, Seen, watching
+from tests.kits.gpu import FUNCTION_NOT_FOUND, NO_PERMISSION, SOON, Driver, Seen, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -269,6 +270,19 @@ async def test_an_xid_is_an_event_and_a_count_as_it_happens(driver: Driver):
         "GPU 1 (GPU-stub-1) reports Xid 31: memory page fault of an application",
     ]
     assert seen.of("GPU-stub-0")[-1]["xid_total"] == 0
+
+
+async def test_a_source_that_ends_while_a_call_hangs_waits_for_no_more_faults(driver: Driver):
+    driver.reset(2)
+    async with watching(patience_seconds=0.3) as seen:
+        await seen.until(lambda: len(seen.rows) >= 2)
+        driver.hang("nvmlDeviceGetPowerUsage", gpu=1)
+        await seen.until(lambda: seen.told("gpu_driver_hung"))
+    waiting = [thread for thread in threading.enumerate() if thread.name == "gpu-faults"]
+    for thread in waiting:
+        await asyncio.to_thread(thread.join, SOON)
+    assert not any(thread.is_alive() for thread in waiting)
+    driver.answer()
 
 
 async def test_parts_of_a_gpu_are_rows_of_their_own(driver: Driver):

@@ -6,17 +6,22 @@ import os
 from typing import Final
 
 _READ_BYTES: Final = 16384
+_MOST_BYTES: Final = 1 << 20
 
 
 def read(path: str) -> bytes:
-    """The first 16 KiB of a file.
+    """A file, or the first MiB of one that is longer.
 
     Raises:
         OSError: It is not there, or not ours to read.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return os.read(descriptor, _READ_BYTES)
+        # The kernel hands out many of its lists a page at a time: less than was asked for is not the end.
+        parts = [os.read(descriptor, _READ_BYTES)]
+        while parts[-1] and len(parts) * _READ_BYTES < _MOST_BYTES:
+            parts.append(os.read(descriptor, _READ_BYTES))
+        return b"".join(parts)
     finally:
         os.close(descriptor)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -15,7 +15,7 @@ import structlog
 from agent.host.cgroup import Cgroup, folders_of
 from agent.host.engines import rank_of
 from agent.host.machine import Machine
-from agent.host.network import traffic
+from agent.host.network import Network
 from agent.host.process import Process
 from agent.otlp.encode import attributes, encode_event, encode_gauges, resource
 from agent.source import Source
@@ -45,11 +45,13 @@ class _Cage:
         pid: The process that it was seen from.
         cgroup: Shared by instances that are in the same one; None where it is not to be seen.
         kills: How many of its processes the kernel had killed for lack of memory; None before the first look.
+        network: The network that they are in.
     """
 
     pid: int
     cgroup: Cgroup | None
     kills: float | None = None
+    network: Network = field(default_factory=Network)
 
 
 class Host(Source):
@@ -133,7 +135,7 @@ class Host(Source):
             cage = self._cages.get(target.instance)
             if cage is None:
                 continue
-            values = traffic(cage.pid)
+            values = cage.network.traffic(cage.pid)
             if cage.cgroup is not None:
                 if id(cage.cgroup) not in read:
                     read[id(cage.cgroup)] = cage.cgroup.sample(now)

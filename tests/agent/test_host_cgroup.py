@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from agent.host.cgroup import Cgroup, folders_of
 from agent.host.engines import Engines
-from agent.host.network import traffic
+from agent.host.network import Network
+from agent.host.reading import read
 from agent.sources.host import Host, _Cage
 from agent.target import Target
 
@@ -129,23 +130,104 @@ def test_a_file_that_says_nothing_is_no_cgroup(tmp_path: Path, text: str):
 
 def test_our_own_process_can_be_read():
     assert folders_of(os.getpid()) is not None
-    assert traffic(os.getpid())["network_receive_bytes_total"] >= 0
+    assert Network().traffic(os.getpid())["network_receive_bytes_total"] >= 0
+
+
+def net_dev(**received: int) -> str:
+    """/proc/net/dev of devices that received so many bytes, sent twice as many and have ten errors and drops."""
+    head = "Inter-|   Receive  |  Transmit\n face |bytes packets errs drop ...\n"
+    lines = [f"{name.replace('_', '.'):>6}: {size} 9 1 2 0 0 0 0 {2 * size} 9 3 4 0 0 0 0\n"
+             for name, size in {"lo": 99, **received}.items()]  # fmt: skip
+    return head + "".join(lines)
+
+
+ROUTES = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+
+
+def default_route(device: str) -> str:
+    return (
+        f"{ROUTES}{device}\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+        "docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
+    )
+
+
+def sysfs(folder: Path, *, hardware: str = "", virtual: str = "", over: dict[str, str] | None = None) -> None:
+    """/sys/class/net; ``over`` is the device that each stands under. A virtual ``tun`` is no Ethernet."""
+    for name in ("lo", *hardware.split(), *virtual.split()):
+        write(folder / "class/net" / name, {"type": "65534\n" if name.startswith("tun") else "1\n"})
+    for name in hardware.split():
+        (folder / "class/net" / name / "device").symlink_to("../../../virtio2")
+    for below, above in (over or {}).items():
+        (folder / "class/net" / below / "master").symlink_to(f"../{above}")
+        (folder / "class/net" / above / f"lower_{below}").symlink_to(f"../{below}")
+    write(folder / "class/net", {"bonding_masters": "bond0\n"})
 
 
 def test_network_is_without_loopback(tmp_path: Path):
-    head = "Inter-|   Receive  |  Transmit\n face |bytes packets errs drop ...\n"
-    eth = "  eth0: 1000 9 1 2 0 0 0 0 2000 9 3 4 0 0 0 0\n"
     write(tmp_path / "7/net", {
-        "dev": head + "    lo: 99 9 0 0 0 0 0 0 99 9 0 0 0 0 0 0\n" + eth + eth.replace("eth0", "eth1"),
+        "dev": net_dev(eth0=1000, eth1=1000),
         "snmp": "Tcp: RtoAlgorithm RetransSegs InErrs\nTcp: 1 77 0\nUdp: InDatagrams\nUdp: 1\n",
     })  # fmt: skip
-    assert traffic(7, str(tmp_path)) == {
+    network = Network(str(tmp_path), str(tmp_path / "sys"))
+    assert network.traffic(7) == {
         "network_receive_bytes_total": 2000,
         "network_transmit_bytes_total": 4000,
         "network_drops_total": 20,
         "tcp_retransmits_total": 77,
     }
-    assert traffic(8, str(tmp_path)) == {}
+    assert network.traffic(8) == {}
+
+
+SEVERAL = {"eth0": 1000, "eth1": 300, "bond0": 1300, "bond0_7": 1200, "docker0": 400, "veth9": 400, "tun0": 50}
+
+
+@pytest.mark.parametrize(
+    ("devices", "shown", "route", "counted"),
+    [
+        (SEVERAL, {"hardware": "eth0 eth1", "virtual": "bond0 bond0.7 docker0 veth9 tun0",
+                   "over": {"eth0": "bond0", "eth1": "bond0", "bond0": "bond0.7", "veth9": "docker0"}},
+         "bond0.7", 1300),
+        (SEVERAL, {"hardware": "eth0 eth1", "virtual": "bond0 bond0.7 docker0 veth9 tun0"}, "tun0", 1300),
+        (SEVERAL, None, "bond0.7", 1200),
+        ({"eth0": 1000, "docker0": 400, "veth9": 400},
+         {"virtual": "eth0 docker0 veth9", "over": {"veth9": "docker0"}}, "eth0", 1000),
+        ({"eth0": 1000, "net1": 70}, {"virtual": "eth0", "hardware": "net1"}, "eth0", 1070),
+        ({"eth0": 1000, "enP1": 990}, {"hardware": "eth0 enP1", "over": {"enP1": "eth0"}}, "eth0", 1000),
+        ({"tun0": 8}, {"virtual": "tun0"}, "tun0", 8),
+        ({"eth0": 1000}, {"hardware": "eth0 eth1"}, "eth0", 1000),
+        ({"eth0": 1000, "eth1": 5}, {"virtual": "eth0 eth1"}, "", 1005),
+    ],
+    ids=["bond", "tunnel", "hidden", "docker in a pod", "second card of a pod", "card under a card", "tunnel alone",
+         "another namespace's", "no route"],
+)  # fmt: skip
+@pytest.mark.parametrize("own", [True, False], ids=["our view", "its root's view"])
+def test_bytes_that_pass_several_devices_count_once(
+    tmp_path: Path, devices: dict[str, int], shown: dict[str, Any] | None, route: str, counted: int, own: bool
+):
+    write(tmp_path / "7/net", {"dev": net_dev(**devices), "route": default_route(route) if route else ROUTES})
+    if shown is not None:
+        sysfs(tmp_path / "sys" if own else tmp_path / "7/root/sys", **shown)
+    network = Network(str(tmp_path), str(tmp_path / "sys"))
+    found = network.traffic(7)
+    assert (found["network_receive_bytes_total"], found["network_transmit_bytes_total"]) == (counted, 2 * counted)
+
+
+def test_a_device_that_comes_is_seen(tmp_path: Path):
+    route = f"{'0' * 32} 00 {'0' * 32} 00 fe80 00000400 00000001 00000000 00000003     eth0\n"
+    write(tmp_path / "7/net", {"dev": net_dev(eth1=5), "ipv6_route": route})
+    network = Network(str(tmp_path), str(tmp_path / "sys"))
+    assert network.traffic(7)["network_receive_bytes_total"] == 5
+    write(tmp_path / "7/net", {"dev": net_dev(eth0=1000, eth1=5)})
+    assert network.traffic(7)["network_receive_bytes_total"] == 1000
+
+
+def test_a_list_that_comes_a_page_at_a_time_is_read_to_its_end():
+    """The kernel hands out /proc/self/maps, as /proc/net/dev and /proc/diskstats, in pages of 4 KiB."""
+    assert b"[stack]" in read("/proc/self/maps")
+
+
+def test_a_file_without_an_end_is_read_in_part():
+    assert len(read("/dev/zero")) == 1 << 20
 
 
 def test_what_the_kernel_killed_is_an_event_of_the_instance(tmp_path: Path):

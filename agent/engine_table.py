@@ -49,6 +49,7 @@ class Rule:
             look-ups in a cache only where hits are counted.
         scale: Factor from the page's unit to ours (µs → s: 1e-6).
         where: Labels a series must have to count.
+        where_old: The same for series of ``old`` names, where those are labelled otherwise.
         combine: How several series of one model and rank become one value.
         of_server: Series without a rank belong to the first rank's sample: one counter makes no sample of its own.
     """
@@ -60,6 +61,7 @@ class Rule:
     beside: tuple[str, ...] = ()
     scale: float = 1.0
     where: Mapping[str, str] = field(default_factory=dict)
+    where_old: Mapping[str, str] | None = None
     combine: Combine = "sum"
     of_server: bool = False
 
@@ -132,6 +134,9 @@ class Table:
         model_labels: Labels that may name the model, likeliest first; none where the page names none.
         nameless: Values of those labels that name nothing (``undefined``).
         rank_label: Label that is the data-parallel rank; "" where there is none.
+        copy_labels: Labels of ranks that all count the same: of series that differ in these alone, only the lowest
+            rank's is added up.
+        part_labels: Labels whose series are parts of the one that has no such label: beside it they are not added.
         host_labels: Labels that a host program puts on every series.
         info: Families whose labels are the server's configuration, with the labels to take; none named takes all.
         optional: Signals that only some set-ups of the engine show, so that their absence is no news.
@@ -167,6 +172,8 @@ class Table:
     model_labels: tuple[str, ...] = ()
     nameless: frozenset[str] = frozenset()
     rank_label: str = ""
+    copy_labels: tuple[str, ...] = ()
+    part_labels: tuple[str, ...] = ()
     host_labels: frozenset[str] = frozenset()
     info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: frozenset[Signal] = frozenset()

@@ -36,6 +36,7 @@ RULES = (
         "dynamo_frontend_requests_total",
         old=("dynamo_component_errors_total",),
         where={"status": "error"},
+        where_old={},  # a series for each error_type
     ),
     Rule(
         Signal.REQUEST_SECONDS_TOTAL,

@@ -1,9 +1,11 @@
 """SGLang's metrics page (``--enable-metrics``), 0.3.5 to 0.5 (recorded pages and slices; names from its source).
 
-Labels ``model_name`` (``name`` in 0.3), ``dp_rank`` and, of the scheduler's own series, ``tp_rank``, ``pp_rank``: ranks
-of one copy of the model tell the same, so that of several the highest counts. With priorities on, the series with
-``priority=""`` is the sum of the others, and the highest too. Counters of requests come from the tokenizer manager and
-have no rank. Source: ``python/sglang/srt/observability`` in https://github.com/sgl-project/sglang.
+Labels ``model_name`` (``name`` in 0.3), ``dp_rank`` and, of the scheduler's own series, ``tp_rank``, ``pp_rank``,
+``moe_ep_rank``: ranks of one copy of the model tell the same, each stage of a pipeline always, those of a tensor
+parallel group with ``--enable-metrics-for-all-schedulers``. So of several gauges the highest counts, and of counters
+the lowest rank's. With priorities on, the series with ``priority=""`` is the sum of the others. Counters of requests
+come from the tokenizer manager and have no rank. Source: ``python/sglang/srt/observability`` in
+https://github.com/sgl-project/sglang.
 """
 
 from __future__ import annotations
@@ -321,6 +323,8 @@ TABLE = Table(
     spellings={"sglang_": "sglang:"},
     model_labels=("model_name", "name"),
     rank_label="dp_rank",
+    copy_labels=("pp_rank", "tp_rank", "moe_ep_rank", "pid"),
+    part_labels=("priority",),
     host_labels=frozenset({"engine_type", "tp_rank", "pp_rank", "moe_ep_rank", "pid", "worker_addr"}),
     info={"sglang:cache_config_info": ()},
     # Retractions are counted since 0.5.9, cached tokens since 0.4.4, queue time since 0.5.3.

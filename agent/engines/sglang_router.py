@@ -180,6 +180,9 @@ TABLE = Table(
     ignored=IGNORED,
     others={"sglang_": "a worker's own series, re-exported", "sglang:": "a worker's own series, re-exported"},
     model_labels=("model", "model_id", "model_name"),
+    # Of the workers' series: their ranks tell the same, and priorities are parts of the total.
+    copy_labels=("pp_rank", "tp_rank", "moe_ep_rank", "pid"),
+    part_labels=("priority",),
     # Tokens and times to first token are told of gRPC workers alone; errors have a series once one happened.
     optional=frozenset(
         {

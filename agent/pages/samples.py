@@ -189,9 +189,9 @@ class Sampler:
         for rule in table.rules:
             if any(name not in slots for name in rule.beside):
                 continue
-            _arrange(rule, slots, layout.series, group_of, memory)
+            _arrange(rule, table, slots, layout.series, group_of, memory)
         for histogram in table.histograms:
-            _arrange_buckets(histogram, slots, layout.series, group_of, memory)
+            _arrange_buckets(histogram, table, slots, layout.series, group_of, memory)
         if table.gone_is_over and page.faults_total == page.repeated:
             counters = [counter for group in groups.values() for counter in group.counters]
             parts = [part for group in groups.values() for one in group.buckets for part in one.parts]
@@ -211,8 +211,29 @@ def _identity(one: Series) -> Identity:
     return one.name, one.identity
 
 
+def _once(table: Table, slots: Sequence[int], series: Sequence[Series]) -> Sequence[int]:
+    """Those of a metric's series that may be added up: neither copies of another nor parts of it."""
+    if not (table.copy_labels or table.part_labels):
+        return slots
+    lowest: dict[frozenset[tuple[str, str]], tuple[list[tuple[int, str]], int]] = {}
+    for slot in slots:
+        one = series[slot]
+        ranks = [one.labels.get(label, "") for label in table.copy_labels]
+        # A shorter number is a lower one.
+        place = [(len(rank), rank) for rank in ranks], slot
+        count = _without(table.copy_labels, one.identity)
+        lowest[count] = min(place, lowest.get(count, place))
+    wholes = {count: _without(table.part_labels, count) for count in lowest}
+    return sorted(lowest[count][1] for count, whole in wholes.items() if whole == count or whole not in lowest)
+
+
+def _without(labels: Sequence[str], identity: frozenset[tuple[str, str]]) -> frozenset[tuple[str, str]]:
+    return frozenset(pair for pair in identity if pair[0] not in labels)
+
+
 def _arrange(
     rule: Rule,
+    table: Table,
     slots: Mapping[str, Sequence[int]],
     series: Sequence[Series],
     group_of: Callable[..., _Group],
@@ -220,8 +241,10 @@ def _arrange(
 ) -> None:
     """Find a rule's series on a page and hand them to the groups they belong to."""
 
-    def matching(name: str) -> list[int]:
-        return [slot for slot in slots.get(name, ()) if rule.where.items() <= series[slot].labels.items()]
+    def matching(name: str) -> Sequence[int]:
+        where = rule.where if rule.where_old is None or name not in rule.old else rule.where_old
+        found = [slot for slot in slots.get(name, ()) if where.items() <= series[slot].labels.items()]
+        return _once(table, found, series) if rule.combine == "sum" else found
 
     groups: dict[Key, tuple[_Group, list[int]]] = {}
     for name in (rule.source, *rule.old):
@@ -252,6 +275,7 @@ def _arrange(
 
 def _arrange_buckets(
     rule: Histogram,
+    table: Table,
     slots: Mapping[str, Sequence[int]],
     series: Sequence[Series],
     group_of: Callable[[Series], _Group],
@@ -269,7 +293,7 @@ def _arrange_buckets(
         except ValueError:
             continue  # a bucket without a bound is no bucket
         bounds.setdefault((name, frozenset(pair for pair in labels if pair[0] != "le")), {}).setdefault(bound, slot)
-    totals = {series[slot].identity: slot for slot in slots.get(f"{name}_sum", ())}
+    totals = {series[slot].identity: slot for slot in _once(table, slots.get(f"{name}_sum", ()), series)}
     parts: dict[Key, tuple[_Group, list[Part]]] = {}
     for who, found in bounds.items():
         total = totals.get(who[1])

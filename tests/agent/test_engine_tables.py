@@ -225,3 +225,79 @@ def test_any_summary_tells_that_triton_serves_what_its_counters_do_not_count():
         sample = Sampler(table).sample(page).samples[0]
         assert (Signal.REQUESTS_FINISHED_TOTAL in sample.totals) is shown
         assert (Signal.INFERENCES_TOTAL in sample.totals) is shown
+
+
+def ranks(metric: str, value: float, *, priorities: bool = False, **more: str) -> str:
+    """A series as two pipeline stages of eleven tensor parallel ranks show it, the later ones a moment older."""
+    labels = ",".join(f'{name}="{text}"' for name, text in {"model_name": "m", **more}.items())
+    told = [("", value), ("0", value / 4), ("5", value * 3 / 4)] if priorities else [("", value)]
+    return "".join(
+        f'{metric}{{{labels},priority="{priority}",pp_rank="{stage}",tp_rank="{rank}"}} {shown - (stage + rank > 0)}\n'
+        for stage in (1, 0)
+        for rank in (10, 9, 2, 1, 0)
+        for priority, shown in told
+    )
+
+
+def test_counts_that_every_rank_tells_are_one():
+    text = "".join(
+        ranks("sglang:num_retracted_requests_total", 10 + int(rank), dp_rank=rank)
+        + ranks("sglang:cuda_graph_passes_total", 300, dp_rank=rank, mode="decode_cuda_graph")
+        + ranks("sglang:cuda_graph_passes_total", 20, dp_rank=rank, mode="decode_none")
+        + ranks("sglang:estimated_flops_per_gpu_total", 5e12, dp_rank=rank)
+        + ranks("sglang:hicache_backup_bytes_total", 700, dp_rank=rank)
+        + ranks("sglang:load_back_bytes_total", 50, dp_rank=rank)
+        + ranks("sglang:queue_time_seconds_sum", 8, dp_rank=rank, priorities=True)
+        for rank in ("0", "1")
+    )
+    samples = Sampler(find_table("sglang")).sample(parse(text)).samples
+    assert {one.key.dp_rank: one.totals for one in samples} == {
+        rank: {
+            "preemptions_total": 10 + int(rank), "engine_steps_total": 320, "estimated_flops_total": 5e12,
+            "kv_offload_bytes_total": 750, "queue_seconds_total": 8,
+        }
+        for rank in ("0", "1")
+    }  # fmt: skip
+    alone = ranks("sglang:num_retracted_requests_total", 7).replace(
+        'pp_rank="0",tp_rank="0"', 'pp_rank="0",tp_rank="3"'
+    )
+    assert signals_of(parse(alone)) == {"preemptions_total": 6}
+
+
+def test_a_histogram_that_every_rank_tells_counts_once():
+    def page(count: int) -> Page:
+        buckets = ranks("sglang:queue_time_seconds_bucket", count, le="+Inf")
+        return parse(buckets + ranks("sglang:queue_time_seconds_sum", count))
+
+    sampler = Sampler(find_table("sglang"))
+    sampler.sample(page(5))
+    (sample,) = sampler.sample(page(8)).samples
+    assert [(one.count, one.total) for one in sample.histograms] == [(3, 3)]
+
+
+def test_priorities_and_ranks_of_a_routers_workers_are_added_once():
+    text = "".join(
+        ranks(f"sglang_num_{what}_reqs", value, worker_addr=f"grpc://10.0.0.{worker}:1", priorities=True)
+        for worker, value in ((1, 8), (2, 12))
+        for what, value in (("running", value), ("queue", value * 2))
+    )
+    assert signals_of(parse(text)) == {"running": 20, "waiting": 40}
+    parts = "".join(
+        f'sglang_num_running_reqs{{model_name="m",worker_addr="grpc://10.0.0.1:1",priority="{priority}"}} {value}\n'
+        for priority, value in (("0", 3), ("5", 4))
+    )
+    assert signals_of(parse(parts)) == {"running": 7}, "parts without their total"
+
+
+def test_errors_of_a_component_are_failures():
+    where = 'dynamo_namespace="n",dynamo_component="backend",dynamo_endpoint="generate"'
+    text = f"dynamo_component_requests_total{{{where}}} 30\n" + "".join(
+        f'dynamo_component_errors_total{{{where},error_type="{kind}"}} {value}\n'
+        for kind, value in (("generate", 4), ("response_stream", 1))
+    )
+    assert signals_of(parse(text)) == {"requests_finished_total": 30, "requests_failed_total": 5}
+    front = 'dynamo_frontend_requests_total{model="m",status="%s"} %d\n'
+    assert signals_of(parse(front % ("success", 9) + front % ("error", 2))) == {
+        "requests_finished_total": 11,
+        "requests_failed_total": 2,
+    }

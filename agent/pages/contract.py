@@ -8,13 +8,15 @@ Kinds of breach:
 - ``unknown``: families that the engine's table neither reads nor leaves out.
 - ``doubled``: the same counts under an old and a new name. One of them counts.
 - ``unit``: a ratio above 1, or more hits than look-ups.
-- ``frozen``: a counter that had moved stands still while requests finish.
+- ``frozen``: a counter that had moved stands still while requests finish. Those that failed or were given up need not
+  move it; nor do requests move prompt tokens at their end where a server counts those at the start of each.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from base.vocabulary import Signal
@@ -39,6 +41,8 @@ _MOVING: Final = (
 _RATIOS: Final = (Signal.KV_CACHE_USAGE_RATIO, Signal.KV_CACHE_HOST_USAGE_RATIO)
 _ROUNDING: Final = 1.01
 _NAMED: Final = 10
+_TOLD_KEPT: Final = 256
+"""Families by which nobody is troubled again: a page may show new ones for ever."""
 _NUMBERS: Final = re.compile(r"\d+")
 
 Totals = tuple["Mapping[Signal, float]", "Mapping[Signal, float]", "Mapping[Signal, float]"]
@@ -83,11 +87,13 @@ class Contract:
     _doubled: tuple[tuple[str, str], ...] = ()
     _missed: dict[Signal, int] = field(default_factory=dict)
     _still: dict[Signal, float] = field(default_factory=dict)
-    _told: set[tuple[str, str]] = field(default_factory=set)
+    _told: dict[tuple[str, str], None] = field(default_factory=dict)
 
     def laid_out(self, layout: Layout, shown: Iterable[Signal]) -> None:
         """Series came or went: this is what the page has."""
         there_now, expected = frozenset(shown), self.table.expected()
+        for one in self._still.keys() - there_now:  # what comes again has to move again first
+            del self._still[one]
         self._lacking = tuple(one for one in expected if one not in there_now)
         self._back = tuple(one for one in expected if one in there_now)
         self._unknown = tuple(name for name in layout.families() if not self.table.knows(name))[:_NAMED]
@@ -109,9 +115,9 @@ class Contract:
             self._tell(found, "unknown", name, f"{name} is a family that nobody here knows")
         for old, new in self._doubled:
             self._tell(found, "doubled", old, f"{old} and {new} tell of the same: the second counts")
-        for gauges, totals, deltas in samples:
+        for gauges, totals, _ in samples:
             self._look_at_units(found, gauges, totals)
-            self._look_for_frozen(found, totals, deltas)
+        self._look_for_frozen(found, samples)
         return found
 
     def _look_for_signals(self, found: list[Breach]) -> None:
@@ -148,26 +154,42 @@ class Contract:
             message = "prefix_cache_hits_total is above its look-ups: the two may have different units"
             self._tell(found, "unit", Signal.PREFIX_CACHE_HITS_TOTAL, message)
 
-    def _look_for_frozen(
-        self, found: list[Breach], totals: Mapping[Signal, float], deltas: Mapping[Signal, float]
-    ) -> None:
-        finished = deltas.get(Signal.REQUESTS_FINISHED_TOTAL, 0.0)
+    def _look_for_frozen(self, found: list[Breach], samples: Sequence[Totals]) -> None:
         for signal in _MOVING:
-            if deltas.get(signal):
-                self._still[signal] = 0.0
+            if any(deltas.get(signal) for _, _, deltas in samples):
+                self._still[signal] = -self._ahead(signal, samples)
                 self._mend(found, "frozen", signal, f"{signal} moves again")
-            elif finished and totals.get(signal) and signal in self._still:
+            elif signal in self._still:
+                finished = sum(self._served(deltas) for _, totals, deltas in samples if totals.get(signal))
                 self._still[signal] += finished
-                if self._still[signal] >= _MOVED_REQUESTS:
+                if finished > 0 and self._still[signal] >= _MOVED_REQUESTS:
                     message = f"{signal} stands still while requests finish ({self._still[signal]:g} of them)"
                     self._tell(found, "frozen", signal, message)
 
+    def _ahead(self, signal: Signal, samples: Sequence[Totals]) -> float:
+        """Requests that may finish without moving a counter, since they have moved it already."""
+        if signal != Signal.PROMPT_TOKENS_TOTAL or self.table.counts_late:
+            return 0.0
+        # One that was preempted waits, though its prompt was counted.
+        told = [gauges for gauges, totals, _ in samples if totals.get(signal)]
+        return sum(gauges.get(Signal.RUNNING, inf) + gauges.get(Signal.WAITING, 0.0) for gauges in told)
+
+    def _served(self, deltas: Mapping[Signal, float]) -> float:
+        """Requests that finished with an answer."""
+        finished = deltas.get(Signal.REQUESTS_FINISHED_TOTAL, 0.0)
+        if self.table.finished_includes_failed:
+            finished -= deltas.get(Signal.REQUESTS_FAILED_TOTAL, 0.0)
+        return finished - deltas.get(Signal.REQUESTS_ABORTED_TOTAL, 0.0)
+
     def _tell(self, found: list[Breach], kind: str, what: str, message: str) -> None:
-        if (kind, what) not in self._told:
-            self._told.add((kind, what))
-            found.append(Breach(kind, what, message))
+        if (kind, what) in self._told:
+            return
+        self._told[kind, what] = None
+        if kind == "unknown" and len(self._told) > _TOLD_KEPT:
+            del self._told[next(one for one in self._told if one[0] == kind)]
+        found.append(Breach(kind, what, message))
 
     def _mend(self, found: list[Breach], kind: str, what: str, message: str) -> None:
         if (kind, what) in self._told:
-            self._told.discard((kind, what))
+            del self._told[kind, what]
             found.append(Breach(kind, what, message, mended=True))

@@ -109,6 +109,79 @@ def test_a_counter_that_stands_still_while_requests_finish():
     assert told(moving(lambda second: 7 * second, [1, 2, 3, *[3] * 60])) == [], "an idle server's counters all stand"
 
 
+def waves(finished: Iterable[int], *, size: int, model: str = "m") -> list[str]:
+    """Pages of a vLLM on which ``size`` requests began at once, and so had their prompts counted; some finished."""
+    return [
+        f'vllm:num_requests_running{{model_name="{model}"}} {max(0, size - done)}\n'
+        f'vllm:num_requests_waiting{{model_name="{model}"}} 0\n'
+        f'vllm:request_success_total{{model_name="{model}",finished_reason="stop"}} {1 + done}\n'
+        f'vllm:prompt_tokens_total{{model_name="{model}"}} {90 + 9 * size}\n'
+        for done in finished
+    ]
+
+
+def test_requests_that_began_together_move_no_prompt_tokens_as_they_end():
+    before = 'vllm:request_success_total{model_name="m",finished_reason="stop"} 1\n'
+    before += 'vllm:prompt_tokens_total{model_name="m"} 90\n'
+    assert told([before, *waves(range(61), size=60)]) == []
+    assert told([before, *waves([0, 64], size=64)]) == []
+    (breach,) = told([before, *waves(range(0, 200, 5), size=60)])
+    assert (breach.kind, breach.what) == ("frozen", "prompt_tokens_total"), "more than had begun"
+
+
+def test_prompts_of_another_model_say_nothing_of_those_that_have_begun():
+    busy, quiet = waves([0] * 5 + list(range(59)), size=58, model="busy"), waves([0] * 64, size=1, model="quiet")
+    busy[0] = busy[0].replace(f" {90 + 9 * 58}\n", " 90\n")
+    quiet[:4] = [page.replace(" 99\n", " 90\n") for page in quiet[:4]]
+    assert told(map("".join, zip(busy, quiet, strict=True))) == []
+
+
+ROUTER = """\
+smg_router_requests_total{{model="m"}} {all}
+smg_router_request_errors_total{{model="m"}} {without}
+smg_router_tokens_total{{model="m",token_type="input"}} {served}
+smg_router_tokens_total{{model="m",token_type="output"}} {served}
+"""
+SGLANG = """\
+sglang:num_requests_total{{model_name="m"}} {all}
+sglang:num_aborted_requests_total{{model_name="m"}} {without}
+sglang:prompt_tokens_total{{model_name="m"}} {served}
+sglang:generation_tokens_total{{model_name="m"}} {served}
+"""
+
+
+@pytest.mark.parametrize(("text", "engine"), [(ROUTER, "sglang_router"), (SGLANG, "sglang")])
+def test_requests_without_an_answer_need_not_move_tokens(text: str, engine: str):
+    def page(served: int, *, without: int = 0, still: int = 0) -> str:
+        return text.format(all=served + without + still, without=without, served=served)
+
+    moved = [page(second) for second in range(1, 6)]
+    assert detect(parse(moved[0])).engine == engine
+    assert told([*moved, *(page(5, without=3 * count) for count in range(40))]) == []
+    found = told([*moved, *(page(5, still=count) for count in range(60))])
+    assert [(one.kind, one.what) for one in found] == [
+        ("frozen", "prompt_tokens_total"),
+        ("frozen", "generation_tokens_total"),
+    ]
+
+
+def test_a_counter_that_came_again_has_to_move_again():
+    pages = moving(lambda second: min(second, 5) * 7, range(1, 80))
+    generation = 'vllm:generation_tokens_total{model_name="m"} 35\n'
+    pages[20:23] = [page.replace(generation, "") for page in pages[20:23]]
+    assert told(pages) == []
+
+
+def test_families_that_come_and_go_for_ever_are_not_kept_for_ever():
+    pages = [f'{WHOLE}vllm:brand_new_{number}_total{{model_name="m"}} 1\n' for number in range(300)]
+    reader = PageReader()
+    sampler = Sampler(detect(reader.read(pages[0].encode())))
+    found = [one.what for page in pages for one in sampler.sample(reader.read(page.encode())).breaches]
+    assert len(found) == 300
+    assert len(sampler.contract._told) == 256
+    assert sampler.sample(reader.read(pages[-1].encode())).breaches == ()
+
+
 def test_models_of_a_server_that_unloads_them_are_over_and_not_gone():
     loaded = 'nv_inference_request_success{model="m",version="1"} 3\nnv_pinned_memory_pool_used_bytes 1\n'
     assert told([loaded, *["nv_pinned_memory_pool_used_bytes 1\n"] * (2 * PATIENCE)]) == []

@@ -29,13 +29,11 @@ class HungError(Exception):
 
     Attributes:
         over: Set when it has returned after all.
-        late: What it returned then; empty where it failed.
     """
 
-    def __init__(self, over: threading.Event, late: list[Any]) -> None:
+    def __init__(self, over: threading.Event) -> None:
         super().__init__("the driver does not answer")
         self.over = over
-        self.late = late
 
 
 class Caller:
@@ -63,14 +61,12 @@ class Caller:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         over = threading.Event()
-        late: list[T] = []
 
         def work() -> None:
             found: T | None = None
             failure: BaseException | None = None
             try:
                 found = function(*arguments)
-                late.append(found)
             except BaseException as error:  # noqa: BLE001 - raised where it is waited for
                 failure = error
             over.set()
@@ -85,7 +81,7 @@ class Caller:
             return await asyncio.wait_for(answer, self._patience if patience_seconds is None else patience_seconds)
         except TimeoutError:
             self.close()
-            raise HungError(over, late) from None
+            raise HungError(over) from None
 
     def close(self) -> None:
         """Let the thread end once it has nothing to do."""

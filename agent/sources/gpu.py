@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import threading
 import time
 from collections import deque
 from functools import partial
@@ -94,6 +95,9 @@ class Gpus(Source):
         self._faults: faults.Faults | None = None
         # What the driver was asked for when it did not answer, while its answer is awaited.
         self._awaited = ""
+        # Who opens for this run: what another run's thread opened late is let go by that thread.
+        self._run: object = None
+        self._handing_over = threading.Lock()
         # Of the round that is being read: one that hung must not go on beside the next.
         self._rows: list[_Row] = []
 
@@ -120,25 +124,30 @@ class Gpus(Source):
 
     async def run(self, emit: Emit) -> None:
         """Sample until cancelled."""
+        self._run = run = object()
         self._nvml = self._nvml or await self._binding(emit)
-        while True:
-            try:
-                self._gpus = await self._caller.call(self._open, patience_seconds=self._opening_patience)
-            except HungError as hung:
-                self._awaited = f"The GPU driver does not answer when asked for {self._asked or 'its GPUs'}"
-                self._hung(self._awaited, {})
-                self._hand_out(emit)
-                await self._returned(hung)
-                self._awaited = ""
-                (self._gpus,) = hung.late or ([],)
-            self._hand_out(emit)
-            again = False
-            if self._gpus:
+        try:
+            while True:
                 try:
-                    again = await self._follow(emit)
-                finally:
-                    await self._close()
-            await asyncio.sleep(0 if again else self._look_again)
+                    await self._caller.call(self._open, run, patience_seconds=self._opening_patience)
+                except HungError as hung:
+                    self._awaited = f"The GPU driver does not answer when asked for {self._asked or 'its GPUs'}"
+                    self._hung(self._awaited, {})
+                    self._hand_out(emit)
+                    await self._returned(hung)
+                    self._awaited = ""
+                self._hand_out(emit)
+                again = False
+                if self._gpus:
+                    try:
+                        again = await self._follow(emit)
+                    finally:
+                        await self._close()
+                await asyncio.sleep(0 if again else self._look_again)
+        finally:
+            with self._handing_over:
+                self._run = None
+            await self._close()
 
     async def _returned(self, hung: HungError) -> None:
         while not hung.over.is_set():  # noqa: ASYNC110 - its thread may be stuck for good, and tells nobody
@@ -160,7 +169,7 @@ class Gpus(Source):
 
     # What follows until `_follow` runs in the driver's thread.
 
-    def _open(self) -> list[Device]:
+    def _open(self, run: object) -> None:
         nvml = self._nvml
         self._asked = ""
         self._unopenable = set()
@@ -168,7 +177,7 @@ class Gpus(Source):
             nvml.nvmlInit()
         except nvml.NVMLError as error:
             self._say("gpu_unavailable", f"No GPU can be watched: {error}", {})
-            return []
+            return
         found = []
         try:
             found = [gpu for gpu in devices(nvml, self._place, self._unopened, self._ask) if self._first(gpu)]
@@ -176,15 +185,20 @@ class Gpus(Source):
             self._say("gpu_unavailable", f"GPUs cannot be counted: {error}", {}, warning=True)
         if not found:
             self._say("gpu_unavailable", "No GPU can be watched: the driver finds none that answers", {})
-            self._shutdown([])
-            return []
-        self._faults = faults.Faults(nvml, [gpu for gpu in found if gpu.part is None], self._xid)
+            self._shutdown([], None)
+            return
+        watch = faults.Faults(nvml, [gpu for gpu in found if gpu.part is None], self._xid)
+        with self._handing_over:
+            if wanted := run is self._run:
+                self._gpus, self._faults = found, watch
+        if not wanted:
+            self._shutdown(found, watch)
+            return
         for gpu in found:
             without = ", ".join(sorted(gpu.unsupported))
             what = f"{gpu.name} is a {gpu.identity['hw.name']}"
             message = what + (f"; it does not tell: {without}" if without else "")
             self._say("gpu_found", message, {**gpu.identity, "unsupported": without})
-        return found
 
     def _ask(self, index: int) -> None:
         self._asked = f"GPU {index}"
@@ -201,10 +215,9 @@ class Gpus(Source):
             gpu.unsupported.add("what works inside it (SM occupancy, tensor cores, memory)")
         return bool(self._sample(gpu, seldom=True))
 
-    def _shutdown(self, gpus: Sequence[Device]) -> None:
-        if self._faults is not None:
-            self._faults.close()
-            self._faults = None
+    def _shutdown(self, gpus: Sequence[Device], watch: faults.Faults | None) -> None:
+        if watch is not None:
+            watch.close()
         try:
             for gpu in gpus:
                 if gpu.activity is not None:
@@ -335,13 +348,14 @@ class Gpus(Source):
     async def _close(self) -> None:
         """Let go of the driver; a library with a call in it is left as it is."""
         gpus, self._gpus = self._gpus, []
-        if any(gpu.hung is not None and not gpu.hung.is_set() for gpu in gpus):
-            if self._faults is not None:
-                self._faults.stop()
+        watch, self._faults = self._faults, None
+        if not gpus or any(gpu.hung is not None and not gpu.hung.is_set() for gpu in gpus):
+            if watch is not None:
+                watch.stop()
             self._caller.close()
             return
         try:
-            await self._caller.call(self._shutdown, gpus)
+            await self._caller.call(self._shutdown, gpus, watch)
         except HungError:
             self._hung("The GPU driver does not answer when it is closed", {})
         self._caller.close()

@@ -285,6 +285,34 @@ async def test_a_source_that_ends_while_a_call_hangs_waits_for_no_more_faults(dr
     driver.answer()
 
 
+@pytest.mark.parametrize("patience", [SOON, 0.2])
+async def test_what_is_opened_for_a_source_that_has_ended_is_let_go(driver: Driver, patience: float):
+    driver.reset(2)
+    driver.hang("nvmlDeviceGetPowerUsage", gpu=1)
+    before = set(threading.enumerate())
+    async with watching(opening_patience_seconds=patience) as seen, asyncio.timeout(SOON):
+        while not driver.hanging or (patience < SOON and not seen.told("gpu_driver_hung")):  # noqa: ASYNC110 - C tells nobody
+            await asyncio.sleep(0.01)
+    opening = [thread for thread in threading.enumerate() if thread not in before and thread.name == "gpu-driver"]
+    assert opening
+    driver.answer()
+    for thread in opening:
+        await asyncio.to_thread(thread.join, SOON)
+    left = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("gpu-")]
+    assert left == []
+
+
+async def test_a_source_that_was_ended_can_begin_again(driver: Driver):
+    driver.reset(1)
+    gpus, seen = Gpus(Place(node="n1"), interval_seconds=0.02), Seen()
+    for _ in range(2):
+        seen.rows.clear()
+        task = asyncio.create_task(gpus.run(seen.emit))
+        await seen.until(lambda: seen.rows)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_parts_of_a_gpu_are_rows_of_their_own(driver: Driver):
     driver.reset(1)
     driver.cut(0, 2)

@@ -143,17 +143,24 @@ class Edge:
             sender = self._sender = shared()
         sender.put_later(kind, bodies)
         if not self._due:
-            self._due = True
-            try:
-                asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
-            except RuntimeError:  # another event loop than asyncio's
+            self._due = self._flush_later()
+            if not self._due:
                 self._flush()
+
+    def _flush_later(self) -> bool:
+        try:
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
+        except RuntimeError:  # another event loop than asyncio's
+            return False
+        return True
 
     def _flush(self) -> None:
         self._due = False
         try:
             if self._sender is not None:
                 self._sender.flush()
+                # The agent is busy, and perhaps no other request comes: it would take this one to be open still.
+                self._due = self._sender.holds and self._flush_later()
         except Exception as error:  # noqa: BLE001 - nothing of ours may be felt by the server
             self.fault(error)
 
@@ -281,7 +288,8 @@ class _Watch:
             self._tell_body(now)
         told = [wire.ANSWER_BODY.pack(self._number, now - self._arrived, message["status"])]
         for name, value in message.get("headers") or ():
-            told += (name, b": ", value, b"\r\n")
+            if name.lower() != b"set-cookie":
+                told += (name, b": ", value, b"\r\n")
             if name == b"content-type" or name.lower() == b"content-type":
                 self._stream = value.partition(b";")[0].strip().lower() in _STREAMS
         self._edge.tell(wire.EDGE_HEAD, told)

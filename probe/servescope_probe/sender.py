@@ -62,6 +62,11 @@ class Sender:
         self._flushed_at = 0.0
         self._told = False
 
+    @property
+    def holds(self) -> bool:
+        """Whether something is held."""
+        return bool(self._held)
+
     def put(self, kind: int, rank: int, body: bytes, *, now: bool = False) -> None:
         """Send a record, with others of the same moment.
 

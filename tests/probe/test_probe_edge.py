@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 import uvicorn
 from servescope_probe import Edge, wire
+from servescope_probe.sender import GATHER_SECONDS
 
 from agent.probe import datagram
 from agent.otlp.request import RequestRecord
@@ -278,6 +280,46 @@ async def test_a_request_that_waits_is_known_to_wait(mailbox: Mailbox):
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def test_the_last_words_reach_an_agent_that_was_busy(mailbox: Mailbox):
+    """No request comes after them: the agent would wait for this one's end, and take the engine for frozen."""
+    crowd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    with crowd, contextlib.suppress(BlockingIOError):
+        crowd.connect(str(mailbox.path))
+        while True:
+            crowd.send(b"x" * 1_000)
+    edge = Edge(application, mailbox.sender())
+    async with serving(edge) as url, aiohttp.ClientSession() as session:
+        await ask(1, model="tiny")(session, url)
+        await until(lambda: edge.open == 0)
+        told: list[datagram.Record] = []
+
+        def ended() -> bool:
+            told.extend(record for data in mailbox.raw() if data[:1] != b"x" for record in datagram.read(data).records)
+            return bool(told) and told[-1].kind == wire.EDGE_END
+
+        await asyncio.sleep(3 * GATHER_SECONDS)  # it tries in vain
+        await until(ended)
+    assert [record.kind for record in told] == [wire.EDGE_BEGIN, wire.EDGE_BODY, wire.EDGE_HEAD, wire.EDGE_PIECES, wire.EDGE_END]
+
+
+async def test_cookies_do_not_go_to_the_agent(mailbox: Mailbox):
+    async def app(_scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await receive()
+        headers = [(b"Set-Cookie", b"session=secret"), (b"content-type", b"text/plain"), (b"set-cookie", b"b=secret")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    edge = Edge(app, mailbox.sender())
+    async with serving(edge) as url, aiohttp.ClientSession(cookies={"mine": "secret"}) as session:
+        async with session.get(f"{url}/v1/models") as response:
+            assert response.headers.getall("Set-Cookie") == ["session=secret", "b=secret"]
+        await until(lambda: edge.open == 0)
+    edge._sender.flush()
+    told = b"".join(mailbox.raw())
+    assert b"text/plain" in told
+    assert b"secret" not in told
 
 
 async def test_what_a_tap_has_recorded_is_passed_on_as_it_is(mailbox: Mailbox):

@@ -183,7 +183,8 @@ _ADAPTERS = "vllm:lora_requests_info"
 def _extras(page: Page) -> Mapping[Signal, float]:
     """Which adapters run stands in labels; the series with the newest time as its value is true, older ones stay."""
     series, values = page.layout.series, page.values
-    slots = TABLE.slots(page.layout).get(_ADAPTERS) if any(map(page.layout.places.get, _SPELLED)) else None
+    places = page.layout.places
+    slots = next((places[name] for name in _SPELLED if name in places), ())
     if not slots:
         return {}
     labels = series[max(slots, key=values.__getitem__)].labels
@@ -195,6 +196,7 @@ def _extras(page: Page) -> Mapping[Signal, float]:
     }
 
 
+# Likeliest first, as the table has its spellings: it is looked up on each page.
 _SPELLED = (_ADAPTERS, "ray_vllm:lora_requests_info", "ray_vllm_lora_requests_info")
 
 

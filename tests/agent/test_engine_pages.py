@@ -321,6 +321,9 @@ def test_the_newest_word_on_adapters_counts():
     text = VLLM + adapters % ("a,b", "c", 1_700_000_000) + adapters % ("a", "", 1_700_000_500)
     found = signals(text, "vllm")
     assert (found["lora_adapters_running"], found["lora_adapters_waiting"], found["lora_slots"]) == (1, 0, 4)
+    for ray in ("ray_vllm:", "ray_vllm_"):
+        found = signals(text.replace("vllm:", ray), "vllm")
+        assert (found["lora_adapters_running"], found["lora_adapters_waiting"], found["lora_slots"]) == (1, 0, 4)
 
 
 def test_estimates_that_are_turned_off_are_absent():

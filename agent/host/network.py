@@ -69,9 +69,10 @@ class Network:
     def _choose(self, pid: int) -> frozenset[str]:
         others = self._devices - {_LOOPBACK}
         routed = _routed(f"{self._proc}/{pid}/net") & others
+        theirs = Path(f"{self._proc}/{pid}/root")
         # A container's view, through its root; else our own, where that is the same namespace.
-        for view in (f"{self._proc}/{pid}/root/sys", self._sys):
-            folder = Path(view, "class/net")
+        for view in (theirs / "sys", Path(self._sys)):
+            folder = view / "class/net"
             try:
                 if {one.name for one in folder.iterdir() if one.is_dir()} == self._devices:
                     return _ends(folder, others, routed) or routed or others

@@ -84,8 +84,18 @@ def texts() -> dict[str, str]:
         made[name] = f"SELECT {pattern * size}".encode()[:STATEMENT_BYTES].decode(errors="ignore")
     names = ["".join(letters) for letters in itertools.product(string.ascii_letters, repeat=3)]
     made["many names"] = f"SELECT {','.join(names)}"[:STATEMENT_BYTES]
+    tests = " AND ".join(f"(tenant != 'user-{number}')" for number in range(STATEMENT_BYTES // 30))
+    made["SELECTs with conditions"] = _nested("tenant", f"requests WHERE {tests}")
+    listed = ", ".join(f"'user-{number}'" for number in range(STATEMENT_BYTES // 15))
+    made["SELECTs with a list"] = _nested("tenant", f"requests WHERE tenant IN ({listed})")
+    sums = ", ".join(f"sum(a{number}) AS s{number}" for number in range(STATEMENT_BYTES // 24))
+    made["SELECTs with aliases"] = _nested(sums, "requests")
     made["many names in backquotes"] = f"SELECT {','.join(f'`{name}`' for name in names)}"[:STATEMENT_BYTES]
     return made
+
+
+def _nested(columns: str, rest: str) -> str:
+    return f"SELECT count() FROM (SELECT {columns} FROM {rest}) AS few"  # noqa: S608 - the guard's own reading alone
 
 
 def cost(work: Callable[[], object], rounds: int) -> float:

@@ -7,23 +7,24 @@ text and never too low; a name that means something else in another place is cou
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from itertools import compress, count
 from typing import TYPE_CHECKING, Final
 
-from collector.embedded.canonical import plain
+from collector.embedded.pieces import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
 # What begins an item of a list, behind which the expression of an alias may stand.
 _STARTERS: Final = frozenset(
     {"SELECT", "WITH", "RECURSIVE", "DISTINCT", "FROM", "JOIN", "ON", "USING", "PREWHERE", "WHERE", "HAVING"}
     | {"QUALIFY", "BY", "IN", "UNION", "ALL", "THEN", "ELSE"}
 )
-_NUMBERS: Final = re.compile(r"\(-?\d++(?:, -?\d++){8,}+\)")
+_STRUCTURE: Final = _STARTERS | {"(", ")", ",", "AS"}
 _LOOKUPS: Final = 200_000
 
 
@@ -37,16 +38,11 @@ class _Definition:
     inline: bool
     parent: int = 0
     selects: int = 0
-    uses: Counter[str] = field(default_factory=Counter)
+    uses: dict[str, int] = field(default_factory=dict)
 
 
 VIEWS: Final = {"requests": 10}
 """Views that take the engine as long to plan as so many SELECTs."""
-
-
-def without_lists(text: str) -> str:
-    """The text without what is most of a long one and no name: the numbers of lists."""
-    return _NUMBERS.sub("(1)", text)
 
 
 def may_multiply(text: str, most: int) -> bool:
@@ -64,7 +60,7 @@ def selects(tokens: Sequence[str], most: int) -> int:
     """SELECTs in a statement with all names replaced; ``most + 1`` where there are more, or nobody can tell.
 
     Args:
-        tokens: Of the canonical text.
+        tokens: Of the canonical text; strings are no names, whatever they say.
         most: Beyond it nothing is counted.
     """
     plainly = tokens.count("SELECT")
@@ -86,7 +82,8 @@ def _definitions(tokens: Sequence[str]) -> tuple[list[_Definition], set[int]]:
     begun = [0]
     partner: dict[int, int] = {}
     bodies: dict[int, str] = {}
-    for index, word in enumerate(tokens):
+    often = Counter(tokens)
+    for index, word in _those(tokens, _STRUCTURE):
         if word == "(":
             opened.append(index)
             begun.append(index + 1)
@@ -106,9 +103,10 @@ def _definitions(tokens: Sequence[str]) -> tuple[list[_Definition], set[int]]:
                     named = partner[named] - 1
                 bodies[following] = plain(tokens[named])
                 made.add(named)
-            else:
+            elif often[name := tokens[index + 1]] > 1 or name[0] == "`" or f"`{name}`" in often:
+                # One that nobody names is what stands in its place.
                 made.add(index + 1)
-                found.append(_Definition(plain(tokens[index + 1]), begun[-1], index, inline=True))
+                found.append(_Definition(plain(name), begun[-1], index, inline=True))
     found.sort(key=lambda one: (one.start, -one.end))
     return found, made
 
@@ -116,9 +114,11 @@ def _definitions(tokens: Sequence[str]) -> tuple[list[_Definition], set[int]]:
 def _attribute(tokens: Sequence[str], found: list[_Definition], made: set[int]) -> None:
     """Give every SELECT, and every use of a name that is defined, to the innermost definition around it."""
     names = {one.name for one in found}
+    spelled = _spellings(tokens, names)
+    views = _spellings(tokens, VIEWS.keys())
     around = [0]
     following = 1
-    for index, word in enumerate(tokens):
+    for index, word in _those(tokens, {"SELECT", *spelled, *views}):
         while following < len(found) and found[following].start <= index:
             while found[around[-1]].end <= found[following].start:
                 around.pop()
@@ -130,21 +130,34 @@ def _attribute(tokens: Sequence[str], found: list[_Definition], made: set[int]) 
         if word == "SELECT":
             found[around[-1]].selects += 1
             continue
-        if (weight := VIEWS.get(plain(word), 0)) and _is_table(tokens, index):
-            found[around[-1]].selects += weight
+        if word in views and _is_table(tokens, index):
+            found[around[-1]].selects += VIEWS[views[word]]
         if (
-            (name := plain(word)) in names
+            (name := spelled.get(word)) is not None
             and index not in made
             # Beside a dot it says whose column, or is one's.
             and tokens[index - 1] != "."
             and tokens[index + 1 : index + 2] != ["."]
         ):
-            found[around[-1]].uses[name] += 1
+            uses = found[around[-1]].uses
+            uses[name] = uses.get(name, 0) + 1
+
+
+def _those(tokens: Sequence[str], wanted: AbstractSet[str]) -> Iterator[tuple[int, str]]:
+    """Places of the tokens that are one of ``wanted``, and the tokens."""
+    chosen = list(map(wanted.__contains__, tokens))
+    return zip(compress(count(), chosen), compress(tokens, chosen), strict=True)
+
+
+def _spellings(tokens: Sequence[str], names: AbstractSet[str]) -> dict[str, str]:
+    """Those of ``names`` that stand in the text, by how they are spelled there."""
+    distinct = set(tokens)
+    quoted = {token: plain(token) for token in distinct if token[0] == "`"}
+    return {name: name for name in distinct & names} | {token: name for token, name in quoted.items() if name in names}
 
 
 def _tables(tokens: Sequence[str], name: str) -> int:
-    spellings = {name, f"`{name}`"} & set(tokens)
-    return sum(word in spellings and _is_table(tokens, index) for index, word in enumerate(tokens)) if spellings else 0
+    return sum(_is_table(tokens, index) for index, _ in _those(tokens, _spellings(tokens, {name}).keys()))
 
 
 def _is_table(tokens: Sequence[str], index: int) -> bool:

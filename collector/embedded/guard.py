@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from collector.embedded import reader
-from collector.embedded.canonical import Canonical, plain, replace_tables
+from collector.embedded.canonical import Canonical, replace_tables
 from collector.embedded.engine import Answer
 from collector.embedded.errors import SYNTAX_ERROR, QueryError, refused
-from collector.embedded.expansion import may_multiply, selects, without_lists
+from collector.embedded.expansion import may_multiply, selects
+from collector.embedded.pieces import plain
 from collector.embedded.refusal import FenceError, check_text, insert_refused
 from collector.embedded.statement import output_clause, tokens
 
@@ -178,18 +179,14 @@ class Guard:
             )
         return Admitted("", answer, settings=settings)
 
-    def _multiplies(self, text: str) -> bool:
-        if not may_multiply(text, reader.SELECTS):
-            return False
-        return selects(Canonical(without_lists(text)).tokens, reader.SELECTS) > reader.SELECTS
-
     def _check_kind(self, statement: Canonical) -> None:
         if len(statement.text.encode()) > reader.CANONICAL_BYTES:
             raise _long()
-        if self._multiplies(statement.text):
+        most = reader.SELECTS
+        if may_multiply(statement.text, most) and selects(statement.outline, most) > most:
             raise FenceError(
                 "length",
-                f"The statement becomes more than {reader.SELECTS} SELECTs, each name standing for its text",
+                f"The statement becomes more than {most} SELECTs, each name standing for its text",
                 "Name a subquery less often, or ask in several statements",
             )
         if {"outfile", "infile"} & statement.names:
@@ -222,11 +219,9 @@ class Guard:
                 raise FenceError(
                     "file", f"{plain(statement.at(index))!r} is a file's name", "Name a table of servescope"
                 )
-        for index in statement.places({"default"}):
-            if statement.at(index + 1) == ".":
-                raise FenceError("table", "The database default is not for readers", "Name a table of servescope")
-        systems = [index for index in statement.places({"system"}) if statement.at(index + 1) == "."]
-        return sum([self._check_system(statement, index) for index in systems])
+        if statement.tables("default"):
+            raise FenceError("table", "The database default is not for readers", "Name a table of servescope")
+        return sum([times for near, times in statement.tables("system").items() if self._hides(*near)])
 
     def _check_calls(self, statement: Canonical) -> None:
         for index in statement.calls(self._tables):
@@ -241,17 +236,17 @@ class Guard:
                     "table-function", f"The table function {name} is not for readers", "Query the tables of servescope"
                 )
 
-    def _check_system(self, statement: Canonical, index: int) -> bool:
-        table = statement.at(index + 2).strip("`")
+    def _hides(self, before: str, table: str, behind: str) -> bool:
+        """Whether a table of ``system`` that stands so has columns to hide."""
+        table = table.strip("`")
         if table not in _SYSTEM_TABLES:
             raise FenceError(
                 "table", f"The table system.{table} is not for readers", f"Readable: {', '.join(reader.SYSTEM_TABLES)}"
             )
         if table not in self._masks:
             return False
-        before = statement.at(index - 1)
         described = before == "TABLE"
-        if not described and (before not in {"FROM", "JOIN"} or statement.at(index + 3) in {".", "FINAL"}):
+        if not described and (before not in {"FROM", "JOIN"} or behind in {".", "FINAL"}):
             raise FenceError(
                 "table",
                 f"A reader's system.{table} stands after FROM or JOIN only",

@@ -14,7 +14,7 @@ MANY = 10**6
 
 
 def count(sql: str, most: int = MANY) -> int:
-    return selects(Canonical(sql).tokens, most)
+    return selects(Canonical(sql).outline, most)
 
 
 def nested(levels: int) -> str:
@@ -79,7 +79,7 @@ def test_the_longest_text_is_counted_in_time(head: str, piece: str):
     text = head
     for index in range(262_144 // len(piece)):
         text += piece.format(index, index + 1)
-    tokens = Canonical(text[:262_144]).tokens
+    tokens = Canonical(text[:262_144]).outline
     begun = time.process_time()
     selects(tokens, SELECTS)
     assert time.process_time() - begun < 5

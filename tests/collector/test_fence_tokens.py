@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.embedded import canonical
-from collector.embedded.canonical import Canonical, plain
+from collector.embedded import pieces
+from collector.embedded.canonical import Canonical
+from collector.embedded.pieces import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +70,7 @@ def named(token: str) -> str:
 @pytest.fixture(scope="module", params=[1, 3, 8, 1 << 15], ids=str)
 def _piece(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(canonical, "_PIECE", request.param)
+        patch.setattr(pieces, "_SIZE", request.param)
         yield
 
 
@@ -104,7 +105,7 @@ def test_the_format_is_cut_off_where_it_stands(text: str):
 
 @pytest.mark.parametrize("piece", [64, 1 << 15])
 def test_a_long_list_of_numbers_is_one_and_hides_nothing(piece: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(canonical, "_PIECE", piece)
+    monkeypatch.setattr(pieces, "_SIZE", piece)
     numbers = ", ".join(str(number) for number in range(20_000))
     text = f"SELECT url, a IN ({numbers}, 1.5, 2a, system.one), f(SETTINGS) AS `{numbers}` SETTINGS b = 7 FORMAT CSV"
     found = Canonical(text, {"url", "system"})

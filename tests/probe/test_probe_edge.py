@@ -144,7 +144,9 @@ RECORDED = len(CALLS) - 1
 
 @contextlib.asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="critical"))
+    # A connection that the server closes while it is taken again has its client ask twice.
+    config = uvicorn.Config(app, port=0, lifespan="off", log_level="critical", timeout_keep_alive=120)
+    server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     await until(lambda: server.started)
     try:

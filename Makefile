@@ -52,14 +52,10 @@ demo: install  ## real servers, real traffic, the whole of Servescope (ENGINE=vl
 lint: .venv/.installed  ## ruff
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/ruff check --config probe/pyproject.toml probe
-	@.venv/bin/ruff format --check --config probe/pyproject.toml probe
 
 format: .venv/.installed  ## let ruff format and mend
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
-	@.venv/bin/ruff check --config probe/pyproject.toml --fix probe
-	@.venv/bin/ruff format --config probe/pyproject.toml probe
 
 types: .venv/.installed  ## mypy, strict
 	@.venv/bin/mypy

@@ -47,7 +47,7 @@ class Record(NamedTuple):
 
 
 class Process(NamedTuple):
-    """Who tells: the name that the server was given, or "", and the process as it sees itself: each container has a 1."""
+    """Who tells: the server's given name, or "", and the process as it sees itself: each container has a 1."""
 
     instance: str
     pid: int

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.probe import datagram
 from agent.tap.account import Account
-from agent.tap.limits import Limits
 from agent.tap.counters import Counters
 from agent.tap.head import RequestHead, ResponseHead
+from agent.tap.limits import Limits
 from agent.tap.open_requests import OpenRequests
 from agent.tap.tenants import BoundedNames, Tenants
 from agent.tap.tracing import TraceContext

@@ -26,7 +26,7 @@ class SocketUnusableError(ServescopeError):
 
 
 def default_path(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where a probe of the same user looks for an agent unless it is told otherwise; the same in ``servescope_probe``."""
+    """Where a probe of the same user looks for an agent unless told otherwise; the same in ``servescope_probe``."""
     if given := environment.get(VARIABLE):
         return Path(given)
     if runtime := environment.get("XDG_RUNTIME_DIR"):

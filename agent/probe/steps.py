@@ -91,7 +91,7 @@ def _columns(rows: Sequence[Step | Finished]) -> dict[str, Sequence[Value]]:
     return {name: column for name, column in told.items() if any(value is not None for value in column)}
 
 
-def _known(name: str, value: int | float | str) -> Value:
+def _known(name: str, value: float | str) -> Value:
     if isinstance(value, float):
         return value if math.isfinite(value) and value >= 0 else None
     if isinstance(value, str):

@@ -15,15 +15,15 @@ import uvicorn
 from servescope_probe import Edge, wire
 from servescope_probe.sender import GATHER_SECONDS
 
-from agent.probe import datagram
 from agent.otlp.request import RequestRecord
+from agent.probe import datagram
 from agent.probe.requests import Ended, Requests, books
 from agent.tap.config import TenantConfig
 from agent.tap.limits import Limits
 from base.vocabulary import Outcome
 from tests.kits.agent_fakes import until
-from tests.probe.probe_kit import Listener, Mailbox
 from tests.kits.tap import SALT, TIMES, tap
+from tests.probe.probe_kit import Listener, Mailbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -36,7 +36,9 @@ MEASURED = TIMES - {"trace_id", "request_id"}
 WHEN = {"start_ns", "end_ns", "span_id"}
 
 
-async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+async def application(  # noqa: C901, PLR0912 - a server in small, case by case
+    scope: dict[str, Any], receive: Any, send: Any
+) -> None:
     """An OpenAI-compatible server in small: what it does is told by the model's name."""
     if scope["type"] != "http":
         return
@@ -50,7 +52,9 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     model = asked.get("model", "")
 
     async def start(status: int, kind: str, *more: tuple[bytes, bytes]) -> None:
-        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind.encode()), *more]})
+        await send(
+            {"type": "http.response.start", "status": status, "headers": [(b"content-type", kind.encode()), *more]}
+        )
 
     async def whole(status: int, answer: dict[str, Any]) -> None:
         text = json.dumps(answer).encode()
@@ -74,7 +78,9 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
             delta = {"role": "assistant", "content": ""} if number == 0 else {"content": f" t{number}"}
             choice = {"index": 0, "delta": delta, "finish_reason": None}
             event = {"id": "chatcmpl-7", "object": "chat.completion.chunk", "model": model, "choices": [choice]}
-            await send({"type": "http.response.body", "body": b"data: %s\n\n" % json.dumps(event).encode(), "more_body": True})
+            await send(
+                {"type": "http.response.body", "body": b"data: %s\n\n" % json.dumps(event).encode(), "more_body": True}
+            )
             await asyncio.sleep(0.002 if asked.get("pieces", 5) <= 30 else 0)
             if model == "cut" and number == 3:
                 raise RuntimeError("cut on purpose")
@@ -86,7 +92,9 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         usage = {"id": "chatcmpl-7", "model": model, "choices": []}
         usage |= {"usage": {"prompt_tokens": 11, "completion_tokens": asked.get("pieces", 5) - 1, "total_tokens": 15}}
         for event in (last, usage)[: 1 + bool(asked.get("usage", True))]:
-            await send({"type": "http.response.body", "body": b"data: %s\n\n" % json.dumps(event).encode(), "more_body": True})
+            await send(
+                {"type": "http.response.body", "body": b"data: %s\n\n" % json.dumps(event).encode(), "more_body": True}
+            )
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": True})
         await send({"type": "http.response.body", "body": b""})
     else:
@@ -303,7 +311,13 @@ async def test_the_last_words_reach_an_agent_that_was_busy(mailbox: Mailbox):
 
         await asyncio.sleep(3 * GATHER_SECONDS)  # it tries in vain
         await until(ended)
-    assert [record.kind for record in told] == [wire.EDGE_BEGIN, wire.EDGE_BODY, wire.EDGE_HEAD, wire.EDGE_PIECES, wire.EDGE_END]
+    assert [record.kind for record in told] == [
+        wire.EDGE_BEGIN,
+        wire.EDGE_BODY,
+        wire.EDGE_HEAD,
+        wire.EDGE_PIECES,
+        wire.EDGE_END,
+    ]
 
 
 async def test_cookies_do_not_go_to_the_agent(mailbox: Mailbox):
@@ -396,7 +410,7 @@ async def test_requests_of_a_dead_process_end(mailbox: Mailbox):
 async def test_a_scope_it_does_not_know_is_served(mailbox: Mailbox, scope: dict[str, Any]):
     served = []
 
-    async def app(given: dict[str, Any], _receive: Any, _send: Any) -> None:  # noqa: RUF029 - the interface
+    async def app(given: dict[str, Any], _receive: Any, _send: Any) -> None:
         served.append(given)
 
     edge = Edge(app, mailbox.sender())
@@ -414,9 +428,12 @@ async def test_an_agent_that_chokes_is_not_felt(tmp_path: Path, mailbox: Mailbox
             raise RuntimeError("no")
 
     edge = Edge(application, Broken())  # type: ignore[arg-type]
-    async with serving(edge) as url, aiohttp.ClientSession() as session:
-        async with session.post(f"{url}/v1/chat/completions", json={"model": "tiny"}) as response:
-            assert (await response.json())["usage"]["completion_tokens"] == 4
+    async with (
+        serving(edge) as url,
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/v1/chat/completions", json={"model": "tiny"}) as response,
+    ):
+        assert (await response.json())["usage"]["completion_tokens"] == 4
     listener = Listener(tmp_path)
     for junk in (b"", b"SVSP", os.urandom(300), wire.HEAD.pack(wire.MAGIC, 1, 0, 3, 1, 0, 0), _record(9), _record(3)):
         listener.source.take(junk, 0.0)

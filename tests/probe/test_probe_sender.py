@@ -50,7 +50,11 @@ def test_without_an_agent_all_is_dropped_and_told_later(tmp_path: Path, made: Ca
 
 @pytest.mark.parametrize("whose", ["everybodys", "linked", "anothers", "anothers socket", "linked socket"])
 def test_what_another_user_may_have_put_there_gets_nothing(
-    tmp_path: Path, made: Callable[..., Sender], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, whose: str
+    tmp_path: Path,
+    made: Callable[..., Sender],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    whose: str,
 ):
     """Requests have keys and prompts."""
     folder = tmp_path / "servescope-7"
@@ -158,9 +162,7 @@ def test_a_child_tells_for_itself(tmp_path: Path, made: Callable[..., Sender]):
     "environment",
     [{"SERVESCOPE_PROBE_SOCKET": "/somewhere/else"}, {"XDG_RUNTIME_DIR": "/run/user/7"}, {}],
 )
-def test_both_sides_look_for_the_socket_at_one_place(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
-):
+def test_both_sides_look_for_the_socket_at_one_place(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]):
     for name in ("SERVESCOPE_PROBE_SOCKET", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

@@ -1,4 +1,4 @@
-"""The agent's end: the socket is its owner's and its first agent's, nothing that comes breaks it, what is lost counts."""
+"""The agent's end: the socket is its owner's and first agent's, nothing that comes breaks it, what is lost counts."""
 
 from __future__ import annotations
 
@@ -100,7 +100,12 @@ def test_places_that_are_no_place_are_refused(tmp_path: Path):
     mine = tmp_path / "mine"
     mine.mkdir(mode=0o700)
     (tmp_path / "link").symlink_to(mine)
-    for path in (everybodys / "probe.sock", tmp_path / "link" / "probe.sock", tmp_path / ("x" * 120) / "probe.sock", tmp_path / "file" / "probe.sock"):
+    for path in (
+        everybodys / "probe.sock",
+        tmp_path / "link" / "probe.sock",
+        tmp_path / ("x" * 120) / "probe.sock",
+        tmp_path / "file" / "probe.sock",
+    ):
         (tmp_path / "file").touch()
         with pytest.raises(SocketUnusableError):
             Listening(path)

@@ -21,6 +21,9 @@ SCOPE_STEP: Final = "servescope.step"
 """Scope of what an engine's probe tells: log records of many rows each, a column an attribute."""
 EVENT_STEPS: Final = "engine_steps"
 EVENT_FINISHED: Final = "finished_requests"
+EVENT_BROKEN: Final = "contract_broken"
+EVENT_MENDED: Final = "contract_mended"
+"""A server does not keep what it must tell, and keeps it again."""
 SERVICE_TAP: Final = "servescope-tap"
 """``service.name`` of a tap's own metrics, beside its target's instance."""
 
@@ -36,6 +39,22 @@ class Outcome(StrEnum):
     UPSTREAM_RESET = "upstream_reset"
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
+
+
+class Breach(StrEnum):
+    """How a server breaks the contract of what it must tell: attribute ``kind`` of the event."""
+
+    ABSENT = "absent"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+    DOUBLED = "doubled"
+    UNIT = "unit"
+    FROZEN = "frozen"
+    SILENT = "silent"
+
+
+NO_LOSS: Final = frozenset({Breach.UNKNOWN, Breach.DOUBLED})
+"""Breaches by which no figure is wrong or missing."""
 
 
 class Resource:

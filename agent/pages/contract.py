@@ -10,6 +10,9 @@ Kinds of breach:
 - ``unit``: a ratio above 1, or more hits than look-ups.
 - ``frozen``: a counter that had moved stands still while requests finish. Those that failed or were given up need not
   move it; nor do requests move prompt tokens at their end where a server counts those at the start of each.
+
+Each is told to be over when the page itself shows it. Of a ratio that was above 1 a page never does, for percents may
+lie below 1 too: that is judged anew once the server was started again.
 """
 
 from __future__ import annotations
@@ -83,10 +86,12 @@ class Contract:
     _seen: set[Signal] = field(default_factory=set)
     _lacking: tuple[Signal, ...] = ()
     _back: tuple[Signal, ...] = ()
+    _strange: frozenset[str] = frozenset()
     _unknown: tuple[str, ...] = ()
     _doubled: tuple[tuple[str, str], ...] = ()
     _missed: dict[Signal, int] = field(default_factory=dict)
     _still: dict[Signal, float] = field(default_factory=dict)
+    _away: dict[tuple[str, str], int] = field(default_factory=dict)
     _told: dict[tuple[str, str], None] = field(default_factory=dict)
 
     def laid_out(self, layout: Layout, shown: Iterable[Signal]) -> None:
@@ -96,29 +101,44 @@ class Contract:
             del self._still[one]
         self._lacking = tuple(one for one in expected if one not in there_now)
         self._back = tuple(one for one in expected if one in there_now)
-        self._unknown = tuple(name for name in layout.families() if not self.table.knows(name))[:_NAMED]
+        strange = tuple(name for name in layout.families() if not self.table.knows(name))
+        self._strange, self._unknown = frozenset(strange), strange[:_NAMED]
         spelled = {self.table.spelled(name) for name in layout.places}
         self._doubled = tuple(
             (old, rule.source) for rule in self.table.rules for old in rule.old if {old, rule.source} <= spelled
         )[:_NAMED]
 
-    def look(self, samples: Sequence[Totals]) -> list[Breach]:
+    def look(self, samples: Sequence[Totals], *, restarted: bool = False) -> list[Breach]:
         """What is new to tell of a page.
 
         Args:
             samples: Gauges, totals and increases of each sample of it.
+            restarted: It is the first one of a server that was started again.
         """
         found: list[Breach] = []
+        if restarted:
+            for signal in _RATIOS:
+                self._mend(found, "unit", signal, f"{signal} is judged anew: the server was started again")
         if samples:
             self._look_for_signals(found)
+            self._look_at_families(found)
+            self._look_at_hits(found, [totals for _, totals, _ in samples])
+        for gauges, _, _ in samples:
+            self._look_at_ratios(found, gauges)
+        self._look_for_frozen(found, samples)
+        return found
+
+    def _look_at_families(self, found: list[Breach]) -> None:
         for name in self._unknown:
             self._tell(found, "unknown", name, f"{name} is a family that nobody here knows")
         for old, new in self._doubled:
             self._tell(found, "doubled", old, f"{old} and {new} tell of the same: the second counts")
-        for gauges, totals, _ in samples:
-            self._look_at_units(found, gauges, totals)
-        self._look_for_frozen(found, samples)
-        return found
+        there = {"unknown": self._strange, "doubled": {old for old, _ in self._doubled}}
+        for one in [told for told in self._told if told[0] in there]:
+            self._away[one] = 0 if one[1] in there[one[0]] else self._away.get(one, 0) + 1
+            if self._away[one] >= PATIENCE:
+                said = "is not on the page any more" if one[0] == "unknown" else "is told under one name"
+                self._mend(found, *one, f"{one[1]} {said}")
 
     def _look_for_signals(self, found: list[Breach]) -> None:
         for signal in self._back:
@@ -130,6 +150,8 @@ class Contract:
         for signal in self._lacking:
             kind = "gone" if signal in self._seen else "absent"
             if self.table.gone_is_over if kind == "gone" else not self._promised(signal):
+                message = f"{signal} is nothing that a page of version {self.version or 'unknown'} must have"
+                self._mend(found, kind, signal, message)
                 continue
             self._missed[signal] = self._missed.get(signal, 0) + 1
             if self._missed[signal] == PATIENCE:
@@ -142,17 +164,20 @@ class Contract:
         since, version = self.table.since, version_of(self.version)
         return bool(since and version) and version >= since.get(signal, version)
 
-    def _look_at_units(
-        self, found: list[Breach], gauges: Mapping[Signal, float], totals: Mapping[Signal, float]
-    ) -> None:
+    def _look_at_ratios(self, found: list[Breach], gauges: Mapping[Signal, float]) -> None:
         for signal in _RATIOS:
             if gauges.get(signal, 0.0) > _ROUNDING:
                 message = f"{signal} is {gauges[signal]:g}, above 1: the page may tell percents"
                 self._tell(found, "unit", signal, message)
-        hits = totals.get(Signal.PREFIX_CACHE_HITS_TOTAL, 0.0)
-        if hits > _ROUNDING * totals.get(Signal.PREFIX_CACHE_QUERIES_TOTAL, hits):
-            message = "prefix_cache_hits_total is above its look-ups: the two may have different units"
-            self._tell(found, "unit", Signal.PREFIX_CACHE_HITS_TOTAL, message)
+
+    def _look_at_hits(self, found: list[Breach], totals: Sequence[Mapping[Signal, float]]) -> None:
+        signal = Signal.PREFIX_CACHE_HITS_TOTAL
+        queries = Signal.PREFIX_CACHE_QUERIES_TOTAL
+        pairs = [(one[signal], one[queries]) for one in totals if signal in one and queries in one]
+        if any(hits > _ROUNDING * asked for hits, asked in pairs):
+            self._tell(found, "unit", signal, f"{signal} is above its look-ups: the two may have different units")
+        elif any(asked for _, asked in pairs):
+            self._mend(found, "unit", signal, f"{signal} is not above its look-ups any more")
 
     def _look_for_frozen(self, found: list[Breach], samples: Sequence[Totals]) -> None:
         for signal in _MOVING:
@@ -186,10 +211,13 @@ class Contract:
             return
         self._told[kind, what] = None
         if kind == "unknown" and len(self._told) > _TOLD_KEPT:
-            del self._told[next(one for one in self._told if one[0] == kind)]
+            oldest = next(one for one in self._told if one[0] == kind)
+            del self._told[oldest]
+            self._away.pop(oldest, None)
         found.append(Breach(kind, what, message))
 
     def _mend(self, found: list[Breach], kind: str, what: str, message: str) -> None:
         if (kind, what) in self._told:
             del self._told[kind, what]
+            self._away.pop((kind, what), None)
             found.append(Breach(kind, what, message, mended=True))

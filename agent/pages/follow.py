@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.otlp.encode import Moment, SampleEncoder, encode_event
 from agent.pages.samples import Key
+from base.vocabulary import EVENT_BROKEN, EVENT_MENDED, NO_LOSS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,6 +38,7 @@ class Follower:
         self._instance, self._told = instance, told
         self._keys: tuple[Key, ...] = (_NOBODY,)
         self._up: bool | None = None
+        self._first = True
         self._config: Mapping[str, str] = {}
         self._malformed = False
         self._good_ns = 0
@@ -115,8 +117,9 @@ class Follower:
 
     def _came_up(self, time_ns: int, emit: Emit) -> None:
         if not self._up:
-            self._up = True
-            self.event("instance_up", f"{self._instance} answers", time_ns, emit)
+            details = {"first": "true"} if self._first else {}
+            self._up, self._first = True, False
+            self.event("instance_up", f"{self._instance} answers", time_ns, emit, details)
 
     def _configure(self, config: Mapping[str, str], time_ns: int, emit: Emit) -> None:
         before, self._config = self._config, config
@@ -130,9 +133,9 @@ class Follower:
         self.event("instance_config", f"Configuration of {self._instance}", time_ns, emit, config)
 
     def _breached(self, breach: Breach, time_ns: int, emit: Emit) -> None:
-        name = "contract_mended" if breach.mended else "contract_broken"
+        name = EVENT_MENDED if breach.mended else EVENT_BROKEN
         message = f"The metrics page of {self._instance}: {breach.message}"
-        warning = not breach.mended and breach.kind not in {"unknown", "doubled"}
+        warning = not breach.mended and breach.kind not in NO_LOSS
         details = {"kind": breach.kind, "what": breach.what}
         self.event(name, message, time_ns, emit, details, warning=warning)
 

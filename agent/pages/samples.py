@@ -137,7 +137,8 @@ class Sampler:
         restarted = restarted or self._all_began()
         if samples and self._whole:
             self._memory.begin()
-        breaches = self.contract.look([(one.gauges, one.totals, one.deltas) for one in samples])
+        told = [(one.gauges, one.totals, one.deltas) for one in samples]
+        breaches = self.contract.look(told, restarted=restarted)
         return Scrape(samples, restarted, self._config, changed, tuple(breaches))
 
     def _process_began(self, values: Sequence[float]) -> bool:

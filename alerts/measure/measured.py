@@ -42,6 +42,22 @@ class Series:
     samples: list[Sample] = field(default_factory=list)
 
 
+class Breach(NamedTuple):
+    """What a server must tell and does not, as its agent last said.
+
+    Attributes:
+        kind: A `base.vocabulary.Breach`.
+        what: The signal, family or source.
+        at: Since when, Unix seconds.
+        known: Whether the agent that said so still watches: what it told before it was started again may be over.
+    """
+
+    kind: str
+    what: str
+    at: float
+    known: bool
+
+
 @dataclass(slots=True)
 class Measured:
     """What one round knows.
@@ -51,9 +67,11 @@ class Measured:
         series: Recent samples.
         last_seen: Instances with the Unix time of their newest sample.
         was_up: Instances that were up at some time in that span.
+        breaches: By instance, what stands broken, oldest first.
     """
 
     counts: dict[float, list[Group]] = field(default_factory=dict)
     series: list[Series] = field(default_factory=list)
     last_seen: list[tuple[dict[str, str], float]] = field(default_factory=list)
     was_up: set[str] = field(default_factory=set)
+    breaches: dict[str, list[Breach]] = field(default_factory=dict)

@@ -20,6 +20,7 @@ class Needs:
         columns: Of the engine samples, with how each joins (``sum``, ``min``, ``max``), over `look_back` seconds.
         look_back: Seconds of samples; 0: none.
         remember: Seconds for which an instance that sends nothing is still known; 0: not asked.
+        breaches: Seconds back to which what servers must tell and do not is looked for; 0: not asked.
         replays: Whether replayed rows may count.
     """
 
@@ -29,6 +30,7 @@ class Needs:
     columns: Mapping[str, str] = field(default_factory=dict)
     look_back: float = 0.0
     remember: float = 0.0
+    breaches: float = 0.0
     replays: bool = False
 
 
@@ -42,5 +44,6 @@ def together(needs: Iterable[Needs]) -> Needs:
         {name: how for one in listed for name, how in one.columns.items()},
         max((one.look_back for one in listed), default=0.0),
         max((one.remember for one in listed), default=0.0),
+        max((one.breaches for one in listed), default=0.0),
         any(one.replays for one in listed),
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import structlog
 
 from alerts.measure import counting
-from alerts.measure.measured import Group, Measured, Sample, Series
+from alerts.measure.measured import Breach, Group, Measured, Sample, Series
 from alerts.measure.needs import together
 from alerts.measure.signals import ALWAYS_ASKED, DIMENSIONS
 from analytics.slo import FINISHED, LONGEST_SECONDS
@@ -29,6 +29,8 @@ MAX_GROUPS: Final = 50_000
 MAX_SAMPLES: Final = 500_000
 LOOK_BACK_SECONDS: Final = 30.0
 """Samples looked at beyond what a rule needs, so that late ones and a missed round change nothing."""
+BREACHES_EVERY_SECONDS: Final = 15.0
+"""A page must lack something for ten seconds before it is told at all."""
 _SQL: Final = Path(__file__).with_name("store.sql")
 
 
@@ -66,6 +68,7 @@ class Measurer:
         self._delay = ingest_delay_seconds
         self._longest = longest_request_seconds
         self._kept: dict[float, tuple[float, list[Group]]] = {}
+        self._breaches: tuple[float, dict[str, list[Breach]]] = (float("-inf"), {})
         self._needs = together(needs)
         self._dimensions = tuple(name for name in DIMENSIONS if name in self._needs.dimensions)
 
@@ -80,7 +83,8 @@ class Measurer:
             ServescopeError: The store is away or refuses; nothing of the round is known then.
         """
         measured = Measured()
-        if not (self._needs.windows or self._needs.look_back or self._needs.remember):
+        needs = self._needs
+        if not (needs.windows or needs.look_back or needs.remember or needs.breaches):
             store.rows("SELECT 1 AS one")  # whether it answers is asked all the same
         if self._needs.windows:
             measured.counts = self._requests(store, now)
@@ -91,6 +95,8 @@ class Measurer:
             names = ("instance", "deployment", "engine", "region", "version")
             measured.last_seen = [(_labels(row, names), int(row["at"]) / 1000) for row in rows]
             measured.was_up = {str(row["instance"]) for row in rows if row["was_up"]}
+        if needs.breaches:
+            measured.breaches = self._broken(store, now)
         return measured
 
     def _where_recordings(self) -> str:
@@ -156,6 +162,19 @@ class Measurer:
             values = {name: float(row[name]) for name in told if row.get(name) is not None}
             kept.samples.append(Sample(int(row["at"]) / 1000, values))
         return list(series.values())
+
+    def _broken(self, store: Rows, now: float) -> dict[str, list[Breach]]:
+        asked, found = self._breaches
+        if abs(now - asked) < BREACHES_EVERY_SECONDS:
+            return found
+        sql = filled(statements(_SQL)["breaches"], {"recordings": self._where_recordings()})
+        rows = store.rows(sql, {"from": _ms(now - self._needs.breaches), "limit": MAX_GROUPS})
+        found = {}
+        for row in rows:
+            one = Breach(str(row["kind"]), str(row["what"]), int(row["at"]) / 1000, bool(row["known"]))
+            found.setdefault(str(row["instance"]), []).append(one)
+        self._breaches = (now, found)
+        return found
 
     def _seen(self, store: Rows, now: float) -> list[dict[str, Any]]:
         sql = filled(statements(_SQL)["last_seen"], {"recordings": self._where_recordings()})

@@ -86,8 +86,43 @@ def test_a_unit_that_changed():
     assert [(one.kind, one.what) for one in told([percent] * 3)] == [("unit", "kv_cache_usage_ratio")]
     blocks = 'vllm:prefix_cache_queries_total{model_name="m"} 10\nvllm:prefix_cache_hits_total{model_name="m"} 90\n'
     assert [(one.kind, one.what) for one in told([blocks] * 3)] == [("unit", "prefix_cache_hits_total")]
+    mended = blocks.replace('total{model_name="m"} 10\n', 'total{model_name="m"} 100\n')
+    assert [(one.kind, one.mended) for one in told([blocks, mended, mended])] == [("unit", False), ("unit", True)]
     full = 'vllm:kv_cache_usage_perc{model_name="m"} 1.0\n'
     assert told([full] * 3) == []
+
+
+def test_a_ratio_that_was_above_1_is_judged_anew_when_the_server_was_started_again():
+    page = 'process_start_time_seconds %d\nvllm:kv_cache_usage_perc{model_name="m"} %s\n'
+    found = told([page % (100, 41.5), page % (100, 0.5), page % (200, 0.5), page % (200, 0.9), page % (300, 55)])
+    assert [(one.what, one.mended) for one in found] == [
+        ("kv_cache_usage_ratio", False),
+        ("kv_cache_usage_ratio", True),
+        ("kv_cache_usage_ratio", False),
+    ]
+
+
+def test_families_that_went_are_over_once_they_stay_away():
+    new = 'vllm:kv_cache_usage_perc{model_name="m"} 0.5\n'
+    both = new + 'vllm:gpu_cache_usage_perc{model_name="m"} 0.4\nvllm:shiny{model_name="m"} 1\n'
+    flickers = [both, *[new, both] * PATIENCE]
+    assert sorted((one.kind, one.mended) for one in told(flickers)) == [("doubled", False), ("unknown", False)]
+    found = told([both, *[new] * (2 * PATIENCE), both])
+    assert sorted((one.kind, one.what) for one in found if one.mended) == [
+        ("doubled", "vllm:gpu_cache_usage_perc"),
+        ("unknown", "vllm:shiny"),
+    ]
+    assert len([one for one in found if not one.mended]) == 4, "told again when they are there again"
+
+
+def test_a_signal_that_another_version_need_not_have_is_over():
+    sampler, page = Sampler(detect(parse(WHOLE)), version="0.32.0"), parse(without("iteration_tokens_total"))
+    found = [one for _ in range(PATIENCE) for one in sampler.sample(page).breaches]
+    assert ("absent", "engine_steps_total") in [(one.kind, one.what) for one in found]
+    sampler.contract.version = "0.6.3"
+    assert ("absent", "engine_steps_total", True) in [
+        (one.kind, one.what, one.mended) for one in sampler.sample(page).breaches
+    ]
 
 
 def moving(tokens: Callable[[int], int], seconds: Iterable[int]) -> list[str]:
@@ -176,10 +211,22 @@ def test_families_that_come_and_go_for_ever_are_not_kept_for_ever():
     pages = [f'{WHOLE}vllm:brand_new_{number}_total{{model_name="m"}} 1\n' for number in range(300)]
     reader = PageReader()
     sampler = Sampler(detect(reader.read(pages[0].encode())))
-    found = [one.what for page in pages for one in sampler.sample(reader.read(page.encode())).breaches]
+    found = [one for page in pages for one in sampler.sample(reader.read(page.encode())).breaches]
+    assert [sum(one.mended is over for one in found) for over in (False, True)] == [300, 300 - PATIENCE]
+    assert len(sampler.contract._told) == len(sampler.contract._away) == PATIENCE
+
+
+def test_of_a_page_that_grows_for_ever_not_all_is_kept():
+    lines = [f'vllm:brand_new_{number}_total{{model_name="m"}} 1\n' for number in range(300)]
+    reader = PageReader()
+    sampler = Sampler(detect(reader.read(WHOLE.encode())))
+    found = []
+    for number in range(300):
+        text = "".join(reversed(lines[: number + 1])) + WHOLE
+        found += sampler.sample(reader.read(text.encode())).breaches
     assert len(found) == 300
     assert len(sampler.contract._told) == 256
-    assert sampler.sample(reader.read(pages[-1].encode())).breaches == ()
+    assert sampler.sample(reader.read(text.encode())).breaches == ()
 
 
 def test_models_of_a_server_that_unloads_them_are_over_and_not_gone():

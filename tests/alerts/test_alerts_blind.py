@@ -42,6 +42,7 @@ def rule(text: str) -> str:
         ("filter: {tenant: acme}, when: {kind: wedged}", "filter.tenant", "no tenant"),
         ("filter: {tenant: acme}, when: {kind: silent}", "filter.tenant", "no tenant"),
         ("filter: {model: m}, when: {kind: silent}", "filter.model", "no model"),
+        ("filter: {model: m}, when: {kind: contract}", "filter.model", "no model"),
         (
             "filter: {tenant: a}, when: {kind: share, above: 0.1, sli: {kind: availability, source: metrics}}",
             "filter.tenant",
@@ -63,6 +64,12 @@ def rule(text: str) -> str:
             "filter.engine",
             "llamacpp shows no inferences_per_second",
         ),
+        (
+            "filter: {engine: llamacpp}, when: {kind: contract, breaches: [absent]}",
+            "filter.engine",
+            "llamacpp shows no contract by version",
+        ),
+        ("when: {kind: contract, breaches: []}", "when.breaches", "at least 1"),
         # ranges
         ("when: {kind: signal, signal: kv_cache_usage_ratio, above: 90}", "when.above", "write 0.9 for 90 %"),
         ("when: {kind: signal, signal: kv_cache_usage_ratio, above: 1}", "when.above", "between 0 and 1"),

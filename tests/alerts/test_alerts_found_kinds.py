@@ -87,7 +87,10 @@ def test_what_is_wrong_with_it_is_told_by_line_and_field(full: None):
         (("places: 8", "places: many"), "r.yaml:2: rules[0].when.places: must be a number (got 'many')"),
         (("places: 8", "places: 8, plaices: 9"), "r.yaml:2: rules[0].when.plaices: no such field"),
         (("places: 8", "places: 0"), "r.yaml:2: rules[0].when.places: a server has some: give their number"),
-        (("kind: full", "kind: empty"), "r.yaml:2: rules[0].when: kind 'empty' is none of 'full', 'share', "),
+        (
+            ("kind: full", "kind: empty"),
+            "r.yaml:2: rules[0].when: kind 'empty' is none of 'contract', 'full', ",
+        ),
     ):
         with pytest.raises(RulesError) as caught:
             parse(RULES.replace(*change), "r.yaml")
@@ -96,7 +99,7 @@ def test_what_is_wrong_with_it_is_told_by_line_and_field(full: None):
 
 
 def test_without_its_file_there_is_no_such_kind():
-    with pytest.raises(RulesError, match="kind 'full' is none of 'share', 'signal', 'silent', 'wedged'"):
+    with pytest.raises(RulesError, match="kind 'full' is none of 'contract', 'share', 'signal', 'silent', 'wedged'"):
         parse(RULES)
 
 

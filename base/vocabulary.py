@@ -25,6 +25,7 @@ EVENT_BROKEN: Final = "contract_broken"
 EVENT_MENDED: Final = "contract_mended"
 """A server does not keep what it must tell, and keeps it again."""
 SERVICE_TAP: Final = "servescope-tap"
+SERVICE_COLLECTOR: Final = "servescope-collector"
 """``service.name`` of a tap's own metrics, beside its target's instance."""
 
 

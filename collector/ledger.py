@@ -7,7 +7,7 @@ therefore not received; it is counted apart.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 
 _PREFIX: Final = "servescope_collector"
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Fate(NamedTuple):
+    """What became of records.
+
+    Attributes:
+        signal: ``traces``, ``metrics`` or ``logs``.
+        name: ``received``, ``recovered``, ``stored``, ``rejected``, ``dropped`` or ``pending``.
+        reason: Why they were rejected or dropped.
+    """
+
+    signal: str
+    name: str
+    reason: str = ""
 
 
 class Ledger:
@@ -70,6 +84,7 @@ class Ledger:
             signal: dict.fromkeys(("received", "recovered", "stored", "rejected", "dropped"), 0) for signal in SIGNALS
         }
         self._reasons: dict[str, int] = {}
+        self._fates: dict[Fate, int] = {}
 
     def received(self, signal: str, records: int, size: int) -> None:
         """Records that are durable in the log now."""
@@ -93,7 +108,7 @@ class Ledger:
         self._received.labels(signal).inc(records)
         self._add(signal, "rejected", records)
         self._rejected.labels(signal, reason).inc(records)
-        self._why(f"rejected:{reason}", records)
+        self._ended(Fate(signal, "rejected", reason), records)
 
     def repeated(self, signal: str, records: int) -> None:
         """Records that were taken before: received once more and dropped."""
@@ -105,7 +120,7 @@ class Ledger:
         """Records that were received and will not be stored."""
         self._add(signal, "dropped", records)
         self._dropped.labels(signal, reason).inc(records)
-        self._why(f"dropped:{reason}", records)
+        self._ended(Fate(signal, "dropped", reason), records)
 
     def refused(self, signal: str, reason: str) -> None:
         """A request told to come again."""
@@ -153,6 +168,16 @@ class Ledger:
             result[signal] = {**counts, "pending": pending, "balance": came - went}
         return result
 
+    def fates(self, log: WriteAheadLog) -> dict[Fate, int]:
+        """The books as one figure for each signal, fate and reason, those of rejected and dropped records apart."""
+        found = {
+            Fate(signal, fate): count
+            for signal, counts in self._counts.items()
+            for fate, count in {**counts, "pending": log.pending(signal)}.items()
+            if fate not in {"rejected", "dropped"}
+        }
+        return found | self._fates
+
     def reasons(self) -> dict[str, int]:
         """Counts by ``rejected:…``, ``dropped:…`` and ``refused:…`` over all signals."""
         return dict(sorted(self._reasons.items()))
@@ -162,6 +187,10 @@ class Ledger:
 
     def _add(self, signal: str, kind: str, records: int) -> None:
         self._counts[signal][kind] += records
+
+    def _ended(self, fate: Fate, records: int) -> None:
+        self._fates[fate] = self._fates.get(fate, 0) + records
+        self._why(f"{fate.name}:{fate.reason}", records)
 
     def _why(self, key: str, count: int) -> None:
         self._reasons[key] = self._reasons.get(key, 0) + count

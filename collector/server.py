@@ -26,6 +26,7 @@ from collector.ledger import Ledger
 from collector.log import SIGNALS, WriteAheadLog
 from collector.quarantine import Quarantine
 from collector.receiver import Scene
+from collector.report import report
 from collector.scraped.derive import Deriver
 from collector.settle import Settler
 from collector.store import migrate
@@ -99,7 +100,10 @@ class Collector:
         deriver = Deriver(self.intake, self.ledger)
         if self._config.derive_samples:
             self.intake.observe = deriver.look
-        deriving = asyncio.create_task(deriver.run())
+        beside = [
+            asyncio.create_task(deriver.run()),
+            asyncio.create_task(report(self.intake, self.ledger, self.log)),
+        ]
         try:
             for way in ways.values():
                 await way.open()
@@ -110,8 +114,9 @@ class Collector:
             for way in ways.values():
                 await way.close()
             await runner.cleanup()
-            deriving.cancel()
-            await asyncio.gather(deriving, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await deriver.finish()
             await self._drain(work)
 

@@ -14,6 +14,7 @@ from alerts.measure import counting
 from alerts.measure.measured import Breach, Group, Measured, Sample, Series
 from alerts.measure.needs import together
 from alerts.measure.signals import ALWAYS_ASKED, DIMENSIONS
+from analytics import contract
 from analytics.slo import FINISHED, LONGEST_SECONDS
 from base.named_sql import filled, statements
 
@@ -167,12 +168,12 @@ class Measurer:
         asked, found = self._breaches
         if abs(now - asked) < BREACHES_EVERY_SECONDS:
             return found
-        sql = filled(statements(_SQL)["breaches"], {"recordings": self._where_recordings()})
-        rows = store.rows(sql, {"from": _ms(now - self._needs.breaches), "limit": MAX_GROUPS})
+        sql = filled(contract.SQL["breaches"], {"filter:events": f"AND ({self._where_recordings()})"})
+        asked_of = {"broken_from_ms": _ms(now - self._needs.breaches), "to_ms": _ms(now + 60), "most": MAX_GROUPS}
         found = {}
-        for row in rows:
-            one = Breach(str(row["kind"]), str(row["what"]), int(row["at"]) / 1000, bool(row["known"]))
-            found.setdefault(str(row["instance"]), []).append(one)
+        for row in map(contract.standing, store.rows(sql, asked_of)):
+            one = Breach(row.kind, row.what, row.since.timestamp(), row.known)
+            found.setdefault(row.instance, []).append(one)
         self._breaches = (now, found)
         return found
 

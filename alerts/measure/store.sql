@@ -67,27 +67,3 @@ FROM engine_samples
 WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND (/*recordings*/)
 GROUP BY instance
 LIMIT {limit:UInt32}
-
--- name: breaches
--- What is broken and not mended since. What an agent told before it was started again (it sees a server for the first
--- time then) may be over: it tells anew what is still so, as far as it can know.
-SELECT
-    instance,
-    told.1 AS kind,
-    told.2 AS what,
-    toUnixTimestamp64Milli(maxIf(time, event = 'contract_broken')) AS at,
-    maxIf(time, event = 'contract_broken') >= any(first_seen) AS known
-FROM
-(
-    SELECT
-        instance, event, time, (attributes['kind'], attributes['what']) AS told,
-        maxIf(time, event = 'instance_up') OVER (PARTITION BY instance) AS first_seen
-    FROM events
-    WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND (/*recordings*/)
-      AND (event IN ('contract_broken', 'contract_mended') OR (event = 'instance_up' AND attributes['first'] = 'true'))
-)
-WHERE event != 'instance_up'
-GROUP BY instance, told
-HAVING argMax(event, (time, event)) = 'contract_broken'
-ORDER BY at, instance, kind, what
-LIMIT {limit:UInt32}

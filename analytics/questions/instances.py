@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from analytics.inquiry import Inquiry
+from analytics.question import Command
 from analytics.request_counts import Asked, instances_of, request_counts
 from analytics.values import moment, names, number
 from base.named_sql import beside
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from analytics.selection import Selection
 
 
+COMMAND: Final = Command()
 _SQL: Final = beside(__file__)
 
 
@@ -27,6 +29,8 @@ class InstanceRow:
 
     Attributes:
         instance, deployment, engine, region, version: Its resource; empty where unknown.
+        role: ``both``, ``prefill``, ``decode`` or ``router``; empty where nobody says.
+        node: Machine of its agent.
         models: Models seen.
         ranks: Data-parallel ranks seen.
         up: Whether its newest sample says up; None when it has requests and no samples.
@@ -44,6 +48,8 @@ class InstanceRow:
     engine: str
     region: str
     version: str
+    role: str
+    node: str
     models: list[str]
     ranks: list[str]
     up: bool | None
@@ -84,6 +90,8 @@ def ask(store: Reader, selection: Selection) -> Answer[Instances]:
                 engine=str(row["engine"]),
                 region=str(row["region"]),
                 version=str(row["version"]),
+                role=str(row["role"]),
+                node=str(row["node"]),
                 models=list(names([*row["models"], *(requests.models if requests else ())])),
                 ranks=list(names(row["ranks"])),
                 up=bool(row["is_up"]),
@@ -117,6 +125,8 @@ def _without_samples(row: Asked) -> InstanceRow:
         engine=row.engine,
         region=row.region,
         version=row.version,
+        role="",
+        node="",
         models=list(names([*row.models])),
         ranks=list(names([*row.ranks])),
         up=None,

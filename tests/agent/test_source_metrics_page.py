@@ -175,6 +175,8 @@ async def test_down_and_up_again_is_told_once_each():
         assert source.stats["a"].failures >= 3
     ups_and_downs = [name for name in seen.names() if name in {"instance_up", "instance_down"}]
     assert ups_and_downs == ["instance_up", "instance_down", "instance_up"]
+    firsts = [details.get("first") for name, _, details, _ in seen.events if name == "instance_up"]
+    assert firsts == ["true", None]
     assert any("503" in message for name, message, _, _ in seen.events if name == "instance_down")
 
 

@@ -38,6 +38,7 @@ VISITS: Final = (
     ("queue", "", [TILES, CHART]),
     ("kv-cache", "", [TILES, CHART, TABLE]),
     ("hardware", "", [TILES, CHART, TABLE]),
+    ("instances", "", [TILES, TABLE]),
     ("requests", "".join(f"&model={quote(name)}" for name in HOSTILE[:5]), [TABLE]),
     ("incidents", "", [TILES, TABLE]),
     ("incidents", f"incident={HOSTILE_INCIDENT}", [TILES, TABLE]),

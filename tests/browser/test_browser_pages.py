@@ -29,6 +29,7 @@ PAGES = {
     "queue": ("Does work pile up?", [TILES, CHART]),
     "kv-cache": ("Is the KV cache the limit?", [TILES, CHART, TABLE]),
     "hardware": ("What does the hardware do?", [TILES, CHART, TABLE]),
+    "instances": ("What serves here, and does it tell what it must?", [TILES, TABLE]),
     "requests": ("Which requests?", [TABLE]),
     "slos": ("Is the promise kept?", [TILES, TABLE, CHART]),
     "incidents": ("What is wrong?", [TILES, TABLE]),

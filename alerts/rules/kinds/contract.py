@@ -13,6 +13,7 @@ from alerts.rules.condition import Condition
 from alerts.rules.reading import Reading, split
 from alerts.state import NoData, Observation
 from alerts.text import plain, subject
+from analytics.contract import BACK_SECONDS
 from base.vocabulary import NO_LOSS, Breach
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class When(Condition):
 
     def needs(self, scope: Scope) -> Needs:
         """What stands broken, and which instances still send samples."""
-        return Needs(remember=_FRESH_SECONDS, breaches=blind.KEPT_SECONDS, replays=scope.replays)
+        return Needs(remember=_FRESH_SECONDS, breaches=BACK_SECONDS, replays=scope.replays)
 
     def identity(self) -> tuple[str, ...]:
         """The instance: one page, one alert, however many families."""

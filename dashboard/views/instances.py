@@ -1,0 +1,310 @@
+"""Instances: what serves, how it is configured, whether it tells what it must, and what became of every record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pandas as pd
+import streamlit as st
+
+from base.vocabulary import NO_LOSS, Breach
+from dashboard import escape, words
+from dashboard.data import ask, now
+from dashboard.panel import empty, foot, guarded, tiles
+from dashboard.shell import page
+from dashboard.tables import percent, table
+from dashboard.tiles import Tile
+from dashboard.viewer import zone
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from analytics.answer import Answer
+    from analytics.contract import Standing
+    from analytics.questions.configuration import Configuration, Setting
+    from analytics.questions.contract import Contracts
+    from analytics.questions.instances import InstanceRow, Instances
+    from analytics.questions.ledger import Books, Ledger
+    from dashboard.page_context import PageContext
+
+TITLE: Final = "Instances"
+"""In the navigation."""
+PLACE: Final = 37
+"""Order in the navigation, the front page first."""
+QUESTION: Final = "What serves here, and does it tell what it must?"
+"""Over the page."""
+
+MISSING: Final = "An agent reads servers' pages once a second: `servescope up --target http://host:8000`."
+MISSING_CONFIG: Final = "vLLM, SGLang and others show settings on their pages; Triton shows none."
+MISSING_BOOKS: Final = "A collector tells its books every 15 s; none did in this window."
+_SILENT_SECONDS: Final = 60.0
+_COLUMNS: Final = 12
+"""Servers side by side in the table of settings."""
+_BROKEN: Final = {
+    Breach.ABSENT: ("absent", "Every page of this version has it. Metrics may be switched off, or it has a new name."),
+    Breach.GONE: ("gone", "It was on this page. After an update look for its new name among the unknown families."),
+    Breach.UNKNOWN: (
+        "unknown family",
+        "Nothing is wrong with other figures. A newer version of Servescope may read it.",
+    ),
+    Breach.DOUBLED: ("under two names", "One of the two counts; no figure is doubled."),
+    Breach.UNIT: ("another unit", "Do not trust this figure until the page is read by its new unit."),
+    Breach.FROZEN: ("frozen", "It stands still while requests finish. Keep the log, then restart the server."),
+    Breach.SILENT: ("configured but silent", "It is set up to send here and nothing comes. Look at the server's log."),
+}
+"""Kind of breach → in words, and what to do."""
+
+
+def draw() -> None:
+    """The page of instances."""
+    page(
+        _body,
+        needs=lambda: [("instances", {}), ("contract", {}), ("configuration", {}), ("ledger", {})],
+    )
+
+
+def _body(context: PageContext) -> None:
+    tiles(context, "tiles", lambda: _tiles(context))
+    guarded(context, "answer", lambda: _answer(context))
+    guarded(context, "instances", lambda: _instances(context))
+    guarded(context, "contract", lambda: _contract(context))
+    guarded(context, "configuration", lambda: _configuration(context))
+    guarded(context, "changes", lambda: _changes(context))
+    guarded(context, "ledger", lambda: _ledger(context))
+
+
+def _state(row: InstanceRow, end: datetime) -> str:
+    if row.last_sample is None:
+        return "not scraped"
+    silent = (end - row.last_sample).total_seconds()
+    if silent > _SILENT_SECONDS:
+        return f"silent for {words.seconds(round(silent))}"
+    return "up" if row.up else "down"
+
+
+def _end(context: PageContext) -> datetime:
+    """The moment by which silence is told: a window of the past ends in the past."""
+    return min(context.window.end, now())
+
+
+def _tiles(context: PageContext) -> list[Tile]:
+    rows: list[InstanceRow] = ask("instances", context.selection).result.instances
+    broken: list[Standing] = ask("contract", context.selection).result.broken
+    found: Configuration = ask("configuration", context.selection).result
+    ledger: Ledger = ask("ledger", context.selection).result
+    states = [_state(row, _end(context)) for row in rows]
+    faults = [one for one in broken if one.known and one.kind not in NO_LOSS]
+    lost = sum(one.rejected + one.dropped for one in ledger.books)
+    open_ = sum(one.unaccounted for one in ledger.books)
+    return [
+        Tile("Instances", words.count(len(rows)) if rows else words.NOTHING, context.lately),
+        Tile("Up", words.count(states.count("up")) if rows else words.NOTHING, f"of {len(rows)}" if rows else ""),
+        Tile("Broken contracts", words.count(len({one.instance for one in faults})) if rows else words.NOTHING,
+             "instances that do not tell what they must"),
+        Tile("Settings that differ", words.count(sum(one.differs for one in found.settings))
+             if found.settings else words.NOTHING, "within a deployment"),
+        Tile("Rejected or dropped", words.count(lost) if ledger.books else words.NOTHING, "records, since the start"),
+        Tile("Unaccounted", words.count(open_) if ledger.books else words.NOTHING, "records; 0 when none was lost"),
+    ]  # fmt: skip
+
+
+def _answer(context: PageContext) -> None:
+    """The question, answered in words."""
+    rows: list[InstanceRow] = ask("instances", context.selection).result.instances
+    broken: list[Standing] = ask("contract", context.selection).result.broken
+    end, told = _end(context), []
+    ailing = [(row, state) for row in rows if (state := _state(row, end)) not in {"up", "not scraped"}]
+    told += [f"**{escape.markdown(row.instance)}** is {state}" for row, state in ailing[:3]]
+    by_instance: dict[str, list[Standing]] = {}
+    for one in broken:
+        if one.known and one.kind not in NO_LOSS:
+            by_instance.setdefault(one.instance, []).append(one)
+    for instance, faults in list(by_instance.items())[:3]:
+        named = ", ".join(f"{one.what} ({_in_words(one.kind)})" for one in faults[:3])
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""  # noqa: PLR2004 three are named
+        told.append(f"**{escape.markdown(instance)}** does not tell what it must: {escape.markdown(named)}{more}")
+    for text in told:
+        st.markdown(text)
+    if rows and not told:
+        st.markdown(f"**Yes**: all {len(rows)} answer and keep what their versions promise." if len(rows) > 1
+                    else "**Yes**: it answers and keeps what its version promises.")  # fmt: skip
+
+
+def _in_words(kind: str) -> str:
+    return _BROKEN[Breach(kind)][0] if kind in set(Breach) else kind
+
+
+def _instances(context: PageContext) -> None:
+    answer: Answer[Instances] = ask("instances", context.selection)
+    st.markdown("#### Instances, what ails first")
+    if not answer.result.instances:
+        empty(answer.state, MISSING)
+        return
+    end = _end(context)
+    rows = sorted(answer.result.instances, key=lambda row: (_state(row, end) == "up", row.deployment, row.instance))
+    frame = pd.DataFrame([
+        {
+            "Instance": row.instance,
+            "State": _state(row, end),
+            "Engine": row.engine,
+            "Version": row.version or words.NOTHING,
+            "Models": ", ".join(row.models),
+            "Deployment": row.deployment,
+            "Role": row.role or words.NOTHING,
+            "Ranks": len(row.ranks) or None,
+            "Agent on": row.node or words.NOTHING,
+            "Last sample": words.ago(row.last_sample),
+            "Answered %": percent(row.up_ratio),
+            "Requests": row.requests,
+            "Source": f"recording {row.recording}" if row.recording else "live",
+        }
+        for row in rows
+    ])  # fmt: skip
+    table(frame, "instances", helps={
+        "Answered %": "Share of the window's scrapes that got its metrics page",
+        "Requests": "Rows of the window: from a tap, a probe or spans",
+    })  # fmt: skip
+    foot("instances", answer)
+
+
+def _contract(context: PageContext) -> None:
+    answer: Answer[Contracts] = ask("contract", context.selection)
+    broken = answer.result.broken
+    st.markdown("#### Contract guard: what pages must tell and do not")
+    if not broken:
+        if answer.state == "value":
+            st.markdown(
+                "**Nothing stands broken.** :gray[What a version's page must have is there, in its unit, and moves.]"
+            )
+        else:
+            empty(answer.state, MISSING)
+        return
+    frame = pd.DataFrame([
+        {
+            "Instance": one.instance,
+            "What": one.what,
+            "How": _in_words(one.kind),
+            "Since": words.local_clock(one.since, zone()),
+            "Told": one.message if one.known else f"{one.message} (told before its agent was started again)",
+            "What to do": _BROKEN[Breach(one.kind)][1] if one.kind in set(Breach) else "",
+            "Version": one.version or words.NOTHING,
+        }
+        for one in sorted(broken, key=lambda one: (not one.known, one.kind in NO_LOSS, one.since))
+    ])  # fmt: skip
+    table(frame, "contract")
+    foot("contract", answer, "As told last by the agents, since whenever in the thirty days before the window's end.")
+
+
+def _configuration(context: PageContext) -> None:
+    answer: Answer[Configuration] = ask("configuration", context.selection)
+    found = answer.result
+    st.markdown("#### Configuration, what differs within a deployment first")
+    if not found.settings:
+        empty("value" if answer.coverage.samples else "no_data", MISSING_CONFIG)
+        return
+    for deployment, recording in dict.fromkeys((one.deployment, one.recording) for one in found.settings):
+        settings = [one for one in found.settings if (one.deployment, one.recording) == (deployment, recording)]
+        servers = [one for one in found.servers if (one.deployment, one.recording) == (deployment, recording)]
+        whose = f"{deployment or 'no deployment'}{f' (recording {recording})' if recording else ''}"
+        shown = [one.instance for one in servers[:_COLUMNS]]
+        more = f", {len(servers) - len(shown)} more in the CSV" if len(servers) > len(shown) else ""
+        since = max(one.since for one in servers)
+        told = f"told {words.local_clock(since, zone())}{more}"
+        st.markdown(f"**{escape.markdown(whose)}** :gray[{escape.markdown(told)}]")
+        table(_settings(settings, shown), f"configuration-{deployment}-{recording}")
+    foot("configuration", answer, "What engines show of their settings, as agents last read it.")
+
+
+def _settings(settings: Sequence[Setting], shown: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame([
+        {
+            "Setting": one.name,
+            "Differs": "differs" if one.differs else "",
+            **{instance: one.values.get(instance, words.NOTHING) for instance in shown},
+        }
+        for one in settings
+    ])  # fmt: skip
+
+
+def _changes(context: PageContext) -> None:
+    answer: Answer[Configuration] = ask("configuration", context.selection)
+    changes = answer.result.changes
+    st.markdown("#### What changed when")
+    if not changes:
+        if answer.coverage.samples:
+            st.markdown("**Nothing changed** in this window. :gray[No restart, version or setting.]")
+        else:
+            empty("no_data", MISSING)
+        return
+    frame = pd.DataFrame([
+        {
+            "Time": words.local_clock(one.time, zone()),
+            "Instance": one.instance,
+            "What": one.event.replace("_", " "),
+            "Told": one.message,
+            "From → to": "; ".join(f"{name}: {value}" for name, value in one.what.items()
+                                   if one.event == "config_changed"),
+            "Source": f"recording {one.recording}" if one.recording else "live",
+        }
+        for one in changes
+    ])  # fmt: skip
+    table(frame, "changes", height=min(36 * len(changes) + 40, 420))
+
+
+def _ledger(context: PageContext) -> None:
+    answer: Answer[Ledger] = ask("ledger", context.selection)
+    ledger = answer.result
+    st.markdown("#### Ledger: received = stored + rejected + dropped")
+    if ledger.books:
+        table(_books(ledger.books), "books", helps={
+            "Read back": "Records that its log still had at its start",
+            "In the log": "Accepted, durable, and not in the store yet",
+            "Unaccounted": "Received and read back, less all others: 0 when nothing was lost or doubled",
+        })  # fmt: skip
+    else:
+        empty("value", MISSING_BOOKS)
+    st.markdown("#### Agents, silent longest first")
+    if ledger.agents:
+        frame = pd.DataFrame([
+            {
+                "Agent on": one.node or words.NOTHING,
+                "Pod": one.pod or words.NOTHING,
+                "Key": one.sender_key_id or "unsigned",
+                "Address": one.sender_peer or words.NOTHING,
+                "Watches": ", ".join(one.instances),
+                "Samples": one.samples,
+                "Last sample": words.ago(one.last_sample),
+                "Started": words.local_clock(one.started, zone()) if one.started else words.NOTHING,
+            }
+            for one in ledger.agents
+        ])  # fmt: skip
+        table(frame, "agents")
+    else:
+        empty("no_data", MISSING)
+    st.caption(
+        "What an agent could not send, its version and its problems are not in the store: its own `/healthz` and "
+        "`/metrics` (port 9464) tell them."
+    )
+    foot("ledger", answer)
+
+
+def _books(books: Sequence[Books]) -> pd.DataFrame:
+    return pd.DataFrame([
+        {
+            "Signal": one.signal,
+            "Received": one.received,
+            "Read back": one.recovered,
+            "Stored": one.stored,
+            "Rejected": one.rejected,
+            "Dropped": one.dropped,
+            "In the log": one.pending,
+            "Unaccounted": one.unaccounted,
+            "Why": "; ".join(f"{reason.replace(':', ', ')}: {words.count(count)}"
+                             for reason, count in one.reasons.items()),
+            "Since": words.local_clock(one.since, zone()),
+            "As of": words.local_clock(one.at, zone()),
+            "Collector": one.collector,
+        }
+        for one in books
+    ])  # fmt: skip

@@ -1,0 +1,177 @@
+"""Servers' configuration, contract, agents and the collectors' books, in a window that no other test looks at."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from analytics.questions import configuration, contract, instances, ledger
+from analytics.selection import Filter, Selection
+from analytics.window import Window
+
+if TYPE_CHECKING:
+    from tests.analytics.lab import Lab
+
+SECONDS = 600
+FLEET = {
+    "chat-a": ("chat", "vllm"),
+    "chat-b": ("chat", "vllm"),
+    "chat-t": ("chat", "triton"),
+    "code-a": ("code", "vllm"),
+}
+
+
+def row(lab: Lab, second: float, **values: Any) -> dict[str, Any]:
+    return {"time": start_of(lab) + timedelta(seconds=second), "recording": ""} | values
+
+
+def start_of(lab: Lab) -> datetime:
+    return lab.start - timedelta(hours=5)
+
+
+def event(lab: Lab, second: float, name: str, instance: str, **attributes: str) -> dict[str, Any]:
+    engine = FLEET[instance][1]
+    return row(lab, second, event=name, instance=instance, deployment=FLEET[instance][0], engine=engine,
+               message=f"{instance} {name} {attributes.get('what', '')}", attributes=attributes)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fleet(lab: Lab) -> Lab:
+    lab.owner.insert("engine_samples", [
+        row(lab, second, instance=name, deployment=deployment, engine=engine, version="9.1", model="m", dp_rank="0",
+            up=1, role="decode", node="n1", interval_seconds=10.0, sender_key_id="k", sender_peer="10.0.0.1")
+        for second in range(0, SECONDS, 10) for name, (deployment, engine) in FLEET.items()
+    ])  # fmt: skip
+    lab.owner.insert("instance_config", [
+        row(lab, -3000, instance="chat-a", engine="vllm", config={"blocks": "10", "dtype": "old", "same": "1"}),
+        row(lab, -2000, instance="chat-a", engine="vllm", config={"blocks": "10", "dtype": "fp8", "same": "1"}),
+        row(lab, 100, instance="chat-b", engine="vllm", config={"blocks": "20", "dtype": "fp8", "same": "1"}),
+        row(lab, 200, instance="chat-t", engine="triton", config={"blocks": "30"}),
+        row(lab, 200, instance="code-a", engine="vllm", config={"blocks": "10", "lora": "4"}),
+        row(lab, SECONDS + 50, instance="chat-a", engine="vllm", config={"blocks": "99"}),
+        row(lab, 0, instance="elsewhere", engine="vllm", config={"blocks": "1"}),
+    ])  # fmt: skip
+    lab.owner.insert("events", [
+        event(lab, -3000, "instance_up", "chat-a", first="true"),
+        event(lab, -2500, "contract_broken", "chat-a", kind="gone", what="old"),
+        event(lab, -2400, "instance_up", "chat-a", first="true"),
+        event(lab, -2000, "contract_broken", "chat-a", kind="absent", what="long ago"),
+        event(lab, 100, "contract_broken", "chat-b", kind="unit", what="mended"),
+        event(lab, 200, "contract_mended", "chat-b", kind="unit", what="mended"),
+        event(lab, 300, "contract_broken", "chat-b", kind="frozen", what="steps"),
+        event(lab, 400, "config_changed", "chat-b", blocks="10 → 20"),
+        event(lab, 410, "note", "chat-b"),
+        event(lab, SECONDS + 20, "contract_mended", "chat-b", kind="frozen", what="steps"),
+    ])  # fmt: skip
+    return lab
+
+
+def selection(lab: Lab, **only: Any) -> Selection:
+    return Selection(Window(start_of(lab), start_of(lab) + timedelta(seconds=SECONDS)), Filter(**only))
+
+
+def test_an_instance_tells_its_role_and_where_its_agent_is(fleet: Lab):
+    found = instances.ask(fleet.store, selection(fleet)).result.instances
+    assert {(one.instance, one.role, one.node, one.version) for one in found} == {
+        (name, "decode", "n1", "9.1") for name in FLEET
+    }
+
+
+def test_what_differs_among_replicas_of_one_engine_stands_first(fleet: Lab):
+    answer = configuration.ask(fleet.store, selection(fleet))
+    found = answer.result
+    assert [(one.instance, one.deployment) for one in found.servers] == [
+        ("chat-a", "chat"), ("chat-b", "chat"), ("chat-t", "chat"), ("code-a", "code"),
+    ]  # fmt: skip
+    assert found.servers[0].since == start_of(fleet) - timedelta(seconds=2000)
+    told = {(one.deployment, one.name): (one.values, one.differs) for one in found.settings}
+    assert told == {
+        ("chat", "blocks"): ({"chat-a": "10", "chat-b": "20", "chat-t": "30"}, True),
+        ("chat", "dtype"): ({"chat-a": "fp8", "chat-b": "fp8"}, False),
+        ("chat", "same"): ({"chat-a": "1", "chat-b": "1"}, False),
+        ("code", "blocks"): ({"code-a": "10"}, False),
+        ("code", "lora"): ({"code-a": "4"}, False),
+    }
+    assert found.settings[0].name == "blocks"
+    assert [(one.event, one.what) for one in found.changes if one.event == "config_changed"] == [
+        ("config_changed", {"blocks": "10 → 20"})
+    ]
+    assert "note" not in {one.event for one in found.changes}
+
+
+def test_filters_narrow_configuration_and_changes(fleet: Lab):
+    found = configuration.ask(fleet.store, selection(fleet, deployment=("code",))).result
+    assert [one.instance for one in found.servers] == ["code-a"]
+    assert found.changes == []
+    both = configuration.ask(fleet.store, selection(fleet, instance=("chat-a", "chat-b"))).result
+    assert [one.differs for one in both.settings if one.name == "blocks"] == [True]
+
+
+def test_a_replica_that_does_not_tell_a_setting_differs(fleet: Lab):
+    later = Window(start_of(fleet), start_of(fleet) + timedelta(seconds=SECONDS + 100))
+    found = configuration.ask(fleet.store, Selection(later, Filter(deployment=("chat",)))).result
+    assert {one.name: one.differs for one in found.settings} == {"blocks": True, "dtype": True, "same": True}
+
+
+def test_what_stood_broken_at_the_windows_end(fleet: Lab):
+    answer = contract.ask(fleet.store, selection(fleet))
+    assert [(one.instance, one.kind, one.what, one.known) for one in answer.result.broken] == [
+        ("chat-a", "gone", "old", False),
+        ("chat-a", "absent", "long ago", True),
+        ("chat-b", "frozen", "steps", True),
+    ]
+    assert answer.result.broken[2].since == start_of(fleet) + timedelta(seconds=300)
+    assert answer.result.broken[2].deployment == "chat"
+    later = Window(start_of(fleet), start_of(fleet) + timedelta(seconds=SECONDS + 100))
+    mended = contract.ask(fleet.store, Selection(later, Filter(instance=("chat-b",))))
+    assert (mended.result.broken, mended.state) == ([], "value")
+    empty = Window(start_of(fleet) - timedelta(days=200), start_of(fleet) - timedelta(days=199))
+    assert contract.ask(fleet.store, Selection(empty)).state == "no_data"
+
+
+def books(lab: Lab, process: str, at: float, since: float, **counts: float) -> list[dict[str, Any]]:
+    """A report; ``rejected_malformed=3`` is 3 records rejected for that reason."""
+    made = []
+    for name, value in counts.items():
+        fate, _, reason = name.partition("_")
+        made.append({
+            "ServiceName": "servescope-collector", "Value": value,
+            "MetricName": f"servescope.collector.{'pending' if fate == 'pending' else 'records'}",
+            "ResourceAttributes": {"service.name": "servescope-collector", "host.name": "n1", "process.pid": process},
+            "Attributes": {"signal": "logs", "fate": fate, **({"reason": reason} if reason else {})},
+            "TimeUnix": start_of(lab) + timedelta(seconds=at),
+            "StartTimeUnix": start_of(lab) + timedelta(seconds=since),
+        })  # fmt: skip
+    return made
+
+
+def test_the_books_are_those_of_the_newest_report_and_add_up(fleet: Lab):
+    fleet.owner.insert("otel_metrics_sum", [
+        *books(fleet, "1", 10, -50, received=90, stored=90),
+        *books(fleet, "1", 40, -50, received=100, stored=80, rejected_malformed=3, dropped_repeat=7, pending=10),
+        *books(fleet, "2", 60, 50, received=5, recovered=10, stored=12, pending=2),
+        *books(fleet, "2", SECONDS + 9, 50, received=500, stored=500),
+    ])  # fmt: skip
+    answer = ledger.ask(fleet.store, selection(fleet))
+    first, second = answer.result.books
+    assert (first.collector, first.signal, first.since) == ("n1 · 1", "logs", start_of(fleet) - timedelta(seconds=50))
+    assert (first.received, first.stored, first.rejected, first.dropped, first.pending) == (100, 80, 3, 7, 10)
+    assert first.reasons == {"rejected:malformed": 3.0, "dropped:repeat": 7.0}
+    assert (first.unaccounted, second.unaccounted) == (0, 1)
+    assert second.recovered == 10
+
+
+def test_agents_are_who_sent_the_samples(fleet: Lab):
+    fleet.owner.insert("otel_logs", [
+        {"Timestamp": start_of(fleet) + timedelta(seconds=second), "EventName": name, "ScopeName": "servescope.event",
+         "ServiceName": "", "ResourceAttributes": {"host.name": node}, "Body": "The agent started"}
+        for second, name, node in ((-900, "agent_started", "n1"), (-90, "agent_started", "n1"),
+                                   (-9, "agent_started", "n2"), (-9, "note", "n1"), (SECONDS, "agent_started", "n1"))
+    ])  # fmt: skip
+    (agent,) = ledger.ask(fleet.store, selection(fleet, deployment=("chat",))).result.agents
+    assert (agent.node, agent.sender_key_id, agent.sender_peer) == ("n1", "k", "10.0.0.1")
+    assert agent.instances == ["chat-a", "chat-b", "chat-t"]
+    assert agent.samples == 3 * SECONDS / 10
+    assert agent.started == start_of(fleet) - timedelta(seconds=90)

@@ -150,6 +150,7 @@ class Table:
         extras: Signals that no rule can read off a page, such as from a label's text; they are the first sample's.
         notes: Says in plain English what to know of this very page.
         off: Signals whose counters this very page shows, and the server does not count.
+        told_twice: Whether a page has old names beside the new ones by design, so that both together are no news.
         gone_is_over: A series that leaves the page has ended and begins at 0 when it comes again (a model that is
             unloaded); otherwise it goes on from where it was.
         finished_includes_failed: Whether ``requests_finished_total`` counts failed requests too: a share of failures is
@@ -186,6 +187,7 @@ class Table:
     extras: Callable[[Page], Mapping[Signal, float]] | None = None
     notes: Callable[[Page], list[str]] = lambda _page: []
     off: Callable[[Page], frozenset[Signal]] = lambda _page: frozenset()
+    told_twice: bool = False
     gone_is_over: bool = False
     finished_includes_failed: bool = False
     counts_late: bool = False

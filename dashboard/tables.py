@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard import escape, words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 
 def milliseconds(seconds: float | None) -> float | None:
@@ -23,25 +23,37 @@ def percent(ratio: float | None) -> float | None:
     return None if ratio is None else ratio * 100
 
 
-def numbers(frame: pd.DataFrame, helps: Mapping[str, str] | None = None, **more: Any) -> Mapping[str, Any]:
+def numbers(
+    frame: pd.DataFrame, helps: Mapping[str, str] | None = None, whole: Collection[str] = (), **more: Any
+) -> Mapping[str, Any]:
     """Column settings for every numeric column of a frame, and ``more`` for others.
 
     Args:
         frame: The table.
         helps: Column → what it means, shown when the pointer rests on its head.
+        whole: Columns of counts that must add up: every digit is shown.
         more: Settings of other columns.
     """
     settings: dict[str, Any] = {
-        str(name): st.column_config.NumberColumn(format="%.4g", help=(helps or {}).get(str(name)))
+        str(name): st.column_config.NumberColumn(
+            format="%d" if name in whole else "%.4g", help=(helps or {}).get(str(name))
+        )
         for name in frame.columns
         if pd.api.types.is_numeric_dtype(frame[name]) or frame[name].isna().all()
     }
     return {**settings, **more}
 
 
-def table(frame: pd.DataFrame, key: str, *, height: Any = "content", helps: Mapping[str, str] | None = None) -> None:
+def table(
+    frame: pd.DataFrame,
+    key: str,
+    *,
+    height: Any = "content",
+    helps: Mapping[str, str] | None = None,
+    whole: Collection[str] = (),
+) -> None:
     """A table of figures; what is not there is a dash, never *None*."""
     st.dataframe(
-        escape.frame(frame), hide_index=True, placeholder=words.NOTHING, key=key, column_config=numbers(frame, helps),
-        height=height,
+        escape.frame(frame), hide_index=True, placeholder=words.NOTHING, key=key,
+        column_config=numbers(frame, helps, whole), height=height,
     )  # fmt: skip

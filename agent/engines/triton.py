@@ -258,5 +258,6 @@ TABLE = Table(
     about=_about,
     notes=_notes,
     off=_off,
+    told_twice=True,
     gone_is_over=True,
 )

@@ -104,8 +104,9 @@ class Contract:
         strange = tuple(name for name in layout.families() if not self.table.knows(name))
         self._strange, self._unknown = frozenset(strange), strange[:_NAMED]
         spelled = {self.table.spelled(name) for name in layout.places}
+        rules = () if self.table.told_twice else self.table.rules
         self._doubled = tuple(
-            (old, rule.source) for rule in self.table.rules for old in rule.old if {old, rule.source} <= spelled
+            (old, rule.source) for rule in rules for old in rule.old if {old, rule.source} <= spelled
         )[:_NAMED]
 
     def look(self, samples: Sequence[Totals], *, restarted: bool = False) -> list[Breach]:

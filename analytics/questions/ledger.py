@@ -38,6 +38,7 @@ class Books:
         rejected, dropped: Records refused for good, and records taken and left out.
         pending: Records that are in the log alone.
         reasons: Rejected and dropped records by ``rejected:<reason>`` and ``dropped:<reason>``.
+        unaccounted: Records of which the books do not say what became; 0 when nothing was lost or doubled.
     """
 
     collector: str
@@ -51,11 +52,11 @@ class Books:
     dropped: float = 0.0
     pending: float = 0.0
     reasons: dict[str, float] = field(default_factory=dict)
+    unaccounted: float = field(init=False)
 
-    @property
-    def unaccounted(self) -> float:
-        """Records of which the books do not say what became; 0 when nothing was lost or doubled."""
-        return self.received + self.recovered - self.stored - self.rejected - self.dropped - self.pending
+    def __post_init__(self) -> None:
+        came = self.received + self.recovered
+        object.__setattr__(self, "unaccounted", came - self.stored - self.rejected - self.dropped - self.pending)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,13 @@ MISSING: Final = "An agent reads servers' pages once a second: `servescope up --
 MISSING_CONFIG: Final = "vLLM, SGLang and others show settings on their pages; Triton shows none."
 MISSING_BOOKS: Final = "A collector tells its books every 15 s; none did in this window."
 _SILENT_SECONDS: Final = 60.0
+_ROW: Final = 35
+"""Pixels of a row of a table, which has one more for its head."""
+_HIGH: Final = 352
+"""Pixels of a long table, which scrolls."""
 _COLUMNS: Final = 12
 """Servers side by side in the table of settings."""
+_COUNTS: Final = ("Received", "Read back", "Stored", "Rejected", "Dropped", "In the log", "Unaccounted")
 _BROKEN: Final = {
     Breach.ABSENT: ("absent", "Every page of this version has it. Metrics may be switched off, or it has a new name."),
     Breach.GONE: ("gone", "It was on this page. After an update look for its new name among the unknown families."),
@@ -101,11 +106,13 @@ def _tiles(context: PageContext) -> list[Tile]:
         Tile("Instances", words.count(len(rows)) if rows else words.NOTHING, context.lately),
         Tile("Up", words.count(states.count("up")) if rows else words.NOTHING, f"of {len(rows)}" if rows else ""),
         Tile("Broken contracts", words.count(len({one.instance for one in faults})) if rows else words.NOTHING,
-             "instances that do not tell what they must"),
+             "of pages",
+             judged="risk" if faults else ""),
         Tile("Settings that differ", words.count(sum(one.differs for one in found.settings))
              if found.settings else words.NOTHING, "within a deployment"),
         Tile("Rejected or dropped", words.count(lost) if ledger.books else words.NOTHING, "records, since the start"),
-        Tile("Unaccounted", words.count(open_) if ledger.books else words.NOTHING, "records; 0 when none was lost"),
+        Tile("Unaccounted", words.count(open_) if ledger.books else words.NOTHING, "records; 0: none lost",
+             judged="broken" if open_ else ""),
     ]  # fmt: skip
 
 
@@ -127,8 +134,8 @@ def _answer(context: PageContext) -> None:
     for text in told:
         st.markdown(text)
     if rows and not told:
-        st.markdown(f"**Yes**: all {len(rows)} answer and keep what their versions promise." if len(rows) > 1
-                    else "**Yes**: it answers and keeps what its version promises.")  # fmt: skip
+        st.markdown(f"**Yes**: all {len(rows)} answer, and nothing stands broken." if len(rows) > 1
+                    else "**Yes**: it answers, and nothing stands broken.")  # fmt: skip
 
 
 def _in_words(kind: str) -> str:
@@ -212,7 +219,10 @@ def _configuration(context: PageContext) -> None:
         since = max(one.since for one in servers)
         told = f"told {words.local_clock(since, zone())}{more}"
         st.markdown(f"**{escape.markdown(whose)}** :gray[{escape.markdown(told)}]")
-        table(_settings(settings, shown), f"configuration-{deployment}-{recording}")
+        table(
+            _settings(settings, shown), f"configuration-{deployment}-{recording}",
+            height=min(_ROW * (len(settings) + 1) + 2, _HIGH),
+        )  # fmt: skip
     foot("configuration", answer, "What engines show of their settings, as agents last read it.")
 
 
@@ -249,7 +259,7 @@ def _changes(context: PageContext) -> None:
         }
         for one in changes
     ])  # fmt: skip
-    table(frame, "changes", height=min(36 * len(changes) + 40, 420))
+    table(frame, "changes", height=min(_ROW * (len(changes) + 1) + 2, _HIGH))
 
 
 def _ledger(context: PageContext) -> None:
@@ -257,7 +267,7 @@ def _ledger(context: PageContext) -> None:
     ledger = answer.result
     st.markdown("#### Ledger: received = stored + rejected + dropped")
     if ledger.books:
-        table(_books(ledger.books), "books", helps={
+        table(_books(ledger.books), "books", whole=_COUNTS, helps={
             "Read back": "Records that its log still had at its start",
             "In the log": "Accepted, durable, and not in the store yet",
             "Unaccounted": "Received and read back, less all others: 0 when nothing was lost or doubled",

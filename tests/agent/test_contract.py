@@ -81,6 +81,12 @@ def test_old_and_new_names_of_the_same_are_told_once_and_count_once():
     assert [(one.kind, one.what) for one in found] == [("doubled", "vllm:gpu_cache_usage_perc")]
 
 
+def test_counters_beside_summaries_are_how_triton_tells():
+    page = 'nv_inference_request_success{model="m",version="1"} 3\n'
+    page += 'nv_inference_request_summary_us_count{model="m",version="1"} 3\n'
+    assert told([page] * 3) == []
+
+
 def test_a_unit_that_changed():
     percent = 'vllm:kv_cache_usage_perc{model_name="m"} 41.5\n'
     assert [(one.kind, one.what) for one in told([percent] * 3)] == [("unit", "kv_cache_usage_ratio")]

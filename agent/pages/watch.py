@@ -23,6 +23,7 @@ from agent.pages.samples import Sampler
 from agent.target import BOTH
 from base.errors import PageError, ServescopeError, UnknownEngineError
 from base.redact import shown
+from base.vocabulary import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +51,8 @@ class ScrapeStats:
     malformed_lines: int = 0
     unknown_pages: int = 0
     """Pages that no engine's table knows."""
+    finished: float = 0.0
+    """Requests that the pages counted as finished."""
     last_good: float = 0.0
     """Unix time of the last page that was understood, 0 before the first."""
     last_error: str = ""
@@ -172,6 +175,7 @@ class Watch:
             self._configure_again = False
             config = {**scrape.config, **self._about.config}
         self.stats.malformed_lines += page.faults_total
+        self.stats.finished += sum(one.deltas.get(Signal.REQUESTS_FINISHED_TOTAL, 0.0) for one in scrape.samples)
         self._follower.page(page, scrape, config, moment, emit)
         if scrape.restarted:
             self._about_due = 0.0

@@ -74,7 +74,9 @@ class MetricsPages(Source):
     def known(self, instance: str) -> Known | None:
         """What a server told, once its engine is known."""
         watch = next((one for one in self._watches if one.instance == instance), None)
-        return Known(watch.engine, watch.version, watch.model) if watch is not None and watch.engine else None
+        if watch is None or not watch.engine:
+            return None
+        return Known(watch.engine, watch.version, watch.model, watch.stats.finished)
 
     def seen(self) -> Mapping[str, Mapping[str, float]]:
         """When each page was last understood."""

@@ -14,10 +14,13 @@ from aiohttp import web
 from google.protobuf.message import DecodeError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from agent.host.engines import Engines
 from agent.otlp.check import WHAT_IS_WRONG
 from agent.otlp.emit import SignalKind
 from agent.otlp.intake import Intake, NoSpansError, SpanStats, TooLargeError
+from agent.otlp.silence import Silence
 from agent.source import METRICS, Source
+from agent.target import Place
 from base.errors import PortInUseError
 from base.otlp_json import MalformedJsonError
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
     from agent.otlp.emit import Emit
     from agent.source import Scene
-    from agent.target import Known, Place, Target
+    from agent.target import Known, Target
 
 MAX_BODY_BYTES: Final = 8_000_000
 _SERVICES: Final = {
@@ -36,6 +39,7 @@ _SERVICES: Final = {
     "metrics": "opentelemetry.proto.collector.metrics.v1.MetricsService",
     "logs": "opentelemetry.proto.collector.logs.v1.LogsService",
 }
+_LOOK_SECONDS: Final = 10.0
 _RETRY_AFTER_SECONDS: Final = "5"
 
 log = structlog.get_logger()
@@ -53,6 +57,8 @@ class Spans(Source):
         keep_prompts: Leave prompt text in; the operator's explicit choice.
         known: What an instance told of itself. Its engine serves where the target names none; its version and model
             are given to its spans, for vLLM's name neither.
+        engines: The processes of those targets that run here: what they were started to send is told where it fails
+            to come.
     """
 
     def __init__(
@@ -65,8 +71,11 @@ class Spans(Source):
         grpc_port: int | None = 14317,
         keep_prompts: bool = False,
         known: Callable[[str], Known | None] = lambda _instance: None,
+        engines: Engines | None = None,
     ) -> None:
         self.intake = Intake(targets, place, keep_prompts=keep_prompts, known=known)
+        self._engines = engines or Engines()
+        self._silence = Silence(self._engines, self.intake.stats, known, place or Place())
         self.http_port = http_port
         self.grpc_port = grpc_port
         self._host = host
@@ -98,13 +107,18 @@ class Spans(Source):
         self.intake.emit = emit
         try:
             await self.open()
-            await asyncio.Event().wait()
+            clock = asyncio.get_running_loop().time
+            while True:
+                await self._engines.look(clock())
+                self._silence.look(self.ports(), clock(), emit)
+                await asyncio.sleep(_LOOK_SECONDS)
         finally:
             await self.close()
 
     def watch(self, targets: Sequence[Target]) -> None:
         """Take these too for servers that may send."""
         self.intake.watch(targets)
+        self._engines.watch(targets)
 
     def ports(self) -> Collection[int]:
         """The two doors, where they are open."""
@@ -113,6 +127,11 @@ class Spans(Source):
     def seen(self) -> Mapping[str, Mapping[str, float]]:
         """When each target last sent spans."""
         return {"spans": self.intake.stats.last_seen}
+
+    def problems(self, now: float, since: float) -> Iterable[str]:  # noqa: ARG002 - it goes by its own clock
+        """Engines that were started to send spans here and send none."""
+        for instance in self._silence.silent():
+            yield f"{instance} was started to send its spans here and sends none while requests finish"
 
     def metrics(self) -> Iterable[Metric]:
         """Counts of what came in."""
@@ -197,6 +216,7 @@ def source(scene: Scene) -> Spans:
         grpc_port=config.otlp_grpc_port,
         keep_prompts=config.store_prompts,
         known=scene.known,
+        engines=scene.engines,
     )
 
 

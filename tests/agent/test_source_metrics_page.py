@@ -156,7 +156,9 @@ async def test_samples_carry_target_model_and_increase():
         assert moved[0]["itl_seconds"] == 332
         assert moved[0]["interval_seconds"] > 0
         assert source.stats["a"].failures == 0
-        assert source.known("a") == Known("vllm", "0.32.0", "tiny")
+        finished = sum(values.get("requests_finished_delta", 0.0) for values in seen.of("a"))
+        assert finished > 0
+        assert source.known("a") == Known("vllm", "0.32.0", "tiny", finished)
     assert seen.names()[:2] == ["instance_up", "instance_config"]
     (config,) = [details for name, _, details, _ in seen.events if name == "instance_config"]
     assert config["num_gpu_blocks"] == "8192"

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from collector.log import WriteAheadLog
 
 _SECONDS: Final = 15.0
+_TRIES: Final = 50
+_TRY_SECONDS: Final = 0.02
 _SCOPE: Final = "servescope.collector"
 _RECORDS: Final = "servescope.collector.records"
 _PENDING: Final = "servescope.collector.pending"
@@ -49,7 +51,7 @@ async def report(intake: Intake, ledger: Ledger, log: WriteAheadLog, every: floa
     start_ns, own, before = time.time_ns(), 0, (0, 0)
     while True:
         await asyncio.sleep(every)
-        fates = ledger.fates(log)
+        fates = await _books(ledger, log)
         came = sum(count for fate, count in fates.items() if fate.name in {"received", "recovered"}) - own
         state = came, sum(count for fate, count in fates.items() if fate.name == "pending")
         if state == before:
@@ -66,6 +68,16 @@ async def report(intake: Intake, ledger: Ledger, log: WriteAheadLog, every: floa
             continue
         before = state
         own += len(fates) if taken.new else 0
+
+
+async def _books(ledger: Ledger, log: WriteAheadLog) -> dict[Fate, int]:
+    """The books at an instant at which nothing is on its way into the log, if one comes soon: then they add up."""
+    for _ in range(_TRIES):
+        fates = ledger.fates(log)
+        if not any(book["balance"] for book in ledger.books(log).values()):
+            break
+        await asyncio.sleep(_TRY_SECONDS)
+    return fates
 
 
 def encode(fates: Mapping[Fate, int], time_ns: int, start_ns: int) -> bytes:

@@ -39,10 +39,9 @@ MISSING: Final = "An agent reads servers' pages once a second: `servescope up --
 MISSING_CONFIG: Final = "vLLM, SGLang and others show settings on their pages; Triton shows none."
 MISSING_BOOKS: Final = "A collector tells its books every 15 s; none did in this window."
 _SILENT_SECONDS: Final = 60.0
-_ROW: Final = 35
-"""Pixels of a row of a table, which has one more for its head."""
-_HIGH: Final = 352
-"""Pixels of a long table, which scrolls."""
+_ROWS: Final = 10
+_HIGH: Final = 340
+"""Rows of a table that is as high as it is long, and pixels of a longer one, which scrolls."""
 _COLUMNS: Final = 12
 """Servers side by side in the table of settings."""
 _COUNTS: Final = ("Received", "Read back", "Stored", "Rejected", "Dropped", "In the log", "Unaccounted")
@@ -82,10 +81,13 @@ def _body(context: PageContext) -> None:
 def _state(row: InstanceRow, end: datetime) -> str:
     if row.last_sample is None:
         return "not scraped"
-    silent = (end - row.last_sample).total_seconds()
-    if silent > _SILENT_SECONDS:
-        return f"silent for {words.seconds(round(silent))}"
+    if (end - row.last_sample).total_seconds() > _SILENT_SECONDS:
+        return "silent"
     return "up" if row.up else "down"
+
+
+def _height(rows: int) -> int | str:
+    return "content" if rows <= _ROWS else _HIGH
 
 
 def _end(context: PageContext) -> datetime:
@@ -106,12 +108,12 @@ def _tiles(context: PageContext) -> list[Tile]:
         Tile("Instances", words.count(len(rows)) if rows else words.NOTHING, context.lately),
         Tile("Up", words.count(states.count("up")) if rows else words.NOTHING, f"of {len(rows)}" if rows else ""),
         Tile("Broken contracts", words.count(len({one.instance for one in faults})) if rows else words.NOTHING,
-             "of pages",
+             "instances, named below",
              judged="risk" if faults else ""),
         Tile("Settings that differ", words.count(sum(one.differs for one in found.settings))
              if found.settings else words.NOTHING, "within a deployment"),
         Tile("Rejected or dropped", words.count(lost) if ledger.books else words.NOTHING, "records, since the start"),
-        Tile("Unaccounted", words.count(open_) if ledger.books else words.NOTHING, "records; 0: none lost",
+        Tile("Unaccounted", words.count(open_) if ledger.books else words.NOTHING, "records; 0 is right",
              judged="broken" if open_ else ""),
     ]  # fmt: skip
 
@@ -193,13 +195,15 @@ def _contract(context: PageContext) -> None:
             "What": one.what,
             "How": _in_words(one.kind),
             "Since": words.local_clock(one.since, zone()),
-            "Told": one.message if one.known else f"{one.message} (told before its agent was started again)",
+            "Stands": "yes" if one.known else "not known",
             "What to do": _BROKEN[Breach(one.kind)][1] if one.kind in set(Breach) else "",
-            "Version": one.version or words.NOTHING,
+            "Told": one.message,
         }
         for one in sorted(broken, key=lambda one: (not one.known, one.kind in NO_LOSS, one.since))
     ])  # fmt: skip
-    table(frame, "contract")
+    table(frame, "contract", height=_height(len(broken)), helps={
+        "Stands": "What an agent told before it was started again, and not since, may be over",
+    })  # fmt: skip
     foot("contract", answer, "As told last by the agents, since whenever in the thirty days before the window's end.")
 
 
@@ -221,7 +225,7 @@ def _configuration(context: PageContext) -> None:
         st.markdown(f"**{escape.markdown(whose)}** :gray[{escape.markdown(told)}]")
         table(
             _settings(settings, shown), f"configuration-{deployment}-{recording}",
-            height=min(_ROW * (len(settings) + 1) + 2, _HIGH),
+            height=_height(len(settings)),
         )  # fmt: skip
     foot("configuration", answer, "What engines show of their settings, as agents last read it.")
 
@@ -259,7 +263,7 @@ def _changes(context: PageContext) -> None:
         }
         for one in changes
     ])  # fmt: skip
-    table(frame, "changes", height=min(_ROW * (len(changes) + 1) + 2, _HIGH))
+    table(frame, "changes", height=_height(len(changes)))
 
 
 def _ledger(context: PageContext) -> None:

@@ -52,8 +52,8 @@ class Books:
             await task
 
     async def looks(self, times: int = 5) -> None:
-        """Wait until the books were looked at so often again: three signals each time."""
-        until = self.looked + 3 * times
+        """Wait until the books were looked at so often again: three signals, and once more whether they balance."""
+        until = self.looked + 6 * times
         async with asyncio.timeout(60):
             while self.looked < until:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
@@ -104,9 +104,20 @@ async def test_the_books_are_told_when_something_came_and_add_up():
 async def test_books_that_find_no_room_are_told_later():
     books = Books(busy=True)
     books.ledger.received("logs", 7, 70)
+    books.ledger.stored("logs", 7)
     async with books.reporting():
         await books.looks()
         assert books.bodies == []
         books.busy = False
         await books.looks()
         assert [told(body)["logs", "received", ""] for body in books.bodies] == [7]
+
+
+async def test_what_is_on_its_way_into_the_log_is_waited_for():
+    books = Books(waiting=3)  # the log has three that the ledger learns of in a moment
+    async with books.reporting():
+        await books.looks(1)
+        books.ledger.received("traces", 3, 30)
+        await books.looks()
+        (body,) = books.bodies
+        assert (told(body)["traces", "received", ""], told(body)["traces", "pending", ""]) == (3, 3)

@@ -88,7 +88,7 @@ class Ledger:
     """Books and senders.
 
     Attributes:
-        books: By collector and signal; empty where no collector reported.
+        books: Who reported last first, then by collector and signal; empty where no collector reported.
         agents: Who was silent longest first.
     """
 
@@ -105,6 +105,7 @@ def ask(store: Reader, selection: Selection) -> Answer[Ledger]:
         of = held.setdefault((str(row["collector"]), str(row["signal"])), {"reasons": {}})
         _add(of, row)
     books = [Books(collector, signal, **of) for (collector, signal), of in sorted(held.items())]
+    books.sort(key=lambda one: one.at, reverse=True)
     agents = [_agent(row) for row in inquiry.ask("agents")]
     return inquiry.answer(
         Ledger(books, agents), cover, level="metrics", exactness="exact",

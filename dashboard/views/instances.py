@@ -277,7 +277,7 @@ def _ledger(context: PageContext) -> None:
             "Unaccounted": "Received and read back, less all others: 0 when nothing was lost or doubled",
         })  # fmt: skip
     else:
-        empty("value", MISSING_BOOKS)
+        empty("no_data", MISSING_BOOKS)
     st.markdown("#### Agents, silent longest first")
     if ledger.agents:
         frame = pd.DataFrame([

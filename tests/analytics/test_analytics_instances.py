@@ -155,7 +155,7 @@ def test_the_books_are_those_of_the_newest_report_and_add_up(fleet: Lab):
         *books(fleet, "2", SECONDS + 9, 50, received=500, stored=500),
     ])  # fmt: skip
     answer = ledger.ask(fleet.store, selection(fleet))
-    first, second = answer.result.books
+    second, first = answer.result.books
     assert (first.collector, first.signal, first.since) == ("n1 · 1", "logs", start_of(fleet) - timedelta(seconds=50))
     assert (first.received, first.stored, first.rejected, first.dropped, first.pending) == (100, 80, 3, 7, 10)
     assert first.reasons == {"rejected:malformed": 3.0, "dropped:repeat": 7.0}

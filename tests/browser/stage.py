@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tests.browser.hardware import fill_hardware
+from tests.browser.instances import fill_instances
 from tests.kits.store_process import ROOT
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def fill(store: Store, now: datetime) -> None:
          _event(start + timedelta(seconds=300), "instance_restarted", "triton-0 restarted", "triton-0")],
     )  # fmt: skip
     fill_hardware(store, now, ("vllm-0", "triton-0"), SECONDS)
+    fill_instances(store, now, ("vllm-0", "triton-0"))
     _incident(store, now)
     _hostile(store, now - HOSTILE_AGO)
 
@@ -92,6 +94,7 @@ def _hostile(store: Store, now: datetime) -> None:
         ],
     )
     fill_hardware(store, now, HOSTILE, SECONDS, HOSTILE[2])
+    fill_instances(store, now, HOSTILE, HOSTILE[2])
     middle = now - timedelta(seconds=SECONDS / 2)
     store.insert("events", [_event(middle, "deploy", HOSTILE[of], HOSTILE[of]) for of in range(7)])
     labels = {"model": HOSTILE[0], "instance": HOSTILE[1], "tenant": HOSTILE[2]}

@@ -96,6 +96,27 @@ def test_a_wedged_engine_has_work_and_no_progress():
     assert verdicts["a"].reason == "a, model m has 5 requests and made no progress for 3 s"
 
 
+def test_steps_without_anybody_running_are_no_progress_and_the_reason_says_what_is_seen():
+    wedged = rule("{name: w, when: {kind: wedged, after: 3s}}")
+
+    def judged(**columns: list[float]) -> tuple[bool | None, str]:
+        (reading,) = wedged.judge(Measured(series=[series("a", **columns)]), NOW)
+        return reading.seen.breached, reading.reason
+
+    steps = {"engine_steps_delta": [9.0] * 5, "generation_tokens_delta": [0.0] * 5}
+    livelock = {"running": [0.0] * 5, "waiting": [7.0] * 5, **steps}
+    breached, reason = judged(**livelock, kv_cache_usage_ratio=[0.0] * 5)
+    assert breached
+    assert reason.startswith("a, model m has 7 requests and made no progress for 4 s: all wait, none runs, and the KV ")
+    assert reason.endswith("cache is empty; the engine takes nobody in, or is dead behind its API")
+    assert judged(**livelock, kv_cache_usage_ratio=[0.4] * 5)[1].endswith("for 4 s: all wait and none runs")
+    prefill = {"running": [1.0] * 5, "waiting": [7.0] * 5, **steps}
+    assert judged(**prefill)[0] is False, "a long prompt is worked on"
+    assert judged(waiting=[7.0] * 5, **steps)[0] is False, "a server that does not say how many run"
+    busy = livelock | {"generation_tokens_delta": [0.0, 0.0, 0.0, 0.0, 3.0]}
+    assert judged(**busy)[0] is False
+
+
 def test_an_engine_whose_counters_move_as_requests_end_is_no_wedge_while_it_answers():
     wedged = rule("{name: w, when: {kind: wedged, after: 3s}}")
 

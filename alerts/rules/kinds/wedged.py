@@ -31,6 +31,20 @@ def _tells_late(engine: str, samples: Sequence[Sample]) -> bool:
     return table is not None and table.counts_late and not any(_STEPS in sample.values for sample in samples)
 
 
+def _none_runs(sample: Sample) -> bool:
+    """Whether requests wait and the server says that none runs."""
+    return sample.values.get("running") == 0.0 and sample.values.get("waiting", 0.0) > 0
+
+
+def _aspect(sample: Sample) -> str:
+    """What the newest sample says of how it is stuck."""
+    if not _none_runs(sample):
+        return ""
+    if sample.values.get("kv_cache_usage_ratio") == 0.0:
+        return ": all wait, none runs, and the KV cache is empty; the engine takes nobody in, or is dead behind its API"
+    return ": all wait and none runs"
+
+
 class When(Condition):
     """An instance that has work (running or waiting requests) and makes no progress for `after`."""
 
@@ -44,7 +58,7 @@ class When(Condition):
 
     def needs(self, scope: Scope) -> Needs:
         """Work and progress of every instance."""
-        columns = columns_of("running", "waiting", *PROGRESS)
+        columns = columns_of("running", "waiting", "kv_cache_usage_ratio", *PROGRESS)
         return Needs(columns=columns, look_back=self.after, replays=scope.replays)
 
     def identity(self) -> tuple[str, ...]:
@@ -60,6 +74,11 @@ class When(Condition):
             points = []
             for sample in samples:
                 progress = [sample.values[name] for name in PROGRESS if name in sample.values]
+                if _none_runs(sample):
+                    # an engine may step on and on without taking anybody in
+                    progress = [
+                        sample.values[name] if name != _STEPS else 0.0 for name in PROGRESS if name in sample.values
+                    ]
                 work = sample.values.get("running", 0.0) + sample.values.get("waiting", 0.0)
                 if progress:
                     points.append((sample.at, work > 0 and not any(progress), work))
@@ -68,6 +87,7 @@ class When(Condition):
                 continue
             stuck = rounded(round(run.seconds))
             reason = f"{subject(labels)} has {number(run.seen.value)} requests and made no progress for {stuck}"
+            reason += _aspect(samples[-1]) if run.seen.breached else ""
             readings.append(Reading(labels, run.seen, reason, 0.0, 0.0, context))
         return readings
 

@@ -53,10 +53,10 @@ class Known(NamedTuple):
         engine: Engine id, by its page or by its target.
         version: The engine's version.
         model: The model it serves; "" too where it serves several.
-        finished: Requests that finished since the agent was started, as far as its page counts them.
+        served: Requests that finished with an answer since the agent was started, as far as its page counts them.
     """
 
     engine: str
     version: str = ""
     model: str = ""
-    finished: float = 0.0
+    served: float = 0.0

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agent.target import Known, Place, Target
 
 REQUESTS: Final = 20
-"""Requests that finish without a span before that is told."""
+"""Requests that finish with an answer and no span before that is told: of others an engine may send none."""
 SECONDS: Final = 30.0
 """And for how long: an engine's exporter sends some seconds late."""
 _WHAT: Final = "spans"
@@ -38,7 +38,7 @@ _HERE: Final = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\]|0\.0\.0\.0):(\d{1,
 class _Account:
     """One engine that is to send: its requests, spans and groups of nobody when spans last came, or were first due."""
 
-    finished: float
+    served: float
     seen: float
     unmatched: int
     at: float
@@ -101,17 +101,17 @@ class Silence:
         seen = self.stats.last_seen.get(target.instance, 0.0)
         account = self._accounts.get(target.instance)
         if account is None or seen != account.seen:
-            self._accounts[target.instance] = _Account(known.finished, seen, self.stats.unmatched, now)
+            self._accounts[target.instance] = _Account(known.served, seen, self.stats.unmatched, now)
             if account is not None and account.told:
                 self._tell(target, known, EVENT_MENDED, "sends spans again", emit)
             return
-        finished = known.finished - account.finished
-        if account.told or finished < REQUESTS or now - account.at < SECONDS:
+        served = known.served - account.served
+        if account.told or served < REQUESTS or now - account.at < SECONDS:
             return
         account.told = True
         ever = "no span came from it" if seen else "it never sent a span"
         said = (
-            f"was started to send its spans here, and {ever} while {finished:.0f} requests finished in "
+            f"was started to send its spans here, and {ever} while {served:.0f} requests finished in "
             f"{rounded(round(now - account.at))}"
         )
         if strangers := self.stats.unmatched - account.unmatched:

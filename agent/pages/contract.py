@@ -72,6 +72,14 @@ def version_of(text: str) -> tuple[int, ...]:
     return tuple(int(one[:6]) for one in _NUMBERS.findall(text)[:2])
 
 
+def served(table: Table, deltas: Mapping[Signal, float]) -> float:
+    """Requests that finished with an answer, by a page's increases: not those that failed or were given up."""
+    finished = deltas.get(Signal.REQUESTS_FINISHED_TOTAL, 0.0)
+    if table.finished_includes_failed:
+        finished -= deltas.get(Signal.REQUESTS_FAILED_TOTAL, 0.0)
+    return finished - deltas.get(Signal.REQUESTS_ABORTED_TOTAL, 0.0)
+
+
 @dataclass(slots=True)
 class Contract:
     """Watches the pages of one server.
@@ -186,7 +194,7 @@ class Contract:
                 self._still[signal] = -self._ahead(signal, samples)
                 self._mend(found, "frozen", signal, f"{signal} moves again")
             elif signal in self._still:
-                finished = sum(self._served(deltas) for _, totals, deltas in samples if totals.get(signal))
+                finished = sum(served(self.table, deltas) for _, totals, deltas in samples if totals.get(signal))
                 self._still[signal] += finished
                 if finished > 0 and self._still[signal] >= _MOVED_REQUESTS:
                     message = f"{signal} stands still while requests finish ({self._still[signal]:g} of them)"
@@ -199,13 +207,6 @@ class Contract:
         # One that was preempted waits, though its prompt was counted.
         told = [gauges for gauges, totals, _ in samples if totals.get(signal)]
         return sum(gauges.get(Signal.RUNNING, inf) + gauges.get(Signal.WAITING, 0.0) for gauges in told)
-
-    def _served(self, deltas: Mapping[Signal, float]) -> float:
-        """Requests that finished with an answer."""
-        finished = deltas.get(Signal.REQUESTS_FINISHED_TOTAL, 0.0)
-        if self.table.finished_includes_failed:
-            finished -= deltas.get(Signal.REQUESTS_FAILED_TOTAL, 0.0)
-        return finished - deltas.get(Signal.REQUESTS_ABORTED_TOTAL, 0.0)
 
     def _tell(self, found: list[Breach], kind: str, what: str, message: str) -> None:
         if (kind, what) in self._told:

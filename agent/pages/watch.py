@@ -16,6 +16,7 @@ from agent.access import KeyWantedError
 from agent.engine_table import About, detect, find_table
 from agent.otlp.encode import attributes
 from agent.pages import iterations
+from agent.pages.contract import served
 from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.pages.follow import Follower
 from agent.pages.page import Limits, PageReader
@@ -23,7 +24,6 @@ from agent.pages.samples import Sampler
 from agent.target import BOTH
 from base.errors import PageError, ServescopeError, UnknownEngineError
 from base.redact import shown
-from base.vocabulary import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,8 +51,8 @@ class ScrapeStats:
     malformed_lines: int = 0
     unknown_pages: int = 0
     """Pages that no engine's table knows."""
-    finished: float = 0.0
-    """Requests that the pages counted as finished."""
+    served: float = 0.0
+    """Requests that finished with an answer, by the pages' counters."""
     last_good: float = 0.0
     """Unix time of the last page that was understood, 0 before the first."""
     last_error: str = ""
@@ -175,7 +175,7 @@ class Watch:
             self._configure_again = False
             config = {**scrape.config, **self._about.config}
         self.stats.malformed_lines += page.faults_total
-        self.stats.finished += sum(one.deltas.get(Signal.REQUESTS_FINISHED_TOTAL, 0.0) for one in scrape.samples)
+        self.stats.served += max(sum(served(table, one.deltas) for one in scrape.samples), 0.0)
         self._follower.page(page, scrape, config, moment, emit)
         if scrape.restarted:
             self._about_due = 0.0

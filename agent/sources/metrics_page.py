@@ -76,7 +76,7 @@ class MetricsPages(Source):
         watch = next((one for one in self._watches if one.instance == instance), None)
         if watch is None or not watch.engine:
             return None
-        return Known(watch.engine, watch.version, watch.model, watch.stats.finished)
+        return Known(watch.engine, watch.version, watch.model, watch.stats.served)
 
     def seen(self) -> Mapping[str, Mapping[str, float]]:
         """When each page was last understood."""

@@ -60,7 +60,7 @@ class AlertsConfig(BaseModel):
         longest_request_seconds: Requests that run longer may be missed by short windows.
         store_unreachable_after_seconds: A store away for so long pages.
         dashboard_url: For links to an incident's page; by default the dashboard that runs on the same data folder.
-        runbook_url: Prefix that makes a runbook's relative path a link.
+        runbook_url: Prefix that makes a runbook's relative path a link, also in the dashboard.
         health_host, health_port: ``/healthz`` and ``/metrics``; 0 takes a free port.
         receiver_port: Of the built-in receiver; 0 takes a free port.
     """

@@ -50,9 +50,11 @@ def main(data: Path | None, clickhouse: str, config: Path | None, slos: Path | N
     with ending_in_words("dashboard"):
         over = {name: (f"--{name}", value) for name, value in given.items() if value is not None}
         settings = yamlfile.settings(config, "dashboard", DashboardConfig, over)
+        runbooks = yamlfile.read(config).section("alerts").get("runbook_url") if config else None
         _check(data, clickhouse, slos)
         _check_free(settings.host, settings.port)
     shown = {"DATA": data, "CLICKHOUSE": clickhouse, "SLOS": slos, "REFRESH": settings.refresh_seconds}
+    shown |= {"RUNBOOKS": runbooks}
     os.environ |= {f"SERVESCOPE_{name}": str(value) for name, value in shown.items() if value}
     _serve(settings)
 

@@ -11,7 +11,7 @@ import streamlit as st
 
 from analytics.selection import Selection
 from analytics.window import EVER, Window
-from dashboard import escape, words
+from dashboard import escape, why, words
 from dashboard.data import ask
 from dashboard.figures import CONFIG, Interval, Lane, Style, Trace, story
 from dashboard.panel import foot, guarded
@@ -86,8 +86,11 @@ def _body() -> None:
             "Phases as edge and engine measured them; beneath, the engine as it showed itself once a second. The "
             "request's own time is tinted.",
         )  # fmt: skip
+    account = st.container()  # its answer takes longer than what stands beneath
     _neighbours(told)
     _details(told, row)
+    with account:
+        guarded(None, "why", lambda: why.section(row))
 
 
 def _tiles(row: RequestRow) -> list[Tile]:

@@ -151,6 +151,8 @@ def foot(key: str, answer: Answer[Any], about: str = "") -> None:
 def facts(answer: Answer[Any]) -> list[str]:
     """What a figure rests on, in words."""
     basis = {"exact": "exact", "derived": "derived from histograms", "means": "means only, from sums"}[answer.exactness]
+    if answer.level == "rows" and answer.exactness == "derived":
+        basis = "worked out from rows"
     unit = "request" if answer.level == "rows" else "sample"
     found = [basis, words.plural(answer.rows, unit), words.ago(answer.freshness)]
     if answer.recordings:

@@ -19,6 +19,12 @@ def seconds(value: float | None) -> str:
     return NOTHING if value is None or not math.isfinite(value) else rounded(value)
 
 
+def signed(value: float) -> str:
+    """A difference of durations: ``+3.05 s``, ``−12 ms``, ``0 s``."""
+    told = seconds(value)
+    return f"+{told}" if value > 0 else told
+
+
 def ratio(value: float | None) -> str:
     """A share as per cent: ``99.93 %``; near one it keeps the digits that matter."""
     if value is None or not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""What to turn for each cause, what drives it, and whose work it is measured by."""
+"""What to turn for each cause, what drives it, whose work it is measured by, and what people call it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,32 @@ DRIVER: Final = {
     "upstream_error": "failures",
 }
 """What took the time, by cause."""
+STAGES: Final = ("work", "rate", "contention", "failure")
+"""Parts of the account that causes belong to, in its order (docs/causes.md)."""
+_STAGE_OF: Final = {"own_work": "work", "version": "rate", "instance": "rate", "compute": "rate", "failures": "failure"}
+NAMES: Final = {
+    "longer_prompts": "longer prompts",
+    "longer_outputs": "longer answers",
+    "cold_prefix_cache": "cold prefix cache",
+    "deploy": "slower version",
+    "slow_instance": "slow instance",
+    "model_slow": "slow model",
+    "kv_cache_full": "KV cache full",
+    "preemption": "preemptions",
+    "prefill_interference": "others' prompts",
+    "batch_interference": "larger batches",
+    "queue_saturated": "queue saturated",
+    "retry_storm": "retry storm",
+    "router_imbalance": "uneven routing",
+    "engine_frozen": "engine stood still",
+    "cpu_starved": "starved of CPU",
+    "frontend_cpu": "front-end process busy",
+    "restart": "restart",
+    "cold_start": "cold start",
+    "slow_client": "slow readers",
+    "upstream_error": "failed requests",
+}
+"""What people call a cause."""
 SHARED: Final = {
     "kv_cache_full": "held",
     "preemption": "held",
@@ -122,3 +148,8 @@ ADVICE: Final = {
     ),
 }
 """What to turn, and the page of `docs/runbooks`, by cause."""
+
+
+def stage_of(cause: str) -> str:
+    """The part of the account that a cause belongs to, one of `STAGES`."""
+    return _STAGE_OF.get(DRIVER[cause], "contention")

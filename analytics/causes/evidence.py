@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from analytics.causes.advice import ADVICE, DRIVER, SHARED
+from analytics.causes.advice import ADVICE, DRIVER, SHARED, stage_of
 from analytics.causes.table import PHASES
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Cause:
 
     Attributes:
         cause: Its name.
+        stage: Part of the account: ``work``, ``rate``, ``contention`` or ``failure``.
         phase: Phase that lost most by it.
         driver: What took the time, such as ``kv_tokens_held``.
         who: Whose: ``tenant``, ``instance``, ``version``; those that one stands out in.
@@ -40,6 +41,7 @@ class Cause:
     """
 
     cause: str
+    stage: str
     phase: str
     driver: str
     who: dict[str, str]
@@ -85,6 +87,7 @@ def causes_of(account: Account, rows: Flags) -> list[Cause]:
         found.append(
             Cause(
                 cause=cause,
+                stage=stage_of(cause),
                 phase=PHASES[int(by_phase.argmax())],
                 driver=DRIVER[cause],
                 who=who,
@@ -182,12 +185,7 @@ def _calm_bins(account: Account, place: Place) -> Flags:
 def _evidence(account: Account, cause: str, each: Floats, who: dict[str, str], share: float) -> list[str]:
     requests = account.requests
     hit = each > 0
-    told = [
-        (
-            f"{round(int(hit.sum()) * requests.scale)} requests lost {each.sum() * requests.scale:.1f} s in sum, "
-            f"{np.median(each[hit]):.3g} s in the median, {each.max():.3g} s at most."
-        )
-    ]
+    told = [_lost(each[hit], requests.scale)]
     if "tenant" in who and cause in SHARED:
         told.append(f"Tenant {who['tenant']} holds {share:.0%} of the {_WORDS[SHARED[cause]]} beyond the usual.")
     for place in account.places:
@@ -195,6 +193,15 @@ def _evidence(account: Account, cause: str, each: Floats, who: dict[str, str], s
         if seconds.sum() >= 0.2 * each.sum():  # the places that matter
             told += _seen(place, cause, seconds)
     return told
+
+
+def _lost(seconds: Floats, scale: float) -> str:
+    if len(seconds) * scale == 1:
+        return f"The request lost {seconds[0]:.3g} s."
+    return (
+        f"{round(len(seconds) * scale)} requests lost {seconds.sum() * scale:.1f} s in sum, "
+        f"{np.median(seconds):.3g} s in the median, {seconds.max():.3g} s at most."
+    )
 
 
 def _seen(place: Place, cause: str, seconds: Floats) -> list[str]:

@@ -166,6 +166,9 @@ def test_a_click_on_a_row_tells_the_request_and_its_link_tells_it_again(stage: S
     opened(page, address, ['[class*="st-key-story"] .main-svg'])
     for phase in ("queue", "prefill", "decode"):
         page.locator('[class*="st-key-story"]').get_by_text(phase, exact=True).first.wait_for()
+    why = page.locator('[class*="st-key-panel-why"]')
+    why.get_by_text(re.compile("such a request takes .* when all is well|No reference|No account")).first.wait_for()
+    whole(page)
     page.get_by_role("button", name="Back to the list").click()
     page.get_by_role("heading", name="Which requests?").wait_for()
 

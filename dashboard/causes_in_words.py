@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from analytics.causes.advice import NAMES, SHARED
-from dashboard import escape
+from dashboard import escape, words
 from dashboard.links import link
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from analytics.selection import Selection
+
+Piece = tuple[str, str]
+"""Words and where they lead; "" for nowhere."""
 
 _PAGES: Final = {
     **dict.fromkeys(("kv_cache_full", "preemption", "cold_prefix_cache"), "kv-cache"),
@@ -23,12 +26,12 @@ _PAGES: Final = {
     "upstream_error": "requests",
 }
 """Page on which a cause shows; of all others that of latencies."""
-RUNBOOKS: Final = "docs/runbooks"
+_RUNBOOKS: Final = "docs/runbooks"
 """Folder of the pages that causes name."""
 
 
-def named(cause: str, who: Mapping[str, str], selection: Selection) -> str:
-    """Markdown of a cause: ``KV cache full on vllm-2, by tenant a7``, each a link.
+def named(cause: str, who: Mapping[str, str], selection: Selection) -> list[Piece]:
+    """A cause in words: ``KV cache full on vllm-2, by tenant a7``, each with the way to where it shows.
 
     Args:
         cause: Its name (`analytics.causes`).
@@ -36,16 +39,46 @@ def named(cause: str, who: Mapping[str, str], selection: Selection) -> str:
         selection: What was asked about; links narrow it.
     """
     here = _narrowed(selection, "instance", who)
-    said = f"[{NAMES.get(cause, escape.markdown(cause.replace('_', ' ')))}]({link(page_of(cause), here)})"
+    said = [(NAMES.get(cause, cause.replace("_", " ")), link(page_of(cause), here))]
     if instance := who.get("instance"):
-        said += f" on [{escape.markdown(instance)}]({link('./', here)})"
+        said += [(" on ", ""), (instance, link("./", here))]
     if version := who.get("version"):
-        said += f", version {escape.markdown(version)}"
+        said.append((f", version {version}", ""))
     if tenant := who.get("tenant"):
-        preposition = "by" if cause in SHARED else "of"
-        said += f", {preposition} [tenant {escape.markdown(tenant)}]"
-        said += f"({link('requests', _narrowed(here, 'tenant', who))})"
+        whose = ", by " if cause in SHARED else ", of "
+        said += [(whose, ""), (f"tenant {tenant}", link("requests", _narrowed(here, "tenant", who)))]
     return said
+
+
+def charged(cause: Mapping[str, Any], selection: Selection, excess: float) -> str:
+    """Markdown of a charge: share and seconds, what, where and whose; what shows it; what next.
+
+    Args:
+        cause: Its fields, as `analytics.causes.evidence.Cause` has them; what is to be done next is ``advice``.
+        selection: What was asked about.
+        excess: Seconds above the reference, of which it has a share.
+    """
+    seconds = words.signed(float(cause["seconds"]))
+    share = f" · {words.ratio(min(float(cause['share']), 1.0))}" if excess > 0 else ""
+    told = as_markdown(named(str(cause["cause"]), cause["who"], selection))
+    shown = " ".join(escape.markdown(str(sentence)) for sentence in cause["evidence"])
+    next_ = escape.markdown(str(cause["advice"]))
+    return f"**{seconds}**{share} · {told}  \n:gray[{shown}]  \nNext: {next_} {runbook(str(cause['runbook']))}"
+
+
+def as_markdown(pieces: Iterable[Piece]) -> str:
+    """Pieces as Markdown."""
+    return "".join(f"[{escape.markdown(text)}]({where})" if where else _spaced(text) for text, where in pieces)
+
+
+def as_html(pieces: Iterable[Piece]) -> str:
+    """Pieces as HTML; links stay in the window."""
+    return "".join(
+        f'<a href="{escape.page(where, len(where))}" target="_self">{escape.page(text)}</a>'
+        if where
+        else escape.page(text)
+        for text, where in pieces
+    )
 
 
 def page_of(cause: str) -> str:
@@ -56,8 +89,14 @@ def page_of(cause: str) -> str:
 def runbook(name: str) -> str:
     """Markdown of the way to a runbook: a link where somebody said where they are, else its path."""
     where = os.environ.get("SERVESCOPE_RUNBOOKS", "").rstrip("/")
-    path = f"{RUNBOOKS}/{name}"
+    path = f"{_RUNBOOKS}/{name}"
     return f"[Runbook]({where}/{path})" if where else f"Runbook: `{path}`"
+
+
+def _spaced(text: str) -> str:
+    """Escaped, with the blanks at its ends."""
+    left, right = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+    return f"{left}{escape.markdown(text)}{right}"
 
 
 def _narrowed(selection: Selection, column: str, who: Mapping[str, str]) -> Selection:

@@ -20,6 +20,7 @@ from collector.store.address import locate
 from collector.store.asker import Asker
 from collector.store.client import Store, StoreError, StoreUnavailable
 from dashboard import words
+from dashboard.later import Later
 from dashboard.shared_cache import SharedCache
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _LONG_SECONDS: Final = 3.0
 _HUNG_SECONDS: Final = 10.0
 """How long nobody else waits for it then. One that refuses at once costs no wait and is asked each time."""
 _POOL: Final = ThreadPoolExecutor(max_workers=4, thread_name_prefix="question")
+_LATER: Final = Later()
 
 
 class _Hung:
@@ -168,6 +170,40 @@ def ahead(questions: Sequence[Question], selection: Selection) -> None:
 
     if waiting:
         _POOL.submit(_quietly, *waiting[0]).add_done_callback(follow)
+
+
+def soon(question: str, selection: Selection, *, seconds: float, **options: Any) -> Answer[Any] | None:
+    """The answer if it is there within some seconds; else it is worked out beside the page, for who asks again.
+
+    For what may take long: it takes none of the threads that panels wait for.
+
+    Raises:
+        ServescopeError: The store does not answer, or refuses; told once.
+    """
+    who = asker()  # here, for no other thread draws the page
+    key = _key(who, question, selection, options)
+    make = _maker(who, question, selection, options)
+    if _ANSWERS.ready(key):
+        return _ANSWERS.get(key, make)  # type: ignore[no-any-return]
+    return _LATER.get(key, lambda: _ANSWERS.get(key, make), seconds)  # type: ignore[no-any-return]
+
+
+def soon_known(key: Hashable, make: Callable[[Store], Any], *, seconds: float) -> Any:
+    """What ``make`` reads out of the store of who asks, as `soon`; kept as long as an answer.
+
+    Args:
+        key: What it is; who asks and where is added.
+        make: Reads it.
+        seconds: How long to wait for it.
+
+    Raises:
+        ServescopeError: The store does not answer, or refuses; told once.
+    """
+    who = asker()
+    whole = (_place(), who, key)
+    if _ANSWERS.ready(whole):
+        return _ANSWERS.get(whole, lambda: make(store(who)))
+    return _LATER.get(whole, lambda: _ANSWERS.get(whole, lambda: make(store(who))), seconds)
 
 
 def ready(question: str, selection: Selection, **options: Any) -> bool:

@@ -135,10 +135,10 @@ def empty(state: str, missing: str) -> None:
         st.markdown(f"**No data** in this window. :gray[{missing}]")
 
 
-def foot(key: str, answer: Answer[Any], about: str = "") -> None:
-    """Exact or derived · sample size · freshness · recording · SQL · CSV."""
+def foot(key: str, answer: Answer[Any], about: str = "", basis: str = "") -> None:
+    """Exact or derived, or another basis · sample size · freshness · recording · SQL · CSV."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"foot-{key}"):
-        st.caption(" · ".join(facts(answer)), help=_helps(about, answer.notes))
+        st.caption(" · ".join(facts(answer, basis)), help=_helps(about, answer.notes))
         with st.popover("SQL", type="tertiary", key=f"sql-{key}"):
             for statement in answer.sql:
                 st.code(statement, language="sql", wrap_lines=True)
@@ -148,11 +148,10 @@ def foot(key: str, answer: Answer[Any], about: str = "") -> None:
         )  # fmt: skip
 
 
-def facts(answer: Answer[Any]) -> list[str]:
+def facts(answer: Answer[Any], basis: str = "") -> list[str]:
     """What a figure rests on, in words."""
-    basis = {"exact": "exact", "derived": "derived from histograms", "means": "means only, from sums"}[answer.exactness]
-    if answer.level == "rows" and answer.exactness == "derived":
-        basis = "worked out from rows"
+    known = {"exact": "exact", "derived": "derived from histograms", "means": "means only, from sums"}
+    basis = basis or known[answer.exactness]
     unit = "request" if answer.level == "rows" else "sample"
     found = [basis, words.plural(answer.rows, unit), words.ago(answer.freshness)]
     if answer.recordings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -10,8 +11,8 @@ import streamlit as st
 from analytics.causes.advice import STAGES
 from analytics.selection import Filter, Selection
 from analytics.window import Window
-from dashboard import escape, words
-from dashboard.causes_in_words import named, runbook
+from dashboard import words
+from dashboard.causes_in_words import as_markdown, charged, named
 from dashboard.data import ask, now
 from dashboard.panel import foot, guarded
 from dashboard.tiles import Tile
@@ -20,7 +21,6 @@ from dashboard.viewer import colours
 
 if TYPE_CHECKING:
     from analytics.answer import Answer
-    from analytics.causes.evidence import Cause
     from analytics.questions.causes import Causes, Grounds
     from analytics.request_row import RequestRow
 
@@ -35,6 +35,7 @@ _STAGES: Final = {
     "contention": ("Contention", "others, machine"),
     "failure": ("Failure", "it failed"),
 }
+_BASIS: Final = "worked out from rows"
 _ABOUT: Final = (
     "The account of this request: what it took less what such a request takes when all is well, charged to causes that "
     "stand out among the requests around it. No second is charged twice; what nothing explains keeps its sign."
@@ -86,14 +87,14 @@ def _account(row: RequestRow, selection: Selection) -> None:
     told = answer.result
     if not told.requests:
         st.markdown(unaccounted(row, told))
-        foot("why", answer, _ABOUT)
+        foot("why", answer, _ABOUT, _BASIS)
         return
     took = row.e2e_seconds or row.engine_e2e_seconds or 0.0
     st.markdown(lead(took, told, selection.but(key="")))
     st.html(tile_row(tiles_of(took, told, _grounds(row, told)), colours()))
     for cause in told.causes:
-        st.markdown(_charge(cause, selection.but(key="")))
-    foot("why", answer, _ABOUT)
+        st.markdown(charged(asdict(cause), selection.but(key=""), told.excess_seconds))
+    foot("why", answer, _ABOUT, _BASIS)
 
 
 def unaccounted(row: RequestRow, told: Causes) -> str:
@@ -118,8 +119,12 @@ def lead(took: float, told: Causes, selection: Selection) -> str:
     against = f"such a request takes {words.seconds(max(usual, 0.0))} when all is well"
     if told.causes:
         first = told.causes[0]
-        charged = f"{words.ratio(min(first.share, 1.0))} of that is {named(first.cause, first.who, selection)}"
-        return f"It took **{words.seconds(took)}**, and {against}: **{words.signed(told.excess_seconds)}**. {charged}."
+        charged = as_markdown(named(first.cause, first.who, selection))
+        most = "Most of that is unexplained; " if told.unexplained_seconds > first.seconds else ""
+        share = f"{words.ratio(min(first.share, 1.0))} {'is' if most else 'of that is'} {charged}"
+        return (
+            f"It took **{words.seconds(took)}**, and {against}: **{words.signed(told.excess_seconds)}**. {most}{share}."
+        )
     if told.excess_seconds > NOTABLE * usual:
         return (
             f"It took **{words.seconds(took)}**, and {against}: **{words.signed(told.excess_seconds)}**. "
@@ -153,12 +158,3 @@ def _stage(name: str, seconds: float) -> tuple[str, str, str]:
 def _grounds(row: RequestRow, told: Causes) -> Grounds | None:
     kind = (row.deployment, row.model, row.route, row.has_engine)
     return next((one for one in told.reference if (one.deployment, one.model, one.route, one.has_engine) == kind), None)
-
-
-def _charge(cause: Cause, selection: Selection) -> str:
-    shown = " ".join(escape.markdown(sentence) for sentence in cause.evidence)
-    return (
-        f"**{words.signed(cause.seconds)}** · {words.ratio(min(cause.share, 1.0))} · "
-        f"{named(cause.cause, cause.who, selection)}  \n"
-        f":gray[{shown}]  \nNext: {escape.markdown(cause.advice)} {runbook(cause.runbook)}"
-    )

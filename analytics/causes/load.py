@@ -31,8 +31,13 @@ _SERVERS: Final = ("EngineCor", "Worker")
 """Parts of names of processes that compute, of servers that have several."""
 
 
-def load(inquiry: Inquiry) -> Evidence:
-    """The evidence for a window; the inquiry's statements are those of ``questions/causes.sql``."""
+def load(inquiry: Inquiry, most: int = MOST_REQUESTS) -> Evidence:
+    """The evidence for a window; the inquiry's statements are those of ``questions/causes.sql``.
+
+    Args:
+        inquiry: Whose window and filter.
+        most: Requests that are read; of more every k-th.
+    """
     recording = inquiry.filter.recording
     period = "" if recording == "include" else f"AND recording {'=' if recording == 'exclude' else '!='} ''"
     fragments = {"period": period}
@@ -40,11 +45,12 @@ def load(inquiry: Inquiry) -> Evidence:
     first = inquiry.window.from_ms
     counted = inquiry.ask("count", fragments, reference_ms=first - int(back * 1000))[0]
     before, inside = int(counted["before"]), int(counted["inside"])
-    if before > MOST_BEFORE:  # what lies nearest says as much; all of a shorter time, so that who waited for whom shows
-        back = max(back * MOST_BEFORE / before, SHORTEST_SECONDS)
+    enough = min(MOST_BEFORE, most // 2)
+    if before > enough:  # what lies nearest says as much; all of a shorter time, so that who waited for whom shows
+        back = max(back * enough / before, SHORTEST_SECONDS)
     origin = first - int(back * 1000)
     bounds: dict[str, Any] = {"reference_ms": origin}
-    stride = max(1, -(-(inside + min(before, MOST_BEFORE)) // MOST_REQUESTS))
+    stride = max(1, -(-(inside + min(before, enough)) // most))
     row = inquiry.ask("rows", fragments, stride=stride, **bounds)[0]
     found = Evidence(requests_of(row, origin, first, float(stride)), origin_ms=origin)
     span_ms = inquiry.window.to_ms - origin

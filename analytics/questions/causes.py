@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from analytics.causes.account import account_of
 from analytics.causes.evidence import Cause, Failure, causes_of, failures_of
-from analytics.causes.load import load
+from analytics.causes.load import MOST_REQUESTS, load
 from analytics.inquiry import Inquiry
 from analytics.question import Command, QuestionError
 from base.named_sql import beside
@@ -27,6 +27,7 @@ COMMAND: Final = Command()
 _SQL: Final = beside(__file__)
 _KINDS: Final = 20
 """Kinds of requests whose reference is told."""
+_LEAST: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Causes:
         unexplained_share: Share of the excess seconds that no cause is charged with, signed; None without an excess.
         unexplained_seconds: The same in seconds.
         failures: Requests that failed, by how.
+        reference_seconds: What they cost when all was well, in sum: what they took is that and the excess.
         reference: What the kinds of requests cost when all was well, the most frequent first.
     """
 
@@ -77,19 +79,27 @@ class Causes:
     unexplained_share: float | None
     unexplained_seconds: float
     failures: list[Failure] = field(default_factory=list)
+    reference_seconds: float = 0.0
     reference: list[Grounds] = field(default_factory=list)
 
 
-def ask(store: Reader, selection: Selection) -> Answer[Causes]:
+def ask(store: Reader, selection: Selection, *, most: int = MOST_REQUESTS) -> Answer[Causes]:
     """Seconds that requests took above their reference, by cause.
 
+    Args:
+        store: Where to ask.
+        selection: What is asked about.
+        most: Requests that are read of window and reference; of more every k-th, which stands for k.
+
     Raises:
-        QuestionError: There is no such request in the window.
+        QuestionError: There is no such request in the window, or none may be read.
     """
+    if most < _LEAST:
+        raise QuestionError(f"causes can't be told of {most} requests", f"Let it read {_LEAST} at least")
     inquiry = Inquiry(store, selection, sql=_SQL)
     window = selection.window
     cover = inquiry.coverage()
-    evidence = load(inquiry)
+    evidence = load(inquiry, most)
     made = account_of(evidence)
     asked = made.asked
     if selection.ids and not (made.requests.selected & made.requests.inside).any():
@@ -109,6 +119,7 @@ def ask(store: Reader, selection: Selection) -> Answer[Causes]:
         failures=failures_of(
             made, made.requests.inside & made.requests.selected, (window.from_ms - evidence.origin_ms) / 1000
         ),
+        reference_seconds=float(made.requests.e2e[asked].sum()) * made.requests.scale - excess,
         reference=_grounds(made),
     )
     return inquiry.answer(

@@ -11,12 +11,12 @@ from dashboard import words
 from dashboard.data import ask
 from dashboard.drawings import phase_stack
 from dashboard.figures import Trace, lines, percentiles
-from dashboard.lasting_incidents import lasting_incidents
 from dashboard.panel import empty, foot, guarded, panel, tiles
 from dashboard.shell import TILES, page
 from dashboard.tables import milliseconds, percent, table
 from dashboard.theme import colour_of
 from dashboard.tiles import Tile
+from dashboard.verdict import Verdict
 
 if TYPE_CHECKING:
     from analytics.questions.latency import Percentiles
@@ -78,8 +78,9 @@ def _needs() -> list[Question]:
 
 
 def _body(context: PageContext) -> None:
+    verdict = Verdict(context, st.empty())
     tiles(context, "tiles", lambda: _tiles(context))
-    lasting_incidents(context)
+    verdict.first()
     with st.container(horizontal=True, gap="small"):
         with st.container(key="half-e2e"):
             panel(
@@ -100,6 +101,7 @@ def _body(context: PageContext) -> None:
     )  # fmt: skip
     guarded(context, "models", lambda: _models(context))
     guarded(context, "instances", lambda: _instances(context))
+    verdict.whole()
 
 
 def _tiles(context: PageContext) -> list[Tile]:

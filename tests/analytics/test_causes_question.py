@@ -33,11 +33,14 @@ def test_the_envelope_has_the_contracts_fields(lab: Lab):
 
 def test_tenants_sum_to_the_whole(lab: Lab):
     whole = causes.ask(lab.store, Selection(lab.window)).result
+    took = sum(row["e2e_seconds"] for row in lab.rows())
+    assert 0 < whole.reference_seconds + whole.excess_seconds <= took
     parts = [
         causes.ask(lab.store, Selection(lab.window, Filter(tenant=(name,)))).result
         for name in {row["tenant"] for row in lab.requests}
     ]
     assert sum(part.requests for part in parts) == whole.requests
+    assert sum(part.reference_seconds for part in parts) == pytest.approx(whole.reference_seconds, abs=1e-3)
     assert sum(part.excess_seconds for part in parts) == pytest.approx(whole.excess_seconds, abs=1e-3)
 
 

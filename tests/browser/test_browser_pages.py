@@ -182,7 +182,23 @@ def test_an_incident_is_told_and_taken(stage: Served, page: Page) -> None:
     page.get_by_role("button", name="Acknowledge").click()
     page.get_by_text("Ada takes it").wait_for()
     opened(page, f"{stage.url}/", [TILES])
-    page.get_by_role("link", name=re.compile("waiting 56 on vllm-0")).first.wait_for()
+    page.locator(".servescope-answer").get_by_role("link", name=re.compile("waiting 56 on vllm-0")).click()
+    page.get_by_role("heading", name="What happened in this incident?").wait_for()
+
+
+def test_the_front_page_answers_its_question_in_words(stage: Served, page: Page) -> None:
+    opened(page, f"{stage.url}/", [TILES])
+    answer = page.locator(".servescope-answer")
+    answer.get_by_text("No:").wait_for()
+    answer.get_by_text(re.compile("Of the|Nothing stands out|more than usual|no slower than usual")).first.wait_for()
+    slowest = answer.locator('a[href^="requests?"]').first
+    asked = parse_qs(urlsplit(slowest.get_attribute("href") or "").query)
+    slowest.click()
+    page.get_by_role("heading", name="Which requests?").wait_for()
+    page.locator(TABLE).first.wait_for(state="visible")
+    page.wait_for_function("new URLSearchParams(location.search).has('from')")
+    assert parse_qs(urlsplit(page.url).query)["from"] == asked["from"]
+    whole(page)
 
 
 def test_sql_answers_and_refuses_in_plain_words(stage: Served, page: Page) -> None:

@@ -19,7 +19,7 @@ from analytics.request_row import RequestRow
 from analytics.selection import Filter, Selection
 from analytics.window import Window
 from dashboard import why
-from dashboard.causes_in_words import named, page_of, runbook
+from dashboard.causes_in_words import as_html, as_markdown, named, page_of, runbook
 from dashboard.export import as_csv
 from dashboard.navigation import found_views
 
@@ -52,7 +52,8 @@ def a_cause(cause: str = "kv_cache_full", seconds: float = 2.4, **who: str) -> C
 def told(*causes: Cause, excess: float = 3.0, requests: int = 1, reference: tuple[Grounds, ...] = (KIND,)) -> Causes:
     """An account of one request."""
     rest = excess - sum(cause.seconds for cause in causes)
-    return Causes(requests, excess, list(causes), rest / excess if excess > 0 else None, rest, [], list(reference))
+    share = rest / excess if excess > 0 else None
+    return Causes(requests, excess, list(causes), share, rest, [], 1.0 * requests, list(reference))
 
 
 def test_every_cause_has_a_name_a_stage_and_a_page_that_is_there() -> None:
@@ -88,7 +89,7 @@ def test_what_nothing_explains_is_said_and_not_given_a_cause() -> None:
 
 
 def test_each_part_of_a_cause_is_a_link_that_narrows() -> None:
-    said = named("kv_cache_full", {"instance": "vllm-2", "tenant": "a7"}, SELECTION)
+    said = as_markdown(named("kv_cache_full", {"instance": "vllm-2", "tenant": "a7"}, SELECTION))
     words, addresses = [], []
     for part in said.split("[")[1:]:
         words.append(part.split("]")[0])
@@ -100,11 +101,13 @@ def test_each_part_of_a_cause_is_a_link_that_narrows() -> None:
     assert asked[2]["tenant"] == ["a7"]
     assert float(asked[0]["to"][0]) - float(asked[0]["from"][0]) == 300
     assert ", by [tenant" in said
-    assert ", of [tenant" in named("slow_client", {"tenant": "a7"}, SELECTION)
+    assert ", of [tenant" in as_markdown(named("slow_client", {"tenant": "a7"}, SELECTION))
 
 
 def test_hostile_names_make_no_link_and_no_mark() -> None:
-    said = named("slow_client", {"tenant": "](http://evil.example) **x**", "instance": "![p](q)"}, SELECTION)
+    pieces = named("slow_client", {"tenant": "](http://evil.example) <b>**x**", "instance": "![p](q)"}, SELECTION)
+    assert "<b>" not in as_html(pieces)
+    said = as_markdown(pieces)
     assert "](http://evil" not in said
     assert "**x**" not in said
     assert "![p]" not in said
@@ -202,6 +205,11 @@ def test_a_store_that_refuses_is_told_in_its_place(shown: Callable[..., str]) ->
     assert "The store does not answer" in said
     assert "Start it." in said
     assert "are being looked at" not in said
+
+
+def test_what_is_mostly_unexplained_is_not_told_as_explained() -> None:
+    said = why.lead(4.0, told(a_cause(seconds=0.6)), SELECTION)
+    assert "Most of that is unexplained; 20 % is [KV cache full]" in said
 
 
 def test_the_sentence_goes_by_the_first_cause_alone() -> None:

@@ -112,6 +112,11 @@ class Engine:
         """Whether the store answered last time and is believed."""
         return self.health.rounds > 0 and self.watch.standing is Standing.ANSWERS
 
+    def pending(self) -> list[dict[str, str]]:
+        """All labels of each alert that may fire soon; waits while a round judges."""
+        with self.register.guard:
+            return self._alerts.places(Phase.PENDING)
+
     def round(self) -> None:
         """One round.
 

@@ -18,6 +18,7 @@ from alerts.history_writer import HistoryWriter
 from alerts.incidents.register import Register
 from alerts.incidents.restore import restore
 from alerts.incidents.timeline import Illustrator
+from alerts.incidents.why import Explainer
 from alerts.journal import Journal
 from alerts.measure import taps
 from alerts.rules.file import load
@@ -54,6 +55,7 @@ class Pager:
     engine: Engine
     history: HistoryWriter
     illustrator: Illustrator
+    explainer: Explainer
     health: HealthServer
     servers: list[Server]
     clock: Callable[[], float]
@@ -181,6 +183,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         )
         engine = Engine(store, file, journal, register, config, clock)
         illustrator = Illustrator(store, journal, register, config, clock, lambda: engine.sees)
+        explainer = Explainer(store, journal, register, clock, pending=engine.pending, ready=lambda: engine.sees)
         workers: list[Worker] = []
         status = Status(engine, outbox, journal, workers, config.evaluate_every_seconds, clock)
         health = HealthServer(status, config.health_host, config.health_port)
@@ -200,6 +203,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         engine,
         HistoryWriter(journal),
         illustrator,
+        explainer,
         health,
         around.servers,
         clock,
@@ -211,6 +215,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         *outbox.senders.values(),
         Worker("evaluate", partial(_paced, pager.once, every), first_wait_seconds=min(every, 0.5)),
         Worker("illustrate", partial(_paced, illustrator.once, every)),
+        Worker("explain", partial(_paced, explainer.once, every)),
         Worker("history", partial(_paced, pager.write_history, every)),
         Worker("taps", partial(_paced, pager.look_at_taps, max(every, taps.EVERY_SECONDS))),
     ]

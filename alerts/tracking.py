@@ -83,6 +83,13 @@ class Tracking:
         """How many alerts are in a phase."""
         return sum(tracked.state.phase is phase for tracked in self._tracked.values())
 
+    def places(self, phase: Phase) -> list[dict[str, str]]:
+        """All labels of each alert in a phase, the newest last."""
+        there = sorted(
+            (t for t in self._tracked.values() if t.state.phase is phase), key=lambda t: t.state.breach_since or 0.0
+        )
+        return [{**tracked.context, **tracked.labels} for tracked in there]
+
     def judge(self, draft: Draft, name: str, readings: Iterable[Reading]) -> None:
         """Advance all alerts of one rule; those without a reading have no data."""
         about = self._abouts[name]

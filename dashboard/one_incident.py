@@ -17,6 +17,7 @@ from analytics.selection import Filter, Selection
 from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import escape, words
+from dashboard.causes_in_words import charged
 from dashboard.data import now, owner, store
 from dashboard.links import link
 from dashboard.panel import guarded, problem
@@ -70,6 +71,7 @@ def _story(told: IncidentStory) -> None:
     st.html(tile_row(_tiles(row), colours()))
     st.markdown(links(row, told.alerts))
     _take(row)
+    because(told)
     left, right = st.columns([3, 2], gap="medium")
     with left:
         st.markdown("#### Timeline")
@@ -115,6 +117,38 @@ def links(row: IncidentRow, alerts: Sequence[AlertRow] = ()) -> str:
         ("KV cache then", "kv-cache"), ("Requests then", "requests"),
     )  # fmt: skip
     return " · ".join(f"[{title}]({link(path, Selection(window, place))})" for title, path in pages)
+
+
+def because(told: IncidentStory) -> None:
+    """Why requests at its place were slow, as it was worked out when it opened, with the ways to what shows it."""
+    st.markdown("#### Why")
+    found = told.why
+    if not found:
+        st.markdown(
+            ":gray[Causes are worked out within minutes of the opening, of requests that are over by then.]"
+            if told.incident.state != "resolved"
+            else ":gray[No causes were worked out while it lasted.]"
+        )
+        return
+    causes = found.get("causes", [])
+    if not causes:
+        said = str(found.get("summary", ""))
+        st.markdown(escape.markdown(f"{said[:1].upper()}{said[1:]}."))
+        return
+    selection = _accounted(found)
+    excess = float(found.get("excess_seconds") or 0.0)
+    whole = words.seconds(excess)
+    span = words.span(selection.window.start, selection.window.end, zone())
+    st.markdown(f"Of the [{whole}]({link('requests', selection)}) that requests took above the usual from {span}:")
+    for cause in causes:
+        st.markdown(charged(cause, selection, excess))
+
+
+def _accounted(found: Mapping[str, Any]) -> Selection:
+    """What the causes were asked about."""
+    start, end = (datetime.fromisoformat(str(found["window"][name])) for name in ("start", "end"))
+    narrowed = {name: tuple(map(str, values)) for name, values in found.get("place", {}).items()}
+    return Selection(Window(start, end), Filter().narrowed(**narrowed))
 
 
 def _take(row: IncidentRow) -> None:

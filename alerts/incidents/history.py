@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from alerts.measure.store import Rows
 
 _SQL: Final = Path(__file__).with_name("history.sql")
+CAUSES: Final = "causes"
+"""Kind of the timeline's entry that tells the causes."""
 
 
 class UnknownIncidentError(ServescopeError):
@@ -111,6 +113,7 @@ class IncidentStory:
         alerts: Transitions of its alerts, oldest first.
         notifications: Messages about it, oldest first.
         evidence: Numbers frozen when it opened (see ``alerts.incidents.evidence.freeze``); empty when there are none.
+        why: The causes of its slow requests (see ``alerts.incidents.why.explain``); empty while nobody knows.
     """
 
     incident: IncidentRow
@@ -118,6 +121,7 @@ class IncidentStory:
     alerts: list[AlertRow]
     notifications: list[NotificationRow]
     evidence: dict[str, Any] = field(default_factory=dict)
+    why: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +171,22 @@ def story(store: Rows, incident_id: str) -> IncidentStory:
     ]
     messages = [_notification(row) for row in store.rows(statements(_SQL)["notifications"], parameters)]
     frozen = next((entry.attributes.get("json", "") for entry in timeline if entry.kind == "evidence"), "")
-    shown = [entry for entry in timeline if entry.kind not in {"evidence", "acknowledge_asked"}]
+    told = [entry.attributes.get("json", "") for entry in timeline if entry.kind == CAUSES]
+    shown = [
+        replace(entry, attributes={}) if entry.kind == CAUSES else entry
+        for entry in timeline
+        if entry.kind not in {"evidence", "acknowledge_asked"}
+    ]
     shown.sort(key=lambda entry: (entry.time, entry.kind == "resolved"))  # after the last alert's end, of one instant
-    return IncidentStory(_incident(found[0]), shown, alerts, messages, json.loads(frozen) if frozen else {})
+    why = next((text for text in reversed(told) if text), "")
+    return IncidentStory(
+        _incident(found[0]),
+        shown,
+        alerts,
+        messages,
+        json.loads(frozen) if frozen else {},
+        json.loads(why) if why else {},
+    )
 
 
 def open_counts(store: Rows) -> OpenCounts:

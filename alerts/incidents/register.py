@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
 from alerts.deliver.notice import Notice
 from alerts.deliver.outbox import SECTION as OUTBOX
 from alerts.deliver.outbox import Entry, Outbox, entry_changes, moment_row
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
 
     from alerts.journal import Journal, Row
 
+log = structlog.get_logger()
+
+RUNBOOKS: Final = "docs/runbooks"
+"""Folder of the pages that causes name."""
 KEPT_SECONDS: Final = 86_400.0
 KEPT_RESOLVED: Final = 500
 """Resolved incidents that the journal keeps; all of them are in the store."""
@@ -58,6 +64,7 @@ class Draft:
     rows: list[Row] = field(default_factory=list)
     wishes: dict[str, list[Wish]] = field(default_factory=dict)
     evidence: dict[str, bool] = field(default_factory=dict)
+    why: dict[str, int] = field(default_factory=dict)
 
 
 class Register:
@@ -72,6 +79,7 @@ class Register:
         new_id: Makes incident ids.
 
     Attributes:
+        why: Asked for what is known already of why an incident's requests are slow; answers from memory, at once.
         guard: Held while a draft is filled and committed; never while the store is asked.
     """
 
@@ -88,6 +96,7 @@ class Register:
         self._journal, self._outbox, self._routes, self._new_id = journal, outbox, routes, new_id
         self._dashboard_url, self._runbook_url = dashboard_url, runbook_url
         self.guard = threading.RLock()
+        self.why: Callable[[Incident, float], Mapping[str, Any] | None] = lambda _incident, _now: None
         self.reload()
 
     def reload(self) -> None:
@@ -176,6 +185,7 @@ class Register:
             "seen": draft.seen,
             "acks": draft.acks,
             "evidence": draft.evidence,
+            "why": draft.why,
             OUTBOX: values,
         }
         self._journal.write(changes, draft.rows)
@@ -216,6 +226,14 @@ class Register:
             "incident": incident.id,
             "runbook": ", ".join(runbooks),
         }
+        if wish == "trigger" and (known := self._known_why(incident, now)):
+            details["why"] = known
+            books = (f"{RUNBOOKS}/{cause['runbook']}" for cause in known["causes"][:1])
+            links += [
+                (f"Runbook: {book.rsplit('/', 1)[-1]}", self._runbook_link(book))
+                for book in books
+                if book not in runbooks
+            ]
         first = plain(lead.reason, TITLE_LIMIT) if fresh else incident.title
         title = first if len(alerts) == 1 else within(f"{first} (+{len(alerts) - 1} more)", 1024)
         return Notice(
@@ -231,6 +249,14 @@ class Register:
             details=details,
             links=tuple(links),
         )
+
+    def _known_why(self, incident: Incident, now: float) -> dict[str, Any]:
+        """What is known of the causes; nothing that goes wrong with it may keep a page from going out."""
+        try:
+            return dict(self.why(incident, now) or {})
+        except Exception:
+            log.exception("page_without_causes", incident=incident.id)
+            return {}
 
     def _runbook_link(self, runbook: str) -> str:
         return runbook if "://" in runbook or not self._runbook_url else f"{self._runbook_url.rstrip('/')}/{runbook}"
@@ -250,6 +276,7 @@ class Register:
                     "seen": dict.fromkeys(gone),
                     "acks": dict.fromkeys(gone),
                     "evidence": dict.fromkeys(gone),
+                    "why": dict.fromkeys(gone),
                     OUTBOX: {entry.id: None for entry in entries if entry.incident_id in gone},
                 }
             )

@@ -36,7 +36,7 @@ def listing_json(rows: Sequence[IncidentRow]) -> dict[str, Any]:
 
 
 def story_json(story: IncidentStory) -> object:
-    """``{"incident", "timeline", "alerts", "notifications", "evidence"}``."""
+    """``{"incident", "timeline", "alerts", "notifications", "evidence", "why"}``."""
     return as_plain(story)
 
 

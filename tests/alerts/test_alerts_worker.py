@@ -131,7 +131,7 @@ def until(pager: Pager, status: int) -> dict[str, Any]:
     pytest.fail(f"/healthz never answered {status}")
 
 
-@pytest.mark.parametrize("task", ["send-pagerduty", "evaluate", "illustrate", "history", "taps"])
+@pytest.mark.parametrize("task", ["send-pagerduty", "evaluate", "illustrate", "explain", "history", "taps"])
 def test_whichever_task_trips_healthz_says_so_and_it_goes_on(pager: Pager, task: str):
     (one,) = [each for each in pager.workers if each.name == task]
     true_step, trouble = one._step, threading.Event()

@@ -103,6 +103,8 @@ def _hostile(store: Store, now: datetime) -> None:
         "severity": "critical", "title": " ".join(HOSTILE[:5]), "summary": "; ".join(HOSTILE[:6]), "labels": labels,
         "owner": HOSTILE[0], "version": 1,
     }])  # fmt: skip
+    window = {"start": middle.isoformat(), "end": now.isoformat()}
+    causes = _causes(window, {"instance": HOSTILE[0], "tenant": HOSTILE[2], "version": HOSTILE[4]}, *HOSTILE[:5])
     evidence = {
         "window_seconds": 60.0, "missing": list(HOSTILE[:5]),
         "tenants": [{"tenant": name, "requests": 7, "seconds": 1.5} for name in HOSTILE],
@@ -111,7 +113,9 @@ def _hostile(store: Store, now: datetime) -> None:
     store.insert("incident_events", [
         {"time": middle + timedelta(milliseconds=index), "incident_id": HOSTILE_INCIDENT, "kind": kind,
          "message": HOSTILE[index], "attributes": attributes}
-        for index, (kind, attributes) in enumerate([("opened", {}), ("evidence", {"json": json.dumps(evidence)})])
+        for index, (kind, attributes) in enumerate([
+            ("opened", {}), ("evidence", {"json": json.dumps(evidence)}), ("causes", {"json": json.dumps(causes)}),
+        ])
     ])  # fmt: skip
     store.insert("alert_transitions", [{
         "time": middle, "rule": HOSTILE[0], "labels": labels, "state": "firing", "value": 56.0, "threshold": 20.0,
@@ -182,6 +186,17 @@ def _sample(
     }  # fmt: skip
 
 
+def _causes(window: dict[str, str], who: dict[str, str], *said: str) -> dict[str, Any]:
+    return {
+        "summary": said[0], "window": window, "place": {"instance": [who["instance"]]}, "requests": 30,
+        "excess_seconds": 96.0, "unexplained_share": 0.06,
+        "causes": [{
+            "cause": "kv_cache_full", "name": "KV cache full", "seconds": 90.0, "share": 0.94, "who": who,
+            "evidence": list(said), "advice": said[0], "runbook": "kv-cache-full.md",
+        }],
+    }  # fmt: skip
+
+
 def _event(at: datetime, event: str, message: str, instance: str) -> dict[str, Any]:
     return {"time": at, "event": event, "message": message, "instance": instance, "attributes": {"by": "test"}}
 
@@ -202,7 +217,13 @@ def _incident(store: Store, now: datetime) -> None:
         "severity": "critical", "title": title, "summary": f"{title}; 27 % of requests failed", "labels": labels,
         "owner": "", "version": 1,
     }])  # fmt: skip
+    window = {"start": (opened - timedelta(seconds=600)).isoformat(), "end": opened.isoformat()}
     entries = [
+        (
+            "causes",
+            "94 % is KV cache full",
+            {"json": json.dumps(_causes(window, {"instance": "vllm-0"}, "Let in less."))},
+        ),
         ("opened", title, {"severity": "critical"}),
         ("evidence", "numbers", {"json": json.dumps(evidence)}),
         ("alert_firing", title, {"rule": "engine-waiting"}),

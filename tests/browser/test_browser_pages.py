@@ -177,6 +177,9 @@ def test_an_incident_is_told_and_taken(stage: Served, page: Page) -> None:
     opened(page, f"{stage.url}/incidents?id={INCIDENT}", ["text=Timeline", TILES, TABLE])  # as pages link to it
     page.get_by_role("heading", name=re.compile("waiting 56 on vllm-0")).wait_for()
     page.get_by_text("Evidence, frozen when it opened").wait_for()
+    cause = page.get_by_role("link", name="KV cache full")
+    assert (cause.get_attribute("href") or "").startswith("kv-cache?from=")
+    page.get_by_text("Next: Let in less.").wait_for()
     whole(page)
     page.get_by_label("Your name").fill("Ada")
     page.get_by_role("button", name="Acknowledge").click()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -215,3 +215,37 @@ def test_what_is_mostly_unexplained_is_not_told_as_explained() -> None:
 def test_the_sentence_goes_by_the_first_cause_alone() -> None:
     two = told(a_cause(), replace(a_cause("restart", 0.2), share=0.07))
     assert "restart" not in why.lead(4.0, two, SELECTION)
+
+
+def _incident() -> None:
+    """The script of the part of an incident's page that says why."""
+    from dashboard.one_incident import because  # noqa: PLC0415 - the script that is run
+    from tests.dashboard import test_dashboard_why as here  # noqa: PLC0415 - as above
+
+    because(here.GIVEN["story"])
+
+
+@pytest.mark.parametrize(
+    ("state", "causes", "wanted"),
+    [
+        ("open", None, "worked out within minutes"),
+        ("resolved", None, "No causes were worked out while it lasted"),
+        ("open", [], "Nothing stands out\\.\\.\\."),
+        (
+            "resolved",
+            [asdict(a_cause(instance="vllm-2", tenant="a7"))],
+            "**+2.4 s** · 80 % · [KV cache full](kv-cache?",
+        ),
+    ],
+)
+def test_an_incident_says_why_or_that_nobody_knows(state: str, causes: list[Any] | None, wanted: str) -> None:
+    found: dict[str, Any] = {
+        "summary": "nothing stands out..", "causes": causes, "excess_seconds": 3.0, "place": {"deployment": ["chat"]},
+        "window": {"start": START.isoformat(), "end": (START + timedelta(minutes=10)).isoformat()},
+    }  # fmt: skip
+    GIVEN["story"] = SimpleNamespace(why={} if causes is None else found, incident=SimpleNamespace(state=state))
+    test = AppTest.from_function(_incident, default_timeout=60).run()
+    assert not test.exception
+    said = " ".join(item.value for item in test.markdown)
+    assert wanted in said
+    assert ("Next:" in said) is bool(causes)

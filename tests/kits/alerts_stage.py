@@ -11,6 +11,7 @@ from alerts.deliver.outbox import Outbox
 from alerts.engine import Engine
 from alerts.incidents.register import Register
 from alerts.incidents.timeline import Illustrator
+from alerts.incidents.why import Explainer
 from alerts.journal import Journal
 from alerts.measure.measured import Group, Measured, Sample, Series
 from alerts.rules.file import parse
@@ -70,6 +71,8 @@ class Stage:
     counts: dict[float, list[Group]] = field(default_factory=dict)
     slow: threading.Event | None = None
     asked: int = 0
+    causes: dict[str, Any] | Exception = field(default_factory=lambda: {"summary": "nothing stands out", "causes": []})
+    explained: list[tuple[Any, float, float]] = field(default_factory=list)
     text: str = FILE
 
     def __post_init__(self) -> None:
@@ -82,6 +85,17 @@ class Stage:
         self.engine = Engine(self, parse(text), self.journal, register, AlertsConfig(), lambda: self.now)
         self.engine.watch.measurer = self  # type: ignore[assignment]
         self.illustrator = Illustrator(self, self.journal, register, AlertsConfig(), lambda: self.now)
+        self.explainer = Explainer(
+            self, self.journal, register, lambda: self.now, pending=self.engine.pending, ask=self.explain
+        )
+
+    def explain(self, _store: object, place: Any, start: float, end: float) -> dict[str, Any]:
+        self.explained.append((place, start, end))
+        while self.slow is not None and not self.slow.wait(1):
+            continue
+        if isinstance(self.causes, Exception):
+            raise self.causes
+        return self.causes
 
     def restart(self, text: str = FILE) -> None:
         self.journal.close()
@@ -119,6 +133,7 @@ class Stage:
         self.engine.round()
         self.outbox.deliver("pager")
         self.illustrator.once()
+        self.explainer.once()
         self.outbox.deliver("pager")
 
     @property

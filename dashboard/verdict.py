@@ -110,7 +110,8 @@ class Verdict:
             return _bold([("No incident", ""), (" was open in this window.", "")])
         path = os.environ.get("SERVESCOPE_SLOS", "")
         if not path:
-            return _bold([("No incident", ""), (" lasts, and nobody said what well is: no objective is set.", "")])
+            said: list[Piece] = [("No incident", ""), (" lasts, and nobody said what well is: ", "")]
+            return _bold([*said, ("no objective is set", "slos"), (".", "")])
         at = math.floor(now().timestamp() / STEP_SECONDS) * STEP_SECONDS
         try:
             statuses = soon_known(("slos", path, at), lambda asked: _statuses(asked, path, at), seconds=seconds)

@@ -189,6 +189,14 @@ def test_an_account_that_fails_leaves_the_rest_of_the_line(page: Callable[..., A
     )
 
 
+def test_without_objectives_nobody_said_what_well_is(
+    page: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = page([], answer(told(requests=0)))
+    monkeypatch.delenv("SERVESCOPE_SLOS")
+    assert '<a href="slos" target="_self">no objective is set</a>' in html(test.run())
+
+
 def test_a_store_that_is_away_is_left_to_the_tiles(page: Callable[..., AppTest]) -> None:
     said = html(page(StoreUnavailable("the store does not answer", "Start it."), None).run())
     assert "servescope-answer" not in said

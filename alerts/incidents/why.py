@@ -46,7 +46,7 @@ BOUND_SECONDS: Final = 20.0
 """All statements of one account together."""
 MOST_REQUESTS: Final = 20_000
 """Requests that one account reads: what they take in memory and time is shared with what pages."""
-TRIES_SECONDS: Final = (0.0, 60.0, 240.0)
+TRIES_SECONDS: Final = (0.0, 20.0, 60.0, 240.0)
 """When, after it opened, an incident's causes are asked for, until some stand out: what waits when it opens has no row
 yet."""
 GIVE_UP_SECONDS: Final = 900.0

@@ -90,9 +90,9 @@ def test_it_is_asked_again_until_something_stands_out_also_after_a_restart(stage
     assert told(stage) == []
     stage.restart()
     stage.causes = FOUND
-    stage.run(20, waiting=57)
-    assert told(stage) == []  # a minute has not passed
-    stage.run(60, waiting=57)
+    stage.run(5, waiting=57)
+    assert told(stage) == []  # twenty seconds have not passed
+    stage.run(30, waiting=57)
     stage.run(300, waiting=57)
     assert told(stage) == [FOUND["summary"]]
     (row,) = (row for row in stage.rows_of("incident_events") if row["kind"] == "causes")

@@ -2,16 +2,22 @@
 
 SQL over ``engine_samples``. A counter of failures that a server does not show is unknown, and its requests then belong
 to no share of failures. Where *finished* counts failures by their reason, a reason without a series is 0.
+
+What a router hands on is on its servers' pages too, and the sum of both is twice what there was. So a router's requests
+count where nothing else does: of what is added up, of one recording or live, and of the window there are no samples of
+servers. Statements of questions have this as `once`; rules, of which many share a statement, as `only_once`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from agent.engine_table import tables
-from base.named_sql import beside, filled
+from base.named_sql import beside
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable
+
     from analytics.selection import Filter
 
 _SQL: Final = beside(__file__)
@@ -30,12 +36,44 @@ FRAGMENTS: Final = {"failed_requests": FAILED, "ended_requests": ENDED, "judged_
 """For the statements that count them."""
 
 
-def once(chosen: Filter) -> str:
-    """Condition that counts each request once: not at a router, where the window has other servers' samples.
+ROUTER: Final = f"(engine IN ({_ROUTERS}))"
+"""Whether a sample or histogram is a router's: histograms carry no role, but the engine tells."""
 
-    What a router hands on is on its servers' pages too, and the sum of both is twice what there was. A router that is
-    asked for by instance or engine is shown, and so are routers whose servers nobody watches.
+
+class Part(Protocol):
+    """Some of what is added up."""
+
+    @property
+    def router(self) -> bool:
+        """Whether it is of routers."""
+
+    @property
+    def recording(self) -> str:
+        """What it was replayed from, empty when live."""
+
+    @property
+    def served(self) -> bool:
+        """Whether servers have samples in it, whatever these say."""
+
+
+_Part = TypeVar("_Part", bound=Part)
+
+
+def once(chosen: Filter, promised: Filter | None = None) -> str:
+    """Condition that counts each request once. It wants the fragments ``router`` and ``filter:samples``.
+
+    A viewer who asks for instances or engines is shown those, router or not; what is promised counts each request once,
+    whoever is asked for.
+
+    Args:
+        chosen: What is looked at.
+        promised: What an objective looks at of that.
     """
-    if chosen.instance or chosen.engine:
-        return ""
-    return " " + filled(_SQL["once"], {"routers": _ROUTERS})
+    return "" if promised is None and (chosen.instance or chosen.engine) else f" {_SQL['once']}"
+
+
+def only_once(parts: Iterable[_Part], place: Callable[[_Part], Hashable]) -> list[_Part]:
+    """The parts that count each request once; those of one place are added up."""
+    listed = list(parts)
+    served = {(place(part), part.recording) for part in listed if part.served}
+    return [part for part in listed if not (part.router and (place(part), part.recording) in served)]

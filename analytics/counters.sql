@@ -1,6 +1,6 @@
 -- name: once
-AND (engine NOT IN (/*routers*/) OR (
-    SELECT count() = 0 FROM engine_samples
+AND (NOT /*router*/ OR recording NOT IN (
+    SELECT recording FROM engine_samples
     WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
-      AND engine NOT IN (/*routers*/)
+      AND NOT /*router*/ /*filter:samples*/
 ))

@@ -117,23 +117,31 @@ class Inquiry:
         name: str,
         fragments: Mapping[str, str] | None = None,
         sql: Mapping[str, str] | None = None,
+        promised: Filter | None = None,
         **parameters: Any,
     ) -> list[dict[str, Any]]:
-        """Rows of one named statement, of the question's own or of ``sql``."""
+        """Rows of one named statement, of the question's own or of ``sql``.
+
+        ``promised`` is an objective's filter, which narrows the selection's further, by `analytics.patterns`.
+        """
         bound: dict[str, object] = {
             "from_ms": self.window.from_ms,
             "to_ms": self.window.to_ms,
             "settled_ms": self.settled_ms,
             **parameters,
         }
-        shapes = dict(fragments or {})
+        shapes = {"router": counters.ROUTER, **(fragments or {})}
         one_by_one, extra = of_requests(self.selection)
         bound |= extra
         for whose, table in _NARROWED.items():
             narrowed, extra = conditions(self.filter, table)
+            if promised is not None:
+                also, more = conditions(promised, table, "promised", patterns=True)
+                narrowed, extra = f"{narrowed} {also}", extra | more
             narrowed += f" {one_by_one}" if whose in _ROWS_ONE_BY_ONE else ""
             narrowed += f" AND {OPERATION}" if whose in _MODEL_OPERATIONS else ""
-            shapes[f"filter:{whose}"] = narrowed + (counters.once(self.filter) if whose == "servers" else "")
+            narrowed += counters.once(self.filter, promised) if whose == "servers" else ""
+            shapes[f"filter:{whose}"] = narrowed
             bound |= extra
         text = filled((self.sql if sql is None else sql)[name], shapes)
         used = {match.group(1) for match in _PARAMETER.finditer(text)}

@@ -35,7 +35,7 @@ def columns(measures: Sequence[Measure], windows: Sequence[float], end: float) -
         ``valid_<measure>_<window>`` and ``bad_<measure>_<window>`` for every pair, and the parameters they need.
     """
     made: list[str] = []
-    parameters: dict[str, Any] = {f"w{index}": int((end - window) * 1000) for index, window in enumerate(windows)}
+    parameters = _starts(windows, end)
     for number, measure in enumerate(measures):
         how = counting(measure, str(number))
         parameters |= how.parameters
@@ -43,9 +43,23 @@ def columns(measures: Sequence[Measure], windows: Sequence[float], end: float) -
             parameters["signals"] = sorted({*parameters.get("signals", ()), how.parameters[f"signal_{number}"]})
         at = "finished" if measure.source == "rows" else "time"
         for index in range(len(windows)):
-            valid, bad = how.sums(f"{at} >= fromUnixTimestamp64Milli({{w{index}:Int64}})")
+            valid, bad = how.sums(f"{at} >= {_start(index)}")
             made += [f"{valid} AS valid_{number}_{index}", f"{bad} AS bad_{number}_{index}"]
     return made, parameters
+
+
+def seen(windows: Sequence[float], end: float) -> tuple[list[str], dict[str, Any]]:
+    """Columns ``seen_<window>``, whether there are samples in each window, and their parameters; as `columns`."""
+    made = [f"countIf(time >= {_start(index)}) > 0 AS seen_{index}" for index in range(len(windows))]
+    return made, _starts(windows, end)
+
+
+def _starts(windows: Sequence[float], end: float) -> dict[str, Any]:
+    return {f"w{index}": int((end - window) * 1000) for index, window in enumerate(windows)}
+
+
+def _start(index: int) -> str:
+    return f"fromUnixTimestamp64Milli({{w{index}:Int64}})"
 
 
 def counts(measures: Sequence[Measure], index: int, row: Mapping[str, Any]) -> dict[Measure, Counted]:

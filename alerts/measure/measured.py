@@ -20,10 +20,19 @@ class Counted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Counts of requests with one set of labels in one window."""
+    """Counts of requests with one set of labels in one window.
+
+    Attributes:
+        labels: Those by which some rule tells requests apart.
+        counts: What was counted.
+        router, recording, served: As `analytics.counters.Part`, of what servers' metrics tell.
+    """
 
     labels: Mapping[str, str]
     counts: Mapping[Measure, Counted]
+    router: bool = False
+    recording: str = ""
+    served: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,16 @@ from alerts.measure.measured import Breach, Group, Measured, Sample, Series
 from alerts.measure.needs import together
 from alerts.measure.signals import ALWAYS_ASKED, DIMENSIONS
 from analytics import contract
+from analytics.counters import ROUTER
 from analytics.slo import FINISHED, LONGEST_SECONDS
 from base.named_sql import filled, statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from alerts.measure.measured import Counted
     from alerts.measure.needs import Needs
+    from analytics.slo import Measure
     from collector.store.asker import Asker
 
 log = structlog.get_logger()
@@ -114,38 +117,58 @@ class Measurer:
     def count(self, store: Rows, windows: Sequence[float], now: float) -> dict[float, list[Group]]:
         """Groups of requests that finished within each window (seconds) before `now`: one statement per source.
 
+        Where routers counted some, who had samples beside them is asked too, in groups that count nothing.
+
         Raises:
             ServescopeError: The store is away or refuses.
         """
         found: dict[float, list[Group]] = {window: [] for window in windows}
+        end = now - self._delay
         for source in dict.fromkeys(counting.source_of(measure) for measure in self._needs.measures):
             measures = [measure for measure in self._needs.measures if counting.source_of(measure) == source]
-            names = [n for n in self._dimensions if source == "request_counts" or n != "tenant"]
-            columns, parameters = counting.columns(measures, windows, now - self._delay)
-            parameters |= {"limit": MAX_GROUPS + 1, "until": _ms(now + 60)}
-            parameters["from"] = _ms(now - max(windows) - self._delay)
-            if source == "request_counts":
-                parameters["arrived_from"] = parameters["from"] - _ms(self._longest)
-            keys = [*names, *(["replayed"] if self._needs.replays else [])]
-            replayed = ["recording != '' AS replayed"] if self._needs.replays else []
-            sql = filled(
-                statements(_SQL)[source],
-                {
-                    "columns": ",\n    ".join([*names, *replayed, *columns]),
-                    "recordings": self._where_recordings(),
-                    "finished": FINISHED,
-                    "group": f"GROUP BY {', '.join(keys)}" if keys else "",
-                },
-            )
-            rows = store.rows(sql, parameters)
-            if len(rows) > MAX_GROUPS:
-                log.error("rules_see_too_many_groups", limit=MAX_GROUPS, by=keys)
-            for row in rows:
-                labels: dict[str, str] = {name: str(row[name]) for name in names}
-                labels["replayed"] = str(int(row.get("replayed") or 0))
+            for row in self._grouped(store, source, counting.columns(measures, windows, end), max(windows), now):
                 for index, window in enumerate(windows):
-                    found[window].append(Group(labels, counting.counts(measures, index, row)))
+                    counts = counting.counts(measures, index, row)
+                    found[window].append(self._group(row, counts, router=bool(row.get("router"))))
+        if any(group.router for groups in found.values() for group in groups):
+            for row in self._grouped(store, "servers", counting.seen(windows, end), max(windows), now):
+                for index, window in enumerate(windows):
+                    if row[f"seen_{index}"]:
+                        found[window].append(self._group(row, {}, served=True))
         return found
+
+    def _grouped(
+        self, store: Rows, statement: str, counted: tuple[list[str], dict[str, Any]], longest: float, now: float
+    ) -> list[dict[str, Any]]:
+        """Rows of a statement over the longest window, one per set of labels, with the columns that count."""
+        columns, parameters = counted
+        of_rows = statement == "request_counts"
+        start = _ms(now - longest - self._delay)
+        parameters = {**parameters, "from": start, "until": _ms(now + 60), "limit": MAX_GROUPS + 1}
+        if of_rows:
+            parameters["arrived_from"] = start - _ms(self._longest)
+        keys: dict[str, str] = {name: name for name in self._dimensions if of_rows or name != "tenant"}
+        if self._needs.replays:
+            keys |= {"replayed": "recording != '' AS replayed"} | ({} if of_rows else {"recording": "recording"})
+        if statement not in {"request_counts", "servers"}:
+            keys["router"] = f"{ROUTER} AS router"
+        fragments = {
+            "columns": ",\n    ".join([*keys.values(), *columns]),
+            "recordings": self._where_recordings(),
+            "finished": FINISHED,
+            "router": ROUTER,
+            "group": f"GROUP BY {', '.join(keys)}" if keys else "",
+        }
+        rows = store.rows(filled(statements(_SQL)[statement], fragments), parameters)
+        if len(rows) > MAX_GROUPS:
+            log.error("rules_see_too_many_groups", limit=MAX_GROUPS, by=list(keys))
+        return rows
+
+    def _group(
+        self, row: Mapping[str, Any], counts: Mapping[Measure, Counted], *, router: bool = False, served: bool = False
+    ) -> Group:
+        labels = _labels(row, [name for name in self._dimensions if name in row])
+        return Group(labels, counts, router, str(row.get("recording", "")), served)
 
     def _samples(self, store: Rows, now: float) -> list[Series]:
         columns = "".join(f",\n    {how}({name}) AS {name}" for name, how in self._needs.columns.items())

@@ -1,4 +1,4 @@
--- Everything that the rules of one round look at, in few statements however many rules there are.
+-- Everything that the rules of one round look at: a statement for each way to know it, however many rules there are.
 -- A marker of the form /*name*/ is filled with columns or conditions made of this module's own words, never of data.
 
 -- name: request_counts
@@ -29,6 +29,15 @@ SELECT /*columns*/
 FROM engine_samples FINAL
 WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND time <= fromUnixTimestamp64Milli({until:Int64})
   AND (/*recordings*/)
+/*group*/
+LIMIT {limit:UInt32}
+
+-- name: servers
+-- Who had samples beside the routers, whose requests are theirs.
+SELECT /*columns*/
+FROM engine_samples
+WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND time <= fromUnixTimestamp64Milli({until:Int64})
+  AND (/*recordings*/) AND NOT /*router*/
 /*group*/
 LIMIT {limit:UInt32}
 

@@ -11,6 +11,7 @@ from alerts.measure.signals import METRIC_SIGNALS, OF_SAMPLES, REQUEST_SIGNALS, 
 from alerts.rules import blind
 from alerts.rules.scope import Positive, Scope, Strict
 from alerts.text import number
+from analytics.counters import only_once
 from analytics.slo import BAD, Measure, Source
 from base.formats import spell
 from base.vocabulary import Outcome, Signal
@@ -85,13 +86,21 @@ Sli = Annotated[AvailabilitySli | LatencySli | GoodputSli, Field(discriminator="
 def sums_by(
     groups: Iterable[Group], measure: Measure, scope: Scope, by: Sequence[str]
 ) -> dict[tuple[str, ...], Counted]:
-    """Counts inside a scope, added up by labels; one empty key for `by` without labels, even without traffic."""
+    """Counts inside a scope, added up by labels; one empty key for `by` without labels, even without traffic.
+
+    What is judged apart may be a router; of what is added up, a router's requests are its servers'.
+    """
     sums: dict[tuple[str, ...], Counted] = {} if by else {(): Counted(0, 0)}
-    for group in groups:
-        if scope.holds(group.labels):
-            key = tuple(group.labels.get(name, "") for name in by)
-            known, more = sums.get(key, Counted(0, 0)), group.counts.get(measure, Counted(0, 0))
-            sums[key] = Counted(known.total + more.total, known.bad + more.bad)
+
+    def key_of(group: Group) -> tuple[str, ...]:
+        return tuple(group.labels.get(name, "") for name in by)
+
+    for group in only_once((group for group in groups if scope.holds(group.labels)), key_of):
+        if group.served:
+            continue
+        key = key_of(group)
+        known, more = sums.get(key, Counted(0, 0)), group.counts.get(measure, Counted(0, 0))
+        sums[key] = Counted(known.total + more.total, known.bad + more.bad)
     return sums
 
 

@@ -163,14 +163,13 @@ def _from_metrics(inquiry: Inquiry, cover: Coverage, grid: Grid, objective: Obje
     if latency and not signal_of(objective.signal).distribution:
         return _status(objective, grid, total, bad, "exact", cover, "")
     made = counting(replace(objective.measure, source="metrics"), "0")
-    narrowed, bound = conditions(objective.filter, "samples", "objective", patterns=True)
-    judged, wrong = made.sums(f"1 {narrowed}")
+    judged, wrong = made.sums("1")
     used = 0.0
     for row in inquiry.ask(
         "status_histograms" if latency else "status_samples",
         {"total": judged, "bad": wrong},
+        promised=objective.filter,
         step_ms=grid.step_ms,
-        **bound,
         **made.parameters,
     ):
         place = grid.at(row["slot"])

@@ -66,7 +66,7 @@ class GpuRow:
         pcie_bytes_per_second, nvlink_bytes_per_second: Both ways together.
         tokens_per_second: Mean of ``tokens``.
         tokens_per_watt: That over the mean power: tokens per joule.
-        xids: Faults that the driver reported.
+        xids: Faults that the driver reported within the window.
         ecc_uncorrected: New uncorrected memory errors.
         remap_pending: Whether a memory row waits for a reset to be replaced.
         stands_out: In words, how it differs from others of its kind; empty where it does not.
@@ -140,6 +140,7 @@ def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Gpu
             wholes.append(row)
         else:
             by_gpu.setdefault(str(row["gpu"]), []).append(row)
+    faults = {str(row["gpu"]): row for row in inquiry.ask("faults")} if wholes else {}
     whose = _whose(inquiry, wholes)
     tokens = _tokens(inquiry, grid) if wholes and cover.samples else {}
     filter = selection.filter  # noqa: A001 - the contract's word
@@ -148,7 +149,14 @@ def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Gpu
         wholes = [row for row in wholes if chosen & whose.get(str(row["gpu"]), {}).keys()]
     shares = _shares(whose)
     rows = [
-        _row(grid, whole, by_gpu[str(whole["gpu"])], whose.get(str(whole["gpu"]), {}), tokens, shares)
+        _row(
+            grid,
+            whole | faults[str(whole["gpu"])],
+            by_gpu[str(whole["gpu"])],
+            whose.get(str(whole["gpu"]), {}),
+            tokens,
+            shares,
+        )
         for whole in wholes
     ]
     told = ""

@@ -28,13 +28,36 @@ SELECT
     arrayDistinct(arrayFlatten(groupUniqArray(32)(throttled_by))) AS reasons,
     avg(pcie_tx_bytes_per_second + pcie_rx_bytes_per_second) AS pcie,
     avg(nvlink_tx_bytes_per_second + nvlink_rx_bytes_per_second) AS nvlink,
-    max(xid_total) - min(xid_total) AS xids,
-    max(ecc_uncorrected_total) - min(ecc_uncorrected_total) AS ecc_uncorrected,
     max(remapped_rows_pending) AS remap_pending
 FROM gpu_samples FINAL
 WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:hardware*/
 GROUP BY GROUPING SETS ((slot, gpu), (gpu))
 ORDER BY no_slot, slot, gpu
+
+-- name: faults
+-- Increases of each series. What shows less than before began again and gained what it shows, as did a GPU that is new on
+-- a machine that was watched already; of one that is among its machine's first the past is unknown. Memory errors are
+-- the GPU's own, older than any agent: of a new one they are no increase. What was before the window is looked for within
+-- an hour.
+SELECT gpu, sumIf(xids, inside) AS xids, sumIf(ecc_uncorrected, inside) AS ecc_uncorrected
+FROM
+(
+    SELECT
+        gpu,
+        time >= fromUnixTimestamp64Milli({from_ms:Int64}) AS inside,
+        time = min(time) OVER (PARTITION BY node, pod, recording) AS among_the_first,
+        anyLast(xid_total) OVER earlier AS xids_before,
+        anyLast(ecc_uncorrected_total) OVER earlier AS ecc_before,
+        xid_total - multiIf(
+            xids_before IS NULL, if(among_the_first, xid_total, 0), xids_before <= xid_total, xids_before, 0) AS xids,
+        ecc_uncorrected_total - multiIf(
+            ecc_before IS NULL, ecc_uncorrected_total, ecc_before <= ecc_uncorrected_total, ecc_before, 0) AS ecc_uncorrected
+    FROM gpu_samples FINAL
+    WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64} - 3600000) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:hardware*/
+    WINDOW earlier AS (
+        PARTITION BY gpu, node, pod, instance, recording ORDER BY time ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+)
+GROUP BY gpu
 
 -- name: whose
 -- What ran on which GPU within the window.

@@ -9,7 +9,7 @@ from analytics.grid import Grid
 from analytics.inquiry import Inquiry
 from analytics.question import Command
 from analytics.samples import line_of
-from analytics.values import moment, number
+from analytics.values import moment, number, ratio
 from base.named_sql import beside
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from analytics.selection import Selection
 
 COMMAND: Final = Command()
+_GOES_BY: Final = ("instance", "deployment", "region")
+"""A machine's samples know no more of whose it is."""
 _SQL: Final = beside(__file__)
 
 
@@ -39,7 +41,7 @@ class HostRow:
         pressure: Share of time that some task of the machine waited for a CPU, per step.
         cpu_cores, delay_ratio, throttled_ratio: The same over the window.
         quota_cores: Its CPU limit; None for none.
-        stuck_ratio: Share of its samples with a process stopped or waiting for a device.
+        stuck_ratio: Share of the samples that tell its processes' states with one stopped or waiting for a device.
         involuntary_switches_per_second, major_faults_per_second: Of all its processes.
         memory_of_limit_ratio: Highest memory of its cgroup over the limit; None without one.
         oom_kills: Processes that the kernel killed for lack of memory.
@@ -111,7 +113,7 @@ def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Hos
     )
     samples = sum(int(row["samples"]) for row in wholes)
     return inquiry.answer(
-        Hosts(grid.step, grid.times, hosts), cover, level="metrics", exactness="exact", rows=samples, samples_used=True,
+        Hosts(grid.step, grid.times, hosts), cover, level="metrics", exactness="exact", rows=samples, goes_by=_GOES_BY,
         state="value" if hosts else "no_data",
     )  # fmt: skip
 
@@ -143,7 +145,7 @@ def _row(grid: Grid, whole: Mapping[str, Any], steps: list[dict[str, Any]]) -> H
         delay_ratio=rate("delay_seconds"),
         throttled_ratio=rate("throttled_seconds"),
         quota_cores=number(whole["quota"]),
-        stuck_ratio=int(whole["stuck_samples"]) / max(int(whole["instants"]), 1),
+        stuck_ratio=ratio(int(whole["stuck_samples"]), int(whole["instants"])),
         involuntary_switches_per_second=rate("involuntary"),
         major_faults_per_second=rate("majors"),
         memory_of_limit_ratio=number(whole["memory_of_limit"]),

@@ -42,7 +42,7 @@ SELECT
     sumIf(received, received >= 0) AS received_bytes,
     sumIf(sent, sent >= 0) AS sent_bytes,
     uniqExactIf(time, state IN ('T', 't', 'D')) AS stuck_samples,
-    uniqExact(time) AS instants,
+    uniqExactIf(time, state != '') AS instants,
     avgIf(cpu_usage_ratio, is_machine) AS cpu_usage,
     maxIf(cores, is_machine) AS core_count,
     avgIf(cpu_pressure_some_ratio, is_machine) AS cpu_pressure,

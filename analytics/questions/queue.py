@@ -46,14 +46,14 @@ class QueueDynamics:
             from the engine's histogram).
         queue_mean: Mean seconds in the queue, also where only sums exist.
         drain: Seconds until the waiting ones would have started at this step's finish rate, if nobody else came;
-            None while none finish.
+            None while none finish, and where only some requests are selected: those who wait are told of all.
         waiting_by_instance: One line per instance.
         running_by_instance: One line per instance.
         waiting_peak: Most waiting at one time: the highest sum over instances within a second; None without samples.
         drain_seconds: ``drain`` of the newest step that has samples: 0 when nobody waits.
         littles_law: ``arrival rate × mean end-to-end time`` beside the measured mean of running + waiting, both over
             the settled steps that have samples: ``{"expected", "measured"}``; far apart means requests that one of
-            the two views does not see.
+            the two views does not see. Both None where only some requests are selected.
         exactness: Weakest of the lines.
     """
 
@@ -86,7 +86,9 @@ def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Que
     flow_rows = inquiry.ask("flow_rows", step_ms=grid.step_ms) if cover.rows else []
     arrivals, finished = _flow(inquiry, cover, grid, steps, flow_rows)
     queue = next(iter(latency_lines(inquiry, cover, SIGNALS["queue_seconds"], grid, "all", 1)[0]), None)
-    drain = [_drain(held, rate) for held, rate in zip(waiting, finished.values, strict=True)]
+    drain = grid.blank()
+    if inquiry.of_all:
+        drain = [_drain(held, rate) for held, rate in zip(waiting, finished.values, strict=True)]
     flow = weakest([arrivals.exactness, finished.exactness])
     found = QueueDynamics(
         step=grid.step,
@@ -105,7 +107,11 @@ def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Que
         drain_seconds=next(
             (left for held, left in zip(reversed(waiting), reversed(drain), strict=True) if held is not None), None
         ),
-        littles_law=_littles_law(grid, inquiry.settled_ms, flow_rows, running, waiting),
+        littles_law=(
+            _littles_law(grid, inquiry.settled_ms, flow_rows, running, waiting)
+            if inquiry.of_all
+            else {"expected": None, "measured": None}
+        ),
         exactness=weakest([flow, queue.exactness if queue else "exact"]),
     )
     return inquiry.answer(

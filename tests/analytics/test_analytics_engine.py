@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from analytics.questions import batching, kvcache, queue
-from analytics.selection import Filter, Selection
+from analytics.selection import Filter, LatencyRange, Selection
 from analytics.window import Window
 from tests.analytics.truth import by_step, grouped, inside_rate, latencies, quantile
 
@@ -61,6 +61,20 @@ def test_waiting_running_and_the_time_to_drain(lab: Lab):
         if a is not None and b is not None
     ]
     assert result.littles_law["measured"] == pytest.approx(sum(inside) / len(inside))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"filter": Filter(tenant=("a1",))}, {"outcome": ("ok",)}, {"latency": LatencyRange("e2e_seconds", at_least=1.0)}],
+)
+def test_of_some_requests_no_backlog_is_worked_out(lab: Lab, fields: dict[str, Any]):
+    """Who waits and runs is told of all, and who arrives and finishes of some."""
+    result = queue.ask(lab.store, Selection(lab.window, **fields), points=60).result
+    assert any(result.finished.values)
+    assert any(result.waiting.values)
+    assert set(result.drain.values) == {None}
+    assert result.drain_seconds is None
+    assert result.littles_law == {"expected": None, "measured": None}
 
 
 def test_a_window_that_begins_before_the_first_sample_changes_neither_the_peak_nor_littles_law(lab: Lab):

@@ -160,6 +160,85 @@ def test_starvation_is_the_increase_of_counters_over_the_time_that_was_seen(lab:
     assert all(row.node != "n2" for row in hidden)
 
 
+def test_where_no_state_was_sampled_nobody_is_said_not_to_be_stuck(lab: Lab):
+    instants = [lab.start + timedelta(seconds=second + 0.5) for second in range(8)]
+    told = {"instance": "unseen", "process_name": "host", "process_pid": "", "node": "n3", "cores": 4.0}
+    own = {**told, "instance": "seen", "process_name": "engine", "process_pid": "1"}
+    insert(lab, "host_samples", [{**told, "time": time} for time in instants])
+    states = ["", "", "", "", "S", "D", "S", "S"]
+    insert(lab, "host_samples", [
+        {**own, "time": time, "state": state} for time, state in zip(instants, states, strict=True)
+    ])  # fmt: skip
+    found = {row.instance: row.stuck_ratio for row in hosts.ask(lab.store, Selection(lab.window)).result.hosts}
+    assert (found["unseen"], found["seen"]) == (None, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "noted"),
+    [
+        (Filter(model=("llama",)), "model"),
+        (Filter(engine=("vllm",)), "engine"),
+        (Filter(version=("0.32",)), "version"),
+        (Filter(model=("llama",), engine=("vllm",), instance=("vllm-0",)), "model and engine"),
+        (Filter(instance=("vllm-0",), region=("eu",)), ""),
+    ],
+)
+def test_what_machines_do_not_know_is_said(lab: Lab, chosen: Filter, noted: str):
+    notes = [note for note in hosts.ask(lab.store, Selection(lab.window, chosen)).notes if "go by" in note]
+    assert notes == ([f"This does not go by {noted}: it is the same for all."] if noted else [])
+
+
+FAULTS: dict[str, tuple[list[float | None], float | None]] = {
+    # values of ten minutes, of which the last eight are asked, and what was gained in those
+    "goes on": ([4, 4, 4, 4, 6, 6, 6, 6, 6, 7], 3),
+    "restarted": ([4, 4, 4, 4, 1, 1, 1, 3, 3, 3], 3),
+    "restarted twice": ([9, 9, 9, 0, 2, 0, 0, 1, 1, 1], 3),
+    "between two windows": ([4, 4, 5, 5, 5, 5, 5, 5, 5, 5], 1),
+    "before it": ([4, 5, 5, 5, 5, 5, 5, 5, 5, 5], 0),
+    "away for a while": ([4, 4, 4, None, None, None, 4, 4, 5, 5], 1),
+    "tells none": ([None] * 10, None),
+}
+
+
+def test_faults_of_a_gpu_are_the_increases_of_its_counter(lab: Lab):
+    at = (lab.start - timedelta(days=5)).replace(second=0, microsecond=0)
+    window = Window(at + timedelta(minutes=2), at + timedelta(minutes=10))
+    insert(lab, "gpu_samples", [
+        {"time": at + timedelta(minutes=minute), "gpu": gpu, "node": "n5", "xid_total": value,
+         "ecc_uncorrected_total": value}
+        for gpu, (values, _) in FAULTS.items() for minute, value in enumerate(values)
+    ])  # fmt: skip
+    found = {row.gpu: row for row in gpus.ask(lab.store, Selection(window)).result.gpus}
+    assert {gpu: row.xids for gpu, row in found.items()} == {gpu: gained for gpu, (_, gained) in FAULTS.items()}
+    assert {gpu: row.ecc_uncorrected for gpu, row in found.items()} == {gpu: row.xids for gpu, row in found.items()}
+
+
+def test_a_new_gpu_gained_what_it_shows_and_what_was_ever_first_did_not(lab: Lab):
+    at = (lab.start - timedelta(days=6)).replace(second=0, microsecond=0)
+    window = Window(at, at + timedelta(minutes=10))
+    came = {"first": ("", 0, 3), "new": ("", 4, 2), "first replayed": ("old", 6, 5), "live and replayed": ("", 0, 1)}
+    rows = [
+        {"time": at + timedelta(minutes=minute), "gpu": gpu, "node": "n6", "recording": recording,
+         "xid_total": shown + (minute == 9), "ecc_uncorrected_total": shown}
+        for gpu, (recording, since, shown) in came.items() for minute in range(since, 10)
+    ]  # fmt: skip
+    again = {
+        "gpu": "live and replayed",
+        "node": "n6",
+        "recording": "old",
+        "xid_total": 40.0,
+        "ecc_uncorrected_total": 40.0,
+    }
+    rows += [{**again, "time": at + timedelta(minutes=minute, seconds=1)} for minute in range(6, 10)]
+    insert(lab, "gpu_samples", rows)
+    found = {row.gpu: (row.xids, row.ecc_uncorrected) for row in gpus.ask(lab.store, Selection(window)).result.gpus}
+    assert found["first"] == (1, 0)
+    assert found["new"] == (3, 0), "memory errors are older than the agent"
+    assert found["first replayed"] == (1, 0)
+    live = gpus.ask(lab.store, Selection(window, Filter(recording="exclude"))).result.gpus
+    assert {row.gpu: row.xids for row in live} == {"first": 1, "new": 3, "live and replayed": 1}
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

@@ -48,8 +48,8 @@ def window(lab: Lab) -> Window:
 
 
 ROWS = {
-    **dict.fromkeys(("batching", "instances", "kvcache"), 305),
-    **dict.fromkeys(("causes", "events", "gpus", "hosts"), 0),
+    **dict.fromkeys(("batching", "instances", "kvcache", "ledger"), 305),
+    **dict.fromkeys(("causes", "configuration", "contract", "events", "gpus", "hosts"), 0),
 }
 """Rows under each answer; 12, the requests, where it is not among these."""
 

@@ -107,7 +107,7 @@ ADVICE: Final = {
         "slow-interference.md",
     ),
     "queue_saturated": (
-        "Add replicas, or raise max-num-seqs while KV cache and token gaps allow it.",
+        "Add replicas, or let more in at once (max-num-seqs; Triton: instance_group) while cache and gaps allow it.",
         "engine-waiting.md",
     ),
     "retry_storm": (

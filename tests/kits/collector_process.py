@@ -64,7 +64,9 @@ class CollectorProcess:
                 pytest.fail(f"the collector ended: {self.log()}")
             try:
                 self.health()
-            except OSError:
+            except OSError as error:
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()  # it holds the connection
                 time.sleep(0.02)
             else:
                 return

@@ -129,15 +129,17 @@ def start_line(
 def wait_for(condition: Any, seconds: float, what: str, every: float = 0.25) -> float:
     """Wait until a condition holds; returns how long that took."""
     begun = time.monotonic()
-    last: Exception | None = None
+    last = ""
     while time.monotonic() - begun < seconds:
         try:
             if condition():
                 return time.monotonic() - begun
         except Exception as error:  # noqa: BLE001 - a store that is being restarted refuses in many ways
-            last = error
+            last = repr(error)
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # it holds the connection
         time.sleep(every)
-    pytest.fail(f"waited {seconds} s for {what}" + (f"; last: {last!r}" if last else ""))
+    pytest.fail(f"waited {seconds} s for {what}" + (f"; last: {last}" if last else ""))
 
 
 class Triton:

@@ -88,7 +88,8 @@ def until(told: str, ready: Callable[[], bool], seconds: float = 120) -> None:
 def count(store: StoreServer, sql: str) -> int:
     try:
         return int(store.ask(sql, query="?database=servescope").strip() or 0)
-    except urllib.error.HTTPError:
+    except urllib.error.HTTPError as refused:
+        refused.close()  # it holds the connection
         return 0  # the collector has not made the tables yet
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,20 @@ def llamacpp(port: int, folder: Path) -> Iterator[str]:
     with (folder.parent / f"{folder.name}.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         try:
-            wait_for(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2), 90, "llama.cpp")
+            wait_for(lambda: healthy(port), 90, "llama.cpp")
             yield f"llamacpp-{port}"
         finally:
             process.terminate()
             process.wait(30)
+
+
+def healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
+            return answer.status == 200
+    except urllib.error.HTTPError as refused:
+        refused.close()  # it holds the connection
+        return False
 
 
 def chat(url: str) -> None:

@@ -143,8 +143,9 @@ def test_what_arrives_is_soon_to_be_seen(collector: CollectorProcess, store_serv
         try:
             return store_server.ask(query).strip() == "1"
         except urllib.error.HTTPError as error:
-            if error.code != 404:  # the collector is still making the tables
-                raise
+            with error:  # it holds the connection
+                if error.code != 404:  # the collector is still making the tables
+                    raise
             return False
 
     while not seen():

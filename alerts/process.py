@@ -15,6 +15,7 @@ from alerts.deliver.outbox import Outbox
 from alerts.engine import Engine
 from alerts.health import HealthServer, Status
 from alerts.history_writer import HistoryWriter
+from alerts.incidents.account import apart
 from alerts.incidents.register import Register
 from alerts.incidents.restore import restore
 from alerts.incidents.timeline import Illustrator
@@ -183,7 +184,9 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         )
         engine = Engine(store, file, journal, register, config, clock)
         illustrator = Illustrator(store, journal, register, config, clock, lambda: engine.sees)
-        explainer = Explainer(store, journal, register, clock, pending=engine.pending, ready=lambda: engine.sees)
+        explainer = Explainer(
+            journal, register, clock, partial(apart, store.address), pending=engine.pending, ready=lambda: engine.sees
+        )
         workers: list[Worker] = []
         status = Status(engine, outbox, journal, workers, config.evaluate_every_seconds, clock)
         health = HealthServer(status, config.health_host, config.health_port)

@@ -13,6 +13,7 @@ import streamlit as st
 
 from alerts.deliver.notifier import reached
 from alerts.incidents.history import acknowledge, story
+from alerts.incidents.why import GIVE_UP_SECONDS
 from analytics.selection import Filter, Selection
 from analytics.window import Window
 from base.errors import ServescopeError
@@ -53,9 +54,9 @@ def tell() -> None:
 
 def _incident() -> None:
     told = story(store(), st.query_params.get("incident", ""))
-    lasts = told.incident.state != "resolved"
+    changes = told.incident.state != "resolved" or _is_young(told.incident)
 
-    @st.fragment(run_every=_REFRESH_SECONDS if lasts else None)
+    @st.fragment(run_every=_REFRESH_SECONDS if changes else None)
     def drawn() -> None:
         guarded(None, "incident", lambda: _story(story(store(), told.incident.id)))
 
@@ -119,6 +120,11 @@ def links(row: IncidentRow, alerts: Sequence[AlertRow] = ()) -> str:
     return " · ".join(f"[{title}]({link(path, Selection(window, place))})" for title, path in pages)
 
 
+def _is_young(row: IncidentRow) -> bool:
+    """Whether its causes may still be worked out."""
+    return (now() - row.opened_at).total_seconds() < GIVE_UP_SECONDS
+
+
 def because(told: IncidentStory) -> None:
     """Why requests at its place were slow, as it was worked out when it opened, with the ways to what shows it."""
     st.markdown("#### Why")
@@ -126,8 +132,8 @@ def because(told: IncidentStory) -> None:
     if not found:
         st.markdown(
             ":gray[Causes are worked out within minutes of the opening, of requests that are over by then.]"
-            if told.incident.state != "resolved"
-            else ":gray[No causes were worked out while it lasted.]"
+            if _is_young(told.incident)
+            else ":gray[No causes were worked out.]"
         )
         return
     causes = found.get("causes", [])

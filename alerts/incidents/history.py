@@ -113,7 +113,7 @@ class IncidentStory:
         alerts: Transitions of its alerts, oldest first.
         notifications: Messages about it, oldest first.
         evidence: Numbers frozen when it opened (see ``alerts.incidents.evidence.freeze``); empty when there are none.
-        why: The causes of its slow requests (see ``alerts.incidents.why.explain``); empty while nobody knows.
+        why: The causes of its slow requests (see ``alerts.incidents.account.explain``); empty while nobody knows.
     """
 
     incident: IncidentRow

@@ -115,6 +115,12 @@ class Register:
         with self.guard:
             return sorted(self._open.values(), key=lambda one: one.id)
 
+    def opened_since(self, when: float) -> list[Incident]:
+        """Incidents that opened at this time (Unix seconds) or later, those that are over among them, oldest first."""
+        with self.guard:
+            stored = [one for one in self._journal.section("incidents").values() if one["opened_at"] >= when]
+        return sorted(map(Incident.from_dict, stored), key=lambda one: one.id)
+
     def current(self, draft: Draft) -> list[Incident]:
         """Incidents that are not resolved, as the draft has them."""
         merged = {**self._open, **draft.incidents}

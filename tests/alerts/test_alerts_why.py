@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import subprocess
+import sys
 import threading
 import time
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from alerts.incidents import history, why
-from alerts.incidents.why import in_words, place_of
+from alerts.incidents import account, history, why
+from alerts.incidents.account import in_words
+from alerts.incidents.why import place_of
 from analytics.causes.advice import ADVICE, DRIVER, stage_of
 from analytics.causes.evidence import Cause
 from analytics.questions.causes import Causes
@@ -97,6 +102,24 @@ def test_it_is_asked_again_until_something_stands_out_also_after_a_restart(stage
     assert told(stage) == [FOUND["summary"]]
     (row,) = (row for row in stage.rows_of("incident_events") if row["kind"] == "causes")
     assert json.loads(row["attributes"]["json"])["causes"] == FOUND["causes"]
+
+
+def test_an_incident_that_is_soon_over_gets_its_causes_of_the_time_that_it_lasted(stage: Stage) -> None:
+    stage.causes = QUIET
+    stage.run(10, waiting=57)
+    stage.run(20, waiting=1)
+    assert stage.pages == ["trigger", "resolve"]
+    over = stage.now
+    stage.restart()
+    stage.causes = FOUND
+    stage.run(60, waiting=1)
+    assert told(stage) == [FOUND["summary"]]
+    place, start, end = stage.explained[-1]
+    assert place == {"deployment": ("d",), "instance": ("a",), "model": ("m",)}
+    (row,) = (row for row in stage.rows_of("incidents") if row["state"] == "resolved")
+    assert (start, end) == (row["opened_at"] - why.WINDOW_SECONDS, row["resolved_at"])
+    assert end <= over
+    assert stage.pages == ["trigger", "resolve"]
 
 
 def test_a_last_try_says_that_nothing_stands_out(stage: Stage) -> None:
@@ -192,12 +215,27 @@ def test_all_statements_of_an_account_share_one_bound(monkeypatch: pytest.Monkey
 
     passed = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: passed[0])
-    bounded = why._Bounded(Slow(), 10.0)
+    bounded = account._Bounded(Slow(), 10.0)
     bounded.rows("SELECT 1", None, {"max_threads": 1})
     bounded.rows("SELECT 1")
     assert Slow.given == [{"max_threads": 1, "max_execution_time": 10}, {"max_execution_time": 4}]
     with pytest.raises(ServescopeError, match="longer than 10 s"):
         bounded.rows("SELECT 1")
+
+
+def test_an_account_that_dies_or_takes_too_long_is_told_and_leaves_nothing(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = replace(fleet.store.address, url="http://127.0.0.1:9")
+    with pytest.raises(ServescopeError, match="store"):
+        account.apart(nobody, {}, 0.0, 600.0)
+    monkeypatch.setattr(account, "_answer", print)
+    with pytest.raises(ServescopeError, match="their process ended with code"):
+        account.apart(nobody, {}, 0.0, 600.0)
+    monkeypatch.setattr(account, "WHOLE_SECONDS", 0.0)
+    with pytest.raises(ServescopeError, match="longer than 0 s"):
+        account.apart(nobody, {}, 0.0, 600.0)
+    assert not multiprocessing.active_children()
 
 
 def test_of_real_rows_the_full_cache_is_found_and_told_by_the_incidents_story(fleet: Any) -> None:
@@ -222,12 +260,27 @@ def test_of_real_rows_the_full_cache_is_found_and_told_by_the_incidents_story(fl
             ))  # fmt: skip
     fleet.store.insert("engine_samples", samples)
     fleet.store.insert("requests_t", rows)
-    found = why.explain(fleet.store, {"instance": ("vllm-2",)}, now - 600, now)
+    found = account.explain(fleet.store, {"instance": ("vllm-2",)}, now - 600, now)
     assert found["causes"][0]["cause"] == "kv_cache_full"
     assert found["causes"][0]["who"]["instance"] == "vllm-2"
     assert "KV cache full on vllm-2" in found["summary"]
-    assert why.explain(fleet.store, {"instance": ("nobody",)}, now - 600, now)["causes"] == []
-    quiet = why.explain(fleet.store, {}, now - 800, now - 300)
+    # as the process that pages asks, which lets nothing load numpy
+    asked = f"""
+import json, sys
+from alerts.incidents.account import apart
+from collector.store.address import StoreAddress
+from collector.store.client import without_frames
+without_frames()
+address = StoreAddress(**json.load(sys.stdin))
+print(json.dumps(apart(address, {{"instance": ("vllm-2",)}}, {now - 600}, {now})))
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", asked], input=json.dumps(asdict(fleet.store.address)), capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+    assert json.loads(told.stdout or "{}") == found, told.stderr
+    assert account.explain(fleet.store, {"instance": ("nobody",)}, now - 600, now)["causes"] == []
+    quiet = account.explain(fleet.store, {}, now - 800, now - 300)
     assert quiet["summary"].startswith("nothing stands out from the usual in ")
 
     opened = datetime.fromtimestamp(now, UTC)

@@ -85,11 +85,9 @@ class Stage:
         self.engine = Engine(self, parse(text), self.journal, register, AlertsConfig(), lambda: self.now)
         self.engine.watch.measurer = self  # type: ignore[assignment]
         self.illustrator = Illustrator(self, self.journal, register, AlertsConfig(), lambda: self.now)
-        self.explainer = Explainer(
-            self, self.journal, register, lambda: self.now, pending=self.engine.pending, ask=self.explain
-        )
+        self.explainer = Explainer(self.journal, register, lambda: self.now, self.explain, pending=self.engine.pending)
 
-    def explain(self, _store: object, place: Any, start: float, end: float) -> dict[str, Any]:
+    def explain(self, place: Any, start: float, end: float) -> dict[str, Any]:
         self.explained.append((place, start, end))
         while self.slow is not None and not self.slow.wait(1):
             continue

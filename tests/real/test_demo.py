@@ -61,6 +61,10 @@ def test_the_demo_shows_what_it_promises_and_finds_its_data_again(tmp_path: Path
         page = line.pages()[0]
         assert page["action"] == "trigger"
         assert "vision" in json.dumps(page["event"]["payload"]["custom_details"])
+        told = "SELECT attributes['json'] AS found FROM incident_events WHERE kind = 'causes'"
+        wait_for(lambda: line.rows(told), 300, "the causes of the flood's incident")
+        assert "requests" in json.loads(line.rows(told)[0]["found"])
+        assert "task_failed" not in (data / "logs" / "alerts.log").read_text()
         stored = line.rows("SELECT count() AS n FROM requests WHERE recording = ''")[0]["n"]
         running = json.loads((data / "run.json").read_text())["pids"]
     finally:

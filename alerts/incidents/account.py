@@ -1,0 +1,178 @@
+"""The causes of a place's slow requests, worked out in a process of its own.
+
+What pages keeps its memory small and its interpreter free: an account of requests takes a hundred megabytes and seconds
+of CPU. So a process is started for each, at a low priority, is ended with its bound, and gives everything back.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from alerts.text import number, plain
+from analytics.causes.advice import NAMES, SHARED
+from analytics.selection import Filter, Selection
+from analytics.window import Window, iso
+from base.errors import ServescopeError
+from base.formats import rounded, spell
+from collector.store.client import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from multiprocessing.connection import Connection
+
+    from alerts.measure.store import Rows
+    from analytics.causes.evidence import Cause
+    from analytics.questions.causes import Causes
+    from collector.store.address import StoreAddress
+    from collector.store.asker import Asker
+
+BOUND_SECONDS: Final = 20.0
+"""All statements of one account together."""
+WHOLE_SECONDS: Final = 40.0
+"""A process that has no answer by then is ended: its start and its counting come beside the statements."""
+MOST_REQUESTS: Final = 20_000
+"""Requests that one account reads."""
+_STORE_SECONDS: Final = 10.0
+_NICE: Final = 10
+_TOLD: Final = 3
+_NOTABLE: Final = 0.25
+"""Share of the reference from which on an excess is told though nothing explains it."""
+
+Place = dict[str, tuple[str, ...]]
+"""Columns of a filter with their values."""
+
+
+def apart(address: StoreAddress, place: Place, start: float, end: float) -> dict[str, Any]:
+    """What `explain` finds, asked in a process of its own.
+
+    Raises:
+        ServescopeError: As `explain` does; the process came to no answer within `WHOLE_SECONDS`, or ended without one.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(there, address, place, start, end), daemon=True, name="causes")
+    process.start()
+    there.close()
+    try:
+        if not here.poll(WHOLE_SECONDS):
+            raise ServescopeError(f"it took longer than {WHOLE_SECONDS:.0f} s", "`servescope causes` takes its time")
+        told: dict[str, Any] = here.recv()
+    except EOFError:
+        process.join()
+        raise ServescopeError(
+            f"their process ended with code {process.exitcode}", "The alerts' log has its last words"
+        ) from None
+    finally:
+        here.close()
+        process.kill()
+        process.join()
+        process.close()
+    if "error" in told:
+        raise ServescopeError(*told["error"])
+    return told
+
+
+def _answer(there: Connection, address: StoreAddress, place: Place, start: float, end: float) -> None:
+    os.nice(_NICE)
+    store = Store(address, timeout_seconds=_STORE_SECONDS)
+    try:
+        there.send(explain(store, place, start, end))
+    except ServescopeError as error:
+        there.send({"error": (error.what, error.fix)})
+    finally:
+        store.close()
+
+
+def explain(store: Rows, place: Place, start: float, end: float) -> dict[str, Any]:
+    """The causes of a place's requests in a span of Unix seconds.
+
+    Returns:
+        ``summary`` (a sentence), ``window`` (``start``, ``end``), ``place``, ``requests``, ``excess_seconds``,
+        ``unexplained_share`` (None without an excess), ``causes`` (at most three, most seconds first: ``cause``,
+        ``name``, ``seconds``, ``share``, ``who``, ``evidence``, ``advice``, ``runbook``; empty where none stands out).
+
+    Raises:
+        ServescopeError: The store is away, refuses, or takes longer than `BOUND_SECONDS`.
+    """
+    from analytics.questions import causes  # noqa: PLC0415 - what pages imports this module, and needs none of that
+
+    window = Window(datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC))
+    selection = Selection(window, Filter(**place, recording="exclude"))
+    told = causes.ask(_Bounded(store, BOUND_SECONDS), selection, most=MOST_REQUESTS).result
+    return {
+        "summary": in_words(told, end - start),
+        "window": {"start": iso(window.start), "end": iso(window.end)},
+        "place": {name: [plain(value) for value in values] for name, values in place.items()},
+        "requests": told.requests,
+        "excess_seconds": round(told.excess_seconds, 3),
+        "unexplained_share": None if told.unexplained_share is None else round(told.unexplained_share, 4),
+        "causes": [_cause(one) for one in told.causes[:_TOLD]],
+    }
+
+
+def in_words(told: Causes, seconds: float) -> str:
+    """A sentence: the share of the first cause, where, whose, and what next; quiet is told as quiet.
+
+    Args:
+        told: The causes.
+        seconds: Length of their window.
+    """
+    when = f"the last {rounded(seconds) if seconds % 60 else spell(seconds)}"
+    requests = f"{told.requests} request{'' if told.requests == 1 else 's'}"
+    if not told.requests:
+        return f"no request of {when} can be accounted for yet"
+    if not told.causes:
+        if told.excess_seconds > _NOTABLE * told.reference_seconds:
+            return f"{requests} of {when} took {rounded(told.excess_seconds)} more than usual, and no cause stands out"
+        return f"nothing stands out from the usual in {requests} of {when}"
+    first = told.causes[0]
+    held = f"; {_lowered(first.evidence[1])}" if "tenant" in first.who and first.cause in SHARED else ""
+    tenant = f" of tenant {plain(first.who['tenant'])}" if "tenant" in first.who and not held else ""
+    share = number(min(first.share, 1.0), "ratio") if told.excess_seconds > 0 else rounded(first.seconds)
+    of = f"of what requests of {when} took above the usual" if told.excess_seconds > 0 else f"of requests of {when}"
+    place = f" on {plain(first.who['instance'])}" if "instance" in first.who else ""
+    name = NAMES.get(first.cause, first.cause)
+    return plain(f"{share} {of}: {name}{place}{tenant}{held}; next: {_lowered(first.advice)}", 1000)
+
+
+def _cause(one: Cause) -> dict[str, Any]:
+    return {
+        "cause": one.cause,
+        "name": NAMES.get(one.cause, one.cause),
+        "seconds": round(one.seconds, 3),
+        "share": round(one.share, 4),
+        "who": {name: plain(value) for name, value in one.who.items()},
+        "evidence": [plain(sentence, 300) for sentence in one.evidence],
+        "advice": one.advice,
+        "runbook": one.runbook,
+    }
+
+
+def _lowered(sentence: str) -> str:
+    """A sentence as a part of another: its first letter small, without its full stop."""
+    return f"{sentence[:1].lower()}{sentence[1:]}".removesuffix(".")
+
+
+class _Bounded:
+    """A reader all of whose statements together take no longer than a bound."""
+
+    def __init__(self, store: Rows, seconds: float) -> None:
+        self._store, self._seconds = store, seconds
+        self._until = time.monotonic() + seconds
+
+    @property
+    def asker(self) -> Asker:
+        return self._store.asker
+
+    def rows(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise ServescopeError(f"it took longer than {self._seconds:.0f} s", "`servescope causes` takes its time")
+        return self._store.rows(sql, parameters, {**(settings or {}), "max_execution_time": math.ceil(left)})

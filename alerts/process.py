@@ -185,7 +185,12 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         engine = Engine(store, file, journal, register, config, clock)
         illustrator = Illustrator(store, journal, register, config, clock, lambda: engine.sees)
         explainer = Explainer(
-            journal, register, clock, partial(apart, store.address), pending=engine.pending, ready=lambda: engine.sees
+            journal,
+            register,
+            clock,
+            lambda place, start, end: apart(store.address, place, start, end),
+            pending=engine.pending,
+            ready=lambda: engine.sees,
         )
         workers: list[Worker] = []
         status = Status(engine, outbox, journal, workers, config.evaluate_every_seconds, clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.causes.advice import NAMES, SHARED
@@ -11,6 +12,7 @@ from dashboard.links import link
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import tzinfo
 
     from analytics.selection import Selection
 
@@ -64,6 +66,29 @@ def charged(cause: Mapping[str, Any], selection: Selection, excess: float) -> st
     shown = " ".join(escape.markdown(str(sentence)) for sentence in cause["evidence"])
     next_ = escape.markdown(str(cause["advice"]))
     return f"**{seconds}**{share} · {told}  \n:gray[{shown}]  \nNext: {next_} {runbook(str(cause['runbook']))}"
+
+
+def failed(failure: Mapping[str, Any], selection: Selection, zone: tzinfo) -> str:
+    """Markdown of requests that failed alike: how many, how, where, whose, since when.
+
+    Args:
+        failure: Its fields, as `alerts.incidents.account.explain` tells them.
+        selection: What was asked about; links narrow it.
+        zone: The viewer's.
+    """
+    who, how = failure["who"], str(failure["outcome"])
+    here = _narrowed(selection, "instance", who)
+    theirs = _narrowed(here, "tenant", who)
+    count = int(failure["requests"])
+    said: list[Piece] = [
+        (f"{count} request{'' if count == 1 else 's'} failed", link("requests", theirs.but(outcome=(how,)))),
+        (f": {', '.join(name for name in (how, str(failure['error_type'])) if name)}", ""),
+    ]
+    if instance := who.get("instance"):
+        said += [(" on ", ""), (str(instance), link("./", here))]
+    if tenant := who.get("tenant"):
+        said += [(", of ", ""), (f"tenant {tenant}", link("requests", theirs))]
+    return as_markdown([*said, (f", since {datetime.fromisoformat(failure['since']).astimezone(zone):%H:%M:%S}.", "")])
 
 
 def as_markdown(pieces: Iterable[Piece]) -> str:

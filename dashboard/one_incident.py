@@ -18,7 +18,7 @@ from analytics.selection import Filter, Selection
 from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import escape, words
-from dashboard.causes_in_words import charged
+from dashboard.causes_in_words import charged, failed
 from dashboard.data import now, owner, store
 from dashboard.links import link
 from dashboard.panel import guarded, problem
@@ -136,12 +136,17 @@ def because(told: IncidentStory) -> None:
             else ":gray[No causes were worked out.]"
         )
         return
-    causes = found.get("causes", [])
-    if not causes:
+    causes, failures = found.get("causes", []), found.get("failures", [])
+    selection = _accounted(found) if causes or failures else None
+    if selection is None or not causes:
         said = str(found.get("summary", ""))
         st.markdown(escape.markdown(f"{said[:1].upper()}{said[1:]}."))
+    if selection is None:
         return
-    selection = _accounted(found)
+    for failure in failures:
+        st.markdown(failed(failure, selection, zone()))
+    if not causes:
+        return
     excess = float(found.get("excess_seconds") or 0.0)
     whole = words.seconds(excess)
     span = words.span(selection.window.start, selection.window.end, zone())

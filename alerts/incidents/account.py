@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from alerts.measure.store import Rows
-    from analytics.causes.evidence import Cause
+    from analytics.causes.evidence import Cause, Failure
     from analytics.questions.causes import Causes
     from collector.store.address import StoreAddress
     from collector.store.asker import Asker
@@ -42,6 +42,9 @@ _NICE: Final = 10
 _TOLD: Final = 3
 _NOTABLE: Final = 0.25
 """Share of the reference from which on an excess is told though nothing explains it."""
+_LEAST_FAILED: Final = 3
+_LEAST_FAILED_SHARE: Final = 0.01
+"""Requests, and their share of all, from which on failures are told."""
 
 Place = dict[str, tuple[str, ...]]
 """Columns of a filter with their values."""
@@ -94,7 +97,9 @@ def explain(store: Rows, place: Place, start: float, end: float) -> dict[str, An
     Returns:
         ``summary`` (a sentence), ``window`` (``start``, ``end``), ``place``, ``requests``, ``excess_seconds``,
         ``unexplained_share`` (None without an excess), ``causes`` (at most three, most seconds first: ``cause``,
-        ``name``, ``seconds``, ``share``, ``who``, ``evidence``, ``advice``, ``runbook``; empty where none stands out).
+        ``name``, ``seconds``, ``share``, ``who``, ``evidence``, ``advice``, ``runbook``; empty where none stands out),
+        ``failures`` (at most three, most requests first: ``outcome``, ``error_type``, ``who``, ``requests``, ``since``;
+        empty where fewer than three requests and one in a hundred failed).
 
     Raises:
         ServescopeError: The store is away, refuses, or takes longer than `BOUND_SECONDS`.
@@ -112,6 +117,7 @@ def explain(store: Rows, place: Place, start: float, end: float) -> dict[str, An
         "excess_seconds": round(told.excess_seconds, 3),
         "unexplained_share": None if told.unexplained_share is None else round(told.unexplained_share, 4),
         "causes": [_cause(one) for one in told.causes[:_TOLD]],
+        "failures": [_failure(one, start) for one in told.failures[:_TOLD]] if _failed(told) else [],
     }
 
 
@@ -124,12 +130,15 @@ def in_words(told: Causes, seconds: float) -> str:
     """
     when = f"the last {rounded(seconds) if seconds % 60 else spell(seconds)}"
     requests = f"{told.requests} request{'' if told.requests == 1 else 's'}"
+    failed = _failed(told)
+    also = f"; {failed}" if failed else ""
     if not told.requests:
-        return f"no request of {when} can be accounted for yet"
+        return f"of {when} {failed}" if failed else f"no request of {when} can be accounted for yet"
     if not told.causes:
         if told.excess_seconds > _NOTABLE * told.reference_seconds:
-            return f"{requests} of {when} took {rounded(told.excess_seconds)} more than usual, and no cause stands out"
-        return f"nothing stands out from the usual in {requests} of {when}"
+            more = rounded(told.excess_seconds)
+            return f"{requests} of {when} took {more} more than usual, and no cause stands out{also}"
+        return f"nothing stands out from the usual in {requests} of {when}{also}"
     first = told.causes[0]
     held = f"; {_lowered(first.evidence[1])}" if "tenant" in first.who and first.cause in SHARED else ""
     tenant = f" of tenant {plain(first.who['tenant'])}" if "tenant" in first.who and not held else ""
@@ -137,7 +146,20 @@ def in_words(told: Causes, seconds: float) -> str:
     of = f"of what requests of {when} took above the usual" if told.excess_seconds > 0 else f"of requests of {when}"
     place = f" on {plain(first.who['instance'])}" if "instance" in first.who else ""
     name = NAMES.get(first.cause, first.cause)
-    return plain(f"{share} {of}: {name}{place}{tenant}{held}; next: {_lowered(first.advice)}", 1000)
+    return plain(f"{share} {of}: {name}{place}{tenant}{held}{also}; next: {_lowered(first.advice)}", 1000)
+
+
+def _failed(told: Causes) -> str:
+    """``96 failed: rejected, queue_full, on triton-a, of tenant hooli``; empty where few did."""
+    failed = sum(one.requests for one in told.failures)
+    if failed < _LEAST_FAILED or failed < _LEAST_FAILED_SHARE * told.requests:
+        return ""
+    first = told.failures[0]
+    most = "" if first.requests == failed else f" (most of them, {first.requests})"
+    how = ", ".join(plain(name, 100) for name in (first.outcome, first.error_type) if name)
+    where = f", on {plain(first.who['instance'])}" if "instance" in first.who else ""
+    whose = f", of tenant {plain(first.who['tenant'])}" if "tenant" in first.who else ""
+    return f"{failed} failed: {how}{most}{where}{whose}"
 
 
 def _cause(one: Cause) -> dict[str, Any]:
@@ -150,6 +172,16 @@ def _cause(one: Cause) -> dict[str, Any]:
         "evidence": [plain(sentence, 300) for sentence in one.evidence],
         "advice": one.advice,
         "runbook": one.runbook,
+    }
+
+
+def _failure(one: Failure, start: float) -> dict[str, Any]:
+    return {
+        "outcome": one.outcome,
+        "error_type": plain(one.error_type, 100),
+        "who": {name: plain(value) for name, value in one.who.items()},
+        "requests": one.requests,
+        "since": iso(datetime.fromtimestamp(start + one.since_seconds, UTC)),
     }
 
 

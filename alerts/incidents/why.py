@@ -142,7 +142,7 @@ class Explainer:
             found, failed = {}, f"causes could not be asked: {plain(error.what, 200)}"
             log.warning("causes_unknown", incident=incident.id, error=error.what)
         last = tries + 1 == len(TRIES_SECONDS)
-        if not (found.get("causes") or last):
+        if not (found.get("causes") or found.get("failures") or last):
             return
         with self._register.guard:
             draft = self._register.draft(self._clock())

@@ -18,7 +18,7 @@ from alerts.incidents import account, history, why
 from alerts.incidents.account import in_words
 from alerts.incidents.why import place_of
 from analytics.causes.advice import ADVICE, DRIVER, stage_of
-from analytics.causes.evidence import Cause
+from analytics.causes.evidence import Cause, Failure
 from analytics.questions.causes import Causes
 from base.errors import ServescopeError
 from collector.store.asker import Asker
@@ -122,6 +122,13 @@ def test_an_incident_that_is_soon_over_gets_its_causes_of_the_time_that_it_laste
     assert stage.pages == ["trigger", "resolve"]
 
 
+def test_failures_are_told_at_once_though_no_cause_stands_out(stage: Stage) -> None:
+    failure = {"outcome": "error", "error_type": "http_503", "who": {}, "requests": 96, "since": "2026-05-04T10:09:00Z"}
+    stage.causes = QUIET | {"summary": "of the last 10 min 96 failed", "failures": [failure]}
+    stage.run(12, waiting=57)
+    assert told(stage) == ["of the last 10 min 96 failed"]
+
+
 def test_a_last_try_says_that_nothing_stands_out(stage: Stage) -> None:
     stage.causes = QUIET
     stage.run(400, waiting=57)
@@ -198,6 +205,20 @@ def test_the_sentence_says_how_much_what_where_whose_and_what_next() -> None:
     assert said(excess=2.0) == "nothing stands out from the usual in 30 requests of the last 10 min"
     assert said(requests=0) == "no request of the last 10 min can be accounted for yet"
     assert said(a_cause("restart", 0.0), excess=-1.0).startswith("90 s of requests of the last 10 min: restart; next: ")
+    failures = [
+        Failure("rejected", "queue_full", {"tenant": "hooli", "instance": "triton-a"}, 90, 500.0),
+        Failure("error", "", {}, 6, 510.0),
+    ]
+
+    def all_said(requests: int, *causes: Cause, failures: list[Failure] = failures) -> str:
+        return in_words(Causes(requests, 100.0, list(causes), 0.1, 10.0, failures, 50.0), 600.0)
+
+    ill = "96 failed: rejected, queue_full (most of them, 90), on triton-a, of tenant hooli"
+    assert all_said(0) == f"of the last 10 min {ill}"
+    assert all_said(30).endswith(f"no cause stands out; {ill}")
+    assert f"{ill}; next: " in all_said(30, a_cause("queue_saturated", 0.9))
+    assert "failed" not in all_said(30, failures=failures[1:][:0])
+    assert "failed" not in all_said(10_000, failures=failures[1:])  # one in a hundred is told, less is not
     hostile = said(a_cause("slow_client", 0.9, tenant="x\u202e\n" + "y" * 500))
     assert "\u202e" not in hostile
     assert "y" * 100 not in hostile

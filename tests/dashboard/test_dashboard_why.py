@@ -226,26 +226,47 @@ def _incident() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "causes", "wanted"),
+    ("age", "causes", "wanted"),
     [
-        ("open", None, "worked out within minutes"),
-        ("resolved", None, "No causes were worked out while it lasted"),
-        ("open", [], "Nothing stands out\\.\\.\\."),
+        (30, None, "worked out within minutes"),
+        (3600, None, "No causes were worked out."),
+        (30, [], "Nothing stands out\\.\\.\\."),
         (
-            "resolved",
+            3600,
             [asdict(a_cause(instance="vllm-2", tenant="a7"))],
             "**+2.4 s** · 80 % · [KV cache full](kv-cache?",
         ),
     ],
 )
-def test_an_incident_says_why_or_that_nobody_knows(state: str, causes: list[Any] | None, wanted: str) -> None:
+def test_an_incident_says_why_or_that_nobody_knows(age: float, causes: list[Any] | None, wanted: str) -> None:
     found: dict[str, Any] = {
         "summary": "nothing stands out..", "causes": causes, "excess_seconds": 3.0, "place": {"deployment": ["chat"]},
         "window": {"start": START.isoformat(), "end": (START + timedelta(minutes=10)).isoformat()},
     }  # fmt: skip
-    GIVEN["story"] = SimpleNamespace(why={} if causes is None else found, incident=SimpleNamespace(state=state))
+    opened = datetime.now(UTC) - timedelta(seconds=age)
+    GIVEN["story"] = SimpleNamespace(why={} if causes is None else found, incident=SimpleNamespace(opened_at=opened))
     test = AppTest.from_function(_incident, default_timeout=60).run()
     assert not test.exception
     said = " ".join(item.value for item in test.markdown)
     assert wanted in said
     assert ("Next:" in said) is bool(causes)
+
+
+def test_an_incident_tells_what_failed_how_whose_and_since_when() -> None:
+    failure = {
+        "outcome": "rejected", "error_type": "queue_[full]", "who": {"tenant": "hooli", "instance": "triton-a"},
+        "requests": 96, "since": (START + timedelta(minutes=9)).isoformat(),
+    }  # fmt: skip
+    found = {
+        "summary": "of the last 10 min 96 failed", "causes": [], "failures": [failure], "place": {"deployment": ["v"]},
+        "window": {"start": START.isoformat(), "end": (START + timedelta(minutes=10)).isoformat()},
+    }  # fmt: skip
+    GIVEN["story"] = SimpleNamespace(why=found, incident=SimpleNamespace(opened_at=START))
+    test = AppTest.from_function(_incident, default_timeout=60).run()
+    assert not test.exception
+    said = " ".join(item.value for item in test.markdown)
+    assert "Of the last 10 min 96 failed" in said
+    assert "[96 requests failed](requests?" in said
+    assert "tenant=hooli&instance=triton-a&outcome=rejected" in said
+    assert "queue\\_\\[full\\]" in said
+    assert "since 10" in said

@@ -152,6 +152,12 @@ class AgentConfig(BaseModel):
     spool_max_bytes: int = Field(
         default=512_000_000, ge=1_000_000, description="Disk that one producer's signal may take while none is sent."
     )
+    black_box_seconds: float = Field(
+        default=300.0, ge=0, le=3600, description="How far the black box reaches back; 0: there is none."
+    )
+    black_box_max_bytes: int = Field(
+        default=256_000_000, ge=1_000_000, description="Disk that the black box may take; the oldest goes first."
+    )
     flush_seconds: float = Field(default=0.5, ge=0.05, le=30, description="How long records gather into a batch.")
     drain_seconds: float = Field(default=5.0, ge=0, le=300, description="Longest sending at shutdown.")
     self_spans: bool = Field(default=False, description="Send spans of the agent's own work to the collector.")

@@ -27,6 +27,48 @@ METRICS: Final = "servescope_agent"
 
 
 @dataclass(frozen=True, slots=True)
+class PageTold:
+    """A metrics page as it came, or that it did not.
+
+    Attributes:
+        instance: Whose.
+        at: When it was asked for, Unix seconds.
+        took: Seconds until it was there.
+        body: None where it did not come, for the reason ``error``.
+        error: Without secrets.
+    """
+
+    instance: str
+    at: float
+    took: float
+    body: bytes | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Overheard:
+    """What sources let others hear beside what they emit; listeners are quick and raise nothing.
+
+    Attributes:
+        pages: Told of every page.
+        events: Told of what happened to a server: the event's name, the instance.
+    """
+
+    pages: list[Callable[[PageTold], None]] = field(default_factory=list)
+    events: list[Callable[[str, str], None]] = field(default_factory=list)
+
+    def page(self, told: PageTold) -> None:
+        """Tell of a page."""
+        for listener in self.pages:
+            listener(told)
+
+    def event(self, name: str, instance: str) -> None:
+        """Tell what happened to a server."""
+        for listener in self.events:
+            listener(name, instance)
+
+
+@dataclass(frozen=True, slots=True)
 class Scene:
     """What a source is made from.
 
@@ -37,6 +79,7 @@ class Scene:
         known: What an instance told of itself, whichever source asked it; None while nobody knows.
         data: The agent's data folder.
         engines: The processes of those targets that run here.
+        overheard: Where sources let others hear what they see.
     """
 
     config: AgentConfig
@@ -45,6 +88,7 @@ class Scene:
     known: Callable[[str], Known | None]
     data: Path
     engines: Engines = field(default_factory=Engines)
+    overheard: Overheard = field(default_factory=Overheard)
 
 
 class Source:

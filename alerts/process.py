@@ -16,6 +16,7 @@ from alerts.engine import Engine
 from alerts.health import HealthServer, Status
 from alerts.history_writer import HistoryWriter
 from alerts.incidents.account import apart
+from alerts.incidents.keeper import Keeper
 from alerts.incidents.register import Register
 from alerts.incidents.restore import restore
 from alerts.incidents.timeline import Illustrator
@@ -192,6 +193,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
             pending=engine.pending,
             ready=lambda: engine.sees,
         )
+        keeper = Keeper(data, journal, register, clock)
         workers: list[Worker] = []
         status = Status(engine, outbox, journal, workers, config.evaluate_every_seconds, clock)
         health = HealthServer(status, config.health_host, config.health_port)
@@ -224,6 +226,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         Worker("evaluate", partial(_paced, pager.once, every), first_wait_seconds=min(every, 0.5)),
         Worker("illustrate", partial(_paced, illustrator.once, every)),
         Worker("explain", partial(_paced, explainer.once, every)),
+        Worker("keep", partial(_paced, keeper.once, every)),
         Worker("history", partial(_paced, pager.write_history, every)),
         Worker("taps", partial(_paced, pager.look_at_taps, max(every, taps.EVERY_SECONDS))),
     ]

@@ -21,6 +21,7 @@ from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_o
 from agent.pages.follow import Follower
 from agent.pages.page import Limits, PageReader
 from agent.pages.samples import Sampler
+from agent.source import Overheard, PageTold
 from agent.target import BOTH
 from base.errors import PageError, ServescopeError, UnknownEngineError
 from base.redact import shown
@@ -62,12 +63,14 @@ class ScrapeStats:
 class Watch:
     """What is known of one target."""
 
-    def __init__(self, target: Target, place: Place, limits: Limits) -> None:
+    def __init__(self, target: Target, place: Place, limits: Limits, overheard: Overheard | None = None) -> None:
         engine = target.engine if target.engine not in {None, "", "auto"} else None
         self._auto = engine is None
         self._target = replace(target, engine=engine)
         self._place = place
         self._limits = limits
+        self._overheard = overheard or Overheard()
+        self._body: bytes | None = None
         self._urls = [target.metrics_url] if target.metrics_url else page_urls(target.url, engine)
         self._table: Table | None = find_table(engine) if engine else None
         self._reader = PageReader(limits)
@@ -108,12 +111,17 @@ class Watch:
 
     async def _turn(self, session: aiohttp.ClientSession, emit: Emit) -> None:
         time_ns, begun = time.time_ns(), time.perf_counter()
+        self._body, problem = None, ""
         try:
             page = await self._page(session)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, ServescopeError) as error:
-            self._went_down(reason_of(error), time_ns, emit)
+            problem = reason_of(error) or type(error).__name__
+        took = time.perf_counter() - begun
+        self._overheard.page(PageTold(self.instance, time_ns / 1e9, took, None if problem else self._body, problem))
+        if problem:
+            self._went_down(problem, time_ns, emit)
         else:
-            moment = self._follower.moment(time_ns, time.perf_counter() - begun)
+            moment = self._follower.moment(time_ns, took)
             await self._understand(session, page, moment, emit)
 
     async def _page(self, session: aiohttp.ClientSession) -> Page:
@@ -149,6 +157,7 @@ class Watch:
         if time.monotonic() >= self._left_until.get(url, 0.0):
             body = await fetch(session, url, self._limits.bytes, key)
             if not iterations.looks_like(body):
+                self._body = body
                 return self._reader.read(body)
             self._left_until[url] = time.monotonic() + _LEFT_SECONDS
         raise PageError(
@@ -235,4 +244,5 @@ class Watch:
             self._about_due = 0.0  # what comes back may be another version
 
     def _told(self, event: str, message: str, warning: bool) -> None:
+        self._overheard.event(event, self.instance)
         log.log(30 if warning else 20, event, instance=self.instance, message=message)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 MAX_STREAMS: Final = 512
 MAX_ROWS: Final = 4_096
 """Rows of one stream that wait for the next batch."""
-_TIMES: Final = frozenset({"scheduled_ns", "completed_ns", "finished_ns"})
+TIMES: Final = frozenset({"scheduled_ns", "completed_ns", "finished_ns"})
+"""Columns that hold Unix times."""
 
 
 class Teller(NamedTuple):
@@ -96,4 +97,4 @@ def _known(name: str, value: float | str) -> Value:
         return value if math.isfinite(value) and value >= 0 else None
     if isinstance(value, str):
         return value or None
-    return None if value < 0 or (value == 0 and name in _TIMES) else value
+    return None if value < 0 or (value == 0 and name in TIMES) else value

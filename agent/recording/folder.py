@@ -37,7 +37,8 @@ GPU: Final = "gpu.jsonl.gz"
 EVENTS: Final = "events.jsonl"
 ABOUT: Final = "recording.json"
 OTLP: Final = "otlp"
-_PARTS: Final = (PAGES, REQUESTS, CLIENT, HOST, GPU, OTLP)
+STEPS: Final = "steps"
+_PARTS: Final = (PAGES, REQUESTS, CLIENT, HOST, GPU, OTLP, STEPS)
 _REQUEST_IDS: Final = frozenset({"gen_ai.request.id", "triton.request_id"})
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}.*")
 _OTLP_NAME: Final = re.compile(r"\d+_(\d+(?:\.\d+)?)\.pb\.gz")
@@ -147,8 +148,16 @@ class Recording:
     @cached_property
     def bodies(self) -> list[tuple[float, bytes]]:
         """(arrival in Unix seconds, ``ExportTraceServiceRequest``) in order of arrival."""
+        return self._bodies(OTLP)
+
+    @cached_property
+    def steps(self) -> list[tuple[float, bytes]]:
+        """(arrival in Unix seconds, ``ExportLogsServiceRequest``) of what probes told, in order of arrival."""
+        return self._bodies(STEPS)
+
+    def _bodies(self, name: str) -> list[tuple[float, bytes]]:
         found = []
-        folder = self.folder / OTLP
+        folder = self.folder / name
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             match = _OTLP_NAME.fullmatch(path.name)
             if match is None:
@@ -227,7 +236,7 @@ class Recording:
         for line in self.lines:
             times += request_times(line.row)
         if not times:
-            times = [at for at, _ in self.bodies]
+            times = [at for at, _ in (*self.bodies, *self.steps)]
         if not times:
             raise RecordingError(f"{self.folder} holds nothing with a time", "Check that its files are whole")
         return min(times), max(times)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from agent.otlp.claim import claim
@@ -22,6 +23,7 @@ from agent.otlp.request_wire import to_otlp
 from agent.pages.follow import Follower
 from agent.pages.page import PageReader
 from agent.pages.samples import Sampler
+from agent.probe.steps import TIMES
 from agent.recording.folder import EVENTS, GPU, HOST, PAGES, Line, RecordingError, request_times
 from agent.tap.routes import find_route
 from agent.target import Place, Target
@@ -32,6 +34,7 @@ from base.vocabulary import SCOPE_GPU, SCOPE_HOST, Outcome, Resource
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
     from agent.otlp.emit import SignalKind
@@ -71,7 +74,7 @@ class Playback:
         shift_ns: What every time is moved by; whole milliseconds.
 
     Attributes:
-        counts: What has been played so far: ``requests``, ``spans``, ``samples``, ``events``.
+        counts: What has been played so far: ``requests``, ``spans``, ``samples``, ``step batches``, ``events``.
     """
 
     def __init__(self, recording: Recording, shift_ns: int = 0) -> None:
@@ -89,7 +92,15 @@ class Playback:
 
     def items(self) -> Iterator[Item]:
         """Everything, in order of time."""
-        parts = (self._requests(), self._spans(), self._pages(), self._host(), self._gpu(), self._events())
+        parts = (
+            self._requests(),
+            self._spans(),
+            self._pages(),
+            self._host(),
+            self._gpu(),
+            self._steps(),
+            self._events(),
+        )
         return heapq.merge(*parts, key=lambda item: item.at)
 
     def edge_span_id(self, line: Line) -> bytes:
@@ -233,6 +244,25 @@ class Playback:
                 (resource(self._whose | {"hw.type": "gpu", **one["identity"]}), one["values"]) for one in row["gpus"]
             ]
             yield Item(time_ns / 1e9, "metrics", encode_gauges(rows, SCOPE_GPU, time_ns))
+
+    def _steps(self) -> Iterator[Item]:
+        for at, body in self._recording.steps:
+            request = ExportLogsServiceRequest.FromString(body)
+            for group in request.resource_logs:
+                claim(group.resource, self._whose)
+                for scope in group.scope_logs:
+                    for record in scope.log_records:
+                        self._move_steps(record)
+                        self.counts["step batches"] += 1
+            yield Item(self._ns(at) / 1e9, "logs", request.SerializeToString())
+
+    def _move_steps(self, record: LogRecord) -> None:
+        record.time_unix_nano += self._shift_ns
+        for column in record.attributes:
+            if column.key in TIMES:
+                for value in column.value.array_value.values:
+                    if value.HasField("int_value"):
+                        value.int_value += self._shift_ns
 
     def _events(self) -> Iterator[Item]:
         for row in self._recording.rows(EVENTS):

@@ -1,73 +1,49 @@
 """Makes a recording: what an agent sees of a model server, kept as files that ``servescope replay`` reads.
 
 A folder for each server: ``pages.jsonl.gz`` (a line a scrape), ``otlp/`` (the engine's spans, prompts taken out),
-``requests.jsonl.gz`` (the tap's records), ``host.jsonl.gz``, ``gpu.jsonl.gz`` and, at the end, ``recording.json``.
-Spans and requests are read over the shoulder of a running agent and its taps, out of their spool, which is left as it
-is; where no agent runs, the engines' spans are taken directly.
+``steps/`` (what its probe told), ``requests.jsonl.gz`` (the tap's records), ``host.jsonl.gz``, ``gpu.jsonl.gz`` and, at
+the end, ``recording.json``. Spans, steps and requests are read over the shoulder of a running agent and its taps, out
+of their spool, which is left as it is; where no agent runs, the engines' spans are taken directly.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
-import json
 import time
-import zlib
-from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import structlog
 import yaml
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.engine_table import HEALTH_PATH, About, detect, tables
+from agent.engine_table import HEALTH_PATH, detect, tables
 from agent.host.engines import Engines, find_processes
 from agent.host.machine import Machine
 from agent.host.process import Process
-from agent.otlp.request_lines import to_row
 from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.pages.page import Limits, PageReader
-from agent.recording.folder import ABOUT, GPU, HOST, OTLP, PAGES, REQUESTS, RecordingError
+from agent.recording.folder import RecordingError
+from agent.recording.writing import Recorded, Writing, gpu_row, hardware, sort_logs, sort_traces, whole
 from agent.sources.spans import Spans
 from agent.spool.framing import is_checked, split_records
-from agent.spool.writer import SUFFIX
+from agent.spool.writer import SIGNALS, SUFFIX
 from agent.target import Target
 from base.errors import PortInUseError, ServescopeError
 from base.formats import spell
-from base.vocabulary import SCOPE_EDGE, SCOPE_GPU, Resource
+from base.vocabulary import SCOPE_GPU, Resource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
 
-    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+    from agent.spool.writer import SpoolSignal
 
 _TIMEOUT_SECONDS: Final = 3.0
-_FLUSH_SECONDS: Final = 5.0
-_GPU_KEPT: Final = ("hw.", "process.", Resource.RANK)
 _FIND_SECONDS: Final = 10.0
 _TAIL_SECONDS: Final = 0.5
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """One server's recording.
-
-    Attributes:
-        folder: Where it is.
-        instance: The server.
-        counts: How many ``pages``, ``pages that did not come``, ``span exports`` and ``requests`` there were.
-    """
-
-    folder: Path
-    instance: str
-    counts: Mapping[str, int]
 
 
 async def record(
@@ -108,7 +84,7 @@ async def record(
     by_instance = {recorder.target.instance: recorder for recorder in recorders}
 
     def keep(_signal: str, body: bytes) -> None:
-        _sort_in(body, by_instance)
+        sort_traces(body, by_instance)
 
     say(f"recording {', '.join(by_instance)} for {spell(seconds)}")
     async with contextlib.AsyncExitStack() as stack:
@@ -121,29 +97,25 @@ async def record(
             jobs.append(receiver.run(keep))
         await _run_for(seconds, jobs, out)
         if tail is not None:
-            _sort_in(tail.read(), by_instance)
+            _sort_in(tail, by_instance)
     for recorder in recorders:
         say(f"{recorder.folder}: " + ", ".join(f"{count} {what}" for what, count in recorder.counts.items() if count))
         if not recorder.counts["pages"]:  # an outage is worth a recording; a wrong URL is not
             say(f"{recorder.target.instance} showed no metrics page all that time: check its URL with servescope probe")
-    return [Recorded(recorder.folder, recorder.target.instance, _whole(recorder.counts)) for recorder in recorders]
-
-
-def _whole(counts: Counter[str]) -> dict[str, int]:
-    return {what: counts[what] for what in ("pages", "pages that did not come", "span exports", "requests")}
+    return [Recorded(recorder.folder, recorder.target.instance, whole(recorder.counts)) for recorder in recorders]
 
 
 class SpoolTail:
-    """Reads the traces that producers append from now on, and leaves no mark in the spool."""
+    """Reads what producers append from now on, and leaves no mark in the spool."""
 
     def __init__(self, spool: Path) -> None:
         self._spool = spool
-        self._offsets = {path: path.stat().st_size for path in self._segments()}
+        self._offsets = {path: path.stat().st_size for signal in SIGNALS for path in self._segments(signal)}
 
-    def read(self) -> bytes:
-        """What was appended since the last call, as one ``ExportTraceServiceRequest``."""
+    def read(self, signal: SpoolSignal) -> bytes:
+        """What was appended of a signal since the last call, as one body of an OTLP request."""
         parts = []
-        for path in self._segments():
+        for path in self._segments(signal):
             offset = self._offsets.get(path, 0)
             try:
                 with path.open("rb") as file:
@@ -156,62 +128,21 @@ class SpoolTail:
                 parts.append(records.body)
         return b"".join(parts)
 
-    def _segments(self) -> list[Path]:
-        return sorted(self._spool.glob(f"*/traces/*{SUFFIX}"))
+    def _segments(self, signal: str) -> list[Path]:
+        return sorted(self._spool.glob(f"*/{signal}/*{SUFFIX}"))
 
 
-class _Recorder:
-    """Writes one server's folder."""
+class _Recorder(Writing):
+    """Observes one server and writes its folder."""
 
     def __init__(self, folder: Path, target: Target) -> None:
-        self.folder = folder
+        super().__init__(folder, target.instance, target.deployment)
         self.target = target
-        self.counts: Counter[str] = Counter()
-        self._started = time.time()
-        self._engine = target.engine or ""
-        self._about = About()
-        try:
-            (folder / OTLP).mkdir(parents=True, exist_ok=True)
-            if any(path.name != OTLP for path in folder.iterdir()):
-                raise RecordingError(f"{folder} is not empty", "Give a new folder")
-            self._files = {name: _Lines(folder / name) for name in (PAGES, HOST, GPU, REQUESTS)}
-        except OSError as error:
-            raise RecordingError(f"{folder} can't be written: {error}", "Choose another folder") from error
+        self.engine = target.engine or ""
 
     def jobs(self, interval: float) -> list[Coroutine[Any, Any, None]]:
         """What runs while the recording lasts."""
         return [self._pages(interval), self._host(interval), self._gpu()]
-
-    def add_spans(self, request: ExportTraceServiceRequest) -> None:
-        """Keep one body of the engine's spans."""
-        now = time.time()
-        self.counts["span exports"] += 1
-        path = self.folder / OTLP / f"{self.counts['span exports']:04d}_{now:.3f}.pb.gz"
-        path.write_bytes(gzip.compress(request.SerializeToString(), mtime=0))
-
-    def add_request(self, row: Mapping[str, Any]) -> None:
-        """Keep one edge record."""
-        self.counts["requests"] += 1
-        self._files[REQUESTS].add(row)
-
-    def close(self) -> None:
-        """End the files and say in ``recording.json`` what they are."""
-        for name, file in self._files.items():
-            file.close()
-            if not file.lines:
-                (self.folder / name).unlink()
-        about = {
-            "name": self.folder.resolve().name,
-            "engine": self._engine,
-            "engine_version": self._about.version,
-            "deployment": self.target.deployment,
-            "instance": self.target.instance,
-            "flags": dict(self._about.config),
-            "started": round(self._started, 3),
-            "ended": round(time.time(), 3),
-            "counts": dict(self.counts),
-        }
-        (self.folder / ABOUT).write_text(json.dumps({key: value for key, value in about.items() if value}, indent=2))
 
     async def _pages(self, interval: float) -> None:
         urls = [self.target.metrics_url] if self.target.metrics_url else page_urls(self.target.url)
@@ -228,15 +159,14 @@ class _Recorder:
                     except (aiohttp.ClientError, TimeoutError, OSError, ServescopeError) as error:
                         problem = reason_of(error)
                     else:
-                        if len(urls) > 1 or not self._engine:
+                        if len(urls) > 1 or not self.engine:
                             urls = await self._learn(session, row["text"], urls, url, key)
                         break
                 row["took_s"] = round(time.perf_counter() - begun, 4)
                 if "text" not in row:
                     row |= {"status": 0, "error": problem}
                 row |= await self._health(session)
-                self._files[PAGES].add(row)
-                self.counts["pages" if "text" in row else "pages that did not come"] += 1
+                self.add_page(row)
 
     async def _learn(
         self, session: aiohttp.ClientSession, text: str, urls: list[str], url: str, key: Mapping[str, str]
@@ -245,9 +175,10 @@ class _Recorder:
             table = detect(PageReader().read(text.encode()))
         except ServescopeError:
             return urls  # not this page, or not yet: the next turn looks again
-        self._engine = table.engine
-        about = about_url(table, self.target.url, url)
-        self._about = await learn_about(session, table, about, key if same_server(about, url) else None)
+        self.engine = table.engine
+        url_of_it = about_url(table, self.target.url, url)
+        about = await learn_about(session, table, url_of_it, key if same_server(url_of_it, url) else None)
+        self.version, self.flags = about.version, about.config
         return [url]
 
     async def _health(self, session: aiohttp.ClientSession) -> dict[str, Any]:
@@ -255,7 +186,7 @@ class _Recorder:
             return {}
         begun = time.perf_counter()
         try:
-            table = tables().get(self._engine)
+            table = tables().get(self.engine)
             url = self.target.url.rstrip("/") + (table.health_path if table else HEALTH_PATH)
             async with session.get(url) as response:
                 status = response.status
@@ -278,7 +209,7 @@ class _Recorder:
                 except OSError:
                     del processes[pid]
                     look_at = now
-            self._files[HOST].add({"t": round(time.time(), 3), "machine": machine.sample(now), "procs": procs})
+            self.add_host({"t": round(time.time(), 3), "machine": machine.sample(now), "procs": procs})
 
     async def _gpu(self) -> None:
         from agent.sources.gpu import Gpus  # noqa: PLC0415 - the driver's binding is loaded by those who record
@@ -289,37 +220,10 @@ class _Recorder:
         if signal != "metrics":
             return
         gpus, time_ns = [], 0
-        for group in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-            whose = _texts(group.resource.attributes)
-            if "process.pid" in whose and whose.get(Resource.INSTANCE) != self.target.instance:
-                continue  # somebody else's
-            identity = {key: value for key, value in whose.items() if key.startswith(_GPU_KEPT)}
-            values = {}
-            for scope in group.scope_metrics:
-                for metric in scope.metrics if scope.scope.name == SCOPE_GPU else ():
-                    point = (metric.gauge.data_points or metric.sum.data_points)[0]
-                    values[metric.name], time_ns = point.as_double, point.time_unix_nano
-            gpus.append({"identity": identity, "values": values})
-        self._files[GPU].add({"t": time_ns / 1e9, "gpus": gpus})
-
-
-class _Lines:
-    """A gzipped file of JSON lines that a reader can follow and a kill only shortens."""
-
-    def __init__(self, path: Path) -> None:
-        self.lines = 0
-        self._file = gzip.open(path, "wb", compresslevel=6)  # noqa: SIM115 - open as long as the recording lasts
-        self._flushed = time.monotonic()
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        self.lines += 1
-        self._file.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
-        if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
-            self._flushed = time.monotonic()
-            self._file.flush(zlib.Z_SYNC_FLUSH)
-
-    def close(self) -> None:
-        self._file.close()
+        for scope, whose, values, time_ns in hardware(body):  # noqa: B007 - of one moment
+            if scope == SCOPE_GPU and not ("process.pid" in whose and whose.get(Resource.INSTANCE) != self.instance):
+                gpus.append(gpu_row(whose, values))
+        self.add_gpu({"t": time_ns / 1e9, "gpus": gpus})
 
 
 async def _run_for(seconds: float, jobs: Sequence[Coroutine[Any, Any, None]], out: Path) -> None:
@@ -350,25 +254,12 @@ async def _every(seconds: float) -> AsyncIterator[float]:
 async def _follow(tail: SpoolTail, recorders: Mapping[str, _Recorder]) -> None:
     while True:
         await asyncio.sleep(_TAIL_SECONDS)
-        _sort_in(tail.read(), recorders)
+        _sort_in(tail, recorders)
 
 
-def _sort_in(body: bytes, recorders: Mapping[str, _Recorder]) -> None:
-    """Edge spans become request lines, the engine's own are kept as they are; each goes to its instance's folder."""
-    kept: dict[str, ExportTraceServiceRequest] = {}
-    for group in ExportTraceServiceRequest.FromString(body).resource_spans:
-        instance = _texts(group.resource.attributes).get(Resource.INSTANCE, "")
-        recorder = recorders.get(instance)
-        if recorder is None:
-            continue
-        if all(scope.scope.name == SCOPE_EDGE for scope in group.scope_spans):
-            for scope in group.scope_spans:
-                for span in scope.spans:
-                    recorder.add_request(to_row(span))
-        else:
-            kept.setdefault(instance, ExportTraceServiceRequest()).resource_spans.append(group)
-    for instance, request in kept.items():
-        recorders[instance].add_spans(request)
+def _sort_in(tail: SpoolTail, recorders: Mapping[str, _Recorder]) -> None:
+    sort_traces(tail.read("traces"), recorders)
+    sort_logs(tail.read("logs"), recorders)
 
 
 async def _receiver(targets: Sequence[Target], port: int | None) -> Spans | None:
@@ -380,10 +271,6 @@ async def _receiver(targets: Sequence[Target], port: int | None) -> Spans | None
     except PortInUseError:
         return None  # an agent listens there: its spool has the spans
     return receiver
-
-
-def _texts(attributes: Sequence[KeyValue]) -> dict[str, str]:
-    return {pair.key: pair.value.string_value for pair in attributes}
 
 
 def _running_targets(path: Path) -> dict[str, Target]:

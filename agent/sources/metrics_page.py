@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from agent.pages.page import Limits
 from agent.pages.watch import ScrapeStats, Watch
-from agent.source import METRICS, Source
+from agent.source import METRICS, Overheard, Source
 from agent.target import Known, Place
 from base.formats import rounded
 
@@ -45,6 +45,7 @@ class MetricsPages(Source):
         interval_seconds: Time between two scrapes of a target.
         timeout_seconds: When a page counts as not answered.
         limits: Bounds of a page.
+        overheard: Told of every page.
 
     Raises:
         UnknownEngineError: A target names an engine for which there is no table.
@@ -58,11 +59,13 @@ class MetricsPages(Source):
         interval_seconds: float = INTERVAL_SECONDS,
         timeout_seconds: float = TIMEOUT_SECONDS,
         limits: Limits | None = None,
+        overheard: Overheard | None = None,
     ) -> None:
         self._interval = interval_seconds
         self._timeout = timeout_seconds
         self._place = place or Place()
         self._limits = limits or Limits()
+        self._overheard = overheard or Overheard()
         self._watches = [self._watched(target) for target in targets]
         self._follow_too: Callable[[Watch], None] = lambda _watch: None
 
@@ -102,7 +105,7 @@ class MetricsPages(Source):
             self._follow_too(watch)
 
     def _watched(self, target: Target) -> Watch:
-        return Watch(target, self._place, self._limits)
+        return Watch(target, self._place, self._limits, self._overheard)
 
     async def run(self, emit: Emit) -> None:
         """Scrape until cancelled; without targets, wait for some."""
@@ -141,7 +144,8 @@ class MetricsPages(Source):
 
 def source(scene: Scene) -> MetricsPages:
     """The pages of all targets, those that are found later too."""
-    return MetricsPages(scene.targets, scene.place, interval_seconds=scene.config.interval_seconds)
+    interval = scene.config.interval_seconds
+    return MetricsPages(scene.targets, scene.place, interval_seconds=interval, overheard=scene.overheard)
 
 
 def families(pages: Mapping[str, ScrapeStats]) -> Iterable[Metric]:

@@ -288,6 +288,7 @@ class Probe(Source):
                 f" at its door: {change.requests}"
             )
             whose = attributes(target, self._scene.place)
+            self._scene.overheard.event(event, change.instance)
             self._emit("logs", encode_event(whose, event, message, time.time_ns(), warning=change.frozen))
 
     def _resource(self, process: Process) -> dict[str, str]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _SQL: Final = Path(__file__).with_name("history.sql")
 CAUSES: Final = "causes"
 """Kind of the timeline's entry that tells the causes."""
+RECORDED: Final = "recording_kept"
+"""Kind of the entry that names the recording of the time around the opening."""
 
 
 class UnknownIncidentError(ServescopeError):

@@ -65,6 +65,7 @@ class Draft:
     wishes: dict[str, list[Wish]] = field(default_factory=dict)
     evidence: dict[str, bool] = field(default_factory=dict)
     why: dict[str, int] = field(default_factory=dict)
+    recorded: dict[str, str] = field(default_factory=dict)
 
 
 class Register:
@@ -192,6 +193,7 @@ class Register:
             "acks": draft.acks,
             "evidence": draft.evidence,
             "why": draft.why,
+            "recorded": draft.recorded,
             OUTBOX: values,
         }
         self._journal.write(changes, draft.rows)
@@ -283,6 +285,7 @@ class Register:
                     "acks": dict.fromkeys(gone),
                     "evidence": dict.fromkeys(gone),
                     "why": dict.fromkeys(gone),
+                    "recorded": dict.fromkeys(gone),
                     OUTBOX: {entry.id: None for entry in entries if entry.incident_id in gone},
                 }
             )

@@ -188,12 +188,12 @@ def test_the_tail_reads_what_is_new_and_leaves_no_mark(tmp_path: Path):
     writer.append("traces", b"old")
     tail = SpoolTail(tmp_path)
     before = sorted(path.name for path in tmp_path.rglob("*"))
-    assert tail.read() == b""
+    assert tail.read("traces") == b""
     writer.append("traces", b"new1")
     writer.append("traces", b"new2-in-a-second-segment")
     writer.append("metrics", b"not a trace")
-    assert tail.read() == b"new1new2-in-a-second-segment"
-    assert tail.read() == b""
+    assert tail.read("traces") == b"new1new2-in-a-second-segment"
+    assert tail.read("traces") == b""
     assert set(before) <= {path.name for path in tmp_path.rglob("*")}
     assert not list(tmp_path.rglob("state.json"))
 

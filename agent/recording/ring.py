@@ -1,0 +1,181 @@
+"""The last minutes as they were, on disk: what was spooled and every metrics page, until it is old.
+
+What producers spool is not copied: a segment gets a second name (a hard link) in the ring, under which it stays when
+the collector has it. So the ring costs one look at the spool's folders a turn, and the pages, which are kept as they
+came. It lives on the spool's disk and outlives a kill of its agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import shutil
+import zlib
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from agent.spool.writer import SIGNALS, SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+RING: Final = "black-box"
+"""Folder of the ring below the data folder."""
+PAGES: Final = "pages"
+_PAGES_SUFFIX: Final = ".pages.gz"
+_FILE_SECONDS: Final = 30.0
+"""What one file of pages spans; what is old goes file by file."""
+_FLUSH_SECONDS: Final = 5.0
+_LEVEL: Final = 1
+_SEGMENT_SECONDS: Final = 60.0
+"""A segment may have been begun so long before its last record."""
+_SCARCE: Final = 0.02
+"""Share of the disk that is left free for the spool."""
+
+log = structlog.get_logger()
+
+
+class Ring:
+    """Writes a ring.
+
+    Args:
+        folder: Where it lies; on the spool's file system.
+        spool: Whose segments it keeps.
+        seconds: How far it reaches back.
+        max_bytes: What it may take; the oldest goes first.
+
+    Attributes:
+        bytes: What it takes, as of the last turn.
+        lost: What could not be kept, by reason: ``disk``, ``full`` (older than wanted had to go).
+    """
+
+    def __init__(self, folder: Path, spool: Path, seconds: float, max_bytes: int) -> None:
+        self.folder = folder
+        self.bytes = 0
+        self.lost: dict[str, int] = {}
+        self._spool, self._seconds, self._max_bytes = spool, seconds, max_bytes
+        self._pages: gzip.GzipFile | None = None
+        self._until = self._flushed = 0.0
+
+    def page(self, instance: str, at: float, took: float, body: bytes | None, error: str = "") -> None:
+        """Keep a page, or that it did not come; never raises."""
+        about = {"t": round(at, 4), "instance": instance, "took_s": round(took, 4)}
+        about |= {"status": 0, "error": error} if body is None else {"status": 200, "bytes": len(body)}
+        try:
+            file = self._file(at)
+            file.write(json.dumps(about, separators=(",", ":")).encode() + b"\n")
+            if body is not None:
+                file.write(body)
+            if at - self._flushed >= _FLUSH_SECONDS:
+                self._flushed = at
+                self.flush()
+        except OSError as error_:
+            self._lose("disk", error_)
+            self._drop_file()
+
+    def turn(self, now: float) -> None:
+        """Take what the spool has that is new, and let go of what is old; never raises. ``now``: Unix seconds."""
+        try:
+            for path in self._spool.glob(f"*/*/*{SUFFIX}"):
+                self._link(path)
+            self._let_go(now)
+        except OSError as error:
+            self._lose("disk", error)
+
+    def flush(self) -> None:
+        """Let readers see all pages; never raises."""
+        if self._pages is None:
+            return
+        try:
+            self._pages.flush(zlib.Z_SYNC_FLUSH)
+        except OSError as error:
+            self._lose("disk", error)
+            self._drop_file()
+
+    def close(self) -> None:
+        """End the file of pages."""
+        self._drop_file()
+
+    def _link(self, path: Path) -> None:
+        signal, producer = path.parent.name, path.parent.parent.name
+        if signal not in SIGNALS:
+            return
+        kept = self.folder / signal / f"{path.name.removesuffix(SUFFIX)}.{producer}{SUFFIX}"
+        if kept.exists():
+            return
+        kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(FileExistsError, FileNotFoundError):  # sent and gone between two looks
+            os.link(path, kept)
+
+    def _let_go(self, now: float) -> None:
+        files = []
+        for path in self.folder.glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):
+                told = path.stat()
+                files.append((told.st_mtime, told.st_size, path))
+        files.sort()
+        left = sum(size for _, size, _ in files)
+        disk = shutil.disk_usage(self.folder if self.folder.exists() else self._spool)
+        scarce = disk.free < disk.total * _SCARCE
+        for changed, size, path in files:
+            old = changed < now - self._seconds
+            if not old and left <= self._max_bytes and not scarce:
+                break
+            if not old:
+                self.lost["full"] = self.lost.get("full", 0) + 1
+            path.unlink(missing_ok=True)
+            left -= size
+        self.bytes = left
+
+    def _file(self, at: float) -> gzip.GzipFile:
+        if self._pages is None or at >= self._until:
+            self._drop_file()
+            path = self.folder / PAGES / f"{int(at * 1000):014d}{_PAGES_SUFFIX}"
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._pages = gzip.open(path, "ab", compresslevel=_LEVEL)  # noqa: SIM115 - open until its time is over
+            self._until, self._flushed = at + _FILE_SECONDS, at
+        return self._pages
+
+    def _drop_file(self) -> None:
+        file, self._pages = self._pages, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def _lose(self, reason: str, error: OSError) -> None:
+        if reason not in self.lost:
+            log.warning("black_box_incomplete", reason=reason, error=str(error))
+        self.lost[reason] = self.lost.get(reason, 0) + 1
+
+
+def pages_in(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Pages of a ring in order of time: (instance, line as ``pages.jsonl.gz`` has it); what was cut off is left out."""
+    for path in sorted((folder / PAGES).glob(f"*{_PAGES_SUFFIX}")):
+        try:
+            with gzip.open(path, "rb") as file:
+                while line := file.readline():
+                    row = json.loads(line)
+                    size = row.pop("bytes", None)
+                    if size is not None:
+                        text = file.read(size)
+                        if len(text) != size:
+                            break
+                        row["text"] = text.decode(errors="replace")
+                    yield str(row.pop("instance")), row
+        except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
+            log.info("black_box_file_cut_off", path=str(path), error=str(error))
+
+
+def segments_in(folder: Path, signal: str) -> list[Path]:
+    """Segments of a ring of one signal, in order of time."""
+    return sorted((folder / signal).glob(f"*{SUFFIX}"))
+
+
+def since(folder: Path) -> float | None:
+    """When a ring begins, Unix seconds, by its pages and segments; None where it is empty."""
+    begun = [int(path.name.partition(".")[0]) / 1000 for path in (folder / PAGES).glob(f"*{_PAGES_SUFFIX}")]
+    return min(begun, default=None)

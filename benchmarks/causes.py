@@ -6,7 +6,10 @@ window, for the cause and for the tenant that appears with the fault alone; and 
 before each fault and out of runs without one. What is in ``truth.json`` and in the clients' column ``role`` is what the
 answers are held against, never an input.
 
-    python -m benchmarks.causes RUNS [--json]
+    python -m benchmarks.causes RUNS [--pages] [--json]
+
+With ``--pages`` the servers' metrics pages and machines are all that is replayed: no request is known one by one, and
+no tenant.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import argparse
 import asyncio
 import gzip
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
 RIGHT_GOAL: Final = 0.9
 QUIET_GOAL: Final = 0.95
+_NOT_PAGES: Final = ("otlp", "client.jsonl.gz", "requests.jsonl.gz", "truth.json")
 LENGTHS: Final = (8.0, 12.0, 20.0)
 """Seconds of quiet windows; they overlap by half."""
 CAUSE_OF: Final = {
@@ -124,7 +129,7 @@ def figure(name: str, right: int, of: int, goal: float, *, reference: str = "") 
     }
 
 
-def measure(folder: Path) -> list[dict[str, Any]]:
+def measure(folder: Path, *, pages: bool = False) -> list[dict[str, Any]]:
     """Replay, ask, compare."""
     runs = runs_of(folder)
     right = named = tenants = 0
@@ -135,7 +140,11 @@ def measure(folder: Path) -> list[dict[str, Any]]:
         data = Path(place)
         with borrowed.collector(data, "", _say) as (otlp, keys):
             for run in runs:
-                asyncio.run(replay(folder / run.name, otlp, keys=keys))
+                given = folder / run.name
+                if pages:
+                    given = data / "pages" / run.name
+                    shutil.copytree(folder / run.name, given, ignore=shutil.ignore_patterns(*_NOT_PAGES))
+                asyncio.run(replay(given, otlp, keys=keys))
         with borrowed.store(data, "", _say) as url, Store(locate(data, url, role="reader")) as store:
             for run in runs:
                 if run.fault:
@@ -144,7 +153,7 @@ def measure(folder: Path) -> list[dict[str, Any]]:
                     slowest = max(slowest, time.monotonic() - begun)
                     wanted = CAUSE_OF.get(run.kind, run.kind)
                     right += bool(found and found[0].cause == wanted)
-                    if run.tenant and wanted != "slow_client":
+                    if run.tenant and not pages and wanted != "slow_client":
                         named += 1
                         tenants += bool(found and found[0].who.get("tenant") == run.tenant)
                     told = ", ".join(f"{one.cause} {one.share:.0%} {one.who}" for one in found[:3]) or "nothing"
@@ -185,8 +194,10 @@ def main() -> None:
     """Print one JSON object a figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
+    parser.add_argument("--pages", action="store_true", help="know the servers' pages alone")
     parser.add_argument("--json", action="store_true", help="figures are JSON in any case")
-    for made in measure(parser.parse_args().runs):
+    given = parser.parse_args()
+    for made in measure(given.runs, pages=given.pages):
         print(json.dumps(made))
 
 

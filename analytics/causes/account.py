@@ -117,7 +117,8 @@ def _stands(account: Account, cause: str, expected: Floats, of_it: Flags) -> boo
     seconds = account.ledger.of(cause)
     window = account.counted & of_it
     hit = window & (seconds >= HIT * np.maximum(expected, 1e-6)) & (seconds > 0)
-    if hit.sum() < max(HIT_LEAST, HIT_SHARE * window.sum()):
+    known = account.requests.known
+    if known(hit) < max(HIT_LEAST, HIT_SHARE * known(window)):
         return False
     load = seconds[window].sum() / max(expected[window].sum(), 1e-9)
     # a few that lost much count as much as many that lost little

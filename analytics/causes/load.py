@@ -1,4 +1,4 @@
-"""Reads what an account is made of out of the store: four statements, each one row of arrays.
+"""Reads what an account is made of out of the store: a few statements, each one row of arrays.
 
 Requests of the reference period and the window are read whoever asks about which of them: others' work is what some
 waited for. Of very many every k-th is read and stands for k.
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from analytics.causes.cohorts import cohorts
 from analytics.causes.table import Event, Evidence, Host, requests_of, samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from analytics.causes.table import Requests
     from analytics.inquiry import Inquiry
 
 MOST_REQUESTS: Final = 400_000
@@ -24,6 +26,8 @@ MOST_BEFORE: Final = 40_000
 SHORTEST_SECONDS: Final = 120.0
 LOOK_BACK_SECONDS: Final = (600, 3 * 3600)
 """Seconds before the window that serve as reference: three windows, at least and at most so many."""
+LATE_SECONDS: Final = 300.0
+"""Seconds after the window in which requests of it are looked for that had not finished, by pages."""
 _MOST_SAMPLES: Final = 200_000
 _PROCESSES: Final = 8
 """Processes of an engine, and its machine, that most have at most."""
@@ -38,9 +42,7 @@ def load(inquiry: Inquiry, most: int = MOST_REQUESTS) -> Evidence:
         inquiry: Whose window and filter.
         most: Requests that are read; of more every k-th.
     """
-    recording = inquiry.filter.recording
-    period = "" if recording == "include" else f"AND recording {'=' if recording == 'exclude' else '!='} ''"
-    fragments = {"period": period}
+    fragments = _period(inquiry)
     back = float(np.clip(3 * inquiry.window.seconds, *LOOK_BACK_SECONDS))
     first = inquiry.window.from_ms
     counted = inquiry.ask("count", fragments, reference_ms=first - int(back * 1000))[0]
@@ -52,9 +54,39 @@ def load(inquiry: Inquiry, most: int = MOST_REQUESTS) -> Evidence:
     bounds: dict[str, Any] = {"reference_ms": origin}
     stride = max(1, -(-(inside + min(before, enough)) // most))
     row = inquiry.ask("rows", fragments, stride=stride, **bounds)[0]
-    found = Evidence(requests_of(row, origin, first, float(stride)), origin_ms=origin)
+    return _beside(inquiry, requests_of(row, origin, first, float(stride)), origin)
+
+
+def load_pages(inquiry: Inquiry, servers: int, most: int = MOST_REQUESTS) -> Evidence:
+    """The evidence for a window of which no request is known one by one, by what servers' metrics pages say.
+
+    Args:
+        inquiry: Whose window and filter.
+        servers: How many show a page.
+        most: Requests that are made of it; of more each stands for several.
+    """
+    back = float(np.clip(3 * inquiry.window.seconds, *LOOK_BACK_SECONDS))
+    first, last = inquiry.window.from_ms, inquiry.window.to_ms
+    origin = first - int(back * 1000)
+    # those that arrived in the window finish after it, too
+    until = last + int(min(inquiry.window.seconds, LATE_SECONDS) * 1000)
+    row = inquiry.ask(
+        "finishers", _period(inquiry), reference_ms=origin, until_ms=until, sample_ms=_step_ms(until - origin, servers)
+    )[0]
+    return _beside(inquiry, cohorts(row, origin, first, last, most), origin)
+
+
+def _period(inquiry: Inquiry) -> dict[str, str]:
+    recording = inquiry.filter.recording
+    return {"period": "" if recording == "include" else f"AND recording {'=' if recording == 'exclude' else '!='} ''"}
+
+
+def _beside(inquiry: Inquiry, requests: Requests, origin: int) -> Evidence:
+    """Evidence of these requests with what their servers and machines did."""
+    fragments = _period(inquiry)
+    found = Evidence(requests, origin_ms=origin)
     span_ms = inquiry.window.to_ms - origin
-    bounds = {"reference_ms": origin, "limit": _MOST_SAMPLES}
+    bounds: dict[str, Any] = {"reference_ms": origin, "limit": _MOST_SAMPLES}
     instances = len(found.requests.instance.names)
     sample_ms = _step_ms(span_ms, instances)
     found.samples = samples_of(inquiry.ask("samples", fragments, sample_ms=sample_ms, **bounds)[0], origin)

@@ -92,6 +92,8 @@ class Requests:
         selected: Whether it is asked about.
         instance, deployment, tenant, model, route, version, engine, outcome, error: Texts.
         scale: Requests that each stands for, where only one of several was read.
+        cohort: Of those that are known by their mean alone (`cohorts`), which belong together; empty where each is
+            known by itself.
     """
 
     start: Floats
@@ -118,6 +120,11 @@ class Requests:
     outcome: Names
     error: Names
     scale: float = 1.0
+    cohort: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def known(self, rows: Flags) -> int:
+        """How many things are known of some requests: their number, or that of their cohorts."""
+        return len(np.unique(self.cohort[rows])) if len(self.cohort) else int(rows.sum())
 
     def __len__(self) -> int:
         return len(self.start)
@@ -246,6 +253,7 @@ def requests_of(row: Mapping[str, Any], origin_ms: int, from_ms: int, scale: flo
         inside=at[order] >= from_ms,
         selected=column["selected"] > 0,
         scale=scale,
+        cohort=np.empty(0, dtype=np.int64),
         **texts,
     )
 

@@ -42,7 +42,9 @@ def work_changes(requests: Requests, reference: Reference) -> dict[str, Floats]:
             terms = _terms(cause, fit, requests, reference, mine)
             there, usual = terms[requests.inside[mine]], terms[ground[mine]]
             total = float(there.sum())
-            chance = float(usual.std()) * np.sqrt(len(there) * (1 + len(there) / len(usual)))
+            # those of a cohort are known by their mean, which counts once
+            alike = len(there) / requests.known(mine & requests.inside)
+            chance = float(usual.std()) * np.sqrt(alike * len(there) * (1 + len(there) / len(usual)))
             if total <= max(SIGMAS * chance, MATTERS * fit.e2e * len(there)):
                 continue
             more = np.maximum(there, 0.0)

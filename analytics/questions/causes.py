@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from analytics.causes.account import account_of
 from analytics.causes.evidence import Cause, Failure, causes_of, failures_of
-from analytics.causes.load import MOST_REQUESTS, load
+from analytics.causes.load import MOST_REQUESTS, load, load_pages
 from analytics.inquiry import Inquiry
 from analytics.question import Command, QuestionError
 from base.named_sql import beside
@@ -28,6 +28,10 @@ _SQL: Final = beside(__file__)
 _KINDS: Final = 20
 """Kinds of requests whose reference is told."""
 _LEAST: Final = 100
+_BY_PAGES: Final = (
+    "By metrics pages alone: those that finished in the same second count with their means, what failed with no "
+    "seconds, and who asked is not known."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,8 @@ def ask(store: Reader, selection: Selection, *, most: int = MOST_REQUESTS) -> An
     inquiry = Inquiry(store, selection, sql=_SQL)
     window = selection.window
     cover = inquiry.coverage()
-    evidence = load(inquiry, most)
+    by_pages = not cover.rows and bool(cover.samples) and inquiry.of_all
+    evidence = load_pages(inquiry, len(cover.sample_instances), most) if by_pages else load(inquiry, most)
     made = account_of(evidence)
     asked = made.asked
     if selection.ids and not (made.requests.selected & made.requests.inside).any():
@@ -125,11 +130,11 @@ def ask(store: Reader, selection: Selection, *, most: int = MOST_REQUESTS) -> An
     return inquiry.answer(
         result,
         cover,
-        level="rows" if cover.rows else "metrics",
+        level="metrics" if by_pages else "rows",
         exactness="derived",
         rows=result.requests,
         samples_used=cover.samples > 0,
-        notes=_notes(made),
+        notes=(*((_BY_PAGES,) if by_pages else ()), *_notes(made)),
     )
 
 

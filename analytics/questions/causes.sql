@@ -66,6 +66,74 @@ FROM
       AND ({stride:UInt32} = 1 OR modulo(cityHash64(key), {stride:UInt32}) = 0)
 )
 
+-- name: finishers
+-- What servers' pages say of the requests that finished between two samples: how many, and their seconds and tokens in
+-- sum. A router's requests are its servers'. One row of arrays.
+SELECT
+    groupArray(at_ms) AS at_ms,
+    groupArray(selected) AS selected,
+    groupArray(interval_s) AS interval,
+    groupArray(if(h.observed > 0, toFloat64(h.observed), finished)) AS n,
+    groupArray(e2e_s) AS e2e_s,
+    groupArray(queue_s) AS queue_s,
+    groupArray(prefill_s) AS prefill_s,
+    groupArray(decode_s) AS decode_s,
+    groupArray(compute_input_s) AS compute_input_s,
+    groupArray(compute_infer_s) AS compute_infer_s,
+    groupArray(compute_output_s) AS compute_output_s,
+    groupArray(waiting_s) AS waiting_s,
+    groupArray(running_s) AS running_s,
+    groupArray(asked) AS asked,
+    groupArray(hits) AS hits,
+    groupArray(if(h.prompts > 0, h.prompt_sum / h.prompts, nan)) AS prompt,
+    groupArray(if(h.outputs > 0, h.output_sum / h.outputs, nan)) AS output,
+    groupArray(s.instance) AS instance,
+    groupArray(deployment) AS deployment,
+    groupArray(s.model) AS model,
+    groupArray(version) AS version,
+    groupArray(engine) AS engine
+FROM
+(
+    SELECT
+        intDiv(toUnixTimestamp64Milli(time), {sample_ms:Int64}) AS slot,
+        instance, deployment, model, version, engine,
+        max(toUnixTimestamp64Milli(time)) AS at_ms,
+        max(toUInt8(1 /*filter:samples*/)) AS selected,
+        toFloat64(sum(interval_seconds) / uniqExact(dp_rank)) AS interval_s,
+        ifNull(sum(requests_finished_delta), 0) AS finished,
+        ifNull(sum(request_seconds_delta), nan) AS e2e_s,
+        ifNull(sum(queue_seconds_delta), nan) AS queue_s,
+        ifNull(sum(prefill_seconds_delta), nan) AS prefill_s,
+        ifNull(sum(decode_seconds_delta), nan) AS decode_s,
+        ifNull(sum(compute_input_seconds_delta), nan) AS compute_input_s,
+        ifNull(sum(compute_infer_seconds_delta), nan) AS compute_infer_s,
+        ifNull(sum(compute_output_seconds_delta), nan) AS compute_output_s,
+        ifNull(toFloat64(sum(waiting * interval_seconds)), nan) AS waiting_s,
+        ifNull(toFloat64(sum(running * interval_seconds)), nan) AS running_s,
+        ifNull(sum(prefix_cache_queries_delta), nan) AS asked,
+        ifNull(sum(prefix_cache_hits_delta), nan) AS hits
+    FROM engine_samples FINAL
+    WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({until_ms:Int64}) /*period*/
+      AND NOT /*router*/
+    GROUP BY slot, instance, deployment, model, version, engine
+) AS s
+LEFT JOIN
+(
+    SELECT
+        intDiv(toUnixTimestamp64Milli(time), {sample_ms:Int64}) AS slot,
+        instance,
+        model,
+        sumIf(count, signal = 'e2e_seconds') AS observed,
+        sumIf(count, signal = 'prompt_tokens') AS prompts,
+        sumIf(sum, signal = 'prompt_tokens') AS prompt_sum,
+        sumIf(count, signal = 'completion_tokens') AS outputs,
+        sumIf(sum, signal = 'completion_tokens') AS output_sum
+    FROM engine_histograms FINAL
+    WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({until_ms:Int64}) /*period*/
+      AND signal IN ('e2e_seconds', 'prompt_tokens', 'completion_tokens')
+    GROUP BY slot, instance, model
+) AS h ON s.slot = h.slot AND s.instance = h.instance AND s.model = h.model
+
 -- name: samples
 SELECT
     groupArray(at_ms) AS at_ms,

@@ -67,6 +67,13 @@ class Breach(NamedTuple):
     known: bool
 
 
+class Open(NamedTuple):
+    """Requests that a tap has open, and seconds for which it has had none (0 where it has some)."""
+
+    requests: float
+    none_for: float
+
+
 @dataclass(slots=True)
 class Measured:
     """What one round knows.
@@ -77,6 +84,8 @@ class Measured:
         last_seen: Instances with the Unix time of their newest sample.
         was_up: Instances that were up at some time in that span.
         breaches: By instance, what stands broken, oldest first.
+        open_requests: By instance before which a tap stands that is there: requests that it has open, and for how long
+            it has had none (seconds; 0 where it has some).
     """
 
     counts: dict[float, list[Group]] = field(default_factory=dict)
@@ -84,3 +93,4 @@ class Measured:
     last_seen: list[tuple[dict[str, str], float]] = field(default_factory=list)
     was_up: set[str] = field(default_factory=set)
     breaches: dict[str, list[Breach]] = field(default_factory=dict)
+    open_requests: dict[str, Open] = field(default_factory=dict)

@@ -21,6 +21,7 @@ class Needs:
         look_back: Seconds of samples; 0: none.
         remember: Seconds for which an instance that sends nothing is still known; 0: not asked.
         breaches: Seconds back to which what servers must tell and do not is looked for; 0: not asked.
+        open_requests: Whether it wants what taps say of requests that are open.
         replays: Whether replayed rows may count.
     """
 
@@ -31,6 +32,7 @@ class Needs:
     look_back: float = 0.0
     remember: float = 0.0
     breaches: float = 0.0
+    open_requests: bool = False
     replays: bool = False
 
 
@@ -45,5 +47,6 @@ def together(needs: Iterable[Needs]) -> Needs:
         max((one.look_back for one in listed), default=0.0),
         max((one.remember for one in listed), default=0.0),
         max((one.breaches for one in listed), default=0.0),
+        any(one.open_requests for one in listed),
         any(one.replays for one in listed),
     )

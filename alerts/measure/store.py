@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
-from alerts.measure import counting
+from alerts.measure import counting, taps
 from alerts.measure.measured import Breach, Group, Measured, Sample, Series
 from alerts.measure.needs import together
 from alerts.measure.signals import ALWAYS_ASKED, DIMENSIONS
@@ -101,6 +101,8 @@ class Measurer:
             measured.was_up = {str(row["instance"]) for row in rows if row["was_up"]}
         if needs.breaches:
             measured.breaches = self._broken(store, now)
+        if needs.open_requests:
+            measured.open_requests = taps.open_requests(store, now)
         return measured
 
     def _where_recordings(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from alerts.measure.measured import Open
+from analytics.settled import LIVE_SECONDS
 from base.named_sql import statements
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ LOSSES: Final[Mapping[str, str]] = {
     "servescope.tap.connections_refused": "were answered 503 for want of a place",
 }
 """Sums of the tap that must not grow, and what each counts."""
+_MOST: Final = 1000
 _SETTINGS: Final = {"max_execution_time": 2}
 _SQL: Final = Path(__file__).with_name("taps.sql")
 
@@ -32,6 +35,26 @@ class Loss(NamedTuple):
     metric: str
     reason: str
     requests: float
+
+
+def open_requests(store: Rows, now: float) -> dict[str, Open]:
+    """Requests that the taps before each instance have open, of those taps that tell of themselves.
+
+    Raises:
+        ServescopeError: The store is away or refuses.
+    """
+    asked = {"since": int((now - WINDOW_SECONDS) * 1000), "until": int(now * 1000) + 1000, "limit": _MOST}
+    found: dict[str, Open] = {}
+    for row in store.rows(statements(_SQL)["open"], asked, settings=_SETTINGS):
+        if now - int(row["at_ms"]) / 1000 > LIVE_SECONDS:
+            continue  # it is gone: others may stand there
+        since = max(int(row["busy_ms"]), int(row["first_ms"])) / 1000
+        told = Open(float(row["open"]), 0.0 if row["open"] else max(now - since, 0.0))
+        other = found.get(str(row["instance"]))
+        found[str(row["instance"])] = (
+            told if other is None else Open(other.requests + told.requests, min(other.none_for, told.none_for))
+        )
+    return found
 
 
 def losses(store: Rows, now: float) -> list[Loss]:

@@ -24,3 +24,19 @@ FROM
 )
 GROUP BY instance, metric, reason
 LIMIT 1000
+
+-- name: open
+-- What each tap said last of its open requests, and when it last had some.
+SELECT
+    ResourceAttributes['service.instance.id'] AS instance,
+    argMax(Value, TimeUnix) AS open,
+    toUnixTimestamp64Milli(CAST(max(TimeUnix), 'DateTime64(3)')) AS at_ms,
+    toUnixTimestamp64Milli(CAST(maxIf(TimeUnix, Value > 0), 'DateTime64(3)')) AS busy_ms,
+    toUnixTimestamp64Milli(CAST(min(TimeUnix), 'DateTime64(3)')) AS first_ms
+FROM otel_metrics_gauge
+WHERE ServiceName = 'servescope-tap' AND MetricName = 'servescope.tap.requests.open'
+  AND TimeUnix >= fromUnixTimestamp64Milli({since:Int64}) AND TimeUnix < fromUnixTimestamp64Milli({until:Int64})
+  AND recording = ''
+GROUP BY ResourceAttributes
+ORDER BY at_ms DESC
+LIMIT {limit:UInt32}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.measure.measured import Counted, Group, Measured, Sample, Series
+from alerts.measure.measured import Counted, Group, Measured, Open, Sample, Series
 from alerts.rules.file import parse
 from alerts.rules.model import all_rules
 from alerts.rules.reading import trailing_run
@@ -115,6 +115,26 @@ def test_steps_without_anybody_running_are_no_progress_and_the_reason_says_what_
     assert judged(waiting=[7.0] * 5, **steps)[0] is False, "a server that does not say how many run"
     busy = livelock | {"generation_tokens_delta": [0.0, 0.0, 0.0, 0.0, 3.0]}
     assert judged(**busy)[0] is False
+
+
+def test_work_that_no_client_has_open_is_told_from_work_that_stands_still():
+    wedged = rule("{name: w, when: {kind: wedged, after: 3s}}")
+    assert wedged.needs().open_requests
+    left = series("a", running=[106.0] * 5, kv_cache_usage_ratio=[0.9] * 5, generation_tokens_delta=[0.0] * 5)
+
+    def said(**taps: Open) -> str:
+        (reading,) = wedged.judge(Measured(series=[left], open_requests=taps), NOW)
+        assert reading.seen.breached
+        return reading.reason
+
+    stuck = "a, model m has 106 requests and made no progress for 4 s"
+    assert said() == stuck
+    assert said(a=Open(106.0, 0.0)) == stuck
+    assert said(a=Open(0.0, 2.0)) == stuck, "not for as long as it stands still"
+    assert said(b=Open(0.0, 90.0)) == stuck
+    assert said(a=Open(0.0, 90.0)) == (
+        f"{stuck}; its tap has had no request open for 90 s: what it shows may be left of requests that were aborted"
+    )
 
 
 def test_an_engine_whose_counters_move_as_requests_end_is_no_wedge_while_it_answers():

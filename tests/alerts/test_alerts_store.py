@@ -243,6 +243,34 @@ def test_a_tap_that_loses_requests_pages_without_any_rule(fleet: Any):
     assert first.reason == "requests at the tap of a in 5 min: 3 were served and not recorded (spool)"
 
 
+def test_what_taps_have_open_is_theirs_who_are_there(fleet: Any):
+    now = float(int(time.time()))
+
+    def said(age: float, value: float, instance: str, pid: int = 1) -> None:
+        row = {
+            "ResourceAttributes": {"service.instance.id": instance, "process.pid": str(pid)},
+            "ServiceName": "servescope-tap",
+            "MetricName": "servescope.tap.requests.open",
+            "TimeUnix": at(now - age),
+            "Value": value,
+        }
+        fleet.store.insert("otel_metrics_gauge", [row])
+
+    assert taps.open_requests(fleet.store, now) == {}
+    for age, value in ((80, 9.0), (60, 106.0), (40, 0.0), (10, 0.0)):
+        said(age, value, "emptied")
+    for age, value in ((60, 0.0), (5, 3.0)):
+        said(age, value, "busy")
+    said(200, 0.0, "gone")
+    for age in (70, 10):
+        said(age, 0.0, "two")
+        said(age, 0.0, "never")
+    said(20, 4.0, "two", pid=2)
+    assert taps.open_requests(fleet.store, now) == {
+        "emptied": (0.0, 60.0), "busy": (3.0, 0.0), "two": (4.0, 0.0), "never": (0.0, 70.0),
+    }  # fmt: skip
+
+
 def test_slos_say_what_is_left_of_their_budgets(world: World):
     file = load(world.rules)
     (idle,) = slo_statuses(world.fleet.store, file, at(world.now))

@@ -17,7 +17,7 @@ from base.formats import rounded
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from alerts.measure.measured import Measured, Sample
+    from alerts.measure.measured import Measured, Open, Sample
     from alerts.rules.blind import Blind
     from alerts.rules.scope import Scope
 
@@ -36,8 +36,11 @@ def _none_runs(sample: Sample) -> bool:
     return sample.values.get("running") == 0.0 and sample.values.get("waiting", 0.0) > 0
 
 
-def _aspect(sample: Sample) -> str:
-    """What the newest sample says of how it is stuck."""
+def _aspect(sample: Sample, at_tap: Open | None, after: float) -> str:
+    """What the newest sample, and the tap before it, say of how it is stuck."""
+    if at_tap is not None and not at_tap.requests and at_tap.none_for >= after:
+        since = rounded(round(at_tap.none_for))
+        return f"; its tap has had no request open for {since}: what it shows may be left of requests that were aborted"
     if not _none_runs(sample):
         return ""
     if sample.values.get("kv_cache_usage_ratio") == 0.0:
@@ -59,7 +62,7 @@ class When(Condition):
     def needs(self, scope: Scope) -> Needs:
         """Work and progress of every instance."""
         columns = columns_of("running", "waiting", "kv_cache_usage_ratio", *PROGRESS)
-        return Needs(columns=columns, look_back=self.after, replays=scope.replays)
+        return Needs(columns=columns, look_back=self.after, open_requests=True, replays=scope.replays)
 
     def identity(self) -> tuple[str, ...]:
         """One model can hang while another goes on."""
@@ -87,7 +90,8 @@ class When(Condition):
                 continue
             stuck = rounded(round(run.seconds))
             reason = f"{subject(labels)} has {number(run.seen.value)} requests and made no progress for {stuck}"
-            reason += _aspect(samples[-1]) if run.seen.breached else ""
+            at_tap = measured.open_requests.get(labels.get("instance", ""))
+            reason += _aspect(samples[-1], at_tap, self.after) if run.seen.breached else ""
             readings.append(Reading(labels, run.seen, reason, 0.0, 0.0, context))
         return readings
 

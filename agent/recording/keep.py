@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from agent.engine_table import detect
 from agent.pages.page import PageReader
 from agent.recording.folder import RecordingError
-from agent.recording.ring import RING, pages_in, segments_in
+from agent.recording.ring import RING, pages_in, segments_in, take
 from agent.recording.writing import Recorded, Writing, sort_logs, sort_metrics, sort_traces, texts, whole
 from agent.spool.framing import is_checked, split_records
 from base.errors import ServescopeError
@@ -30,21 +30,23 @@ MOST_KEPT: Final = 10
 """Recordings that nobody named; of more the oldest go."""
 
 
-def keep(ring: Path, out: Path) -> list[Recorded]:
-    """Write what a ring holds into a folder, a folder for each server in it.
+def keep(data: Path, out: Path) -> list[Recorded]:
+    """Write what the black box holds into a folder, a folder for each server in it.
 
     Args:
-        ring: The black box's folder; may be growing, or be left of an agent that is gone.
+        data: The agent's data folder; the agent may be running, or gone.
         out: Folder to make.
 
     Returns:
-        What was written, a folder for each server; empty where the ring is.
+        What was written, a folder for each server; empty where the black box is.
 
     Raises:
         RecordingError: The folder is not empty, or can't be written.
     """
-    writers = _Writers(out)
+    writers, ring = _Writers(out), data / RING
     try:
+        if ring.is_dir():
+            take(data / "spool", ring)  # what is newer than the ring's last turn
         times = _pages(ring, writers)
         for path in segments_in(ring, "metrics"):
             body = _body(path)
@@ -114,7 +116,7 @@ def keep_unnamed(data: Path, why: str) -> Path | None:
     out = data / KEPT / name
     unfinished = out.with_name(f".{name}")
     try:
-        if not keep(data / RING, unfinished):
+        if not keep(data, unfinished):
             return None
         unfinished.rename(out)
         _let_go(data / KEPT)

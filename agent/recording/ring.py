@@ -80,8 +80,7 @@ class Ring:
     def turn(self, now: float) -> None:
         """Take what the spool has that is new, and let go of what is old; never raises. ``now``: Unix seconds."""
         try:
-            for path in self._spool.glob(f"*/*/*{SUFFIX}"):
-                self._link(path)
+            take(self._spool, self.folder)
             self._let_go(now)
         except OSError as error:
             self._lose("disk", error)
@@ -99,17 +98,6 @@ class Ring:
     def close(self) -> None:
         """End the file of pages."""
         self._drop_file()
-
-    def _link(self, path: Path) -> None:
-        signal, producer = path.parent.name, path.parent.parent.name
-        if signal not in SIGNALS:
-            return
-        kept = self.folder / signal / f"{path.name.removesuffix(SUFFIX)}.{producer}{SUFFIX}"
-        if kept.exists():
-            return
-        kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with contextlib.suppress(FileExistsError, FileNotFoundError):  # sent and gone between two looks
-            os.link(path, kept)
 
     def _let_go(self, now: float) -> None:
         files = []
@@ -150,6 +138,30 @@ class Ring:
         if reason not in self.lost:
             log.warning("black_box_incomplete", reason=reason, error=str(error))
         self.lost[reason] = self.lost.get(reason, 0) + 1
+
+
+def take(spool: Path, folder: Path) -> None:
+    """Give the segments of a spool that are not in a ring their second names.
+
+    Raises:
+        OSError: The disk is full, or another than the spool's.
+    """
+    for signal in SIGNALS:
+        for producer in _names(spool):
+            for name in _names(spool / producer / signal):
+                kept = folder / signal / f"{name.removesuffix(SUFFIX)}.{producer}{SUFFIX}"
+                if name.startswith(".") or not name.endswith(SUFFIX) or kept.exists():
+                    continue
+                kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                with contextlib.suppress(FileExistsError, FileNotFoundError):  # sent and gone between two looks
+                    os.link(spool / producer / signal / name, kept)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def pages_in(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from agent.otlp.emit import Emit
     from agent.source import PageTold, Scene
 
-TURN_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 1.0
+TURN_SECONDS: Final = 10.0
+"""A segment stays in the spool for a minute once it is sent."""
 AFTER_SECONDS: Final = 15.0
 """What still goes into a recording after the event for which it is kept."""
 AGAIN_SECONDS: Final = 120.0
@@ -69,13 +71,16 @@ class BlackBox(Source):
 
     async def run(self, emit: Emit) -> None:  # noqa: ARG002 - it tells nothing
         """Turn the ring until cancelled."""
+        turned = float("-inf")
         while True:
             now = self._clock()
-            self._ring.turn(now)
+            if now - turned >= TURN_SECONDS:
+                turned = now
+                self._ring.turn(now)
             if self._due is not None and now >= self._due[0]:
                 why, self._due, self._made_at = self._due[1], None, now
                 await self._keep(why)
-            await asyncio.sleep(TURN_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def close(self) -> None:
         """End the file of pages."""

@@ -11,7 +11,6 @@ import click
 
 from agent.recording import record as recording
 from agent.recording.keep import keep
-from agent.recording.ring import RING
 from base.errors import ConfigError
 from servescope import config_file, data_folder, options
 from servescope.options import say
@@ -52,7 +51,7 @@ def record(
 def _past(data: Path, out: Path) -> list[Recorded]:
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty", "Give a new folder")
-    made = keep(data / RING, out)
+    made = keep(data, out)
     if not made:
         raise ConfigError(
             f"there is no black box in {data}", "An agent keeps one while it runs: name its data folder with --data"

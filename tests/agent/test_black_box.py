@@ -90,7 +90,7 @@ def filled(tmp_path: Path) -> Ring:
 
 def test_what_was_sent_and_is_gone_is_kept_whole_and_replays(tmp_path: Path):
     filled(tmp_path).close()
-    (made,) = keep(tmp_path / RING, tmp_path / "out")
+    (made,) = keep(tmp_path, tmp_path / "out")
     assert made.folder == tmp_path / "out" / "vllm-a"
     assert made.counts == {
         "pages": 19, "pages that did not come": 1, "span exports": 1, "step batches": 20, "requests": 1,
@@ -143,7 +143,7 @@ def test_what_was_sent_and_is_gone_is_kept_whole_and_replays(tmp_path: Path):
 
 def test_without_a_shift_steps_come_as_they_were(tmp_path: Path):
     filled(tmp_path).close()
-    (made,) = keep(tmp_path / RING, tmp_path / "out")
+    (made,) = keep(tmp_path, tmp_path / "out")
     bodies = [item.body for item in Playback(Recording(made.folder)).items() if item.signal == "logs"]
     told = ExportLogsServiceRequest.FromString(b"".join(bodies))
     found = [r for g in told.resource_logs for s in g.scope_logs if s.scope.name == SCOPE_STEP for r in s.log_records]
@@ -179,7 +179,7 @@ def test_a_segment_that_was_sent_stays_and_one_that_grows_is_followed(tmp_path: 
     (tmp_path / "spool").mkdir()
     ring.turn(NOW)
     assert len(segments_in(tmp_path / RING, "metrics")) == 1
-    (made,) = keep(tmp_path / RING, tmp_path / "out")
+    (made,) = keep(tmp_path, tmp_path / "out")
     assert [row["t"] for row in Recording(made.folder).rows("host.jsonl.gz")] == [NOW, NOW + 1]
 
 
@@ -279,7 +279,7 @@ def test_all_pages_are_overheard_as_they_came_and_that_they_did_not(tmp_path: Pa
 
 
 def test_a_server_that_goes_silent_has_its_last_minutes_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(black_box, "TURN_SECONDS", 0.02)
+    monkeypatch.setattr(black_box, "LOOK_SECONDS", 0.02)
     scene = Scene(AgentConfig(), Place(), (), lambda _instance: None, tmp_path)
     (tmp_path / "spool").mkdir()
     box = black_box.source(scene)

@@ -52,8 +52,8 @@ SELECT
 FROM engine_samples FINAL
 WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:servers*/
   AND requests_finished_delta IS NOT NULL
-  AND instance NOT IN (
-      SELECT instance FROM engine_histograms
+  AND (instance, recording) NOT IN (
+      SELECT instance, recording FROM engine_histograms
       WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
         AND signal = 'e2e_seconds'
   )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from analytics.causes.account import account_of
 from analytics.causes.evidence import Cause, Failure, causes_of, failures_of
+from analytics.causes.harm import Harm, harm_of
 from analytics.causes.load import MOST_REQUESTS, load, load_pages
 from analytics.inquiry import Inquiry
 from analytics.question import Command, QuestionError
@@ -75,6 +76,7 @@ class Causes:
         failures: Requests that failed, by how.
         reference_seconds: What they cost when all was well, in sum: what they took is that and the excess.
         reference: What the kinds of requests cost when all was well, the most frequent first.
+        harm: Whose work took whose seconds (`analytics.causes.harm`).
     """
 
     requests: int
@@ -85,6 +87,7 @@ class Causes:
     failures: list[Failure] = field(default_factory=list)
     reference_seconds: float = 0.0
     reference: list[Grounds] = field(default_factory=list)
+    harm: Harm = field(default_factory=lambda: Harm([]))
 
 
 def ask(store: Reader, selection: Selection, *, most: int = MOST_REQUESTS) -> Answer[Causes]:
@@ -126,6 +129,7 @@ def ask(store: Reader, selection: Selection, *, most: int = MOST_REQUESTS) -> An
         ),
         reference_seconds=float(made.requests.e2e[asked].sum()) * made.requests.scale - excess,
         reference=_grounds(made),
+        harm=harm_of(made, found, asked),
     )
     return inquiry.answer(
         result,

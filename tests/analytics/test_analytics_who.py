@@ -44,13 +44,49 @@ def test_tenants_shares_are_those_of_the_rows(lab: Lab):
         assert told.token_share == pytest.approx(
             sum(r["prompt_tokens"] + r["completion_tokens"] for r in held) / tokens
         )
-        for name in ("ttft", "e2e", "queue"):
+        assert told.prompt_share == pytest.approx(told.prompt_tokens / sum(r["prompt_tokens"] for r in rows))
+        assert told.completion_share == pytest.approx(
+            told.completion_tokens / sum(r["completion_tokens"] for r in rows)
+        )
+        assert told.engine_seconds == pytest.approx(sum(map(in_engines, held)), rel=1e-5)
+        assert told.engine_share == pytest.approx(sum(map(in_engines, held)) / sum(map(in_engines, rows)), rel=1e-5)
+        for name, level in (("ttft", 95), ("ttft", 99), ("e2e", 95), ("e2e", 99), ("queue", 99)):
             values = latencies(held, f"{name}_seconds")
-            assert getattr(told, f"{name}_p99_seconds") == pytest.approx(quantile(values, 0.99), rel=1e-6)
+            found = getattr(told, f"{name}_p{level}_seconds")
+            assert found == pytest.approx(quantile(values, level / 100), rel=1e-6)
+    fleet = answer.result.fleet
+    assert fleet is not None
+    assert fleet.requests == len(rows)
+    assert fleet.e2e_p95_seconds == pytest.approx(quantile(latencies(rows, "e2e_seconds"), 0.95), rel=1e-6)
     first = tenants.ask(lab.store, Selection(lab.window, only), limit=1).result
     assert first.tenants == answer.result.tenants[:1]
     assert first.left_out == len(truth) - 1
     assert first.requests == len(rows)
+
+
+def in_engines(row: dict[str, Any]) -> float:
+    compute = sum(row[f"compute_{part}_seconds"] for part in ("input", "infer", "output"))
+    return float(row["prefill_seconds"] + row["decode_seconds"] + compute)
+
+
+@pytest.mark.parametrize("most", [2, 8])
+def test_the_heaviest_tenants_have_lines_of_their_own_and_the_others_one(lab: Lab, most: int):
+    only = Filter(recording="exclude", instance=("vllm-0", "vllm-1", "triton-0"))
+    told = tenants.ask(lab.store, Selection(lab.window, only), lines=most, points=60).result
+    rows = lab.rows(only)
+    truth = grouped(rows, lambda r: r["tenant"])
+    heaviest = sorted(truth, key=lambda name: -sum(map(in_engines, truth[name])))[:most]
+    assert [line.tenant for line in told.lines if not line.others] == heaviest
+    assert len([line for line in told.lines if line.others]) == (len(truth) > most)
+    for line in told.lines:
+        held = [r for r in rows if r["tenant"] not in heaviest] if line.others else truth[line.tenant]
+        amounts = {
+            "requests": len(held),
+            "tokens": sum(r["prompt_tokens"] + r["completion_tokens"] for r in held),
+            "engine_seconds": sum(map(in_engines, held)),
+        }
+        for name, amount in amounts.items():
+            assert sum(getattr(line, name)) * told.step == pytest.approx(amount, rel=1e-5)
 
 
 def test_events_and_incidents_mark_the_window(lab: Lab):

@@ -22,7 +22,8 @@ def test_the_envelope_has_the_contracts_fields(lab: Lab):
     envelope = json.loads(json.dumps(ask("causes", lab.store, Selection(lab.window))))
     assert envelope["level"] == "rows"
     result = envelope["result"]
-    assert {"requests", "excess_seconds", "causes", "unexplained_share", "failures", "reference"} <= set(result)
+    assert {"requests", "excess_seconds", "causes", "unexplained_share", "failures", "reference", "harm"} <= set(result)
+    assert set(result["harm"]) == {"pairs", "unlisted_seconds", "nobodys_seconds"}
     for cause in result["causes"]:
         assert {"cause", "phase", "driver", "who", "seconds", "share", "evidence", "advice"} <= set(cause)
         assert cause["seconds"] > 0

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from analytics.causes.account import account_of
+from analytics.causes.advice import SHARED
 from analytics.causes.evidence import causes_of
+from analytics.causes.harm import harm_of
 from tests.kits.causes_sim import Server, evidence, steady, traffic
 
 if TYPE_CHECKING:
@@ -150,6 +152,38 @@ def check(account: Account, found: list[Cause]) -> None:
             parts[cause] = parts.get(cause, 0.0) + float(ledger.of(cause)[mine].sum())
     for cause, seconds in whole.items():
         assert abs(parts[cause] - seconds) < 1e-6 * max(seconds, 1)
+    harm = harm_of(account, found, account.asked)
+    taken = {
+        (one.cause, one.who["tenant"]): one.seconds for one in found if one.cause in SHARED and "tenant" in one.who
+    }
+    assert {(pair.cause, pair.driver) for pair in harm.pairs} == taken.keys()
+    for (cause, driver), seconds in taken.items():
+        mine = [pair for pair in harm.pairs if (pair.cause, pair.driver) == (cause, driver)]
+        assert sum(pair.seconds for pair in mine) == pytest.approx(seconds)
+        assert len({pair.victim for pair in mine}) == len(mine)
+    shared = sum(one.seconds for one in found if one.cause in SHARED)
+    assert sum(taken.values()) + harm.nobodys_seconds == pytest.approx(shared)
+    assert harm.unlisted_seconds == 0
+
+
+def test_what_a_tenant_took_from_others_is_told_apart_from_what_it_took_from_itself():
+    account, found = simulated(11, extra=long_prompts, blocks=1000)
+    harm = harm_of(account, found, account.asked)
+    lost = account.ledger.of("kv_cache_full") * account.asked
+    tenant = account.requests.tenant
+    of_cache = {pair.victim: pair for pair in harm.pairs if pair.cause == "kv_cache_full"}
+    assert {pair.driver for pair in of_cache.values()} == {"hooli"}
+    assert len(of_cache) > 2
+    for name, pair in of_cache.items():
+        mine = tenant.among([name])
+        assert pair.seconds == pytest.approx(lost[mine].sum())
+        assert pair.requests == (lost[mine] > 0).sum()
+    others = sum(pair.seconds for name, pair in of_cache.items() if name != "hooli")
+    assert others == pytest.approx(lost[~tenant.among(["hooli"])].sum())
+    assert others > 0
+    few = harm_of(account, found, account.asked, most=1)
+    assert few.pairs == harm.pairs[:1]
+    assert few.unlisted_seconds == pytest.approx(sum(pair.seconds for pair in harm.pairs[1:]))
 
 
 def test_the_version_is_named_where_its_requests_alone_are_slow():

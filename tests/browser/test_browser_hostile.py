@@ -38,6 +38,7 @@ VISITS: Final = (
     ("queue", "", [TILES, CHART]),
     ("kv-cache", "", [TILES, CHART, TABLE]),
     ("hardware", "", [TILES, CHART, TABLE]),
+    ("tenants", "", [TILES, CHART, ".servescope-linked"]),
     ("instances", "", [TILES, TABLE]),
     ("requests", "".join(f"&model={quote(name)}" for name in HOSTILE[:5]), [TABLE]),
     ("incidents", "", [TILES, TABLE]),
@@ -45,7 +46,7 @@ VISITS: Final = (
     ("sql", f"sql={quote('SELECT 1 AS `=1`, ' + repr(HOSTILE[2]) + ' AS `![x](http://evil.example/g.png)`')}", []),
     ("latency", f"to={quote(HOSTILE[1])}", [TILES]),
 )
-_FIRST = {0, 7}
+_FIRST = {0, 6, 8}
 
 
 @pytest.mark.parametrize(

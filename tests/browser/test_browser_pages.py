@@ -28,6 +28,7 @@ PAGES = {
     "latency": ("How long do requests take?", [TILES, CHART]),
     "queue": ("Does work pile up?", [TILES, CHART]),
     "kv-cache": ("Is the KV cache the limit?", [TILES, CHART, TABLE]),
+    "tenants": ("Who uses it, and who harms whom?", [TILES, CHART, ".servescope-linked"]),
     "hardware": ("What does the hardware do?", [TILES, CHART, TABLE]),
     "instances": ("What serves here, and does it tell what it must?", [TILES, TABLE]),
     "requests": ("Which requests?", [TABLE]),

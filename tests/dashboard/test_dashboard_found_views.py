@@ -39,8 +39,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_page_is_one_file(folder: Path):
     (folder / "fan_speed.py").write_text(PAGE)
     assert [view.path for view in found_views()] == [
-        "", "latency", "fan-speed", "queue", "kv-cache", "hardware", "instances", "requests", "slos", "incidents",
-        "sql",
+        "", "latency", "fan-speed", "queue", "kv-cache", "tenants", "hardware", "instances", "requests", "slos",
+        "incidents", "sql",
     ]  # fmt: skip
 
     drawn = AppTest.from_function(_fans, default_timeout=60).run()

@@ -149,6 +149,48 @@ ADVICE: Final = {
 }
 """What to turn, and the page of `docs/runbooks`, by cause."""
 
+_TURNED: Final = {
+    "sglang": {
+        "kv_cache_full": (
+            "Limit the tenant's concurrency or max-running-requests; give the cache more memory (mem-fraction-static) "
+            "or another replica."
+        ),
+        "preemption": "As for a full KV cache: fewer requests (max-running-requests) or more memory.",
+        "prefill_interference": (
+            "Lower chunked-prefill-size so that prompts go in smaller chunks; limit the tenant; or prefill apart."
+        ),
+        "batch_interference": "Lower max-running-requests, or add a replica.",
+        "queue_saturated": (
+            "Add replicas, or let more in at once (max-running-requests) while cache and gaps allow it."
+        ),
+    },
+    "triton": {
+        "batch_interference": (
+            "Bound the batch (max_batch_size, dynamic_batching), add instances of the model (instance_group), or a "
+            "replica."
+        ),
+        "queue_saturated": (
+            "Add instances of the model (instance_group) or batch it (dynamic_batching), or add replicas."
+        ),
+    },
+    "vllm": {
+        "queue_saturated": (
+            "Add replicas, or let more in at once (max-num-seqs) while cache and gaps allow it."
+        ),
+    },
+}  # fmt: skip
+"""What to turn in the words of an engine, where these differ from those of `ADVICE`."""
+
+
+def advice_for(cause: str, engine: str) -> str:
+    """What to turn.
+
+    Args:
+        cause: Its name.
+        engine: The engine that served those that were hit; empty where several did or nobody knows.
+    """
+    return _TURNED.get(engine, {}).get(cause, ADVICE[cause][0])
+
 
 def stage_of(cause: str) -> str:
     """The part of the account that a cause belongs to, one of `STAGES`."""

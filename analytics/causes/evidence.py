@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from analytics.causes.advice import ADVICE, DRIVER, SHARED, stage_of
+from analytics.causes.advice import ADVICE, DRIVER, SHARED, advice_for, stage_of
 from analytics.causes.table import PHASES
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def causes_of(account: Account, rows: Flags) -> list[Cause]:
             continue
         each = account.ledger.of(cause) * rows
         who, share = _who(account, cause, each)
-        advice, runbook = ADVICE[cause]
+        engine, most = _top(account, "engine", each)
         found.append(
             Cause(
                 cause=cause,
@@ -95,8 +95,8 @@ def causes_of(account: Account, rows: Flags) -> list[Cause]:
                 share=seconds / excess if excess > 0 else 0.0,
                 requests=round(int((each > 0).sum()) * account.requests.scale),
                 evidence=_evidence(account, cause, each, who, share),
-                advice=advice,
-                runbook=runbook,
+                advice=advice_for(cause, engine if most > OWNER_SHARE else ""),
+                runbook=ADVICE[cause][1],
             )
         )
     return sorted(found, key=lambda one: (-one.seconds, one.cause))

@@ -96,7 +96,10 @@ def triton(rows: list[dict[str, Any]]) -> list[Cause]:
 def test_a_model_that_sleeps_and_one_that_is_asked_too_much_are_told_apart():
     assert triton(served(lambda _: 8.0, lambda t: 0.1 if t > 70 else 0.01))[0].cause == "model_slow"
     flooded = served(lambda t: 70.0 if 70 < t < 95 else 5.0, lambda _: 0.02)
-    assert triton(batched(flooded))[0].cause == "queue_saturated"
+    saturated = triton(batched(flooded))[0]
+    assert saturated.cause == "queue_saturated"
+    assert "instance_group" in saturated.advice
+    assert "max-num-seqs" not in saturated.advice  # another engine's word
     assert triton(served(lambda _: 8.0, lambda _: 0.02)) == []
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from analytics.selection import Selection
 
 
-Level = Literal["rows", "metrics"]
-"""What an answer rests on: one row per request, or the server's own metrics page."""
+Level = Literal["rows", "metrics", "steps"]
+"""What an answer rests on: one row per request, the server's own metrics page, or one row per engine step."""
 Exactness = Literal["exact", "derived", "means"]
 """``exact``: computed from rows, or read from a gauge or counter as the server shows it. ``derived``: read out of a
 server's histogram (wrong by up to a bucket) or worked out from other figures. ``means``: only sums exist, so there

@@ -36,6 +36,7 @@ def panel(
     has_data: Callable[[Any], bool] | None = None,
     select: bool = False,
     about: str = "",
+    basis: Callable[[Any], str] | None = None,
     **options: Any,
 ) -> Any:
     """Ask and draw.
@@ -49,6 +50,7 @@ def panel(
         has_data: Whether a result can be drawn; by default the answer must have rows.
         select: Whether a box can be selected; the selection is returned.
         about: Plain sentence about what the panel shows and how far to trust it, behind a help mark.
+        basis: What a result rests on, in words, where exactness alone does not say it.
         options: For the question.
 
     Returns:
@@ -73,7 +75,7 @@ def panel(
             on_select="rerun" if select else "ignore", selection_mode=("box",) if select else ("points",),
             alt=about or question,
         )  # fmt: skip
-        foot(key, answer, about)
+        foot(key, answer, about, basis(answer.result) if basis else "")
         return state if select else None
 
 
@@ -152,8 +154,8 @@ def facts(answer: Answer[Any], basis: str = "") -> list[str]:
     """What a figure rests on, in words."""
     known = {"exact": "exact", "derived": "derived from histograms", "means": "means only, from sums"}
     basis = basis or known[answer.exactness]
-    unit = "request" if answer.level == "rows" else "sample"
-    found = [basis, words.plural(answer.rows, unit), words.ago(answer.freshness)]
+    units = {"rows": "request", "metrics": "sample", "steps": "engine step"}
+    found = [basis, words.plural(answer.rows, units[answer.level]), words.ago(answer.freshness)]
     if answer.recordings:
         found.append(f"with the recording {escape.markdown(', '.join(answer.recordings))}")
     return found

@@ -5,6 +5,7 @@ their ends, incidents as bands and deploys as thin lines behind the data, the sa
 """
 
 from dashboard.figures.base import CONFIG, HEIGHT, Style, Trace
+from dashboard.figures.by_size import Sized, by_size
 from dashboard.figures.distribution import heatmap, histogram
 from dashboard.figures.one_request import Interval, Lane, story
 from dashboard.figures.over_time import lines, percentiles, stack
@@ -14,8 +15,10 @@ __all__ = [
     "HEIGHT",
     "Interval",
     "Lane",
+    "Sized",
     "Style",
     "Trace",
+    "by_size",
     "heatmap",
     "histogram",
     "lines",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 import streamlit as st
 
-from dashboard import words
+from dashboard import binding, words
 from dashboard.data import ask
 from dashboard.drawings import one_each, with_values
 from dashboard.figures import Trace, lines, stack
@@ -19,7 +19,9 @@ from dashboard.tiles import Tile
 
 if TYPE_CHECKING:
     from analytics.questions.batching import Batching
+    from analytics.questions.features import Features
     from analytics.questions.kvcache import Occupancy
+    from analytics.series import Line
     from dashboard.page_context import PageContext
 
 MISSING: Final = "KV cache figures come from vLLM's metrics page: `servescope up --target http://host:8000`"
@@ -37,12 +39,16 @@ QUESTION: Final = "Is the KV cache the limit?"
 
 def draw() -> None:
     """The KV cache and batching page."""
-    page(_body, arriving=True, needs=lambda: [("kvcache", {}), ("batching", {})])
+    page(_body, arriving=True, needs=lambda: [("kvcache", {}), ("batching", {}), ("steps", {}), ("features", {})])
 
 
 def _body(context: PageContext) -> None:
+    guarded(context, "lead", lambda: binding.lead(context))
     tiles(context, "tiles", lambda: _tiles(context))
+    binding.share(context)
     with st.container(horizontal=True, gap="small"):
+        with st.container(key="half-sizes"):
+            binding.sizes(context)
         with st.container(key="half-usage"):
             panel(
                 "usage", "kvcache", context, lambda result: _usage(result, context),
@@ -80,7 +86,52 @@ def _body(context: PageContext) -> None:
                 missing=MISSING_BATCHES, has_data=lambda result: bool(with_values(result.inferences_per_execution)),
                 about="Triton: items over executions, the mean batch size that dynamic batching reached.",
             )  # fmt: skip
+        guarded(context, "features", lambda: _features(context))
+    guarded(context, "bound", lambda: binding.instances(context))
     guarded(context, "caches", lambda: _table(context))
+
+
+def _features(context: PageContext) -> None:
+    """Panels of features that servers of the window have switched on."""
+    told: Features = ask("features", context.selection).result
+    if told.tiers:
+        with st.container(key="half-tiers"):
+            panel(
+                "tiers", "features", context, lambda result: _of_features(result.tiers, result, context, "Prefix hits",
+                "tokens_per_second"), missing="",
+                about="Prompt tokens found per second, by where. What came through a connector may be told under "
+                "external and under its tier.",
+            )  # fmt: skip
+    if told.acceptance:
+        with st.container(key="half-acceptance"):
+            panel(
+                "acceptance", "features", context, lambda result: _of_features(result.acceptance, result, context,
+                "Accepted draft tokens", "ratio"), missing="",
+                about="Speculative decoding: accepted over drafted tokens; of each position accepted over drafts. "
+                f"Over the window {words.ratio(told.acceptance_share)}, and "
+                f"{words.count(told.tokens_per_verification)} tokens a step and sequence.",
+            )  # fmt: skip
+    if told.adapters:
+        with st.container(key="half-adapters"):
+            panel(
+                "adapters", "features", context, lambda result: _adapters(result, context), missing="",
+                about="LoRA adapters whose requests run or wait, against how many fit at one time.",
+            )  # fmt: skip
+
+
+def _of_features(shown: list[Line], result: Features, context: PageContext, title: str, unit: str) -> object:
+    top = 1.05 if unit == "ratio" else None
+    return lines(result.times, one_each(shown, context), context.style, title=title, unit=unit, top=top)
+
+
+def _adapters(result: Features, context: PageContext) -> object:
+    colours = context.style.colours
+    traces = [
+        Trace(line.name, line.values, colour_of(line.name, colours)) for line in result.adapters if line.name != "slots"
+    ]
+    slots = result.adapter_slots
+    limit = (slots, f"{slots:g} slots") if slots is not None else None
+    return lines(result.times, traces, context.style, title="LoRA adapters", unit="adapters", limit=limit)
 
 
 def _tiles(context: PageContext) -> list[Tile]:

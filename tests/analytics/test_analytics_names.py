@@ -48,8 +48,8 @@ def window(lab: Lab) -> Window:
 
 
 ROWS = {
-    **dict.fromkeys(("batching", "instances", "kvcache", "ledger"), 305),
-    **dict.fromkeys(("causes", "configuration", "contract", "events", "gpus", "hosts"), 0),
+    **dict.fromkeys(("batching", "features", "instances", "kvcache", "ledger"), 305),
+    **dict.fromkeys(("causes", "configuration", "contract", "events", "gpus", "hosts", "steps"), 0),
 }
 """Rows under each answer; 12, the requests, where it is not among these."""
 

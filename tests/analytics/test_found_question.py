@@ -137,8 +137,8 @@ def test_every_question_has_what_makes_it_one():
         assert callable(asked), name
         assert found.summary(f"{questions.__name__}.{name}").endswith("."), name
     assert set(found.declaring(questions, "COMMAND")) == {
-        "batching", "budget", "causes", "configuration", "contract", "difference", "gpus", "hosts", "instances",
-        "kvcache", "latency", "ledger", "phases", "queue", "tenants", "traffic",
+        "batching", "budget", "causes", "configuration", "contract", "difference", "features", "gpus", "hosts",
+        "instances", "kvcache", "latency", "ledger", "phases", "queue", "steps", "tenants", "traffic",
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from tests.browser.engine_steps import fill_steps
 from tests.browser.hardware import fill_hardware
 from tests.browser.instances import fill_instances
 from tests.kits.store_process import ROOT
@@ -68,6 +69,7 @@ def fill(store: Store, now: datetime) -> None:
     )  # fmt: skip
     fill_hardware(store, now, ("vllm-0", "triton-0"), SECONDS)
     fill_instances(store, now, ("vllm-0", "triton-0"))
+    fill_steps(store, now, "vllm-0", SECONDS)
     _incident(store, now)
     _hostile(store, now - HOSTILE_AGO)
 
@@ -95,6 +97,8 @@ def _hostile(store: Store, now: datetime) -> None:
     )
     fill_hardware(store, now, HOSTILE, SECONDS, HOSTILE[2])
     fill_instances(store, now, HOSTILE, HOSTILE[2])
+    for name in HOSTILE:
+        fill_steps(store, now, name, 20, HOSTILE[2])
     middle = now - timedelta(seconds=SECONDS / 2)
     store.insert("events", [_event(middle, "deploy", HOSTILE[of], HOSTILE[of]) for of in range(7)])
     labels = {"model": HOSTILE[0], "instance": HOSTILE[1], "tenant": HOSTILE[2]}

@@ -1,0 +1,146 @@
+"""What features that not every server has switched on do: tiers of the prefix cache, speculation, adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from analytics.grid import Grid
+from analytics.inquiry import Inquiry
+from analytics.question import Command
+from analytics.samples import STEP, line_of, peak, sampled
+from analytics.series import Line
+from analytics.values import number, ratio
+from base.named_sql import beside
+from base.vocabulary import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from analytics.answer import Answer
+    from analytics.inquiry import Reader
+    from analytics.selection import Selection
+    from analytics.series import Unit
+
+COMMAND: Final = Command()
+_SQL: Final = beside(__file__)
+
+
+def _delta(signal: str) -> str:
+    return f"{signal.removesuffix('_total')}_delta"
+
+
+TIERS: Final = {
+    "external": _delta(Signal.PREFIX_CACHE_HITS_EXTERNAL_TOTAL),
+    "GPU": _delta(Signal.PREFIX_CACHE_HITS_DEVICE_TOTAL),
+    "host": _delta(Signal.PREFIX_CACHE_HITS_HOST_TOTAL),
+    "disk": _delta(Signal.PREFIX_CACHE_HITS_DISK_TOTAL),
+}
+"""Where a prompt's tokens were found, besides in the engine's own prefix cache; some may be told under two of these."""
+_POSITIONS: Final = tuple(_delta(signal) for signal in Signal if signal.startswith("spec_decode_accepted_at_"))
+_DRAFTS: Final = _delta(Signal.SPEC_DECODE_DRAFTS_TOTAL)
+_DRAFTED: Final = _delta(Signal.SPEC_DECODE_DRAFT_TOKENS_TOTAL)
+_ACCEPTED: Final = _delta(Signal.SPEC_DECODE_ACCEPTED_TOKENS_TOTAL)
+_MOVED: Final = {
+    "transferred": _delta(Signal.KV_TRANSFER_BYTES_TOTAL),
+    "offloaded": _delta(Signal.KV_OFFLOAD_BYTES_TOTAL),
+}
+_FAILED: Final = _delta(Signal.KV_TRANSFER_FAILURES_TOTAL)
+_LORA: Final = {
+    "running": str(Signal.LORA_ADAPTERS_RUNNING),
+    "waiting": str(Signal.LORA_ADAPTERS_WAITING),
+    "slots": str(Signal.LORA_SLOTS),
+}
+_NAMES: Final = [
+    *TIERS.values(), *_POSITIONS, _DRAFTS, _DRAFTED, _ACCEPTED, *_MOVED.values(), _FAILED, *_LORA.values(),
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What features do over time. A feature that no server of the window told of has no line.
+
+    Attributes:
+        step: Seconds of a step.
+        times: Starts of the steps.
+        tiers: Prompt tokens found per second, by where: ``engine`` for its own prefix cache, then of `TIERS`.
+        acceptance: Drafted tokens that were accepted, as a share: of all (``all``) and, of each position of a draft
+            (``position 1`` and on), over drafts.
+        acceptance_share: Accepted over drafted tokens of the window.
+        tokens_per_verification: One and the tokens accepted per draft, over the window: what a step yields a sequence.
+        adapters: LoRA adapters ``running`` and ``waiting``, mean per step, and the ``slots`` for them.
+        adapter_slots: The most slots, over all servers; None where none tells.
+        moved: Bytes of KV cache per second: ``transferred`` between engines or with a store, ``offloaded``.
+        transfer_failures: Transfers that failed in the window; None where none tells.
+    """
+
+    step: int
+    times: list[datetime]
+    tiers: list[Line]
+    acceptance: list[Line]
+    acceptance_share: float | None
+    tokens_per_verification: float | None
+    adapters: list[Line]
+    adapter_slots: float | None
+    moved: list[Line]
+    transfer_failures: float | None
+
+
+def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Features]:
+    """Prefix hits by tier, speculative acceptance by position, adapters and moved KV cache, as servers tell them."""
+    inquiry = Inquiry(store, selection, sql=_SQL)
+    cover = inquiry.coverage()
+    grid = Grid.of(selection.window, points)
+    added, level = ({name: grid.blank() for name in _NAMES} for _ in range(2))
+    rows = inquiry.ask("signals", step_ms=grid.step_ms, names=_NAMES) if cover.samples else []
+    for row in rows:
+        place, name = grid.at(row["slot"]), str(row["name"])
+        added[name][place], level[name][place] = number(row["added"]), number(row["level"])
+    own = line_of(sampled(inquiry, grid, (STEP,))[STEP], grid, "prefix_hits") if rows else grid.blank()
+    slots = level[_LORA["slots"]]
+
+    def lines(named: Mapping[str, Sequence[float | None]], unit: Unit) -> list[Line]:
+        return [
+            Line(name, list(values), unit, "exact", cover.samples)
+            for name, values in named.items()
+            if any(value is not None for value in values)
+        ]
+
+    drafted, accepted, drafts = (_whole(added[name]) for name in (_DRAFTED, _ACCEPTED, _DRAFTS))
+    each = ratio(accepted, drafts)
+    tiers = {name: grid.rates(added[key]) for name, key in TIERS.items() if _whole(added[key])}
+    result = Features(
+        step=grid.step,
+        times=grid.times,
+        tiers=lines({"engine": grid.rates(own), **tiers}, "tokens_per_second") if tiers else [],
+        acceptance=lines(
+            {
+                "all": _over(added[_ACCEPTED], added[_DRAFTED]),
+                **{
+                    f"position {place}": _over(added[name], added[_DRAFTS])
+                    for place, name in enumerate(_POSITIONS, start=1)
+                    if _whole(added[name])
+                },
+            },
+            "ratio",
+        ),
+        acceptance_share=ratio(accepted, drafted),
+        tokens_per_verification=None if each is None else 1 + each,
+        adapters=lines({name: level[key] for name, key in _LORA.items()}, "count") if peak(slots) else [],
+        adapter_slots=peak(slots),
+        moved=lines({name: grid.rates(added[key]) for name, key in _MOVED.items() if _whole(added[key])}, "count"),
+        transfer_failures=_whole(added[_FAILED]),
+    )
+    return inquiry.answer(
+        result, cover, level="metrics", exactness="exact", rows=cover.samples, samples_used=cover.samples > 0
+    )
+
+
+def _whole(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _over(parts: Sequence[float | None], wholes: Sequence[float | None]) -> list[float | None]:
+    return [ratio(part, whole) for part, whole in zip(parts, wholes, strict=True)]

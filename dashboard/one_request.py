@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +11,7 @@ import streamlit as st
 
 from analytics.selection import Selection
 from analytics.window import EVER, Window
-from dashboard import escape, why, words
+from dashboard import escape, request_steps, why, words
 from dashboard.data import ask
 from dashboard.figures import CONFIG, Interval, Lane, Style, Trace, story
 from dashboard.panel import foot, guarded
@@ -87,6 +87,7 @@ def _body() -> None:
             "request's own time is tinted.",
         )  # fmt: skip
     account = st.container()  # its answer takes longer than what stands beneath
+    request_steps.section(told)
     _neighbours(told)
     _details(told, row)
     with account:
@@ -172,9 +173,10 @@ def _lanes(told: Story, style: Style) -> list[Lane]:
         ),
         Lane("Preemptions", "per second", [trace("", "preemptions", lambda point: point.preemptions)]),
         Lane("Tokens out", "per second", [trace("", "tokens", lambda point: point.generation_tokens)]),
+        *request_steps.lane(told, style),
     ]
     known = (
-        Lane(lane.title, lane.unit, [line for line in lane.traces if any(v is not None for v in line.values)], lane.top)
+        replace(lane, traces=[line for line in lane.traces if any(v is not None for v in line.values)])
         for lane in lanes
     )
     return [lane for lane in known if lane.traces]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,6 +70,31 @@ class EnginePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class StepPoint:
+    """One step of an engine core of the request's instance, as its probe told it; None is untold.
+
+    Attributes:
+        time: Its end.
+        seconds: Its length: its own, else since the step before.
+        running, waiting: Requests after it.
+        kv_cache_usage_ratio: 0 to 1.
+        preemptions: In it.
+        prefill_tokens, decode_tokens: What it carried.
+        core: Engine core.
+    """
+
+    time: datetime
+    seconds: float | None
+    running: float | None
+    waiting: float | None
+    kv_cache_usage_ratio: float | None
+    preemptions: float | None
+    prefill_tokens: float | None
+    decode_tokens: float | None
+    core: str
+
+
+@dataclass(frozen=True, slots=True)
 class SpanRow:
     """One span of the request's trace.
 
@@ -104,6 +129,10 @@ class Story:
         spans: Spans of its trace, in order of start; at most 1,000.
         neighbours: Requests at the same instance whose time overlaps it, longest overlap first; at most 200.
         neighbours_total: How many overlap.
+        steps: Steps of its instance, of all its cores, that ended between the request's first phase after the queue and
+            its end; the slowest first, at most 2,000. Empty without a probe, and when they are no longer kept.
+        steps_total: How many there were.
+        step_median_seconds: Median length of those.
     """
 
     request: RequestRow | None
@@ -114,6 +143,9 @@ class Story:
     spans: list[SpanRow]
     neighbours: list[RequestRow]
     neighbours_total: int
+    steps: list[StepPoint] = field(default_factory=list)
+    steps_total: int = 0
+    step_median_seconds: float | None = None
 
 
 def ask(
@@ -150,15 +182,21 @@ def ask(
     samples = [_point(row) for row in inquiry.ask("samples", {"here": here}, **where)] if found.instance else []
     bounds: dict[str, Any] = {"start_ms": _ms(found.time), "end_ms": _ms(end), "key": int(found.key)}
     near = inquiry.ask("neighbours", {"columns": COLUMNS, "here": here}, **where, **bounds) if end > found.time else []
+    phases = intervals(found, end, _engine_start(found, spans))
+    inside: dict[str, Any] = {"first_us": _us(_scheduled(phases, found.time)), "last_us": _us(end)}
+    steps = inquiry.ask("steps", {"here": here}, **where, **inside) if found.instance else []
     story = Story(
         request=found,
         start=found.time,
         end=end,
-        phases=intervals(found, end, _engine_start(found, spans)),
+        phases=phases,
         samples=samples,
         spans=spans,
         neighbours=[RequestRow.of(row) for row in near],
         neighbours_total=int(near[0]["neighbours_total"]) if near else 0,
+        steps=[_step(row) for row in steps],
+        steps_total=int(steps[0]["steps_total"]) if steps else 0,
+        step_median_seconds=number(steps[0]["median_seconds"]) if steps else None,
     )
     cover = Coverage(
         rows=1,
@@ -240,6 +278,25 @@ def _engine_start(row: RequestRow, spans: list[SpanRow]) -> datetime | None:
     return chosen[0].start if chosen and row.has_engine else None
 
 
+def _scheduled(phases: list[Phase], arrived: datetime) -> datetime:
+    """When the engine first worked on it: the end of its wait, or, where none is known, its arrival."""
+    return next((phase.end for phase in phases if phase.phase == "queue"), arrived)
+
+
+def _step(row: dict[str, Any]) -> StepPoint:
+    return StepPoint(
+        time=_from_us(row["done_us"]),
+        seconds=number(row["seconds"]),
+        running=number(row["ran"]),
+        waiting=number(row["waited"]),
+        kv_cache_usage_ratio=number(row["kv"]),
+        preemptions=number(row["preempted"]),
+        prefill_tokens=number(row["prefilled"]),
+        decode_tokens=number(row["decoded"]),
+        core=str(row["core"]),
+    )
+
+
 def _span(row: dict[str, Any]) -> SpanRow:
     return SpanRow(
         start=_from_us(row["start_us"]),
@@ -270,6 +327,10 @@ def _point(row: dict[str, Any]) -> EnginePoint:
 
 def _from_us(microseconds: object) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(str(microseconds)))
+
+
+def _us(time: datetime) -> int:
+    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _ms(time: datetime) -> int:

@@ -37,12 +37,17 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One picture of the engine under the phases: its title with unit, its lines, the top of its axis or None."""
+    """One picture of the engine under the phases: its title with unit, its lines, the top of its axis or None.
+
+    Its lines stand over ``offsets`` of its own, in seconds since the arrival, where it has them; a value then is of the
+    time that ends there.
+    """
 
     title: str
     unit: str
     traces: Sequence[Trace]
     top: float | None = None
+    offsets: Sequence[float] = ()
 
 
 def story(
@@ -125,11 +130,13 @@ def _bars(figure: go.Figure, intervals: Sequence[Interval], style: Style, span: 
 
 
 def _lane(figure: go.Figure, row: int, offsets: Sequence[float], lane: Lane, style: Style) -> None:
-    unit = {"share": "ratio"}.get(lane.unit, lane.unit)
+    unit = {"share": "ratio", "s": "seconds"}.get(lane.unit, lane.unit)
     for trace in lane.traces:
         figure.add_scatter(
-            x=list(offsets), y=list(trace.values), name=escape.figure(trace.name or lane.title), mode="lines",
-            line={"color": trace.colour, "width": 1.8, "shape": "hv"}, connectgaps=False,
+            x=list(lane.offsets or offsets), y=list(trace.values), mode="lines",
+            name=escape.figure(trace.name or lane.title),
+            # a sample holds from its time on, what has offsets of its own up to it
+            line={"color": trace.colour, "width": 1.8, "shape": "vh" if lane.offsets else "hv"}, connectgaps=False,
             customdata=hover(trace, unit), hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
             showlegend=False, row=row, col=1,
         )  # fmt: skip
@@ -145,6 +152,7 @@ def _lane(figure: go.Figure, row: int, offsets: Sequence[float], lane: Lane, sty
     figure.update_yaxes(
         range=[0, highest], nticks=4, gridcolor=style.colours.grid, zeroline=False,
         tickfont={"size": 12, "color": style.colours.quiet},
-        tickformat=".0%" if unit == "ratio" else "~s" if highest >= 1000 else "~g",  # noqa: PLR2004 - SI prefixes above
+        ticksuffix="s" if unit == "seconds" else "",
+        tickformat=".0%" if unit == "ratio" else "~s" if unit == "seconds" else "~s" if highest >= 1000 else "~g",  # noqa: PLR2004 - SI prefixes above
         row=row, col=1,
     )  # fmt: skip

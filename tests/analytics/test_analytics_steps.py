@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from analytics.questions import features, steps
+from analytics.questions import features, steps, story
 from analytics.selection import Filter, Selection
-from analytics.window import Window
+from analytics.window import EVER, Window
 from tests.kits.schema_tools import fresh_store
 
 if TYPE_CHECKING:
@@ -234,3 +234,25 @@ def test_features_that_are_off_have_no_line(store: Store):
     result = features.ask(store, looked()).result
     assert (result.tiers, result.acceptance, result.adapters, result.moved) == ([], [], [], [])
     assert (result.acceptance_share, result.transfer_failures) == (None, None)
+
+
+def test_a_request_tells_the_steps_it_sat_in(store: Store):
+    row = {
+        "time": at(1.0), "key": int(at(1.0).timestamp() * 1000) << 22, "instance": "one", "engine_instance": "one",
+        "model": "m", "outcome": "ok", "has_edge": 1, "has_engine": 1, "e2e_seconds": 2.0, "queue_seconds": 0.5,
+        "prefill_seconds": 0.5, "decode_seconds": 1.0, "engine_e2e_seconds": 2.0,
+    }  # fmt: skip
+    store.insert("requests_t", [row])
+    told = [step(1 + n, 1.3 + 0.3 * n, elapsed_seconds=None, preemptions=int(n == 3)) for n in range(8)]
+    told[4]["elapsed_seconds"] = 0.5
+    store.insert("engine_steps", told)
+    store.insert("engine_steps", [step(1, 2.0, instance="two")])
+    result = story.ask(store, Selection.one(window=EVER, key=str(row["key"]))).result
+    # Scheduled at 1.5 s, over at 3 s: those that ended at 1.6, 1.9, … 2.8 s.
+    assert result.steps_total == 5
+    assert [one.time for one in result.steps[:1]] == [at(2.5)]
+    assert [one.seconds for one in result.steps] == pytest.approx([0.5, 0.3, 0.3, 0.3, 0.3])
+    assert result.step_median_seconds == pytest.approx(0.3)
+    assert sum(one.preemptions or 0 for one in result.steps) == 1
+    (later,) = [one for one in result.steps if one.time == at(1.6)]
+    assert later.decode_tokens == 3

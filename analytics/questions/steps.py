@@ -147,7 +147,7 @@ def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Ste
     level: Level = "steps" if probed else "metrics"
     rows = sum(one.steps or 0 for one in instances) if details else sum(int(row["spans"]) for row in every)
     return inquiry.answer(
-        result, cover, level=level, exactness="exact" if details else "derived", rows=rows,
+        result, cover, level=level, exactness="exact" if details or not told else "derived", rows=rows,
         samples_used=bool(told), notes=_notes(result, details), by_arrival=False,
     )  # fmt: skip
 

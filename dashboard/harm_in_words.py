@@ -41,8 +41,8 @@ class Row:
         causes: Names of the causes, most seconds first.
         others: Seconds of other tenants' requests.
         itself: Seconds of its own.
-        victims: Seconds of each victim of the matrix, in its order; its own among them.
-        rest: Seconds of victims without a column.
+        victims: Seconds of each victim of the matrix, in its order; of its own column 0.
+        rest: Seconds of others without a column.
     """
 
     driver: str
@@ -78,6 +78,11 @@ def of_tenant(selection: Selection, tenant: str) -> Selection:
     return selection.but(filter=selection.filter.narrowed(tenant=(tenant,)))
 
 
+def named_of(told: Tenants) -> int:
+    """How many tenants there are; requests without one are none."""
+    return sum(bool(row.tenant) for row in told.tenants) + told.left_out
+
+
 def who_uses_it(told: Tenants, selection: Selection) -> list[Piece]:
     """``Most by hooli: 61 % of engine time with 12 % of requests``."""
     named = [row for row in told.tenants if row.tenant]
@@ -85,7 +90,7 @@ def who_uses_it(told: Tenants, selection: Selection) -> list[Piece]:
         return [("No request names a tenant", ""), (": all are told as one.", "")]
     first = max(named, key=lambda row: (row.engine_share or 0.0, row.token_share or 0.0, row.requests))
     name = (first.tenant, link("./", of_tenant(selection, first.tenant)))
-    number = len(told.tenants) + told.left_out
+    number = named_of(told)
     if number == 1:
         return [name, (" alone uses it: ", ""), (f"{words.plural(told.requests, 'request')}.", "")]
     share, of = first.request_share, "requests"
@@ -144,7 +149,7 @@ def matrix(harm: Harm, chosen: Sequence[str]) -> Matrix:
         chosen: Only pairs of these tenants, as driver or victim; empty for all.
     """
     pairs = [pair for pair in harm.pairs if not chosen or pair.driver in chosen or pair.victim in chosen]
-    sums = _by(pairs)
+    sums = _by(pair for pair in pairs if pair.victim != pair.driver)
     victims = sorted(sums, key=lambda name: (-sums[name], name))[:VICTIMS]
     rows = [_row(driver, [pair for pair in pairs if pair.driver == driver], victims) for driver in _drivers(pairs)]
     rows.sort(key=lambda row: (-row.others, -row.itself, row.driver))
@@ -162,7 +167,7 @@ def cells(told: Matrix, selection: Selection) -> tuple[list[Head], list[list[Cel
     ]
     rest = any(row.rest for row in told.rows)
     if rest:
-        heads.append(Head("other tenants s", "Seconds that requests of all others lost"))
+        heads.append(Head("Other tenants s", "Seconds that requests of all others lost"))
     most = max((row.others for row in told.rows), default=0.0)
     rows = []
     for row in told.rows:
@@ -173,7 +178,7 @@ def cells(told: Matrix, selection: Selection) -> tuple[list[Head], list[list[Cel
             Cell(three(row.others), share=row.others / most if most else None), Cell(three(row.itself), quiet=True),
         ]  # fmt: skip
         line += [
-            Cell(three(lost) if lost else words.NOTHING, quiet=not lost or name == row.driver)
+            Cell(three(lost) if lost else "" if name == row.driver else words.NOTHING, quiet=not lost)
             for name, lost in zip(told.victims, row.victims, strict=True)
         ]
         rows.append(line + ([Cell(three(row.rest) if row.rest else words.NOTHING)] if rest else []))
@@ -181,16 +186,15 @@ def cells(told: Matrix, selection: Selection) -> tuple[list[Head], list[list[Cel
 
 
 def _row(driver: str, pairs: Sequence[Pair], victims: Sequence[str]) -> Row:
-    lost = _by(pairs)
+    lost = _by(pair for pair in pairs if pair.victim != driver)
     causes: dict[str, float] = {}
     for pair in pairs:
         causes[pair.cause] = causes.get(pair.cause, 0.0) + pair.seconds
-    itself = lost.get(driver, 0.0)
     return Row(
         driver,
         sorted(causes, key=lambda name: (-causes[name], name)),
-        sum(lost.values()) - itself,
-        itself,
+        sum(lost.values()),
+        sum(pair.seconds for pair in pairs if pair.victim == driver),
         [lost.get(name, 0.0) for name in victims],
         sum(seconds for name, seconds in lost.items() if name not in victims),
     )

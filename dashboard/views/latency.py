@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -20,6 +21,7 @@ from dashboard.figures import Trace, daytime, heatmap, histogram, lines, percent
 from dashboard.figures.distribution import drawable
 from dashboard.links import link
 from dashboard.panel import panel, tiles
+from dashboard.selected import DIFFERENT, WHY
 from dashboard.shell import page
 from dashboard.theme import colour_of, has_colour
 from dashboard.tiles import Tile
@@ -180,10 +182,12 @@ def _selected(state: Any, signal: str, context: PageContext) -> None:
     among = LatencyRange(cast("LatencySignal", signal), chosen.low, chosen.high if math.isfinite(chosen.high) else None)
     address = link("requests", context.selection.but(window=chosen.window, latency=among))
     above = f"to {words.seconds(chosen.high)}" if math.isfinite(chosen.high) else "up"
+    further = " · ".join(f"[{told}]({address}&{urlencode({'show': told})})" for told in (DIFFERENT, WHY))
     st.markdown(
         f"[List the requests from {words.seconds(chosen.low)} {above}, "
         f"{words.span(chosen.window.start, chosen.window.end, zone())}]({address}) "
-        f":gray[· {words.plural(chosen.requests, 'request')} · a double click on the heatmap lets go]"
+        f":gray[· {words.plural(chosen.requests, 'request')} ·] {further} "
+        ":gray[· a double click on the heatmap lets go]"
     )
 
 

@@ -14,12 +14,14 @@ from dashboard.data import ask
 from dashboard.links import narrowed, outcome_in_words, outcome_of
 from dashboard.one_request import PHASES, tell
 from dashboard.panel import empty, foot, guarded
+from dashboard.selected import DIFFERENT, WHY, difference, why
 from dashboard.shell import page
 from dashboard.tables import milliseconds, numbers
 from dashboard.viewer import clock, zone
 
 if TYPE_CHECKING:
     from analytics.request_row import RequestRow
+    from analytics.selection import Selection
     from dashboard.page_context import PageContext
     from dashboard.theme import Palette
 
@@ -28,6 +30,7 @@ MISSING: Final = (
     "any OpenTelemetry SDK at the collector."
 )
 _ORDER: Final = {"slowest": "Slowest first", "newest": "Newest first"}
+_LIST: Final = "List"
 _LIMIT: Final = 200
 
 TITLE: Final = "Requests"
@@ -79,13 +82,21 @@ def _list(context: PageContext) -> None:
     low, high = _bound("at_least"), _bound("below")
     if low is not None or high is not None:
         _narrowed(signal, low, high)
-    answer = ask(
-        "requests",
-        narrowed(context.selection, signal=signal, outcome=outcome, at_least=low, below=high, find=wanted or ""),
-        order=order,
-        signal=signal,
-        limit=_LIMIT,
-    )
+    shown = st.segmented_control(
+        "Show", [_LIST, DIFFERENT, WHY], key="show", default=_LIST, required=True, label_visibility="collapsed",
+        bind="query-params",
+    )  # fmt: skip
+    selection = narrowed(context.selection, signal=signal, outcome=outcome, at_least=low, below=high, find=wanted or "")
+    if shown == DIFFERENT:
+        difference(context, selection)
+    elif shown == WHY:
+        why(context, selection)
+    else:
+        _rows(context, selection, order, signal)
+
+
+def _rows(context: PageContext, selection: Selection, order: str, signal: str) -> None:
+    answer = ask("requests", selection, order=order, signal=signal, limit=_LIMIT)
     rows: list[RequestRow] = answer.result.requests
     if not rows:
         if answer.coverage.last_row is not None:
@@ -110,8 +121,8 @@ def _list(context: PageContext) -> None:
     )  # fmt: skip
     st.html(keys(_met(rows), context.colours))
     foot("requests", answer, "One row a request: what its client felt and what the engine says of it.")
-    selection = cast("Any", state).selection
-    chosen = [*selection.rows, *(cell[0] for cell in selection.cells)]
+    clicked = cast("Any", state).selection
+    chosen = [*clicked.rows, *(cell[0] for cell in clicked.cells)]
     if chosen and chosen[0] < len(rows):
         row = rows[chosen[0]]
         st.query_params["request"] = row.key

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
 import streamlit as st
 
+from analytics.window import Window
 from base.formats import three
 from dashboard import harm_in_words, words
 from dashboard.causes_in_words import as_html
@@ -102,7 +104,7 @@ def _tiles(everyone: PageContext) -> list[Tile]:
     if result.fleet is None:
         return []
     return [
-        Tile("Tenants", words.count(len(result.tenants) + result.left_out), "with requests"),
+        Tile("Tenants", words.count(harm_in_words.named_of(result)), "with requests"),
         _most(result, "Most engine time", "engine_share"),
         _most(result, "Most generated", "completion_share"),
         _most(result, "Most prompt tokens", "prompt_share"),
@@ -159,16 +161,30 @@ def _table(everyone: PageContext, chosen: Sequence[str]) -> None:
         return
     listed = [row for row in result.tenants if not chosen or row.tenant in chosen]
     listed.sort(key=lambda row: (-(row.engine_share or 0.0), -row.requests, row.tenant))
-    rows = [_row(result.fleet, "All tenants", "", link("requests", everyone.selection), None)]
+    counted = _counted(answer, everyone.selection)
+    rows = [_row(result.fleet, "All tenants", "", _listed(counted), None)]
     for row in listed[:_SHOWN]:
-        own = harm_in_words.of_tenant(everyone.selection, row.tenant)
-        there = (link("./", own), link("requests", own)) if row.tenant else ("", "")
+        own, listing = (harm_in_words.of_tenant(of, row.tenant) for of in (everyone.selection, counted))
+        there = (link("./", own), _listed(listing)) if row.tenant else ("", "")
         rows.append(_row(row, harm_in_words.called(row.tenant), *there, result.fleet))
     st.html(linked(_HEADS, rows, everyone.colours, called="Tenants with their shares"))
     more = len(listed) - len(listed[:_SHOWN]) + (0 if chosen else result.left_out)
     if more:
         st.caption(f"{words.plural(more, 'tenant')} more: choose them above, or take the CSV.")
     foot("tenants", answer, "Shares are of all tenants, whichever are chosen.")
+
+
+def _listed(selection: Selection) -> str:
+    """The list of all of them: the slowest alone are those that have a latency."""
+    return f"{link('requests', selection)}&{urlencode({'order': 'Newest first'})}"
+
+
+def _counted(answer: Answer[Tenants], selection: Selection) -> Selection:
+    """The requests that an answer counted: those before its settled edge, so that their list has just these."""
+    edge, window = answer.coverage.settled, selection.window
+    if edge is None or not window.start < edge < window.end:
+        return selection
+    return selection.but(window=Window(window.start, edge))
 
 
 def _row(row: TenantShare, name: str, where: str, requests: str, fleet: TenantShare | None) -> list[Cell]:
@@ -192,7 +208,7 @@ def _beside(seconds: float | None, of_all: float | None) -> Cell:
     value = milliseconds(seconds)
     if value is None:
         return Cell(words.NOTHING, quiet=True)
-    times = f" ({seconds / of_all:.1f} ×)" if seconds and of_all else ""
+    times = f" ({seconds / of_all:.2g} ×)" if seconds and of_all else ""
     return Cell(f"{three(value)}{times}")
 
 

@@ -154,6 +154,28 @@ def test_a_box_on_the_heatmap_lists_the_requests_in_it(stage: Served, page: Page
     page.get_by_text(re.compile(r"Only end-to-end time from .* as drawn on the heatmap")).wait_for()
     page.get_by_text(re.compile(rf"^{told} match")).first.wait_for()
     whole(page)
+    opened(page, f"{stage.url}/{address}&show=What+is+different", ['[class*="st-key-foot-difference"]'])
+    page.get_by_text(re.compile(rf"^{told} beside [\d.,]+ of the rest of the window")).wait_for()
+    only = page.locator(".servescope-linked").get_by_role("link", name="only").first
+    if only.count():
+        narrowed = parse_qs(urlsplit(only.get_attribute("href") or "").query)
+        assert narrowed["at_least"] == asked["at_least"], "a step further, not another box"
+    whole(page)
+    opened(page, f"{stage.url}/{address}&show=Why+slow", ['[class*="st-key-foot-why-these"]'])
+    page.get_by_text(re.compile("took .* in sum|No account")).first.wait_for()
+    whole(page)
+
+
+def test_a_tenants_name_leads_to_its_pages_and_its_number_to_its_requests(stage: Served, page: Page) -> None:
+    opened(page, f"{stage.url}/tenants?live=false", [".servescope-linked"])
+    row = page.locator(".servescope-linked tr").filter(has_text="hooli").first
+    number = row.locator("td").first.inner_text()
+    assert parse_qs(urlsplit(row.get_by_role("link", name="hooli").get_attribute("href") or "").query)["tenant"] == [
+        "hooli"
+    ]
+    row.locator("td a").first.click()
+    page.get_by_text(re.compile(rf"^{number} requests? match")).wait_for()
+    whole(page)
 
 
 def test_a_click_on_a_row_tells_the_request_and_its_link_tells_it_again(stage: Served, page: Page) -> None:

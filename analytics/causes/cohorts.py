@@ -31,7 +31,8 @@ def cohorts(row: Mapping[str, Any], origin_ms: int, from_ms: int, to_ms: int, mo
 
     Args:
         row: Arrays of one value a cohort: ``at_ms`` is when the page was read, ``interval`` the seconds since the one
-            before, ``n`` who finished, seconds (``…_s``) in sum and NaN where the page has none.
+            before, ``n`` who finished, seconds (``…_s``) in sum and NaN where the page has none, ``first`` mean seconds
+            to the first token of those that got theirs.
         origin_ms: What times are seconds since.
         from_ms: Where the window begins; what arrived before is its reference.
         to_ms: Where it ends; what arrived later is left out.
@@ -107,6 +108,14 @@ def _means(values: Mapping[str, Floats], series: Ints) -> tuple[Floats, Floats, 
     phases = np.zeros((len(n), len(PHASES)))
     for name in _TOLD:
         phases[:, PHASE[name]] = np.where(little, 0.0, np.nan_to_num(values[f"{name}_s"])) / some
+    # a page that tells no phases but the queue: up to the first token it is prefill, then decode
+    whole = np.nan_to_num(values["e2e_s"]) / some
+    split = timed & np.isfinite(values["first"]) & np.isnan(values["prefill_s"]) & (n > 0)
+    queued = np.minimum(phases[:, PHASE["queue"]], whole)
+    prefill = np.clip(values["first"] - queued, 0.0, whole - queued)
+    phases[split, PHASE["prefill"]] = prefill[split]
+    decode = np.where(np.isnan(values["decode_s"]), whole - queued - prefill, phases[:, PHASE["decode"]])
+    phases[split, PHASE["decode"]] = decode[split]
     phases[little, PHASE["queue"]] = (waited / some)[little]
     phases[little, PHASE["decode"]] = (ran / some)[little]
     e2e = np.where(little, (waited + ran) / some, np.nan_to_num(values["e2e_s"]) / some)
@@ -165,7 +174,20 @@ def _copies(wanted: Floats, series: Ints) -> Ints:
 
 
 _NUMBERS: Final = (
-    *("at_ms", "selected", "interval", "n", "e2e_s", "waiting_s", "running_s", "asked", "hits", "prompt", "output"),
+    *(
+        "at_ms",
+        "selected",
+        "interval",
+        "n",
+        "e2e_s",
+        "waiting_s",
+        "running_s",
+        "asked",
+        "hits",
+        "first",
+        "prompt",
+        "output",
+    ),
     *(f"{name}_s" for name in _TOLD),
 )
 _TEXTS: Final = ("instance", "deployment", "model", "version", "engine")

@@ -85,6 +85,7 @@ SELECT
     groupArray(running_s) AS running_s,
     groupArray(asked) AS asked,
     groupArray(hits) AS hits,
+    groupArray(if(h.firsts > 0, h.first_sum / h.firsts, nan)) AS first,
     groupArray(if(h.prompts > 0, h.prompt_sum / h.prompts, nan)) AS prompt,
     groupArray(if(h.outputs > 0, h.output_sum / h.outputs, nan)) AS output,
     groupArray(s.instance) AS instance,
@@ -124,13 +125,15 @@ LEFT JOIN
         instance,
         model,
         sumIf(count, signal = 'e2e_seconds') AS observed,
+        sumIf(count, signal = 'ttft_seconds') AS firsts,
+        sumIf(sum, signal = 'ttft_seconds') AS first_sum,
         sumIf(count, signal = 'prompt_tokens') AS prompts,
         sumIf(sum, signal = 'prompt_tokens') AS prompt_sum,
         sumIf(count, signal = 'completion_tokens') AS outputs,
         sumIf(sum, signal = 'completion_tokens') AS output_sum
     FROM engine_histograms FINAL
     WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({until_ms:Int64}) /*period*/
-      AND signal IN ('e2e_seconds', 'prompt_tokens', 'completion_tokens')
+      AND signal IN ('e2e_seconds', 'ttft_seconds', 'prompt_tokens', 'completion_tokens')
     GROUP BY slot, instance, model
 ) AS h ON s.slot = h.slot AND s.instance = h.instance AND s.model = h.model
 

@@ -81,6 +81,14 @@ def test_quiet_windows_claim_nothing(seconds: bool):
         assert abs(account.ledger.excess[account.asked].sum()) < 0.3 * expected
 
 
+@pytest.mark.parametrize("name", ["kv", "batch", "flood", "slow replica"])
+def test_where_a_page_tells_no_phases_the_first_token_parts_them(name: str):
+    options, cause, _ = PLANTED[name]
+    _, found = told(rows_of(11, **options), split=False)
+    assert found[0].cause == cause
+    assert found[0].phase in {"queue", "prefill", "decode"}
+
+
 @pytest.mark.parametrize("name", ["kv", "places", "frozen", "slow replica"])
 def test_without_seconds_on_the_page_littles_law_gives_them(name: str):
     options, cause, _ = PLANTED[name]

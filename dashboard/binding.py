@@ -43,9 +43,6 @@ MISSING: Final = (
     "What binds a step comes from the KV cache figures of a server's metrics page, and step by step from a probe: "
     f"`{PROBE}` in the model server's environment."
 )
-_MISSING_SIZES: Final = (
-    f"Steps are told one by one by a probe, `{PROBE}` in the model server's environment, and over an hour at most."
-)
 _RESTS: Final = {
     "steps": "each step, as a probe told it",
     "seconds": "steps by second",
@@ -91,7 +88,7 @@ def _grounds(told: Steps) -> str:
     if not coarse:
         return ""
     whose = "" if len(coarse) == len(told.instances) else f" for {words.plural(len(coarse), 'server')}"
-    return f" :gray[From one sample a second{whose}: no probe tells the steps.]"
+    return f" :gray[From one sample a second{whose}: no probe tells the steps] (`{PROBE}` in the server's environment)."
 
 
 def share(context: PageContext) -> None:
@@ -109,10 +106,13 @@ def rests_on(told: Steps) -> str:
 
 
 def sizes(context: PageContext) -> None:
-    """Step time by tokens in the step."""
+    """Step time by tokens in the step, where a probe told of steps one by one: over an hour at most."""
+    told: Steps = ask("steps", context.selection).result
+    if not told.sizes:
+        return
     panel(
-        "sizes", "steps", context, lambda result: _by_size(result, context), missing=_MISSING_SIZES,
-        has_data=lambda result: bool(result.sizes), basis=lambda _: _RESTS["steps"],
+        "sizes", "steps", context, lambda result: _by_size(result, context), missing="",
+        basis=lambda _: _RESTS["steps"],
         about="Median and p95 of step time by the tokens in the step; of steps that only decode that is about the "
         "sequences that share it.",
     )  # fmt: skip

@@ -46,9 +46,8 @@ def _body(context: PageContext) -> None:
     guarded(context, "lead", lambda: binding.lead(context))
     tiles(context, "tiles", lambda: _tiles(context))
     binding.share(context)
+    guarded(context, "sizes", lambda: binding.sizes(context))
     with st.container(horizontal=True, gap="small"):
-        with st.container(key="half-sizes"):
-            binding.sizes(context)
         with st.container(key="half-usage"):
             panel(
                 "usage", "kvcache", context, lambda result: _usage(result, context),

@@ -179,7 +179,7 @@ def pages_in(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                         row["text"] = text.decode(errors="replace")
                     yield str(row.pop("instance")), row
         except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
-            log.info("black_box_file_cut_off", path=str(path), error=str(error))
+            log.debug("black_box_file_cut_off", path=str(path), error=str(error))
 
 
 def segments_in(folder: Path, signal: str) -> list[Path]:

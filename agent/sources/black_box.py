@@ -58,14 +58,19 @@ class BlackBox(Source):
         self._ring = Ring(data / RING, data / "spool", seconds, max_bytes)
         self._due: tuple[float, str] | None = None
         self._made_at = float("-inf")
+        self._answered: set[str] = set()
 
     def page(self, told: PageTold) -> None:
         """A server's page, or that it did not come."""
+        if told.body is not None:
+            self._answered.add(told.instance)
         self._ring.page(told.instance, told.at, told.took, told.body, told.error)
 
     def event(self, name: str, instance: str) -> None:
         """Something happened to a server; after some events a recording is kept."""
         now = self._clock()
+        if instance not in self._answered:
+            return  # it was never there
         if name in _EVENTS and self._due is None and now - self._made_at >= AGAIN_SECONDS:
             self._due = now + AFTER_SECONDS, f"{name}-{instance}"
 

@@ -288,6 +288,7 @@ def test_a_server_that_goes_silent_has_its_last_minutes_kept_once(tmp_path: Path
     box._clock = lambda: clock[0]
 
     async def main() -> None:
+        scene.overheard.event("instance_down", "never-there")
         scene.overheard.page(PageTold("vllm-a", NOW, 0.01, gzip.decompress(PAGE.read_bytes())))
         scene.overheard.event("version_changed", "vllm-a")
         scene.overheard.event("instance_down", "vllm-a")

@@ -133,7 +133,7 @@ SELECT
     count() AS spans
 FROM
 (
-    SELECT instance, bound_by, greatest(begun_us, {from_ms:Int64} * 1000) AS begun_us, least(done_us, {to_ms:Int64} * 1000) AS done_us
+    SELECT instance, bound_by, greatest(begun_us, toInt64({from_ms:Int64} * 1000)) AS begun_us, least(done_us, toInt64({to_ms:Int64} * 1000)) AS done_us
     FROM (/*spans*/)
     WHERE done_us > begun_us AND done_us > {from_ms:Int64} * 1000 AND begun_us < {to_ms:Int64} * 1000
 )

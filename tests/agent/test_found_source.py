@@ -64,7 +64,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def config(**more: object) -> AgentConfig:
     ports = {"health_port": 0, "otlp_http_port": None, "otlp_grpc_port": None}
     return AgentConfig.model_validate(
-        ports | {"flush_seconds": 0.05, "host": False, "gpu": False, "probe": False} | more
+        ports | {"flush_seconds": 0.05, "host": False, "gpu": False, "probe": False, "black_box_seconds": 0} | more
     )
 
 
@@ -111,6 +111,7 @@ def test_a_source_says_whether_it_applies(folder: Path):
     assert "barometer2" in sources_for(scene(region="Bergen"))
     assert set(sources_for(scene())) == {"metrics_page", "spans"}, "the others are switched off"
     assert set(sources_for(scene(host=True, gpu=True))) == {"metrics_page", "spans", "host", "gpu"}
+    assert "black_box" in sources_for(scene(black_box_seconds=60))
 
 
 def test_a_file_that_makes_no_source_is_named(folder: Path):

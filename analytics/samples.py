@@ -48,7 +48,7 @@ def sampled(inquiry: Inquiry, grid: Grid, sets: Sequence[str], *, beside_rows: b
         else f"{nothing} AS {name}, 1 AS no_{name}"
         for name, column, nothing in _KEYS
     )
-    covered = _SQL["known_by_rows"] if beside_rows else "SELECT '' WHERE 0"
+    covered = _SQL["known_by_rows"] if beside_rows else "SELECT '', '' WHERE 0"
     fragments = FRAGMENTS | {"keys": ",\n    ".join(keys), "sets": listed, "covered": covered}
     rows = inquiry.ask("by_step", fragments, sql=_SQL, step_ms=grid.step_ms)
     for row in rows:

@@ -1,5 +1,6 @@
 -- name: by_step
--- Gauges are averaged within a series (instance, model, rank) and step, then added up over series; counters add up.
+-- Gauges are averaged within a series (instance, model, rank, recording) and step, then added up over series; counters
+-- add up. What was recorded of a server and the live one of its name are two servers.
 -- A row stands for a step, model, instance or the whole window: what it is not for is marked by no_….
 WITH series AS
 (
@@ -8,6 +9,7 @@ WITH series AS
         instance AS name_of_instance,
         model AS name_of_model,
         dp_rank,
+        recording AS name_of_recording,
         count() AS d_samples,
         groupUniqArray(10)(engine) AS engines_seen,
         groupUniqArray(10)(deployment) AS deployments_seen,
@@ -33,7 +35,7 @@ WITH series AS
         sum(executions_delta) AS d_executions
     FROM engine_samples FINAL
     WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:servers*/
-    GROUP BY slot, name_of_instance, name_of_model, dp_rank
+    GROUP BY slot, name_of_instance, name_of_model, dp_rank, name_of_recording
 )
 SELECT
     /*keys*/,
@@ -54,9 +56,9 @@ SELECT
     sum(d_prefix_hits) AS prefix_hits,
     sum(d_finished) AS finished,
     sum(d_failed) AS failed,
-    sumIf(d_ended, name_of_instance NOT IN (/*covered*/)) AS ended_elsewhere,
-    sumIf(d_judged, name_of_instance NOT IN (/*covered*/)) AS judged_elsewhere,
-    sumIf(d_failed, name_of_instance NOT IN (/*covered*/)) AS failed_elsewhere,
+    sumIf(d_ended, (name_of_instance, name_of_recording) NOT IN (/*covered*/)) AS ended_elsewhere,
+    sumIf(d_judged, (name_of_instance, name_of_recording) NOT IN (/*covered*/)) AS judged_elsewhere,
+    sumIf(d_failed, (name_of_instance, name_of_recording) NOT IN (/*covered*/)) AS failed_elsewhere,
     sum(d_engine_steps) AS engine_steps,
     sum(d_batch_tokens) AS batch_tokens,
     sum(d_steps_with_tokens) AS steps_with_tokens,
@@ -67,11 +69,11 @@ GROUP BY GROUPING SETS (/*sets*/)
 ORDER BY no_slot, slot, model, instance
 
 -- name: known_by_rows
-SELECT instance
+SELECT instance, recording
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
   AND instance != ''
-GROUP BY instance
+GROUP BY instance, recording
 
 -- name: gauge_peaks
 -- Highest sums over instances within one second. Each instance at its own highest of a longer step would add up what was
@@ -88,7 +90,7 @@ FROM
             max(waiting) AS most_waiting
         FROM engine_samples FINAL
         WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:servers*/
-        GROUP BY second, instance, model, dp_rank
+        GROUP BY second, instance, model, dp_rank, recording
     )
     GROUP BY second
 )

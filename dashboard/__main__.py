@@ -44,6 +44,11 @@ HERE = Path(__file__).parent
     type=click.FloatRange(SWIFTEST_REFRESH, SLOWEST_REFRESH),
     help="Seconds between two looks of a live page, instead of the configuration's.",
 )
+@click.option(
+    "--recordings",
+    type=click.Choice(["exclude", "include"]),
+    help="Whether pages begin with replayed rows among the live ones, instead of the configuration's.",
+)
 def main(data: Path | None, clickhouse: str, config: Path | None, slos: Path | None, **given: Any) -> None:
     """Serve until SIGTERM or SIGINT."""
     log_to_stderr()
@@ -54,7 +59,7 @@ def main(data: Path | None, clickhouse: str, config: Path | None, slos: Path | N
         _check(data, clickhouse, slos)
         _check_free(settings.host, settings.port)
     shown = {"DATA": data, "CLICKHOUSE": clickhouse, "SLOS": slos, "REFRESH": settings.refresh_seconds}
-    shown |= {"RUNBOOKS": runbooks}
+    shown |= {"RUNBOOKS": runbooks, "RECORDINGS": settings.recordings}
     os.environ |= {f"SERVESCOPE_{name}": str(value) for name, value in shown.items() if value}
     _serve(settings)
 

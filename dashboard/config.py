@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,7 @@ class DashboardConfig(BaseModel):
         host: Address to listen on.
         port: Port.
         refresh_seconds: How often a live page asks again.
+        recordings: Whether pages begin with replayed rows among the live ones; each page has a choice of its own.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -27,3 +28,4 @@ class DashboardConfig(BaseModel):
     host: Host = "127.0.0.1"
     port: Annotated[int, Port("dashboard")] = Field(default=8501, ge=1, le=65535)
     refresh_seconds: float = Field(default=5.0, ge=SWIFTEST_REFRESH, le=SLOWEST_REFRESH)
+    recordings: Literal["exclude", "include"] = "exclude"

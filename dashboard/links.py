@@ -20,6 +20,7 @@ RECORDINGS: Final[dict[str, Literal["include", "exclude", "only"]]] = {
     "Recorded only": "only",
 }
 """What the URL and the page say → what `Filter.recording` says."""
+RECORDING_NAMES: Final = {value: name for name, value in RECORDINGS.items()}
 
 
 def link(path: str, selection: Selection) -> str:
@@ -34,8 +35,8 @@ def link(path: str, selection: Selection) -> str:
     window, chosen = selection.window, selection.filter
     pairs = [("from", f"{window.start.timestamp():.3f}"), ("to", f"{window.end.timestamp():.3f}")]
     pairs += [(name, value) for name in ("model", "tenant", "instance") for value in getattr(chosen, name)]
-    if chosen.recording != "include":
-        pairs += [("recording", name) for name, value in RECORDINGS.items() if value == chosen.recording]
+    # Always: what a page begins with is the reader's dashboard's own, and a link shows what its sender saw
+    pairs.append(("recording", RECORDING_NAMES[chosen.recording]))
     pairs += [("outcome", outcome_in_words(outcome)) for outcome in selection.outcome]
     if among := selection.latency:
         pairs.append(("order_by", SIGNALS[among.signal].title))

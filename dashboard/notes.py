@@ -63,8 +63,22 @@ def recorded(context: PageContext) -> str:
         return ""
     return (
         f":material/history: Recorded data is on this page: {escape.markdown(', '.join(names))}. "
-        "It is a real server's past, played again; it pages nobody."
+        "It is a real server's past, played again; it pages nobody unless a rule counts it."
     )
+
+
+def left_out(context: PageContext) -> str:
+    """That recordings are left out, where nothing live is of the window or by a name that is chosen; else nothing."""
+    known = context.choices
+    if known is None or not known.recordings or context.filter.recording != "exclude":
+        return ""
+    if not (known.models or known.instances):
+        return "**Only recordings here.** :gray[Nothing live is known of this window.]"
+    live = {"model": known.models, "tenant": known.tenants, "instance": known.instances}
+    for name, values in context.filter.chosen():
+        if name in live and set(values).isdisjoint(live[name]):
+            return f"**Nothing live** of this {name}. :gray[Recordings are left out.]"
+    return ""
 
 
 def edge(context: PageContext) -> str:

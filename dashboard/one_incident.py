@@ -19,7 +19,7 @@ from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import escape, words
 from dashboard.causes_in_words import charged, failed
-from dashboard.data import now, owner, store
+from dashboard.data import ask, now, owner, store
 from dashboard.links import link
 from dashboard.panel import guarded, problem
 from dashboard.tables import milliseconds, numbers, percent, table
@@ -28,7 +28,7 @@ from dashboard.tiles import row as tile_row
 from dashboard.viewer import clock, colours, zone
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import tzinfo
 
     from alerts.incidents.history import AlertRow, IncidentRow, IncidentStory, NotificationRow
@@ -70,7 +70,7 @@ def _story(told: IncidentStory) -> None:
     if reasons:
         st.markdown("\n".join(f"- {escape.markdown(reason)}" for reason in reasons))
     st.html(tile_row(_tiles(row), colours()))
-    st.markdown(links(row, told.alerts))
+    st.markdown(links(row, told.alerts, recorded=_recorded))
     _take(row)
     because(told)
     left, right = st.columns([3, 2], gap="medium")
@@ -98,8 +98,10 @@ def _tiles(row: IncidentRow) -> list[Tile]:
     ]
 
 
-def links(row: IncidentRow, alerts: Sequence[AlertRow] = ()) -> str:
-    """Links to the other pages at the incident's time and place; without an instance recordings are left out.
+def links(
+    row: IncidentRow, alerts: Sequence[AlertRow] = (), *, recorded: Callable[[Selection], bool] = lambda _: False
+) -> str:
+    """Links to the other pages at the incident's time and place; those of a recorded server show recordings alone.
 
     What all alerts have in common narrows. Where that is no instance, those do that some alerts name: pages know no
     deployment, and one alert of it mostly says which server it is.
@@ -112,12 +114,23 @@ def links(row: IncidentRow, alerts: Sequence[AlertRow] = ()) -> str:
     named = tuple(sorted({alert.labels["instance"] for alert in alerts if alert.labels.get("instance")}))
     if "instance" not in narrowed and 0 < len(named) <= _MOST_INSTANCES:
         narrowed["instance"] = named
-    place = replace(Filter().narrowed(**narrowed), recording="include" if "instance" in narrowed else "exclude")
+    place = Filter(recording="exclude").narrowed(**narrowed)
+    if "instance" in narrowed and recorded(Selection(window, Filter(instance=narrowed["instance"]))):
+        place = replace(place, recording="only")
     pages = (
         ("Overview then", "./"), ("Latency then", "latency"), ("Queue then", "queue"),
         ("KV cache then", "kv-cache"), ("Requests then", "requests"),
     )  # fmt: skip
     return " · ".join(f"[{title}]({link(path, Selection(window, place))})" for title, path in pages)
+
+
+def _recorded(selection: Selection) -> bool:
+    """Whether all servers of a selection are recorded ones."""
+    try:
+        found = ask("instances", selection).result.instances
+    except ServescopeError:
+        return False  # the story above came from the same store: the page is read in the meantime
+    return bool(found) and all(one.recording for one in found)
 
 
 def _is_young(row: IncidentRow) -> bool:
@@ -159,7 +172,7 @@ def _accounted(found: Mapping[str, Any]) -> Selection:
     """What the causes were asked about."""
     start, end = (datetime.fromisoformat(str(found["window"][name])) for name in ("start", "end"))
     narrowed = {name: tuple(map(str, values)) for name, values in found.get("place", {}).items()}
-    return Selection(Window(start, end), Filter().narrowed(**narrowed))
+    return Selection(Window(start, end), Filter(recording="exclude").narrowed(**narrowed))
 
 
 def _take(row: IncidentRow) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from analytics.window import Window
 from base.errors import ServescopeError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from analytics.selection import Filter, Selection
     from dashboard import theme
 
+Recordings = Literal["include", "exclude", "only"]
+"""What `Filter.recording` says."""
 COMPARED: Final = {
     "": "Compare",
     "before": "Against period before",

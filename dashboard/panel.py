@@ -17,6 +17,7 @@ from dashboard.viewer import colours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from analytics.answer import Answer
     from dashboard.page_context import PageContext
@@ -69,7 +70,7 @@ def panel(
             foot(key, answer, about)
             return None
         figure = draw(answer.result)
-        st.session_state[kept] = (now(), figure)
+        st.session_state[kept] = (now(), context.filter, figure)
         state = st.plotly_chart(
             figure, key=f"chart-{key}", config=CONFIG, theme=None,
             on_select="rerun" if select else "ignore", selection_mode=("box",) if select else ("points",),
@@ -86,12 +87,12 @@ def tiles(context: PageContext, key: str, made: Callable[[], Sequence[Tile]]) ->
         shown = made()
     except ServescopeError as error:
         _note(context, error, key)
-        last = st.session_state.get(kept)
-        if last is not None:
-            st.caption(f"Last good figures, {words.ago(last[0])}")
-            st.html(row(last[1], context.colours, old=True))
+        taken, old = _kept(kept, context)
+        if old is not None:
+            st.caption(f"Last good figures, {words.ago(taken)}")
+            st.html(row(old, context.colours, old=True))
         return
-    st.session_state[kept] = (now(), shown)
+    st.session_state[kept] = (now(), context.filter, shown)
     st.html(row(shown, context.colours))
 
 
@@ -172,14 +173,19 @@ def _note(context: PageContext, error: ServescopeError, key: str) -> None:
 
 def _failed(context: PageContext, error: ServescopeError, key: str) -> None:
     _note(context, error, key)
-    last = st.session_state.get(f"kept:{key}")
-    if last is None:
+    taken, figure = _kept(f"kept:{key}", context)
+    if figure is None:
         st.markdown("**No picture yet.** :gray[The question could not be asked; see the top of the page.]")
         return
-    taken, figure = last
     with st.container(key=f"stale-{key}"):
         st.caption(f"Last good picture, {words.ago(taken)}")
         st.plotly_chart(figure, key=f"old-{key}", config=CONFIG, theme=None, alt="The last good picture")
+
+
+def _kept(key: str, context: PageContext) -> tuple[datetime | None, Any]:
+    """The last good ones and when they were taken; those of other choices, as of recordings, are none of this page."""
+    taken, of, kept = st.session_state.get(key, (None, None, None))
+    return (taken, kept) if of == context.filter else (None, None)
 
 
 def _shades() -> str:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import streamlit as st
 
@@ -16,7 +16,7 @@ from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import escape, notes, words
 from dashboard.data import Question, ahead, ask, now, ready
-from dashboard.links import RECORDINGS
+from dashboard.links import RECORDING_NAMES, RECORDINGS
 from dashboard.page_context import COMPARED, PageContext
 from dashboard.panel import trouble
 from dashboard.viewer import colours, zone
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
     from analytics.questions.choices import Choices
+    from dashboard.page_context import Recordings
 
 HERE: Final = Path(__file__).parent
 RANGES: Final[dict[str, int]] = {"5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800}
@@ -34,6 +35,8 @@ DEFAULT_RANGE: Final = "15m"
 TILES: Final[Question] = ("traffic", {"models": False})
 """What the tiles of the front page ask, of its window and of the one it is compared with."""
 _SPAN: Final = ("from", "to")
+_RECORDED: Final = "recording"
+"""In the address, and of the box."""
 _BREATH: Final = 3.0
 """A page that takes long to draw is refreshed no more often than once in so many times that."""
 _PATIENCE_SECONDS: Final = 1.5
@@ -57,7 +60,7 @@ class Bar:
     seconds: int
     absolute: Window | None
     live: bool
-    around: Window
+    around: Selection
     choices: Choices | None
     filter: Filter
     compare: str
@@ -80,7 +83,8 @@ def bar(question: str, *, compare: bool) -> None:
         seconds, absolute = _range()
         live = absolute is None and st.toggle("Live", value=True, key="live", bind="query-params", width="content")
         soon = now() + timedelta(seconds=_CHOICES_SECONDS)  # the newest minute counts: a first recording is labelled
-        around = absolute or Window.last(max(seconds, 900), soon, round_to=_CHOICES_SECONDS)
+        lately = absolute or Window.last(max(seconds, 900), soon, round_to=_CHOICES_SECONDS)
+        around = Selection(lately, Filter(recording=_recording()))
         choices = _choices(around)
         filter_ = _filters(choices)
         compared = _compared() if compare else ""
@@ -125,11 +129,15 @@ def page(
         line = st.empty()
         _say(line, told)
         top = st.container()
+        offered = st.container()
+        if recorded:
+            _offer_recordings(offered, notes.left_out(context))
         body(context)
         # Now, since tiles need not wait for it, nor for names of recordings, which a first visit may not know before
         if recorded and context.choices is None:
             context.choices = _sought(chosen.around)
             told[1] = notes.recorded(context)
+            _offer_recordings(offered, notes.left_out(context))
         _say(line, [*told, notes.shaded(context)])
         trouble(context, top)
         st.session_state["took"] = time.monotonic() - begun
@@ -201,45 +209,72 @@ def moment(text: str) -> datetime:
         return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _choices(around: Window) -> Choices | None:
+def _choices(around: Selection) -> Choices | None:
     """Values of the filters: those of now or of a while ago; a first page waits a moment for them, no longer.
 
     A page that gets none never runs again for their sake: a rerun of ours would swallow a click on another page.
     """
-    before = cast("Choices | None", st.session_state.get("choices"))
-    if not ready("choices", Selection(around)):
-        ahead([("choices", {})], Selection(around))
+    about, before = cast("tuple[str, Choices | None]", st.session_state.get("choices", ("", None)))
+    if about != around.filter.recording:
+        before = None  # names of recordings are offered to nobody who looks at what is live
+    if not ready("choices", around):
+        ahead([("choices", {})], around)
         deadline = time.monotonic() + (0 if before else _PATIENCE_SECONDS)
-        while time.monotonic() < deadline and not ready("choices", Selection(around)):
+        while time.monotonic() < deadline and not ready("choices", around):
             time.sleep(0.02)
     return _known(around) or before
 
 
-def _known(around: Window) -> Choices | None:
-    return _sought(around) if ready("choices", Selection(around)) else None
+def _known(around: Selection) -> Choices | None:
+    return _sought(around) if ready("choices", around) else None
 
 
-def _sought(around: Window) -> Choices | None:
+def _sought(around: Selection) -> Choices | None:
     """Values of the filters, waited for; None where the store does not answer."""
     try:
-        found: Choices = ask("choices", Selection(around)).result
+        found: Choices = ask("choices", around).result
     except ServescopeError:
         return None  # the panels say what is wrong; the filters keep what was chosen
-    st.session_state["choices"] = found
+    st.session_state["choices"] = (around.filter.recording, found)
     return found
+
+
+def _first_recordings() -> Recordings:
+    """What a page begins with, by the setting."""
+    return "include" if os.environ.get("SERVESCOPE_RECORDINGS") == "include" else "exclude"
+
+
+def _recording() -> Recordings:
+    """What was chosen, before its box is drawn: the values of the boxes beside it go by it."""
+    chosen = st.session_state.get(_RECORDED) or st.query_params.get(_RECORDED)
+    return RECORDINGS.get(str(chosen), _first_recordings())
+
+
+def _offer_recordings(place: DeltaGenerator, told: str) -> None:
+    """Beside empty charts: what there is, one click away."""
+    if not told:
+        return
+    with place, st.container(horizontal=True, gap="small", vertical_alignment="center", key="only-recordings"):
+        st.markdown(told, width="content")
+        if st.button("Show them", key="show-recordings", type="tertiary", on_click=_show_recordings):
+            st.rerun(scope="app")  # the box in the bar is not of this fragment
+
+
+def _show_recordings() -> None:
+    st.session_state[_RECORDED] = RECORDING_NAMES["include"]
 
 
 def _filters(choices: Choices | None) -> Filter:
     models = _many("Model", "model", choices.models if choices else [])
     tenants = _many("Tenant", "tenant", choices.tenants if choices else [])
     instances = _many("Instance", "instance", choices.instances if choices else [])
-    recording: Literal["include", "exclude", "only"] = "include"
-    if (choices and choices.recordings) or st.query_params.get("recording"):
+    recording = _recording()
+    if (choices and choices.recordings) or _RECORDED in st.query_params or recording != _first_recordings():
         chosen = st.selectbox(
-            "Recorded data", list(RECORDINGS), key="recording", bind="query-params", width=158,
-            label_visibility="collapsed",
+            "Recorded data", list(RECORDINGS), key=_RECORDED, bind="query-params", width=158,
+            index=list(RECORDINGS).index(RECORDING_NAMES[_first_recordings()]), label_visibility="collapsed",
         )  # fmt: skip
-        recording = RECORDINGS[chosen or "Live and recorded"]
+        recording = RECORDINGS[chosen] if chosen else recording
     return Filter(model=models, tenant=tenants, instance=instances, recording=recording)
 
 

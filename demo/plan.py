@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT: Final = Path(__file__).parent.parent
+SETTINGS: Final = {"dashboard": {"recordings": "include"}}
+"""Of its configuration; the recording is part of what there is to see, and pages say so."""
 RECORDING: Final = Path(__file__).parent / "recordings" / "kv_exhaustion"
 SLOS: Final = Path(__file__).parent / "slos.yaml"
 _NOTES: Final = (
@@ -73,7 +75,7 @@ def build(data: Path, *, live_vllm: bool, vllm: str, port_base: int | None, say:
             "metrics_url": f"http://127.0.0.1:{port}/metrics",
         })  # fmt: skip
     slos = SLOS if SLOS.exists() else None
-    plan = make_plan(data, {}, targets, slos=slos, port_base=port_base, ports=ports, say=say)
+    plan = make_plan(data, SETTINGS, targets, slos=slos, port_base=port_base, ports=ports, say=say)
     receiver = plan.urls["agent_otlp"].removeprefix("http://")
     servers = [
         Part(

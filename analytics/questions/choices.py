@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _SQL: Final = beside(__file__)
 _ROWS_MS: Final = 3_600_000
 """Choices read every row of the newest so many milliseconds; before that the rollup by minute, a thousandth of it."""
+_SHOWN: Final = {"include": "1", "exclude": "recording = ''", "only": "recording != ''"}
+"""Condition on a row whose values are offered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,9 @@ class Choices:
     """Values that occur in a window, for the filters; each list sorted, empty values left out.
 
     Attributes:
-        models, tenants, instances, deployments, engines, regions, versions, recordings: Distinct values of rows and
-            samples. Tenants and outcomes are those of rows; at most 500 each.
+        models, tenants, instances, deployments, engines, regions, versions: Distinct values of rows and samples.
+            Tenants and outcomes are those of rows; at most 500 each.
+        recordings: Names of all recordings that there are, also where the filter leaves them out.
         outcomes: Distinct outcomes.
     """
 
@@ -50,9 +53,10 @@ def ask(store: Reader, selection: Selection) -> Answer[Choices]:
     what engines told of requests that nothing stood in front of counts for the last hour alone.
     """
     inquiry = Inquiry(store, selection, sql=_SQL)
-    window, kept = selection.window, Filter(tenant=selection.filter.tenant, recording=selection.filter.recording)
-    widened = Inquiry(store, Selection(window, kept), _SQL, inquiry.asked)
-    parts = widened.ask("choices", rows_from_ms=max(window.from_ms, window.to_ms - _ROWS_MS))
+    window, recording = selection.window, selection.filter.recording
+    widened = Inquiry(store, Selection(window, Filter(tenant=selection.filter.tenant)), _SQL, inquiry.asked)
+    rows_from_ms = max(window.from_ms, window.to_ms - _ROWS_MS)
+    parts = widened.ask("choices", {"shown": _SHOWN[recording]}, rows_from_ms=rows_from_ms)
 
     def values(column: str) -> list[str]:
         return list(names([value for part in parts for value in part[column]]))
@@ -74,7 +78,8 @@ def ask(store: Reader, selection: Selection) -> Answer[Choices]:
     )
     result = Choices(*(values(column) for column in columns))
     (rows, last_row), (samples, last_sample) = told("rows"), told("samples")
-    cover = Coverage(rows, samples, last_row, last_sample, recordings=tuple(result.recordings))
+    among = () if recording == "exclude" else tuple(result.recordings)
+    cover = Coverage(rows, samples, last_row, last_sample, recordings=among)
     return inquiry.answer(
         result,
         cover,

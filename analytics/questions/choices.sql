@@ -1,50 +1,50 @@
 -- name: choices
 -- Of a long window, rows older than the last hour speak through the rollup; the rows that it does not hold, engines'
--- halves without an edge, mostly have samples.
+-- halves without an edge, mostly have samples. Names of recordings are told whether recordings are looked at or not.
 SELECT
     'rows' AS part,
-    groupUniqArray(500)(model) AS models,
-    groupUniqArray(500)(tenant) AS tenants,
-    groupUniqArray(500)(instance) AS instances,
-    groupUniqArray(500)(deployment) AS deployments,
-    groupUniqArray(500)(engine) AS engines,
-    groupUniqArray(500)(region) AS regions,
-    groupUniqArray(500)(version) AS versions,
+    groupUniqArrayIf(500)(model, /*shown*/) AS models,
+    groupUniqArrayIf(500)(tenant, /*shown*/) AS tenants,
+    groupUniqArrayIf(500)(instance, /*shown*/) AS instances,
+    groupUniqArrayIf(500)(deployment, /*shown*/) AS deployments,
+    groupUniqArrayIf(500)(engine, /*shown*/) AS engines,
+    groupUniqArrayIf(500)(region, /*shown*/) AS regions,
+    groupUniqArrayIf(500)(version, /*shown*/) AS versions,
     groupUniqArray(500)(recording) AS recordings,
-    groupUniqArray(500)(outcome) AS outcomes,
-    count() AS n,
-    toUnixTimestamp64Milli(max(time)) AS newest
+    groupUniqArrayIf(500)(outcome, /*shown*/) AS outcomes,
+    countIf(/*shown*/) AS n,
+    toUnixTimestamp64Milli(maxIf(time, /*shown*/)) AS newest
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({rows_from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:requests*/
 UNION ALL
 SELECT
     'rows',
-    groupUniqArray(500)(model),
-    groupUniqArray(500)(tenant),
-    groupUniqArray(500)(instance),
-    groupUniqArray(500)(deployment),
-    groupUniqArray(500)(engine),
-    groupUniqArray(500)(region),
-    groupUniqArray(500)(version),
+    groupUniqArrayIf(500)(model, /*shown*/),
+    groupUniqArrayIf(500)(tenant, /*shown*/),
+    groupUniqArrayIf(500)(instance, /*shown*/),
+    groupUniqArrayIf(500)(deployment, /*shown*/),
+    groupUniqArrayIf(500)(engine, /*shown*/),
+    groupUniqArrayIf(500)(region, /*shown*/),
+    groupUniqArrayIf(500)(version, /*shown*/),
     groupUniqArray(500)(recording),
-    groupUniqArray(500)(outcome),
-    sum(count),
-    toInt64(toUnixTimestamp(max(time))) * 1000
+    groupUniqArrayIf(500)(outcome, /*shown*/),
+    sumIf(count, /*shown*/),
+    toInt64(toUnixTimestamp(maxIf(time, /*shown*/))) * 1000
 FROM requests_1m
 WHERE time >= toStartOfMinute(fromUnixTimestamp64Milli({from_ms:Int64})) AND time < fromUnixTimestamp64Milli({rows_from_ms:Int64}) /*filter:rollup*/
 UNION ALL
 SELECT
     'samples',
-    groupUniqArray(500)(model),
+    groupUniqArrayIf(500)(model, /*shown*/),
     [],
-    groupUniqArray(500)(instance),
-    groupUniqArray(500)(deployment),
-    groupUniqArray(500)(engine),
-    groupUniqArray(500)(region),
-    groupUniqArray(500)(version),
+    groupUniqArrayIf(500)(instance, /*shown*/),
+    groupUniqArrayIf(500)(deployment, /*shown*/),
+    groupUniqArrayIf(500)(engine, /*shown*/),
+    groupUniqArrayIf(500)(region, /*shown*/),
+    groupUniqArrayIf(500)(version, /*shown*/),
     groupUniqArray(500)(recording),
     [],
-    count(),
-    toUnixTimestamp64Milli(max(time))
+    countIf(/*shown*/),
+    toUnixTimestamp64Milli(maxIf(time, /*shown*/))
 FROM engine_samples
 WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/

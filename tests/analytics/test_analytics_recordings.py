@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from analytics.questions import phases
+from analytics.questions import choices, phases, traffic
 from analytics.selection import Filter, Selection
 from analytics.window import Window
 
@@ -48,3 +48,63 @@ def test_a_recordings_histograms_do_not_hide_the_live_servers_sums(
     told = phases.ask(lab.store, Selection(namesakes, given)).result
     assert sum(told.requests) == requests
     assert told.e2e_mean == pytest.approx(mean)
+
+
+@pytest.fixture(scope="module")
+def rows_and_samples(lab: Lab) -> Window:
+    """A minute in which a server without rows is live, and the rows of one of its name are played."""
+    at = (datetime.now(UTC) - timedelta(days=9, hours=5)).replace(second=0, microsecond=0)
+    place = {"time": at + timedelta(seconds=5), "instance": "twin", "engine": "vllm", "model": "m", "deployment": "d"}
+    lab.owner.insert("engine_samples", [
+        {**place, "time": place["time"] + timedelta(milliseconds=ms), "recording": recording, "up": 1,  # type: ignore[operator]
+         "interval_seconds": 1.0, "running": running, "requests_finished_delta": finished}
+        for recording, running, finished, ms in (("", 3.0, 8.0, 0), ("old", 5.0, 2.0, 400))
+    ])  # fmt: skip
+    lab.owner.insert("requests_t", [
+        {**place, "key": (int(place["time"].timestamp() * 1000) << 22) | number, "recording": "old", "outcome": "ok",  # type: ignore[attr-defined]
+         "status": 200, "e2e_seconds": 1.0, "has_edge": 1, "tenant": "played", "version": "v-old",
+         "route": "/v1/completions"}
+        for number in range(2)
+    ])  # fmt: skip
+    return Window(at, at + MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("given", "requests", "running", "most"),
+    [
+        (Filter(recording="exclude"), 8, 3, 3),
+        (Filter(recording="only"), 2, 5, 5),
+        (Filter(), 10, 8, 8),
+    ],
+)
+def test_a_recordings_rows_do_not_hide_what_the_live_server_of_its_name_counts(
+    lab: Lab, rows_and_samples: Window, given: Filter, requests: int, running: float, most: float
+) -> None:
+    told = traffic.ask(lab.store, Selection(rows_and_samples, given)).result
+    assert told.requests.value == pytest.approx(requests / 60)
+    assert told.models[0].requests_per_second == pytest.approx(requests / 60)
+    assert (told.running.value, told.running.peak) == (running, most), "two servers, though of one name"
+
+
+def test_what_is_offered_is_of_what_is_looked_at_and_recordings_are_told_in_any_case(
+    lab: Lab, rows_and_samples: Window
+) -> None:
+    told = {
+        name: choices.ask(lab.store, Selection(rows_and_samples, Filter(recording=name)))  # type: ignore[arg-type]
+        for name in ("exclude", "only", "include")
+    }
+    assert [answer.result.tenants for answer in told.values()] == [[], ["played"], ["played"]]
+    assert [answer.result.versions for answer in told.values()] == [[], ["v-old"], ["v-old"]]
+    assert [answer.result.recordings for answer in told.values()] == [["old"]] * 3
+    assert [answer.recordings for answer in told.values()] == [(), ("old",), ("old",)]
+    assert [answer.rows for answer in told.values()] == [1, 3, 4]
+
+
+def test_what_only_was_recorded_is_offered_to_nobody_who_looks_at_what_is_live(lab: Lab) -> None:
+    at = (datetime.now(UTC) - timedelta(days=9, hours=7)).replace(second=0, microsecond=0)
+    lab.owner.insert("engine_samples", [{
+        "time": at + timedelta(seconds=5), "instance": "gone", "engine": "vllm", "model": "m", "recording": "old",
+        "up": 1, "running": 1.0, "interval_seconds": 1.0,
+    }])  # fmt: skip
+    told = choices.ask(lab.store, Selection(Window(at, at + MINUTE), Filter(recording="exclude")))
+    assert (told.rows, told.result.instances, told.result.recordings) == (0, [], ["old"])

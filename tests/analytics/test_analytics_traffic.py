@@ -183,5 +183,4 @@ def test_choices_offer_what_there_is_whatever_is_chosen(lab: Lab):
     assert choices.ask(lab.store, Selection(long)).result == result, (
         "the rollup and the samples tell the same of hours ago"
     )
-    assert choices.ask(lab.store, Selection(lab.window, Filter(recording="exclude"))).result.recordings == []
     assert choices.ask(lab.store, Selection(lab.window, Filter(tenant=("a2",)))).result.tenants == ["a2"]

@@ -28,7 +28,8 @@ STYLED = """() => [...document.querySelectorAll('strong, b, em, code, del, span[
 
 def window() -> str:
     end = datetime.now(UTC) - HOSTILE_AGO + timedelta(seconds=120)
-    return f"from={(end - timedelta(seconds=SECONDS + 240)).timestamp():.0f}&to={end.timestamp():.0f}"
+    start = end - timedelta(seconds=SECONDS + 240)
+    return f"from={start.timestamp():.0f}&to={end.timestamp():.0f}&recording=Live+and+recorded"
 
 
 VISITS: Final = (

@@ -111,6 +111,30 @@ def test_filter_stays_in_the_url_across_pages_and_reloads(stage: Served, page: P
     assert page.get_by_text("Recorded data is on this page").count() == 0, "none of that model's data is recorded"
 
 
+def test_recordings_are_left_out_until_they_are_asked_for(stage: Served, page: Page) -> None:
+    recorded, hint = (
+        page.get_by_text("Recorded data is on this page"),
+        page.get_by_text("Nothing live of this instance"),
+    )
+    opened(page, f"{stage.url}/queue", [TILES, CHART])
+    assert recorded.count() == 0
+    legend = page.locator('[class*="st-key-chart-runningby"]')
+    legend.get_by_text("vllm-0").first.wait_for()
+    assert legend.get_by_text("vllm-1").count() == 0, "the recording's server"
+    opened(page, f"{stage.url}/queue?instance=vllm-1", [TILES])
+    hint.wait_for()
+    assert page.locator(CHART).count() == 0
+    page.get_by_role("button", name="Show them").click()
+    recorded.wait_for()
+    page.locator(CHART).first.wait_for(state="visible")
+    hint.wait_for(state="hidden")
+    page.wait_for_function("new URLSearchParams(location.search).get('recording') == 'Live and recorded'")
+    page.get_by_role("link", name="Latency").click()
+    page.get_by_role("heading", name="How long do requests take?").wait_for()
+    recorded.wait_for()
+    whole(page)
+
+
 def test_a_span_of_time_stays_across_pages_until_one_goes_back_to_now(stage: Served, page: Page) -> None:
     opened(page, f"{stage.url}/latency?from=2026-01-01T00:00:00Z&to=2026-01-01T00:10:00Z", ["text=Back to now"])
     page.get_by_text("01 Jan 09:00:00 to 01 Jan 09:10:00").wait_for()  # in the viewer's zone
@@ -124,7 +148,11 @@ def test_a_span_of_time_stays_across_pages_until_one_goes_back_to_now(stage: Ser
 
 
 def test_a_box_on_the_heatmap_lists_the_requests_in_it(stage: Served, page: Page) -> None:
-    opened(page, f"{stage.url}/latency?model=llama", ["text=Recorded data is on this page", CHART])
+    opened(
+        page,
+        f"{stage.url}/latency?model=llama&recording=Live+and+recorded",
+        ["text=Recorded data is on this page", CHART],
+    )
     heatmap = page.locator('[class*="st-key-chart-heatmap"] .js-plotly-plot')
     heatmap.locator(".heatmaplayer image").first.wait_for(state="attached")
     heatmap.scroll_into_view_if_needed()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -11,17 +11,20 @@ import pytest
 
 from alerts.incidents.history import AlertRow, IncidentRow
 from alerts.slo_status import SloStatus
+from analytics.questions.choices import Choices
 from analytics.selection import Filter, LatencyRange, Selection
 from analytics.signals import SIGNALS
 from analytics.window import Window
 from base.errors import ServescopeError
 from collector.store.client import StoreError
+from dashboard import notes
 from dashboard.cell_pictures import keys, phase_bar
 from dashboard.data import explain
 from dashboard.export import as_csv
-from dashboard.links import link, narrowed, outcome_of
+from dashboard.links import RECORDING_NAMES, RECORDINGS, link, narrowed, outcome_of
 from dashboard.one_incident import after, latencies_of, links
 from dashboard.one_request import PHASES
+from dashboard.page_context import PageContext
 from dashboard.shared_cache import SharedCache
 from dashboard.shell import moment
 from dashboard.theme import DARK, LIGHT, Palette, colour_of
@@ -206,7 +209,48 @@ def test_an_incidents_links_lead_to_its_time_and_place() -> None:
     alerts = [AlertRow("r", labels, "firing", START, 1.0, 1.0, "", "1") for labels in ({"instance": "i-1"}, {})]
     made = links(incident, alerts)
     assert made.count("instance=i-1") == 5
-    assert "recording=" not in made
+    assert made.count("recording=Live+only") == 5
+    asked = []
+
+    def recorded(selection: Selection) -> bool:
+        asked.append(selection.filter)
+        return True
+
+    assert links(incident, alerts, recorded=recorded).count("recording=Recorded+only") == 5
+    assert asked == [Filter(instance=("i-1",))]
+    assert links(incident, recorded=recorded).count("recording=Live+only") == 5, (
+        "of no server that could be a recorded one"
+    )
+
+
+@pytest.mark.parametrize("recording", RECORDING_NAMES)
+def test_a_link_says_in_any_case_what_its_sender_saw_of_recordings(recording: Any) -> None:
+    asked = parse_qs(urlsplit(link("latency", Selection(WINDOW, Filter(recording=recording)))).query)
+    assert RECORDINGS[asked["recording"][0]] == recording
+
+
+NOTHING = Choices([], [], [], [], [], [], [], ["kv"], [])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "known", "said"),
+    [
+        (Filter(recording="exclude"), NOTHING, "**Only recordings here.**"),
+        (Filter(recording="exclude"), None, ""),
+        (Filter(recording="exclude"), replace(NOTHING, recordings=[]), ""),
+        (Filter(recording="include"), NOTHING, ""),
+        (Filter(recording="exclude"), replace(NOTHING, instances=["a"]), ""),
+        (Filter(recording="exclude", instance=("a", "b")), replace(NOTHING, instances=["a"]), ""),
+        (Filter(recording="exclude", instance=("b",)), replace(NOTHING, instances=["a"]), "**Nothing live** of this"),
+        (Filter(recording="exclude", model=("b",)), replace(NOTHING, models=["a"]), "**Nothing live** of this model."),
+    ],
+)  # fmt: skip
+def test_where_nothing_is_live_the_page_says_that_recordings_are_there(
+    chosen: Filter, known: Choices | None, said: str
+) -> None:
+    told = notes.left_out(PageContext(Selection(WINDOW, chosen), live=False, choices=known))
+    assert told.startswith(said)
+    assert bool(told) == bool(said)
 
 
 def test_moments_around_an_opening() -> None:

@@ -267,6 +267,6 @@ def test_an_incident_tells_what_failed_how_whose_and_since_when() -> None:
     said = " ".join(item.value for item in test.markdown)
     assert "Of the last 10 min 96 failed" in said
     assert "[96 requests failed](requests?" in said
-    assert "tenant=hooli&instance=triton-a&outcome=rejected" in said
+    assert "tenant=hooli&instance=triton-a&recording=Live+only&outcome=rejected" in said
     assert "queue\\_\\[full\\]" in said
     assert "since 10" in said

@@ -23,7 +23,7 @@ class View:
         place: Order in the navigation (``PLACE``).
         draw: Draws it.
         question: Over the page (``QUESTION``); "" where it draws its own head.
-        compares: Whether it can compare with an earlier period (``COMPARE``).
+        compares: Whether it can compare with an earlier period or another version (``COMPARE``).
         alone: Says whether it shows one thing now, which needs no filters (``alone``).
     """
 

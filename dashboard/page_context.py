@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 from analytics.window import Window
 from base.errors import ServescopeError
+from dashboard import words
 from dashboard.data import ask
 from dashboard.figures import Style
 from dashboard.viewer import colours, earlier, zone
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from analytics.questions.choices import Choices
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 Recordings = Literal["include", "exclude", "only"]
 """What `Filter.recording` says."""
+VERSION: Final = "version "
+"""Begins the key of a comparison with a version, which follows."""
 COMPARED: Final = {
     "": "Compare",
     "before": "Against period before",
@@ -32,6 +36,7 @@ COMPARED: Final = {
 _SHIFT: Final = {"day": timedelta(days=1), "week": timedelta(days=7)}
 _TELLING: Final = {"deploy", "instance_restarted", "version_changed", "instance_down", "config_changed"}
 _MOST: Final = 12
+_LETTERS: Final = 24
 
 
 @dataclass
@@ -42,7 +47,8 @@ class PageContext:
         selection: What all questions of the page are about.
         live: Whether the window ends now and moves on.
         choices: Values of the filters that occur; None while they are not known.
-        compare: Key of `COMPARED`.
+        compare: Key of `COMPARED`, or `VERSION` and a version.
+        compares: Questions that are asked of what is compared with, too.
         marks: Whether charts carry deploys and incidents.
         troubles: What went wrong on this page so far; each trouble is told once, in full, at the top.
         told: Ids of incidents that the page tells of in a place of its own.
@@ -57,6 +63,7 @@ class PageContext:
     troubles: list[ServescopeError] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
     asked: Window | None = None
+    compares: Collection[str] = ()
 
     @property
     def window(self) -> Window:
@@ -112,14 +119,17 @@ class PageContext:
         return colours()
 
     @property
-    def compared(self) -> Window | None:
-        """The window to compare with, None when nothing is compared."""
+    def reference(self) -> Selection | None:
+        """What to compare with, None when nothing is compared: the same of an earlier time, or of a version alone."""
         if not self.compare:
             return None
+        if self.compare.startswith(VERSION):
+            version = self.compare.removeprefix(VERSION)
+            return self.selection.but(filter=self.filter.narrowed(version=(version,)))
         if self.compare == "before":
-            return self.window.previous()
+            return self.selection.but(window=self.window.previous())
         start = earlier(self.window.start, _SHIFT[self.compare], zone())
-        return Window(start, start + (self.window.end - self.window.start))
+        return self.selection.but(window=Window(start, start + (self.window.end - self.window.start)))
 
     @property
     def lately(self) -> str:
@@ -128,8 +138,9 @@ class PageContext:
 
     @property
     def against(self) -> str:
-        """The compared period in words."""
-        return {"before": "the period before", "day": "the day before", "week": "the week before"}.get(self.compare, "")
+        """What is compared with, in words."""
+        told = {"before": "the period before", "day": "the day before", "week": "the week before"}
+        return told.get(self.compare) or words.short(self.compare, _LETTERS)
 
 
 def _named(event: str, instance: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
@@ -11,7 +12,7 @@ from base.errors import ServescopeError
 from dashboard import escape, words
 from dashboard.data import ask, explain, now
 from dashboard.export import as_csv
-from dashboard.figures import CONFIG
+from dashboard.figures import CONFIG, behind
 from dashboard.tiles import Tile, row
 from dashboard.viewer import colours
 
@@ -70,6 +71,8 @@ def panel(
             foot(key, answer, about)
             return None
         figure = draw(answer.result)
+        if question in context.compares:
+            _beside(figure, key, question, context, draw, has_data, options)
         st.session_state[kept] = (now(), context.filter, figure)
         state = st.plotly_chart(
             figure, key=f"chart-{key}", config=CONFIG, theme=None,
@@ -78,6 +81,33 @@ def panel(
         )  # fmt: skip
         foot(key, answer, about, basis(answer.result) if basis else "")
         return state if select else None
+
+
+def _beside(
+    figure: Any,
+    key: str,
+    question: str,
+    context: PageContext,
+    draw: Callable[[Any], Any],
+    has_data: Callable[[Any], bool] | None,
+    options: dict[str, Any],
+) -> None:
+    """Put the same figure of what the page compares with behind; without an answer to it there is none behind."""
+    reference = context.reference
+    if reference is None:
+        return
+    try:
+        answer = ask(question, reference, **options)
+    except ServescopeError as error:
+        _note(context, error, key)
+        return
+    then = None
+    if has_data(answer.result) if has_data else answer.rows:
+        result, later = answer.result, context.window.start - reference.window.start
+        if hasattr(result, "times"):
+            result = replace(result, times=[at + later for at in result.times])
+        then = draw(result)
+    behind(figure, then, context.style, context.against)
 
 
 def tiles(context: PageContext, key: str, made: Callable[[], Sequence[Tile]]) -> None:

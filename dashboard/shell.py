@@ -17,7 +17,7 @@ from base.errors import ServescopeError
 from dashboard import escape, notes, words
 from dashboard.data import Question, ahead, ask, now, ready
 from dashboard.links import RECORDING_NAMES, RECORDINGS
-from dashboard.page_context import COMPARED, PageContext
+from dashboard.page_context import COMPARED, VERSION, PageContext
 from dashboard.panel import trouble
 from dashboard.viewer import colours, zone
 
@@ -37,6 +37,7 @@ TILES: Final[Question] = ("traffic", {"models": False})
 _SPAN: Final = ("from", "to")
 _RECORDED: Final = "recording"
 """In the address, and of the box."""
+_AGAINST: Final = "Against "
 _BREATH: Final = 3.0
 """A page that takes long to draw is refreshed no more often than once in so many times that."""
 _PATIENCE_SECONDS: Final = 1.5
@@ -74,7 +75,7 @@ def bar(question: str, *, compare: bool) -> None:
 
     Args:
         question: Title.
-        compare: Whether the page can compare with an earlier period.
+        compare: Whether the page can compare with an earlier period or another version.
     """
     if st.session_state.get("page") != question:
         st.session_state.update(page=question, selecting=False)
@@ -87,7 +88,7 @@ def bar(question: str, *, compare: bool) -> None:
         around = Selection(lately, Filter(recording=_recording()))
         choices = _choices(around)
         filter_ = _filters(choices)
-        compared = _compared() if compare else ""
+        compared = _compared(choices) if compare else ""
     st.session_state["bar"] = Bar(seconds, absolute, live, around, choices, filter_, compared)
 
 
@@ -98,6 +99,7 @@ def page(
     recorded: bool = True,
     arriving: bool = False,
     needs: Callable[[], list[Question]] = list,
+    compared: Callable[[], list[Question]] = list,
 ) -> None:
     """Draw a page under its bar, again and again while live.
 
@@ -107,6 +109,7 @@ def page(
         recorded: Whether the page shows recorded data, where there are any and the filter lets them through.
         arriving: Whether the page has figures by arrival, of which the newest are incomplete.
         needs: Questions that the page will ask; they are worked out side by side, in this order.
+        compared: Those of them that are asked of what the viewer compares with, too.
     """
     chosen: Bar = st.session_state["bar"]
     moving = chosen.live and not st.session_state.get("selecting")
@@ -118,11 +121,14 @@ def page(
         selection = Selection(asked, chosen.filter)
         selection = notes.begun(selection) if marks else selection
         choices = chosen.choices or _known(chosen.around)
-        context = PageContext(selection, chosen.live, choices, chosen.compare, marks, asked=asked)
+        beside = compared()
+        context = PageContext(
+            selection, chosen.live, choices, chosen.compare, marks, asked=asked, compares={name for name, _ in beside}
+        )
         more: list[Question] = [("arrivals", {})] if arriving else []
         ahead([*needs(), *more, *([("events", {})] if marks else [])], selection)
-        if context.compared is not None:
-            ahead([TILES], selection.but(window=context.compared))
+        if context.reference is not None:
+            ahead(beside, context.reference)
         begun = time.monotonic()
         told = [notes.beginning(context), notes.recorded(context) if recorded else ""]
         told.append(notes.edge(context) if arriving else "")
@@ -256,7 +262,7 @@ def _offer_recordings(place: DeltaGenerator, told: str) -> None:
         return
     with place, st.container(horizontal=True, gap="small", vertical_alignment="center", key="only-recordings"):
         st.markdown(told, width="content")
-        if st.button("Show them", key="show-recordings", type="tertiary", on_click=_show_recordings):
+        if st.button("Show them", key="show-recordings", on_click=_show_recordings):
             st.rerun(scope="app")  # the box in the bar is not of this fragment
 
 
@@ -287,8 +293,14 @@ def _many(label: str, key: str, values: list[str]) -> tuple[str, ...]:
     return tuple(picked)
 
 
-def _compared() -> str:
+def _compared(choices: Choices | None) -> str:
+    chosen = str(st.session_state.get("compare") or st.query_params.get("compare") or "").removeprefix(_AGAINST)
+    versions = choices.versions if choices and len(choices.versions) > 1 else []
+    named = dict.fromkeys(f"{VERSION}{version}" for version in versions)
+    if chosen.startswith(VERSION):
+        named[chosen] = None
     return st.selectbox(
-        "Compare", list(COMPARED), key="compare", bind="query-params", width=134, format_func=COMPARED.__getitem__,
-        label_visibility="collapsed",
+        "Compare", [*COMPARED, *named], key="compare", bind="query-params", width=176, label_visibility="collapsed",
+        format_func=lambda key: COMPARED.get(key) or f"{_AGAINST}{key}",
+        help="Against a version: what is drawn of all beside what is of that version alone" if named else None,
     ) or ""  # fmt: skip

@@ -5,6 +5,7 @@ their ends, incidents as bands and deploys as thin lines behind the data, the sa
 """
 
 from dashboard.figures.base import CONFIG, HEIGHT, Style, Trace
+from dashboard.figures.behind import behind
 from dashboard.figures.by_size import Sized, by_size
 from dashboard.figures.distribution import heatmap, histogram
 from dashboard.figures.one_request import Interval, Lane, story
@@ -18,6 +19,7 @@ __all__ = [
     "Sized",
     "Style",
     "Trace",
+    "behind",
     "by_size",
     "heatmap",
     "histogram",

@@ -6,7 +6,7 @@ import html
 import math
 from dataclasses import dataclass, field
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import plotly.graph_objects as go
 
@@ -90,6 +90,8 @@ class Trace:
         dash: Plotly's word for a broken line, "" for a solid one.
         hatched: Of areas: time that nobody measured.
         text: What a hover adds per point, such as the sample size.
+        compared: Whether another period's is drawn behind, where there is room, or told by the pointer alone, or is of
+            something else and not told at all.
     """
 
     name: str
@@ -99,6 +101,12 @@ class Trace:
     dash: str = ""
     hatched: bool = False
     text: Sequence[str] = field(default=())
+    compared: Literal["line", "hover", "no"] = "line"
+
+    @property
+    def meta(self) -> dict[str, str]:
+        """What a figure's own trace keeps of it."""
+        return {"name": escape.figure(self.name), "compared": self.compared}
 
 
 def blank(style: Style, title: str, unit: str, height: int) -> go.Figure:

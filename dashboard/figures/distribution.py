@@ -44,7 +44,7 @@ def histogram(
     figure.add_bar(
         x=[(low + high) / 2 for low, high in sides], y=list(counts), width=[high - low for low, high in sides],
         marker={"color": colour, "line": {"width": 0}}, customdata=labels,
-        hovertemplate="%{customdata}<extra></extra>",
+        meta={"name": "", "compared": "line"}, hovertemplate="%{customdata}<extra></extra>",
     )  # fmt: skip
     for name, cut in (cuts or {}).items():
         if cut is not None and cut > 0:

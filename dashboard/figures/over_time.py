@@ -52,7 +52,7 @@ def lines(
             mode="lines" if present > 1 else "lines+markers",
             line={"color": trace.colour, "width": trace.width, "dash": trace.dash or "solid"},
             connectgaps=False, hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
-            customdata=hover(trace, unit), showlegend=False,
+            customdata=hover(trace, unit), showlegend=False, meta=trace.meta,
         )  # fmt: skip
     name_lines(figure, x, traces, style, log=log)
     decorate(figure, style)
@@ -85,8 +85,16 @@ def percentiles(
     """Percentiles as tints of the signal's colour, the highest strongest."""
     shades = tints(style.colours, colour_of(signal, style.colours), len(values))
     text = [words.plural(number, "request") for number in counts]
+    ends = {0, len(values) - 1}  # the lowest and the highest say how far apart they are
     traces = [
-        Trace(name, line, shade, width=2.0 if index == len(values) - 1 else 1.6, text=text)
+        Trace(
+            name,
+            line,
+            shade,
+            width=2.0 if index == len(values) - 1 else 1.6,
+            text=text,
+            compared="line" if index in ends else "hover",
+        )
         for index, ((name, line), shade) in enumerate(zip(values.items(), shades, strict=True))
     ]
     return lines(times, traces, style, title=title, unit="seconds", limit=limit, log=log, height=height)
@@ -126,6 +134,7 @@ def stack(
                 "color": trace.colour, "line": {"width": 0}, **({"pattern": pattern} if trace.hatched else {}),
             },
             hovertemplate="%{customdata}<extra>%{fullData.name}</extra>", customdata=hover(trace, unit),
+            meta=trace.meta,
         )  # fmt: skip
     figure.update_layout(barmode="stack", bargap=0)
     legend(figure, style, wide=wide)

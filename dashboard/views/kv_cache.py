@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from analytics.questions.features import Features
     from analytics.questions.kvcache import Occupancy
     from analytics.series import Line
+    from dashboard.data import Question
     from dashboard.page_context import PageContext
 
 MISSING: Final = "KV cache figures come from vLLM's metrics page: `servescope up --target http://host:8000`"
@@ -29,17 +30,22 @@ MISSING_BATCHES: Final = (
     "Batches come from the metrics page of vLLM or Triton: `servescope up --target http://host:port`"
 )
 
+_CHARTS: Final[list[Question]] = [("kvcache", {}), ("batching", {})]
+
 TITLE: Final = "KV cache & batching"
 """In the navigation."""
 PLACE: Final = 30
 """Order in the navigation, the front page first."""
 QUESTION: Final = "Is the KV cache the limit?"
 """Over the page."""
+COMPARE: Final = True
+"""Whether the page compares with an earlier period or another version."""
 
 
 def draw() -> None:
     """The KV cache and batching page."""
-    page(_body, arriving=True, needs=lambda: [("kvcache", {}), ("batching", {}), ("steps", {}), ("features", {})])
+    more: list[Question] = [("steps", {}), ("features", {})]
+    page(_body, arriving=True, needs=lambda: [*_CHARTS, *more], compared=lambda: _CHARTS)
 
 
 def _body(context: PageContext) -> None:

@@ -53,11 +53,13 @@ PLACE: Final = 10
 """Order in the navigation, the front page first."""
 QUESTION: Final = "How long do requests take?"
 """Over the page."""
+COMPARE: Final = True
+"""Whether the page compares with an earlier period or another version."""
 
 
 def draw() -> None:
     """The latency page."""
-    page(_body, arriving=True, needs=_needs)
+    page(_body, arriving=True, needs=_needs, compared=lambda: [one for one in _needs() if one[0] != "heatmap"])
 
 
 def _needs() -> list[Question]:

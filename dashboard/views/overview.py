@@ -58,12 +58,12 @@ PLACE: Final = 0
 QUESTION: Final = "Is serving well?"
 """Over the page."""
 COMPARE: Final = True
-"""Whether the page compares with an earlier period."""
+"""Whether the page compares with an earlier period or another version."""
 
 
 def draw() -> None:
     """The front page."""
-    page(_body, arriving=True, needs=_needs)
+    page(_body, arriving=True, needs=_needs, compared=lambda: _needs()[:4])
 
 
 def _needs() -> list[Question]:
@@ -107,8 +107,8 @@ def _body(context: PageContext) -> None:
 def _tiles(context: PageContext) -> list[Tile]:
     overview: Overview = ask(TILES[0], context.selection, **TILES[1]).result
     before: Overview | None = None
-    if context.compared is not None:
-        before = ask(TILES[0], context.selection.but(window=context.compared), **TILES[1]).result
+    if context.reference is not None:
+        before = ask(TILES[0], context.reference, **TILES[1]).result
     return [
         _tile(
             f"{name} {context.lately}" if field in _GAUGES else name,
@@ -135,7 +135,7 @@ def _tile(name: str, shown: Figure, before: Figure | None, against: str, *, of: 
     value = words.figure(shown.value, shown.unit) if shown.state == "value" else told[shown.state]
     note = f"peak {words.figure(shown.peak, shown.unit)}" if shown.peak is not None else ""
     if against:
-        note = words.change(shown.value, before.value if before else None, shown.unit) or f"no figure in {against}"
+        note = words.change(shown.value, before.value if before else None, shown.unit) or f"{against}: no figure"
     about = f"Compared with {against}" if against else f"{of}; the peak is its highest step"
     return Tile(name, value, note, shown.line, shown.reason or about)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from analytics.questions.queue import QueueDynamics
     from analytics.series import Line
+    from dashboard.data import Question
     from dashboard.page_context import PageContext
 
 MISSING: Final = (
@@ -34,11 +35,17 @@ PLACE: Final = 20
 """Order in the navigation, the front page first."""
 QUESTION: Final = "Does work pile up?"
 """Over the page."""
+COMPARE: Final = True
+"""Whether the page compares with an earlier period or another version."""
 
 
 def draw() -> None:
     """The queue page."""
-    page(_body, arriving=True, needs=lambda: [("queue", {})])
+    page(_body, arriving=True, needs=_needs, compared=_needs)
+
+
+def _needs() -> list[Question]:
+    return [("queue", {})]
 
 
 def _body(context: PageContext) -> None:

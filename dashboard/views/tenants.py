@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from analytics.questions.causes import Causes
     from analytics.questions.tenants import Tenants, TenantShare
     from analytics.selection import Selection
+    from dashboard.data import Question
     from dashboard.page_context import PageContext
 
 MISSING: Final = (
@@ -62,11 +63,17 @@ PLACE: Final = 33
 """Order in the navigation, the front page first."""
 QUESTION: Final = "Who uses it, and who harms whom?"
 """Over the page."""
+COMPARE: Final = True
+"""Whether the page compares with an earlier period or another version."""
 
 
 def draw() -> None:
     """The page of tenants."""
-    page(_body, arriving=True, needs=lambda: [("tenants", {})])
+    page(_body, arriving=True, needs=_needs, compared=_needs)
+
+
+def _needs() -> list[Question]:
+    return [("tenants", {})]
 
 
 def _body(context: PageContext) -> None:
@@ -146,6 +153,7 @@ def _over_time(result: Tenants, context: PageContext, amount: str, title: str, u
             "other tenants" if line.others else words.short(harm_in_words.called(line.tenant), 24),
             getattr(line, amount),
             colours.nobody if line.others else colours.series[place % len(colours.series)],
+            compared="no" if line.others else "line",  # others of another period are other tenants
         )
         for place, line in enumerate(result.lines)
     ]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from analytics.ask import all_questions
 from analytics.questions import choices, phases, traffic
 from analytics.selection import Filter, Selection
+from analytics.slo import Objective
 from analytics.window import Window
+from tests.analytics.lab import RECORDING
 
 if TYPE_CHECKING:
     from tests.analytics.lab import Lab
 
 MINUTE = timedelta(minutes=1)
+REPLAYED = re.compile(r"FROM (requests|engine|host|gpu|events|instance)\w*")
+"""Tables in which a replay writes."""
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +114,17 @@ def test_what_only_was_recorded_is_offered_to_nobody_who_looks_at_what_is_live(l
     }])  # fmt: skip
     told = choices.ask(lab.store, Selection(Window(at, at + MINUTE), Filter(recording="exclude")))
     assert (told.rows, told.result.instances, told.result.recordings) == (0, [], ["old"])
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*all_questions()} - {"story"})
+)  # which is of one request, by its own recording
+def test_every_statement_goes_by_whether_recordings_are_looked_at(lab: Lab, name: str) -> None:
+    options: dict[str, Any] = {"objectives": [Objective("o", "availability", 0.9)]} if name == "budget" else {}
+    selection = Selection(lab.window, Filter(recording="exclude", model=("llama",)))
+    answer = all_questions()[name](lab.store, selection, **options)
+    read = [sql for sql in answer.sql if REPLAYED.search(sql)]
+    assert read, "of what a replay writes too"
+    shown = "groupUniqArrayIf(500)(model, recording = '')" if name == "choices" else "recording = ''"
+    assert [sql for sql in read if shown not in sql] == []
+    assert RECORDING not in answer.recordings

@@ -135,6 +135,20 @@ def test_recordings_are_left_out_until_they_are_asked_for(stage: Served, page: P
     whole(page)
 
 
+def test_what_a_page_compares_with_stays_in_the_address_and_stands_in_its_charts(stage: Served, page: Page) -> None:
+    opened(page, f"{stage.url}/queue?range=5m&live=false&compare=Against+period+before", [CHART])
+    page.get_by_text("dashed: the period before").first.wait_for()
+    whole(page)
+    page.get_by_role("link", name="Latency").click()
+    page.get_by_role("heading", name="How long do requests take?").wait_for()
+    page.get_by_text("dashed: the period before").first.wait_for()
+    page.wait_for_function("new URLSearchParams(location.search).get('compare') == 'Against period before'")
+    opened(page, f"{stage.url}/queue?range=5m&live=false&compare=Against+week+before", [CHART])
+    page.get_by_text("the week before: nothing").first.wait_for()
+    assert page.get_by_text("dashed:").count() == 0
+    whole(page)
+
+
 def test_a_span_of_time_stays_across_pages_until_one_goes_back_to_now(stage: Served, page: Page) -> None:
     opened(page, f"{stage.url}/latency?from=2026-01-01T00:00:00Z&to=2026-01-01T00:10:00Z", ["text=Back to now"])
     page.get_by_text("01 Jan 09:00:00 to 01 Jan 09:10:00").wait_for()  # in the viewer's zone

@@ -1,0 +1,189 @@
+"""What another period or version was, drawn behind a chart and told by its pointer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from analytics.answer import Answer
+from analytics.selection import Filter, Selection
+from analytics.window import Window
+from collector.store.client import StoreUnavailable
+from dashboard import page_context as contexts
+from dashboard import panel as panels
+from dashboard.figures import Style, Trace, behind, heatmap, histogram, lines, percentiles, stack
+from dashboard.figures.behind import BEHIND
+from dashboard.page_context import PageContext
+from dashboard.theme import LIGHT
+
+START = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
+TIMES = [START + timedelta(seconds=10 * index) for index in range(6)]
+STYLE = Style(LIGHT, UTC, (START, START + timedelta(seconds=60)))
+SELECTION = Selection(Window(START, START + timedelta(seconds=60)), Filter(model=("m",)))
+
+YESTERDAY = Window(START - timedelta(days=1), START - timedelta(hours=23, minutes=59))
+
+
+def drawn(name: str, values: list[float | None], *, late: float = 0.0, unit: str = "requests") -> Any:
+    """A figure of one line, its steps some seconds late."""
+    at = [moment + timedelta(seconds=late) for moment in TIMES]
+    return lines(at, [Trace(name, values, "#111111")], STYLE, title="t", unit=unit)
+
+
+def dashed(figure: Any) -> list[Any]:
+    return [trace for trace in figure.data if trace.name == BEHIND and trace.line.dash]
+
+
+def test_an_earlier_line_stands_behind_in_one_quiet_colour_and_the_pointer_tells_both() -> None:
+    figure = drawn("running", [1.0, 2, 3, 4, 5, 6])
+    behind(figure, drawn("running", [10.0, 20, None, 40, 50, 60]), STYLE, "the day before")
+    (line,) = dashed(figure)
+    assert figure.data[0] is line, "behind"
+    assert (line.line.dash, line.line.color, line.connectgaps) == ("dash", LIGHT.quiet, False)
+    assert list(line.y) == [10, 20, None, 40, 50, 60]
+    told = list(figure.data[1].customdata)
+    assert told[1] == "2 (the day before: 20)"
+    assert told[2] == "3 (the day before: nothing)"
+    assert figure.layout.title.text.endswith("· dashed: the day before</span>")
+    assert figure.layout.yaxis.range[1] >= 60
+
+
+def test_steps_that_begin_apart_are_told_by_the_nearest_and_none_by_one_far_away() -> None:
+    figure = drawn("a", [1.0] * 6)
+    behind(figure, drawn("a", [1.0, 2, 3, 4, 5, 6], late=4), STYLE, "then")
+    assert [told.rpartition(": ")[2] for told in figure.data[1].customdata] == ["1)", "2)", "3)", "4)", "5)", "6)"]
+    apart = drawn("a", [1.0] * 6)
+    behind(apart, drawn("a", [7.0] * 6, late=30), STYLE, "then")
+    assert [told.count("then") for told in apart.data[1].customdata] == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("then", [None, drawn("a", [None] * 6)])
+def test_a_period_without_data_is_told_as_that(then: Any) -> None:
+    figure = drawn("a", [1.0] * 6)
+    before = list(figure.data[0].customdata)
+    behind(figure, then, STYLE, "the <b>day</b> before")
+    assert dashed(figure) == []
+    assert list(figure.data[0].customdata) == before
+    assert figure.layout.title.text.endswith("· the &lt;b&gt;day&lt;/b&gt; before: nothing</span>")
+
+
+def test_columns_have_one_line_of_their_sums() -> None:
+    parts = [Trace("acme", [1.0] * 6, "#111111"), Trace("other tenants", [2.0] * 6, "#222222", compared="no")]
+    figure, then = (stack(TIMES, parts, STYLE, title="t", unit="tokens") for _ in range(2))
+    behind(figure, then, STYLE, "then")
+    (line,) = dashed(figure)
+    assert list(line.y) == [3.0] * 6
+    assert line.x[0] == TIMES[0].replace(tzinfo=None) + timedelta(seconds=5), "in the middle of the column"
+    by_name = {trace.name: trace for trace in figure.data}
+    assert by_name["acme"].customdata[0] == "1 (then: 1)"
+    assert by_name["other tenants"].customdata[0] == "2", "others were other tenants then"
+
+
+def test_of_many_lines_none_is_drawn_and_of_percentiles_the_outermost() -> None:
+    many = [Trace(f"n{index}", [1.0] * 6, "#111111") for index in range(3)]
+    figure, then = (lines(TIMES, many, STYLE, title="t", unit="count") for _ in range(2))
+    behind(figure, then, STYLE, "then")
+    assert dashed(figure) == []
+    assert figure.layout.title.text.endswith("· then: at the pointer</span>")
+    assert figure.data[0].customdata[0] == "1 (then: 1)"
+    values = {"p50": [0.1] * 6, "p90": [0.5] * 6, "p99": [1.0] * 6}
+    figure = percentiles(TIMES, values, STYLE, title="t", signal="decode", log=True)
+    low = {name: [value / 100 for value in line] for name, line in values.items()}
+    behind(figure, percentiles(TIMES, low, STYLE, title="t", signal="decode", log=True), STYLE, "then")
+    assert [line.y[0] for line in dashed(figure)] == [0.001, 0.01]
+    assert figure.layout.yaxis.range[0] < -3 < 0 < figure.layout.yaxis.range[1]
+    assert "then" in figure.data[3].customdata[0]
+
+
+def test_a_distribution_has_another_behind_and_a_heatmap_none() -> None:
+    edges = [0.1, 0.2, 0.4]
+    figure, then = (histogram(edges, counts, STYLE, title="t", colour="#111111") for counts in ([5, 1], [2, 9]))
+    behind(figure, then, STYLE, "then")
+    (line,) = dashed(figure)
+    assert list(line.y) == [2, 9]
+    assert figure.data[2].customdata[0].endswith("5 requests (then: 2 requests)")
+    cells = heatmap(TIMES, edges, [[1] * 6] * 2, STYLE, title="t")
+    before = cells.to_json()
+    behind(cells, None, STYLE, "then")
+    assert cells.to_json() == before
+
+
+@pytest.mark.parametrize(
+    ("compare", "reference", "said"),
+    [
+        ("", None, ""),
+        ("before", SELECTION.but(window=SELECTION.window.previous()), "the period before"),
+        ("day", SELECTION.but(window=YESTERDAY), "the day before"),
+        ("version 0.33", SELECTION.but(filter=Filter(model=("m",), version=("0.33",))), "version 0.33"),
+    ],
+)  # fmt: skip
+def test_what_is_compared_with_is_the_same_selection_of_another_time_or_version(
+    monkeypatch: pytest.MonkeyPatch, compare: str, reference: Selection | None, said: str
+) -> None:
+    monkeypatch.setattr(contexts, "zone", lambda: UTC)
+    context = PageContext(SELECTION, live=False, choices=None, compare=compare)
+    assert (context.reference, context.against) == (reference, said)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of a question."""
+
+    times: list[datetime]
+    values: list[float | None]
+
+
+def _page() -> None:
+    """The script of the page under test."""
+    import streamlit as st  # noqa: PLC0415 - the script that is run
+
+    from dashboard import panel as panels  # noqa: PLC0415 - as above
+    from dashboard.page_context import PageContext  # noqa: PLC0415 - as above
+    from tests.dashboard import test_dashboard_compared as own  # noqa: PLC0415 - as above
+
+    shown = PageContext(own.SELECTION, live=False, choices=None, compare="before", marks=False, compares={"queue"})
+
+    def figure(result: own.Result) -> object:
+        return own.lines(
+            result.times, [own.Trace("a", result.values, "#111111")], own.STYLE, title="t", unit="requests"
+        )
+
+    panels.panel("p", "queue", shown, figure, missing="")
+    panels.panel("q", "latency", shown, figure, missing="")
+    panels.trouble(shown, st.container())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_panel_asks_its_question_of_both_and_draws_its_own_where_the_other_has_no_answer(
+    monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    asked: list[tuple[str, Selection]] = []
+
+    def ask(question: str, selection: Selection, **_: object) -> Answer[Any]:
+        asked.append((question, selection))
+        earlier = selection != SELECTION
+        if earlier and fails:
+            raise StoreUnavailable("the store does not answer", "Start it.")
+        back = timedelta(seconds=60 if earlier else 0)
+        result = Result([at - back for at in TIMES], [7.0 if earlier else 1.0] * 6)
+        return Answer(result, "rows", "exact", 1, START, (), ())
+
+    shown: list[Any] = []
+    monkeypatch.setattr(panels, "ask", ask)
+    monkeypatch.setattr(panels.st, "plotly_chart", lambda figure, **_: shown.append(figure) or SimpleNamespace())
+    test = AppTest.from_function(_page, default_timeout=60).run()
+    assert not test.exception
+    assert asked == [
+        ("queue", SELECTION),
+        ("queue", replace(SELECTION, window=SELECTION.window.previous())),
+        ("latency", SELECTION),
+    ]
+    told = ["1" if fails else "1 (the period before: 7)", "1"]
+    assert [figure.data[-1].customdata[0] for figure in shown] == told
+    assert len(dashed(shown[0])) == (0 if fails else 1)
+    assert len(shown) == 2

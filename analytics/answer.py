@@ -94,6 +94,7 @@ class Answer(Generic[T]):
         coverage: What the store holds for this selection; `Coverage.state` tells *no traffic* from *no data*.
         notes: Plain sentences about what this result leaves out or cannot know.
         state: Whether there is a value, no traffic (servers report and nothing was asked of them) or no data.
+        selection: What it was asked about; None of an answer that nobody asked for.
     """
 
     result: T
@@ -106,6 +107,7 @@ class Answer(Generic[T]):
     coverage: Coverage = field(default_factory=Coverage)
     notes: tuple[str, ...] = ()
     state: State = "value"
+    selection: Selection | None = None
 
     def envelope(self, selection: Selection) -> dict[str, object]:
         """The stable JSON shape of every question.

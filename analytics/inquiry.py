@@ -187,6 +187,7 @@ class Inquiry:
                 *_rest_notes(cover, self.selection, samples_used=samples_used, goes_by=goes_by),
             ),
             state=state,
+            selection=self.selection,
         )
 
     def _late(self, cover: Coverage, level: Level) -> tuple[str, ...]:

@@ -168,15 +168,16 @@ def empty(state: str, missing: str) -> None:
         st.markdown(f"**No data** in this window. :gray[{missing}]")
 
 
-def foot(key: str, answer: Answer[Any], about: str = "", basis: str = "") -> None:
-    """Exact or derived, or another basis · sample size · freshness · recording · SQL · CSV."""
+def foot(key: str, answer: Answer[Any], about: str = "", basis: str = "", *, rows: Sequence[Any] | None = None) -> None:
+    """Exact or derived, or another basis · sample size · freshness · recording · SQL · CSV, of ``rows`` if given."""
+    written = answer.result if rows is None else list(rows)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"foot-{key}"):
         st.caption(" · ".join(facts(answer, basis)), help=_helps(about, answer.notes))
         with st.popover("SQL", type="tertiary", key=f"sql-{key}"):
             for statement in answer.sql:
                 st.code(statement, language="sql", wrap_lines=True)
         st.download_button(
-            "CSV", lambda: as_csv(answer.result), file_name=f"{key}.csv", mime="text/csv", type="tertiary",
+            "CSV", lambda: as_csv(written, answer.selection), file_name=f"{key}.csv", mime="text/csv", type="tertiary",
             key=f"download-{key}", on_click="ignore", help="Download what is drawn",
         )  # fmt: skip
 

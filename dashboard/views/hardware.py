@@ -215,7 +215,7 @@ def _gpu_table(context: PageContext) -> None:
         "Stands out": "Against the median of GPUs of the same product: more than a tenth, and three deviations",
         "Links, GB/s": "PCIe and NVLink, both ways together",
     })  # fmt: skip
-    foot("gpus", answer)
+    foot("gpus", answer, rows=gpus)
 
 
 def _gigabytes(*rates: float | None) -> float | None:
@@ -255,4 +255,4 @@ def _host_table(context: PageContext) -> None:
         "Held by limit, s/s": "Time that the CPU limit of its cgroup held its tasks back",
         "Stuck %": "Share of samples with a process stopped or waiting for a device",
     })  # fmt: skip
-    foot("hosts", answer)
+    foot("hosts", answer, rows=hosts)

@@ -220,4 +220,4 @@ def _table(context: PageContext) -> None:
         for item in answer.result.instances
     ])  # fmt: skip
     table(frame, "caches")
-    foot("caches", answer)
+    foot("caches", answer, rows=answer.result.instances)

@@ -184,7 +184,7 @@ def _models(context: PageContext) -> None:
         for row in rows
     ])  # fmt: skip
     table(frame, "models", helps=_HELPS)
-    foot("models", answer)
+    foot("models", answer, rows=rows)
 
 
 def _instances(context: PageContext) -> None:

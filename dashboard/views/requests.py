@@ -131,14 +131,20 @@ def _rows(context: PageContext, selection: Selection, order: str, signal: str) -
 
 
 def _narrowed(signal: str, low: float | None, high: float | None) -> None:
-    above = f"from {words.seconds(low)}" if low is not None else ""
-    under = f"to {words.seconds(high)}" if high is not None else ""
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        st.caption(f"Only {SIGNALS[signal].title.lower()} {above} {under}, as drawn on the heatmap", width="content")
+        st.caption(
+            f"Only {SIGNALS[signal].title.lower()} {bounds(low, high)}, as drawn on the heatmap", width="content"
+        )
         if st.button("Show all", key="unbound", type="tertiary"):
             for name in ("at_least", "below"):
                 st.query_params.pop(name, None)
             st.rerun(scope="app")
+
+
+def bounds(low: float | None, high: float | None) -> str:
+    """Bounds of a latency in seconds in words, as the heatmap's link has them: ``from 2.5 s up``."""
+    above = [f"from {words.seconds(low)}"] if low is not None else []
+    return " ".join([*above, f"to {words.seconds(high)}" if high is not None else "up"])
 
 
 def _frame(rows: list[RequestRow], colours: Palette) -> pd.DataFrame:

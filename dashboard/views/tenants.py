@@ -42,8 +42,6 @@ LOOKING: Final = "Who harms whom is being looked into."
 _PATIENCE: Final = {True: 1.5, False: 15.0}
 """Seconds that a page, drawn already, waits for who harms whom: one that is live comes again."""
 _KEPT: Final = "harm"
-_SHOWN: Final = 20
-"""Tenants of the table."""
 _HEADS: Final = (
     Head("Tenant", "Leads to all pages of this tenant", words=True),
     Head("Requests", "Leads to the requests themselves"),
@@ -171,15 +169,15 @@ def _table(everyone: PageContext, chosen: Sequence[str]) -> None:
     listed.sort(key=lambda row: (-(row.engine_share or 0.0), -row.requests, row.tenant))
     counted = _counted(answer, everyone.selection)
     rows = [_row(result.fleet, "All tenants", "", _listed(counted), None)]
-    for row in listed[:_SHOWN]:
+    for row in listed:
         own, listing = (harm_in_words.of_tenant(of, row.tenant) for of in (everyone.selection, counted))
         there = (link("./", own), _listed(listing)) if row.tenant else ("", "")
         rows.append(_row(row, harm_in_words.called(row.tenant), *there, result.fleet))
     st.html(linked(_HEADS, rows, everyone.colours, called="Tenants with their shares"))
-    more = len(listed) - len(listed[:_SHOWN]) + (0 if chosen else result.left_out)
+    more = 0 if chosen else result.left_out
     if more:
-        st.caption(f"{words.plural(more, 'tenant')} more: choose them above, or take the CSV.")
-    foot("tenants", answer, "Shares are of all tenants, whichever are chosen.")
+        st.caption(f"The {len(listed)} with most requests; {words.plural(more, 'tenant')} more.")
+    foot("tenants", answer, "Shares are of all tenants, whichever are chosen.", rows=listed)
 
 
 def _listed(selection: Selection) -> str:

@@ -29,6 +29,7 @@ from dashboard.shared_cache import SharedCache
 from dashboard.shell import moment
 from dashboard.theme import DARK, LIGHT, Palette, colour_of
 from dashboard.tiles import Tile, row
+from dashboard.views.requests import bounds
 from dashboard.views.slos import tiles_of
 from dashboard.views.sql import plain_type
 
@@ -187,6 +188,29 @@ def test_csv_has_a_column_a_line_or_a_row_a_row() -> None:
         "2026-05-04T10:00:01+00:00,,3.0",
     ]
     assert as_csv(_Found([_Series("a", [1.0])])).splitlines() == ["name,values", "a,1.0"]
+
+
+def test_a_csv_says_in_each_line_what_it_is_of() -> None:
+    whole = Selection(WINDOW, Filter(model=("a", "=b"), recording="exclude"))
+    span = "2026-05-04T10:00:00.000Z/2026-05-04T10:10:00.000Z"
+    assert as_csv([_Series("a", [1.0]), _Series("b", [2.0])], whole).splitlines() == [
+        "selection,name",
+        f'"{span}; model a, =b; live only",a',
+        f'"{span}; model a, =b; live only",b',
+    ]
+    among = Selection(WINDOW, outcome=("timeout",), latency=LatencyRange("e2e_seconds", 2.5), request_id="r-1")
+    told = f"{span}; outcome timeout; e2e_seconds from 2.5 s; request_id r-1; live and recorded"
+    assert as_csv(_Over([START], [_Series("p50", [1.0])]), among).splitlines()[1].startswith(f"{told},2026-05-04T10")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(2.5, None, "from 2.5 s up"), (0.25, 2.5, "from 250 ms to 2.5 s"), (None, 2.5, "to 2.5 s")],
+)
+def test_bounds_of_a_list_are_told_without_the_one_that_is_not_there(
+    low: float | None, high: float | None, said: str
+) -> None:
+    assert bounds(low, high) == said
 
 
 def test_a_refusal_is_cut_to_what_a_page_holds() -> None:

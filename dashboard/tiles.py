@@ -10,6 +10,7 @@ from itertools import groupby
 from math import ceil
 from typing import TYPE_CHECKING, Literal
 
+from dashboard import words
 from dashboard.escape import page as escape
 from dashboard.theme import Palette, faded
 
@@ -44,6 +45,13 @@ class Tile:
     line: Sequence[float | None] = ()
     help: str = ""
     judged: Judgement = ""
+
+
+def change_in_words(value: float | None, before: float | None, unit: str, against: str) -> str:
+    """Note of a tile whose figure is compared; empty where there is none, or nothing to compare it with."""
+    if value is None or not against:
+        return ""
+    return words.change(value, before, unit) or f"{against}: no figure"
 
 
 def row(tiles: Sequence[Tile], colours: Palette, *, old: bool = False) -> str:

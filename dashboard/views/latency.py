@@ -24,7 +24,7 @@ from dashboard.panel import panel, tiles
 from dashboard.selected import DIFFERENT, WHY
 from dashboard.shell import page
 from dashboard.theme import colour_of, has_colour
-from dashboard.tiles import Tile
+from dashboard.tiles import Tile, change_in_words
 from dashboard.viewer import zone
 
 if TYPE_CHECKING:
@@ -154,17 +154,29 @@ def _tiles(context: PageContext, signal: str) -> list[Tile]:
     found: Percentiles = ask("latency", context.selection, signal=signal, by="all").result
     if not found.lines:
         return []
-    line = found.lines[0]
+    line, before = found.lines[0], _before(context, signal)
+
+    def changed(name: str, unit: str = "seconds") -> str:
+        return change_in_words(line.total.get(name), before.get(name), unit, context.against)
+
     shown = [
-        Tile(name, words.seconds(line.total.get(name)), line=getattr(line, name))
+        Tile(name, words.seconds(line.total.get(name)), changed(name), line=getattr(line, name))
         for name in ("p50", "p90", "p95", "p99")
     ]
     return [
         *(shown if line.exactness != "means" else []),
-        Tile("Mean", words.seconds(line.total.get("mean")), line=line.mean),
-        Tile("Longest", words.seconds(line.total.get("max")), help="The slowest request of the window"),
-        Tile("Requests", words.count(line.total.get("count")), line=line.count),
+        Tile("Mean", words.seconds(line.total.get("mean")), changed("mean"), line=line.mean),
+        Tile("Longest", words.seconds(line.total.get("max")), changed("max"), help="The slowest request of the window"),
+        Tile("Requests", words.count(line.total.get("count")), changed("count", "count"), line=line.count),
     ]
+
+
+def _before(context: PageContext, signal: str) -> Mapping[str, float | None]:
+    """The same figures of what the page compares with; none where there is nothing."""
+    if context.reference is None:
+        return {}
+    found: Percentiles = ask("latency", context.reference, signal=signal, by="all").result
+    return found.lines[0].total if found.lines else {}
 
 
 def _selected(state: Any, signal: str, context: PageContext) -> None:

@@ -15,7 +15,7 @@ from dashboard.panel import empty, foot, guarded, panel, tiles
 from dashboard.shell import TILES, page
 from dashboard.tables import milliseconds, percent, table
 from dashboard.theme import colour_of
-from dashboard.tiles import Tile
+from dashboard.tiles import Tile, change_in_words
 from dashboard.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _tile(name: str, shown: Figure, before: Figure | None, against: str, *, of: 
     value = words.figure(shown.value, shown.unit) if shown.state == "value" else told[shown.state]
     note = f"peak {words.figure(shown.peak, shown.unit)}" if shown.peak is not None else ""
     if against:
-        note = words.change(shown.value, before.value if before else None, shown.unit) or f"{against}: no figure"
+        note = change_in_words(shown.value, before.value if before else None, shown.unit, against)
     about = f"Compared with {against}" if against else f"{of}; the peak is its highest step"
     return Tile(name, value, note, shown.line, shown.reason or about)
 

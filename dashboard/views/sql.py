@@ -22,20 +22,22 @@ if TYPE_CHECKING:
 _ROWS: Final = 5000
 EXAMPLES: Final = {
     "Slowest requests of the last hour": (
-        "SELECT time, tenant, model, outcome, e2e_seconds, ttft_seconds, queue_seconds\n"
+        "SELECT time, tenant, model, outcome, e2e_seconds, ttft_seconds, queue_seconds, recording\n"
         "FROM requests\nWHERE time > now() - INTERVAL 1 HOUR\nORDER BY e2e_seconds DESC\nLIMIT 50"
     ),
     "Requests and failures by tenant": (
         "SELECT tenant, count() AS requests, quantile(0.99)(e2e_seconds) AS p99,\n"
         "  countIf(outcome NOT IN ('ok', 'client_abort', 'client_error')) AS failed\n"
-        "FROM requests\nWHERE time > now() - INTERVAL 1 HOUR\nGROUP BY tenant\nORDER BY requests DESC"
+        "FROM requests\nWHERE time > now() - INTERVAL 1 HOUR AND recording = ''\n"
+        "GROUP BY tenant\nORDER BY requests DESC"
     ),
     "KV cache against waiting, per second": (
-        "SELECT toStartOfSecond(time) AS second, instance, max(kv_cache_usage_ratio) AS kv, max(waiting) AS waiting,\n"
-        "  sum(preemptions_delta) AS preemptions\nFROM engine_samples\nWHERE time > now() - INTERVAL 10 MINUTE\n"
-        "GROUP BY second, instance\nORDER BY second DESC\nLIMIT 600"
+        "SELECT toStartOfSecond(time) AS second, instance, recording, max(kv_cache_usage_ratio) AS kv,\n"
+        "  max(waiting) AS waiting, sum(preemptions_delta) AS preemptions\n"
+        "FROM engine_samples\nWHERE time > now() - INTERVAL 10 MINUTE\n"
+        "GROUP BY second, instance, recording\nORDER BY second DESC\nLIMIT 600"
     ),
-    "What happened": "SELECT time, event, instance, message\nFROM events\nORDER BY time DESC\nLIMIT 100",
+    "What happened": "SELECT time, event, instance, message, recording\nFROM events\nORDER BY time DESC\nLIMIT 100",
 }
 TITLE: Final = "SQL"
 """In the navigation."""

@@ -20,6 +20,7 @@ from dashboard.figures import Style, Trace, behind, heatmap, histogram, lines, p
 from dashboard.figures.behind import BEHIND
 from dashboard.page_context import PageContext
 from dashboard.theme import LIGHT
+from dashboard.tiles import change_in_words
 
 START = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
 TIMES = [START + timedelta(seconds=10 * index) for index in range(6)]
@@ -187,3 +188,10 @@ def test_a_panel_asks_its_question_of_both_and_draws_its_own_where_the_other_has
     assert [figure.data[-1].customdata[0] for figure in shown] == told
     assert len(dashed(shown[0])) == (0 if fails else 1)
     assert len(shown) == 2
+
+
+def test_a_tile_says_what_became_of_its_figure_and_where_there_was_none() -> None:
+    assert change_in_words(2.0, 0.5, "seconds", "the day before") == "+1.5 s"
+    assert change_in_words(2.0, None, "seconds", "the day before") == "the day before: no figure"
+    assert change_in_words(2.0, None, "seconds", "") == ""
+    assert change_in_words(None, 0.5, "seconds", "the day before") == ""

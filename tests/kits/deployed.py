@@ -52,7 +52,7 @@ def rendered(values: str = "", chart: Path = CHART) -> str:
 
 
 def manifests(values: str = "", chart: Path = CHART) -> list[dict[str, Any]]:
-    return [each for each in yaml.safe_load_all(rendered(values, chart)) if each]
+    return [each for each in yaml.load_all(rendered(values, chart), yaml.CSafeLoader) if each]
 
 
 def pods(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

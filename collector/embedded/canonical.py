@@ -243,7 +243,8 @@ def replace_tables(text: str, tables: Mapping[str, str]) -> tuple[str, int]:
     # What is no such table goes by in long runs, but not so long that other threads would wait.
     after = rf" system\.(?:{'|'.join(tables)})\b(?!\s*+\.)"
     other = rf"[^'`FJ]++|{STRING}|{QUOTED}|{BROKEN}|(?!\b(?:FROM|JOIN){after})[FJ]"
-    pattern = re.compile(rf"((?:{other}){{0,4096}}+)(?:(FROM|JOIN) system\.(\w++)( AS )?)?", re.DOTALL)
+    # Atomic inside, as the lexer's repetitions are (`collector.embedded.statement`).
+    pattern = re.compile(rf"((?:(?>{other})){{0,4096}}+)(?:(FROM|JOIN) system\.(\w++)( AS )?)?", re.DOTALL)
     # Constant text around a table's name of our own list.
     instead = {table: f" (SELECT * REPLACE ({columns}) FROM system.{table}) AS " for table, columns in tables.items()}  # noqa: S608
     written, count = [], 0

@@ -36,7 +36,8 @@ from collector import framing
 from collector.log import SIGNALS
 from collector.store import migrate
 from collector.store.address import locate
-from collector.store.client import Store, segment_statement
+from collector.store.client import Store
+from collector.store.statements import segment_statement
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -7,7 +7,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from collector import framing
+from collector import framing, landing
 from collector.aside import sync_folder, write_synced
 from collector.recovery import SUFFIX, Segment
 
@@ -33,7 +33,7 @@ class SegmentFile:
     """
 
     def __init__(self, folder: Path, signal: str) -> None:
-        name = f"{signal}-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        name = f"{signal}-{time.time_ns():020d}-{landing.MARK}{uuid.uuid4().hex[:8]}"
         path = folder / f"{name}{SUFFIX}"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:

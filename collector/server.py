@@ -22,6 +22,7 @@ from collector import receivers, retention
 from collector.auth import open_door
 from collector.intake import Intake
 from collector.journal import Journal
+from collector.landing import Landing
 from collector.ledger import Ledger
 from collector.log import SIGNALS, WriteAheadLog
 from collector.quarantine import Quarantine
@@ -148,7 +149,7 @@ class Collector:
         durable: Callable[[], None] | None = partial(_sync_disk_of, data) if embedded else None
         return Writer(
             self.log,
-            store,
+            Landing(store),
             self.ledger,
             Quarantine(folder / "quarantine", max_bytes=self._config.quarantine_max_bytes),
             self._config,

@@ -43,9 +43,9 @@ _KEEP_BYTES: Final = 64 << 20
 
 
 class SegmentStore(Protocol):
-    """What the writer needs of ``collector.store.client.Store``."""
+    """What the writer needs of ``collector.landing.Landing``."""
 
-    def insert_segment(self, table: str, segment: Path | bytes, token: str) -> None:
+    def insert_segment(self, table: str, segment: Path, token: str) -> None:
         """Insert a file of length-delimited requests under a token."""
 
 

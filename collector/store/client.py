@@ -11,8 +11,7 @@ import re
 import sys
 import threading
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 from urllib.parse import urlsplit
 
 import clickhouse_connect
@@ -22,26 +21,20 @@ from urllib3.exceptions import HTTPError
 from base.errors import ConfigError, ServescopeError
 from collector.store.address import READER_HEADER, StoreAddress
 from collector.store.asker import Asker
+from collector.store.statements import rows_statement, segment_statement
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import pandas as pd
     from clickhouse_connect.driver.client import Client
 
-Signal = Literal["traces", "metrics", "logs"]
-
-LANDING: Final[dict[str, tuple[Signal, str]]] = {
-    "land_traces": ("traces", "ExportTraceServiceRequest"),
-    "land_metrics": ("metrics", "ExportMetricsServiceRequest"),
-    "land_logs": ("logs", "ExportLogsServiceRequest"),
-}
-"""Landing tables, the file of their message's text in ``schema/otlp/`` and the message's name."""
+    from collector.store.rows import Rows
 
 # the driver logs each error that it raises; whoever catches it decides what is worth a line
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
 
-_OTLP: Final = Path(__file__).parents[1] / "schema" / "otlp"
 _CHUNK: Final = 1 << 18
 _IN_BODY: Final = ""
 """No table: the statement stands in the body, before the data."""
@@ -181,7 +174,7 @@ class Store:
         targets drop a token they have seen and take what they have not, so repeating a failed insert completes it.
 
         Args:
-            table: A key of ``LANDING``.
+            table: A key of ``collector.store.statements.LANDING``.
             segment: The file, or its bytes.
             token: Id of the segment.
             settings: Further settings of the insert.
@@ -204,6 +197,28 @@ class Store:
                     yield chunk
 
             client.raw_insert(_IN_BODY, insert_block=body())
+
+    def insert_rows(self, rows: Sequence[Rows], token: str) -> None:
+        """Insert a segment's rows into landing tables of plain columns, once per token; repeating completes it.
+
+        Args:
+            rows: By table; tables without any are left out.
+            token: Id of the segment.
+
+        Raises:
+            ValueError: A value does not fit its column; nothing was inserted.
+            StoreError: ClickHouse refused one; nothing or a part was stored.
+            StoreUnavailable: It does not answer; whether it was stored is unknown until it is repeated.
+        """
+        # all are made before the first is sent, so that what can't be made leaves nothing behind
+        bodies = [
+            f"{rows_statement(self.address.database, of.table, of.types, token)}\n".encode() + of.native()
+            for of in rows
+            if of.values
+        ]
+        for body in bodies:
+            with self._client() as client:
+                client.raw_insert(_IN_BODY, insert_block=body)
 
     def stream(
         self,
@@ -288,43 +303,6 @@ def without_frames() -> None:
     """
     for name in ("numpy", "pandas", "pyarrow"):
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
-
-
-def segment_statement(database: str, table: str, token: str, settings: Mapping[str, object] | None = None) -> str:
-    """The INSERT whose data are a segment's bytes.
-
-    The message's text stands in the statement and not in the URL, whose lines are limited to 8 KB.
-
-    Raises:
-        ConfigError: The table is no landing table.
-    """
-    if table not in LANDING:
-        raise ConfigError(f"{table!r} is no landing table", f"Use one of {', '.join(LANDING)}.")
-    signal, message = LANDING[table]
-    values: dict[str, object] = {
-        "format_schema_source": "string",
-        "format_schema": (_OTLP / f"{signal}.proto").read_text(encoding="utf-8"),
-        "format_schema_message_name": message,
-        "input_format_protobuf_oneof_presence": 1,
-        "async_insert": 0,
-        "insert_deduplicate": 1,
-        "deduplicate_blocks_in_dependent_materialized_views": 1,
-        "insert_deduplication_token": token,
-        # the views' plans are short, and looking for better ones costs a small insert a tenth of its time
-        "query_plan_enable_optimizations": 0,
-        # as many days of arrival as a segment waited for a store that was away
-        "max_partitions_per_insert_block": 1000,
-        **(settings or {}),
-    }
-    pairs = ", ".join(f"{name} = {_literal(value)}" for name, value in values.items())
-    return f"INSERT INTO {database}.{table} SETTINGS {pairs} FORMAT Protobuf"
-
-
-def _literal(value: object) -> str:
-    if isinstance(value, int):
-        return str(int(value))
-    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
 
 
 def _checked(source: Any) -> Iterator[bytes]:

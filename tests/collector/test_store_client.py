@@ -17,7 +17,8 @@ import pytest
 from base.errors import ConfigError
 from base.keys import ensure_keys
 from collector.store.address import StoreAddress, locate
-from collector.store.client import Store, StoreError, StoreUnavailable, segment_statement
+from collector.store.client import Store, StoreError, StoreUnavailable
+from collector.store.statements import segment_statement
 from tests.kits.schema_tools import edge_span, framed, fresh_store, token, traces
 
 if TYPE_CHECKING:

@@ -72,10 +72,12 @@ def account_of(evidence: Evidence) -> Account:
     known = reference.known
     excess[~known] = 0.0
     excess[known & ~requests.whole & ~requests.failed] = 0.0  # its end was the client's choice
-    # one that failed has no phases: all that it took above a good one's
+    # one that failed took what it took above a good one's; of its phases, waiting is as good as anybody's
     lost = known & requests.failed
+    took = np.maximum(requests.e2e - reference.each("e2e"), 0.0)[lost]
+    waited = np.minimum(np.maximum(excess[lost, PHASE["queue"]], 0.0), took)
     excess[lost] = 0.0
-    excess[lost, PHASE["other"]] = np.maximum(requests.e2e - reference.each("e2e"), 0.0)[lost]
+    excess[lost, PHASE["queue"]], excess[lost, PHASE["other"]] = waited, took - waited
     ledger = Ledger(excess)
     for cause, seconds in work.items():
         ledger.take(cause, (_PHASE_OF[cause],), seconds)

@@ -42,6 +42,8 @@ SLOWER: Final = 1.3
 """Times the usual compute time from which a model is slow."""
 RETRIED: Final = 0.3
 """Share of a tenant's requests that failed from which its others are taken for retries."""
+RETRY_SECONDS: Final = 10.0
+"""Seconds before an episode in which those who came belong to it: a retry comes soon, and quiet time thins its share."""
 COLD_SHARE: Final = 0.5
 """Share of the additional prompt tokens that the cache used to hold, from which it is the cache that was lost."""
 _GAP_BINS: Final = 3
@@ -138,7 +140,9 @@ def _slower(place: Place, reference: Reference, first: int, last: int) -> bool:
     calm = (place.queued[before] < WAITED) & (np.nan_to_num(place.sampled("waiting")[before]) < 1)
     came = place.bins.spread(start[mine], start[mine], np.full(int(mine.sum()), requests.scale)) / place.bins.step
     rate = float(np.mean(came[before][calm])) if calm.any() else 0.0
-    done = mine & place.of(requests.whole.astype(float)).astype(bool) & (end >= since) & (end < until)
+    # what fails has been worked on too
+    ended = place.of((requests.whole | requests.failed).astype(float)).astype(bool)
+    done = mine & ended & (end >= since) & (end < until)
     finished = float(done.sum()) * requests.scale / max(until - since, place.bins.step)
     asked = float(np.mean(came[first:last]))
     return ratio >= SLOWER and (rate == 0 or (ratio * rate >= asked and finished < SLOWER * rate))
@@ -155,7 +159,7 @@ def _uneven(place: Place, peers: Sequence[Place], first: int, last: int) -> bool
 
 def _retried(place: Place, since: float, until: float) -> bool:
     start = place.span[0]
-    rows = (start >= since - 60) & (start < until)
+    rows = (start >= since - RETRY_SECONDS) & (start < until)
     if not rows.any():
         return False
     failed = place.of(place.requests.failed.astype(float))[rows]

@@ -144,6 +144,33 @@ def test_a_model_that_batches_and_sleeps_is_slow():
     assert told(rows)[0].cause == "model_slow"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_requests_that_fail_after_they_were_computed_and_come_again_are_a_retry_storm(seed: int):
+    """What fails was worked on all the same: the model finishes more than used to come, and is not slow."""
+
+    def tenant(at: float) -> str:
+        return "hooli" if 70 < at < 86 and int(at * 1000) % 10 < 8 else "acme"
+
+    rows = batched(served(lambda t: 40.0 if 70 < t < 86 else 8.0, lambda _: 0.03, tenant=tenant, seed=seed))
+    for row in rows:
+        if row["tenant"] == "hooli":
+            row |= {"outcome": "server_error", "error": "lookup failed"}
+    found = told(rows)
+    assert (found[0].cause, found[0].who.get("tenant")) == ("retry_storm", "hooli")
+    assert "model_slow" not in {one.cause for one in found}
+
+
+def test_what_failed_requests_waited_before_is_the_queues():
+    rows = served(lambda t: 60.0 if 70 < t < 100 else 8.0, lambda _: 0.02)
+    late = [row for row in rows if row["queue_s"] > 2.0 and row["at_ms"] % 10 < 2]
+    assert late
+    for row in late:
+        row |= {"outcome": "server_error", "error": "timed out", "compute_infer_s": 0.0}
+        row["e2e_s"] = row["queue_s"] + row["transit_s"]
+    account = {one.cause: one.seconds for one in told(rows)}
+    assert account["queue_saturated"] > 0.95 * sum(account.values())
+
+
 def test_a_version_that_nobody_told_is_no_other():
     rows = served(lambda _: 4.0, lambda t: 0.2 if t > 62 else 0.01, version=lambda t: "2" if t > 62 else "")
     assert told(rows)[0].cause == "model_slow"

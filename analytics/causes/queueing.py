@@ -43,7 +43,7 @@ SLOWER: Final = 1.3
 RETRIED: Final = 0.3
 """Share of a tenant's requests that failed from which its others are taken for retries."""
 RETRY_SECONDS: Final = 10.0
-"""Seconds before an episode in which those who came belong to it: a retry comes soon, and quiet time thins its share."""
+"""Seconds before an episode in which those who came belong to it: a retry comes soon, quiet time thins its share."""
 COLD_SHARE: Final = 0.5
 """Share of the additional prompt tokens that the cache used to hold, from which it is the cache that was lost."""
 _GAP_BINS: Final = 3

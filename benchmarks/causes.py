@@ -66,6 +66,8 @@ class Run:
     end: float
     fault: tuple[float, float] | None
     tenant: str
+    cause: str
+    instances: tuple[str, ...]
 
     @property
     def quiet(self) -> tuple[float, float]:
@@ -86,7 +88,9 @@ def runs_of(folder: Path) -> list[Run]:
                 float(truth["timeline_start"]),
                 float(truth["timeline_end"]),
                 fault,
-                _newcomer(path.parent / "client.jsonl.gz"),
+                str(truth["tenant"]) if "tenant" in truth else _newcomer(path.parent / "client.jsonl.gz"),
+                str(truth["cause"]) if "tenant" in truth else CAUSE_OF.get(truth["kind"], truth["kind"]),
+                tuple(truth.get("instances", (path.parent.name,))),
             )
         )
     return found
@@ -151,7 +155,7 @@ def measure(folder: Path, *, pages: bool = False) -> list[dict[str, Any]]:
                     begun = time.monotonic()
                     found = _ask(store, run, *run.fault)
                     slowest = max(slowest, time.monotonic() - begun)
-                    wanted = CAUSE_OF.get(run.kind, run.kind)
+                    wanted = run.cause
                     right += bool(found and found[0].cause == wanted)
                     if run.tenant and not pages and wanted != "slow_client":
                         named += 1
@@ -183,7 +187,7 @@ def measure(folder: Path, *, pages: bool = False) -> list[dict[str, Any]]:
 
 def _ask(store: Store, run: Run, first: float, last: float) -> list[Any]:
     window = Window(datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC))
-    return causes.ask(store, Selection(window, Filter(instance=(run.name,)))).result.causes
+    return causes.ask(store, Selection(window, Filter(instance=run.instances))).result.causes
 
 
 def _say(line: str) -> None:

@@ -213,9 +213,14 @@ def shared_memory_left_behind() -> list[Path]:
 @click.option("--port", type=int, required=True, help="HTTP port; gRPC and metrics take the next two.")
 @click.option("--otlp", default="", help="host:port of an OTLP/HTTP receiver for traces.")
 @click.option("--service", default="triton", show_default=True, help="service.name of its spans.")
-def main(venv: Path, folder: Path, port: int, otlp: str, service: str) -> None:
+@click.option(
+    "--models", type=click.Path(path_type=Path), default=MODELS, show_default="the demo's", help="Model repository."
+)
+def main(venv: Path, folder: Path, port: int, otlp: str, service: str, models: Path) -> None:
     """Run a tritonserver, restarted when it aborts, until SIGTERM or SIGINT."""
-    server = TritonServer(venv=venv, folder=folder, http_port=port, otlp_endpoint=otlp, service_name=service)
+    server = TritonServer(
+        venv=venv, folder=folder, http_port=port, otlp_endpoint=otlp, service_name=service, models=models
+    )
 
     async def run() -> None:
         task = asyncio.current_task()

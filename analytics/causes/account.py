@@ -137,17 +137,24 @@ def _stands(account: Account, cause: str, expected: Floats, of_it: Flags) -> boo
 def _usual(account: Account, seconds: Floats, expected: Floats, of_it: Flags) -> Floats:
     """A cause's load in each calm block of an instance of a deployment.
 
-    Without blocks beside one that is not calm, where there are others: a fault reaches into the requests that were open
-    when it began.
+    A fault reaches into the requests that were open when it began: without those of the reference that the window found
+    open, and without blocks beside one that is not calm, where there are others.
     """
     reference, requests = account.reference, account.requests
     n = int(reference.block.max(initial=0)) + 3
     place = requests.instance.codes * n + reference.block + 1
     size = len(requests.instance.names) * n
     calm = of_it & reference.calm & (~account.counted | reference.inside)
+    open_still = ~requests.inside & (requests.end > requests.start[requests.inside].min(initial=np.inf))
     wild = np.bincount(place[requests.whole & ~reference.calm & (~requests.inside | reference.inside)], minlength=size)
     beside = np.convolve(wild > 0, [1, 1, 1], "same") > 0
-    base = np.bincount(place[calm], expected[calm], size)
-    load = np.bincount(place[calm], seconds[calm], size) / np.maximum(base, 1e-9)
-    apart = load[(base > 0) & ~beside]
-    return apart if len(apart) > 1 else load[base > 0]
+
+    def loads(rows: Flags) -> tuple[Floats, Flags]:
+        base = np.bincount(place[rows], expected[rows], size)
+        return np.bincount(place[rows], seconds[rows], size) / np.maximum(base, 1e-9), base > 0
+
+    load, known = loads(calm & ~open_still)
+    if (known & ~beside).sum() > 1:
+        return load[known & ~beside]
+    load, known = loads(calm)
+    return load[known]

@@ -35,6 +35,8 @@ BUSY: Final = 0.85
 """Share of one CPU from which a process that takes requests is the narrow place."""
 STARVED: Final = 0.1
 """Seconds a second without a CPU, above the usual, from which a process is starved."""
+WANTED: Final = 0.5
+"""Share of a stand-still that the process was runnable without a CPU, from which that is why it stood."""
 PRESSED: Final = 0.25
 """Rise of the machine's CPU pressure (share of time) that starves its processes."""
 BUSIER: Final = 1.3
@@ -53,7 +55,11 @@ def charge_standstill(ledger: Ledger, place: Place) -> None:
     """``restart``, ``engine_frozen`` and ``cold_start``."""
     n = len(ledger.excess)
     away = place.restarts
-    stood = [span for span in place.frozen if not any(a < span[1] and span[0] < b for a, b in away)]
+    stood = [
+        span
+        for span in place.frozen
+        if not _starved(place, *span) and not any(a < span[1] and span[0] < b for a, b in away)
+    ]
     for cause, spans in (("restart", away), ("engine_frozen", stood)):
         if not spans:
             continue
@@ -69,6 +75,15 @@ def charge_standstill(ledger: Ledger, place: Place) -> None:
         # cold is what goes by: later ones of the same server do not show it
         if young.any() and old.sum() >= 3 and np.median(above[young][:5]) > 3 * np.median(above[old]):  # noqa: PLR2004
             ledger.take("cold_start", _ALL, np.inf, _flags(n, place.rows, young))
+
+
+def _starved(place: Place, since: float, until: float) -> bool:
+    """Whether a process that stood still wanted a CPU most of that time: it is not the engine that stands then."""
+    host = place.host
+    if not np.isfinite(host.delay).any():
+        return False
+    delay = np.nan_to_num(place.bins.held(host.delay_time, host.delay, host.age))
+    return bool(place.bins.mean(delay, np.array([since]), np.array([until]))[0] >= WANTED)
 
 
 def charge_readers(ledger: Ledger, place: Place, reference: Reference) -> None:

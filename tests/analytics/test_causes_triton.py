@@ -185,11 +185,31 @@ def test_what_a_restart_refused_is_the_restarts():
     assert without[0].cause == "upstream_error"
 
 
+def test_a_fault_that_long_requests_were_open_in_when_it_began_stands():
+    """What it cost those that arrived before is no measure of what is usual."""
+    rows = served(lambda _: 0.9, lambda _: 0.9, stopped=(60.5, 70.0))
+    long = [row | {"at_ms": row["at_ms"], "instance": "triton-0"} for row in rows]
+    for row in long:  # computed side by side, each for several seconds
+        arrived = (row["at_ms"] - ORIGIN_MS) / 1000
+        row |= {"queue_s": 0.0, "compute_infer_s": 6.0 + (9.5 if arrived < 70.0 and arrived + 6.0 > 60.5 else 0.0)}
+        row["e2e_s"] = sum(row[f"{name}_s"] for name in PHASES)
+    assert told(long, samples=up((61, 70)))[0].cause == "engine_frozen"
+
+
 def test_a_process_that_stood_still_and_went_on_is_frozen():
     rows = served(lambda _: 8.0, lambda _: 0.01, stopped=(80.0, 86.0))
     assert all(row["outcome"] == "ok" for row in rows)
     found = told(rows, samples=up((81, 86)))
     assert found[0].cause == "engine_frozen"
+
+
+@pytest.mark.parametrize(("wanted", "cause"), [(0.9, "cpu_starved"), (0.0, "engine_frozen")])
+def test_a_process_that_stood_still_for_want_of_a_cpu_is_starved(wanted: float, cause: str):
+    """A quota that is used up stops a process as a signal does; the kernel counts that it wanted to run."""
+    rows = served(lambda _: 8.0, lambda _: 0.01, stopped=(80.0, 86.0))
+    times = np.arange(1, UNTIL)
+    host = Host(delay_time=times, delay=np.where((times > 79) & (times <= 87), wanted, 0.01))
+    assert told(rows, samples=up((81, 86)), hosts={"triton-0": host})[0].cause == cause
 
 
 @pytest.mark.parametrize("starved", [True, False])

@@ -47,6 +47,7 @@ RETRY_SECONDS: Final = 10.0
 COLD_SHARE: Final = 0.5
 """Share of the additional prompt tokens that the cache used to hold, from which it is the cache that was lost."""
 _GAP_BINS: Final = 3
+_LEAST: Final = 5
 
 
 def queue_labels(place: Place, peers: Sequence[Place], reference: Reference) -> dict[str, Floats]:
@@ -89,7 +90,7 @@ def _reason(place: Place, peers: Sequence[Place], reference: Reference, first: i
     reasons = (
         ("kv_cache_full", _full(place, first, last)),
         (prompts_cause(place, reference), computing >= PREFILL_SHARE),
-        (_slower_cause(place, reference), _slower(place, reference, first, last)),
+        (_slower_cause(place, peers, reference, since, until), _slower(place, reference, first, last)),
         ("router_imbalance", _uneven(place, peers, first, last)),
         ("retry_storm", _retried(place, since, until)),
     )
@@ -105,13 +106,29 @@ def _full(place: Place, first: int, last: int) -> bool:
     return bool((kv >= FULL).mean() >= FULL_SHARE or (preempted and kv.max() >= FULL - 0.1))
 
 
-def _slower_cause(place: Place, reference: Reference) -> str:
-    """``deploy`` where most of the window's requests are of a version new since the reference, else ``model_slow``."""
+def _slower_cause(place: Place, peers: Sequence[Place], reference: Reference, since: float, until: float) -> str:
+    """Why its model is slow.
+
+    ``deploy`` where most of the window's requests are of a version new since the reference, ``slow_instance`` where
+    replicas beside it compute as ever, else ``model_slow``.
+    """
     version = place.requests.version
     window = place.requests.inside[place.rows]
     codes = version.codes[place.rows]
     new = new_versions(version, codes[reference.calm[place.rows]])
-    return "deploy" if window.any() and np.isin(codes[window], new).mean() > 0.5 else "model_slow"  # noqa: PLR2004 - most
+    if window.any() and np.isin(codes[window], new).mean() > 0.5:  # noqa: PLR2004 - most
+        return "deploy"
+    ratios = [_pace(one, reference, since, until) for one in (place, *peers)]
+    beside = [ratio for ratio in ratios[1:] if np.isfinite(ratio)]
+    return "slow_instance" if beside and ratios[0] >= SLOWER * max(beside) else "model_slow"
+
+
+def _pace(place: Place, reference: Reference, since: float, until: float) -> float:
+    """Median of what requests of a time computed, over what they should have; NaN of fewer than `_LEAST`."""
+    start, _, _, end = place.span
+    infer, usual = (place.of(of[:, PHASE["compute_infer"]]) for of in (place.requests.phases, reference.expected))
+    timed = (start < until) & (end > since) & (infer > 0) & (usual > 0)
+    return float(np.median(infer[timed] / usual[timed])) if timed.sum() >= _LEAST else float("nan")
 
 
 def _slower(place: Place, reference: Reference, first: int, last: int) -> bool:
@@ -136,7 +153,9 @@ def _slower(place: Place, reference: Reference, first: int, last: int) -> bool:
         return False
     ratio = float(np.median(infer[timed] / usual[timed]))
     length = max(last - first, 1)
-    before = slice(max(first - 10 * length, 0), first)
+    # not from a time when it served nobody yet
+    begun = int(np.searchsorted(edges, start.min(), side="right")) - 1
+    before = slice(min(max(first - 10 * length, begun, 0), first), first)
     calm = (place.queued[before] < WAITED) & (np.nan_to_num(place.sampled("waiting")[before]) < 1)
     came = place.bins.spread(start[mine], start[mine], np.full(int(mine.sum()), requests.scale)) / place.bins.step
     rate = float(np.mean(came[before][calm])) if calm.any() else 0.0

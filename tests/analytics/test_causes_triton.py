@@ -105,6 +105,30 @@ def test_a_model_that_sleeps_is_the_reason_of_its_queue_as_well():
     assert found[0].share > 0.8
 
 
+@pytest.mark.parametrize(("slow", "cause"), [(("triton-1",), "slow_instance"), (None, "model_slow")])
+def test_the_queue_of_a_slow_replica_is_its_own_and_of_a_slow_model_the_models(
+    slow: tuple[str, ...] | None, cause: str
+):
+    rows = []
+    for number in range(3):
+        name = f"triton-{number}"
+        sleeps = slow is None or name in slow
+        made = served(lambda _: 6.0, lambda t, sleeps=sleeps: 0.2 if sleeps and t > 70 else 0.02, seed=number)
+        rows += [row | {"instance": name} for row in made]
+    found = told(rows)
+    assert found[0].cause == cause
+    assert found[0].share > 0.9
+    assert found[0].who.get("instance") == (slow[0] if slow else None)
+
+
+def test_time_before_a_server_was_there_says_nothing_of_what_it_is_asked():
+    old = [row | {"deployment": "other", "instance": "old-0"} for row in served(lambda _: 3.0, lambda _: 0.01)]
+    young = [
+        row | {"at_ms": row["at_ms"] + 600_000} for row in served(lambda _: 6.0, lambda t: 0.17 if t > 70 else 0.02)
+    ]
+    assert told(old + young, 600 + SINCE)[0].cause == "model_slow"
+
+
 def test_a_version_that_sleeps_is_a_deploy():
     found = told(served(lambda _: 4.0, lambda t: 0.2 if t > 62 else 0.01, version=lambda t: "2" if t > 62 else "1"))
     assert found[0].cause == "deploy"

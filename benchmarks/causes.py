@@ -1,10 +1,11 @@
 """Whether ``servescope causes`` names what was done to recorded servers, and is silent where nothing was.
 
 Recordings of real servers with one fault each (a folder a run, with a ``truth.json``: ``kind``, ``fault_start``,
-``fault_end``, ``timeline_start``, ``timeline_end``) are replayed into a store of their own. Asked is each fault's
-window, for the cause and for the tenant that appears with the fault alone; and quiet windows, cut out of what lies
-before each fault and out of runs without one. What is in ``truth.json`` and in the clients' column ``role`` is what the
-answers are held against, never an input.
+``fault_end``, ``timeline_start``, ``timeline_end``; ``benchmarks.faults`` makes such) are replayed into a store of their
+own. Asked is each fault's window, for the cause and for the tenant that appears with the fault alone; and quiet windows,
+cut out of what lies before each fault and out of runs without one. Where a run without the fault has the same arrivals,
+what is charged is held against what these took longer. What is in ``truth.json``, what clients saw and their column
+``role`` are what the answers are held against, never an input.
 
     python -m benchmarks.causes RUNS [--pages] [--json]
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 RIGHT_GOAL: Final = 0.9
 QUIET_GOAL: Final = 0.95
 _NOT_PAGES: Final = ("otlp", "client.jsonl.gz", "requests.jsonl.gz", "truth.json")
+CLIENTS: Final = "clients.jsonl.gz"
+"""What the clients of ``benchmarks.faults`` saw; `Run.twin` is that of a run with the same arrivals and no fault."""
+SUM_GOAL: Final = 0.2
 LENGTHS: Final = (8.0, 12.0, 20.0)
 """Seconds of quiet windows; they overlap by half."""
 CAUSE_OF: Final = {
@@ -68,6 +72,7 @@ class Run:
     tenant: str
     cause: str
     instances: tuple[str, ...]
+    twin: Path | None = None
 
     @property
     def quiet(self) -> tuple[float, float]:
@@ -91,6 +96,7 @@ def runs_of(folder: Path) -> list[Run]:
                 str(truth["tenant"]) if "tenant" in truth else _newcomer(path.parent / "client.jsonl.gz"),
                 str(truth["cause"]) if "tenant" in truth else CAUSE_OF.get(truth["kind"], truth["kind"]),
                 tuple(truth.get("instances", (path.parent.name,))),
+                twin if "twin" in truth and (twin := folder / truth["twin"] / CLIENTS).exists() else None,
             )
         )
     return found
@@ -139,7 +145,7 @@ def measure(folder: Path, *, pages: bool = False) -> list[dict[str, Any]]:
     right = named = tenants = 0
     quiet: list[bool] = []
     claimed: Counter[str] = Counter()
-    slowest = 0.0
+    slowest = lost = charged = 0.0
     with tempfile.TemporaryDirectory() as place:
         data = Path(place)
         with borrowed.collector(data, "", _say) as (otlp, keys):
@@ -160,6 +166,11 @@ def measure(folder: Path, *, pages: bool = False) -> list[dict[str, Any]]:
                     if run.tenant and not pages and wanted != "slow_client":
                         named += 1
                         tenants += bool(found and found[0].who.get("tenant") == run.tenant)
+                    if run.twin is not None and not pages:
+                        cost = _lost(folder / run.name / CLIENTS, run.twin, run.fault[0] - run.start)
+                        mine = sum(one.seconds for one in _ask(store, run, *run.fault, tenants=cost[1]))
+                        lost, charged = lost + cost[0], charged + mine
+                        _say(f"{run.name}: cost those who were there anyway {cost[0]:.1f} s, charged {mine:.1f} s")
                     told = ", ".join(f"{one.cause} {one.share:.0%} {one.who}" for one in found[:3]) or "nothing"
                     _say(f"{run.name}: wanted {wanted} {run.tenant}; told {told}")
                 for first, last in windows(*run.quiet):
@@ -173,6 +184,16 @@ def measure(folder: Path, *, pages: bool = False) -> list[dict[str, Any]]:
         figure("tenant_right", tenants, named, RIGHT_GOAL),
         figure("quiet_windows_silent", sum(quiet), len(quiet), QUIET_GOAL),
         {
+            "name": "charged_off_by",
+            "value": round(abs(charged / lost - 1), 4) if lost else None,
+            "unit": "share",
+            "reference": "seconds that the same arrivals took longer than without the fault",
+            "reference_value": round(lost, 3),
+            "ratio": round(charged / lost, 4) if lost else None,
+            "goal": SUM_GOAL,
+            "met": abs(charged / lost - 1) <= SUM_GOAL if lost else None,
+        },
+        {
             "name": "causes_of_a_window",
             "value": round(slowest, 3),
             "unit": "s",
@@ -185,9 +206,28 @@ def measure(folder: Path, *, pages: bool = False) -> list[dict[str, Any]]:
     ]
 
 
-def _ask(store: Store, run: Run, first: float, last: float) -> list[Any]:
+def _lost(path: Path, twin: Path, since: float) -> tuple[float, tuple[str, ...]]:
+    """Seconds that steady requests took longer than the same in another run, and whose they are.
+
+    Args:
+        path: What the clients of the run saw.
+        twin: Of the run without the fault.
+        since: Where the fault begins, seconds from the beginning of the timeline.
+    """
+    took: list[dict[tuple[float, str], float]] = []
+    for each in (path, twin):
+        with gzip.open(each, "rt") as lines:
+            rows = [json.loads(line) for line in lines]
+        took.append({
+            (row["at"], row["tenant"]): row["e2e"] for row in rows if row["role"] == "baseline" and row["at"] >= since
+        })  # fmt: skip
+    both = took[0].keys() & took[1].keys()
+    return sum(took[0][key] - took[1][key] for key in both), tuple(sorted({tenant for _, tenant in both}))
+
+
+def _ask(store: Store, run: Run, first: float, last: float, *, tenants: tuple[str, ...] = ()) -> list[Any]:
     window = Window(datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC))
-    return causes.ask(store, Selection(window, Filter(instance=run.instances))).result.causes
+    return causes.ask(store, Selection(window, Filter(instance=run.instances, tenant=tenants))).result.causes
 
 
 def _say(line: str) -> None:

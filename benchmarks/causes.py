@@ -3,9 +3,9 @@
 Recordings of real servers with one fault each (a folder a run, with a ``truth.json``: ``kind``, ``fault_start``,
 ``fault_end``, ``timeline_start``, ``timeline_end``; ``benchmarks.faults`` makes such) are replayed into a store of
 their own. Asked is each fault's window, for the cause and for the tenant that appears with the fault alone; and quiet
-windows, cut out of what lies before each fault and out of runs without one. Where a run without the fault has the same arrivals,
-what is charged is held against what these took longer. What is in ``truth.json``, what clients saw and their column
-``role`` are what the answers are held against, never an input.
+windows, cut out of what lies before each fault and out of runs without one. Where a run without the fault has the
+same arrivals, what is charged is held against what these took longer. What is in ``truth.json``, what clients saw and
+their column ``role`` are what the answers are held against, never an input.
 
     python -m benchmarks.causes RUNS [--pages] [--json]
 

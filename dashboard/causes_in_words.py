@@ -24,7 +24,7 @@ _PAGES: Final = {
     **dict.fromkeys(
         ("queue_saturated", "retry_storm", "router_imbalance", "prefill_interference", "engine_frozen"), "queue"
     ),
-    **dict.fromkeys(("cpu_starved", "frontend_cpu"), "hardware"),
+    **dict.fromkeys(("cpu_starved", "frontend_cpu", "gpu_throttled", "gpu_fault"), "hardware"),
     "upstream_error": "requests",
 }
 """Page on which a cause shows; of all others that of latencies."""
@@ -37,7 +37,7 @@ def named(cause: str, who: Mapping[str, str], selection: Selection) -> list[Piec
 
     Args:
         cause: Its name (`analytics.causes`).
-        who: Whose: ``instance``, ``tenant``, ``version``.
+        who: Whose: ``instance``, ``tenant``, ``version``, ``gpu``.
         selection: What was asked about; links narrow it.
     """
     here = _narrowed(selection, "instance", who)
@@ -46,6 +46,8 @@ def named(cause: str, who: Mapping[str, str], selection: Selection) -> list[Piec
         said += [(" on ", ""), (instance, link("./", here))]
     if version := who.get("version"):
         said.append((f", version {version}", ""))
+    if gpu := who.get("gpu"):
+        said.append((f", {gpu}", ""))
     if tenant := who.get("tenant"):
         whose = ", by " if cause in SHARED else ", of "
         said += [(whose, ""), (f"tenant {tenant}", link("requests", _narrowed(here, "tenant", who)))]

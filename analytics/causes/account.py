@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analytics.causes import contention
+from analytics.causes import contention, gpus
 from analytics.causes.charge import Ledger
 from analytics.causes.place import Place, places_of
 from analytics.causes.rate import charge_rates
@@ -81,7 +81,7 @@ def account_of(evidence: Evidence) -> Account:
     ledger = Ledger(excess)
     for cause, seconds in work.items():
         ledger.take(cause, (_PHASE_OF[cause],), seconds)
-    places = places_of(requests, evidence.samples, evidence.hosts, evidence.events, reference.each("prefill_token"))
+    places = places_of(evidence, reference.each("prefill_token"))
     for place in places:
         _contend(ledger, place, places, reference)
     charge_rates(ledger, requests, reference)
@@ -106,12 +106,15 @@ def _contend(ledger: Ledger, place: Place, places: list[Place], reference: Refer
         if other is not place and len(deployment) and other.requests.deployment.codes[other.rows[0]] == deployment[0]
     ]
     contention.charge_standstill(ledger, place)
+    gpus.charge_failed(ledger, place)
     contention.charge_readers(ledger, place, reference)
     contention.charge_cpu(ledger, place, calm)
+    gpus.charge_throttled(ledger, place, peers, reference)
     contention.charge_queue(ledger, place, peers, reference)
     contention.charge_preemptions(ledger, place, reference)
     contention.charge_prefills(ledger, place, reference, calm)
     contention.charge_batch(ledger, place, reference, calm)
+    gpus.charge_slowed(ledger, place, reference)
 
 
 def _stands(account: Account, cause: str, expected: Floats, of_it: Flags) -> bool:

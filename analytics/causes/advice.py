@@ -11,6 +11,7 @@ DRIVER: Final = {
     "deploy": "version",
     "slow_instance": "instance",
     "model_slow": "compute",
+    "gpu_throttled": "gpu_clock",
     "kv_cache_full": "kv_tokens_held",
     "preemption": "kv_tokens_held",
     "prefill_interference": "prompt_tokens_computed",
@@ -18,6 +19,7 @@ DRIVER: Final = {
     "queue_saturated": "requests_inside",
     "retry_storm": "requests_inside",
     "router_imbalance": "routing",
+    "gpu_fault": "gpu",
     "engine_frozen": "process",
     "cpu_starved": "host_cpu",
     "frontend_cpu": "frontend_process",
@@ -29,7 +31,11 @@ DRIVER: Final = {
 """What took the time, by cause."""
 STAGES: Final = ("work", "rate", "contention", "failure")
 """Parts of the account that causes belong to, in its order (docs/causes.md)."""
-_STAGE_OF: Final = {"own_work": "work", "version": "rate", "instance": "rate", "compute": "rate", "failures": "failure"}
+_STAGE_OF: Final = {
+    "own_work": "work",
+    **dict.fromkeys(("version", "instance", "compute", "gpu_clock"), "rate"),
+    "failures": "failure",
+}
 NAMES: Final = {
     "longer_prompts": "longer prompts",
     "longer_outputs": "longer answers",
@@ -37,6 +43,7 @@ NAMES: Final = {
     "deploy": "slower version",
     "slow_instance": "slow instance",
     "model_slow": "slow model",
+    "gpu_throttled": "GPU slowed down",
     "kv_cache_full": "KV cache full",
     "preemption": "preemptions",
     "prefill_interference": "others' prompts",
@@ -44,6 +51,7 @@ NAMES: Final = {
     "queue_saturated": "queue saturated",
     "retry_storm": "retry storm",
     "router_imbalance": "uneven routing",
+    "gpu_fault": "GPU fault",
     "engine_frozen": "engine stood still",
     "cpu_starved": "starved of CPU",
     "frontend_cpu": "front-end process busy",
@@ -86,6 +94,14 @@ ADVICE: Final = {
     "model_slow": (
         "Profile the model; add instances of it (instance_group) or batch it (dynamic_batching).",
         "slow-rate-change.md",
+    ),
+    "gpu_throttled": (
+        "Cool the machine or raise the GPU's power limit; move load off the instance until its clock is back.",
+        "slow-gpu.md",
+    ),
+    "gpu_fault": (
+        "Take the instance out of rotation, drain it and reset or replace the GPU by what the Xid says.",
+        "gpu-fault.md",
     ),
     "kv_cache_full": (
         (

@@ -3,9 +3,11 @@
 Mechanisms are asked in turn, those that can be measured first; each takes from what the phases it can show itself in
 still have above the reference. What is charged where:
 
-- the server was away or began anew, or stood still: the overlap with a request's own time,
+- the server was away or began anew, or stood still: the overlap with a request's own time, a GPU's fault where it
+  began with one (`gpus`),
 - the reader was slow: what came later at the edge than the server had it, less what all others saw at that time,
 - a process had no CPU: the seconds that the kernel counted as runnable and not running,
+- a GPU was slowed down (`gpus`): the share of its clock that was missing,
 - the queue: by episodes of waiting, each with one reason (`queueing`),
 - preemption: the longest gap of a request in whose decoding its engine preempted,
 - prefill of others: their uncached tokens times what such a token takes by the reference,
@@ -52,15 +54,12 @@ _WHOLE: Final = ("decode", "compute_infer", "compute_input", "compute_output", "
 
 
 def charge_standstill(ledger: Ledger, place: Place) -> None:
-    """``restart``, ``engine_frozen`` and ``cold_start``."""
+    """``gpu_fault``, ``restart``, ``engine_frozen`` and ``cold_start``."""
     n = len(ledger.excess)
-    away = place.restarts
-    stood = [
-        span
-        for span in place.frozen
-        if not _starved(place, *span) and not any(a < span[1] and span[0] < b for a, b in away)
-    ]
-    for cause, spans in (("restart", away), ("engine_frozen", stood)):
+    faulted = [span for span in place.faulted if not _starved(place, *span)]
+    away = _apart(place.restarts, faulted)
+    stood = [span for span in _apart(place.frozen, [*away, *faulted]) if not _starved(place, *span)]
+    for cause, spans in (("gpu_fault", faulted), ("restart", away), ("engine_frozen", stood)):
         if not spans:
             continue
         before, after = place.standing(spans)
@@ -225,6 +224,11 @@ def charge_batch(ledger: Ledger, place: Place, reference: Reference, calm: Flags
 def charge_failures(ledger: Ledger, requests: Requests) -> None:
     """``upstream_error``: what a request that failed took, and nothing else has been charged for."""
     ledger.take("upstream_error", _ALL, np.inf, requests.failed)
+
+
+def _apart(spans: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Spans that overlap none of the others."""
+    return [span for span in spans if not any(a < span[1] and span[0] < b for a, b in others)]
 
 
 def _usual_crowd(among: Floats, calm: Flags) -> float:

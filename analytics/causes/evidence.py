@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from analytics.causes import gpus
 from analytics.causes.advice import ADVICE, DRIVER, SHARED, advice_for, stage_of
 from analytics.causes.table import PHASES
 
@@ -20,6 +21,7 @@ LEAST_SHARE: Final = 0.01
 OWNER_SHARE: Final = 0.5
 """Share of the work that took the time from which one tenant is named, and of the seconds one instance or version."""
 _EXAMPLES: Final = 3
+_OF_GPUS: Final = frozenset({"gpu", "gpu_clock"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Cause:
         stage: Part of the account: ``work``, ``rate``, ``contention`` or ``failure``.
         phase: Phase that lost most by it.
         driver: What took the time, such as ``kv_tokens_held``.
-        who: Whose: ``tenant``, ``instance``, ``version``; those that one stands out in.
+        who: Whose: ``tenant``, ``instance``, ``version``, ``gpu`` (UUID); those that one stands out in.
         seconds: Charged in sum over the requests.
         share: Of the excess seconds.
         requests: How many it was charged to.
@@ -131,6 +133,11 @@ def _who(account: Account, cause: str, each: Floats) -> tuple[dict[str, str], fl
     version, share = _top(account, "version", each)
     if cause == "deploy" and version:
         who["version"] = version
+    if DRIVER[cause] in _OF_GPUS:
+        gpu, share = _gpu(account, cause, each)
+        if gpu and share >= OWNER_SHARE:
+            who["gpu"] = gpu
+        return who, share
     if cause in SHARED:
         tenant, share = _holder(account, SHARED[cause], each)
     elif DRIVER[cause] in {"own_work", "reader", "failures"}:
@@ -140,6 +147,24 @@ def _who(account: Account, cause: str, each: Floats) -> tuple[dict[str, str], fl
     if tenant and share >= OWNER_SHARE:
         who["tenant"] = tenant
     return who, share
+
+
+def _gpu(account: Account, cause: str, each: Floats) -> tuple[str, float]:
+    """The GPU that most of the seconds were lost by, and its share."""
+    lost: dict[str, float] = {}
+    for place in account.places:
+        for gpu, seconds in gpus.blamed(place, cause, _lost_in(account, place, each)).items():
+            lost[gpu] = lost.get(gpu, 0.0) + seconds
+    total = sum(lost.values())
+    if total <= 0:
+        return "", 0.0
+    gpu = max(lost, key=lambda name: lost[name])
+    return gpu, lost[gpu] / total
+
+
+def _lost_in(account: Account, place: Place, each: Floats) -> Floats:
+    """Seconds that requests of a place lost in each bin, spread evenly over each request."""
+    return place.bins.spread(place.of(account.requests.start), place.of(account.requests.end), place.of(each))
 
 
 def _top(account: Account, column: str, each: Floats) -> tuple[str, float]:
@@ -157,7 +182,7 @@ def _holder(account: Account, what: str, each: Floats) -> tuple[str, float]:
         seconds = place.of(each)
         if not seconds.sum() > 0:
             continue
-        lost = place.bins.spread(place.of(account.requests.start), place.of(account.requests.end), seconds)
+        lost = _lost_in(account, place, each)
         usual = _calm_bins(account, place)
         for tenant, series in place.by_tenant(what).items():
             there = float((series * lost).sum() / lost.sum())
@@ -191,8 +216,16 @@ def _evidence(account: Account, cause: str, each: Floats, who: dict[str, str], s
     for place in account.places:
         seconds = place.of(each)
         if seconds.sum() >= 0.2 * each.sum():  # the places that matter
+            if DRIVER[cause] in _OF_GPUS:
+                told += gpus.shown(place, cause, *_between_ends(place, seconds > 0))
             told += _seen(place, cause, seconds)
     return told
+
+
+def _between_ends(place: Place, hit: Flags) -> tuple[float, float]:
+    """When the first of some requests of a place began and the last ended."""
+    requests = place.requests
+    return float(place.of(requests.start)[hit].min()), float(place.of(requests.end)[hit].max())
 
 
 def _lost(seconds: Floats, scale: float) -> str:

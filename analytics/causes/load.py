@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from analytics.causes.cohorts import cohorts
+from analytics.causes.gpus import gpus_of
 from analytics.causes.table import Event, Evidence, Host, requests_of, samples_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ LOOK_BACK_SECONDS: Final = (600, 3 * 3600)
 LATE_SECONDS: Final = 300.0
 """Seconds after the window in which requests of it are looked for that had not finished, by pages."""
 _MOST_SAMPLES: Final = 200_000
+_MOST_GPUS: Final = 2_000
+"""GPUs of the account's instances that are looked at."""
 _PROCESSES: Final = 8
 """Processes of an engine, and its machine, that most have at most."""
 _SERVERS: Final = ("EngineCor", "Worker")
@@ -99,6 +102,15 @@ def _beside(inquiry: Inquiry, requests: Requests, origin: int) -> Evidence:
         )
         for one in inquiry.ask("events", fragments, reference_ms=origin)
     ]
+    whose = inquiry.ask(
+        "whose", fragments, reference_ms=origin, instances=list(found.requests.instance.names), most=_MOST_GPUS
+    )
+    if whose:
+        gpus = sorted({str(one["gpu"]) for one in whose})
+        gpu_ms = _step_ms(span_ms, len(gpus))
+        row = inquiry.ask("gpus", fragments, gpu_ms=gpu_ms, gpus=gpus, **bounds)[0]
+        told = inquiry.ask("gpu_events", fragments, gpus=gpus, reference_ms=origin)
+        found.gpus = gpus_of(row, whose, told, origin, gpu_ms)
     return found
 
 

@@ -14,7 +14,7 @@ from analytics.causes.table import PHASE, Host
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from analytics.causes.table import Event, Floats, Ints, Requests, Samples
+    from analytics.causes.table import Event, Evidence, Fault, Floats, Gpu, Ints, Requests, Samples
 
 TENANTS: Final = 30
 """Tenants that are told apart at an instance, those of the most work; the rest are one."""
@@ -23,6 +23,11 @@ _OLD_SECONDS: Final = 10.0
 _OLD_INTERVALS: Final = 5.0
 SILENT_SECONDS: Final = 1.5
 """Seconds without any progress, requests being inside, from which an engine stands still."""
+
+AFTER_SECONDS: Final = 60.0
+"""Seconds after a GPU's fault in which what begins is its consequence."""
+SLACK_SECONDS: Final = 5.0
+"""Seconds by which the fault may be told later than what it did."""
 
 
 @dataclass
@@ -38,6 +43,9 @@ class Place:
         host: Its machine.
         events: What happened to it.
         prefill_token: Seconds an uncached prompt token takes, by the reference.
+        gpus: GPUs that its processes run on.
+        slowed_by: Share of its clock that each GPU lacks in each bin, where that made requests slower
+            (`gpus.charge_throttled`).
     """
 
     name: str
@@ -48,6 +56,8 @@ class Place:
     host: Host = field(default_factory=Host)
     events: Sequence[Event] = ()
     prefill_token: float = 0.0
+    gpus: Sequence[Gpu] = ()
+    slowed_by: dict[str, Floats] = field(default_factory=dict)
 
     def of(self, column: Floats) -> Floats:
         """A column of the requests of this place."""
@@ -141,6 +151,18 @@ class Place:
         return [span for span in self.down if any(span[0] - 2 <= at <= span[1] + 5 for at in begun)]
 
     @cached_property
+    def faults(self) -> list[Fault]:
+        """What went wrong with its GPUs, in order."""
+        return sorted((fault for gpu in self.gpus for fault in gpu.faults), key=lambda one: one.time)
+
+    @cached_property
+    def faulted(self) -> list[tuple[float, float]]:
+        """Of `restarts` and `frozen`, those that began with a fault of a GPU or within `AFTER_SECONDS` of one."""
+        spans = [*self.restarts, *self.frozen]
+        times = [fault.time for fault in self.faults]
+        return united([one for one in spans if any(at - SLACK_SECONDS <= one[0] <= at + AFTER_SECONDS for at in times)])
+
+    @cached_property
     def begun(self) -> list[float]:
         """When it began to serve: restarts, and the first time that its page answered after having been away."""
         ups = [event.time for event in self.events if event.event in {"instance_restarted", "instance_up"}]
@@ -206,10 +228,14 @@ class Place:
         return overlap(start, first, spans), overlap(first, end, spans)
 
 
-def places_of(
-    requests: Requests, samples: dict[str, Samples], hosts: dict[str, Host], events: Sequence[Event], token: Floats
-) -> list[Place]:
-    """Every instance that served one of the requests."""
+def places_of(evidence: Evidence, token: Floats) -> list[Place]:
+    """Every instance that served one of the requests.
+
+    Args:
+        evidence: Requests, and what is known beside them.
+        token: Seconds an uncached prompt token of each request takes.
+    """
+    requests = evidence.requests
     if not len(requests):
         return []
     bins = Bins.over(float(np.floor(requests.start.min())), float(requests.end.max()) + 1)
@@ -217,9 +243,12 @@ def places_of(
     for code, name in enumerate(requests.instance.names):
         rows = np.flatnonzero(requests.instance.codes == code)
         if name:
-            own = [event for event in events if event.instance == name]
+            own = [event for event in evidence.events if event.instance == name]
             usual = float(np.median(token[rows])) if len(rows) else 0.0
             found.append(
-                Place(name, requests, rows, bins, samples.get(name), hosts.get(name, Host()), own, usual)
+                Place(
+                    name, requests, rows, bins, evidence.samples.get(name), evidence.hosts.get(name, Host()), own,
+                    usual, evidence.gpus.get(name, ()),
+                )
             )  # fmt: skip
     return found

@@ -6,6 +6,7 @@ of it, since a full KV cache frees blocks for moments while a hundred wait.
 - It followed upon a stand-still or a restart: the backlog of that.
 - The KV cache was nearly full in a tenth of it, or requests were preempted: ``kv_cache_full``.
 - Computing prompts took much of the engine's time: ``prefill_interference``.
+- The GPUs' clocks were held down, and work took longer for it: ``gpu_throttled``.
 - Replicas beside it had room while this one got more than its share: ``router_imbalance``.
 - The model's own compute took longer, and it finished no more than used to come: ``model_slow``, where requests do
   not share steps.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from analytics.causes.gpus import held_up
 from analytics.causes.grid import runs
 from analytics.causes.table import PHASE, new_versions
 
@@ -83,13 +85,15 @@ def prompts_cause(place: Place, reference: Reference) -> str:
 def _reason(place: Place, peers: Sequence[Place], reference: Reference, first: int, last: int) -> str:
     edges = place.bins.edges
     since, until = float(edges[first]), float(edges[last])
-    for cause, spans in (("restart", place.restarts), ("engine_frozen", place.frozen)):
+    stood = (("gpu_fault", place.faulted), ("restart", place.restarts), ("engine_frozen", place.frozen))
+    for cause, spans in stood:
         if any(begin - 2 <= since <= end + 2 for begin, end in spans):
             return cause
     computing = float(np.mean(place.prefilled[first:last])) * place.prefill_token
     reasons = (
         ("kv_cache_full", _full(place, first, last)),
         (prompts_cause(place, reference), computing >= PREFILL_SHARE),
+        ("gpu_throttled", held_up(place, first, last)),
         (_slower_cause(place, peers, reference, since, until), _slower(place, reference, first, last)),
         ("router_imbalance", _uneven(place, peers, first, last)),
         ("retry_storm", _retried(place, since, until)),

@@ -197,6 +197,46 @@ class Host:
     age: float = 60.0
 
 
+GPU_AGE: Final = 10.0
+"""Seconds for which a GPU's sample holds at least."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A GPU's fault: when (seconds since the origin), of which, in words."""
+
+    time: float
+    gpu: str
+    what: str
+
+
+@dataclass
+class Gpu:
+    """One GPU of an instance, over time.
+
+    Attributes:
+        gpu: UUID.
+        name: Product.
+        label: What people call it: its number and machine.
+        time: Seconds since the origin.
+        slowed: Share of the step in which it was slowed down (`gpus.REASONS`); NaN where it does not tell.
+        reasons: Those bits.
+        clock: Mean SM clock, Hz; NaN where it does not tell.
+        age: Seconds for which a sample holds.
+        faults: What went wrong.
+    """
+
+    gpu: str
+    name: str
+    label: str
+    time: Floats
+    slowed: Floats
+    reasons: Floats
+    clock: Floats
+    age: float = GPU_AGE
+    faults: list[Fault] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Event:
     """Something that happened: when (seconds since the origin), what, where."""
@@ -216,6 +256,7 @@ class Evidence:
     samples: dict[str, Samples] = field(default_factory=dict)
     hosts: dict[str, Host] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    gpus: dict[str, list[Gpu]] = field(default_factory=dict)
     origin_ms: int = 0
 
 

@@ -27,7 +27,8 @@ SIGMAS: Final = 5.0
 and fewer would be found by chance."""
 MATTERS: Final = 0.05
 """Share of the reference's seconds below which a change of work is not told."""
-_CAUSES: Final = ("longer_prompts", "cold_prefix_cache", "longer_outputs")
+CAUSES: Final = ("longer_prompts", "cold_prefix_cache", "longer_outputs")
+"""Their names."""
 
 
 def work_changes(requests: Requests, reference: Reference) -> dict[str, Floats]:
@@ -38,7 +39,7 @@ def work_changes(requests: Requests, reference: Reference) -> dict[str, Floats]:
         window, ground = np.flatnonzero(mine & requests.inside), mine & reference.calm
         if len(window) < 2 or ground.sum() < 2:  # noqa: PLR2004 - below, nothing spreads
             continue
-        for cause in _CAUSES:
+        for cause in CAUSES:
             terms = _terms(cause, fit, requests, reference, mine)
             there, usual = terms[requests.inside[mine]], terms[ground[mine]]
             total = float(there.sum())

@@ -226,3 +226,70 @@ WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnix
   AND event IN ('deploy', 'instance_restarted', 'instance_down', 'instance_up')
 ORDER BY time
 LIMIT 1000
+
+-- name: whose
+-- GPUs of instances: what ran on which, and what tells of itself whose it is.
+SELECT gpu, instance
+FROM
+(
+    SELECT gpu, instance
+    FROM instance_gpus
+    WHERE `to` >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND `from` < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
+    UNION ALL
+    SELECT gpu, instance
+    FROM gpu_samples
+    WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
+      AND instance != ''
+)
+WHERE has({instances:Array(String)}, instance)
+GROUP BY gpu, instance
+ORDER BY gpu, instance
+LIMIT {most:UInt32}
+
+-- name: gpus
+-- The bits of NVML's reasons that slow a GPU down are those of analytics.causes.gpus.REASONS. One row of arrays.
+SELECT
+    groupArray(at_ms) AS at_ms,
+    groupArray(gpu) AS gpu,
+    groupArray(product) AS product,
+    groupArray(place) AS place,
+    groupArray(machine) AS machine,
+    groupArray(slowed) AS slowed,
+    groupArray(bits) AS reasons,
+    groupArray(clock) AS clock,
+    groupArray(xids) AS xids,
+    groupArray(ecc) AS ecc,
+    groupArray(pending) AS pending,
+    groupArray(failed) AS failed
+FROM
+(
+    SELECT
+        intDiv(toUnixTimestamp64Milli(time), {gpu_ms:Int64}) AS slot,
+        gpu,
+        max(toUnixTimestamp64Milli(time)) AS at_ms,
+        any(gpu_name) AS product,
+        any(gpu_index) AS place,
+        any(node) AS machine,
+        ifNull(avg(bitAnd(toUInt64(throttle_reasons), 236) != 0), nan) AS slowed,
+        toFloat64(groupBitOr(bitAnd(toUInt64(ifNull(throttle_reasons, 0)), 236))) AS bits,
+        ifNull(avg(sm_clock_hertz), nan) AS clock,
+        ifNull(max(xid_total), nan) AS xids,
+        ifNull(max(ecc_uncorrected_total), nan) AS ecc,
+        ifNull(max(remapped_rows_pending), nan) AS pending,
+        ifNull(max(remapped_rows_failed), nan) AS failed
+    FROM gpu_samples FINAL
+    WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
+      AND has({gpus:Array(String)}, gpu)
+    GROUP BY slot, gpu
+    ORDER BY slot DESC
+    LIMIT {limit:UInt32}
+)
+
+-- name: gpu_events
+-- What a driver told as it happened, and GPUs that stopped answering.
+SELECT toUnixTimestamp64Milli(time) AS at_ms, attributes['hw.id'] AS gpu, attributes['xid'] AS xid, message
+FROM events FINAL
+WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
+  AND event IN ('gpu_xid', 'gpu_unavailable', 'gpu_driver_hung') AND has({gpus:Array(String)}, attributes['hw.id'])
+ORDER BY time
+LIMIT 1000

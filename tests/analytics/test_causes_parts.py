@@ -35,7 +35,7 @@ def test_who_does_most_work_is_told_apart_whoever_asks_most_often():
     rows = [row for number in range(TENANTS + 10) for row in rows_of(f"t{number}", 50, 10)]
     rows += rows_of("hog", 4, 100_000)
     requests = requests_of({name: [row[name] for row in rows] for name in rows[0]}, ORIGIN_MS, ORIGIN_MS)
-    (place,) = places_of(requests, {}, {}, (), np.zeros(len(rows)))
+    (place,) = places_of(Evidence(requests), np.zeros(len(rows)))
     held = place.by_tenant("held")
     assert "hog" in held
     assert len(held) == TENANTS + 1

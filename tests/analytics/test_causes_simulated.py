@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from analytics.causes.account import Account
     from analytics.causes.evidence import Cause
-    from analytics.causes.table import Event
+    from analytics.causes.table import Event, Gpu
     from tests.kits.causes_sim import Ask
 
 SINCE, UNTIL = 60.0, 105.0
@@ -32,6 +32,7 @@ def simulated(
     special: dict[str, dict[str, Any]] | None = None,
     events: tuple[Event, ...] = (),
     rate: float = 8.0,
+    gpus: dict[str, list[Gpu]] | None = None,
     **server: Any,
 ) -> tuple[Account, list[Cause]]:
     """An account of a window from second 60 on; the time before is quiet. ``extra`` goes to the first server."""
@@ -43,7 +44,7 @@ def simulated(
         one.serve(mine, UNTIL, chance)
         servers.append(one)
         asks += mine
-    account = account_of(evidence(servers, asks, SINCE, events=events))
+    account = account_of(evidence(servers, asks, SINCE, events=events, gpus=gpus))
     return account, causes_of(account, account.asked)
 
 

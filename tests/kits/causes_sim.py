@@ -11,7 +11,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from analytics.causes.table import Event, Evidence, requests_of, samples_of
+import numpy as np
+
+from analytics.causes.table import Event, Evidence, Fault, Gpu, requests_of, samples_of
 
 if TYPE_CHECKING:
     import random
@@ -36,6 +38,7 @@ class Ask:
     reads: float = 0.0
     instance: str = "sim-0"
     version: str = "1"
+    outcome: str = "ok"
     started: float = -1.0
     first: float = -1.0
     last: float = -1.0
@@ -157,8 +160,38 @@ def steady(chance: random.Random, until: float, rate: float = 8.0, instance: str
     return found + traffic(chance, 0, until, rate * 0.2, "initech", output=(150, 250), instance=instance)
 
 
+def gpu(
+    name: str,
+    until: float,
+    clock: Callable[[float], float] = lambda _: 1.0,
+    reasons: int = 64,
+    faults: Iterable[float] = (),
+) -> Gpu:
+    """A GPU as samples of every second tell of it.
+
+    Args:
+        name: Its UUID.
+        until: Seconds for which it is sampled.
+        clock: Share of 2 GHz that it runs at; where that is less, it says why.
+        reasons: NVML's bits that it says.
+        faults: Seconds in which the driver tells an Xid.
+    """
+    time = np.arange(1.0, until + 1)
+    share = np.array([clock(at - 0.5) for at in time])
+    slowed = (share < 1).astype(float) * bool(reasons)
+    found = Gpu(name, "H100", f"GPU {name[-1]} of n1", time, slowed, slowed * reasons, share * 2e9)
+    found.faults = [Fault(at, name, f"Xid 79 on {name}") for at in faults]
+    return found
+
+
 def evidence(
-    servers: Iterable[Server], asks: Iterable[Ask], since: float, *, events: Iterable[Event] = (), samples: bool = True
+    servers: Iterable[Server],
+    asks: Iterable[Ask],
+    since: float,
+    *,
+    events: Iterable[Event] = (),
+    samples: bool = True,
+    gpus: dict[str, list[Gpu]] | None = None,
 ) -> Evidence:
     """What the store would hold of them; the window begins at ``since`` seconds."""
     rows = [_row(one) for one in asks if one.last >= 0]
@@ -170,6 +203,7 @@ def evidence(
         samples_of(names, ORIGIN_MS) if samples else {},
         {},
         list(events),
+        gpus or {},
     )
 
 
@@ -197,6 +231,6 @@ def _row(one: Ask) -> dict[str, Any]:
         "route": "/v1/completions",
         "version": one.version,
         "engine": "vllm",
-        "outcome": "ok",
+        "outcome": one.outcome,
         "error": "",
     }

@@ -42,6 +42,14 @@ def _logging_as_it_was() -> Iterator[None]:
         structlog.reset_defaults()
 
 
+@pytest.fixture(autouse=True)
+def _main_as_it_was() -> Iterator[None]:
+    """Streamlit puts a page in the place of ``__main__``, and processes that are spawned would run it."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
+
+
 @pytest.fixture(scope="session")
 def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
     """One store for the whole test run: use your own database or table names."""

@@ -10,7 +10,7 @@ of it, since a full KV cache frees blocks for moments while a hundred wait.
 - Replicas beside it had room while this one got more than its share: ``router_imbalance``.
 - The model's own compute took longer, and it finished no more than used to come: ``model_slow``, where requests do
   not share steps.
-- The requests came from those who had just been refused or failed: ``retry_storm``.
+- The requests came from those whose requests fail, and not for the queue's fullness: ``retry_storm``.
 - Else ``queue_saturated``: more came than it takes at once.
 """
 
@@ -22,14 +22,15 @@ import numpy as np
 
 from analytics.causes.gpus import held_up
 from analytics.causes.grid import runs
-from analytics.causes.table import PHASE, new_versions
+from analytics.causes.table import PHASE, WORK, new_versions
+from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from analytics.causes.place import Place
     from analytics.causes.reference import Reference
-    from analytics.causes.table import Floats
+    from analytics.causes.table import Flags, Floats, Requests
 
 WAITED: Final = 0.25
 """Requests in the queue in the mean of a second from which somebody waited in it."""
@@ -43,7 +44,7 @@ SKEW: Final = 1.5
 SLOWER: Final = 1.3
 """Times the usual compute time from which a model is slow."""
 RETRIED: Final = 0.3
-"""Share of a tenant's requests that failed from which its others are taken for retries."""
+"""Share of a tenant's requests that failed for other reasons, from which its others are taken for retries."""
 RETRY_SECONDS: Final = 10.0
 """Seconds before an episode in which those who came belong to it: a retry comes soon, quiet time thins its share."""
 COLD_SHARE: Final = 0.5
@@ -185,8 +186,16 @@ def _retried(place: Place, since: float, until: float) -> bool:
     rows = (start >= since - RETRY_SECONDS) & (start < until)
     if not rows.any():
         return False
-    failed = place.of(place.requests.failed.astype(float))[rows]
+    failed = place.of(_of_their_own(place.requests).astype(float))[rows]
     tenants = place.requests.tenant.codes[place.rows][rows]
     n = np.bincount(tenants)
     heaviest = int(n.argmax())
     return bool(n[heaviest] >= 0.5 * len(failed) and failed[tenants == heaviest].mean() >= RETRIED)
+
+
+def _of_their_own(requests: Requests) -> Flags:
+    """Requests that failed, but not because of the queue: what a full queue refuses is no reason of its being full."""
+    worked = requests.phases[:, [PHASE[phase] for phase in WORK]].sum(axis=1) > 0
+    refused = requests.outcome.among([Outcome.REJECTED.value]) | (requests.engine_half & ~worked)
+    failed: Flags = requests.failed & ~refused
+    return failed

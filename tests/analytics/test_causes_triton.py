@@ -184,6 +184,20 @@ def test_requests_that_fail_after_they_were_computed_and_come_again_are_a_retry_
     assert "model_slow" not in {one.cause for one in found}
 
 
+@pytest.mark.parametrize(("outcome", "error"), [("rejected", "queue_full"), ("server_error", "queue_timeout")])
+def test_what_a_full_queue_refuses_makes_a_flood_no_retry_storm(outcome: str, error: str):
+    def tenant(at: float) -> str:
+        return "hooli" if 70 < at < 100 and int(at * 1000) % 10 < 9 else "acme"
+
+    rows = served(lambda t: 80.0 if 70 < t < 100 else 8.0, lambda _: 0.02, tenant=tenant)
+    for row in rows:
+        if row["tenant"] == "hooli" and row["at_ms"] % 10 < 5:
+            row |= {"outcome": outcome, "error": error, "queue_s": 0.0, "compute_infer_s": 0.0, "compute_input_s": 0.0}
+            row["e2e_s"] = 0.02 if outcome == "rejected" else 4.2
+    found = told(rows)
+    assert (found[0].cause, found[0].who.get("tenant")) == ("queue_saturated", "hooli")
+
+
 def test_what_failed_requests_waited_before_is_the_queues():
     rows = served(lambda t: 60.0 if 70 < t < 100 else 8.0, lambda _: 0.02)
     late = [row for row in rows if row["queue_s"] > 2.0 and row["at_ms"] % 10 < 2]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ class Server:
 
 @dataclass
 class Vllm(Server):
-    """A vLLM on the CPU, kept on the machine's last core.
+    """A vLLM on the CPU, its worker on the machine's last core.
 
     Args:
         flags: Of ``vllm serve``.
@@ -239,15 +240,14 @@ def competitors(count: int) -> Iterator[None]:
 
 
 class Throttled:
-    """A CPU quota over processes, by a control group of their own (version 1's ``cpu`` or version 2)."""
+    """A CPU quota over processes, by a control group of version 1 of their own; mounting its controller needs root."""
 
     def __init__(self, share: float) -> None:
         self.share = share
-        self._mount = Path("/tmp/servescope-cpu")  # noqa: S108 - a mount point
+        self._mount = Path(tempfile.mkdtemp(prefix="servescope-cpu-"))
         self._group = self._mount / "servescope-fault"
 
     def __enter__(self) -> Self:
-        self._mount.mkdir(exist_ok=True)
         subprocess.run(["mount", "-t", "cgroup", "-o", "cpu", "none", str(self._mount)], check=True)
         self._group.mkdir(exist_ok=True)
         (self._group / "cpu.cfs_period_us").write_text("100000")
@@ -269,4 +269,5 @@ class Throttled:
                 self._group.rmdir()
                 break
             time.sleep(0.1)
-        subprocess.run(["umount", str(self._mount)], check=False)
+        subprocess.run(["umount", str(self._mount)], check=True)
+        self._mount.rmdir()

@@ -37,21 +37,18 @@ class Terms:
     seconds: float
     no_data: QueryError | None = None
 
-    def check(self, length: int | None, encoding: str, kind: str) -> None:
+    def check(self, length: int | None, encoding: str) -> None:
         """Judge a body that has not been read.
 
         Args:
             length: ``Content-Length``, None where it isn't given.
             encoding: ``Content-Encoding``.
-            kind: ``Content-Type``.
 
         Raises:
-            QueryError: It is too large (307), in an encoding or of a kind that the store doesn't speak (48).
+            QueryError: It is too large (307), or in an encoding that the store doesn't speak (48).
         """
         if encoding not in ENCODINGS:
             raise unspoken(encoding)
-        if kind.lower().startswith("multipart/"):
-            raise refused(48, "NOT_IMPLEMENTED", f"A body of the type {kind!r} is not spoken here", "Send it alone")
         if length is not None and length > self.limit:
             raise too_large(self.limit)
 
@@ -176,6 +173,14 @@ class Body:
         except OSError as error:
             raise refused(243, "NOT_ENOUGH_SPACE", f"Cannot spool the body: {error.strerror}") from None
         return path
+
+    def clear(self) -> None:
+        """Let go of the content, which has been read."""
+        self.close()
+        self._memory = bytearray()
+        self._file = None
+        self._paths = []
+        self.size = 0
 
     def close(self) -> None:
         """Remove the files."""

@@ -12,6 +12,7 @@ from aiohttp.http import HttpVersion11
 from collector.embedded import answer
 from collector.embedded.body import Body, SpoolRoom, Terms
 from collector.embedded.errors import NO_FREE_SPACE, QueryError, refused
+from collector.embedded.form import is_form, with_form
 from collector.embedded.front import check_head
 from collector.embedded.origin import Origins
 from collector.embedded.places import Client, client_name, network_name
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 _STATEMENT_BYTES = 1 << 20
+_FORM_BYTES = 16 << 20
 _READER_BODY_SECONDS = 30
 _OWNER_IDLE_SECONDS = 120
 _OWNER_BODY_SECONDS = 3600
@@ -154,8 +156,10 @@ class Gateway:
             terms = Terms(_STATEMENT_BYTES, _READER_BODY_SECONDS, _READER_BODY_SECONDS, no_data)
         else:
             limit = self._body_limit if no_data is None else _STATEMENT_BYTES
+            if is_form(request.headers.get("Content-Type", "")):
+                limit = min(limit, _FORM_BYTES)
             terms = Terms(limit, _OWNER_IDLE_SECONDS, _OWNER_BODY_SECONDS, no_data)
-        terms.check(request.content_length, ask.encoding, request.headers.get("Content-Type", ""))
+        terms.check(request.content_length, ask.encoding)
         if ask.block_answer:
             raise refused(
                 48, "NOT_IMPLEMENTED", "compress=1 is not spoken here", "Use enable_http_compression=1 instead"
@@ -186,6 +190,8 @@ class Gateway:
             body = Body(self._spool, await self._terms(request, client, ask), self._room)
             await body.receive(request.content.iter_any())
             await stay.enter()
+            if is_form(kind := request.headers.get("Content-Type", "")):
+                ask = await stay.unless_cut(self._runner.submit(with_form, ask, body, kind))
             found: Plan = await stay.unless_cut(self._runner.submit(plan, ask, body))
             async with self._runner.job(stay, client, ask, found) as job:
                 return await self._answering.answer(request, job, tag)

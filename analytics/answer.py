@@ -85,9 +85,10 @@ class Answer(Generic[T]):
 
     Attributes:
         result: The question's own dataclass.
-        level: ``rows`` where requests were read one by one, ``metrics`` where only server metrics exist.
+        level: ``rows`` where requests were read one by one, ``metrics`` where only server metrics exist, ``steps``
+            where engine steps were read, beside requests where it is ``by_arrival``.
         exactness: The weakest exactness among the result's parts.
-        rows: How many requests (level ``rows``) or samples (level ``metrics``) the result rests on.
+        rows: How many requests, samples (level ``metrics``) or steps the result rests on.
         freshness: Time of the newest row or sample used, None when there is none.
         sql: The statements asked, ready to paste, parameters written out.
         recordings: Recordings present among what was read.
@@ -95,6 +96,7 @@ class Answer(Generic[T]):
         notes: Plain sentences about what this result leaves out or cannot know.
         state: Whether there is a value, no traffic (servers report and nothing was asked of them) or no data.
         selection: What it was asked about; None of an answer that nobody asked for.
+        by_arrival: Whether figures go by when requests arrived.
     """
 
     result: T
@@ -108,6 +110,12 @@ class Answer(Generic[T]):
     notes: tuple[str, ...] = ()
     state: State = "value"
     selection: Selection | None = None
+    by_arrival: bool = True
+
+    @property
+    def of_requests(self) -> bool:
+        """Whether requests were read one by one, and `rows` counts them."""
+        return self.level == "rows" or (self.level == "steps" and self.by_arrival)
 
     def envelope(self, selection: Selection) -> dict[str, object]:
         """The stable JSON shape of every question.
@@ -132,7 +140,7 @@ class Answer(Generic[T]):
             "instances_down": list(self.coverage.instances_down),
         }
         result["about"] = about
-        if self.level == "rows":
+        if self.of_requests:
             settled = self.coverage.settled
             about["settled_until"] = iso(settled) if settled else None
         return {

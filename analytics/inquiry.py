@@ -188,10 +188,11 @@ class Inquiry:
             ),
             state=state,
             selection=self.selection,
+            by_arrival=by_arrival,
         )
 
     def _late(self, cover: Coverage, level: Level) -> tuple[str, ...]:
-        if level != "rows" or cover.settled is None or cover.settled >= self.window.end:
+        if level == "metrics" or cover.settled is None or cover.settled >= self.window.end:
             return ()
         if cover.settled <= self.window.start:
             return ("A request that arrived before this window is still open: figures are of those that are over.",)

@@ -182,12 +182,17 @@ def foot(key: str, answer: Answer[Any], about: str = "", basis: str = "", *, row
         )  # fmt: skip
 
 
+def worked_out(answer: Answer[Any]) -> str:
+    """What an account was made from, in words."""
+    return "worked out from " + {"metrics": "metrics pages", "steps": "rows and engine steps"}.get(answer.level, "rows")
+
+
 def facts(answer: Answer[Any], basis: str = "") -> list[str]:
     """What a figure rests on, in words."""
     known = {"exact": "exact", "derived": "derived from histograms", "means": "means only, from sums"}
     basis = basis or known[answer.exactness]
-    units = {"rows": "request", "metrics": "sample", "steps": "engine step"}
-    found = [basis, words.plural(answer.rows, units[answer.level]), words.ago(answer.freshness)]
+    unit = "request" if answer.of_requests else {"metrics": "sample"}.get(answer.level, "engine step")
+    found = [basis, words.plural(answer.rows, unit), words.ago(answer.freshness)]
     if answer.recordings:
         found.append(f"with the recording {escape.markdown(', '.join(answer.recordings))}")
     return found

@@ -13,7 +13,7 @@ from dashboard.causes_in_words import charged
 from dashboard.data import ask, soon
 from dashboard.linked_table import Cell, Head, linked
 from dashboard.links import link
-from dashboard.panel import empty, foot, guarded
+from dashboard.panel import empty, foot, guarded, worked_out
 from dashboard.verdict import asked_about
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ _PATIENCE: Final = {True: 3.0, False: 15.0}
 """Seconds that a page waits for causes: one that is live comes again."""
 _IN_ADDRESSES: Final = ("model", "tenant", "instance")
 """Columns of a filter that an address names."""
-_BASIS: Final = {"rows": "worked out from rows", "metrics": "worked out from metrics pages"}
 _MOST: Final = 30
 """Values beside one that an address may name."""
 _HEADS: Final = (
@@ -135,7 +134,7 @@ def _why(context: PageContext, selection: Selection) -> None:
     told = answer.result
     if not told.requests:
         st.markdown("**No account.** :gray[Too few requests to say what such requests take when all is well.]")
-        foot("why-these", answer, _ABOUT_WHY, _BASIS.get(answer.level, ""))
+        foot("why-these", answer, _ABOUT_WHY, worked_out(answer))
         return
     took = told.reference_seconds + told.excess_seconds
     st.markdown(
@@ -149,4 +148,4 @@ def _why(context: PageContext, selection: Selection) -> None:
     )
     for cause in told.causes:
         st.markdown(charged(asdict(cause), selection, told.excess_seconds))
-    foot("why-these", answer, _ABOUT_WHY, _BASIS.get(answer.level, ""))
+    foot("why-these", answer, _ABOUT_WHY, worked_out(answer))

@@ -14,7 +14,7 @@ from analytics.window import Window
 from dashboard import words
 from dashboard.causes_in_words import as_markdown, charged, named
 from dashboard.data import ask, now
-from dashboard.panel import foot, guarded
+from dashboard.panel import foot, guarded, worked_out
 from dashboard.tiles import Tile
 from dashboard.tiles import row as tile_row
 from dashboard.viewer import colours
@@ -35,7 +35,6 @@ _STAGES: Final = {
     "contention": ("Contention", "others, machine"),
     "failure": ("Failure", "it failed"),
 }
-_BASIS: Final = "worked out from rows"
 _ABOUT: Final = (
     "The account of this request: what it took less what such a request takes when all is well, charged to causes that "
     "stand out among the requests around it. No second is charged twice; what nothing explains keeps its sign."
@@ -87,14 +86,14 @@ def _account(row: RequestRow, selection: Selection) -> None:
     told = answer.result
     if not told.requests:
         st.markdown(unaccounted(row, told))
-        foot("why", answer, _ABOUT, _BASIS)
+        foot("why", answer, _ABOUT, worked_out(answer))
         return
     took = row.e2e_seconds or row.engine_e2e_seconds or 0.0
     st.markdown(lead(took, told, selection.but(key="")))
     st.html(tile_row(tiles_of(took, told, _grounds(row, told)), colours()))
     for cause in told.causes:
         st.markdown(charged(asdict(cause), selection.but(key=""), told.excess_seconds))
-    foot("why", answer, _ABOUT, _BASIS)
+    foot("why", answer, _ABOUT, worked_out(answer))
 
 
 def unaccounted(row: RequestRow, told: Causes) -> str:

@@ -21,7 +21,8 @@ from analytics.causes.table import PHASE
 from analytics.causes.work import work_changes
 
 if TYPE_CHECKING:
-    from analytics.causes.table import Evidence, Flags, Floats, Requests
+    from analytics.causes.arrays import Flags, Floats
+    from analytics.causes.table import Evidence, Requests
 
 SIGMAS: Final = 4.0
 """Standard deviations of blocks by which a cause must lie above the reference."""
@@ -82,6 +83,8 @@ def account_of(evidence: Evidence) -> Account:
     for cause, seconds in work.items():
         ledger.take(cause, (_PHASE_OF[cause],), seconds)
     places = places_of(evidence, reference.each("prefill_token"))
+    for place in places:
+        place.learn(reference.calm[place.rows])
     for place in places:
         _contend(ledger, place, places, reference)
     charge_rates(ledger, requests, reference)

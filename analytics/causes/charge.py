@@ -16,7 +16,7 @@ from analytics.causes.table import PHASE, PHASES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from analytics.causes.table import Flags, Floats
+    from analytics.causes.arrays import Flags, Floats
 
 
 class Ledger:

@@ -19,7 +19,7 @@ from analytics.causes.table import PHASE, PHASES, Names, Requests
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from analytics.causes.table import Floats, Ints
+    from analytics.causes.arrays import Floats, Ints
 
 _TOLD: Final = ("queue", "prefill", "decode", "compute_input", "compute_infer", "compute_output")
 _SMOOTHED: Final = 15.0

@@ -26,10 +26,11 @@ from analytics.causes.table import FIRST_TOKEN, PHASE, PHASES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from analytics.causes.arrays import Flags, Floats, Ints
     from analytics.causes.charge import Ledger
     from analytics.causes.place import Place
     from analytics.causes.reference import Reference
-    from analytics.causes.table import Flags, Floats, Ints, Requests
+    from analytics.causes.table import Requests
 
 COLD_SECONDS: Final = 30.0
 """Seconds after a server began in which its first requests may be cold."""
@@ -171,15 +172,14 @@ def charge_prefills(ledger: Ledger, place: Place, reference: Reference, calm: Fl
         return
     cause = prompts_cause(place, reference)
     start, _, first, last = place.span
-    busy = np.minimum(place.prefilled * place.prefill_token, 1.0)
     own = place.of(place.requests.uncached) * place.prefill_token
-    while_decoding = place.bins.mean(busy, first, last)
+    while_decoding = place.computing(first, last)
     usual = float(np.median(while_decoding[calm])) if calm.any() else 0.0
     matters = while_decoding >= max(2 * usual, 0.1)
     wanted = np.where(matters, (while_decoding - usual) * np.maximum(last - first, 0.0), 0.0)
     ledger.take(cause, ("decode",), _full(n, place.rows, wanted))
     before = np.maximum(first - start, 0.0)
-    others = np.maximum(place.bins.mean(busy, start, first) * before - own, 0.0)
+    others = np.maximum(place.computing(start, first) * before - own, 0.0)
     matters = others >= np.maximum(0.25 * before, 0.005)
     ledger.take(cause, ("stall", "prefill", "frontend"), _full(n, place.rows, others * matters))
 
@@ -187,18 +187,19 @@ def charge_prefills(ledger: Ledger, place: Place, reference: Reference, calm: Fl
 def charge_batch(ledger: Ledger, place: Place, reference: Reference, calm: Flags) -> None:
     """``batch_interference``: more sequences at once, each step longer.
 
-    The time a token takes is ``d₀ + s · sequences``; ``s`` is learnt of this place's requests that met unlike demand
-    (`_slope`), calm and others apart, else whatever else slowed the others would be the batch's; together where twice
-    the usual tokens were made. It is at most `SLOPE_LIMIT` of what a token takes by the reference. Sequences beyond
-    those of the reference explain ``s · (n − n₀)`` a token; before the first token the two steps that a request waits
-    for. Only where more tokens are made than usual is it the batch.
+    The time a token takes is ``d₀ + s · sequences``; ``s`` is what a step costs more with one more (`steps.StepCost`).
+    Without steps it is learnt of this place's requests that met unlike demand (`_slope`), calm and others apart, else
+    whatever else slowed the others would be the batch's; together where twice the usual tokens were made. It is at
+    most `SLOPE_LIMIT` of what a token takes by the reference. Sequences beyond those of the reference explain
+    ``s · (n − n₀)`` a token; before the first token the two steps that a request waits for. Only where more tokens are
+    made than usual is it the batch.
     """
     n = len(ledger.excess)
     _, _, first, last = place.span
     requests = place.requests
     tokens = np.maximum(place.of(requests.output) - 1, 0)
     usual_token = place.of(reference.each("output_token"))
-    among = place.bins.mean(place.decoding, first, last)
+    among = place.among(first, last)
     crowd = _usual_crowd(among, calm)
     decode = PHASE["decode"]
     lost = sum((ledger.charged(cause)[:, decode] for cause in ledger.causes), start=np.zeros(n))
@@ -208,7 +209,10 @@ def charge_batch(ledger: Ledger, place: Place, reference: Reference, calm: Flags
     demand = place.bins.mean(made, first, last)
     usual = float(np.median(demand[calm])) if calm.any() else 0.0
     groups = [counted & calm, counted & ~calm, counted & (calm | (demand >= MUCH_BUSIER * usual))]
-    steep = max(_slope(among[rows], rate[rows], demand[rows]) for rows in groups)
+    if place.cost is not None and np.isfinite(place.cost.sequence):
+        steep = place.cost.sequence
+    else:
+        steep = max(_slope(among[rows], rate[rows], demand[rows]) for rows in groups)
     slope = np.minimum(steep, SLOPE_LIMIT * usual_token)
     wanted = demand >= BUSIER * usual
     more = np.where(wanted & (among >= np.maximum(2 * crowd, crowd + 2)), among - crowd, 0.0)

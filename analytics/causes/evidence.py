@@ -13,14 +13,16 @@ from analytics.causes.table import PHASES
 
 if TYPE_CHECKING:
     from analytics.causes.account import Account
+    from analytics.causes.arrays import Flags, Floats
     from analytics.causes.place import Place
-    from analytics.causes.table import Flags, Floats
+    from analytics.causes.steps import StepCost
 
 LEAST_SHARE: Final = 0.01
 """Share of all charged seconds below which a cause is left to the unexplained of the list."""
 OWNER_SHARE: Final = 0.5
 """Share of the work that took the time from which one tenant is named, and of the seconds one instance or version."""
 _EXAMPLES: Final = 3
+_BY_STEPS: Final = frozenset({"batch_interference", "prefill_interference", "cold_prefix_cache"})
 _OF_GPUS: Final = frozenset({"gpu", "gpu_clock"})
 
 
@@ -183,7 +185,7 @@ def _holder(account: Account, what: str, each: Floats) -> tuple[str, float]:
         if not seconds.sum() > 0:
             continue
         lost = _lost_in(account, place, each)
-        usual = _calm_bins(account, place)
+        usual = place.calm_bins(place.of(account.reference.calm.astype(float)) > 0)
         for tenant, series in place.by_tenant(what).items():
             there = float((series * lost).sum() / lost.sum())
             before = float(series[usual].mean()) if usual.any() else 0.0
@@ -193,18 +195,6 @@ def _holder(account: Account, what: str, each: Floats) -> tuple[str, float]:
         return "", 0.0
     tenant = max(more, key=lambda name: more[name])
     return tenant, more[tenant] / total
-
-
-def _calm_bins(account: Account, place: Place) -> Flags:
-    """Bins between the first and the last calm request of a block in which nothing else happened."""
-    calm = place.of(account.reference.calm.astype(float)) > 0
-    start = place.of(account.requests.start)
-    at = np.clip(((start - place.bins.first) / place.bins.step).astype(np.int64), 0, place.bins.n - 1)
-    wild = np.zeros(place.bins.n, dtype=np.bool_)
-    good = np.zeros(place.bins.n, dtype=np.bool_)
-    wild[at[~calm]] = True
-    good[at[calm]] = True
-    return good & ~wild
 
 
 def _evidence(account: Account, cause: str, each: Floats, who: dict[str, str], share: float) -> list[str]:
@@ -219,7 +209,16 @@ def _evidence(account: Account, cause: str, each: Floats, who: dict[str, str], s
             if DRIVER[cause] in _OF_GPUS:
                 told += gpus.shown(place, cause, *_between_ends(place, seconds > 0))
             told += _seen(place, cause, seconds)
+            if place.cost is not None and cause in _BY_STEPS:
+                told.append(_step_words(place.name, place.cost))
     return told
+
+
+def _step_words(name: str, cost: StepCost) -> str:
+    parts = [f"{cost.alone * 1000:.3g} ms", f"{cost.token * 1e6:.3g} ms a thousand prompt tokens"]
+    if np.isfinite(cost.sequence):
+        parts.insert(1, f"{cost.sequence * 1000:.3g} ms a sequence")
+    return f"{name}: a calm step takes {', '.join(parts)}."
 
 
 def _between_ends(place: Place, hit: Flags) -> tuple[float, float]:

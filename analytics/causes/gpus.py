@@ -24,10 +24,10 @@ from analytics.causes.table import GPU_AGE, PHASE, PHASES, WORK, Fault, Gpu
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from analytics.causes.arrays import Flags, Floats
     from analytics.causes.charge import Ledger
     from analytics.causes.place import Place
     from analytics.causes.reference import Reference
-    from analytics.causes.table import Flags, Floats
 
 REASONS: Final = {
     4: "power cap",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from analytics.causes.table import Flags, Floats
+    from analytics.causes.arrays import Flags, Floats
 
 _SHORTEST: Final = 1e-3
 """Seconds an interval has at least: below, its rate would eat the digits of the sums."""

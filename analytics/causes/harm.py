@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from analytics.causes.account import Account
+    from analytics.causes.arrays import Flags
     from analytics.causes.evidence import Cause
-    from analytics.causes.table import Flags
 
 MOST: Final = 200
 """Pairs that are told; what the rest lost is told as one sum."""

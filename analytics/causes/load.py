@@ -12,11 +12,13 @@ import numpy as np
 
 from analytics.causes.cohorts import cohorts
 from analytics.causes.gpus import gpus_of
+from analytics.causes.steps import SILENT_SECONDS, steps_of
 from analytics.causes.table import Event, Evidence, Host, requests_of, samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from analytics.causes.steps import Steps
     from analytics.causes.table import Requests
     from analytics.inquiry import Inquiry
 
@@ -30,6 +32,8 @@ LOOK_BACK_SECONDS: Final = (600, 3 * 3600)
 LATE_SECONDS: Final = 300.0
 """Seconds after the window in which requests of it are looked for that had not finished, by pages."""
 _MOST_SAMPLES: Final = 200_000
+MOST_STEPS: Final = 3_000_000
+"""Engine steps that are looked at; of more the newest."""
 _MOST_GPUS: Final = 2_000
 """GPUs of the account's instances that are looked at."""
 _PROCESSES: Final = 8
@@ -111,12 +115,30 @@ def _beside(inquiry: Inquiry, requests: Requests, origin: int) -> Evidence:
         row = inquiry.ask("gpus", fragments, gpu_ms=gpu_ms, gpus=gpus, **bounds)[0]
         told = inquiry.ask("gpu_events", fragments, gpus=gpus, reference_ms=origin)
         found.gpus = gpus_of(row, whose, told, origin, gpu_ms)
+    found.steps = _steps(inquiry, fragments, list(found.requests.instance.names), origin)
     return found
 
 
-def _step_ms(span_ms: int, series: int) -> int:
-    """Milliseconds of a step by which so many series of a span stay below the limit; a second at least, whole ones."""
-    return max(1000, -(-span_ms * max(series, 1) // (_MOST_SAMPLES * 1000)) * 1000)
+def _steps(inquiry: Inquiry, fragments: Mapping[str, str], instances: list[str], origin: int) -> dict[str, Steps]:
+    """Steps of instances: each of the last day, by second of what is older."""
+    asked: dict[str, Any] = {"instances": instances, "reference_ms": origin}
+    many = int(inquiry.ask("step_count", fragments, **asked)[0]["n"])
+    if not many:
+        return {}
+    last = inquiry.window.to_ms
+    span_ms = int((last - origin) * min(1.0, MOST_STEPS / many))
+    slot_ms = _step_ms(span_ms, len(instances), 100)
+    asked |= {"limit": _MOST_SAMPLES, "slot_ms": slot_ms}
+    row = inquiry.ask("steps", fragments, steps_ms=last - span_ms, silent=SILENT_SECONDS, **asked)[0]
+    if not row["slot"]:
+        asked["slot_ms"] = slot_ms = _step_ms(last - origin, len(instances))
+        row = inquiry.ask("step_seconds", fragments, **asked)[0]
+    return steps_of(row, origin, slot_ms)
+
+
+def _step_ms(span_ms: int, series: int, least: int = 1000) -> int:
+    """Milliseconds of a step by which so many series of a span stay below the limit: a multiple of the least."""
+    return max(least, -(-span_ms * max(series, 1) // (_MOST_SAMPLES * least)) * least)
 
 
 def _hosts_of(row: Mapping[str, Any], origin_ms: int, step_ms: int) -> dict[str, Host]:

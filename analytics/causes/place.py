@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analytics.causes.grid import Bins, overlap, runs, united
+from analytics.causes.steps import SILENT_SECONDS, cost_of
 from analytics.causes.table import PHASE, Host
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from analytics.causes.table import Event, Evidence, Fault, Floats, Gpu, Ints, Requests, Samples
+    from analytics.causes.arrays import Flags, Floats, Ints
+    from analytics.causes.steps import StepCost, Steps
+    from analytics.causes.table import Event, Evidence, Fault, Gpu, Requests, Samples
 
 TENANTS: Final = 30
 """Tenants that are told apart at an instance, those of the most work; the rest are one."""
 _OLD_SECONDS: Final = 10.0
 """Age, and number of intervals, from which what a sample said is not known any more."""
 _OLD_INTERVALS: Final = 5.0
-SILENT_SECONDS: Final = 1.5
-"""Seconds without any progress, requests being inside, from which an engine stands still."""
-
 AFTER_SECONDS: Final = 60.0
 """Seconds after a GPU's fault in which what begins is its consequence."""
 SLACK_SECONDS: Final = 5.0
@@ -46,6 +46,8 @@ class Place:
         gpus: GPUs that its processes run on.
         slowed_by: Share of its clock that each GPU lacks in each bin, where that made requests slower
             (`gpus.charge_throttled`).
+        steps: Its engine's steps, where a probe tells of them.
+        cost: What a step costs when all is well (`learn`).
     """
 
     name: str
@@ -58,6 +60,29 @@ class Place:
     prefill_token: float = 0.0
     gpus: Sequence[Gpu] = ()
     slowed_by: dict[str, Floats] = field(default_factory=dict)
+    steps: Steps | None = None
+    cost: StepCost | None = None
+
+    def learn(self, calm: Flags) -> None:
+        """Learn what a step costs, and what a prompt token does, from calm seconds.
+
+        Args:
+            calm: Of each request here, whether the reference rests on it.
+        """
+        if self.steps is None:
+            return
+        self.cost = cost_of(self.steps, self.calm_bins(calm), self.bins)
+        if self.cost is not None and self.cost.token > 0:
+            self.prefill_token = self.cost.token
+
+    def calm_bins(self, calm: Flags) -> Flags:
+        """Bins in which calm requests began, and no other."""
+        at = np.clip(((self.span[0] - self.bins.first) / self.bins.step).astype(np.int64), 0, self.bins.n - 1)
+        wild = np.zeros(self.bins.n, dtype=np.bool_)
+        good = np.zeros(self.bins.n, dtype=np.bool_)
+        wild[at[~calm]] = True
+        good[at[calm]] = True
+        return good & ~wild
 
     def of(self, column: Floats) -> Floats:
         """A column of the requests of this place."""
@@ -87,6 +112,24 @@ class Place:
         tokens = self.of(self.requests.uncached) * self.requests.scale
         return self.bins.spread(begin, first, tokens) / self.bins.step
 
+    def computing(self, start: Floats, end: Floats) -> Floats:
+        """Share of the time between each start and end in which prompts are computed, by what a token takes."""
+        length = np.maximum(end - start, 1e-3)
+        by_rows = self.bins.mean(np.minimum(self.prefilled * self.prefill_token, 1.0), start, end)
+        if self.steps is None or not self.steps.batch_told:
+            return by_rows
+        by_steps = np.minimum(self.steps.between("prefilled", start, end) * self.prefill_token / length, 1.0)
+        return np.where(self.steps.known(start, end), by_steps, by_rows)
+
+    def among(self, start: Floats, end: Floats) -> Floats:
+        """Mean number of sequences decoded at once between each start and end: of the steps in it, else of rows."""
+        by_rows = self.bins.mean(self.decoding, start, end)
+        if self.steps is None or not self.steps.batch_told:
+            return by_rows
+        count = self.steps.between("count", start, end)
+        by_steps = self.steps.between("decoded", start, end) / np.maximum(count, 1e-9)
+        return np.where(self.steps.known(start, end) & (count >= 1), by_steps, by_rows)
+
     @cached_property
     def queued(self) -> Floats:
         """Mean number of requests in the engine's queue in each bin."""
@@ -101,7 +144,16 @@ class Place:
         return self.bins.spread(start, start, np.full(len(start), self.requests.scale)) / self.bins.step
 
     def sampled(self, name: str) -> Floats:
-        """A column of the samples on the bins; NaN where nobody said."""
+        """A column of the samples on the bins, or of steps where they tell more of it; NaN where nobody said."""
+        seen = self._seen(name)
+        if self.steps is None or name not in {"waiting", "kv", "preemptions"}:
+            return seen
+        if name == "preemptions":
+            counted = self.steps.over("preempted", self.bins)
+            return np.where(self.steps.most("count", self.bins) > 0, counted, seen)
+        return np.fmax(seen, self.steps.most(name, self.bins))
+
+    def _seen(self, name: str) -> Floats:
         if self.samples is None:
             return np.full(self.bins.n, np.nan)
         interval = self.samples.interval[self.samples.interval > 0]
@@ -172,11 +224,24 @@ class Place:
     def frozen(self) -> list[tuple[float, float]]:
         """Spans in which requests were inside and nothing moved.
 
-        By the samples' counters: no token, no finished request between two samples, while a request that arrived
-        before was still inside after. The time that the prompts then in prefill may rightly take is left out: a long
-        prompt shows no progress until it is computed. A page that does not answer while requests that were inside
-        come to a good end is a process that stood still, unless it began anew.
+        By steps: none between two that follow each other, requests being inside, beyond what the prompts of the later
+        one may take. By the samples' counters: no token, no finished request between two samples, while a request that
+        arrived before was still inside after. The time that the prompts then in prefill may rightly take is left out:
+        a long prompt shows no progress until it is computed. A page that does not answer while requests that were
+        inside come to a good end is a process that stood still, unless it began anew.
         """
+        stood = self.steps.stood(self.prefill_token) if self.steps is not None else []
+        # steps tell to the millisecond, and that it went on where a page merely did not say so
+        told = [
+            span
+            for span in self._frozen_by_pages
+            if not any(a < span[1] and span[0] < b for a, b in stood)
+            and not (self.steps is not None and self.steps.went_on(*span))
+        ]
+        return united([*stood, *told], gap=0.5)
+
+    @cached_property
+    def _frozen_by_pages(self) -> list[tuple[float, float]]:
         found: list[tuple[float, float]] = []
         if self.samples is None:
             return found
@@ -248,7 +313,7 @@ def places_of(evidence: Evidence, token: Floats) -> list[Place]:
             found.append(
                 Place(
                     name, requests, rows, bins, evidence.samples.get(name), evidence.hosts.get(name, Host()), own,
-                    usual, evidence.gpus.get(name, ()),
+                    usual, evidence.gpus.get(name, ()), steps=evidence.steps.get(name),
                 )
             )  # fmt: skip
     return found

@@ -28,9 +28,10 @@ from base.vocabulary import Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from analytics.causes.arrays import Flags, Floats
     from analytics.causes.place import Place
     from analytics.causes.reference import Reference
-    from analytics.causes.table import Flags, Floats, Requests
+    from analytics.causes.table import Requests
 
 WAITED: Final = 0.25
 """Requests in the queue in the mean of a second from which somebody waited in it."""

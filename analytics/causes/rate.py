@@ -15,9 +15,10 @@ import numpy as np
 from analytics.causes.table import PHASE, WORK, new_versions
 
 if TYPE_CHECKING:
+    from analytics.causes.arrays import Flags, Floats
     from analytics.causes.charge import Ledger
     from analytics.causes.reference import Reference
-    from analytics.causes.table import Flags, Floats, Requests
+    from analytics.causes.table import Requests
 
 SLOWER: Final = 1.3
 """Times the reference, or the peers, from which a rate has changed."""

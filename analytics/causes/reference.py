@@ -24,7 +24,8 @@ import pandas as pd
 from analytics.causes.table import PHASE, PHASES
 
 if TYPE_CHECKING:
-    from analytics.causes.table import Flags, Floats, Ints, Requests
+    from analytics.causes.arrays import Flags, Floats, Ints
+    from analytics.causes.table import Requests
 
 LEAST: Final = 8
 """Requests a kind needs for a reference."""

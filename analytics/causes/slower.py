@@ -16,10 +16,11 @@ from analytics.causes.work import CAUSES as WORK_CAUSES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from analytics.causes.arrays import Flags, Floats
     from analytics.causes.charge import Ledger
     from analytics.causes.place import Place
     from analytics.causes.reference import Reference
-    from analytics.causes.table import Flags, Floats, Requests
+    from analytics.causes.table import Requests
 
 LEAST: Final = 5
 """Requests that have to be slower."""

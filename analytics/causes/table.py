@@ -18,11 +18,8 @@ from base.vocabulary import Outcome
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
-    Flags = NDArray[np.bool_]
+    from analytics.causes.arrays import Flags, Floats, Ints
+    from analytics.causes.steps import Steps
 
 PHASES: Final = (
     *("edge", "transit", "frontend", "queue", "stall", "prefill", "decode"),
@@ -257,6 +254,7 @@ class Evidence:
     hosts: dict[str, Host] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     gpus: dict[str, list[Gpu]] = field(default_factory=dict)
+    steps: dict[str, Steps] = field(default_factory=dict)
     origin_ms: int = 0
 
 

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from analytics.causes.arrays import Flags, Floats
     from analytics.causes.reference import Fit, Reference
-    from analytics.causes.table import Flags, Floats, Requests
+    from analytics.causes.table import Requests
 
 SIGMAS: Final = 5.0
 """Standard errors by which the sum must differ from none: tenants come in bursts, so that requests are not independent

@@ -134,7 +134,7 @@ def ask(store: Reader, selection: Selection, *, most: int = MOST_REQUESTS) -> An
     return inquiry.answer(
         result,
         cover,
-        level="metrics" if by_pages else "rows",
+        level="steps" if evidence.steps else "metrics" if by_pages else "rows",
         exactness="derived",
         rows=result.requests,
         samples_used=cover.samples > 0,
@@ -181,5 +181,11 @@ def _notes(account: Account) -> tuple[str, ...]:
         found.append(f"No samples of {', '.join(unseen[:5])}: KV cache, preemptions and stand-stills are unseen there.")
     if requests.scale > 1:
         found.append(f"One of {requests.scale:.0f} requests was read and stands for all.")
-    found.append("No engine steps are known here: causes rest on rows and samples of a second.")
+    stepless = [place.name for place in account.places if place.steps is None]
+    if len(stepless) == len(account.places):
+        found.append("No engine steps are known here: causes rest on rows and samples of a second.")
+    elif stepless:
+        found.append(
+            f"No engine steps of {', '.join(stepless[:5])}: there causes rest on rows and samples of a second."
+        )
     return tuple(found)

@@ -293,3 +293,93 @@ WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnix
   AND event IN ('gpu_xid', 'gpu_unavailable', 'gpu_driver_hung') AND has({gpus:Array(String)}, attributes['hw.id'])
 ORDER BY time
 LIMIT 1000
+
+-- name: step_count
+SELECT sum(steps) AS n
+FROM engine_steps_1s
+WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
+  AND has({instances:Array(String)}, instance)
+
+-- name: steps
+-- Steps by slots of time. A step took the time since the one before it where requests were open then, else what it says;
+-- steps that overlap count once so. Where the one before is not known, neither is a silence. One row of arrays.
+SELECT
+    groupArray(slot) AS slot,
+    groupArray(instance) AS name,
+    groupArray(steps) AS count,
+    groupArray(busy) AS busy,
+    groupArray(prefilled) AS prefilled,
+    groupArray(decoded) AS decoded,
+    groupArray(preempted) AS preempted,
+    groupArray(waited) AS waiting,
+    groupArray(kv) AS kv,
+    groupArray(silences) AS silences
+FROM
+(
+    SELECT
+        intDiv(done_us, 1000 * {slot_ms:Int64}) AS slot,
+        instance,
+        toFloat64(count()) AS steps,
+        sum(took) AS busy,
+        ifNull(toFloat64(sum(prefill_tokens)), nan) AS prefilled,
+        ifNull(toFloat64(sum(decode_tokens)), nan) AS decoded,
+        toFloat64(sum(ifNull(preemptions, 0))) AS preempted,
+        ifNull(toFloat64(max(waiting)), nan) AS waited,
+        ifNull(toFloat64(max(kv_cache_usage_ratio)), nan) AS kv,
+        groupArrayIf((before_us, done_us, toFloat64(ifNull(prefill_tokens, 0))), silent) AS silences
+    FROM
+    (
+        SELECT
+            instance, waiting, kv_cache_usage_ratio, prefill_tokens, decode_tokens, preemptions,
+            toUnixTimestamp64Micro(time) AS done_us,
+            any(done_us) OVER earlier AS before_us,
+            any(assumeNotNull(running) + ifNull(waiting, 0) + ifNull(deferred, 0)) OVER earlier AS before_open,
+            before_us > 0 AND before_open > 0 AND any(pid) OVER earlier = pid AND any(counter) OVER earlier + 1 = counter AS waited_for,
+            waited_for AND done_us - before_us >= 1000000 * {silent:Float64} AS silent,
+            if(waited_for, (done_us - before_us) / 1000000, toFloat64(ifNull(elapsed_seconds, 0))) AS took
+        FROM engine_steps FINAL
+        WHERE time >= fromUnixTimestamp64Milli({steps_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
+          AND has({instances:Array(String)}, instance) AND running IS NOT NULL
+        WINDOW earlier AS (
+            PARTITION BY instance, model, dp_rank, recording ORDER BY time, pid, counter
+            ROWS BETWEEN 1 PRECEDING AND 1 PRECEDING
+        )
+    )
+    GROUP BY slot, instance
+    ORDER BY slot DESC
+    LIMIT {limit:UInt32}
+)
+
+-- name: step_seconds
+-- The same of steps that are too old to be kept each: sums of seconds, in which nothing tells how they followed.
+SELECT
+    groupArray(slot) AS slot,
+    groupArray(instance) AS name,
+    groupArray(counted) AS count,
+    groupArray(busy) AS busy,
+    groupArray(prefilled) AS prefilled,
+    groupArray(decoded) AS decoded,
+    groupArray(preempted) AS preempted,
+    groupArray(waited) AS waiting,
+    groupArray(kv) AS kv,
+    groupArray(CAST([] AS Array(Tuple(Int64, Int64, Float64)))) AS silences
+FROM
+(
+    SELECT
+        intDiv(toInt64(toUnixTimestamp(time)) * 1000, {slot_ms:Int64}) AS slot,
+        instance,
+        toFloat64(sum(steps)) AS counted,
+        toFloat64(ifNull(sum(elapsed_seconds_sum), 0)) AS busy,
+        ifNull(toFloat64(sum(prefill_tokens)), nan) AS prefilled,
+        ifNull(toFloat64(sum(decode_tokens)), nan) AS decoded,
+        toFloat64(ifNull(sum(preemptions), 0)) AS preempted,
+        ifNull(toFloat64(max(waiting_max)), nan) AS waited,
+        ifNull(toFloat64(max(kv_cache_usage_ratio_max)), nan) AS kv
+    FROM engine_steps_1s
+    WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
+      AND has({instances:Array(String)}, instance)
+    GROUP BY slot, instance
+    HAVING counted > 0
+    ORDER BY slot DESC
+    LIMIT {limit:UInt32}
+)

@@ -16,7 +16,7 @@ from dashboard.data import ask, soon
 from dashboard.figures import Trace, stack
 from dashboard.linked_table import Cell, Head, linked
 from dashboard.links import link
-from dashboard.panel import empty, foot, guarded, panel, tiles
+from dashboard.panel import empty, foot, guarded, panel, tiles, worked_out
 from dashboard.shell import page
 from dashboard.tables import milliseconds
 from dashboard.tiles import Tile
@@ -235,7 +235,7 @@ def _harm(place: DeltaGenerator, everyone: PageContext, chosen: Sequence[str]) -
     else:
         table = harm_in_words.cells(matrix, selection)
         st.html(linked(*table, everyone.colours, called="Seconds that one tenant's work took from another's requests"))
-    foot("harm", answer, harm_in_words.ABOUT, "worked out from rows")
+    foot("harm", answer, harm_in_words.ABOUT, worked_out(answer))
 
 
 def _causes(everyone: PageContext, selection: Selection) -> Answer[Causes] | None:

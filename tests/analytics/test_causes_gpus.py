@@ -20,13 +20,13 @@ from analytics.window import Window
 from base.named_sql import beside
 from tests.analytics.test_causes_simulated import SINCE, UNTIL, check, long_prompts, simulated
 from tests.kits.causes_sim import ORIGIN_MS, Server, evidence, gpu, steady
+from tests.kits.causes_store import stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from analytics.causes.table import Gpu
     from tests.analytics.lab import Lab
-    from tests.kits.causes_sim import Ask
 
 NAMES = ("sim-0", "sim-1", "sim-2")
 HALF = {"sim-1": {"slower": lambda at: 2.0 if at > 62 else 1.0}}
@@ -207,37 +207,12 @@ def test_a_fault_is_a_counter_that_rose_or_what_the_driver_told(
     assert np.isnan(found["sim-0"][0].clock).all()
 
 
-def stored(one: Ask, number: int, start: Any) -> dict[str, Any]:
-    """The engine's record of a request."""
-    seconds = {
-        "queue_seconds": one.started - one.at,
-        "prefill_seconds": one.first - one.started,
-        "decode_seconds": one.last - one.first,
-        "engine_ttft_seconds": one.first - one.at,
-        "engine_e2e_seconds": one.last - one.at,
-    }
-    engine = {"model": "m", "instance": one.instance, "deployment": "gpus", "version": "1", "outcome": "ok"}
-    return {
-        "time": start + timedelta(seconds=one.at),
-        "key": (int((start + timedelta(seconds=one.at)).timestamp() * 1000) << 22) | number,
-        "trace_id": f"gpus{number:012d}",
-        "engine": "vllm",
-        "prompt_tokens": one.prompt,
-        "cached_tokens": one.cached,
-        "completion_tokens": one.made,
-        "has_engine": 1,
-        **seconds,
-        **{f"engine_{name}": value for name, value in engine.items()},
-        "engine_request_id": f"gpus-{number}",
-    }
-
-
 def test_a_store_is_asked_for_the_gpus_that_an_instance_runs_on(lab: Lab):
     start, chance = lab.start - timedelta(days=11), random.Random(11)
     server = Server("sim-gpu", slower=lambda at: 2.0 if at > 62 else 1.0)
     asks = steady(chance, UNTIL, instance="sim-gpu")
     server.serve(asks, UNTIL, chance)
-    lab.owner.insert("requests_t", [stored(one, number, start) for number, one in enumerate(asks)])
+    lab.owner.insert("requests_t", [stored(one, number, start, "gpus") for number, one in enumerate(asks)])
     lab.owner.insert("gpu_samples", [
         {"time": start + timedelta(seconds=second), "gpu": name, "gpu_name": "H100", "gpu_index": name[-1],
          "node": "n11", "sm_clock_hertz": 2e9 * (half(second - 0.5) if name == "GPU-C7" else 1.0), "xid_total": 0.0,

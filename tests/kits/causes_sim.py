@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analytics.causes.steps import steps_of
 from analytics.causes.table import Event, Evidence, Fault, Gpu, requests_of, samples_of
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable
+
+    from analytics.causes.steps import Steps
 
 ORIGIN_MS = 1_700_000_000_000
 PHASES = (
@@ -64,11 +67,13 @@ class Server:
     noise: float = 0.05
     held: int = 0
     samples: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[dict[str, float]] = field(default_factory=list)
 
     def serve(  # noqa: C901 - one loop is what an engine is
         self, asks: Iterable[Ask], until: float, chance: random.Random
     ) -> None:
-        """Runs the requests; fills ``samples`` with what a metrics page would have said every second."""
+        """Runs the requests; fills ``samples`` with what a metrics page would say every second, ``steps`` with each."""
+        before, left_open = 0.0, False
         coming, waiting, running = deque(sorted(asks, key=lambda one: one.at)), deque[Ask](), list[Ask]()
         now, sampled = 0.0, 1.0
         moved = {"generated": 0.0, "progress": 0.0, "preemptions": 0.0}
@@ -109,13 +114,20 @@ class Server:
                 self.held += self._blocks(one) if one.made < one.output else 0
             moved["generated"] += len(running)
             moved["progress"] += len(running)
+            step = {"done": now, "busy": now - before if left_open else took, "prefilled": float(tokens), "took": took}
+            step |= {"decoded": float(len(decoding)), "waiting": float(len(waiting)), "preempted": 0.0}
+            step |= {"kv": min(self.held / self.blocks, 1.0), "before": before if left_open else now}
+            self.steps.append(step)
             running = [one for one in running if one.made < one.output]
             while self.held > self.blocks and len(running) > 1:
                 loser = running.pop()
                 self.held -= self._blocks(loser)
                 loser.preempted += 1
                 moved["preemptions"] += 1
+                step["preempted"] += 1
                 waiting.appendleft(loser)
+            step["running"], step["waiting"] = float(len(running)), float(len(waiting))
+            before, left_open = now, bool(running or waiting)
 
     def _blocks(self, one: Ask) -> int:
         return -(-(one.prompt + one.made + 1) // self.block)
@@ -191,9 +203,11 @@ def evidence(
     *,
     events: Iterable[Event] = (),
     samples: bool = True,
+    steps: bool = False,
     gpus: dict[str, list[Gpu]] | None = None,
 ) -> Evidence:
     """What the store would hold of them; the window begins at ``since`` seconds."""
+    servers = list(servers)
     rows = [_row(one) for one in asks if one.last >= 0]
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     told = [row for server in servers for row in server.samples]
@@ -204,7 +218,29 @@ def evidence(
         {},
         list(events),
         gpus or {},
+        {one.name: _steps(one) for one in servers} if steps else {},
     )
+
+
+def _steps(server: Server, slot_ms: int = 100) -> Steps:
+    """A server's steps as the store's question tells them."""
+    slots: dict[int, dict[str, Any]] = {}
+    for one in server.steps:
+        own = slots.setdefault(
+            int(one["done"] * 1000 // slot_ms),
+            dict.fromkeys(("count", "busy", "prefilled", "decoded", "preempted", "waiting", "kv"), 0.0)
+            | {"silences": []},
+        )
+        own["count"] += 1
+        for name in ("busy", "prefilled", "decoded", "preempted"):
+            own[name] += one[name]
+        for name in ("waiting", "kv"):
+            own[name] = max(own[name], one[name])
+        if one["done"] - one["before"] >= 1.5:
+            own["silences"].append((int(one["before"] * 1e6), int(one["done"] * 1e6), one["prefilled"]))
+    rows = [{"slot": slot, "name": server.name, **own} for slot, own in sorted(slots.items())]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return steps_of(columns, 0, slot_ms)[server.name]
 
 
 def _row(one: Ask) -> dict[str, Any]:

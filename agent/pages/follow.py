@@ -39,6 +39,8 @@ class Follower:
         self._keys: tuple[Key, ...] = (_NOBODY,)
         self._up: bool | None = None
         self._first = True
+        self._shown: Mapping[str, str] = {}
+        self._inside: Mapping[str, str] = {}
         self._config: Mapping[str, str] = {}
         self._malformed = False
         self._good_ns = 0
@@ -74,7 +76,7 @@ class Follower:
             message = f"{self._instance} was restarted: its counters began anew"
             self.event("instance_restarted", message, moment.time_ns, emit)
         if config is not None:
-            self._configure(config, moment.time_ns, emit)
+            self._configure(config, self._inside, moment.time_ns, emit)
         self._check_faults(page, moment.time_ns, emit)
         for breach in scrape.breaches:
             self._breached(breach, moment.time_ns, emit)
@@ -84,6 +86,11 @@ class Follower:
         else:
             emit("metrics", self._encoder.encode_up(self._keys, moment))
         self._good_ns = moment.time_ns
+
+    def learn(self, inside: Mapping[str, str] | None, time_ns: int, emit: Emit) -> None:
+        """What the server's own process tells of its configuration; None: nothing so far."""
+        if inside is not None and inside != self._inside:
+            self._configure(self._shown, inside, time_ns, emit)
 
     def stranger(self, moment: Moment, emit: Emit) -> None:
         """The server answered with a page that nobody here can read: it is up, and that is all."""
@@ -121,16 +128,24 @@ class Follower:
             self._up, self._first = True, False
             self.event("instance_up", f"{self._instance} answers", time_ns, emit, details)
 
-    def _configure(self, config: Mapping[str, str], time_ns: int, emit: Emit) -> None:
-        before, self._config = self._config, config
-        if config == before or not config:
+    def _configure(self, shown: Mapping[str, str], inside: Mapping[str, str], time_ns: int, emit: Emit) -> None:
+        """Tell the configuration that the page shows and the process tells, and what of it changed.
+
+        What either of them tells for the first time was so before.
+        """
+        known = set(self._inside)
+        if self._shown and shown:
+            known |= self._shown.keys() | shown.keys()
+        before, self._config = self._config, {**shown, **inside}
+        self._shown, self._inside = shown, inside
+        if self._config == before or not self._config:
             return
-        if before:
-            changed = sorted(key for key in before.keys() | config.keys() if before.get(key) != config.get(key))
-            details = {key: f"{before.get(key, '')} → {config.get(key, '')}" for key in changed}
+        changed = sorted(key for key in known if before.get(key) != self._config.get(key))
+        if changed:
+            details = {key: f"{before.get(key, '')} → {self._config.get(key, '')}" for key in changed}
             message = f"The configuration of {self._instance} changed: {', '.join(changed)}"
             self.event("config_changed", message, time_ns, emit, details)
-        self.event("instance_config", f"Configuration of {self._instance}", time_ns, emit, config)
+        self.event("instance_config", f"Configuration of {self._instance}", time_ns, emit, self._config)
 
     def _breached(self, breach: Breach, time_ns: int, emit: Emit) -> None:
         name = EVENT_MENDED if breach.mended else EVENT_BROKEN

@@ -123,6 +123,7 @@ class Watch:
         else:
             moment = self._follower.moment(time_ns, took)
             await self._understand(session, page, moment, emit)
+        self._follower.learn(self._overheard.inside.get(self.instance), time_ns, emit)
 
     async def _page(self, session: aiohttp.ClientSession) -> Page:
         """The page from the first URL that has one; that URL stays."""

@@ -18,6 +18,7 @@ EDGE_BODY: Final = 4
 EDGE_HEAD: Final = 5
 EDGE_PIECES: Final = 6
 EDGE_END: Final = 7
+CONFIG: Final = 8
 DONE: Final = 0
 LEFT: Final = 1
 FAILED: Final = 2
@@ -26,6 +27,7 @@ _HEAD: Final = Struct("<4sBBHIIQ")
 _RECORD: Final = Struct("<IBh")
 _STEP: Final = Struct("<QQQiiiidiiiiiiiiiiqqqqiiiiiid")
 _FINISHED: Final = Struct("<Qdddddiiii")
+_CONFIG: Final = Struct("<13i")
 _BEGIN: Final = Struct("<QIQ16s8s8sBB")
 _BODY: Final = Struct("<QdQI")
 _ANSWER: Final = Struct("<QdH")
@@ -130,6 +132,30 @@ class Finished(NamedTuple):
     request_id: str = ""
 
 
+class Config(NamedTuple):
+    """What an engine is configured with; -1 and "" are unknown, the two ``enable`` fields 0 or 1.
+
+    Fields are named as vLLM's are, and so are the keys in ``instance_config``.
+    """
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_num_scheduled_tokens: int
+    max_model_len: int
+    block_size: int
+    num_gpu_blocks: int
+    enable_prefix_caching: int
+    enable_chunked_prefill: int
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
+    data_parallel_size: int
+    num_speculative_tokens: int
+    max_loras: int
+    cache_dtype: str = ""
+    speculative_method: str = ""
+    vllm_version: str = ""
+
+
 class Begin(NamedTuple):
     """A request came: number in its process, how many are open there, ids, its head as HTTP/1.1 writes it."""
 
@@ -229,6 +255,19 @@ def read_finished(body: bytes) -> Finished:
     reason, at = _text(body, _FINISHED.size)
     request_id, _ = _text(body, at)
     return Finished(*told)._replace(reason=reason, request_id=request_id)
+
+
+def read_config(body: bytes) -> Config:
+    """An engine's configuration; what stands behind the fields known here is a later version's.
+
+    Raises:
+        MalformedError: It is cut.
+    """
+    told, at, words = _unpack(_CONFIG, body), _CONFIG.size, []
+    for _ in range(len(Config._fields) - len(told)):
+        word, at = _text(body, at)
+        words.append(word)
+    return Config(*told, *words)
 
 
 def read_begin(body: bytes) -> Begin:

@@ -24,6 +24,7 @@ from agent.probe import datagram
 from agent.probe.datagram import Process
 from agent.probe.frozen import Freezes
 from agent.probe.requests import Requests, books
+from agent.probe.settings import Settings
 from agent.probe.socket import Listening, SocketUnusableError, default_path
 from agent.probe.steps import Gathering, Teller
 from agent.probe.whose import Whose
@@ -76,6 +77,7 @@ class Probe(Source):
         self._emit: Emit = lambda _signal, _body: None
         self._seen: dict[str, float] = {}
         self._freezes = Freezes()
+        self._settings = Settings()
         self._numbers: dict[Process, int] = {}
         self._given_up: dict[Process, int] = {}
         # Requests asked until then may have ended: what told of it may be among what was lost.
@@ -156,7 +158,8 @@ class Probe(Source):
                 self._refuse(str(error))
 
     def flush(self) -> None:
-        """Put what was gathered into the spool."""
+        """Put what was gathered into the spool; configurations go to who follows each server's page."""
+        self._scene.overheard.inside.update(self._settings.take(self._whose.find))
         for batch in self._steps.take():
             self._emit("logs", self._encode(batch))
         if not self._ended:
@@ -181,7 +184,7 @@ class Probe(Source):
             value=self._listening is not None,
         )
         records = CounterMetricFamily(f"{METRICS}_probe_records", "Records of probes, by kind.", labels=["kind"])
-        for kind in ("step", "finished", "edge"):
+        for kind in ("step", "finished", "config", "edge"):
             records.add_metric([kind], self.counted[kind])
         yield records
         refused = CounterMetricFamily(
@@ -233,6 +236,9 @@ class Probe(Source):
         elif record.kind == datagram.FINISHED:
             self.counted["finished"] += 1
             self._steps.add(Teller(told.pid, told.instance, record.rank), datagram.read_finished(record.body))
+        elif record.kind == datagram.CONFIG:
+            self.counted["config"] += 1
+            self._settings.add(told.process, record.rank, datagram.read_config(record.body))
         else:
             self.counted["edge"] += 1
             self._requests.take(told.process, record, now)

@@ -40,7 +40,7 @@ _BUDGET_REACHED: Final = {"steps": 1.0, "seconds": 0.95, "samples": 0.95}
 """Share of the token budget that counts as all of it: a mean over a second holds its last, smaller steps too."""
 _LONGEST_SAMPLE: Final = 15.0
 _SEQUENCES: Final = ("max_num_seqs", "max_running_requests")
-_TOKENS: Final = ("max_num_batched_tokens",)
+_TOKENS: Final = ("max_num_scheduled_tokens", "max_num_batched_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +249,8 @@ def _notes(result: Steps, details: Mapping[str, Mapping[str, Any]]) -> list[str]
     if untold:
         found.append(
             f"The configuration of {', '.join(untold)} tells not both limits of a step (max_num_seqs, "
-            "max_num_batched_tokens): requests that wait for one of them count as waiting for something else."
+            "max_num_batched_tokens): requests that wait for one of them count as waiting for something else. Of vLLM "
+            f"the probe tells both: `{PROBE}`, the agent's own version."
         )
     if any(not row["all_told"] for row in details.values()):
         found.append(

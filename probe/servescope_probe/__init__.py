@@ -1,4 +1,4 @@
-"""Every step of an inference engine and every request at its door, told to a Servescope agent on the same machine.
+"""Every step of an inference engine, its limits and every request at its door, told to a Servescope agent beside it.
 
 It is installed into the model server's environment, so it depends on nothing, and nothing that goes wrong in it may be
 felt by the server: no exception leaves it, it never waits, what nobody takes is dropped and counted.

@@ -7,13 +7,17 @@ its own class; without vLLM the module can be imported all the same.
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
-from servescope_probe import wire
+from servescope_probe import settings, wire
 from servescope_probe.sender import Sender, shared
 from servescope_probe.steps import Steps, finished
 
 log = logging.getLogger("servescope_probe")
+
+_CONFIG_SECONDS = 60.0
+"""Time after which the configuration is told again: a datagram may be lost, and blocks are counted after the start."""
 
 
 def _base() -> Any:
@@ -32,14 +36,20 @@ class StepLogger(_base()):  # type: ignore[misc] # vLLM wants its own class, whe
         self._disabled = False
         self._cores: dict[int, Steps] = {}
         self._first = engine_index if isinstance(engine_index, int) else 0
+        self._config = vllm_config
+        self._config_due = 0.0
+        self._config_told_to = -1
         try:
             self._sender = shared()
         except Exception as error:  # noqa: BLE001 - the server runs without us
             self._disable(error)
+            return
+        self._tell_config()
 
     def tell(self, sender: Sender) -> None:
         """Tell this one, instead of the process's own."""
         self._sender = sender
+        self._config_told_to = -1
 
     def record(
         self,
@@ -67,21 +77,41 @@ class StepLogger(_base()):  # type: ignore[misc] # vLLM wants its own class, whe
             self._sender.put(wire.STEP, rank, step, now=getattr(scheduler_stats, "num_running_reqs", 1) == 0)
         except Exception as error:  # noqa: BLE001 - nothing of ours may be felt by the server
             self._disable(error)
+            return
+        self._tell_config()
 
     def log(self, *args: Any, **kwargs: Any) -> None:
         """Called now and then: what is still held goes out."""
         if self._disabled:
             return
+        self._tell_config()
         try:
             self._sender.flush()
         except Exception as error:  # noqa: BLE001 - as above
             self._disable(error)
 
     def log_engine_initialized(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing to say of it."""
+        """The cache's blocks are counted by then."""
+        if not self._disabled:
+            self._config_due = 0.0
+            self._tell_config()
 
     def record_sleep_state(self, *args: Any, **kwargs: Any) -> None:
         """The page tells of it."""
+
+    def _tell_config(self) -> None:
+        """Tell the engine's configuration at the start, to each agent that comes, and every minute."""
+        if self._config is None:
+            return
+        now = time.monotonic()
+        if now < self._config_due and self._config_told_to == self._sender.connections:
+            return
+        try:
+            self._sender.put(wire.CONFIG, self._first, settings.pack(self._config), now=True)
+            self._config_due, self._config_told_to = now + _CONFIG_SECONDS, self._sender.connections
+        except Exception as error:  # noqa: BLE001 - as above; steps are told all the same
+            self._config = None
+            log.warning("servescope-probe does not know this version's configuration: %s", error)
 
     def _disable(self, error: Exception) -> None:
         self._disabled = True

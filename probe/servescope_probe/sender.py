@@ -46,10 +46,12 @@ class Sender:
 
     Attributes:
         dropped: Records that nobody took.
+        connections: How often an agent was found: another one knows nothing of what was told before.
     """
 
     def __init__(self, path: str | None = None, instance: str | None = None) -> None:
         self.dropped = 0
+        self.connections = 0
         self._path = path or default_path()
         given = os.environ.get(INSTANCE_VARIABLE, "") if instance is None else instance
         self._instance = given.encode("utf-8", "replace")[: wire.MAX_TEXT]
@@ -151,6 +153,7 @@ class Sender:
                 if self._is_ours():
                     made.connect(self._path)
                     self._socket = made
+                    self.connections += 1
                     return True
             except OSError:
                 pass  # nobody listens

@@ -20,7 +20,7 @@ this process had to drop so far."""
 RECORD = struct.Struct("<IBh")
 """Length of the body that follows, kind, rank (-1 for none)."""
 
-STEP, FINISHED, EDGE_BEGIN, EDGE_BODY, EDGE_HEAD, EDGE_PIECES, EDGE_END = range(1, 8)
+STEP, FINISHED, EDGE_BEGIN, EDGE_BODY, EDGE_HEAD, EDGE_PIECES, EDGE_END, CONFIG = range(1, 9)
 
 STEP_FIELDS = (
     ("counter", "Q"),
@@ -69,6 +69,25 @@ FINISHED_FIELDS = (
 )
 FINISHED_BODY = struct.Struct("<" + "".join(code for _, code in FINISHED_FIELDS))
 """Followed by two texts: the reason and the request's id."""
+
+CONFIG_FIELDS = (
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "max_num_scheduled_tokens",
+    "max_model_len",
+    "block_size",
+    "num_gpu_blocks",
+    "enable_prefix_caching",
+    "enable_chunked_prefill",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "num_speculative_tokens",
+    "max_loras",
+)
+CONFIG_WORDS = ("cache_dtype", "speculative_method", "vllm_version")
+CONFIG_BODY = struct.Struct(f"<{len(CONFIG_FIELDS)}i")
+"""Followed by a text for each of the words."""
 
 BEGIN_BODY = struct.Struct("<QIQ16s8s8sBB")
 """Number of the request in its process, requests open there (this one too), arrival (Unix ns), trace id, own span id,

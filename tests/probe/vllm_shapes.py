@@ -111,3 +111,33 @@ def of_0_32() -> tuple[Any, Any]:
 
 
 SHAPES = {"0.9": of_0_9, "0.12": of_0_12, "0.16": of_0_16, "0.32": of_0_32}
+
+
+def config_of_0_9(**scheduler: Any) -> Any:
+    """Chunked prefill under its old name, nothing switched on, blocks not counted yet."""
+    limits = {"max_num_seqs": 256, "max_num_batched_tokens": 2048, "max_model_len": 4096}
+    return SimpleNamespace(
+        scheduler_config=SimpleNamespace(**limits | {"chunked_prefill_enabled": False} | scheduler),
+        cache_config=SimpleNamespace(
+            block_size=16, num_gpu_blocks=None, cache_dtype="auto", enable_prefix_caching=None
+        ),
+        parallel_config=SimpleNamespace(tensor_parallel_size=2, pipeline_parallel_size=1, data_parallel_size=1),
+        model_config=SimpleNamespace(max_model_len=4096, model="/models/secret", hf_token="hf_secret"),
+        speculative_config=None, lora_config=None,
+    )  # fmt: skip
+
+
+def config_of_0_32(**scheduler: Any) -> Any:
+    """Everything switched on."""
+    made = config_of_0_9()
+    limits = {
+        "max_num_seqs": 8, "max_num_batched_tokens": 512, "max_num_scheduled_tokens": 488,
+        "enable_chunked_prefill": True,
+    }  # fmt: skip
+    made.scheduler_config = SimpleNamespace(**limits | scheduler)
+    made.cache_config = SimpleNamespace(
+        block_size=32, num_gpu_blocks=1234, cache_dtype="fp8_e4m3", enable_prefix_caching=True
+    )
+    made.speculative_config = SimpleNamespace(method="eagle3", num_speculative_tokens=3, model="/models/draft")
+    made.lora_config = SimpleNamespace(max_loras=4)
+    return made

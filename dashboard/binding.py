@@ -16,8 +16,6 @@ from dashboard.tables import milliseconds, percent, table
 from dashboard.theme import colour_of, tints
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from analytics.questions.steps import BoundInstance, Steps
     from dashboard.page_context import PageContext
     from dashboard.theme import Palette
@@ -125,11 +123,12 @@ def instances(context: PageContext) -> None:
     if not told.instances:
         return
     st.markdown("#### What binds each engine")
-    table(pd.DataFrame([_row(one) for one in told.instances]), "bound")
-    foot("bound", answer, _ABOUT, rests_on(told))
+    rows = [_row(one) for one in told.instances]
+    table(pd.DataFrame(rows), "bound")
+    foot("bound", answer, _ABOUT, rests_on(told), rows=rows)
 
 
-def _row(one: BoundInstance) -> Mapping[str, object]:
+def _row(one: BoundInstance) -> dict[str, object]:
     return {
         "Instance": one.instance,
         "From": one.source,

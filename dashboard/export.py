@@ -25,7 +25,8 @@ def as_csv(result: Any, selection: Selection | None = None) -> str:
     The first column says in every line what it is of: files are renamed, and lines of several put together.
 
     Args:
-        result: Of a question, or a list of the dataclasses that a table lists: lines over time in these are left out.
+        result: Of a question, or a list of the dataclasses that a table lists: lines over time in these are left out;
+            or the table's own rows, cells by column.
         selection: What it is of; None leaves the column out.
     """
     out = io.StringIO()
@@ -39,6 +40,10 @@ def as_csv(result: Any, selection: Selection | None = None) -> str:
         writer.writerow(["time", *(cell(name) for name, _ in columns)])
         for index, moment in enumerate(times):
             writer.writerow([moment.isoformat(), *(cell(values[index]) for _, values in columns)])
+    elif isinstance(result, list) and result and isinstance(result[0], dict):
+        writer.writerow([cell(name) for name in result[0]])
+        for row in result:
+            writer.writerow([cell(_plain(value)) for value in row.values()])
     elif rows := result if isinstance(result, list) else _rows(result):
         names = [item.name for item in fields(rows[0])]
         if rows is result:

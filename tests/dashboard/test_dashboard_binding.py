@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from analytics.questions.steps import BINDINGS, BoundInstance, Source, Steps
 from dashboard import binding
+from dashboard.export import as_csv
 from dashboard.theme import DARK, LIGHT
 
 
@@ -42,6 +47,21 @@ def test_the_line_names_who_is_bound_most_and_what_is_known_coarsely():
     assert "for 1 server: no probe" in line
     assert "no probe" not in binding.in_words(told(("two", "steps", {"kv_blocks": 0.2})))
     assert binding.rests_on(told(("two", "seconds", {"idle": 1.0}))) == "steps by second"
+
+
+def test_the_file_of_the_table_is_the_table(monkeypatch: pytest.MonkeyPatch):
+    result = told(("one", "steps", {"kv_blocks": 0.25}), ("=two", "samples", {"sequences": 0.5}))
+    shown: dict[str, Any] = {}
+    monkeypatch.setattr(binding, "ask", lambda *_: SimpleNamespace(result=result))
+    monkeypatch.setattr(binding, "table", lambda frame, _key: shown.update(table=frame))
+    monkeypatch.setattr(binding, "foot", lambda *_, rows: shown.update(file=as_csv(rows)))
+    binding.instances(SimpleNamespace(selection=None))  # type: ignore[arg-type]
+    head, first, second = csv.reader(shown["file"].splitlines())
+    assert head == list(shown["table"].columns)
+    assert (
+        dict(zip(head, first, strict=True)).items() >= {"Instance": "one", "KV blocks %": "25.0", "Steps": ""}.items()
+    )
+    assert dict(zip(head, second, strict=True)).items() >= {"Instance": "'=two", "Sequences %": "50.0"}.items()
 
 
 def test_every_binding_has_a_name_and_a_colour_of_its_own():

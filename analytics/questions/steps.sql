@@ -55,7 +55,7 @@ WINDOW earlier AS (PARTITION BY instance, model, dp_rank, recording ORDER BY tim
 -- Each step of the window, what bound it, and when it began: when the one before ended while requests were open, else as
 -- long before its end as it says it took. A step before which others went untold began nobody knows when.
 SELECT
-    instance, done_us, step_tokens, batch_told, prefilled, preempted, kv, most_running, most_tokens,
+    instance, done_us, step_tokens, batch_told, ran, prefilled, preempted, kv, most_running, most_tokens,
     /*binding*/ AS bound_by,
     before_us > 0 AND ((pid = before_pid AND counter = before_counter + 1) OR done_us - before_us <= 1000000) AS follows,
     done_us - toInt64(1000000 * ifNull(elapsed_seconds, 0)) AS scheduled_us,
@@ -142,6 +142,7 @@ GROUP BY slot, instance, bound_by
 ORDER BY slot, instance, bound_by
 
 -- name: by_instance
+-- A step in which nothing ran has no batch to tell of: vLLM makes one after its last request.
 SELECT
     instance,
     count() AS steps,
@@ -149,7 +150,7 @@ SELECT
     quantiles(0.5, 0.95)(seconds) AS times,
     max(seconds) AS longest,
     avg(step_tokens) AS tokens_mean,
-    min(batch_told) AS all_told,
+    min(batch_told OR ran = 0) AS all_told,
     sum(preempted) AS preemptions,
     max(most_running) AS sequences_limit,
     max(most_tokens) AS tokens_limit

@@ -101,6 +101,15 @@ def test_without_limits_what_waits_for_one_waits_for_something_else(store: Store
     assert any("max_num_seqs" in note for note in answer.notes)
 
 
+@pytest.mark.parametrize(("running", "said"), [(0, False), (1, True)])
+def test_a_step_in_which_nothing_ran_has_no_batch_to_tell_of(store: Store, running: int, said: bool):
+    configured(store)
+    empty = step(2, 1.5, running=running, finished=None, prefill_tokens=None, decode_tokens=None)
+    store.insert("engine_steps", [step(1, 1.0), empty])
+    answer = steps.ask(store, looked())
+    assert any("do not tell what their batch was made of" in note for note in answer.notes) == said
+
+
 def test_time_is_that_between_steps_and_idle_where_nothing_was_open(store: Store):
     configured(store)
     told = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import subprocess
 import urllib.request
 from collections import Counter
 from functools import partial
@@ -14,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from tests.kits.line import ROOT, Line, free_block, start_line, wait_for
-from tests.real.vllm_kit import Clients, Vllm
+from tests.kits.line import Line, free_block, start_line, wait_for
+from tests.real.vllm_kit import Clients, Vllm, install_probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -38,7 +36,7 @@ COUNTERS = {
 def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Line, Vllm]]:
     folder = tmp_path_factory.mktemp("probe")
     installed, socket = folder / "site", folder / "probe.sock"
-    _install(installed)
+    install_probe(installed)
     base = free_block()
     vllm = Vllm(
         folder / "vllm", base + 30, "", "",
@@ -58,12 +56,6 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Line, Vllm]
             vllm.stop()
     finally:
         assert running.stop() == 0, running.log.read_text()[-3000:]
-
-
-def _install(folder: Path) -> None:
-    """As its user does, beside vLLM's own environment."""
-    command = [ROOT / ".venv" / "bin" / "uv", "pip", "install", "-q", "--no-deps", "--target", folder, ROOT / "probe"]
-    subprocess.run([str(word) for word in command], check=True)
 
 
 async def _drive(clients: Clients) -> None:

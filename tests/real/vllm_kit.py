@@ -30,6 +30,12 @@ START_SECONDS = 300.0
 WORDS = ("queue", "cache", "token", "batch", "request", "model", "server", "engine", "prefill", "decode", "latency")
 
 
+def install_probe(folder: Path) -> None:
+    """As its user does, beside vLLM's own environment."""
+    command = [ROOT / ".venv" / "bin" / "uv", "pip", "install", "-q", "--no-deps", "--target", folder, ROOT / "probe"]
+    subprocess.run([str(word) for word in command], check=True)
+
+
 class Vllm:
     """``python -m demo.vllm_server`` on one port, with its spans sent to an agent.
 

@@ -101,6 +101,14 @@ class TargetConfig(BaseModel):
         )
 
 
+class GpuPageConfig(BaseModel):
+    """One GPU exporter."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: HttpUrl = Field(min_length=1, description="URL of its page, NVIDIA's (dcgm-exporter) or AMD's.")
+
+
 class AgentConfig(BaseModel):
     """The section ``agent:`` of the configuration file."""
 
@@ -132,6 +140,9 @@ class AgentConfig(BaseModel):
     discover: bool = Field(default=False, description="Look for further model servers on this machine.")
     interval_seconds: float = Field(default=1.0, ge=0.1, le=60, description="Time between two samples.")
     gpu: bool = Field(default=True, description="Sample GPUs.")
+    gpu_pages: tuple[GpuPageConfig, ...] = Field(
+        default=(), max_length=256, description="Pages of GPU exporters to read beside the driver."
+    )
     host: bool = Field(default=True, description="Sample this machine and the engines' processes.")
     probe: bool = Field(default=True, description="Take what probes in model servers tell.")
     probe_socket: Path | None = Field(

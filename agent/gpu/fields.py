@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from agent.gpu.device import Device
 
-TOTALS: Final = frozenset({"hw.energy"})
-"""Counters by OpenTelemetry's own conventions."""
 _ALL_LINKS: Final = 0xFFFFFFFF
 _KIB: Final = 1024.0
 

@@ -23,6 +23,7 @@ from agent.gpu.activity import Activity
 from agent.gpu.device import Device, devices
 from agent.gpu.driver import OPENING_PATIENCE_SECONDS, PATIENCE_SECONDS, Caller, HungError
 from agent.gpu.processes import processes
+from agent.gpu_table import TOTALS
 from agent.host.engines import Engines, rank_of
 from agent.otlp.encode import attributes, encode_event, encode_gauges, resource
 from agent.source import METRICS, Source
@@ -326,7 +327,7 @@ class Gpus(Source):
             seldom = turn + _SELDOM if due else seldom
             self._hand_out(emit)
             if rows:
-                emit("metrics", encode_gauges(rows, SCOPE_GPU, time_ns, fields.TOTALS))
+                emit("metrics", encode_gauges(rows, SCOPE_GPU, time_ns, TOTALS))
             turn = max(turn + 1, int((loop.time() - start) / self._interval) + 1)
             await asyncio.sleep(max(0.0, start + turn * self._interval - loop.time()))
         return False

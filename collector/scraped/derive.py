@@ -22,10 +22,12 @@ import structlog
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from agent.engine_table import detect, tables
+from agent.gpu_table import TOTALS, gpu_tables, reader_of
+from agent.otlp.encode import encode_gauges, resource
 from agent.pages.follow import Follower
 from agent.pages.samples import Sampler
 from base.errors import UnknownEngineError
-from base.vocabulary import SCOPE_SAMPLE, Resource
+from base.vocabulary import SCOPE_GPU, SCOPE_SAMPLE, Resource
 from collector.intake import BusyError
 from collector.scraped.pages import Assembly
 from collector.scraped.series import groups
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.engine_table import Table
+    from agent.gpu_table import GpuReader
     from agent.pages.page import Page
     from collector.auth import Sender
     from collector.intake import Intake
@@ -61,7 +64,7 @@ _REPLICAS: Final = ("prometheus_replica", "__replica__", "replica", "prometheus"
 """Labels by which scrapers of the same targets tell themselves apart."""
 _FAILED_SCRAPE: Final = b"scrape_duration_seconds"
 """In what a scraper sends of a target that shows nothing."""
-_OURS: Final = SCOPE_SAMPLE.encode()
+_OURS: Final = SCOPE_SAMPLE.encode(), SCOPE_GPU.encode()
 _UP: Final = "up"
 _SCRAPE_SECONDS: Final = "scrape_duration_seconds"
 _PLACES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -75,8 +78,9 @@ _PLACES: Final[Mapping[str, tuple[str, ...]]] = {
 
 @cache
 def _beginnings() -> re.Pattern[bytes]:
-    """How names of series that engines show begin."""
+    """How names of series begin that engines, and exporters of GPUs, show."""
     names = {one for table in tables().values() for one in (*table.prefixes, *table.spellings)}
+    names |= {one for gpus in gpu_tables().values() for one in gpus.marks}
     return re.compile(b"|".join(sorted(re.escape(name).encode() for name in names)))
 
 
@@ -88,6 +92,7 @@ class _Target:
     resource: Mapping[str, str]
     assembly: Assembly = field(default_factory=Assembly)
     table: Table | None = None
+    gpus: GpuReader | None = None
     sampler: Sampler | None = None
     follower: Follower | None = None
     leader: str = ""
@@ -113,7 +118,9 @@ class Deriver:
 
     def look(self, body: bytes, sender: Sender) -> None:
         """Keep a metrics request, just stored, that may hold what a target of ours shows: a search in its bytes."""
-        if _OURS in body or not (_beginnings().search(body) or (self._targets and _FAILED_SCRAPE in body)):
+        if any(ours in body for ours in _OURS) or not (
+            _beginnings().search(body) or (self._targets and _FAILED_SCRAPE in body)
+        ):
             return
         if self._unread_bytes + len(body) > _MOST_BYTES:
             self._ledger.derive_dropped.inc()
@@ -211,6 +218,11 @@ class Deriver:
 
     def _understand(self, target: _Target, put: Put) -> None:
         time_ns, page, of_scrape = put
+        if target.gpus is None and target.table is None:
+            target.gpus = reader_of(page)
+        if target.gpus is not None:
+            self._gpus(target, target.gpus, put)
+            return
         if target.table is None:
             try:
                 target.table = detect(page)
@@ -233,6 +245,15 @@ class Deriver:
             moment = target.follower.moment(time_ns, of_scrape.get(_SCRAPE_SECONDS, 0.0))
             target.follower.page(page, scrape, config, moment, emit)
             self._ledger.derived.inc(len(scrape.samples))
+
+    def _gpus(self, target: _Target, reader: GpuReader, put: Put) -> None:
+        place = {name: target.resource[name] for name in _PLACES if target.resource.get(name)}
+        rows = [
+            (resource(place | row.whose.attributes()), row.values) for row in reader.read(put.page, put.time_ns / 1e9)
+        ]
+        if rows:
+            self._put("metrics", encode_gauges(rows, SCOPE_GPU, put.time_ns, TOTALS), target.sender)
+            self._ledger.derived.inc(len(rows))
 
     def _put(self, signal: str, body: bytes, sender: Sender) -> None:
         if len(self._waiting) >= _MOST_WAITING:

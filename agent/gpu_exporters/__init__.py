@@ -1,0 +1,1 @@
+"""Programs that export GPUs' figures, one a file; found by this folder."""

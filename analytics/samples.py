@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.counters import FRAGMENTS
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from analytics.inquiry import Inquiry
 
 _SQL: Final = beside(__file__)
+_HELD_SECONDS: Final = 120.0
 STEP: Final = "(slot)"
 INSTANCE_STEP: Final = "(slot, name_of_instance)"
 SERIES_STEP: Final = "(slot, name_of_instance, name_of_model)"
@@ -69,6 +71,30 @@ def line_of(rows: Iterable[Any], grid: Grid, column: str) -> list[float | None]:
     for row in rows:
         line[grid.at(row["slot"])] = number(row[column])
     return line
+
+
+def held(line: Sequence[float | None], step: float) -> list[float | None]:
+    """A line of samples that come more seldom than steps, each value holding until the next may be expected.
+
+    Args:
+        line: A value in each step in which a sample came.
+        step: Seconds of a step.
+
+    A value holds for as long as samples usually are apart (the median), two minutes at most: what is silent for longer
+    stays a gap.
+    """
+    told = [place for place, value in enumerate(line) if value is not None]
+    if len(told) < 3:  # noqa: PLR2004 - two distances are the least that are usual
+        return list(line)
+    apart = sorted(later - earlier for earlier, later in pairwise(told))
+    usual = min(apart[len(apart) // 2], int(_HELD_SECONDS / step))
+    found = list(line)
+    for place in told:
+        for after in range(place + 1, min(place + usual, len(line))):
+            if line[after] is not None:
+                break
+            found[after] = line[place]
+    return found
 
 
 def share_of(rows: Iterable[Any], grid: Grid, part: str, whole: str) -> list[float | None]:

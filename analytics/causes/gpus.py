@@ -19,7 +19,7 @@ import numpy as np
 
 from analytics.causes.place import AFTER_SECONDS, SLACK_SECONDS
 from analytics.causes.slower import LEAST, are_slower, full, times_usual, worked
-from analytics.causes.table import GPU_AGE, PHASE, PHASES, WORK, Fault, Gpu
+from analytics.causes.table import GPU_AGE, GPU_AGE_MOST, PHASE, PHASES, WORK, Fault, Gpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -55,6 +55,11 @@ _COUNTED: Final = {
     "pending": "a memory row to be remapped",
     "failed": "a memory row that could not be remapped",
 }
+
+
+def _apart(at: Floats) -> float:
+    """Seconds for which a sample holds by how far apart samples are: an exporter looks seldom."""
+    return min(3 * float(np.median(np.diff(at))), GPU_AGE_MOST) if len(at) > 2 else 0.0  # noqa: PLR2004
 
 
 def gpus_of(
@@ -96,7 +101,7 @@ def gpus_of(
             columns["slowed"],
             columns["reasons"],
             columns["clock"],
-            age=max(GPU_AGE, 3 * step),
+            age=max(GPU_AGE, 3 * step, _apart(at[mine])),
         )
         events = [Fault(when, gpu, text) for when, xid, text in said.get(gpu, ()) if xid not in _HARMLESS_XIDS]
         spoken = [when for when, _, _ in said.get(gpu, ())]

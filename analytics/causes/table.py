@@ -196,6 +196,8 @@ class Host:
 
 GPU_AGE: Final = 10.0
 """Seconds for which a GPU's sample holds at least."""
+GPU_AGE_MOST: Final = 120.0
+"""The same at most."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from analytics.grid import Grid
 from analytics.inquiry import Inquiry
 from analytics.outliers import outliers
 from analytics.question import Command
-from analytics.samples import INSTANCE_STEP, line_of, sampled
+from analytics.samples import INSTANCE_STEP, held, line_of, sampled
 from analytics.values import moment, names, number, ratio
 from base.named_sql import beside
 
@@ -211,7 +211,7 @@ def _row(
         for place, value in enumerate(tokens.get(instance, ())):
             if value is not None:
                 made[place] = (made[place] or 0.0) + value / shares[instance]
-    power = line_of(steps, grid, "power")
+    power = _line(steps, grid, "power")
     both = [(one, watts) for one, watts in zip(made, power, strict=True) if one is not None and watts is not None]
     known = [value for value in made if value is not None]
     activity = "sm_active" if number(whole["sm_active"]) is not None else "utilization"
@@ -225,10 +225,10 @@ def _row(
         ranks=list(names([rank for ranks in whose.values() for rank in ranks])),
         recording=str(whole["recorded"]),
         last_sample=moment(whole["newest_ms"]),
-        activity=line_of(steps, grid, activity),
-        memory=line_of(steps, grid, "memory_used"),
+        activity=_line(steps, grid, activity),
+        memory=_line(steps, grid, "memory_used"),
         power=power,
-        throttled=line_of(steps, grid, "throttled"),
+        throttled=_line(steps, grid, "throttled"),
         tokens=made,
         activity_ratio=number(whole[activity]),
         utilization_ratio=number(whole["utilization"]),
@@ -253,6 +253,11 @@ def _row(
         stands_out="",
         distance=0.0,
     )
+
+
+def _line(steps: list[dict[str, Any]], grid: Grid, column: str) -> list[float | None]:
+    # an exporter looks at its GPUs each few seconds only, and what scrapes it as seldom
+    return held(line_of(steps, grid, column), grid.step)
 
 
 def _judged(rows: list[GpuRow]) -> list[GpuRow]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 COMMAND: Final = Command()
 _SQL: Final = beside(__file__)
+_MANY: Final = 9.0
 _HARMLESS: Final = frozenset({"idle", "application clocks", "sync boost", "display clocks"})
 _COMPARED: Final = {
     "sm_clock_hertz": ("SM clock", (-1,)),
@@ -260,6 +261,13 @@ def _line(steps: list[dict[str, Any]], grid: Grid, column: str) -> list[float | 
     return held(line_of(steps, grid, column), grid.step)
 
 
+def _beside_median(away: float) -> str:
+    """A difference, as a share of the median, in words: many times it is no percentage that anybody reads."""
+    if away >= _MANY:
+        return f"{away + 1:.0f} times the median"
+    return f"{abs(away):.0%} {'above' if away > 0 else 'below'} the median"
+
+
 def _judged(rows: list[GpuRow]) -> list[GpuRow]:
     """The rows with what stands out among GPUs of one kind, those first."""
     told: dict[str, list[tuple[float, str]]] = {}
@@ -269,8 +277,7 @@ def _judged(rows: list[GpuRow]) -> list[GpuRow]:
             for gpu, away in outliers({row.gpu: getattr(row, figure) for row in peers}).items():
                 if math.copysign(1, away) not in sides:
                     continue
-                side = "above" if away > 0 else "below"
-                told.setdefault(gpu, []).append((abs(away), f"{name} {abs(away):.0%} {side} the median"))
+                told.setdefault(gpu, []).append((abs(away), f"{name} {_beside_median(away)}"))
     judged = [
         replace(
             row,

@@ -30,8 +30,8 @@ QUESTION: Final = "What does the hardware do?"
 """Over the page."""
 
 MISSING: Final = (
-    "An agent beside the GPUs reads NVIDIA's driver once a second: `servescope up` there, with `gpu: true`. An exporter's "
-    "page counts too, by `gpu_pages` or by remote write."
+    "An agent beside the GPUs reads NVIDIA's driver once a second: `servescope up` there, with `gpu: true`. "
+    "An exporter's page counts too, by `gpu_pages` or by remote write."
 )
 MISSING_HOSTS: Final = "An agent on the engine's machine reads its processes: `servescope up` there, with `host: true`."
 _ABOUT: Final = {

@@ -23,6 +23,8 @@ from benchmarks.faults.clients import until_up
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
+ROOT: Final = Path(__file__).parents[2]
+_UV: Final = Path(sys.executable).parent / "uv"
 MODELS: Final = Path(__file__).parent / "models"
 TRITON_PORTS: Final = 3
 """HTTP, gRPC and metrics of each."""
@@ -40,11 +42,14 @@ class Server:
     otlp: int
     programs: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False)
 
-    def _run(self, module: str, *arguments: object, log: str) -> None:
+    def _run(self, module: str, *arguments: object, log: str, **environment: object) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", module, *(str(one) for one in arguments)]
+        variables = os.environ | {name: str(value) for name, value in environment.items()}
         with (self.folder / f"{log}.log").open("ab") as out:
-            self.programs.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out))
+            self.programs.append(
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=variables)
+            )
 
     def stop(self) -> None:
         """End them."""
@@ -61,7 +66,7 @@ class Server:
 
 @dataclass
 class Vllm(Server):
-    """A vLLM on the CPU, its worker on the machine's last core.
+    """A vLLM on the CPU with the probe in it, its worker on the machine's last core.
 
     Args:
         flags: Of ``vllm serve``.
@@ -72,6 +77,11 @@ class Vllm(Server):
     program: str = ""
     engine = "vllm"
     ready = "/health"
+
+    @property
+    def probe_socket(self) -> Path:
+        """Where it tells of its steps."""
+        return self.folder / "probe.sock"
 
     @property
     def urls(self) -> list[str]:
@@ -88,10 +98,13 @@ class Vllm(Server):
 
         Raises:
             TimeoutError: It was not in four minutes.
+        CalledProcessError: The probe can't be installed.
         """
+        site = self._probe()
         self._run(
             "demo.vllm_server", "--port", self.port, "--folder", self.folder, "--otlp", f"http://127.0.0.1:{self.otlp}",
-            "--vllm", self.program, "--", *self.flags, log="vllm",
+            "--vllm", self.program, "--", "--enable-logging-iteration-details", *self.flags, log="vllm",
+            PYTHONPATH=site, SERVESCOPE_PROBE_SOCKET=self.probe_socket,
         )  # fmt: skip
         await until_up(f"{self.urls[0]}{self.ready}", _UP_SECONDS)
         # Engine and worker wait by yielding their core again and again: on one of them they starve each other.
@@ -99,6 +112,12 @@ class Vllm(Server):
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.cpu_affinity([max(every)] if process.name().startswith("VLLM::Worker") else sorted(every))
+
+    def _probe(self) -> Path:
+        site = self.folder / "site"
+        install = [str(_UV), "pip", "install", "-q", "--no-deps", "--target", str(site), str(ROOT / "probe")]
+        subprocess.run(install, check=True)
+        return site
 
     def cores(self) -> list[psutil.Process]:
         """The engine's core and its worker, behind the process that takes requests."""
@@ -190,7 +209,7 @@ async def watched(server: Vllm | Triton, names: Sequence[str], deployment: str, 
     health = server.port + 19
     settings = {
         "collector": _NOWHERE, "targets": targets, "otlp_http_port": server.otlp, "otlp_grpc_port": None,
-        "health_port": health,
+        "health_port": health, **({"probe_socket": str(server.probe_socket)} if isinstance(server, Vllm) else {}),
     }  # fmt: skip
     config.write_text(yaml.safe_dump({"agent": settings}))
     commands = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,7 @@ INNER = re.compile(
 )
 
 
+@cache
 def commands() -> dict[str, click.Command]:
     """Every command by its words; a part is the command of its own process."""
     found: dict[str, click.Command] = {}

@@ -71,7 +71,7 @@ def charged(cause: Mapping[str, Any], selection: Selection, excess: float) -> st
 
 
 def failed(failure: Mapping[str, Any], selection: Selection, zone: tzinfo) -> str:
-    """Markdown of requests that failed alike: how many, how, where, whose, since when.
+    """Markdown of requests that failed alike: how many, how, where, whose, since when, and what it began with.
 
     Args:
         failure: Its fields, as `alerts.incidents.account.explain` tells them.
@@ -90,7 +90,14 @@ def failed(failure: Mapping[str, Any], selection: Selection, zone: tzinfo) -> st
         said += [(" on ", ""), (str(instance), link("./", here))]
     if tenant := who.get("tenant"):
         said += [(", of ", ""), (f"tenant {tenant}", link("requests", theirs))]
-    return as_markdown([*said, (f", since {datetime.fromisoformat(failure['since']).astimezone(zone):%H:%M:%S}.", "")])
+    said.append((f", since {_clock(failure['since'], zone)}", ""))
+    if onset := failure.get("onset"):
+        said.append((f". It began with {onset['name']} at {_clock(onset['since'], zone)}: {onset['what']}", ""))
+    return as_markdown([*said, (".", "")])
+
+
+def _clock(when: object, zone: tzinfo) -> str:
+    return f"{datetime.fromisoformat(str(when)).astimezone(zone):%H:%M:%S}"
 
 
 def as_markdown(pieces: Iterable[Piece]) -> str:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from alerts.text import number, plain
-from analytics.causes.advice import NAMES, SHARED
+from analytics.causes.advice import NAMES, ONSETS, SHARED
 from analytics.selection import Filter, Selection
 from analytics.window import Window, iso
 from base.errors import ServescopeError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from alerts.measure.store import Rows
     from analytics.causes.evidence import Cause, Failure
+    from analytics.causes.onset import Onset
     from analytics.questions.causes import Causes
     from collector.store.address import StoreAddress
     from collector.store.asker import Asker
@@ -98,7 +99,8 @@ def explain(store: Rows, place: Place, start: float, end: float) -> dict[str, An
         ``summary`` (a sentence), ``window`` (``start``, ``end``), ``place``, ``requests``, ``excess_seconds``,
         ``unexplained_share`` (None without an excess), ``causes`` (at most three, most seconds first: ``cause``,
         ``name``, ``seconds``, ``share``, ``who``, ``evidence``, ``advice``, ``runbook``; empty where none stands out),
-        ``failures`` (at most three, most requests first: ``outcome``, ``error_type``, ``who``, ``requests``, ``since``;
+        ``failures`` (at most three, most requests first: ``outcome``, ``error_type``, ``who``, ``requests``, ``since``,
+        ``onset``: None, or what they began with as ``event``, ``name``, ``what``, ``instance``, ``since``;
         empty where fewer than three requests and one in a hundred failed).
 
     Raises:
@@ -150,7 +152,7 @@ def in_words(told: Causes, seconds: float) -> str:
 
 
 def _failed(told: Causes) -> str:
-    """``96 failed: rejected, queue_full, on triton-a, of tenant hooli``; empty where few did."""
+    """``96 failed: rejected, queue_full, on triton-a, of tenant hooli, since a deploy``; empty where few did."""
     failed = sum(one.requests for one in told.failures)
     if failed < _LEAST_FAILED or failed < _LEAST_FAILED_SHARE * told.requests:
         return ""
@@ -159,7 +161,8 @@ def _failed(told: Causes) -> str:
     how = ", ".join(plain(name, 100) for name in (first.outcome, first.error_type) if name)
     where = f", on {plain(first.who['instance'])}" if "instance" in first.who else ""
     whose = f", of tenant {plain(first.who['tenant'])}" if "tenant" in first.who else ""
-    return f"{failed} failed: {how}{most}{where}{whose}"
+    with_ = f", since {ONSETS[first.onset.event]}" if first.onset else ""
+    return f"{failed} failed: {how}{most}{where}{whose}{with_}"
 
 
 def _cause(one: Cause) -> dict[str, Any]:
@@ -182,6 +185,17 @@ def _failure(one: Failure, start: float) -> dict[str, Any]:
         "who": {name: plain(value) for name, value in one.who.items()},
         "requests": one.requests,
         "since": iso(datetime.fromtimestamp(start + one.since_seconds, UTC)),
+        "onset": _onset(one.onset, start) if one.onset else None,
+    }
+
+
+def _onset(one: Onset, start: float) -> dict[str, str]:
+    return {
+        "event": one.event,
+        "name": ONSETS[one.event],
+        "what": plain(one.what, 300),
+        "instance": plain(one.instance),
+        "since": iso(datetime.fromtimestamp(start + one.seconds, UTC)),
     }
 
 

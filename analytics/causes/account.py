@@ -21,8 +21,10 @@ from analytics.causes.table import PHASE
 from analytics.causes.work import work_changes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from analytics.causes.arrays import Flags, Floats
-    from analytics.causes.table import Evidence, Requests
+    from analytics.causes.table import Event, Evidence, Requests
 
 SIGMAS: Final = 4.0
 """Standard deviations of blocks by which a cause must lie above the reference."""
@@ -46,7 +48,7 @@ class Account:
         ledger: Who is charged.
         places: Instances.
         counted: Requests of the window that the account is about.
-        work: Seconds of each request that its reference lacks because it asked for more; part of the excess.
+        events: What happened, to instances and elsewhere.
     """
 
     requests: Requests
@@ -54,6 +56,7 @@ class Account:
     ledger: Ledger
     places: list[Place] = field(default_factory=list)
     counted: Flags = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    events: Sequence[Event] = ()
 
     @property
     def asked(self) -> Flags:
@@ -90,7 +93,7 @@ def account_of(evidence: Evidence) -> Account:
     charge_rates(ledger, requests, reference)
     contention.charge_failures(ledger, requests)
     counted = requests.inside & known & (requests.whole | requests.failed)
-    made = Account(requests, reference, ledger, places, counted)
+    made = Account(requests, reference, ledger, places, counted, evidence.events)
     seconds = expected.sum(axis=1)
     for code in np.unique(requests.deployment.codes):
         of_it = requests.deployment.codes == code

@@ -61,6 +61,17 @@ NAMES: Final = {
     "upstream_error": "failed requests",
 }
 """What people call a cause."""
+ONSETS: Final = {
+    "gpu_fault": "a GPU fault",
+    "oom_kill": "a process killed for want of memory",
+    "deploy": "a deploy",
+    "config_changed": "a changed configuration",
+    "restart": "a restart",
+    "engine_frozen": "a stand-still",
+    "instance_left": "an instance that left",
+    "kv_cache_full": "a full KV cache",
+}
+"""What failures may begin with, in words; of several at once the first, since it brings the later ones about."""
 SHARED: Final = {
     "kv_cache_full": "held",
     "preemption": "held",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from analytics.causes import gpus
 from analytics.causes.advice import ADVICE, DRIVER, SHARED, advice_for, stage_of
+from analytics.causes.onset import happenings, onset_of
 from analytics.causes.table import PHASES
 
 if TYPE_CHECKING:
     from analytics.causes.account import Account
     from analytics.causes.arrays import Flags, Floats
+    from analytics.causes.onset import Onset
     from analytics.causes.place import Place
     from analytics.causes.steps import StepCost
 
@@ -21,8 +24,9 @@ LEAST_SHARE: Final = 0.01
 """Share of all charged seconds below which a cause is left to the unexplained of the list."""
 OWNER_SHARE: Final = 0.5
 """Share of the work that took the time from which one tenant is named, and of the seconds one instance or version."""
-_EXAMPLES: Final = 3
 _BY_STEPS: Final = frozenset({"batch_interference", "prefill_interference", "cold_prefix_cache"})
+_ONSETS: Final = 20
+"""Kinds of failures of which it is asked what they began with, the most frequent."""
 _OF_GPUS: Final = frozenset({"gpu", "gpu_clock"})
 
 
@@ -66,6 +70,7 @@ class Failure:
         who: ``tenant`` and ``instance`` where more than half of them are of one.
         requests: How many.
         since_seconds: The first, seconds after the window's start.
+        onset: What most of them began with, where that is known.
     """
 
     outcome: str
@@ -73,6 +78,7 @@ class Failure:
     who: dict[str, str]
     requests: int
     since_seconds: float
+    onset: Onset | None = None
 
 
 def causes_of(account: Account, rows: Flags) -> list[Cause]:
@@ -110,10 +116,11 @@ def failures_of(account: Account, rows: Flags, from_seconds: float) -> list[Fail
     """Failed requests by how they failed, most first."""
     requests = account.requests
     failed = rows & requests.failed
-    found = []
+    found: list[tuple[Failure, Flags]] = []
     pairs = np.stack([requests.outcome.codes, requests.error.codes])[:, failed]
     for outcome, error in {(int(a), int(b)) for a, b in pairs.T}:
-        mine = failed & (requests.outcome.codes == outcome) & (requests.error.codes == error)
+        alike = requests.failed & (requests.outcome.codes == outcome) & (requests.error.codes == error)
+        mine = alike & rows
         weights = mine.astype(np.float64)
         who = {
             name: top
@@ -122,8 +129,11 @@ def failures_of(account: Account, rows: Flags, from_seconds: float) -> list[Fail
         }
         first = float(requests.start[mine].min()) - from_seconds
         count = round(int(mine.sum()) * requests.scale)
-        found.append(Failure(requests.outcome.names[outcome], requests.error.names[error], who, count, first))
-    return sorted(found, key=lambda one: (-one.requests, one.outcome, one.error_type))
+        found.append((Failure(requests.outcome.names[outcome], requests.error.names[error], who, count, first), alike))
+    found.sort(key=lambda one: (-one[0].requests, one[0].outcome, one[0].error_type))
+    known = happenings(account) if found else []
+    began = [onset_of(requests, alike, alike & rows, known, from_seconds) for _, alike in found[:_ONSETS]]
+    return [replace(one, onset=onset) for (one, _), onset in zip_longest(found, began)]
 
 
 def _who(account: Account, cause: str, each: Floats) -> tuple[dict[str, str], float]:

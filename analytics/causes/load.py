@@ -102,7 +102,7 @@ def _beside(inquiry: Inquiry, requests: Requests, origin: int) -> Evidence:
     found.events = [
         Event(
             (int(one["at_ms"]) - origin) / 1000,
-            *(str(one[name]) for name in ("event", "instance", "version", "message")),
+            *(str(one[name]) for name in ("event", "instance", "version", "message", "deployment")),
         )
         for one in inquiry.ask("events", fragments, reference_ms=origin)
     ]

@@ -245,6 +245,7 @@ class Event:
     instance: str
     version: str
     message: str
+    deployment: str = ""
 
 
 @dataclass

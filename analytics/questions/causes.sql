@@ -220,10 +220,11 @@ FROM
 )
 
 -- name: events
-SELECT toUnixTimestamp64Milli(time) AS at_ms, event, instance, version, message
+SELECT toUnixTimestamp64Milli(time) AS at_ms, event, instance, version, message, deployment
 FROM events FINAL
 WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
-  AND event IN ('deploy', 'instance_restarted', 'instance_down', 'instance_up')
+  AND event IN ('deploy', 'version_changed', 'config_changed', 'oom_kill', 'engine_frozen', 'instance_restarted',
+                'instance_down', 'instance_up')
 ORDER BY time
 LIMIT 1000
 

@@ -19,6 +19,7 @@ from alerts.incidents.account import in_words
 from alerts.incidents.why import place_of
 from analytics.causes.advice import ADVICE, DRIVER, stage_of
 from analytics.causes.evidence import Cause, Failure
+from analytics.causes.onset import Onset
 from analytics.questions.causes import Causes
 from base.errors import ServescopeError
 from collector.store.asker import Asker
@@ -217,6 +218,8 @@ def test_the_sentence_says_how_much_what_where_whose_and_what_next() -> None:
     assert all_said(0) == f"of the last 10 min {ill}"
     assert all_said(30).endswith(f"no cause stands out; {ill}")
     assert f"{ill}; next: " in all_said(30, a_cause("queue_saturated", 0.9))
+    onset = Onset("deploy", "2 goes out", "triton-a", 499.0)
+    assert all_said(0, failures=[replace(failures[0], onset=onset)]).endswith("of tenant hooli, since a deploy")
     assert "failed" not in all_said(30, failures=failures[1:][:0])
     assert "failed" not in all_said(10_000, failures=failures[1:])  # one in a hundred is told, less is not
     hostile = said(a_cause("slow_client", 0.9, tenant="x\u202e\n" + "y" * 500))

@@ -255,7 +255,9 @@ def test_an_incident_says_why_or_that_nobody_knows(age: float, causes: list[Any]
 def test_an_incident_tells_what_failed_how_whose_and_since_when() -> None:
     failure = {
         "outcome": "rejected", "error_type": "queue_[full]", "who": {"tenant": "hooli", "instance": "triton-a"},
-        "requests": 96, "since": (START + timedelta(minutes=9)).isoformat(),
+        "requests": 96, "since": (START + timedelta(minutes=9)).isoformat(), "onset": {
+            "event": "deploy", "name": "a deploy", "what": "*2* goes out", "instance": "triton-a",
+            "since": (START + timedelta(minutes=8)).isoformat()},
     }  # fmt: skip
     found = {
         "summary": "of the last 10 min 96 failed", "causes": [], "failures": [failure], "place": {"deployment": ["v"]},
@@ -270,3 +272,5 @@ def test_an_incident_tells_what_failed_how_whose_and_since_when() -> None:
     assert "tenant=hooli&instance=triton-a&recording=Live+only&outcome=rejected" in said
     assert "queue\\_\\[full\\]" in said
     assert "since 10" in said
+    assert "It began with a deploy at 10" in said
+    assert "\\*2\\* goes out" in said

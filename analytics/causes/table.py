@@ -268,7 +268,8 @@ def requests_of(row: Mapping[str, Any], origin_ms: int, from_ms: int, scale: flo
     ``decode``; `reference` has such requests as a kind of their own.
     """
     at = _floats(row["at_ms"])
-    order = np.argsort(at, kind="stable")
+    # a store hands out rows of one millisecond in any order, and estimates go by order
+    order = np.lexsort((np.asarray(row["key"], dtype=np.uint64), at))
     column = {name: _floats(row[name])[order] for name in _NUMBERS}
     phases = np.stack([column[f"{name}_s"] for name in PHASES[:-1]] + [np.zeros(len(at))], axis=1)
     engine_half = column["has_engine"] > 0

@@ -8,6 +8,7 @@ WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnix
 -- All requests of reference period and window, whoever asks: others' work is what some waited for. One row of arrays.
 SELECT
     groupArray(at_ms) AS at_ms,
+    groupArray(key) AS key,
     groupArray(selected) AS selected,
     groupArray(edge_s) AS edge_s,
     groupArray(transit_s) AS transit_s,
@@ -40,6 +41,7 @@ FROM
 (
     SELECT
         toUnixTimestamp64Milli(time) AS at_ms,
+        key,
         toUInt8(1 /*filter:requests*/) AS selected,
         edge_seconds AS edge_s,
         transit_seconds AS transit_s,

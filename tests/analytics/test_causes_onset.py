@@ -44,7 +44,7 @@ def failing(rows: Rows, since: float, until: float = UNTIL, share: float = 0.6, 
 
 
 def told(rows: Rows, **more: Any) -> list[Failure]:
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns = {name: [row[name] for row in rows] for name in rows[0]} | {"key": list(range(len(rows)))}
     account = account_of(Evidence(requests_of(columns, ORIGIN_MS, ORIGIN_MS + int(SINCE * 1000)), **more))
     return failures_of(account, account.requests.inside & account.requests.selected, SINCE)
 

@@ -97,7 +97,7 @@ def test_without_seconds_on_the_page_littles_law_gives_them(name: str):
 
 
 def triton(rows: list[dict[str, Any]]) -> list[Cause]:
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns = {name: [row[name] for row in rows] for name in rows[0]} | {"key": list(range(len(rows)))}
     return told(Evidence(requests_of(columns, ORIGIN_MS, FROM_MS)))[1]
 
 

@@ -34,7 +34,8 @@ def rows_of(tenant: str, count: int, prompt: int) -> list[dict[str, Any]]:
 def test_who_does_most_work_is_told_apart_whoever_asks_most_often():
     rows = [row for number in range(TENANTS + 10) for row in rows_of(f"t{number}", 50, 10)]
     rows += rows_of("hog", 4, 100_000)
-    requests = requests_of({name: [row[name] for row in rows] for name in rows[0]}, ORIGIN_MS, ORIGIN_MS)
+    columns = {name: [row[name] for row in rows] for name in rows[0]} | {"key": list(range(len(rows)))}
+    requests = requests_of(columns, ORIGIN_MS, ORIGIN_MS)
     (place,) = places_of(Evidence(requests), np.zeros(len(rows)))
     held = place.by_tenant("held")
     assert "hog" in held
@@ -88,12 +89,27 @@ def test_a_slow_way_that_all_share_is_not_a_client_who_reads_slowly():
     assert "slow_client" not in {one.cause for one in found}
 
 
+def test_an_account_does_not_go_by_the_order_in_which_a_store_hands_out_rows():
+    rows = served(lambda t: 40.0 if t > 70 else 8.0, lambda _: 0.02)
+    chance = random.Random(2)
+    for number, row in enumerate(rows):
+        row |= {"at_ms": row["at_ms"] // 5000 * 5000, "key": number}  # many of one instant
+        row["prefill_s"], row["prompt"] = chance.random(), chance.randint(10, 1000)
+    found = []
+    for _ in range(3):
+        chance.shuffle(rows)
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        account = account_of(Evidence(requests_of(columns, ORIGIN_MS, ORIGIN_MS + 60_000)))
+        found.append([account.reference.expected.sum(), account.ledger.excess.sum(), account.requests.e2e.tolist()])
+    assert found[0] == found[1] == found[2]
+
+
 def test_counts_and_seconds_stand_for_the_same_requests():
     rows = served(lambda t: 60.0 if 70 < t < 100 else 8.0, lambda _: 0.02)
     for row in rows[::5]:
         if row["at_ms"] > ORIGIN_MS + 70_000:
             row |= {"outcome": "server_error", "error": "x", "has_engine": 0}
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns = {name: [row[name] for row in rows] for name in rows[0]} | {"key": list(range(len(rows)))}
     plain, thirds = (
         account_of(Evidence(requests_of(columns, ORIGIN_MS, ORIGIN_MS + 60_000, scale))) for scale in (1.0, 3.0)
     )

@@ -82,7 +82,7 @@ def batched(rows: list[dict[str, Any]], most: int = 16) -> list[dict[str, Any]]:
 
 
 def told(rows: list[dict[str, Any]], since: float = SINCE, **more: Any) -> list[Cause]:
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns = {name: [row[name] for row in rows] for name in rows[0]} | {"key": list(range(len(rows)))}
     evidence = Evidence(requests_of(columns, ORIGIN_MS, ORIGIN_MS + int(since * 1000)), **more)
     account = account_of(evidence)
     return causes_of(account, account.asked)

@@ -209,7 +209,7 @@ def evidence(
     """What the store would hold of them; the window begins at ``since`` seconds."""
     servers = list(servers)
     rows = [_row(one) for one in asks if one.last >= 0]
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns = {name: [row[name] for row in rows] for name in rows[0]} | {"key": list(range(len(rows)))}
     told = [row for server in servers for row in server.samples]
     names = {name: [row[name] for row in told] for name in told[0]}
     return Evidence(

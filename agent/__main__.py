@@ -9,16 +9,20 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import structlog
 
-from agent.config import ENVIRONMENT_PREFIX, load, unknown_variables
-from agent.pages.discovery import targets_of
-from agent.sidecar import Sidecar
+from agent.config import ENVIRONMENT_PREFIX, AgentConfig, load, unknown_variables
+from agent.discovery.static import targets_of
+from agent.sidecar import CONFIGURATION, Sidecar
 from base.command import ending_in_words
 from base.errors import ServescopeError
 from base.logs import log_to_stderr
+
+if TYPE_CHECKING:
+    from agent.target import Target
 
 
 @click.command(context_settings={"auto_envvar_prefix": "SERVESCOPE"})
@@ -28,24 +32,44 @@ from base.logs import log_to_stderr
 @click.option("--target", "targets", multiple=True, help="URL (or NAME=URL) of a further model server; repeatable.")
 @click.option("--discover", is_flag=True, help="Look for model servers on this machine.")
 @click.option(
+    "--discovery",
+    "entries",
+    multiple=True,
+    help="Entry of agent.discovery as YAML, such as {kind: dns, name: vllm.chat, port: 8000}; repeatable, instead of "
+    "the configuration's.",
+)
+@click.option(
     "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True
 )
 def main(
-    data: Path, config: Path | None, collector: str | None, targets: tuple[str, ...], discover: bool, log_level: str
+    data: Path,
+    config: Path | None,
+    collector: str | None,
+    targets: tuple[str, ...],
+    discover: bool,
+    entries: tuple[str, ...],
+    log_level: str,
 ) -> None:
     """Watch model servers and ship what is seen to a collector."""
     log_to_stderr(log_level)
     with ending_in_words("agent", f"Check the data folder {data} and its permissions"):
-        over = {"DISCOVER": "true" if discover else None, "COLLECTOR": collector}
+        over = {
+            "DISCOVER": "true" if discover else None,
+            "COLLECTOR": collector,
+            "DISCOVERY": f"[{', '.join(entries)}]" if entries else None,
+        }
         given = {f"{ENVIRONMENT_PREFIX}{name}": value for name, value in over.items() if value}
         settings = load(config, dict(os.environ) | given)
         for name in unknown_variables(os.environ):
             structlog.get_logger().warning("unknown_variable", variable=name, effect="it is no setting of the agent")
-        watched = targets_of(targets, [target.target() for target in settings.targets])
-        asyncio.run(_live(Sidecar(settings, data, watched), config))
+        asyncio.run(_live(Sidecar(settings, data, _named(settings, targets)), config, targets))
 
 
-async def _live(sidecar: Sidecar, config: Path | None) -> None:
+def _named(settings: AgentConfig, urls: tuple[str, ...]) -> list[Target]:
+    return targets_of(urls, [target.target() for target in settings.targets])
+
+
+async def _live(sidecar: Sidecar, config: Path | None, urls: tuple[str, ...]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -53,7 +77,7 @@ async def _live(sidecar: Sidecar, config: Path | None) -> None:
 
     def reload() -> None:
         try:
-            sidecar.watch([target.target() for target in load(config).targets])
+            sidecar.tell(CONFIGURATION, _named(load(config), urls))
         except ServescopeError as error:
             structlog.get_logger().warning("reload_failed", error=str(error))
 

@@ -9,10 +9,9 @@ from pathlib import Path  # noqa: TC003 - pydantic reads it at run time
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from agent.access import AUTHORIZATION, FRAMING, HEADER, VARIABLE, Access
-from agent.engine_table import tables
+from agent.finder import Entry, Keyed, OneOfItsKind
 from agent.tap.config import TapLimits, TenantConfig
 from agent.target import Place, Target
 from base import yamlfile
@@ -29,10 +28,8 @@ _OF_KUBERNETES: Final = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP
 """Environment variables that a pod has for each service: https://kubernetes.io/docs/concepts/services-networking/"""
 
 
-class TargetConfig(BaseModel):
+class TargetConfig(Keyed):
     """One model server."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     instance: str = Field(
         min_length=1,
@@ -41,7 +38,6 @@ class TargetConfig(BaseModel):
         description="Unique name of this server; letters, digits and `._:-`.",
     )
     deployment: str = Field(default="", description="Replicas that serve one model together; empty: the instance.")
-    engine: str = Field(default="auto", description="Engine id, or auto to read it off the metrics page.")
     url: HttpUrl = Field(default="", description="Base URL of the serving API.")
     metrics_url: HttpUrl = Field(default="", description="URL of the metrics page; empty derives it from url.")
     role: Literal["both", "prefill", "decode", "router"] = Field(default="both", description="What it serves.")
@@ -50,41 +46,11 @@ class TargetConfig(BaseModel):
         default=None, ge=0, le=65535, description="Port of the tap in front of it."
     )
     tap: bool = Field(default=True, description="Whether `servescope up` puts a tap in front of it.")
-    key_file: Annotated[Path | None, MustExist(home=True, shown=False)] = Field(
-        default=None, repr=False, description="File with the key that its pages want."
-    )
-    key_env: str = Field(default="", repr=False, description="Environment variable that holds that key instead.")
-    key_header: str = Field(
-        default=AUTHORIZATION, description="Header that carries it: authorization as `Bearer KEY`, others plain."
-    )
-
-    @field_validator("key_env")
-    @classmethod
-    def _check_variable(cls, value: str) -> str:
-        if value and not VARIABLE.fullmatch(value):
-            raise ValueError("must be the name of an environment variable, not the key itself")
-        return value
-
-    @field_validator("key_header")
-    @classmethod
-    def _check_header(cls, value: str) -> str:
-        if not HEADER.fullmatch(value) or value.lower() in FRAMING:
-            raise ValueError("must be the name of a header that can carry a key, such as authorization or x-api-key")
-        return value
-
-    @field_validator("engine")
-    @classmethod
-    def _check_engine(cls, value: str) -> str:
-        if value not in {"", "auto"} and value not in tables():
-            raise ValueError(f"is no engine known here: there are {', '.join(sorted(tables()))}, and auto")
-        return value
 
     @model_validator(mode="after")
     def _check_reachable(self) -> Self:
         if not self.url and not self.metrics_url:
             raise ValueError("give url, metrics_url or both")
-        if self.key_file is not None and self.key_env:
-            raise FieldError(("key_env",), "give key_file or key_env, not both")
         return self
 
     def target(self) -> Target:
@@ -92,12 +58,12 @@ class TargetConfig(BaseModel):
         return Target(
             instance=self.instance,
             deployment=self.deployment or self.instance,
-            engine=None if self.engine in {"", "auto"} else self.engine,
+            engine=self.engine_id,
             url=self.url,
             metrics_url=self.metrics_url,
             role=self.role,
             tap_port=self.tap_port,
-            access=Access(self.key_file, self.key_env, self.key_header),
+            access=self.access,
         )
 
 
@@ -138,6 +104,10 @@ class AgentConfig(BaseModel):
     tap: TapLimits = Field(default_factory=TapLimits, description="Bounds of the taps.")
     targets: tuple[TargetConfig, ...] = Field(default=(), description="The model servers.")
     discover: bool = Field(default=False, description="Look for further model servers on this machine.")
+    discovery: tuple[OneOfItsKind, ...] = Field(
+        default=(), max_length=32, description="Where further model servers are looked for, by kind."
+    )
+    max_targets: int = Field(default=256, ge=1, le=10_000, description="Model servers that are watched at most.")
     interval_seconds: float = Field(default=1.0, ge=0.1, le=60, description="Time between two samples.")
     gpu: bool = Field(default=True, description="Sample GPUs.")
     gpu_pages: tuple[GpuPageConfig, ...] = Field(
@@ -179,10 +149,17 @@ class AgentConfig(BaseModel):
         for index, name in enumerate(names):
             if name in names[:index]:
                 raise FieldError(("targets", index, "instance"), f"{name!r} is there twice: names must be unique")
+        if len(names) > self.max_targets:
+            raise FieldError(("targets",), f"are {len(names)}, and max_targets is {self.max_targets}: raise it")
         if (self.client_certificate_file is None) != (self.client_key_file is None):
             given = "client_certificate_file" if self.client_key_file is None else "client_key_file"
             raise FieldError((given,), "client_certificate_file and client_key_file go together")
         return self
+
+    def looks(self) -> list[Entry]:
+        """The entries of ``discovery``, and one of this machine where ``discover`` asks for it."""
+        local = [] if any(one.kind == "local" for one in self.discovery) or not self.discover else [{"kind": "local"}]
+        return [*self.discovery, *TypeAdapter(tuple[OneOfItsKind, ...]).validate_python(local)]
 
     def place(self) -> Place:
         """Where this agent runs."""

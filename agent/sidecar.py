@@ -6,7 +6,6 @@ model server beyond what it reads.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from enum import Enum, auto
 from functools import partial
@@ -15,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from agent import sources
+from agent.finder import Surroundings, free_name
 from agent.host.engines import Engines
 from agent.otlp.encode import attributes, encode_event
 from agent.outlet import Outlet
-from agent.pages.discovery import LOOK_SECONDS, Lookout
+from agent.roster import Roster
 from agent.source import Scene
 from agent.supervision import Supervision
 from agent.telemetry import HealthServer
@@ -26,15 +26,18 @@ from base import found
 from base.redact import shown
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from agent.config import AgentConfig
+    from agent.finder import Finder
     from agent.source import Source
     from agent.target import Known, Target
 
 _SHIP: Final = "ship"
-_DISCOVERY: Final = "discovery"
+CONFIGURATION: Final = "configuration"
+"""Who names the targets of the configuration and of the command line."""
 
 log = structlog.get_logger()
 
@@ -60,9 +63,10 @@ class Sidecar:
     Attributes:
         life: Where it is.
         started: When it was made, Unix seconds.
-        targets: The servers that it watches.
+        roster: The servers that it watches, and who named them.
+        finders: What names further ones.
         sources: What it observes with, by the names of their files.
-        supervision: How each source, the shipping and the discovery stand.
+        supervision: How each source, the shipping and each finder stand.
 
     Raises:
         DataFolderInUseError: Another agent ships from this data folder.
@@ -73,14 +77,23 @@ class Sidecar:
     def __init__(self, config: AgentConfig, data: Path, targets: Sequence[Target] | None = None) -> None:
         self.life = Life.STARTING
         self.started = time.time()
-        self.targets = list(targets if targets is not None else [target.target() for target in config.targets])
+        self.roster = Roster(config.max_targets)
+        named = targets if targets is not None else [target.target() for target in config.targets]
+        self.roster.tell(CONFIGURATION, named)
         self._config = config
         self._place = config.place()
         engines = Engines(self.targets)
         self.sources = sources_for(Scene(config, self._place, tuple(self.targets), self._known, data, engines))
         self.outlet = Outlet(config, data)
+        around = Surroundings(self._place, lambda: self.targets, self._ports, self._answers)
+        self.finders = finders_for(config, around)
         self.supervision = Supervision()
         self.health = HealthServer(self, config.health_host, config.health_port)
+
+    @property
+    def targets(self) -> list[Target]:
+        """The servers that it watches."""
+        return self.roster.targets
 
     async def run(self, stop: asyncio.Event) -> None:
         """Live until ``stop`` is set, then drain for at most ``drain_seconds``.
@@ -110,8 +123,8 @@ class Sidecar:
         self.supervision.start(_SHIP, self.outlet.shipper.run)
         for name, source in self.sources.items():
             self.supervision.start(name, partial(source.run, self.outlet.emit))
-        if self._config.discover:
-            self.supervision.start(_DISCOVERY, self._discover)
+        for finder in self.finders:
+            self.supervision.start(finder.name, partial(finder.run, partial(self.tell, finder.name)))
         log.info("agent_started", targets=[target.instance for target in self.targets], health=self.health.port)
 
     async def _drain(self) -> None:
@@ -123,23 +136,34 @@ class Sidecar:
         log.info("agent_stopped", spool_bytes_left=left)
 
     def watch(self, targets: Sequence[Target]) -> None:
-        """Watch further servers; those whose instance is watched already are left as they are."""
-        names = {target.instance for target in self.targets}
-        new = [target for target in targets if target.instance not in names]
-        if not new or self.life in {Life.DRAINING, Life.OVER}:
-            return
-        self.targets += new
-        for source in self.sources.values():
-            source.watch(new)
-        for target in new:
-            self._tell("target_found", f"{target.instance} was found at {shown(target.url)}", {}, target)
+        """Watch further servers beside those of the configuration; those that are watched already stay as they are."""
+        self.tell(CONFIGURATION, [*self.roster.named_by(CONFIGURATION), *targets])
 
-    async def _discover(self) -> None:
-        own = {self.health.port}.union(*(source.ports() for source in self.sources.values()))
-        lookout = Lookout()
-        while True:
-            self.watch(await lookout.look(known=self.targets, skip_ports=own))
-            await asyncio.sleep(LOOK_SECONDS)
+    def tell(self, by: str, targets: Sequence[Target]) -> None:
+        """Watch what somebody names, and forget what that one named before and names no longer.
+
+        Args:
+            by: Who: a finder's name, or ``configuration``.
+            targets: All that it knows.
+        """
+        if self.life in {Life.DRAINING, Life.OVER}:
+            return
+        change = self.roster.tell(by, targets)
+        # All at once before the first word of it: no sample of one that left comes after the event that says so.
+        for source in self.sources.values():
+            source.forget(change.left)
+            source.watch(change.found)
+        for target in change.left:
+            self._tell("target_left", f"{target.instance} left: {by} does not name it any more", {"by": by}, target)
+        for target in change.found:
+            self._tell("target_found", f"{target.instance} was found at {shown(target.url)}", {"by": by}, target)
+
+    def _ports(self) -> set[int]:
+        return {self.health.port}.union(*(source.ports() for source in self.sources.values()))
+
+    def _answers(self, instance: str) -> bool | None:
+        told = (source.answers(instance) for source in self.sources.values())
+        return next((answers for answers in told if answers is not None), None)
 
     def _known(self, instance: str) -> Known | None:
         told = (source.known(instance) for source in self.sources.values())
@@ -148,6 +172,16 @@ class Sidecar:
     def _tell(self, event: str, message: str, details: Mapping[str, str], target: Target | None = None) -> None:
         whose = attributes(target, self._place)
         self.outlet.emit("logs", encode_event(whose, event, message, time.time_ns(), details))
+
+
+def finders_for(config: AgentConfig, around: Surroundings) -> list[Finder]:
+    """What looks for targets beside those of the configuration, each with a name of its own."""
+    finders: list[Finder] = []
+    for entry in config.looks():
+        finder = entry.finder(around)
+        finder.name = free_name(finder.name, {CONFIGURATION, *(one.name for one in finders)})
+        finders.append(finder)
+    return finders
 
 
 def sources_for(scene: Scene) -> dict[str, Source]:

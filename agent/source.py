@@ -113,6 +113,13 @@ class Source:
     def watch(self, targets: Sequence[Target]) -> None:
         """Watch these servers too; those that are watched already lose no second."""
 
+    def forget(self, targets: Sequence[Target]) -> None:
+        """Let go of these and of all that is kept of them; of one that is not watched there is nothing to do."""
+
+    def answers(self, instance: str) -> bool | None:  # noqa: ARG002 - for those who ask the servers
+        """Whether an instance answered when it was last asked; None where this source has not asked."""
+        return None
+
     def known(self, instance: str) -> Known | None:  # noqa: ARG002 - for those who ask the servers
         """What an instance told this source of itself; None where it told nothing."""
         return None

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
+    from agent.finder import Finder
     from agent.outlet import Outlet
+    from agent.roster import Roster
     from agent.source import Source
     from agent.supervision import Supervision
-    from agent.target import Target
 
 
 class Watched(Protocol):
@@ -35,7 +36,8 @@ class Watched(Protocol):
     started: float
     supervision: Supervision
     sources: dict[str, Source]
-    targets: list[Target]
+    finders: list[Finder]
+    roster: Roster
 
 
 class _Families:
@@ -47,6 +49,7 @@ class _Families:
     def collect(self) -> Iterator[Metric]:
         for source in self._watched.sources.values():
             yield from source.metrics()
+        yield from self._targets()
         yield from self._spool()
         yield from self._ship()
         restarts = CounterMetricFamily(
@@ -55,6 +58,19 @@ class _Families:
         for name, charge in self._watched.supervision.charges.items():
             restarts.add_metric([name], charge.restarts)
         yield restarts
+
+    def _targets(self) -> Iterator[Metric]:
+        watched = self._watched
+        yield GaugeMetricFamily(f"{METRICS}_targets", "Servers that are watched.", value=len(watched.roster.targets))
+        left = CounterMetricFamily(
+            f"{METRICS}_targets_left", "Servers that left on purpose, by who let them go.", labels=["by"]
+        )
+        failures = CounterMetricFamily(f"{METRICS}_discovery_failures", "Looks for servers that failed.", labels=["by"])
+        for by, count in watched.roster.left.items():
+            left.add_metric([by], count)
+        for finder in watched.finders:
+            failures.add_metric([finder.name], finder.failures)
+        yield from (left, failures)
 
     def _spool(self) -> Iterator[Metric]:
         depth = GaugeMetricFamily(f"{METRICS}_spool_bytes", "Bytes waiting to be sent.", labels=["producer", "signal"])
@@ -111,9 +127,10 @@ def describe(watched: Watched, now: float | None = None) -> dict[str, Any]:
     seen = {what: times for source in sources for what, times in source.seen().items()}
     targets = {
         one.instance: {f"{what}_age_seconds": _age(now, times.get(one.instance, 0.0)) for what, times in seen.items()}
-        for one in watched.targets
+        for one in watched.roster.targets
     }
     problems = [problem for source in sources for problem in source.problems(now, watched.started)]
+    problems += [problem for finder in watched.finders for problem in finder.problems()] + watched.roster.problems()
     problems += [f"the source {name} is down" for name, charge in charges.items() if charge.state is not State.RUNNING]
     if stats.last_error:
         problems.append(f"batches do not get through: {stats.last_error}")

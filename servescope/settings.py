@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent.pages import discovery
+from agent.discovery.local import find_local
+from agent.discovery.static import targets_of as named_by
 from alerts.config import AlertsConfig
 from alerts.rules import file as rules_file
 from servescope import config_file
@@ -27,8 +28,11 @@ def configured(config: Path | None, slos: Path | None) -> tuple[dict[str, Any], 
 
 async def targets_of(urls: Sequence[str], settings: dict[str, Any], *, tap: bool) -> list[dict[str, Any]]:
     """The servers to watch, as settings: those typed, else those configured, else what listens on this machine."""
-    configured = (settings.get("agent") or {}).get("targets") or []
+    agent = settings.get("agent") or {}
+    configured = agent.get("targets") or []
     if configured and not urls:
         return [{**target, "tap": tap and target.get("tap", True)} for target in configured]
-    found = discovery.targets_of(urls) if urls else await discovery.find_local()
+    if not urls and agent.get("discovery"):
+        return []  # they are the agent's to find
+    found = named_by(urls) if urls else await find_local()
     return [newcomers.described(target, tap=tap) for target in found]

@@ -55,6 +55,13 @@ class Engines:
         self.targets += [target for target in targets if target.instance not in known and ports_of(target)]
         self._find_at = 0.0
 
+    def forget(self, targets: Sequence[Target]) -> None:
+        """Look for the processes of these no longer."""
+        gone = {target.instance for target in targets}
+        if not gone.isdisjoint(target.instance for target in self.targets):
+            self.targets = [target for target in self.targets if target.instance not in gone]
+            self._take({instance: found for instance, found in self.processes.items() if instance not in gone})
+
     async def look(self, now: float) -> bool:
         """Find them again where that is due at ``now`` (monotonic seconds); whether it was."""
         async with self._looking:
@@ -62,7 +69,9 @@ class Engines:
                 return False
             targets = list(self.targets)
             self._find_at = now + _FIND_SECONDS
-            self._take(await asyncio.to_thread(find_processes, targets))
+            found = await asyncio.to_thread(find_processes, targets)
+            there = {target.instance for target in self.targets}  # some may have left meanwhile
+            self._take({instance: processes for instance, processes in found.items() if instance in there})
             if not all(self.processes.get(target.instance) for target in targets):
                 self._find_at = min(self._find_at, now + _FIND_SOON_SECONDS)
             return True

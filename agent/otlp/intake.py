@@ -143,6 +143,13 @@ class Intake:
         """Take these too for servers that may send."""
         self._targets = (*self._targets, *targets)
 
+    def forget(self, targets: Sequence[Target]) -> None:
+        """These are no servers that may send any more."""
+        gone = {target.instance for target in targets}
+        self._targets = tuple(target for target in self._targets if target.instance not in gone)
+        for instance in gone:
+            self.stats.last_seen.pop(instance, None)
+
     def take(self, signal: SignalKind, body: bytes, *, as_json: bool = False) -> Taken:
         """Check, scrub, complete and hand on one body.
 

@@ -19,7 +19,7 @@ from base.formats import rounded
 from base.vocabulary import EVENT_BROKEN, EVENT_MENDED, Breach
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from agent.host.engines import Engines
     from agent.otlp.emit import Emit
@@ -82,6 +82,11 @@ class Silence:
                 self._judge(target, known, now, emit)
             elif (account := self._accounts.pop(target.instance, None)) is not None and account.told:
                 self._tell(target, known, EVENT_MENDED, "is not set up to send its spans here any more", emit)
+
+    def forget(self, targets: Iterable[Target]) -> None:
+        """Judge these no longer."""
+        for target in targets:
+            self._accounts.pop(target.instance, None)
 
     def silent(self) -> Mapping[str, float]:
         """Since when (of the clock of :meth:`look`) each silent engine has told nothing, by instance."""

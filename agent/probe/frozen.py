@@ -46,6 +46,11 @@ class Freezes:
         """A step of this instance was told at ``now`` (steady seconds)."""
         self._stepped[instance] = now
 
+    def forget(self, instance: str) -> None:
+        """Judge an instance no longer."""
+        self.frozen.pop(instance, None)
+        self._stepped.pop(instance, None)
+
     def look(self, waiting: Iterable[tuple[str, float]], now: float) -> list[Change]:
         """What has changed by ``now``.
 

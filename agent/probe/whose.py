@@ -37,6 +37,14 @@ class Whose:
         self._engines.watch(targets)
         self._asked.clear()
 
+    def forget(self, targets: Sequence[Target]) -> None:
+        """These are meant no longer, and neither are their processes."""
+        gone = {target.instance for target in targets}
+        for instance in gone:
+            self._targets.pop(instance, None)
+        self._engines.forget(targets)
+        self._by_pid = {pid: name for pid, name in self._by_pid.items() if name not in gone}
+
     def find(self, process: Process) -> Target | None:
         """The target of a process; None where it can't be told."""
         if process.instance:

@@ -18,13 +18,14 @@ from agent.recording.ring import RING, Ring
 from agent.source import METRICS, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
 
     from agent.otlp.emit import Emit
     from agent.source import PageTold, Scene
+    from agent.target import Target
 
 LOOK_SECONDS: Final = 1.0
 TURN_SECONDS: Final = 10.0
@@ -86,6 +87,10 @@ class BlackBox(Source):
                 why, self._due, self._made_at = self._due[1], None, now
                 await self._keep(why)
             await asyncio.sleep(LOOK_SECONDS)
+
+    def forget(self, targets: Sequence[Target]) -> None:
+        """One that left and comes again has to answer first."""
+        self._answered.difference_update(target.instance for target in targets)
 
     async def close(self) -> None:
         """End the file of pages."""

@@ -84,8 +84,7 @@ class Gpus(Source):
         self._caller = Caller(patience_seconds)
         self._opening_patience = opening_patience_seconds
         self._nvml = nvml
-        # What was said once is not said again until it changed.
-        self._told: set[str] = set()
+        self._told: set[str] = set()  # not said again until it changed
         # Written by the driver's threads, handed out on the event loop: an Emit need not be thread-safe.
         self._events: deque[bytes] = deque(maxlen=_EVENTS_KEPT)
         self._gpus: list[Device] = []
@@ -105,6 +104,10 @@ class Gpus(Source):
     def watch(self, targets: Sequence[Target]) -> None:
         """Join the processes of these too."""
         self._engines.watch(targets)
+
+    def forget(self, targets: Sequence[Target]) -> None:
+        """Join the processes of these no longer."""
+        self._engines.forget(targets)
 
     def metrics(self) -> Iterable[Metric]:
         """GPUs that are sampled, and calls of the driver that hung."""

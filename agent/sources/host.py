@@ -81,6 +81,14 @@ class Host(Source):
         self._engines.watch(targets)
         self._hosts = self._machines()
 
+    def forget(self, targets: Sequence[Target]) -> None:
+        """Watch the processes of these no longer."""
+        gone = {target.instance for target in targets}
+        self._engines.forget(targets)
+        self._hosts = self._machines()
+        self._processes = {key: process for key, process in self._processes.items() if key[0] not in gone}
+        self._cages = {instance: cage for instance, cage in self._cages.items() if instance not in gone}
+
     def _machines(self) -> list[tuple[Target | None, bytes]]:
         """Whose row the machine's is: each target's on it, so that every instance has its own to join with."""
         return [(target, self._identify(target, HOST_PROCESS, None)) for target in self._engines.targets] or [

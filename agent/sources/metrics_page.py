@@ -66,17 +66,18 @@ class MetricsPages(Source):
         self._place = place or Place()
         self._limits = limits or Limits()
         self._overheard = overheard or Overheard()
-        self._watches = [self._watched(target) for target in targets]
+        self._watches = {target.instance: self._watched(target) for target in targets}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._follow_too: Callable[[Watch], None] = lambda _watch: None
 
     @property
     def stats(self) -> Mapping[str, ScrapeStats]:
         """Counts by instance."""
-        return {watch.instance: watch.stats for watch in self._watches}
+        return {instance: watch.stats for instance, watch in self._watches.items()}
 
     def known(self, instance: str) -> Known | None:
         """What a server told, once its engine is known."""
-        watch = next((one for one in self._watches if one.instance == instance), None)
+        watch = self._watches.get(instance)
         if watch is None or not watch.engine:
             return None
         return Known(watch.engine, watch.version, watch.model, watch.stats.served)
@@ -99,10 +100,24 @@ class MetricsPages(Source):
 
     def watch(self, targets: Sequence[Target]) -> None:
         """Scrape these too."""
-        new = [self._watched(target) for target in targets]
-        self._watches += new
-        for watch in new:
-            self._follow_too(watch)
+        for target in targets:
+            if target.instance not in self._watches:
+                self._watches[target.instance] = self._watched(target)
+                self._follow_too(self._watches[target.instance])
+
+    def forget(self, targets: Sequence[Target]) -> None:
+        """Scrape these no longer; a page that is under way is given up."""
+        for target in targets:
+            self._watches.pop(target.instance, None)
+            if (task := self._tasks.pop(target.instance, None)) is not None:
+                task.cancel()
+
+    def answers(self, instance: str) -> bool | None:
+        """Whether its last page came."""
+        watch = self._watches.get(instance)
+        if watch is None or not (watch.stats.last_good or watch.stats.last_error or watch.stats.unknown_pages):
+            return None
+        return not watch.stats.last_error
 
     def _watched(self, target: Target) -> Watch:
         return Watch(target, self._place, self._limits, self._overheard)
@@ -122,15 +137,17 @@ class MetricsPages(Source):
             start = asyncio.get_running_loop().time()
 
             def follow(watch: Watch) -> None:
-                tasks.create_task(self._follow(watch, session, start, emit), name=f"scrape {watch.instance}")
+                one = tasks.create_task(self._follow(watch, session, start, emit), name=f"scrape {watch.instance}")
+                self._tasks[watch.instance] = one
 
-            for watch in self._watches:
+            for watch in self._watches.values():
                 follow(watch)
             self._follow_too = follow
             try:
                 await asyncio.Event().wait()
             finally:
                 self._follow_too = lambda _watch: None
+                self._tasks.clear()
 
     async def _follow(self, watch: Watch, session: aiohttp.ClientSession, start: float, emit: Emit) -> None:
         loop = asyncio.get_running_loop()

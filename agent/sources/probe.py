@@ -134,6 +134,13 @@ class Probe(Source):
         """These may be meant too."""
         self._whose.watch(targets)
 
+    def forget(self, targets: Sequence[Target]) -> None:
+        """What these still tell is nobody's."""
+        self._whose.forget(targets)
+        for target in targets:
+            self._seen.pop(target.instance, None)
+            self._freezes.forget(target.instance)
+
     def seen(self) -> Mapping[str, Mapping[str, float]]:
         """When each target's probe was last heard."""
         return {"probe": self._seen}

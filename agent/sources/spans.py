@@ -120,6 +120,12 @@ class Spans(Source):
         self.intake.watch(targets)
         self._engines.watch(targets)
 
+    def forget(self, targets: Sequence[Target]) -> None:
+        """What these still send is nobody's."""
+        self.intake.forget(targets)
+        self._engines.forget(targets)
+        self._silence.forget(targets)
+
     def ports(self) -> Collection[int]:
         """The two doors, where they are open."""
         return {port for port in (self.http_port, self.grpc_port) if port}

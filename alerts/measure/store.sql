@@ -63,6 +63,7 @@ ORDER BY instance, model, time
 LIMIT {limit:UInt32}
 
 -- name: last_seen
+-- One that left on purpose is silent on purpose; when it comes again it is a new one, which was not up yet.
 SELECT
     instance,
     argMax(deployment, time) AS deployment,
@@ -70,9 +71,17 @@ SELECT
     argMax(region, time) AS region,
     argMax(version, time) AS version,
     max(recording != '') AS replayed,
-    countIf(up = 1) > 0 AS was_up,
+    countIf(up = 1 AND time > left_at) > 0 AS was_up,
     toUnixTimestamp64Milli(max(time)) AS at
 FROM engine_samples
+LEFT JOIN
+(
+    SELECT instance, max(time) AS left_at
+    FROM events
+    WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND event = 'target_left' AND (/*recordings*/)
+    GROUP BY instance
+) AS gone USING (instance)
 WHERE time >= fromUnixTimestamp64Milli({from:Int64}) AND (/*recordings*/)
 GROUP BY instance
+HAVING max(time) > max(left_at)
 LIMIT {limit:UInt32}

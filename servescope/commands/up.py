@@ -42,9 +42,13 @@ def up(
     refuse_running(folder)
     # The parts' own agent is told what is found here, so that a tap stands in front of it.
     agent = settings.get("agent") or {}
-    looks = bool(agent.pop("discover", False)) or not (targets or agent.get("targets"))
+    here = [one for one in agent.get("discovery") or () if one["kind"] == "local"]
+    elsewhere = [one for one in agent.pop("discovery", None) or () if one["kind"] != "local"]
+    looks = bool(agent.pop("discover", False) or here) or not (targets or agent.get("targets") or elsewhere)
+    if elsewhere:
+        agent["discovery"] = elsewhere
     plan = make_plan(folder, settings, found, clickhouse=clickhouse, slos=slos, port_base=port_base, say=say)
-    if not found:
+    if not found and looks:
         say(
             "No model server was found here yet; those that start later are watched too. Give one elsewhere with "
             "--target http://host:port; OpenTelemetry is taken meanwhile"

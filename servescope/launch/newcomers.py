@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from agent.pages.discovery import LOOK_SECONDS, Lookout
+from agent.discovery.local import LOOK_SECONDS, Lookout
 from agent.target import Target
 from base.errors import ServescopeError
 from base.redact import shown

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from agent.pages import discovery
+from agent.discovery import local, static
 from agent.target import Target
 from base.errors import ConfigError
 
@@ -47,8 +47,8 @@ async def servers() -> AsyncIterator[dict[str, int]]:
 
 
 async def test_model_servers_are_found_by_their_pages(servers: dict[str, int], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(discovery, "listening_ports", lambda: set(servers.values()))
-    found = {target.engine: target for target in await discovery.find_local()}
+    monkeypatch.setattr(local, "listening_ports", lambda: set(servers.values()))
+    found = {target.engine: target for target in await local.find_local()}
     assert set(found) == {"vllm", "triton"}
     assert found["vllm"].instance == f"vllm-{servers['vllm']}"
     assert type(found["vllm"].engine) is type(found["vllm"].deployment) is str, "they go into files"
@@ -58,13 +58,13 @@ async def test_model_servers_are_found_by_their_pages(servers: dict[str, int], m
 
 
 async def test_what_is_known_or_ours_is_left_alone(servers: dict[str, int], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(discovery, "listening_ports", lambda: set(servers.values()))
+    monkeypatch.setattr(local, "listening_ports", lambda: set(servers.values()))
     known = Target("mine", "mine", url=f"http://localhost:{servers['vllm']}")
-    assert await discovery.find_local(known=[known], skip_ports={servers["triton"]}) == []
+    assert await local.find_local(known=[known], skip_ports={servers["triton"]}) == []
 
 
 async def test_listening_ports_are_those_of_other_processes(servers: dict[str, int]):
-    assert not discovery.listening_ports() & set(servers.values())
+    assert not local.listening_ports() & set(servers.values())
 
 
 async def test_a_server_that_listens_later_is_found_and_others_are_seldom_asked(
@@ -76,12 +76,12 @@ async def test_a_server_that_listens_later_is_found_and_others_are_seldom_asked(
         asked.append(port)
 
     listening = {servers["somebody"]}
-    monkeypatch.setattr(discovery, "listening_ports", lambda: listening)
+    monkeypatch.setattr(local, "listening_ports", lambda: listening)
     clock = 1000.0
-    monkeypatch.setattr(discovery.time, "monotonic", lambda: clock)
-    lookout = discovery.Lookout()
+    monkeypatch.setattr(local.time, "monotonic", lambda: clock)
+    lookout = local.Lookout()
     with monkeypatch.context() as quiet:
-        quiet.setattr(discovery, "_look", look)
+        quiet.setattr(local, "_look", look)
         for clock in (1000.0, 1010.0, 1299.0, 1310.0, 1800.0, 1920.0, 1930.0):  # noqa: B007 - the clock itself
             await lookout.look(known=[])
     assert len(asked) == 4, "while it is young, and ten minutes later"
@@ -107,7 +107,7 @@ def test_a_tap_is_no_server():
             stack.callback(process.kill)
             assert process.stdout is not None
             ports.append(int(process.stdout.readline()))
-        assert [port in discovery.listening_ports() for port in ports] == [True, False]
+        assert [port in local.listening_ports() for port in ports] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -121,15 +121,15 @@ def test_a_tap_is_no_server():
     ],
 )
 def test_a_target_is_named_on_the_command_line(text: str, instance: str, url: str, metrics_url: str):
-    target = discovery.target_of(text)
+    target = static.target_of(text)
     assert (target.instance, target.url, target.metrics_url, target.engine) == (instance, url, metrics_url, None)
 
 
 def test_a_second_target_of_one_name_gets_another():
-    assert discovery.target_of("http://h:1", {"h-1", "h-1-2"}).instance == "h-1-3"
+    assert static.target_of("http://h:1", {"h-1", "h-1-2"}).instance == "h-1-3"
 
 
 @pytest.mark.parametrize("text", ["", "ftp://h:1", "http://", "http://h:port"])
 def test_what_is_no_url_is_named(text: str):
     with pytest.raises(ConfigError, match="--target"):
-        discovery.target_of(text)
+        static.target_of(text)

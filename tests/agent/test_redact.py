@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from agent.config import TargetConfig
+from agent.discovery.static import target_of
 from agent.otlp.encode import encode_event
-from agent.pages.discovery import target_of
 from agent.tap.config import read_upstream
 from base.errors import ConfigError, ServescopeError
 from base.logs import log_to_stderr

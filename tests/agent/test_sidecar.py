@@ -19,9 +19,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent import sidecar as sidecar_module
 from agent import sources, supervision
 from agent.config import AgentConfig
+from agent.discovery import local
 from agent.sidecar import Life, Sidecar
 from agent.target import Target
 from agent.telemetry import describe
@@ -165,7 +165,7 @@ async def test_servers_that_appear_are_watched(tmp_path: Path, monkeypatch: pyte
         async def look(_self: object, *, known: list[Target], skip_ports: object) -> list[Target]:
             return [] if known else found
 
-        monkeypatch.setattr(sidecar_module.Lookout, "look", look)
+        monkeypatch.setattr(local.Lookout, "look", look)
         async with living(Sidecar(config(collector.url, discover=True, host=False), tmp_path, [])) as agent:
             pages, spans = agent.sources["metrics_page"], agent.sources["spans"]
             await until(lambda: "vllm-new" in pages.stats and pages.stats["vllm-new"].last_good > 0)

@@ -63,6 +63,28 @@ def test_samples_of_ranks_add_up_and_the_newest_scrape_is_known(fleet: Any):
     assert measured.was_up == {"triton-a"}
 
 
+def test_a_server_that_left_on_purpose_is_neither_silent_nor_was_it_up(fleet: Any):
+    now = time.time()
+    rules = all_rules(parse(FILE + "  - {name: quiet, when: {kind: silent}}\n"))
+    for instance in ("scaled-down", "crashed", "came-again", "elsewhere"):
+        fleet.sample(now - 100, instance)
+    left = {"event": "target_left", "message": "it left", "attributes": {"by": "kubernetes:chat"}}
+    for instance in ("scaled-down", "came-again"):
+        fleet.store.insert("events", [left | {"time": datetime.fromtimestamp(now - 99, UTC), "instance": instance}])
+    replayed = {"time": datetime.fromtimestamp(now - 99, UTC), "instance": "elsewhere", "recording": "old"}
+    fleet.store.insert("events", [left | replayed])
+    fleet.sample(now - 1, "came-again", up=0)
+    measured = Measurer([rule.needs() for rule in rules]).measure(fleet.store, now)
+    assert {labels["instance"] for labels, _ in measured.last_seen} == {"crashed", "came-again", "elsewhere"}
+    assert measured.was_up == {"crashed", "elsewhere"}
+    silent = next(rule for rule in rules if rule.name == "quiet")
+    assert {one.labels["instance"]: one.seen.breached for one in silent.judge(measured, now)} == {
+        "crashed": True,
+        "came-again": False,
+        "elsewhere": True,
+    }
+
+
 METRICS = """
 slos:
   - {name: a, sli: {kind: availability, source: metrics}, target: 0.9, windows: [{long: 60s, short: 10s, factor: 2}]}

@@ -11,12 +11,14 @@ import click
 import pytest
 import yaml
 
+from agent import discovery
 from agent.config import AgentConfig, TargetConfig
 from agent.tap.config import TapLimits, TenantConfig
 from alerts.config import AlertsConfig
 from alerts.deliver.route import Route
 from alerts.rules.model import Threshold
 from alerts.rules.slo import Slo
+from base import found
 from collector import retention
 from collector.config import CollectorConfig, SenderKey
 from dashboard.config import DashboardConfig
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 SETTINGS: dict[str, type[BaseModel]] = {
     "agent": AgentConfig,
     "agent.targets[]": TargetConfig,
+    **{f"agent.discovery[{name}]": kind for name, kind in found.members(discovery, "Settings").items()},
     "agent.tenant": TenantConfig,
     "agent.tap": TapLimits,
     "collector": CollectorConfig,

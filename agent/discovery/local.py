@@ -1,29 +1,32 @@
-"""Finds model servers: those named by URL, and those that listen on this machine with a metrics page we can read."""
+"""Servers that listen on this machine with a metrics page we can read.
+
+One that is gone stays a target, down: nobody said that it was to go (decision 0043).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
-from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
 import structlog
 
 from agent.engine_table import detect
-from agent.pages.fetch import about_url, fetch, split_url
+from agent.finder import Entry, Finder, Surroundings, free_name
+from agent.pages.fetch import about_url, fetch
 from agent.pages.page import Limits, PageReader
 from agent.target import Target
-from base.errors import ConfigError, PageError, ServescopeError
-from base.redact import shown
+from base.errors import PageError, ServescopeError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from agent.engine_table import Table
+    from agent.finder import Tell
 
 LOOK_SECONDS: Final = 10.0
 """Time between two looks for servers that have begun to listen."""
@@ -32,58 +35,8 @@ _YOUNG_SECONDS: Final = 300.0
 _OLD_SECONDS: Final = 600.0
 _AT_ONCE: Final = 8
 _LOWEST_PORT: Final = 1024
-_NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 log = structlog.get_logger()
-
-
-def target_of(url: str, taken: Collection[str] = ()) -> Target:
-    """The target that ``--target URL`` means; nothing is asked yet, the engine shows with its first page.
-
-    Args:
-        url: Base URL of a server or URL of its metrics page, optionally ``NAME=URL``.
-        taken: Instance names in use already.
-
-    Raises:
-        ConfigError: It is no URL, or gives a name that is taken.
-    """
-    name, mark, address = url.partition("=")
-    if not mark or "/" in name or ":" in name:
-        name, address = "", url
-    try:
-        parts = split_url(address)
-        port = parts.port
-    except ValueError:
-        parts, port = split_url(""), None
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"--target {shown(url)} is not a URL", "Give one such as http://127.0.0.1:8000 or NAME=URL")
-    if name and not _NAME.match(name):
-        raise ConfigError(f"--target {shown(url)}: {name!r} is no name for a server", "Use letters, digits and ._-")
-    if name in taken:
-        raise ConfigError(f"--target {shown(url)}: another server is called {name}", "Give each a name of its own")
-    is_page = parts.path.rstrip("/").endswith("metrics")
-    wanted = name or re.sub(r"[^A-Za-z0-9.-]", "-", f"{parts.hostname}-{port or parts.scheme}")
-    instance = _free(wanted, taken)
-    whole = urlunsplit(parts).rstrip("/")
-    return Target(instance, deployment=wanted, url="" if is_page else whole, metrics_url=whole if is_page else "")
-
-
-def targets_of(urls: Iterable[str], known: Iterable[Target] = ()) -> list[Target]:
-    """The targets that several ``--target`` mean, after those that are known.
-
-    Raises:
-        ConfigError: One is no URL, has a name that another has, or is the server of another.
-    """
-    found = list(known)
-    for url in urls:
-        target = target_of(url, {each.instance for each in found})
-        same = next((each for each in found if (each.url, each.metrics_url) == (target.url, target.metrics_url)), None)
-        if same is not None:
-            raise ConfigError(
-                f"--target {shown(url)} is the server of {same.instance} already", "Leave one of the two out"
-            )
-        found.append(target)
-    return found
 
 
 async def find_local(
@@ -115,10 +68,37 @@ async def find_local(
         base = f"http://127.0.0.1:{serving}"
         names = {target.instance for target in (*known, *found)}
         engine = table.engine
-        instance = _free(f"{engine}-{serving}", names)
+        instance = free_name(f"{engine}-{serving}", names)
         found.append(Target(instance, engine, engine=engine, url=base, metrics_url=page))
         log.info("target_found", instance=instance, engine=engine, url=base, about=about_url(table, base, page))
     return found
+
+
+class Settings(Entry):
+    """Look for further model servers on this machine."""
+
+    kind: Literal["local"]
+
+    def finder(self, around: Surroundings) -> Local:
+        """One of this machine."""
+        return Local(around)
+
+
+class Local(Finder):
+    """Looks every ten seconds for servers that began to listen."""
+
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__("local")
+        self._around = around
+
+    async def run(self, tell: Tell) -> None:
+        """Tell of all that were ever found here."""
+        lookout, found = Lookout(), dict[str, Target]()
+        while True:
+            new = await lookout.look(known=self._around.watched(), skip_ports=self._around.ports())
+            found |= {target.instance: target for target in new}
+            tell(list(found.values()))
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 class Lookout:
@@ -193,10 +173,3 @@ def _ports(target: Target) -> set[int]:
         if url and parts.hostname in {"127.0.0.1", "localhost", "::1"}:
             found.add(parts.port or (443 if parts.scheme == "https" else 80))
     return found
-
-
-def _free(wanted: str, taken: Collection[str]) -> str:
-    name, number = wanted, 2
-    while name in taken:
-        name, number = f"{wanted}-{number}", number + 1
-    return name

@@ -1,0 +1,1 @@
+"""Ways to learn which servers there are: a file each, after ``agent/finder.py``."""

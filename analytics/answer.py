@@ -36,8 +36,9 @@ class Coverage:
         samples: Engine samples in the window.
         last_row: Arrival of the newest request of window and filter, selected or not; None without one.
         last_sample: Time of the newest engine sample, None without samples.
-        instances_up: Instances whose newest sample in the window says up.
-        instances_down: Instances whose newest sample in the window says down.
+        instances_up: Instances whose newest sample in the window says up, and that have not left since.
+        instances_down: Instances whose newest sample in the window says down, and that have not left since.
+        instances_left: Instances that left on purpose in the window and have no sample since.
         row_instances: Instances that have request rows.
         edge_instances: Instances whose requests were also seen at the edge (failures included).
         sample_instances: Instances that have samples.
@@ -52,6 +53,7 @@ class Coverage:
     last_sample: datetime | None = None
     instances_up: tuple[str, ...] = ()
     instances_down: tuple[str, ...] = ()
+    instances_left: tuple[str, ...] = ()
     row_instances: tuple[str, ...] = ()
     edge_instances: tuple[str, ...] = ()
     sample_instances: tuple[str, ...] = ()
@@ -124,7 +126,7 @@ class Answer(Generic[T]):
             ``{"window": {"start", "end", "seconds"}, "filters": {column: [values], …, "recording"}, "level", "rows",
             "result"}``. ``filters`` also holds what else is chosen: ``outcome``, ``latency``, an id. ``result`` holds
             the question's own fields and ``about``: ``{"state", "exactness", "freshness", "recordings", "notes",
-            "instances_up", "instances_down"}``, from rows also ``settled_until``:
+            "instances_up", "instances_down", "instances_left"}``, from rows also ``settled_until``:
             arrivals before it are complete, and figures by arrival are of them. Times are ISO 8601 in UTC,
             durations seconds; a figure that is not there is null, and so is an infinite bound.
         """
@@ -138,6 +140,7 @@ class Answer(Generic[T]):
             "notes": list(self.notes),
             "instances_up": list(self.coverage.instances_up),
             "instances_down": list(self.coverage.instances_down),
+            "instances_left": list(self.coverage.instances_left),
         }
         result["about"] = about
         if self.of_requests:

@@ -224,6 +224,7 @@ class Inquiry:
             last_sample=moment(samples["newest"]),
             instances_up=names(samples["good"]),
             instances_down=names(samples["bad"]),
+            instances_left=names(samples["gone"]),
             sample_instances=names(samples["seen"]),
             recordings=tuple(sorted(recordings)),
         )

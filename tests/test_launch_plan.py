@@ -13,8 +13,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from agent import config as agent_config
 from base.errors import ServescopeError
+from servescope.cli import main
 from servescope.launch import borrowed
 from servescope.launch.plan import make_plan
 from servescope.launch.running import running
@@ -101,6 +104,42 @@ def test_no_tap_holds_for_configured_targets_too(tap: bool, expected: list[bool]
     targets = [{"instance": "a", "url": "http://x:1"}, {"instance": "b", "url": "http://x:2", "tap": False}]
     found = asyncio.run(targets_of([], {"agent": {"targets": targets}}, tap=tap))
     assert [target["tap"] for target in found] == expected
+
+
+LOOKS = {
+    "dns": ["{kind: dns, name: vllm.chat, port: 8000}"],
+    "dns and local": ["{kind: dns, name: vllm.chat, port: 8000}", "{kind: local}"],
+}
+
+
+@pytest.mark.parametrize(("entries", "looks"), [*zip(LOOKS.values(), [False, True], strict=True)], ids=LOOKS)
+def test_up_leaves_servers_elsewhere_to_the_agent_and_finds_those_of_this_machine(
+    entries: list[str], looks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ran: list[Any] = []
+
+    class Ran:
+        def __init__(self, _folder: Path, parts: list[Any], _urls: object, _say: object) -> None:
+            self.parts = [part.name for part in parts]
+
+        async def run(self, _ready: object, watch: object) -> None:
+            ran.append((self.parts, watch is not None))
+
+    async def nobody(**_: object) -> list[Any]:
+        raise AssertionError("this machine is not looked at before the agent runs")
+
+    monkeypatch.setattr("servescope.commands.up.Supervisor", Ran)
+    monkeypatch.setattr("servescope.settings.find_local", nobody)
+    file = tmp_path / "servescope.yaml"
+    file.write_text(f"agent:\n  discovery: [{', '.join(entries)}]\n")
+    told = CliRunner().invoke(main, ["up", "--config", str(file), "--data", str(tmp_path / "data")])
+    assert told.exit_code == 0, told.output
+    assert ran == [(["store", "collector", "agent", "alerts", "dashboard"], looks)]
+    run = agent_config.load(tmp_path / "data" / "run.yaml", {})
+    assert [one.kind for one in run.looks()] == ["dns"], (
+        "the agent looks for no server of this machine: it would get no tap"
+    )
+    assert run.targets == ()
 
 
 def told(data: Path, pid: int) -> dict[str, Any] | None:

@@ -33,7 +33,9 @@ class InstanceRow:
         node: Machine of its agent.
         models: Models seen.
         ranks: Data-parallel ranks seen.
-        up: Whether its newest sample says up; None when it has requests and no samples.
+        up: Whether its newest sample says up; None when it has requests and no samples, and when it left.
+        left: When it left on purpose; None where it did not, or has samples since.
+        left_by: Who let it go, such as ``dns:chat.serving``; empty where it did not leave.
         last_sample: Time of the newest sample.
         last_request: Arrival of the newest request.
         requests: Requests that arrived at it (rows).
@@ -53,6 +55,8 @@ class InstanceRow:
     models: list[str]
     ranks: list[str]
     up: bool | None
+    left: datetime | None
+    left_by: str
     last_sample: datetime | None
     last_request: datetime | None
     requests: int
@@ -66,7 +70,7 @@ class InstanceRow:
 
 @dataclass(frozen=True, slots=True)
 class Instances:
-    """All instances of a window, down ones first.
+    """All instances of a window, down ones first, those that left last.
 
     Attributes:
         instances: One row each.
@@ -83,6 +87,7 @@ def ask(store: Reader, selection: Selection) -> Answer[Instances]:
     found: list[InstanceRow] = []
     for row in inquiry.ask("instances_samples"):
         requests = asked.pop((str(row["name"]), str(row["recorded"])), None)
+        left = moment(row["left_ms"]) if row["left_ms"] else None
         found.append(
             InstanceRow(
                 instance=str(row["name"]),
@@ -94,7 +99,9 @@ def ask(store: Reader, selection: Selection) -> Answer[Instances]:
                 node=str(row["node"]),
                 models=list(names([*row["models"], *(requests.models if requests else ())])),
                 ranks=list(names(row["ranks"])),
-                up=bool(row["is_up"]),
+                up=bool(row["is_up"]) if left is None else None,
+                left=left,
+                left_by=str(row["left_by"]) if left else "",
                 last_sample=moment(row["newest_ms"]),
                 last_request=moment(requests.newest_ms) if requests else None,
                 requests=requests.n if requests else 0,
@@ -107,7 +114,7 @@ def ask(store: Reader, selection: Selection) -> Answer[Instances]:
             )
         )
     found += [_without_samples(row) for row in asked.values()]
-    found.sort(key=lambda row: (row.up is not False, row.instance, row.recording))
+    found.sort(key=lambda row: (row.left is not None, row.up is not False, row.instance, row.recording))
     return inquiry.answer(
         Instances(found),
         cover,
@@ -130,6 +137,8 @@ def _without_samples(row: Asked) -> InstanceRow:
         models=list(names([*row.models])),
         ranks=list(names([*row.ranks])),
         up=None,
+        left=None,
+        left_by="",
         last_sample=None,
         last_request=moment(row.newest_ms),
         requests=row.n,

@@ -30,6 +30,8 @@ SELECT
     groupUniqArray(1000)(model_name) AS models,
     groupUniqArray(1000)(rank_name) AS ranks,
     toUnixTimestamp64Milli(max(newest)) AS newest_ms,
+    if(max(left_at) >= max(newest), toUnixTimestamp64Milli(max(left_at)), 0) AS left_ms,
+    any(let_go_by) AS left_by,
     argMax(last_up, newest) AS is_up,
     argMax(last_deployment, newest) AS deployment,
     argMax(last_engine, newest) AS engine,
@@ -44,5 +46,13 @@ SELECT
     sum(scrapes) / sum(samples) AS scrape_seconds,
     sum(samples) AS n
 FROM series
+LEFT JOIN
+(
+    SELECT instance AS name, recording AS recorded, max(time) AS left_at, argMax(attributes['by'], time) AS let_go_by
+    FROM events
+    WHERE event = 'target_left'
+      AND time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:recording*/
+    GROUP BY name, recorded
+) AS goodbyes USING (name, recorded)
 GROUP BY name, recorded
 ORDER BY name, recorded

@@ -39,6 +39,8 @@ MISSING: Final = "An agent reads servers' pages once a second: `servescope up --
 MISSING_CONFIG: Final = "vLLM, SGLang and others show settings on their pages; Triton shows none."
 MISSING_BOOKS: Final = "A collector tells its books every 15 s; none did in this window."
 _SILENT_SECONDS: Final = 60.0
+_LEFT: Final = "left"
+_WELL: Final = frozenset({"up", "not scraped", _LEFT})
 _ROWS: Final = 10
 _HIGH: Final = 340
 """Rows of a table that is as high as it is long, and pixels of a longer one, which scrolls."""
@@ -79,6 +81,8 @@ def _body(context: PageContext) -> None:
 
 
 def _state(row: InstanceRow, end: datetime) -> str:
+    if row.left is not None:
+        return _LEFT
     if row.last_sample is None:
         return "not scraped"
     if (end - row.last_sample).total_seconds() > _SILENT_SECONDS:
@@ -106,7 +110,7 @@ def _tiles(context: PageContext) -> list[Tile]:
     open_ = sum(one.unaccounted for one in ledger.books)
     return [
         Tile("Instances", words.count(len(rows)) if rows else words.NOTHING, context.lately),
-        Tile("Up", words.count(states.count("up")) if rows else words.NOTHING, f"of {len(rows)}" if rows else ""),
+        Tile("Up", words.count(states.count("up")) if rows else words.NOTHING, _of_how_many(states)),
         Tile("Broken contracts", words.count(len({one.instance for one in faults})) if rows else words.NOTHING,
              "instances, named below",
              judged="risk" if faults else ""),
@@ -118,12 +122,18 @@ def _tiles(context: PageContext) -> list[Tile]:
     ]  # fmt: skip
 
 
+def _of_how_many(states: Sequence[str]) -> str:
+    """What stands below the number of those that are up: those that left are none of them."""
+    left = states.count(_LEFT)
+    return f"of {len(states) - left}{f', {left} left' if left else ''}" if states else ""
+
+
 def _answer(context: PageContext) -> None:
     """The question, answered in words."""
     rows: list[InstanceRow] = ask("instances", context.selection).result.instances
     broken: list[Standing] = ask("contract", context.selection).result.broken
     end, told = _end(context), []
-    ailing = [(row, state) for row in rows if (state := _state(row, end)) not in {"up", "not scraped"}]
+    ailing = [(row, state) for row in rows if (state := _state(row, end)) not in _WELL]
     told += [f"**{escape.markdown(row.instance)}** is {state}" for row, state in ailing[:3]]
     by_instance: dict[str, list[Standing]] = {}
     for one in broken:
@@ -135,13 +145,27 @@ def _answer(context: PageContext) -> None:
         told.append(f"**{escape.markdown(instance)}** does not tell what it must: {escape.markdown(named)}{more}")
     for text in told:
         st.markdown(text)
-    if rows and not told:
-        st.markdown(f"**Yes**: all {len(rows)} answer, and nothing stands broken." if len(rows) > 1
+    here = [row for row in rows if row.left is None]
+    if rows and not here:
+        st.markdown(f"**Nothing** serves: all {len(rows)} left on purpose." if len(rows) > 1
+                    else "**Nothing** serves: it left on purpose.")  # fmt: skip
+    elif rows and not told:
+        st.markdown(f"**Yes**: all {len(here)} answer, and nothing stands broken." if len(here) > 1
                     else "**Yes**: it answers, and nothing stands broken.")  # fmt: skip
 
 
 def _in_words(kind: str) -> str:
     return _BROKEN[Breach(kind)][0] if kind in set(Breach) else kind
+
+
+def _rank(state: str) -> int:
+    """Place of a state in the table: what ails, what serves, what left."""
+    return 2 if state == _LEFT else int(state == "up")
+
+
+def _farewell(row: InstanceRow) -> str:
+    by = f", by {row.left_by}" if row.left_by else ""
+    return f"{words.local_clock(row.left, zone())}{by}" if row.left else words.NOTHING
 
 
 def _instances(context: PageContext) -> None:
@@ -151,7 +175,7 @@ def _instances(context: PageContext) -> None:
         empty(answer.state, MISSING)
         return
     end = _end(context)
-    rows = sorted(answer.result.instances, key=lambda row: (_state(row, end) == "up", row.deployment, row.instance))
+    rows = sorted(answer.result.instances, key=lambda row: (_rank(_state(row, end)), row.deployment, row.instance))
     frame = pd.DataFrame([
         {
             "Instance": row.instance,
@@ -164,6 +188,7 @@ def _instances(context: PageContext) -> None:
             "Ranks": len(row.ranks) or None,
             "Agent on": row.node or words.NOTHING,
             "Last sample": words.ago(row.last_sample),
+            **({"Left": _farewell(row)} if any(one.left for one in rows) else {}),
             "Answered %": percent(row.up_ratio),
             "Requests": row.requests,
             "Source": f"recording {row.recording}" if row.recording else "live",

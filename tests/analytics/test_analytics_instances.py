@@ -79,6 +79,43 @@ def test_an_instance_tells_its_role_and_where_its_agent_is(fleet: Lab):
     }
 
 
+def test_one_that_left_is_neither_up_nor_down_and_says_when_and_by_whom(lab: Lab):
+    start = lab.start - timedelta(hours=9)
+    last_up = {"gone": 1, "back": 1, "down": 0, "fell": 0, "here": 1, "later": 1}
+    lab.owner.insert("engine_samples", [
+        {"time": start + timedelta(seconds=second), "recording": "", "instance": name, "deployment": "come-and-go",
+         "engine": "vllm", "model": "m", "up": up, "running": 1.0}
+        for name, up in last_up.items() for second in (10, 20, 30) if name != "back" or second != 20
+    ])  # fmt: skip
+    lab.owner.insert("events", [
+        {"time": start + timedelta(seconds=second), "recording": "", "event": event, "instance": name,
+         "deployment": "come-and-go", "message": f"{name} {event}", "attributes": {"by": by}}
+        for second, event, name, by in [
+            (25, "target_found", "gone", "dns:chat"), (31, "target_left", "gone", "kubernetes"),
+            (20, "target_left", "back", "dns:chat"), (33, "target_left", "fell", "configuration"),
+            (60, "target_left", "later", "dns:chat"), (32, "instance_down", "here", "nobody"),
+        ]
+    ])  # fmt: skip
+    window = Window(start, start + timedelta(seconds=60))
+    answer = instances.ask(lab.store, Selection(window, Filter(deployment=("come-and-go",))))
+    told = {one.instance: (one.up, one.left, one.left_by) for one in answer.result.instances}
+    assert told == {
+        "gone": (None, start + timedelta(seconds=31), "kubernetes"),
+        "back": (True, None, ""),
+        "down": (False, None, ""),
+        "fell": (None, start + timedelta(seconds=33), "configuration"),
+        "here": (True, None, ""),
+        "later": (True, None, ""),
+    }
+    assert [one.instance for one in answer.result.instances] == ["down", "back", "here", "later", "fell", "gone"]
+    cover = answer.coverage
+    assert set(cover.instances_up) == {"back", "here", "later"}
+    assert cover.instances_down == ("down",)
+    assert set(cover.instances_left) == {"gone", "fell"}
+    assert set(cover.sample_instances) == set(last_up)
+    assert [note for note in answer.notes if note.startswith("Down")] == ["Down at the end of the window: down."]
+
+
 def test_what_differs_among_replicas_of_one_engine_stands_first(fleet: Lab):
     answer = configuration.ask(fleet.store, selection(fleet))
     found = answer.result

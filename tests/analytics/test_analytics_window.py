@@ -114,6 +114,7 @@ def test_the_envelope_is_json_with_the_documented_keys():
         "notes": ["A note."],
         "instances_up": ["vllm-0"],
         "instances_down": [],
+        "instances_left": [],
     }
 
 

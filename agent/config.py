@@ -99,6 +99,7 @@ class AgentConfig(BaseModel):
     region: str = Field(default="", description="Cloud region.")
     cluster: str = Field(default="", description="Kubernetes cluster.")
     pod: str = Field(default="", description="Kubernetes pod.")
+    namespace: str = Field(default="", description="Kubernetes namespace of that pod.")
     node: str = Field(default="", description="Machine; empty: its host name.")
     tenant: TenantConfig = Field(default_factory=TenantConfig, description="How the tap tells who asks.")
     tap: TapLimits = Field(default_factory=TapLimits, description="Bounds of the taps.")
@@ -163,7 +164,13 @@ class AgentConfig(BaseModel):
 
     def place(self) -> Place:
         """Where this agent runs."""
-        return Place(region=self.region, cluster=self.cluster, pod=self.pod, node=self.node or platform.node())
+        return Place(
+            region=self.region,
+            cluster=self.cluster,
+            pod=self.pod,
+            node=self.node or platform.node(),
+            namespace=self.namespace,
+        )
 
 
 def load(path: Path | None, environment: Mapping[str, str] | None = None) -> AgentConfig:

@@ -156,7 +156,9 @@ class Sidecar:
         for target in change.left:
             self._tell("target_left", f"{target.instance} left: {by} does not name it any more", {"by": by}, target)
         for target in change.found:
-            self._tell("target_found", f"{target.instance} was found at {shown(target.url)}", {"by": by}, target)
+            where = {"pod": target.pod, "namespace": target.namespace, "node": target.node, "version": target.version}
+            details = {"by": by} | {name: value for name, value in where.items() if value}
+            self._tell("target_found", f"{target.instance} was found at {shown(target.url)}", details, target)
 
     def _ports(self) -> set[int]:
         return {self.health.port}.union(*(source.ports() for source in self.sources.values()))

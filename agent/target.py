@@ -19,6 +19,7 @@ class Place:
     cluster: str = ""
     pod: str = ""
     node: str = ""
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Target:
         role: ``both``, ``prefill``, ``decode`` or ``router``.
         tap_port: Port of the tap in front of it; None for no tap.
         access: Where the key that its pages want is.
+        pod, namespace, node: Where Kubernetes runs it, where whoever named it knows; else it is where the agent is.
+        version: What it is labelled with, where its engine tells no version.
     """
 
     instance: str
@@ -44,6 +47,10 @@ class Target:
     role: str = BOTH
     tap_port: int | None = None
     access: Access = field(default_factory=Access)
+    pod: str = ""
+    namespace: str = ""
+    node: str = ""
+    version: str = ""
 
 
 class Known(NamedTuple):

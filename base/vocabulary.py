@@ -67,6 +67,8 @@ class Resource:
     REGION: Final = "cloud.region"
     CLUSTER: Final = "k8s.cluster.name"
     POD: Final = "k8s.pod.name"
+    NAMESPACE: Final = "k8s.namespace.name"
+    POD_NODE: Final = "k8s.node.name"  # of the pod; NODE is the machine of its agent
     NODE: Final = "host.name"
     ENGINE: Final = "servescope.engine"
     ROLE: Final = "servescope.role"

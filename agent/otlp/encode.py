@@ -64,12 +64,17 @@ def _opening(number: int, size: int) -> bytes:
 
 def attributes(target: Target | None, place: Place, version: str = "") -> dict[str, str]:
     """Resource attributes of a record; what is unknown is left out."""
+    pod, namespace, pod_node = place.pod, place.namespace, place.node if place.pod else ""
+    if target is not None and target.pod:
+        pod, namespace, pod_node = target.pod, target.namespace, target.node
     found = {
         Resource.REGION: place.region,
         Resource.CLUSTER: place.cluster,
-        Resource.POD: place.pod,
+        Resource.POD: pod,
+        Resource.NAMESPACE: namespace,
+        Resource.POD_NODE: pod_node,
         Resource.NODE: place.node,
-        Resource.VERSION: version,
+        Resource.VERSION: version or (target.version if target is not None else ""),
     }
     if target is not None:
         found |= {

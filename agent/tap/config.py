@@ -79,7 +79,7 @@ class FileConfig:
     Attributes:
         tenant: ``agent.tenant``.
         limits: ``agent.tap``.
-        place: Resource attributes: region, cluster, pod, node, and the target's version and role.
+        place: Resource attributes: region, cluster, pod, its namespace and node, and the target's version and role.
         access: Where the key of the target's pages is.
     """
 
@@ -94,6 +94,7 @@ _PLACE = {
     "cluster": Resource.CLUSTER,
     "pod": Resource.POD,
     "node": Resource.NODE,
+    "namespace": Resource.NAMESPACE,
     "version": Resource.VERSION,
     "role": Resource.ROLE,
 }
@@ -119,6 +120,8 @@ def read_config(path: Path | None, instance: str) -> FileConfig:
     tenant = _read(file, TenantConfig, "tenant", agent.get("tenant"))
     limits = _read(file, TapLimits, "tap", agent.get("tap"))
     place = {key: str(value) for name, key in _PLACE.items() if (value := target.get(name) or agent.get(name))}
+    if Resource.POD in place and Resource.NODE in place:
+        place[Resource.POD_NODE] = place[Resource.NODE]
     return FileConfig(tenant, limits, place, _access(target))
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from agent import config as agent_config
+from agent.discovery.kubernetes import Settings
 from alerts.config import read_config
 from base import yamlfile
 from collector import config as collector_config
@@ -48,7 +49,7 @@ CASES = {
     "all on": {
         "example": {"enabled": True},
         "alerts": ALERTED,
-        "discovery": {"namespaces": ["models", "more"]},
+        "discovery": {"namespaces": ["models", "more"], "config": {"selector": "app=vllm", "own_node": False}},
         "pullSecrets": [{"name": "registry"}],
         "collector": {
             "config": {"log_max_bytes": 4294967296, "retention_days": {"requests": 90}},
@@ -73,6 +74,7 @@ CASES = {
             "config": {"region": "eu", "tap": {"connect_seconds": 2}},
         },
         "node": {"enabled": False},
+        "discovery": {"namespaces": ["models"]},
         "alerts": {"enabled": False},
         "dashboard": {"enabled": False},
         "networkPolicy": {"enabled": False},
@@ -110,6 +112,7 @@ def test_helm_finds_no_fault(tmp_path: Path):
         ({"store": {"memory": "2Gi"}}, "memory"),
         ({"example": {"edge": "proxy"}}, "edge"),
         ({"user": 0}, "user"),
+        ({"discovery": {"namespaces": ["*"]}}, "namespaces"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )
@@ -171,6 +174,9 @@ def test_configurations_are_what_the_parts_read(values: str, tmp_path: Path, run
         assert node.otlp_http_port is node.otlp_grpc_port is None
         assert (node.place().node, node.targets, node.health_port) == ("gpu-7", (), 9464)
         assert node.region == given.get("node", {}).get("config", {}).get("region", "")
+        names = given.get("discovery", {}).get("namespaces", [])
+        entry = {"kind": "kubernetes", "namespaces": names, "own_node": True, "selector": "app=vllm"}
+        assert list(node.discovery) == ([Settings.model_validate(entry)] if names else [])
 
 
 @pytest.fixture
@@ -288,7 +294,9 @@ def test_no_secret_is_rendered_and_rights_are_few(values: str):
     found = manifests(values)
     assert not [each for each in found if each["kind"] in {"Secret", "ClusterRole", "ClusterRoleBinding"}]
     roles = [each for each in found if each["kind"] == "Role"]
-    namespaces = yaml.safe_load(values).get("discovery", {}).get("namespaces", [])
+    given = yaml.safe_load(values)
+    on = given.get("node", {}).get("enabled", True)
+    namespaces = given.get("discovery", {}).get("namespaces", []) if on else []
     assert [each["metadata"]["namespace"] for each in roles] == namespaces
     assert all(each["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
                for each in roles)  # fmt: skip

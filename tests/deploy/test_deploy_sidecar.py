@@ -18,7 +18,7 @@ from agent.tap.config import read_config
 from base.keys import ensure_keys
 from tests.kits.deployed import CHART, DEPLOY, ROOT, expanded, manifests, parse, pods, rendered, tool
 
-NAMES = {"POD_NAME": "chat-5d9f-x2", "NODE_NAME": "gpu-7"}
+NAMES = {"POD_NAME": "chat-5d9f-x2", "POD_NAMESPACE": "models", "NODE_NAME": "gpu-7"}
 
 
 def pod(edge: str = "tap", more: str = "") -> dict[str, Any]:
@@ -78,12 +78,18 @@ def test_the_preparation_makes_what_agent_and_tap_read(tmp_path: Path, probe: Pa
     assert target.url == "http://127.0.0.1:8000"
     assert agent.collector == "http://obs-collector.watch.svc:4318"
     place = agent.place()
-    assert (place.region, place.pod, place.node) == ("eu", "chat-5d9f-x2", "gpu-7")
+    assert (place.region, place.pod, place.namespace, place.node) == ("eu", "chat-5d9f-x2", "models", "gpu-7")
     assert agent.key_file is not None
     assert len(bytes.fromhex(agent.key_file.read_text())) == 32
     tap = read_config(file, "chat-5d9f-x2")
     assert (tap.limits.drain_seconds, tap.limits.connect_seconds, tap.tenant.header) == (90, 2, "x-team")
-    assert set(tap.place.values()) == {"eu", "chat-5d9f-x2", "gpu-7"}
+    assert tap.place == {
+        "cloud.region": "eu",
+        "k8s.pod.name": "chat-5d9f-x2",
+        "k8s.namespace.name": "models",
+        "k8s.node.name": "gpu-7",
+        "host.name": "gpu-7",
+    }
     salt = (at / "secret" / "tenant_salt").read_text()
     assert ensure_keys(at / "data" / "keys").tenant_salt.hex() == salt
     assert stat.S_IMODE((at / "data" / "keys" / "tenant_salt").stat().st_mode) & 0o077 == 0

@@ -23,7 +23,7 @@ The instance is the pod. The server has to run as `sidecar.user`.
 {{- $collector := $s.collector | default (printf "http://%s-collector.%s.svc:4318" (.release.Name | trunc 40 | trimSuffix "-") .release.Namespace) -}}
 {{- $target := dict "instance" "$(POD_NAME)" "deployment" .deployment "engine" .engine "url" (printf "http://127.0.0.1:%d" (int .port)) -}}
 {{- $fixed := dict "collector" $collector "key_file" "/etc/servescope/keys/agent_hmac" "pod" "$(POD_NAME)"
-  "node" "$(NODE_NAME)" "health_host" "0.0.0.0" "health_port" 9464 "targets" (list $target)
+  "namespace" "$(POD_NAMESPACE)" "node" "$(NODE_NAME)" "health_host" "0.0.0.0" "health_port" 9464 "targets" (list $target)
   "tap" (mergeOverwrite (deepCopy ($s.config.tap | default dict)) (dict "drain_seconds" $s.drainSeconds)) -}}
 {{- toYaml (dict "agent" (mergeOverwrite (deepCopy $s.config) $fixed)) -}}
 {{- end -}}
@@ -41,6 +41,7 @@ servescope/sender: "yes"
 
 {{- define "servescope.sidecar.podEnv" -}}
 - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+- {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
 - {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
 {{- end -}}
 

@@ -81,6 +81,11 @@ class GpuPages(Source):
         """A GPU of this agent's own pod is its model server's, where there is one alone."""
         self._targets += targets
 
+    def forget(self, targets: Sequence[Target]) -> None:
+        """Who left has no GPU."""
+        gone = {target.instance for target in targets}
+        self._targets = [target for target in self._targets if target.instance not in gone]
+
     def metrics(self) -> Iterable[Metric]:
         """Pages asked for, those that did not come, and GPUs on them."""
         labels = ["url"]

@@ -97,7 +97,11 @@ def test_events_around_an_incident_join_its_timeline_once(stage: Stage):
         named = {"instance": instance, "deployment": "", "model": "", "version": "2"}
         return {"at": at, "event": name, "message": f"{name} of {instance}"} | named
 
-    stage.answers["event != 'instance_config'"] = [event("deploy", "", 60), event("instance_restarted", "a", 5), event("x", "z", 5)]
+    stage.answers["event != 'instance_config'"] = [
+        event("deploy", "", 60),
+        event("instance_restarted", "a", 5),
+        event("x", "z", 5),
+    ]
     stage.run(20, waiting=57)
     stage.restart()
     stage.run(20, waiting=57)

@@ -139,6 +139,11 @@ def test_what_stands_broken_is_what_was_told_last(fleet: Any):
             event(now - 20, "instance_up"),
             event(now - 10, broken, "b", kind="absent", what="another's"),
             event(now - 10, broken, "c", "old", kind="absent", what="replayed"),
+            event(now - 30, broken, "d", kind="gone", what="before it left"),
+            event(now - 20, "target_left", "d"),
+            event(now - 30, broken, "e", kind="gone", what="before it left"),
+            event(now - 20, "target_left", "e"),
+            event(now - 10, broken, "e", kind="gone", what="since it came back"),
         ],
     )
     measurer = Measurer([rule().needs()])
@@ -151,10 +156,11 @@ def test_what_stands_broken_is_what_was_told_last(fleet: Any):
             ("gone", "mended and broken", True),
         ],
         "b": [("absent", "another's", True)],
+        "e": [("gone", "since it came back", True)],
     }
     assert measured.breaches["a"][2].at == pytest.approx(now - 30, abs=0.01)
     (reading,) = rule().judge(measured, now)
-    assert reading.seen.value == 2.0, "b sends no samples"
+    assert reading.seen.value == 2.0, "b and e send no samples"
     fleet.store.insert("events", [event(now - 5, mended, kind="unit", what="at its start")])
     assert measurer.measure(fleet.store, now + 1).breaches == measured.breaches, "asked four times a minute"
     later = measurer.measure(fleet.store, now + BREACHES_EVERY_SECONDS)

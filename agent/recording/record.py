@@ -55,18 +55,20 @@ async def record(
     otlp_http_port: int | None = 14318,
     interval_seconds: float = 1.0,
     say: Callable[[str], None] = lambda _line: None,
+    until: asyncio.Event | None = None,
 ) -> list[Recorded]:
     """Record servers for a while.
 
     Args:
         out: Folder to make; with several targets, a folder for each in it, named after its instance.
         targets: The servers, as targets or as their settings.
-        seconds: How long.
+        seconds: How long, at most.
         spool: Spool of a running agent and its taps: their requests and spans are recorded too, and a server that
             they watch is called what they call it.
         otlp_http_port: Where to take spans when no agent listens there; None for not at all.
         interval_seconds: Time between two pages.
         say: Takes lines of progress for a person.
+        until: Ends it once it is set.
 
     Returns:
         What was written, a folder for each server.
@@ -95,6 +97,8 @@ async def record(
             jobs.append(_follow(tail, by_instance))
         if receiver is not None:
             jobs.append(receiver.run(keep))
+        if until is not None:
+            jobs.append(_ended(until))
         await _run_for(seconds, jobs, out)
         if tail is not None:
             _sort_in(tail, by_instance)
@@ -237,8 +241,17 @@ async def _run_for(seconds: float, jobs: Sequence[Coroutine[Any, Any, None]], ou
     for failure in results:
         if isinstance(failure, OSError):
             raise RecordingError(f"{out} can't be written: {failure}", "Check space and permissions") from failure
-        if isinstance(failure, Exception):
+        if isinstance(failure, Exception) and not isinstance(failure, _EndedError):
             raise failure
+
+
+class _EndedError(Exception):
+    """Whoever asked for it has seen enough."""
+
+
+async def _ended(until: asyncio.Event) -> None:
+    await until.wait()
+    raise _EndedError
 
 
 async def _every(seconds: float) -> AsyncIterator[float]:

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 _CALM: Final = 22.0
 _FAULT: Final = 16.0
 _AFTER: Final = 4.0
-_DRAIN: Final = 8.0
+_DRAIN: Final = 120.0
+"""Longest wait for requests that are open when the last was sent."""
+_SPARE: Final = 8.0
+"""Seconds after the last request in which what is told of it is recorded: engines send spans each five."""
 _WARM: Final = 6.0
 
 
@@ -57,8 +60,10 @@ async def run(server: stage.Vllm | stage.Triton, kind: Kind, seed: int, out: Pat
                 {"instance": one, "deployment": name, "engine": server.engine, "url": url, "metrics_url": page}
                 for one, url, page in zip(instances, server.urls, server.pages, strict=True)
             ]
+            over = asyncio.Event()
+            most = length + _DRAIN + 2 * _SPARE
             recording = asyncio.create_task(
-                record(folder, targets, seconds=length + _DRAIN + 3.0, spool=data / "spool", otlp_http_port=None)
+                record(folder, targets, seconds=most, spool=data / "spool", otlp_http_port=None, until=over)
             )
             await asyncio.sleep(1.5)
             begun, start = time.time(), time.monotonic()
@@ -70,6 +75,8 @@ async def run(server: stage.Vllm | stage.Triton, kind: Kind, seed: int, out: Pat
             await playing
             await clients.drained(_DRAIN)
             end = time.time()
+            await asyncio.sleep(_SPARE)
+            over.set()
             await recording
         clients.write(folder / "clients.jsonl.gz")
     truth = {

@@ -153,6 +153,21 @@ async def test_a_server_that_is_down_is_recorded_as_such(tmp_path: Path):
     assert all(line["status"] == 0 and line["error"] and line["health"] == 0 for line in lines)
 
 
+async def test_it_ends_when_whoever_asked_has_seen_enough(tmp_path: Path):
+    over = asyncio.Event()
+    over.set()
+    async with asyncio.timeout(60):
+        (made,) = await record(
+            tmp_path / "out",
+            [Target("a", "d", url="http://127.0.0.1:9")],
+            seconds=3600,
+            otlp_http_port=None,
+            until=over,
+        )
+    assert made.instance == "a"
+    assert json.loads((made.folder / "recording.json").read_text())["instance"] == "a"
+
+
 async def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path):
     (tmp_path / "precious").write_text("x")
     with pytest.raises(RecordingError, match="not empty"):

@@ -44,6 +44,10 @@ class Settings:
             self._waiting.clear()
         self._waiting[process, rank] = worded(config)
 
+    def forget(self, instance: str) -> None:
+        """What a server was configured with is not the next one's of its name."""
+        self._ranks.pop(instance, None)
+
     def take(self, find: Callable[[Process], Target | None]) -> dict[str, dict[str, str]]:
         """The configuration of each server that told of its own since the last call.
 

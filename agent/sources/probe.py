@@ -140,6 +140,8 @@ class Probe(Source):
         for target in targets:
             self._seen.pop(target.instance, None)
             self._freezes.forget(target.instance)
+            self._settings.forget(target.instance)
+            self._scene.overheard.inside.pop(target.instance, None)
 
     def seen(self) -> Mapping[str, Mapping[str, float]]:
         """When each target's probe was last heard."""

@@ -95,7 +95,8 @@ def mentioned(root: object, word: str) -> set[str]:
 
 
 def test_of_a_thousand_that_came_and_went_nothing_is_kept(tmp_path: Path):
-    agent = Sidecar(AgentConfig.model_validate(FREE), tmp_path, [target("stays")])
+    config = AgentConfig.model_validate(FREE | {"gpu_pages": [{"url": "http://127.0.0.1:9/metrics"}]})
+    agent = Sidecar(config, tmp_path, [target("stays")])
     spans, probe, box = agent.sources["spans"], agent.sources["probe"], agent.sources["black_box"]
     host: Any = agent.sources["host"]
     try:
@@ -107,6 +108,8 @@ def test_of_a_thousand_that_came_and_went_nothing_is_kept(tmp_path: Path):
             probe._seen[one.instance] = 1.0
             probe._freezes.stepped(one.instance, 1.0)
             probe._whose._by_pid[number] = one.instance
+            probe._settings._ranks[one.instance] = {0: {}}
+            probe._scene.overheard.inside[one.instance] = {}
             box._answered.add(one.instance)
             assert f"churn-{number}" in agent.sources["metrics_page"].stats
             if number == 500:

@@ -87,7 +87,8 @@ def mentioned(root: object, word: str) -> set[str]:
         one = todo.pop()
         if isinstance(one, str) and word in one:
             found.add(one)
-        for other in gc.get_referents(one):
+        # a dictionary of texts does not tell the collector of its keys
+        for other in (*gc.get_referents(one), *(one if isinstance(one, dict) else ())):
             if id(other) not in seen and not isinstance(other, types.ModuleType | type | types.FunctionType):
                 seen.add(id(other))
                 todo.append(other)

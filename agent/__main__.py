@@ -6,6 +6,7 @@ import base.quiet  # noqa: F401 - before all others
 
 # isort: split
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -22,6 +23,8 @@ from base.errors import ServescopeError
 from base.logs import log_to_stderr
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agent.target import Target
 
 
@@ -69,6 +72,14 @@ def _named(settings: AgentConfig, urls: tuple[str, ...]) -> list[Target]:
     return targets_of(urls, [target.target() for target in settings.targets])
 
 
+@contextlib.contextmanager
+def _warned() -> Iterator[None]:
+    try:
+        yield
+    except ServescopeError as error:
+        structlog.get_logger().warning("reload_failed", error=str(error))
+
+
 async def _live(sidecar: Sidecar, config: Path | None, urls: tuple[str, ...]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -76,12 +87,13 @@ async def _live(sidecar: Sidecar, config: Path | None, urls: tuple[str, ...]) ->
         loop.add_signal_handler(number, stop.set)
 
     def reload() -> None:
-        try:
+        with _warned():
             sidecar.tell(CONFIGURATION, _named(load(config), urls))
-        except ServescopeError as error:
-            structlog.get_logger().warning("reload_failed", error=str(error))
+        with _warned():
+            sidecar.renew()
 
-    # What servers there are is all that changes while it runs; other settings want a new start.
+    # What servers there are and what lies in certificates is all that changes while it runs; other settings want a
+    # new start.
     loop.add_signal_handler(signal.SIGHUP, reload)
     await sidecar.run(stop)
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from agent.finder import Entry, Keyed, OneOfItsKind
 from agent.tap.config import TapLimits, TenantConfig
-from agent.target import Place, Target
+from agent.target import KvEvents, Place, Target
 from base import yamlfile
 from base.settings import MustExist, Port
 from base.urls import Host, HttpUrl  # noqa: TC001 - pydantic reads it at run time
@@ -23,9 +23,46 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENVIRONMENT_PREFIX: Final = "SERVESCOPE_AGENT_"
+_TCP: Final = re.compile(r"^tcp://(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(\d{1,5})$")
+_IPC: Final = re.compile(r"^ipc://\S{1,200}$")
+_LAST_PORT: Final = 65_535
 _SCALARS: Final = (str, int, float, bool)
 _OF_KUBERNETES: Final = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
 """Environment variables that a pod has for each service: https://kubernetes.io/docs/concepts/services-networking/"""
+
+
+class KvEventsConfig(BaseModel):
+    """Where a server publishes its KV cache events, in the words of vLLM's ``--kv-events-config``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: str = Field(
+        description="Address of the publisher as this agent reaches it, such as tcp://127.0.0.1:5557."
+    )
+    replay_endpoint: str = Field(default="", description="Where missed batches are asked for; empty: they are lost.")
+    topic: str = Field(default="", max_length=1000, description="What topics begin with; empty: all.")
+    data_parallel_size: int = Field(
+        default=1, ge=1, le=1024, description="Publishers, one a rank, on the ports from the endpoint's on."
+    )
+
+    @model_validator(mode="after")
+    def _check_endpoints(self) -> Self:
+        for name in ("endpoint", "replay_endpoint"):
+            value = getattr(self, name)
+            if not value and name == "replay_endpoint":
+                continue
+            ports = _TCP.match(value)
+            if ports is None and not _IPC.match(value):
+                raise FieldError((name,), "must be tcp://host:port or ipc://path; vLLM's * is its host, as reached")
+            if self.data_parallel_size > 1 and ports is None:
+                raise FieldError((name,), "must be tcp://host:port where data_parallel_size is above 1")
+            if ports is not None and not 1 <= int(ports[1]) <= _LAST_PORT - self.data_parallel_size + 1:
+                raise FieldError((name,), f"has no port of 1 to {_LAST_PORT} for each rank")
+        return self
+
+    def publishers(self) -> KvEvents:
+        """What the source is told."""
+        return KvEvents(self.endpoint, self.replay_endpoint, self.topic, self.data_parallel_size)
 
 
 class TargetConfig(Keyed):
@@ -46,6 +83,7 @@ class TargetConfig(Keyed):
         default=None, ge=0, le=65535, description="Port of the tap in front of it."
     )
     tap: bool = Field(default=True, description="Whether `servescope up` puts a tap in front of it.")
+    kv_events: KvEventsConfig | None = Field(default=None, description="Where it publishes its KV cache events.")
 
     @model_validator(mode="after")
     def _check_reachable(self) -> Self:
@@ -64,6 +102,7 @@ class TargetConfig(Keyed):
             role=self.role,
             tap_port=self.tap_port,
             access=self.access,
+            kv_events=self.kv_events.publishers() if self.kv_events is not None else None,
         )
 
 
@@ -161,6 +200,11 @@ class AgentConfig(BaseModel):
         """The entries of ``discovery``, and one of this machine where ``discover`` asks for it."""
         local = [] if any(one.kind == "local" for one in self.discovery) or not self.discover else [{"kind": "local"}]
         return [*self.discovery, *TypeAdapter(tuple[OneOfItsKind, ...]).validate_python(local)]
+
+    def certificates(self) -> dict[str, Path]:
+        """Files of certificates, by the setting that names them."""
+        file = self.client_certificate_file
+        return {} if file is None else {"agent.client_certificate_file": file}
 
     def place(self) -> Place:
         """Where this agent runs."""

@@ -51,7 +51,8 @@ class Rule:
         where: Labels a series must have to count.
         where_old: The same for series of ``old`` names, where those are labelled otherwise.
         combine: How several series of one model and rank become one value.
-        of_server: Series without a rank belong to the first rank's sample: one counter makes no sample of its own.
+        of_server: Series without a rank belong to the first rank's sample, without a model to the first model's: one
+            counter makes no sample of its own.
     """
 
     signal: Signal
@@ -89,12 +90,17 @@ def accepted_by_position(source: str, label: str) -> tuple[Rule, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """One distribution and the histogram family a page has it in; ``old`` and ``scale`` as in :class:`Rule`."""
+    """One distribution and the histogram family a page has it in; ``old`` and ``scale`` as in :class:`Rule`.
+
+    ``beside``: It comes by :class:`Statistics`, which may be had later than the first page: what it shows at first is
+    no increase.
+    """
 
     distribution: Distribution
     source: str
     old: tuple[str, ...] = ()
     scale: float = 1.0
+    beside: bool = False
 
     def names(self) -> tuple[str, ...]:
         """Every family name the rule reads."""
@@ -113,6 +119,22 @@ class About:
         """The same with each text cut to ``length`` characters: a server may say anything."""
         config = {key: value[:length] for key, value in self.config.items()}
         return About(self.version[:length], self.model[:length], config)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What an engine counts and shows on no page, but where it can be asked for it.
+
+    Attributes:
+        path: On the serving API.
+        what: What they tell, for a person.
+        page: The body as lines of a page, each series of which stays for as long as what it counts is there; raises
+            ValueError where it can't be read.
+    """
+
+    path: str
+    what: str
+    page: Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +169,7 @@ class Table:
         about_path: Path on the serving API that tells the version.
         about: Reads the JSON of ``about_path``.
         health_path: Path on the serving API that answers 200 while the server can be used.
+        statistics: What the engine counts and shows on no page.
         extras: Signals that no rule can read off a page, such as from a label's text; they are the first sample's.
         notes: Says in plain English what to know of this very page.
         off: Signals whose counters this very page shows, and the server does not count.
@@ -184,6 +207,7 @@ class Table:
     about_path: str = ""
     about: Callable[[Mapping[str, Any]], About] = lambda _reply: About()
     health_path: str = HEALTH_PATH
+    statistics: Statistics | None = None
     extras: Callable[[Page], Mapping[Signal, float]] | None = None
     notes: Callable[[Page], list[str]] = lambda _page: []
     off: Callable[[Page], frozenset[Signal]] = lambda _page: frozenset()

@@ -37,7 +37,8 @@ class Outlet:
     """
 
     def __init__(self, config: AgentConfig, data: Path) -> None:
-        key, tls = _key(config, data), _tls(config)
+        key, self._tls = _key(config, data), _tls(config)
+        self._config = config
         self.reader = SpoolReader(data / "spool", max_bytes=config.spool_max_bytes * 9 // 10)
         self.writer = SpoolWriter(producer_folder(data / "spool", PRODUCER), config.spool_max_bytes)
         self._end_spans: Callable[[], None] = lambda: None
@@ -45,8 +46,18 @@ class Outlet:
         if config.self_spans:
             span, self._end_spans = start_self_spans(config.collector)
         self.shipper = Shipper(
-            self.reader, config.collector, key=key, flush_seconds=config.flush_seconds, tls=tls, span=span
+            self.reader, config.collector, key=key, flush_seconds=config.flush_seconds, tls=self._tls, span=span
         )
+
+    def renew(self) -> None:
+        """Read the TLS files again: connections to come have what is in them now, and trust former authorities too.
+
+        Raises:
+            ConfigError: A file can't be used; all stays as it was.
+        """
+        if self._tls is not None and _tls(self._config) is not None:
+            # The sessions hold the context itself, which takes nothing that was not tried on another one first.
+            _fill(self._tls, self._config)
 
     def emit(self, signal: SignalKind, body: bytes) -> bool:
         """Put a body into the spool; whether it is there."""
@@ -82,10 +93,22 @@ def _tls(config: AgentConfig) -> ssl.SSLContext | None:
         return None
     try:
         context = ssl.create_default_context(cafile=config.collector_ca_file)
-        if config.client_certificate_file is not None:
-            context.load_cert_chain(config.client_certificate_file, config.client_key_file)
-    except (OSError, ssl.SSLError) as error:
+        _fill(context, config)
+    except (OSError, ValueError) as error:
+        files = (config.collector_ca_file, config.client_certificate_file, config.client_key_file)
         raise ConfigError(
-            f"a TLS file of agent.collector can't be used: {error}", "Check the certificate files"
+            f"a TLS file of agent.collector can't be used: {error}",
+            f"Check {', '.join(str(one) for one in files if one is not None)}: PEM, and keys without a password",
         ) from None
     return context
+
+
+def _fill(context: ssl.SSLContext, config: AgentConfig) -> None:
+    if config.collector_ca_file is not None:
+        context.load_verify_locations(config.collector_ca_file)
+    if config.client_certificate_file is not None:
+        context.load_cert_chain(config.client_certificate_file, config.client_key_file, password=_no_password)
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password, and nobody is there to type it")

@@ -45,6 +45,7 @@ _FORBIDDEN: Final = frozenset({401, 403, 404})
 _OFFSET_SAMPLES: Final = 32
 _HTTP_OK: Final = 300
 _TRIM_SECONDS: Final = 5.0
+_DROPPED: Final = " (so are those dropped too who show no certificate that it trusts: agent.client_certificate_file)"
 
 log = structlog.get_logger()
 
@@ -56,7 +57,7 @@ class ShipStats:
     Attributes:
         batches: Acknowledged batches, by signal.
         sent_bytes: Compressed bytes of those, by signal.
-        errors: Attempts that failed, by reason (``unreachable``, ``timeout``, ``http_503`` …).
+        errors: Attempts that failed, by reason (``unreachable``, ``tls``, ``timeout``, ``http_503`` …).
         partly_rejected: Records that the collector refused out of batches it acknowledged.
         last_success: Unix time of the last acknowledgement, 0 before the first.
         last_error: One line on the last failure; empty once a batch has gone through since.
@@ -256,7 +257,8 @@ class Reply:
 
     Attributes:
         status: HTTP status; 0 when no answer came.
-        reason: One line beginning with ``http_<status>``, ``timeout`` or ``unreachable``.
+        reason: One line beginning with ``http_<status>``, ``timeout``, ``tls`` or
+            ``unreachable``.
         retry_after: Seconds that it asks to wait.
         body: The answer's first 64 KB.
         sent_ns: Our clock before sending (Unix ns), ``answered_ns`` after the answer's head.
@@ -306,8 +308,12 @@ async def post(
             text = await response.content.read(65536)
     except TimeoutError:
         return Reply(reason="timeout")
+    except aiohttp.ClientConnectorCertificateError as error:
+        return Reply(reason=_distrusted(error.certificate_error))
     except (aiohttp.ClientError, OSError) as error:
-        return Reply(reason=f"unreachable: {redacted(str(error))}")
+        # A server of Python's drops whom it does not trust without a word of TLS.
+        hint = _DROPPED if url.startswith("https:") and not isinstance(error, aiohttp.ClientConnectorError) else ""
+        return Reply(reason=f"unreachable: {redacted(str(error))}{hint}")
     received = response.headers.get(HEADER_RECEIVED, "")
     return Reply(
         status=response.status,
@@ -377,6 +383,11 @@ def retry_after_seconds(value: str, *, now: float | None = None) -> float:
         except ValueError:
             return 0.0
     return min(max(seconds, 0.0), 300.0)
+
+
+def _distrusted(error: Exception) -> str:
+    why = str(getattr(error, "verify_message", "") or error).rstrip(".")
+    return f"tls: the collector's certificate is not trusted: {redacted(why)} (agent.collector_ca_file says who is)"
 
 
 def _one_line(text: bytes) -> str:

@@ -22,7 +22,7 @@ from agent.roster import Roster
 from agent.source import Scene
 from agent.supervision import Supervision
 from agent.telemetry import HealthServer
-from base import found
+from base import certificates, found
 from base.redact import shown
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Sidecar:
         finders: What names further ones.
         sources: What it observes with, by the names of their files.
         supervision: How each source, the shipping and each finder stand.
+        certificates: Files of certificates, by the setting that names them.
 
     Raises:
         DataFolderInUseError: Another agent ships from this data folder.
@@ -82,6 +83,7 @@ class Sidecar:
         self.roster.tell(CONFIGURATION, named)
         self._config = config
         self._place = config.place()
+        self.certificates: Mapping[str, Path] = config.certificates()
         engines = Engines(self.targets)
         self.sources = sources_for(Scene(config, self._place, tuple(self.targets), self._known, data, engines))
         self.outlet = Outlet(config, data)
@@ -121,6 +123,8 @@ class Sidecar:
             await source.open()
         self._tell("agent_started", "The agent started", {"targets": ", ".join(t.instance for t in self.targets)})
         self.supervision.start(_SHIP, self.outlet.shipper.run)
+        if self.certificates:
+            self.supervision.start("certificates", partial(certificates.remind, self.certificates))
         for name, source in self.sources.items():
             self.supervision.start(name, partial(source.run, self.outlet.emit))
         for finder in self.finders:
@@ -159,6 +163,14 @@ class Sidecar:
             where = {"pod": target.pod, "namespace": target.namespace, "node": target.node, "version": target.version}
             details = {"by": by} | {name: value for name, value in where.items() if value}
             self._tell("target_found", f"{target.instance} was found at {shown(target.url)}", details, target)
+
+    def renew(self) -> None:
+        """Read the certificates by which it speaks to the collector again.
+
+        Raises:
+            ConfigError: A file can't be used; all stays as it was.
+        """
+        self.outlet.renew()
 
     def _ports(self) -> set[int]:
         return {self.health.port}.union(*(source.ports() for source in self.sources.values()))

@@ -53,11 +53,14 @@ class Overheard:
         pages: Told of every page.
         events: Told of what happened to a server: the event's name, the instance.
         inside: What each server's own process tells of its configuration, by instance, as ``instance_config`` has it.
+        beside: What else is counted of each server, by instance: lines of its page, given the label by which the
+            engine names a rank.
     """
 
     pages: list[Callable[[PageTold], None]] = field(default_factory=list)
     events: list[Callable[[str, str], None]] = field(default_factory=list)
     inside: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    beside: dict[str, Callable[[str], bytes]] = field(default_factory=dict)
 
     def page(self, told: PageTold) -> None:
         """Tell of a page."""

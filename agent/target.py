@@ -23,6 +23,23 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class KvEvents:
+    """Where a server publishes its KV cache events, in the words of vLLM's ``--kv-events-config``.
+
+    Args:
+        endpoint: ZeroMQ address of the publisher (``tcp://host:port``, ``ipc://path``).
+        replay_endpoint: Where it is asked for batches that were missed; "" for nowhere.
+        topic: What topics must begin with.
+        data_parallel_size: Publishers, one a rank, on the ports from the endpoint's on.
+    """
+
+    endpoint: str
+    replay_endpoint: str = ""
+    topic: str = ""
+    data_parallel_size: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One model server to watch; ``repr`` leaves out its URLs, which may hold a password.
 
@@ -37,6 +54,7 @@ class Target:
         access: Where the key that its pages want is.
         pod, namespace, node: Where Kubernetes runs it, where whoever named it knows; else it is where the agent is.
         version: What it is labelled with, where its engine tells no version.
+        kv_events: Where it publishes its KV cache events; None for nowhere.
     """
 
     instance: str
@@ -51,6 +69,7 @@ class Target:
     namespace: str = ""
     node: str = ""
     version: str = ""
+    kv_events: KvEvents | None = None
 
 
 class Known(NamedTuple):

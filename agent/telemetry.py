@@ -15,10 +15,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from agent.source import METRICS
 from agent.supervision import State
+from base import certificates
+from base.certificates import Expirations
 from base.errors import PortInUseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
 
@@ -38,6 +41,7 @@ class Watched(Protocol):
     sources: dict[str, Source]
     finders: list[Finder]
     roster: Roster
+    certificates: Mapping[str, Path]
 
 
 class _Families:
@@ -134,6 +138,7 @@ def describe(watched: Watched, now: float | None = None) -> dict[str, Any]:
     problems += [f"the source {name} is down" for name, charge in charges.items() if charge.state is not State.RUNNING]
     if stats.last_error:
         problems.append(f"batches do not get through: {stats.last_error}")
+    problems += certificates.told(watched.certificates, now)
     lanes = outlet.reader.lanes()
     dropped = sum((lane.dropped for lane in lanes), start=type(outlet.writer.dropped)()) + outlet.writer.dropped
     return {
@@ -167,6 +172,7 @@ class HealthServer:
         self._host = host
         self._registry = CollectorRegistry()
         self._registry.register(_Families(watched))
+        self._registry.register(Expirations(METRICS, watched.certificates))
         ProcessCollector(registry=self._registry)
         self._runner: web.AppRunner | None = None
 

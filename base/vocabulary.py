@@ -174,17 +174,34 @@ class Signal(StrEnum):
     LORA_ADAPTERS_RUNNING = "lora_adapters_running"  # adapters, not requests
     LORA_ADAPTERS_WAITING = "lora_adapters_waiting"
     LORA_SLOTS = "lora_slots"  # adapters that fit at one time
+    LORA_ADAPTERS_HELD_BACK = "lora_adapters_held_back"  # of those waiting, the ones of which no request runs
+    SPEC_DECODE_ACCEPTANCE_LENGTH = "spec_decode_acceptance_length"  # tokens a step yields a sequence, lately
     ESTIMATED_FLOPS_TOTAL = "estimated_flops_total"  # per GPU, by the engine's own reckoning
     ESTIMATED_READ_BYTES_TOTAL = "estimated_read_bytes_total"
     ESTIMATED_WRITE_BYTES_TOTAL = "estimated_write_bytes_total"
     ENDPOINTS_HEALTHY = "endpoints_healthy"  # servers behind a router that it deems fit
+    KV_BLOCKS_STORED_DEVICE_TOTAL = "kv_blocks_stored_device_total"  # by KV cache events, where they lie
+    KV_BLOCKS_STORED_HOST_TOTAL = "kv_blocks_stored_host_total"
+    KV_BLOCKS_STORED_OTHER_TOTAL = "kv_blocks_stored_other_total"
+    KV_BLOCKS_REMOVED_DEVICE_TOTAL = "kv_blocks_removed_device_total"
+    KV_BLOCKS_REMOVED_HOST_TOTAL = "kv_blocks_removed_host_total"
+    KV_BLOCKS_REMOVED_OTHER_TOTAL = "kv_blocks_removed_other_total"
+    KV_CACHE_CLEARS_TOTAL = "kv_cache_clears_total"  # of the whole cache
+    KV_EVENT_BATCHES_LOST_TOTAL = "kv_event_batches_lost_total"  # missed, so that the counts above lack some
 
 
 SIGNALS_WITHOUT_COLUMN: Final = frozenset(
     list(Signal)[list(Signal).index(Signal.REQUESTS_RECEIVED_TOTAL) :]  # all that came after the columns
 )
 """Signals in the map ``other_signals`` of ``engine_samples``: what few engines show and no question adds up."""
-FULLEST: Final = frozenset({Signal.KV_CACHE_USAGE_RATIO, Signal.KV_CACHE_HOST_USAGE_RATIO, Signal.ASLEEP})
+FULLEST: Final = frozenset(
+    {
+        Signal.KV_CACHE_USAGE_RATIO,
+        Signal.KV_CACHE_HOST_USAGE_RATIO,
+        Signal.ASLEEP,
+        Signal.SPEC_DECODE_ACCEPTANCE_LENGTH,
+    }
+)
 """Signals of which several ranks or models together have the highest, and not the sum."""
 
 
@@ -201,6 +218,8 @@ class Distribution(StrEnum):
     PROMPT_TOKENS = "prompt_tokens"
     COMPLETION_TOKENS = "completion_tokens"
     BATCH_TOKENS = "batch_tokens"
+    BATCH_SIZE = "batch_size"  # executions by the items in each
+    BATCH_COMPUTE_MICROSECONDS = "batch_compute_microseconds"  # compute (counts are µs), by the items in an execution
 
 
 PROMPT_BEARING: Final = frozenset(

@@ -61,6 +61,7 @@ RULES = (
     Rule(Signal.KV_TRANSFER_FAILURES_TOTAL, "sglang:num_transfer_failed_reqs_total"),
     Rule(Signal.KV_OFFLOAD_BYTES_TOTAL, "sglang:hicache_backup_bytes_total", plus=("sglang:load_back_bytes_total",)),
     Rule(Signal.SPEC_DECODE_DRAFTS_TOTAL, "sglang:spec_verify_calls_total"),
+    Rule(Signal.SPEC_DECODE_ACCEPTANCE_LENGTH, "sglang:spec_accept_length", combine="max"),
     Rule(Signal.LORA_SLOTS, "sglang:lora_pool_slots_total", combine="max"),
     Rule(Signal.ESTIMATED_FLOPS_TOTAL, "sglang:estimated_flops_per_gpu_total"),
     Rule(Signal.ESTIMATED_READ_BYTES_TOTAL, "sglang:estimated_read_bytes_per_gpu_total"),
@@ -282,8 +283,7 @@ IGNORED = {
         "total_retracted_reqs",
     ),
     **_because(
-        "a state or a mean of the last batch; drafts are counted by spec_verify_calls_total",
-        "spec_accept_length",
+        "a state or a mean of the last batches; spec_accept_length is read",
         "spec_accept_rate",
         "spec_block_accept_length",
         "spec_cap_length",

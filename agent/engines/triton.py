@@ -10,16 +10,21 @@ How it counts, checked one request at a time on 2.51:
 - A summary's ``_count`` and ``_sum`` grow with the counter of the same name, and stay where ``--metrics-config`` turns
   counters off: those then stand at 0 on the page for ever.
 - A model that is unloaded takes its series along; loaded again it counts from 0.
+- How many executions had how many items is on no page, but in the statistics of the models: of each size how often it
+  was executed, and for how long. An answer out of the response cache is no execution.
 
-Source: https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/metrics.html
+Sources: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md, https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/metrics.html
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import BaseModel, Field
+
 from agent.engine_families import because
-from agent.engine_table import SURE, About, Histogram, Rule, Table
+from agent.engine_table import SURE, About, Histogram, Rule, Statistics, Table
+from agent.pages.lines import histogram
 from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Distribution, Signal
 
 if TYPE_CHECKING:
@@ -45,6 +50,12 @@ _DURATIONS: Final = {
     Signal.COMPUTE_OUTPUT_SECONDS_TOTAL: "compute_output",
 }
 """Sums of seconds and what they are called on the page."""
+_SIZES: Final = "servescope_batch_size"
+_COMPUTE: Final = "servescope_batch_compute_microseconds"
+"""What the statistics are called among a page's lines: none of the server's own names."""
+_BOUNDS: Final = (*range(1, 17), 20, 24, 28, 32, 40, 48, 56, 64, 96, 128, 192, 256, 512, 1024)
+_MODELS: Final = 128
+"""Models whose sizes are told, in the server's order: each is 66 lines."""
 
 
 def _sum(what: str) -> tuple[str, tuple[str, ...]]:
@@ -99,6 +110,8 @@ HISTOGRAMS = (
     Histogram(Distribution.DECODE_SECONDS, "vllm:request_decode_time_seconds"),
     Histogram(Distribution.PROMPT_TOKENS, "vllm:request_prompt_tokens", old=("nv_llm_input_token_len",)),
     Histogram(Distribution.COMPLETION_TOKENS, "vllm:request_generation_tokens", old=("nv_llm_output_token_len",)),
+    Histogram(Distribution.BATCH_SIZE, _SIZES, beside=True),
+    Histogram(Distribution.BATCH_COMPUTE_MICROSECONDS, _COMPUTE, beside=True),
 )
 
 _SUMMARY = "its count and sum are read; its quantiles, of a sliding window and Nan when idle, cannot be added up"
@@ -166,6 +179,45 @@ IGNORED = {
 
 def _about(reply: Mapping[str, Any]) -> About:
     return About(version=str(reply.get("version", ""))) if reply.get("name") == "triton" else About()
+
+
+class _Spent(BaseModel):
+    count: int = Field(ge=0)
+    ns: int = Field(ge=0)
+
+
+class _Batch(BaseModel):
+    batch_size: int = Field(ge=1)
+    compute_input: _Spent
+    compute_infer: _Spent
+    compute_output: _Spent
+
+
+class _Model(BaseModel):
+    name: str
+    version: str = ""
+    batch_stats: list[_Batch] = []
+
+
+class _Reply(BaseModel):
+    model_stats: list[_Model]
+
+
+def _batches(body: bytes) -> bytes:
+    """Batch sizes as two histograms of each model: executions, and µs of compute (input, inference and output)."""
+    models = _Reply.model_validate_json(body).model_stats[:_MODELS]
+    whose = [{"model": one.name, "version": one.version} for one in models]
+    executions = [{one.batch_size: one.compute_infer.count for one in model.batch_stats} for model in models]
+    spent = [
+        {
+            one.batch_size: (one.compute_input.ns + one.compute_infer.ns + one.compute_output.ns) // 1000
+            for one in model.batch_stats
+        }
+        for model in models
+    ]
+    return histogram(_SIZES, _BOUNDS, zip(whose, executions, strict=True)) + histogram(
+        _COMPUTE, _BOUNDS, zip(whose, spent, strict=True)
+    )
 
 
 _COUNTED_APART: Final = frozenset({Signal.REQUESTS_FAILED_TOTAL, Signal.INFERENCES_TOTAL, Signal.EXECUTIONS_TOTAL})
@@ -255,6 +307,7 @@ TABLE = Table(
     metrics_port_offset=2,
     about_path="/v2",
     health_path="/v2/health/ready",
+    statistics=Statistics("/v2/models/stats", "batch sizes", _batches),
     about=_about,
     notes=_notes,
     off=_off,

@@ -58,6 +58,11 @@ RULES = (
     _summed(Signal.DECODE_SECONDS_TOTAL, "trtllm_request_decode_time_seconds"),
     Rule(Signal.SPEC_DECODE_DRAFT_TOKENS_TOTAL, "trtllm_spec_decode_num_draft_tokens_total"),
     Rule(Signal.SPEC_DECODE_ACCEPTED_TOKENS_TOTAL, "trtllm_spec_decode_num_accepted_tokens_total"),
+    # Beside the engine's own where Dynamo's worker runs it, by request.
+    Rule(Signal.KV_TRANSFERS_TOTAL, "trtllm_kv_transfer_latency_seconds_count"),
+    Rule(Signal.KV_TRANSFER_SECONDS_TOTAL, "trtllm_kv_transfer_latency_seconds_sum"),
+    Rule(Signal.KV_TRANSFER_BYTES_TOTAL, "trtllm_kv_transfer_bytes_sum"),
+    Rule(Signal.SPEC_DECODE_ACCEPTANCE_LENGTH, "trtllm_spec_decode_acceptance_length", combine="max"),
     Rule(
         Signal.KV_OFFLOAD_BYTES_TOTAL,
         "trtllm_kv_cache_offload_bytes_total",
@@ -103,6 +108,11 @@ IGNORED = {
         "trtllm_kv_cache_used_blocks",
         "trtllm_kv_cache_tokens_per_block",
     ),
+    **because(
+        "the others of a transfer that Dynamo's worker tells; its seconds are read",
+        "trtllm_kv_transfer_success_total",
+        "trtllm_kv_transfer_speed_gb_s",
+    ),
     **because("within one GPU", "trtllm_kv_cache_intra_device_copy_bytes_total"),
     **because("completed requests again, from the iterations", "trtllm_num_requests_completed_total"),
     **because(
@@ -110,7 +120,6 @@ IGNORED = {
         "trtllm_kv_cache_hit_rate",
         "trtllm_kv_cache_iter_reuse_rate",
         "trtllm_avg_decoded_tokens_per_iter",
-        "trtllm_spec_decode_acceptance_length",
         "trtllm_spec_decode_draft_overhead",
         "trtllm_prefill_batch_occupancy",
     ),

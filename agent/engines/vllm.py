@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agent import kv_events
 from agent.engine_families import because
 from agent.engine_table import About, Histogram, Rule, Table, accepted_by_position
 from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Distribution, Signal
@@ -71,10 +72,16 @@ RULES = (
             (Signal.PREFIX_CACHE_HITS_DISK_TOTAL, "disk"),
         )
     ),
-    Rule(Signal.KV_TRANSFERS_TOTAL, "vllm:nixl_xfer_time_seconds_count"),
-    Rule(Signal.KV_TRANSFER_SECONDS_TOTAL, "vllm:nixl_xfer_time_seconds_sum"),
-    Rule(Signal.KV_TRANSFER_BYTES_TOTAL, "vllm:nixl_bytes_transferred_sum"),
-    Rule(Signal.KV_TRANSFER_FAILURES_TOTAL, "vllm:nixl_num_failed_transfers_total"),
+    # One a worker and request, by the connector that the server has: the reader's (NIXL) or the writer's (Mooncake).
+    *(
+        Rule(signal, f"vllm:nixl_{name}", old=(f"vllm:mooncake_{name}",))
+        for signal, name in (
+            (Signal.KV_TRANSFERS_TOTAL, "xfer_time_seconds_count"),
+            (Signal.KV_TRANSFER_SECONDS_TOTAL, "xfer_time_seconds_sum"),
+            (Signal.KV_TRANSFER_BYTES_TOTAL, "bytes_transferred_sum"),
+            (Signal.KV_TRANSFER_FAILURES_TOTAL, "num_failed_transfers_total"),
+        )
+    ),
     Rule(Signal.KV_OFFLOAD_BYTES_TOTAL, "vllm:kv_offload_total_bytes_total"),
     Rule(Signal.KV_OFFLOAD_SECONDS_TOTAL, "vllm:kv_offload_total_time_total"),
     Rule(Signal.SPEC_DECODE_DRAFTS_TOTAL, "vllm:spec_decode_num_drafts_total"),
@@ -103,7 +110,7 @@ HISTOGRAMS = (
     Histogram(Distribution.BATCH_TOKENS, "vllm:iteration_tokens_total"),
 )
 
-_CONNECTOR = "of one KV connector; transfers are read where NIXL counts them"
+_CONNECTOR = "of one KV connector; transfers are read where NIXL or Mooncake counts them"
 _BLOCKS = "sampled, behind a flag of its own"
 
 IGNORED = {
@@ -120,6 +127,9 @@ IGNORED = {
         "vllm:nixl_num_descriptors",
         "vllm:nixl_num_failed_notifications_total",
         "vllm:nixl_num_kv_expired_reqs_total",
+        "vllm:mooncake_num_descriptors",
+        "vllm:mooncake_num_failed_recvs_total",
+        "vllm:mooncake_num_kv_expired_reqs_total",
         "vllm:hf3fs_load_duration_seconds",
         "vllm:hf3fs_save_duration_seconds",
         "vllm:hf3fs_num_failed_load_total",
@@ -189,9 +199,11 @@ def _extras(page: Page) -> Mapping[Signal, float]:
         return {}
     labels = series[max(slots, key=values.__getitem__)].labels
     most = labels.get("max_lora", "")
+    running, waiting = (_listed(labels.get(f"{state}_lora_adapters", "")) for state in ("running", "waiting"))
     return {
-        Signal.LORA_ADAPTERS_RUNNING: _listed(labels.get("running_lora_adapters", "")),
-        Signal.LORA_ADAPTERS_WAITING: _listed(labels.get("waiting_lora_adapters", "")),
+        Signal.LORA_ADAPTERS_RUNNING: float(len(running)),
+        Signal.LORA_ADAPTERS_WAITING: float(len(waiting)),
+        Signal.LORA_ADAPTERS_HELD_BACK: float(len(waiting - running)),
         **({Signal.LORA_SLOTS: float(most)} if most.isdecimal() else {}),
     }
 
@@ -217,8 +229,8 @@ _ESTIMATED = frozenset(
 )
 
 
-def _listed(text: str) -> float:
-    return float(sum(bool(one.strip()) for one in text.split(",")))
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(one.strip() for one in text.split(",") if one.strip())
 
 
 def _notes(page: Page) -> list[str]:
@@ -265,7 +277,7 @@ _SINCE = {
 TABLE = Table(
     engine="vllm",
     prefixes=("vllm:",),
-    rules=RULES,
+    rules=(*RULES, *kv_events.RULES),
     histograms=HISTOGRAMS,
     ignored=IGNORED,
     # Ray Serve's names for the same metrics; the second is what newer versions make of the first.

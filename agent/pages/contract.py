@@ -18,7 +18,7 @@ lie below 1 too: that is judged anew once the server was started again.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -101,6 +101,17 @@ class Contract:
     _still: dict[Signal, float] = field(default_factory=dict)
     _away: dict[tuple[str, str], int] = field(default_factory=dict)
     _told: dict[tuple[str, str], None] = field(default_factory=dict)
+
+    def fork(self) -> Contract:
+        """The same, that goes on for itself."""
+        return replace(
+            self,
+            _seen=set(self._seen),
+            _missed=dict(self._missed),
+            _still=dict(self._still),
+            _away=dict(self._away),
+            _told=dict(self._told),
+        )
 
     def laid_out(self, layout: Layout, shown: Iterable[Signal]) -> None:
         """Series came or went: this is what the page has."""

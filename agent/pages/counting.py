@@ -5,7 +5,8 @@ Sums come after increases: a sum over series falls when one of them goes, though
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -59,6 +60,10 @@ class Counter:
     scale: float
     fell: bool = False
     stayed: bool = False
+
+    def fork(self) -> Counter:
+        """The same, that goes on for itself."""
+        return replace(self, last=list(self.last))
 
     def look(self, values: Sequence[float]) -> tuple[float, float | None]:
         """Total and increase of a page, in our unit.
@@ -117,6 +122,10 @@ class Buckets:
         self.bounds = tuple(bound * self.rule.scale for bound in order)
         self._common = [tuple([part.bounds.index(bound) for bound in order]) for part in self.parts]
 
+    def fork(self) -> Buckets:
+        """The same, that goes on for itself."""
+        return replace(self, parts=tuple([replace(part) for part in self.parts]))
+
     def look(self, values: Sequence[float]) -> Increase | None:
         """What was gained since the last page; None where nothing was, or nothing was seen before."""
         gains, summed, moved = [0.0] * (len(self.bounds) + 1), 0.0, False
@@ -159,6 +168,13 @@ class Memory:
         self._names: dict[Signal, set[str]] = {}
         self._buckets: dict[tuple[Distribution, Identity], tuple[tuple[float, ...], list[float], float]] = {}
         self._unborn = nan
+
+    def fork(self) -> Memory:
+        """The same, that goes on for itself."""
+        twin = copy.copy(self)
+        twin._counters, twin._buckets = dict(self._counters), dict(self._buckets)  # noqa: SLF001
+        twin._names = {signal: set(names) for signal, names in self._names.items()}  # noqa: SLF001
+        return twin
 
     def keep(self, counters: Sequence[Counter], histograms: Sequence[Buckets]) -> None:
         """Remember what series showed, before they are arranged anew."""

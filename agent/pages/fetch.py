@@ -61,14 +61,17 @@ def page_urls(url: str, engine: str | None = None) -> list[str]:
 
 
 def about_url(table: Table, url: str, page_url: str) -> str:
-    """Where an engine tells its version: on ``url`` if given, else on the serving port that belongs to the page."""
-    if not table.about_path:
-        return ""
+    """Where an engine tells its version; "" where it does not."""
+    return serving_url(table, table.about_path, url, page_url) if table.about_path else ""
+
+
+def serving_url(table: Table, path: str, url: str, page_url: str) -> str:
+    """A path of the serving API: on ``url`` if given, else on the serving port that belongs to the page."""
     parts = split_url(url or page_url)
     if not url or split_url(page_url).netloc == parts.netloc:
         parts = (_with_port(parts, -table.metrics_port_offset) or parts) if table.metrics_port_offset else parts
     base = parts.path.rstrip("/").removesuffix("/metrics").rstrip("/")
-    return urlunsplit(parts._replace(path=f"{base}{table.about_path}", query="", fragment=""))
+    return urlunsplit(parts._replace(path=f"{base}{path}", query="", fragment=""))
 
 
 def _with_port(parts: SplitResult, offset: int) -> SplitResult | None:

@@ -6,6 +6,7 @@ bodies to send.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Final
 
 from agent.otlp.encode import Moment, SampleEncoder, encode_event
@@ -56,6 +57,12 @@ class Follower:
         """The one model that the page shows, empty where it shows several or none."""
         names = {key.model for key in self._keys}
         return names.pop() if len(names) == 1 else ""
+
+    def anew(self) -> Follower:
+        """Another one of the same server, to which no page has been shown."""
+        twin = copy.copy(self)
+        twin._good_ns = 0  # noqa: SLF001
+        return twin
 
     def moment(self, time_ns: int, took_seconds: float) -> Moment:
         """When a page was read, how long that took, and when the one before it was."""

@@ -188,6 +188,14 @@ def _value(raw: bytes) -> tuple[float, float | None]:
     return _number(parts[0]), _number(parts[1]) / 1000 if len(parts) > 1 else None
 
 
+def _last_word(raw: bytes) -> tuple[float, float | None]:
+    """What `_value` says of text without a blank, in which other white space may stand."""
+    try:
+        return _number(raw), None
+    except ValueError:
+        return _value(raw)
+
+
 def _line(line: bytes, limit: int) -> tuple[Series, int]:
     """Series of a line, and the offset at which its value begins."""
     hit = _NAME.match(line)
@@ -323,7 +331,7 @@ class PageReader:
             one = known.get(head + b" ")
             try:
                 if one is not None:
-                    draft.add(one, _number(tail), None, head + b" ")
+                    draft.add(one, *_last_word(tail), head + b" ")
                     continue
                 line = whole.strip()
                 if not line:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,13 +13,15 @@ import aiohttp
 
 from agent.access import Access, KeyWantedError
 from agent.engine_table import About, detect, find_table
-from agent.pages import iterations
+from agent.pages import iterations, lines
+from agent.pages.beside import Beside
 from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, split_url
 from agent.pages.page import Limits, Page, PageReader
 from agent.pages.samples import EngineSample, Sampler
+from agent.target import Target
 from base.errors import PageError, UnknownEngineError
 from base.redact import shown
-from base.vocabulary import FULLEST, Signal
+from base.vocabulary import FULLEST, Distribution, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,9 +45,12 @@ def probe(
         timeout_seconds: How long to wait for one answer.
 
     Returns:
-        ``{"engine", "role", "version", "models", "signals", "by_model", "unmapped", "missing", "notes"}``: ``version``
+        ``{"engine", "role", "version", "models", "signals", "by_model", "batch_sizes", "unmapped", "missing",
+        "notes"}``: ``version``
         is None where the server does not say; ``signals`` are summed over models and ranks (KV use: the fullest) and
-        ``by_model`` has the same per model, neither with a key for what the page does not show; ``unmapped`` are
+        ``by_model`` has the same per model, neither with a key for what the page does not show; ``batch_sizes`` are by
+        model executions and seconds of compute by their items (``from``, ``to``; None: and more) since the server's
+        start, empty where it does not tell; ``unmapped`` are
         families no table names; ``missing`` are signals that this engine's pages have and this one has not.
 
     Raises:
@@ -103,7 +110,12 @@ async def _probe_url(url: str, access: Access, timeout_seconds: float) -> dict[s
                 else:
                     base = "" if split_url(url).path.rstrip("/").endswith("metrics") else url
                     about = await learn_about(session, table, about_url(table, base, page_url), key)
-                    return describe(page, about)
+                    beside = Beside()
+                    await beside.ask(session, table, Target("", "", table.engine, base, access=access), page_url)
+                    whole = _read(lines.after(body, beside.lines), shown(page_url)) if beside.lines else page
+                    found = describe(whole, about)
+                    found["notes"] += [f"no batch sizes: {beside.problem}"] if beside.problem else []
+                    return found
     except ValueError:  # aiohttp's InvalidURL is one, and so is a port that is no number; both quote the URL
         raise PageError(f"{shown(url)} is not a URL", "Give a URL such as http://127.0.0.1:8000") from None
     if told is not None:
@@ -143,6 +155,7 @@ def describe(page: Page, about: About, table: Table | None = None) -> dict[str, 
         "by_model": {
             model: _together(sample for sample in samples if sample.key.model == model) for model in models if model
         },
+        "batch_sizes": _batch_sizes(table, page),
         "unmapped": [family for family in page.layout.families() if not table.knows(family)],
         "missing": [str(signal) for signal in table.expected() if signal not in signals],
         "notes": notes,
@@ -164,3 +177,36 @@ def _together(samples: Iterable[EngineSample]) -> dict[str, float]:
             else:
                 found[signal] = found.get(signal, 0.0) + value
     return {str(signal): found[signal] for signal in Signal if signal in found}
+
+
+def _batch_sizes(table: Table, page: Page) -> dict[str, list[dict[str, float | None]]]:
+    """Executions and seconds of compute by their items, by model, of those that executed something."""
+    executions, spent = (
+        _buckets(table, page, distribution)
+        for distribution in (Distribution.BATCH_SIZE, Distribution.BATCH_COMPUTE_MICROSECONDS)
+    )
+    found: dict[str, list[dict[str, float | None]]] = {}
+    for model, below in executions.items():
+        before = dict.fromkeys((0.0, *below), 0.0) | spent.get(model, {})
+        for (low, fewer), (high, count) in pairwise([(0.0, 0.0), *sorted(below.items())]):
+            if count > fewer:
+                row = {
+                    "from": low + 1,
+                    "to": high if isfinite(high) else None,
+                    "executions": count - fewer,
+                    "compute_seconds": (before[high] - before[low]) / 1e6 if model in spent else None,
+                }
+                found.setdefault(model, []).append(row)
+    return found
+
+
+def _buckets(table: Table, page: Page, distribution: Distribution) -> dict[str, dict[float, float]]:
+    """A histogram's counts by upper bound, by model, its versions added up."""
+    found: dict[str, dict[float, float]] = {}
+    for rule in table.histograms:
+        for slot in page.layout.places.get(f"{rule.source}_bucket", ()) if rule.distribution is distribution else ():
+            labels = page.layout.series[slot].labels
+            counts = found.setdefault(table.model_of(labels, ""), {})
+            bound = float(labels.get("le", "nan"))
+            counts[bound] = counts.get(bound, 0.0) + page.values[slot]
+    return found

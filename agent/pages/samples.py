@@ -6,6 +6,7 @@ costs one lookup per series that is read. What a page does not show is absent fr
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -118,6 +119,7 @@ class Sampler:
         self._memory = Memory()
         self._whole = whole
         self._config: Mapping[str, str] = {}
+        self._declared: frozenset[str] = frozenset()
         self._start_slots: Mapping[Identity, int] = {}
         self._starts: dict[Identity, float] = {}
 
@@ -140,6 +142,18 @@ class Sampler:
         told = [(one.gauges, one.totals, one.deltas) for one in samples]
         breaches = self.contract.look(told, restarted=restarted)
         return Scrape(samples, restarted, self._config, changed, tuple(breaches))
+
+    def fork(self) -> Sampler:
+        """Another one that has read the same pages; what either reads then is not the other's."""
+        twin = copy.copy(self)
+        twin.contract, twin._memory = self.contract.fork(), self._memory.fork()  # noqa: SLF001
+        twin._groups = {  # noqa: SLF001
+            key: _Group(
+                key, group.gauges, [one.fork() for one in group.counters], [one.fork() for one in group.buckets]
+            )
+            for key, group in self._groups.items()
+        }
+        return twin
 
     def _process_began(self, values: Sequence[float]) -> bool:
         """Whether every process that tells when it started, and told before, tells another time."""
@@ -181,8 +195,9 @@ class Sampler:
         def group_of(one: Series, of_server: bool = False) -> _Group:
             model = table.model_of(one.labels, self._model)[:_NAME_KEPT]
             key = Key(model, one.labels.get(table.rank_label, "")[:_NAME_KEPT])
-            if of_server and not key.dp_rank:
-                key = next((one for one in groups if one.model == key.model), key)
+            if of_server and not (key.model and key.dp_rank):
+                first = next(iter(groups), key) if not key.model else key
+                key = next((one for one in groups if _agree(key, one)), first)
             if key not in groups:
                 key = key if len(groups) < _MOST_KEYS else Key(_REST, "")
             return groups.setdefault(key, _Group(key))
@@ -192,7 +207,9 @@ class Sampler:
                 continue
             _arrange(rule, table, slots, layout.series, group_of, memory)
         for histogram in table.histograms:
-            _arrange_buckets(histogram, table, slots, layout.series, group_of, memory)
+            late = histogram.beside and histogram.source not in self._declared
+            _arrange_buckets(histogram, table, slots, layout.series, group_of, None if late else memory)
+        self._declared |= layout.types.keys()
         if table.gone_is_over and page.faults_total == page.repeated:
             counters = [counter for group in groups.values() for counter in group.counters]
             parts = [part for group in groups.values() for one in group.buckets for part in one.parts]
@@ -206,6 +223,11 @@ class Sampler:
         self.contract.laid_out(layout, arranged)
         named = (slots.get(START_TIME) or [])[:_MOST_KEYS]
         self._start_slots = {_identity(layout.series[slot]): slot for slot in named}
+
+
+def _agree(key: Key, other: Key) -> bool:
+    """Whether two say nothing that is not the same of both."""
+    return key.model in {"", other.model} and key.dp_rank in {"", other.dp_rank}
 
 
 def _identity(one: Series) -> Identity:
@@ -280,9 +302,12 @@ def _arrange_buckets(
     slots: Mapping[str, Sequence[int]],
     series: Sequence[Series],
     group_of: Callable[[Series], _Group],
-    memory: Memory,
+    memory: Memory | None,
 ) -> None:
-    """Find a histogram on a page, however many series of buckets it has, and hand it to the groups it belongs to."""
+    """Find a histogram on a page, however many series of buckets it has, and hand it to the groups it belongs to.
+
+    Without a memory nobody knows what it showed before.
+    """
     name = next((name for name in rule.names() if f"{name}_bucket" in slots), None)
     if name is None:
         return
@@ -301,7 +326,8 @@ def _arrange_buckets(
         if inf in found and total is not None:
             order = sorted(found)
             part = Part(who, tuple(order[:-1]), tuple([found[bound] for bound in order]), total)
-            memory.recall(rule.distribution, part)
+            if memory is not None:
+                memory.recall(rule.distribution, part)
             group = group_of(series[total])
             parts.setdefault(group.key, (group, []))[1].append(part)
     for group, several in parts.values():

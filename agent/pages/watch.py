@@ -1,6 +1,7 @@
 """One server's metrics page, read again and again: samples, up and down, restarts, versions, configuration.
 
-Beside the page, a server is asked for its version at first sight, after a restart and every few minutes.
+Beside the page, a server is asked for its version at first sight, after a restart and every few minutes, and some for
+what they count and show on no page.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import structlog
 from agent.access import KeyWantedError
 from agent.engine_table import About, detect, find_table
 from agent.otlp.encode import attributes
-from agent.pages import iterations
+from agent.pages import iterations, lines
+from agent.pages.beside import Beside
 from agent.pages.contract import served
 from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.pages.follow import Follower
@@ -78,6 +80,8 @@ class Watch:
         self._sampler: Sampler | None = None
         self._about = About()
         self._about_due = 0.0
+        self._beside = Beside()
+        self._missed = False
         self._follower = Follower(target.instance, attributes(self._target, place), self._told)
         self._configure_again = True
         self._unknown = ""
@@ -108,6 +112,24 @@ class Watch:
         except Exception:  # a fault of ours must neither stop this target nor any other
             self.stats.failures += 1
             log.exception("scrape_failed", instance=self.instance)
+
+    async def ask_beside(self, session: aiohttp.ClientSession, emit: Emit) -> None:
+        """Ask once for what the page does not show; that it does not come is told once, and once that it came again."""
+        table = self._table
+        if table is None or table.statistics is None or self.stats.last_error or not self.stats.last_good:
+            return
+        try:
+            await self._beside.ask(session, table, self._target, self._urls[0])
+        except Exception:  # a fault of ours must not stop the pages
+            log.exception("statistics_failed", instance=self.instance)
+            return
+        missed, self._missed = self._missed, bool(self._beside.problem)
+        if self._missed and not missed:
+            message = f"{self.instance} does not tell its {table.statistics.what}: {self._beside.problem}"
+            self._follower.event("statistics_absent", message, time.time_ns(), emit)
+        elif missed and not self._missed:
+            message = f"{self.instance} tells its {table.statistics.what} again"
+            self._follower.event("statistics_back", message, time.time_ns(), emit)
 
     async def _turn(self, session: aiohttp.ClientSession, emit: Emit) -> None:
         time_ns, begun = time.time_ns(), time.perf_counter()
@@ -158,13 +180,18 @@ class Watch:
         if time.monotonic() >= self._left_until.get(url, 0.0):
             body = await fetch(session, url, self._limits.bytes, key)
             if not iterations.looks_like(body):
-                self._body = body
-                return self._reader.read(body)
+                self._body = lines.after(lines.after(body, self._beside.lines), self._told_elsewhere())
+                return self._reader.read(self._body)
             self._left_until[url] = time.monotonic() + _LEFT_SECONDS
         raise PageError(
             f"{shown(url)} is no page but iteration statistics, each of which is told to one reader only",
             "Have the server show its metrics page too (trtllm-serve: return_perf_metrics, /prometheus/metrics)",
         )
+
+    def _told_elsewhere(self) -> bytes:
+        """What other sources count of the server."""
+        told = self._overheard.beside.get(self.instance)
+        return told(self._table.rank_label) if told is not None and self._table is not None else b""
 
     async def _understand(self, session: aiohttp.ClientSession, page: Page, moment: Moment, emit: Emit) -> None:
         if self._table is None and not self._detect(page, moment, emit):
@@ -192,6 +219,7 @@ class Watch:
         if not scrape.samples and self._auto and scrape.layout_changed and not table.recognises(page.layout):
             # Another engine took the place of the one that was known: look again at the next page.
             self._table, self._sampler, self._about_due = None, None, 0.0
+            self._beside = Beside()
         self.stats.last_good, self.stats.last_error = moment.time_ns / 1e9, ""
 
     def _detect(self, page: Page, moment: Moment, emit: Emit) -> bool:

@@ -21,6 +21,8 @@ from agent.engine_table import HEALTH_PATH, detect, tables
 from agent.host.engines import Engines, find_processes
 from agent.host.machine import Machine
 from agent.host.process import Process
+from agent.pages import lines
+from agent.pages.beside import Beside
 from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.pages.page import Limits, PageReader
 from agent.recording.folder import RecordingError
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS: Final = 3.0
 _FIND_SECONDS: Final = 10.0
 _TAIL_SECONDS: Final = 0.5
+_BESIDE_SECONDS: Final = 5.0
 
 log = structlog.get_logger()
 
@@ -143,28 +146,30 @@ class _Recorder(Writing):
         super().__init__(folder, target.instance, target.deployment)
         self.target = target
         self.engine = target.engine or ""
+        self._beside = Beside()
+        self._found = asyncio.Event()
+        self._urls = [target.metrics_url] if target.metrics_url else page_urls(target.url)
 
     def jobs(self, interval: float) -> list[Coroutine[Any, Any, None]]:
         """What runs while the recording lasts."""
-        return [self._pages(interval), self._host(interval), self._gpu()]
+        return [self._pages(interval), self._ask_beside(), self._host(interval), self._gpu()]
 
     async def _pages(self, interval: float) -> None:
-        urls = [self.target.metrics_url] if self.target.metrics_url else page_urls(self.target.url)
-        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        async with _session() as session:
             async for _ in _every(interval):
                 row: dict[str, Any] = {"t": round(time.time(), 4), "status": 200}
                 begun = time.perf_counter()
                 problem = ""
-                for url in urls:
+                for url in self._urls:
                     try:
                         key = self.target.access.headers()
-                        row["text"] = (await fetch(session, url, Limits().bytes, key)).decode(errors="replace")
+                        body = lines.after(await fetch(session, url, Limits().bytes, key), self._beside.lines)
+                        row["text"] = body.decode(errors="replace")
                     except (aiohttp.ClientError, TimeoutError, OSError, ServescopeError) as error:
                         problem = reason_of(error)
                     else:
-                        if len(urls) > 1 or not self.engine:
-                            urls = await self._learn(session, row["text"], urls, url, key)
+                        if not self._found.is_set():
+                            await self._learn(session, row["text"], url, key)
                         break
                 row["took_s"] = round(time.perf_counter() - begun, 4)
                 if "text" not in row:
@@ -172,18 +177,23 @@ class _Recorder(Writing):
                 row |= await self._health(session)
                 self.add_page(row)
 
-    async def _learn(
-        self, session: aiohttp.ClientSession, text: str, urls: list[str], url: str, key: Mapping[str, str]
-    ) -> list[str]:
+    async def _ask_beside(self) -> None:
+        await self._found.wait()
+        async with _session() as session:
+            async for _ in _every(_BESIDE_SECONDS):
+                await self._beside.ask(session, tables()[self.engine], self.target, self._urls[0])
+
+    async def _learn(self, session: aiohttp.ClientSession, text: str, url: str, key: Mapping[str, str]) -> None:
         try:
             table = detect(PageReader().read(text.encode()))
         except ServescopeError:
-            return urls  # not this page, or not yet: the next turn looks again
+            return  # not this page, or not yet: the next turn looks again
         self.engine = table.engine
         url_of_it = about_url(table, self.target.url, url)
         about = await learn_about(session, table, url_of_it, key if same_server(url_of_it, url) else None)
         self.version, self.flags = about.version, about.config
-        return [url]
+        self._urls = [url]
+        self._found.set()
 
     async def _health(self, session: aiohttp.ClientSession) -> dict[str, Any]:
         if not self.target.url:
@@ -228,6 +238,11 @@ class _Recorder(Writing):
             if scope == SCOPE_GPU and not ("process.pid" in whose and whose.get(Resource.INSTANCE) != self.instance):
                 gpus.append(gpu_row(whose, values))
         self.add_gpu({"t": time_ns / 1e9, "gpus": gpus})
+
+
+def _session() -> aiohttp.ClientSession:
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
+    return aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
 
 
 async def _run_for(seconds: float, jobs: Sequence[Coroutine[Any, Any, None]], out: Path) -> None:

@@ -7,6 +7,7 @@ once again when it is back.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -40,6 +41,7 @@ INTERVAL_SECONDS: Final = 5.0
 TIMEOUT_SECONDS: Final = 5.0
 _STALE_SECONDS: Final = 30.0
 _LIMITS: Final = Limits()
+_NUMBERS: Final = re.compile(r"[\d.]+")
 
 log = structlog.get_logger()
 
@@ -168,7 +170,8 @@ class GpuPages(Source):
         return attributes(self._targets[0], Place())
 
     def _missing(self, one: _Exporter, why: str, emit: Emit) -> None:
-        if one.error != why:
+        # what a server says of its own state differs in its numbers from one answer to the next
+        if _NUMBERS.sub("", one.error) != _NUMBERS.sub("", why) or not one.error:
             message = f"The GPU page {shown(one.url)} does not come: {why}"
             self._event(emit, "gpu_unavailable", message, self._place, warning=True)
         one.error, one.gpus = why, 0

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS: Final = 1.0
 TIMEOUT_SECONDS: Final = 3.0
 """A starved API server can take a second or two for its page and is not down for that."""
+BESIDE_SECONDS: Final = 5.0
+"""Time between two requests for what a server shows on no page: with the page at most a GET a second and a fifth."""
 _STALE_SECONDS: Final = 15.0
 """A page this old is a problem."""
 
@@ -45,6 +47,7 @@ class MetricsPages(Source):
         interval_seconds: Time between two scrapes of a target.
         timeout_seconds: When a page counts as not answered.
         limits: Bounds of a page.
+        beside_seconds: Time between two requests for what stands on no page.
         overheard: Told of every page.
 
     Raises:
@@ -59,6 +62,7 @@ class MetricsPages(Source):
         interval_seconds: float = INTERVAL_SECONDS,
         timeout_seconds: float = TIMEOUT_SECONDS,
         limits: Limits | None = None,
+        beside_seconds: float = BESIDE_SECONDS,
         overheard: Overheard | None = None,
     ) -> None:
         self._interval = interval_seconds
@@ -67,7 +71,8 @@ class MetricsPages(Source):
         self._limits = limits or Limits()
         self._overheard = overheard or Overheard()
         self._watches = {target.instance: self._watched(target) for target in targets}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._beside = beside_seconds
+        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
         self._follow_too: Callable[[Watch], None] = lambda _watch: None
 
     @property
@@ -109,7 +114,7 @@ class MetricsPages(Source):
         """Scrape these no longer; a page that is under way is given up."""
         for target in targets:
             self._watches.pop(target.instance, None)
-            if (task := self._tasks.pop(target.instance, None)) is not None:
+            for task in self._tasks.pop(target.instance, ()):
                 task.cancel()
 
     def answers(self, instance: str) -> bool | None:
@@ -137,8 +142,10 @@ class MetricsPages(Source):
             start = asyncio.get_running_loop().time()
 
             def follow(watch: Watch) -> None:
-                one = tasks.create_task(self._follow(watch, session, start, emit), name=f"scrape {watch.instance}")
-                self._tasks[watch.instance] = one
+                self._tasks[watch.instance] = [
+                    tasks.create_task(self._follow(watch, session, start, emit), name=f"scrape {watch.instance}"),
+                    tasks.create_task(self._ask_beside(watch, session, emit), name=f"statistics {watch.instance}"),
+                ]
 
             for watch in self._watches.values():
                 follow(watch)
@@ -157,6 +164,11 @@ class MetricsPages(Source):
             await watch.scrape(session, emit)
             # A scrape that took longer than an interval skips turns instead of catching up.
             turn = max(turn + 1, int((loop.time() - start) / self._interval) + 1)
+
+    async def _ask_beside(self, watch: Watch, session: aiohttp.ClientSession, emit: Emit) -> None:
+        while True:
+            await asyncio.sleep(self._beside)
+            await watch.ask_beside(session, emit)
 
 
 def source(scene: Scene) -> MetricsPages:

@@ -108,8 +108,9 @@ class SpoolWriter:
         record = seal(body)
         with self._lock:
             try:
-                segment = self._segment(signal)
-                if not segment.has_room(len(record), self._max_bytes):
+                now = time.monotonic()
+                segment = self._segment(signal, now)
+                if not segment.has_room(len(record), self._max_bytes, now):
                     return self._drop("full")
                 segment.write(record)
             except OSError as error:
@@ -125,9 +126,9 @@ class SpoolWriter:
                 segment.close()
             self._open.clear()
 
-    def _segment(self, signal: str) -> _LiveSegment:
+    def _segment(self, signal: str, now: float) -> _LiveSegment:
         live = self._open.get(signal)
-        if live is not None and not live.is_due(self._segment_bytes, self._segment_seconds):
+        if live is not None and not live.is_due(self._segment_bytes, self._segment_seconds, now):
             return live
         try:
             fresh = _LiveSegment(self.folder / signal)
@@ -186,13 +187,11 @@ class _LiveSegment:
     def put_off(self) -> None:
         self._due_after = time.monotonic() + _RETRY_SECONDS
 
-    def is_due(self, segment_bytes: int, segment_seconds: float) -> bool:
-        now = time.monotonic()
+    def is_due(self, segment_bytes: int, segment_seconds: float, now: float) -> bool:
         aged = self._size >= segment_bytes or now - self._born >= segment_seconds
         return self._torn or (self._size > 0 and aged and now >= self._due_after)
 
-    def has_room(self, size: int, max_bytes: int) -> bool:
-        now = time.monotonic()
+    def has_room(self, size: int, max_bytes: int, now: float) -> bool:
         if now - self._measured_at >= _RETRY_SECONDS:
             self._others = folder_bytes(self._folder) - self._size
             self._measured_at = now

@@ -288,7 +288,7 @@ class Account:
             self._core.counters.lost.labels("fault").inc()
             self._core.open.done(self.span_id)
             return None
-        self._core.counters.request_ended(record.outcome.value, self.edge_seconds)
+        self._core.counters.request_ended(record.outcome, self.edge_seconds)
         if self.route.probe and not self._core.record_probes:
             self._core.counters.probes.inc()
             return None

@@ -15,6 +15,7 @@ _SURE_ERRORS: Final = (ValueError, RecursionError)
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[{}\[\]:]|true|false')
 _SCAN_BYTES: Final = 16_384
+_JSON: Final = b"application/json"
 _FORM: Final = b"multipart/form-data"
 _URLENCODED: Final = b"application/x-www-form-urlencoded"
 _TEXTS: Final = frozenset({b"", _URLENCODED, b"text/plain", b"application/octet-stream"})
@@ -29,11 +30,13 @@ _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 
 def may_name_model(kind: bytes) -> bool:
     """Whether a body of this ``content-type`` is looked into."""
+    if kind == _JSON:
+        return True
     what = kind.partition(b";")[0].strip().lower()
     return b"json" in what or what in _TEXTS or what == _FORM
 
 
-def read_request(sample: BodySample, kind: bytes = b"application/json") -> tuple[str, bool]:
+def read_request(sample: BodySample, kind: bytes = _JSON) -> tuple[str, bool]:
     """Model and ``stream`` that a request body asks for; of a long one only beginning and end are read.
 
     Args:

@@ -15,7 +15,6 @@ from agent.tap.sockets import ClientSocket
 
 if TYPE_CHECKING:
     from agent.tap.core import Core
-    from agent.tap.ends import AnswerEnd
 
 _AHEAD_BYTES: Final = 65_536
 """Bytes of later requests that are read while one is in flight; reading goes on so that a client's leaving is seen."""
@@ -135,14 +134,18 @@ class ClientConnection(asyncio.Protocol):
 
     # --- for the exchange
 
-    def carries(self, exchange: AnswerEnd) -> bool:
-        """Whether this is the request in flight."""
-        return self.exchange is exchange
-
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    def is_behind(self) -> bool:
+        """Whether the client has not taken what was sent so far, by its own doing."""
+        return self.full or (self._socket is not None and self._socket.is_behind())
+
+    def has_unsent(self) -> bool:
+        """Whether something of what was sent has not left for the client."""
+        return self.full or (self._socket is not None and self._socket.has_unsent())
 
     def hold_reading(self, why: str, hold: bool) -> None:
         """Stop reading while at least one reason holds."""
@@ -252,7 +255,8 @@ class ClientConnection(asyncio.Protocol):
         """A request is here; just ``read``, it may have waited in the socket, back to the answer before it."""
         now = self.arrived = time.monotonic()
         self._arrived_ns = time.time_ns()
-        if read and self._socket is not None and (waited := self._socket.waited_seconds()) > 0:
+        waited = 0.0 if self._socket is None else self._socket.waited_seconds()
+        if read and waited > 0:
             self.arrived = max(now - min(waited, _WAIT_SECONDS), self._free_since)
             self._arrived_ns -= int((now - self.arrived) * 1e9)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from agent.tap.faults import Fault
 
 
 class AnswerEnd(Protocol):
@@ -21,6 +24,13 @@ class AnswerEnd(Protocol):
         """The server's connection is gone."""
 
 
+class Sender(AnswerEnd, Protocol):
+    """Whose request it is (`agent.tap.exchange.Exchange`)."""
+
+    def fail(self, fault: Fault) -> None:
+        """There is no way to the server."""
+
+
 class ClientEnd(Protocol):
     """A client's connection, as the request in flight sees it (`agent.tap.client.ClientConnection`).
 
@@ -32,11 +42,14 @@ class ClientEnd(Protocol):
     full: bool
     arrived: float
 
-    def carries(self, exchange: AnswerEnd) -> bool:
-        """Whether this is the request in flight."""
-
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
+
+    def is_behind(self) -> bool:
+        """Whether the client has not taken what was sent so far, by its own doing."""
+
+    def has_unsent(self) -> bool:
+        """Whether something of what was sent has not left for the client."""
 
     def hold_reading(self, why: str, hold: bool) -> None:
         """Stop reading while at least one reason holds."""

@@ -1,70 +1,97 @@
-"""One request and its answer on their way through: bytes go on as they come, the account is kept beside them."""
+"""One request and its answer on their way through: bytes go on as they come, the record is made before the last."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from agent.tap.faults import NO_DESCRIPTORS, TUNNELS_FULL, Fault, Waits, connect_fault, lost_fault, overdue
-from agent.tap.framing import BodyReader, ChunkedBody, LengthBody, UntilClose
-from agent.tap.head import HttpFault, RequestHead, ResponseHead, read_heads
-from agent.tap.rewrite import answer_head, error_answer, plan_answer, request_head
+from agent.tap.answer import Answer
+from agent.tap.faults import TUNNELS_FULL, Fault, Waits, lost_fault, overdue
+from agent.tap.head import HttpFault, RequestHead
+from agent.tap.rewrite import error_answer
+from agent.tap.sending import Sending
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from agent.tap.account import Account
     from agent.tap.core import Core
     from agent.tap.ends import ClientEnd
-    from agent.tap.upstream import UpstreamConnection
 
-_HOLD_BYTES: Final = 65_536
-"""Bytes of a request that wait for the connection to its server before its client is slowed down."""
+
+_BEHIND_SECONDS: Final = 60.0
+"""Longest that an answer's last bytes, and its record, wait for a client to take those before them."""
+_LOOK_SECONDS: Final = (0.01, 0.25)
+"""Shortest and longest pause before such a client is looked at again: an eighth of what it has taken by now."""
+
+
+class Stage(Enum):
+    """How far an exchange has come.
+
+    An answer that goes on after an event that said it is over is held once and then answered on.
+    """
+
+    ASKING = auto()
+    """The head of the answer is not here."""
+    ANSWERING = auto()
+    HELD = auto()
+    """The bytes that complete the answer wait for its record, or for the client to take those before them."""
+    OVER = auto()
+
+
+_ASKING, _ANSWERING, _HELD, _OVER = Stage  # an attribute of a class with a metaclass is looked up anew each time
 
 
 class Exchange:
     """Carries one request to the server and its answer back.
 
-    Attributes:
-        request_done: The request is wholly here.
-        tunnel: Both sides switched to another protocol; bytes pass unread.
+    Args:
+        core: Shared state.
+        client: Who asks.
+        head: The request's head; ``None`` for one that could not be read, which is to be refused.
+        account: Its account.
     """
+
+    __slots__ = (
+        "_account", "_answer", "_behind_since", "_client", "_core", "_head", "_held", "_look", "_moved", "_sending",
+        "_stage", "_stalled_since", "_tunnel_place",
+    )  # fmt: skip
 
     def __init__(self, core: Core, client: ClientEnd, head: RequestHead | None, account: Account) -> None:
         self._core = core
         self._client = client
         self._head = head
         self._account = account
-        self._reader: BodyReader = LengthBody(0)
-        if head is not None:
-            self._reader = ChunkedBody() if head.length is None else LengthBody(head.length)
-        self.request_done = self._reader.done
-        self.tunnel = False
-        self._over = False
-        self._upstream: UpstreamConnection | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._unsent = bytearray()
-        self._forwarded = False
-        self._retried = False
-        self._head_buffer = b""
-        self._answer: ResponseHead | None = None
-        self._answer_reader: BodyReader | None = None
-        self._dechunk = False
-        self._keep_upstream = False
-        self._keep_client = False
-        self._held: list[bytes] | None = None
-        self._upstream_gone = False
+        self._sending = Sending(core, client, head, account)
+        self._answer = Answer(account)
+        self._stage = _ASKING
+        self._held: list[bytes] = []
         self._stalled_since = 0.0
-        self._last_move = time.monotonic()
+        self._behind_since = 0.0
+        self._look: asyncio.TimerHandle | None = None
+        self._moved = 0.0
         self._tunnel_place = False
+
+    @property
+    def request_done(self) -> bool:
+        """Whether the request is wholly here."""
+        return self._sending.done
+
+    @property
+    def tunnel(self) -> bool:
+        """Whether both sides switched to another protocol; bytes pass unread."""
+        return self._answer.tunnel
 
     @property
     def is_last(self) -> bool:
         """Whether the client said that nothing follows this request on its connection."""
         return self._head is not None and not self._head.keeps_alive() and not self._head.wants_websocket()
 
+    # --- from the client
+
     def start(self, body: bytes = b"") -> int:
-        """Send the head and what of the body came with it, in one write, on a connection of the pool if one is idle.
+        """Send the head and what of the body came with it.
 
         Returns:
             How many bytes belong to this request.
@@ -72,57 +99,14 @@ class Exchange:
         Raises:
             HttpFault: The body's framing is malformed; nothing was sent.
         """
-        consumed = 0
-        if body and not self.request_done:
-            consumed, payload = self._reader.feed(body)
-            self._account.request_payload(payload)
-            self._keep_unsent(body if consumed == len(body) else body[:consumed])
-            self.request_done = self._reader.done
+        consumed = self._sending.read(body)
         if self._head is not None and self._head.wants_websocket():
             self._tunnel_place = self._core.take_tunnel()
             if not self._tunnel_place:
                 self.fail(TUNNELS_FULL)
                 return consumed
-        upstream = self._core.pool.take()
-        if upstream is not None:
-            self._attach(upstream)
-        else:
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
-        if self.request_done:
-            self._account.request_ended()
+        self._sending.start(self)
         return consumed
-
-    def _keep_unsent(self, raw: bytes) -> None:
-        self._unsent += raw
-        if len(self._unsent) > _HOLD_BYTES:
-            self._client.hold_reading("connecting", True)
-
-    async def _connect(self) -> None:
-        try:
-            upstream = await self._core.pool.connect()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client must be answered
-            self._connecting = None
-            fault = connect_fault(error)
-            if fault is NO_DESCRIPTORS:
-                self._core.door.turned_away("descriptors")
-            self.fail(fault)
-            return
-        self._connecting = None
-        if self._over:
-            upstream.abort()
-        else:
-            self._attach(upstream)
-
-    def _attach(self, upstream: UpstreamConnection) -> None:
-        self._upstream = upstream
-        upstream.exchange = self
-        pool = self._core.pool
-        head = b"" if self._head is None else request_head(self._head, self._account.onward, pool.authority, pool.base)
-        upstream.write(head + self._unsent)
-        self._unsent.clear()
-        self._client.hold_reading("connecting", False)
-        if self.request_done and not upstream.full:
-            self._request_forwarded()
 
     def request_bytes(self, data: bytes) -> int:
         """Bytes from the client; returns how many belong to this request.
@@ -130,27 +114,36 @@ class Exchange:
         Raises:
             HttpFault: The body's framing is malformed.
         """
-        self._last_move = time.monotonic()
-        consumed, payload = self._reader.feed(data)
-        self._account.request_payload(payload)
-        raw = data if consumed == len(data) else data[:consumed]
-        self.request_done = self._reader.done
-        if self._upstream is not None:
-            self._upstream.write(raw)
-            if self.request_done and not self._upstream.full:
-                self._request_forwarded()
-        elif not self._over:
-            self._keep_unsent(raw)
-        if self.request_done:
-            self._account.request_ended()
-        return consumed
+        return self._sending.feed(data, wanted=self._stage is _ASKING)
 
-    def _request_forwarded(self) -> None:
-        if not self._forwarded:
-            self._forwarded = True
-            self._last_move = now = time.monotonic()
-            if self._answer is None:
-                self._account.edge_seconds += now - self._client.arrived
+    def client_tunnel(self, data: bytes) -> None:
+        """Bytes from the client after the switch to another protocol."""
+        self._sending.feed_tunnel(data)
+
+    def client_has_room(self) -> None:
+        """The client has taken all that was written."""
+        now = self._moved = time.monotonic()
+        if self._stalled_since:
+            self._account.edge_seconds += now - self._stalled_since
+            self._stalled_since = 0.0
+        self._account.handed_over(now)
+        if self._stage is not _HELD:
+            self._read_on(True)
+
+    def client_gone(self, error_type: str = "") -> None:
+        """The client left (or half-closed, which can't be told apart): close the server's side, so that it stops."""
+        if self._stage is _OVER:
+            return
+        self._wait_no_more()
+        self._end()
+        self._sending.drop()
+        if not self._answer.begun:
+            self._sending.end_at_edge()
+        record = self._account.close(Outcome.CLIENT_ABORT, error_type)
+        if record is not None:
+            self._core.records.submit(record, _nothing)
+
+    # --- from the server
 
     def upstream_full(self) -> None:
         """The server does not take bytes for now: slow the client down."""
@@ -158,140 +151,159 @@ class Exchange:
 
     def upstream_has_room(self) -> None:
         """The server takes bytes again."""
-        self._client.hold_reading("upstream", False)
-        self._last_move = time.monotonic()
-        if self.request_done:
-            self._request_forwarded()
+        self._sending.has_room()
 
     def answer_bytes(self, data: bytes) -> None:
         """Bytes from the server."""
-        now = self._last_move = time.monotonic()
-        if self._over:
+        now = self._moved = time.monotonic()
+        if self._stage is _OVER or self._head is None:
             return
-        if self.tunnel:
-            self._account.answer_payload([data], now)
-            self._write(data, now)
-            return
-        prefix = b""
+        answer, account = self._answer, self._account
+        head = b""
         try:
-            if self._answer_reader is None:
-                self._head_buffer += data
-                prefix, data = self._read_heads()
-                if self._answer is None:
+            if self._stage is _ASKING:
+                head, data = self._read_heads(self._head, data)
+                if not head:
                     return
-                if self.tunnel:
-                    self._account.answer_payload([data] if data else [], now)
-                    self._write(prefix + data, now)
-                    self._client.flush_into_tunnel()
-                    return
-            self._pass_on(prefix, data, now)
+            out = head + answer.feed(data, now)
         except HttpFault as fault:
+            if head:
+                self._hand_over(head, now)
             self.fail(Fault(502, Outcome.SERVER_ERROR, "upstream_malformed", str(fault)))
+            return
+        if self._stage is _HELD:
+            self._held.append(out)
+        elif answer.whole and not account.closed:
+            account.edge_seconds += time.monotonic() - now
+            # what comes with the head has nothing before it that the client could have left
+            self._complete(out, waits=not head and self._client.is_behind())
+        else:
+            self._hand_over(out, now)
+            if answer.done:
+                self._finish()
+            elif head and answer.tunnel:
+                self._client.flush_into_tunnel()
 
-    def _read_heads(self) -> tuple[bytes, bytes]:
+    def _read_heads(self, request: RequestHead, data: bytes) -> tuple[bytes, bytes]:
         """Read the answer's head (and 1xx ones before it); returns what the client gets of it and what follows."""
-        interim, head, self._head_buffer = read_heads(self._head_buffer)
-        if interim and self._head is not None and self._head.minor == 1:
+        interim, head, rest = self._answer.read_heads(data)
+        if interim and request.minor == 1:
             self._client.write(interim)
-            if self._client.full and self._upstream is not None:
-                self._upstream.read_on(False)
+            if self._client.full:
+                self._read_on(False)
         if head is None:
             return b"", b""
-        rest, self._head_buffer = self._head_buffer, b""
-        return self._begin_answer(head), rest
+        self._sending.end_at_edge()
+        keep = request.keeps_alive() and self.request_done and not self._core.draining
+        begun = self._answer.begin(request, head, keep=keep)
+        self._stage = _ANSWERING
+        return begun, rest
 
-    def _begin_answer(self, head: ResponseHead) -> bytes:
-        request = self._head
-        if request is None:
-            return b""
-        plan = plan_answer(request, head)
-        self._answer = head
-        if not self._forwarded:  # answered before all was sent: the edge's part ends here
-            self._account.edge_seconds += time.monotonic() - self._client.arrived
-        self._answer_reader = plan.reader
-        self._dechunk = plan.dechunk
-        self.tunnel = plan.tunnel
-        self._keep_upstream = head.keeps_alive() and not plan.until_close
-        keeps = request.keeps_alive() and plan.keeps_client and self.request_done
-        self._keep_client = keeps and not self._core.draining
-        self._account.answer_began(head)
-        return answer_head(request, head, plan, self._account.request_id, keep=self._keep_client)
-
-    def _pass_on(self, prefix: bytes, data: bytes, now: float) -> None:
-        reader = self._answer_reader
-        if reader is None:
+    def upstream_lost(self, exc: Exception | None) -> None:
+        """The server's connection is gone."""
+        repeatable = self._sending.lose()
+        if self._stage in {_HELD, _OVER}:
             return
-        try:
-            consumed, payload = reader.feed(data)
-        except HttpFault:
-            self._write(prefix, now)
-            raise
-        if consumed < len(data):
-            self._keep_upstream = False  # the server says more than it announced
-            data = data[:consumed]
-        account = self._account
-        complete = account.answer_payload(payload, now)
-        out = b"".join(payload) if self._dechunk else data
-        if prefix:
-            out = prefix + out
-        if self._held is not None:
-            self._held.append(out)
-        elif (complete or reader.done) and not account.closed:
-            account.edge_seconds += time.monotonic() - now
-            self._hold(out, None)
+        if self._answer.tunnel or (self._answer.until_close and exc is None):
+            self._end_with_connection(None)
+        elif repeatable and not self._answer.torn:
+            self._sending.try_again(self)
         else:
-            self._write(out, now)
-            if reader.done:
-                self._finish()
+            self.fail(lost_fault(cut=self._answer.torn, reset=exc is not None))
 
-    def _write(self, data: bytes, came: float) -> None:
+    def _end_with_connection(self, outcome: Outcome | None) -> None:
+        """What ends with its connection is whole; ``outcome`` is how it ended, ``None`` to tell from its bytes."""
+        self._sending.drop()
+        self._answer.end()
+        if outcome is None and not self._answer.tunnel:
+            self._complete(b"", waits=self._client.is_behind())
+        else:
+            self._hold(b"", outcome)
+
+    # --- to the client
+
+    def _hand_over(self, data: bytes, came: float) -> None:
         client = self._client
         if data:
             client.write(data)
         if client.full:
             self._stalled_since = came
-            if self._upstream is not None:
-                self._upstream.read_on(False)
+            self._read_on(False)
             return
         now = time.monotonic()
         self._account.edge_seconds += now - came
         self._account.handed_over(now)
 
-    def client_has_room(self) -> None:
-        """The client has taken all that was written."""
-        now = self._last_move = time.monotonic()
-        if self._stalled_since:
-            self._account.edge_seconds += now - self._stalled_since
-            self._stalled_since = 0.0
-        self._account.handed_over(now)
-        if self._upstream is not None and self._held is None:
-            self._upstream.read_on(True)
+    def _read_on(self, reading: bool) -> None:
+        if (upstream := self._sending.upstream) is not None:
+            upstream.read_on(reading)
+
+    def _complete(self, out: bytes, *, waits: bool) -> None:
+        """The answer is whole with ``out``; whether that waits until the client has taken what was sent before it."""
+        if not waits:
+            self._hold(out, None)
+            return
+        self._stage = _HELD
+        self._held.append(out)
+        self._behind_since, self._stalled_since = self._stalled_since or time.monotonic(), 0.0
+        if self._answer.done:
+            self._sending.give_back(keep=self._answer.keeps_upstream)
+        else:
+            self._read_on(False)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        least, most = _LOOK_SECONDS
+        waited = time.monotonic() - self._behind_since
+        pause = min(max(waited / 8, least), most)
+        self._look = asyncio.get_running_loop().call_later(pause, self._look_again)
+
+    def _look_again(self) -> None:
+        if self._client.has_unsent() and time.monotonic() - self._behind_since < _BEHIND_SECONDS:
+            self._look_later()
+        else:
+            self._wait_no_more()
+            self._hold(b"", None)
+
+    def _wait_no_more(self) -> bool:
+        """Let the wait for a client that is behind be over; returns whether there was one."""
+        if (look := self._look) is None:
+            return False
+        self._look = None
+        look.cancel()
+        self._account.edge_seconds += time.monotonic() - self._behind_since
+        return True
 
     def _hold(self, out: bytes, outcome: Outcome | None, error_type: str = "") -> None:
         """Make the record, and let ``out`` go when it is in the spool."""
+        self._stage = _HELD
+        self._held.append(out)
         record = self._account.close(outcome, error_type)
-        self._held = [out]
         if record is None:
             self._release()
             return
-        if self._upstream is not None and not (self._answer_reader is not None and self._answer_reader.done):
-            self._upstream.read_on(False)
+        if not self._answer.done:
+            self._read_on(False)
         self._core.records.submit(record, self._release)
 
     def _release(self) -> None:
-        held, self._held = self._held or [], None
-        if self._over and not self._client.carries(self):
-            return
+        if self._stage is _OVER:
+            return  # the client left meanwhile
+        held, self._held = self._held, []
         self._client.write(b"".join(held))
-        if self._over or (self._answer_reader is not None and self._answer_reader.done):
+        if self._answer.done or not self._answer.begun:
             self._finish()
-        elif self._upstream_gone:
+        elif self._sending.upstream is None:
             self._cut_off()
-        elif self._upstream is not None and not self._client.full:
-            self._upstream.read_on(True)
+        else:
+            self._stage = _ANSWERING
+            if not self._client.full:
+                self._read_on(True)
+
+    # --- ends
 
     def _end(self) -> None:
-        self._over = True
+        self._stage = _OVER
         if self._tunnel_place:
             self._tunnel_place = False
             self._core.tunnels -= 1
@@ -299,117 +311,62 @@ class Exchange:
     def _finish(self) -> None:
         """The answer is handed over: let both connections go."""
         self._end()
-        upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            if self._keep_upstream and self.request_done and not self._upstream_gone:
-                self._core.pool.give_back(upstream, time.monotonic())
-            else:
-                upstream.abort()
-        self._client.exchange_over(keep=self._keep_client and self.request_done, drain=not self.request_done)
+        self._sending.give_back(keep=self._answer.keeps_upstream)
+        done = self.request_done
+        self._client.exchange_over(keep=self._answer.keeps_client and done, drain=not done)
 
     def _cut_off(self) -> None:
         """The answer can't be completed: close so that the client can tell."""
         self._end()
-        self._drop_upstream()
-        self._client.cut_off(hard=isinstance(self._answer_reader, UntilClose) and not self.tunnel)
-
-    def _drop_upstream(self) -> None:
-        if self._connecting is not None:
-            self._connecting.cancel()
-            self._connecting = None
-        upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            upstream.abort()
-
-    def upstream_lost(self, exc: Exception | None, outcome: Outcome | None = None) -> None:
-        """The server's connection is gone; ``outcome`` says how that ends a tunnel, ``None`` to tell from its bytes."""
-        upstream, self._upstream = self._upstream, None
-        self._upstream_gone = True
-        reader = self._answer_reader
-        if self._over or self._held is not None:
-            return
-        if self.tunnel or (isinstance(reader, UntilClose) and exc is None):
-            if reader is not None:
-                reader.done = True
-            self._keep_client = False
-            self._hold(b"", outcome)
-        elif self._answer is None and self._may_retry(upstream):
-            self._retried = True
-            self._upstream_gone = False
-            self._head_buffer = b""
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
-        else:
-            cut = self._answer is not None or bool(self._head_buffer)
-            self.fail(lost_fault(cut=cut, reset=exc is not None))
-
-    def _may_retry(self, upstream: UpstreamConnection | None) -> bool:
-        """A server may close an idle connection just as a request goes out on it: safe to repeat without a body."""
-        repeatable = self._head is not None and self._head.repeatable
-        return repeatable and upstream is not None and upstream.reused and not self._retried and not self._head_buffer
-
-    def client_gone(self, error_type: str = "") -> None:
-        """The client left (or half-closed, which can't be told apart): close the server's side, so that it stops."""
-        if self._over:
-            return
-        self._end()
-        self._drop_upstream()
-        if not self._forwarded and self._answer is None:
-            self._account.edge_seconds += time.monotonic() - self._client.arrived
-        record = self._account.close(Outcome.CLIENT_ABORT, error_type)
-        if record is not None:
-            self._core.records.submit(record, _nothing)
+        self._sending.drop()
+        self._client.cut_off(hard=self._answer.until_close and not self._answer.tunnel)
 
     def fail(self, fault: Fault) -> None:
         """End with an answer of our own, or – when the server's has begun – by cutting it off."""
-        if self._over or self._held is not None:
+        if self._wait_no_more():
+            self._hold(b"", None)  # of the answer nothing is missing
+        if self._stage in {_HELD, _OVER}:
             return
-        self._drop_upstream()
-        self._upstream_gone = True
-        if self._answer is not None:
-            if self._account.closed:
-                self._cut_off()
-            else:
-                self._hold(b"", fault.outcome, fault.error_type)
-            return
-        if not self._forwarded:
-            self._account.edge_seconds += time.monotonic() - self._client.arrived
+        self._sending.drop()
+        if not self._answer.begun:
+            self._answer_ourselves(fault)
+        elif self._account.closed:
+            self._cut_off()
+        else:
+            self._hold(b"", fault.outcome, fault.error_type)
+
+    def _answer_ourselves(self, fault: Fault) -> None:
+        self._sending.end_at_edge()
         request = self._head
-        keeps = request is not None and request.keeps_alive() and self.request_done
-        self._keep_client = keeps and not self._core.draining
-        head, body = error_answer(request, fault, self._account.request_id, keep=self._keep_client)
+        keep = request is not None and request.keeps_alive() and self.request_done and not self._core.draining
+        self._answer.keeps_client = keep
+        head, body = error_answer(request, fault, self._account.request_id, keep=keep)
         self._account.status = fault.status
         self._account.response_bytes = len(body)
-        self._end()
         self._hold(head + body, fault.outcome, fault.error_type)
 
     def refuse(self, fault: HttpFault) -> None:
         """End a request that must not be passed on."""
-        self.request_done = False  # whatever follows on this connection can't be trusted
+        self._sending.done = False  # whatever follows on this connection can't be trusted
         self.fail(Fault(fault.status, Outcome.CLIENT_ERROR, fault.reason, str(fault)))
 
     def check(self, now: float) -> None:
         """End what takes too long (``now`` on the monotonic clock)."""
-        if self._over or self._held is not None or self._connecting is not None or self._stalled_since:
+        if self._stage in {_HELD, _OVER} or self._sending.connecting or self._stalled_since:
             return
-        waited = now - self._last_move
-        if self.tunnel:
-            if 0 < self._core.limits.tunnel_idle_seconds < waited:
-                self._drop_upstream()
-                self.upstream_lost(None, Outcome.OK)  # nobody had anything to say: nobody's failure
+        waited = now - max(self._moved, self._sending.moved)
+        limits = self._core.limits
+        if self._answer.tunnel:
+            if 0 < limits.tunnel_idle_seconds < waited:
+                self._end_with_connection(Outcome.OK)  # nobody had anything to say: nobody's failure
             return
-        waits = Waits.FOR_REST if self._answer is not None else Waits.FOR_ANSWER
-        if self._answer is None and not (self.request_done or (self._upstream is not None and self._upstream.full)):
+        waits = Waits.FOR_REST if self._answer.begun else Waits.FOR_ANSWER
+        if not self._answer.begun and not (self.request_done or self._sending.stuck):
             waits = Waits.FOR_BODY
-        if (fault := overdue(waits, waited, self._core.limits)) is not None:
-            self.request_done = self.request_done and waits is not Waits.FOR_BODY
+        if (fault := overdue(waits, waited, limits)) is not None:
+            if waits is Waits.FOR_BODY:
+                self._sending.done = False
             self.fail(fault)
-
-    def client_tunnel(self, data: bytes) -> None:
-        """Bytes from the client after the switch to another protocol."""
-        self._last_move = time.monotonic()
-        self._account.request_payload([data])
-        if self._upstream is not None:
-            self._upstream.write(data)
 
 
 def _nothing() -> None:

@@ -187,9 +187,9 @@ class Facts:
 
     def _read_plain(self, message: dict[str, Any]) -> bool:
         self._name(message)
-        self.usage.read(message.get("usage"))
-        self.usage.read(message.get("usageMetadata"))
-        self.usage.read(message.get("timings"))
+        for name in ("usage", "usageMetadata", "timings"):
+            if name in message:
+                self.usage.read(message[name])
         if "choices" in message:
             choices = message["choices"]
             if not isinstance(choices, list):
@@ -245,7 +245,8 @@ class Facts:
         self._end(number, choice.get("finish_reason"))
         if error := choice.get("error"):
             self.read_error(error)
-        self.usage.read(choice.get("usage"))
+        if "usage" in choice:
+            self.usage.read(choice["usage"])
         delta = choice.get("delta")
         if isinstance(delta, dict):
             return self._count(_said(delta))

@@ -20,31 +20,35 @@ class Gaps:
     DDSketch (Masson et al., VLDB 2019): relative error at most 1 %, at most 1,272 buckets.
     """
 
-    __slots__ = ("_buckets", "_exact", "count", "longest", "total")
+    __slots__ = ("_added", "_buckets", "_longest", "_recent", "_total")
 
     def __init__(self) -> None:
-        self.count = 0
-        self.total = 0.0
-        self.longest = 0.0
-        self._exact: array[float] | None = None
-        self._buckets: dict[int, int] | None = None
+        self._recent = array("d")  # gaps that are not added up yet: whoever passes an event on has no time for more
+        self._buckets: dict[int, int] = {}
+        self._added = 0
+        self._total = 0.0
+        self._longest = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one gap."""
-        self.count += 1
-        self.total += seconds
-        self.longest = max(self.longest, seconds)
-        if self._buckets is not None:
-            self._add_to_bucket(seconds)
-            return
-        if self._exact is None:
-            self._exact = array("d")
-        self._exact.append(seconds)
-        if len(self._exact) > EXACT_GAPS:
-            self._buckets = {}
-            for gap in self._exact:
-                self._add_to_bucket(gap)
-            self._exact = None
+        self._recent.append(seconds)
+        if len(self._recent) > EXACT_GAPS:
+            self._add_up()
+
+    @property
+    def count(self) -> int:
+        """Gaps so far."""
+        return self._added + len(self._recent)
+
+    @property
+    def total(self) -> float:
+        """Their sum in seconds."""
+        return self._total + sum(self._recent)
+
+    @property
+    def longest(self) -> float:
+        """Longest gap in seconds, 0 without gaps."""
+        return max(self._longest, max(self._recent, default=0.0))
 
     @property
     def mean(self) -> float:
@@ -54,19 +58,23 @@ class Gaps:
     def quantile(self, share: float) -> float:
         """Gap in seconds that ``share`` of the gaps do not exceed (nearest rank), 0 without gaps."""
         rank = max(1, math.ceil(share * self.count))
-        if self._exact is not None:
-            return sorted(self._exact)[rank - 1]
+        if not self._buckets:
+            return sorted(self._recent)[rank - 1] if self._recent else 0.0
+        self._add_up()
         seen = 0
-        for bucket, count in sorted((self._buckets or {}).items()):
+        for bucket, count in sorted(self._buckets.items()):
             seen += count
             if seen >= rank:
                 middle = _FLOOR_SECONDS * _GROWTH**bucket * 2 / (1 + _GROWTH)
-                return min(middle, self.longest)
-        return self.longest
+                return min(middle, self._longest)
+        return self._longest
 
-    def _add_to_bucket(self, seconds: float) -> None:
-        bucket = math.ceil(math.log(seconds / _FLOOR_SECONDS) / _LOG_GROWTH) if seconds > _FLOOR_SECONDS else 0
-        bucket = min(bucket, _TOP_BUCKET)
+    def _add_up(self) -> None:
+        """Put the recent gaps into buckets."""
+        self._added, self._total, self._longest = self.count, self.total, self.longest
         buckets = self._buckets
-        if buckets is not None:
+        for seconds in self._recent:
+            bucket = math.ceil(math.log(seconds / _FLOOR_SECONDS) / _LOG_GROWTH) if seconds > _FLOOR_SECONDS else 0
+            bucket = min(bucket, _TOP_BUCKET)
             buckets[bucket] = buckets.get(bucket, 0) + 1
+        del self._recent[:]

@@ -25,7 +25,7 @@ _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _NAME: Final = re.compile(_TOKEN)
 _VALUE: Final = bytes({*range(0x100)} - {*range(0x20), 0x7F} | {0x09})
-_LENGTH: Final = re.compile(rb"[0-9]{1,19}")
+_MAX_DIGITS: Final = 19
 _BARE_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|$)")
 _SWITCHING: Final = 101
 _FINAL: Final = 200
@@ -107,6 +107,8 @@ class Head:
 
     def keeps_alive(self) -> bool:
         """Whether the peer means to use the connection again (RFC 9112 §9.3)."""
+        if b"connection" not in self._values:
+            return self.minor == 1
         options = self.tokens(b"connection")
         if b"close" in options:
             return False
@@ -114,9 +116,9 @@ class Head:
 
     def forwarded(self, *but: bytes) -> list[Field]:
         """The end-to-end fields: without hop-by-hop ones and those that ``Connection`` names, nor ``but``."""
-        drop = _HOP.union(self.tokens(b"connection") - _END_TO_END, but)
-        if drop.isdisjoint(self._values):
+        if _HOP.isdisjoint(self._values) and self._values.keys().isdisjoint(but):
             return self.fields.copy()
+        drop = _HOP.union(self.tokens(b"connection") - _END_TO_END, but)
         return [f for f in self.fields if f[1] not in drop]
 
 
@@ -143,6 +145,8 @@ class RequestHead(Head):
 
     def wants_websocket(self) -> bool:
         """Whether this asks to become a WebSocket; other upgrades (h2c above all) are not passed on."""
+        if b"upgrade" not in self._values:
+            return False
         return b"upgrade" in self.tokens(b"connection") and self.tokens(b"upgrade") == {b"websocket"}
 
 
@@ -221,9 +225,10 @@ def _length(lengths: list[bytes]) -> int:
         return 0
     if len(lengths) > 1:
         raise HttpFault(400, "several_lengths", "more than one Content-Length")
-    if _LENGTH.fullmatch(lengths[0]) is None or int(lengths[0]) > MAX_BODY_BYTES:
-        raise HttpFault(400, "content_length", "the Content-Length field is not a number")
-    return int(lengths[0])
+    digits = lengths[0]
+    if digits.isdigit() and len(digits) <= _MAX_DIGITS and (length := int(digits)) <= MAX_BODY_BYTES:
+        return length
+    raise HttpFault(400, "content_length", "the Content-Length field is not a number")
 
 
 def parse_response(head: bytes) -> ResponseHead:
@@ -264,16 +269,16 @@ def read_heads(buffer: bytes) -> tuple[bytes, ResponseHead | None, bytes]:
 
 
 def _find_response_length(response: ResponseHead) -> None:
-    codings = [c.strip().lower() for value in response.all(b"transfer-encoding") for c in value.split(b",")]
     lengths = response.all(b"content-length")
-    if codings:
+    if values := response.all(b"transfer-encoding"):
+        codings = [c.strip().lower() for value in values for c in value.split(b",")]
         if b"chunked" in codings[:-1] or codings[-1] != b"chunked":
             raise HttpFault(400, "transfer_coding", "the Transfer-Encoding field is malformed")
         response.chunked = True  # it wins over a length, which is not passed on (RFC 9112 §6.3)
         if lengths:
             response.keep([f for f in response.fields if f[1] != b"content-length"])
     elif lengths:
-        response.length = _length(sorted(set(lengths)))
+        response.length = _length(lengths if len(lengths) == 1 else sorted(set(lengths)))
         if len(lengths) > 1:
             first = next(f for f in response.fields if f[1] == b"content-length")
             response.keep([f for f in response.fields if f[1] != b"content-length" or f is first])
@@ -283,10 +288,11 @@ def _fields(lines: list[bytes]) -> list[Field]:
     if len(lines) - 1 > MAX_FIELDS:
         raise HttpFault(431, "head_too_large", f"more than {MAX_FIELDS} header fields")
     fields: list[Field] = []
+    clean = not b"".join(lines).translate(None, _VALUE)
     for line in lines[1:]:
         name, colon, value = line.partition(b":")
         lower = _lower(name) if len(name) <= _CACHED_NAME else _lower.__wrapped__(name)
-        if not colon or not lower or value.translate(None, _VALUE):
+        if not colon or not lower or (not clean and value.translate(None, _VALUE)):
             if line[:1] in (b" ", b"\t"):
                 raise HttpFault(400, "folded_line", "a header field is folded over two lines")
             raise HttpFault(400, "header_field", "a header field is malformed")

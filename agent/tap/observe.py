@@ -49,11 +49,12 @@ class Likeness(NamedTuple):
 
     def matches(self, data: bytes) -> bool:
         """Whether an event is that one with another text, not empty."""
-        start, end = len(self.before), len(data) - len(self.after)
+        before, after = self
+        start, end = len(before), len(data) - len(after)
         return (
             start < end
-            and data.startswith(self.before)
-            and data.endswith(self.after)
+            and data.startswith(before)
+            and data.endswith(after)
             and not data[start:end].translate(None, _PLAIN)
         )
 
@@ -109,9 +110,11 @@ class AnswerWatch:
         elif kind == b"application/octet-stream":
             self._sample = _triton_header(head)
         self._until_close = head.length is None and not head.chunked
-        self._inflate = _inflater(head)
-        if (head.get(b"content-encoding") or b"identity").strip().lower() != b"identity" and self._inflate is None:
-            self._splitter = self._sample = None  # a coding we can't read: times and sizes only
+        self._inflate: zlib._Decompress | None = None
+        if (coding := head.get(b"content-encoding")) and (coding := coding.strip().lower()) != b"identity":
+            self._inflate = _inflater(coding)
+            if self._inflate is None:
+                self._splitter = self._sample = None  # a coding we can't read: times and sizes only
 
     @property
     def readable(self) -> bool:
@@ -199,7 +202,8 @@ class AnswerWatch:
     def _content_came(self, now: float) -> None:
         if self.has_content:
             self.gaps.add(now - self._last_content)
-        self.has_content = True
+        else:
+            self.has_content = True
         self._last_content = now
 
     def _read_event(self, event: SseEvent) -> bool:
@@ -325,6 +329,5 @@ class _HeaderSample(BodySample):
         return len(self.head) == self._limit
 
 
-def _inflater(head: ResponseHead) -> zlib._Decompress | None:
-    coding = (head.get(b"content-encoding") or b"").strip().lower()
+def _inflater(coding: bytes) -> zlib._Decompress | None:
     return zlib.decompressobj(47) if coding in {b"gzip", b"x-gzip", b"deflate"} else None  # 32 + 15: either header

@@ -47,7 +47,8 @@ def request_head(head: RequestHead, onward: Onward, authority: bytes, base: byte
         if len(states) > 1 or not handed_on:
             fields = _trace_state(fields, states if handed_on else [])
     target = head.target
-    if (match := _ABSOLUTE.match(target)) is not None:  # RFC 9112 §3.2.2: the URL's authority is the host
+    match = None if target.startswith(b"/") else _ABSOLUTE.match(target)
+    if match is not None:  # RFC 9112 §3.2.2: the URL's authority is the host
         target = target[match.end() :]
         target = target if target.startswith(b"/") else b"/" + target
         fields = [(b"Host", b"host", match[1]), *(f for f in fields if f[1] != b"host")]
@@ -60,7 +61,7 @@ def request_head(head: RequestHead, onward: Onward, authority: bytes, base: byte
     if head.wants_websocket():
         fields.append((b"Connection", b"connection", b"Upgrade"))
         fields.append((b"Upgrade", b"upgrade", b"websocket"))
-    elif b"trailers" in head.tokens(b"te"):
+    elif head.get(b"te") is not None and b"trailers" in head.tokens(b"te"):
         fields.append((b"TE", b"te", b"trailers"))
         fields.append((b"Connection", b"connection", b"TE"))
     fields.append((b"traceparent", b"traceparent", trace.header(onward.span_id)))

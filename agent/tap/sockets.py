@@ -1,4 +1,4 @@
-"""What the tap asks of the kernel about its connections: whether a silent peer still lives, how long bytes waited."""
+"""What the tap asks of the kernel about its connections: does a silent peer live, how long bytes waited, who reads."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ _KEEP_ALIVE: Final = (
 )
 """A peer whose machine is gone is noticed after two minutes, however long an answer may take."""
 _FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6})
-_LAST_DATA: Final = struct.Struct("=52xI")
-"""``tcpi_last_data_recv`` of Linux' ``struct tcp_info``: milliseconds since the last segment with data came."""
+_TCP_INFO: Final = struct.Struct("=52xI88xI28xQ")
+"""Of Linux' ``struct tcp_info`` (``linux/tcp.h``): ``tcpi_last_data_recv``, milliseconds since the last segment with
+data came; ``tcpi_notsent_bytes``; ``tcpi_rwnd_limited``, microseconds in which bytes waited for the peer's window."""
+_BEHIND_MICROSECONDS: Final = 100_000
+"""Time for which a peer's window must have held an answer back before its last bytes wait for it too."""
 
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:
@@ -52,16 +55,37 @@ class ClientSocket:
 
     def __init__(self, transport: asyncio.BaseTransport) -> None:
         self._socket = _beside(transport)
+        self._held_back = 0
 
     def waited_seconds(self) -> float:
-        """How long the newest bytes have been in the kernel, in its ticks (1 to 10 ms); 0 where it does not tell."""
+        """How long the newest bytes have been in the kernel, in its ticks (1 to 10 ms); 0 where it does not tell.
+
+        Asked as a request comes, it also begins a new account of what its client does not take (`is_behind`).
+        """
+        last_data, _, self._held_back = self._told()
+        return last_data / 1000
+
+    def is_behind(self) -> bool:
+        """Whether bytes are left here for want of room in the client's buffer, as they were for a tenth of a second.
+
+        A network that is slow is none of it. What has its place in the client's buffer is read for all that can be
+        known here, and so is everything where the kernel does not tell.
+        """
+        _, unsent, held_back = self._told()
+        return unsent > 0 and held_back - self._held_back >= _BEHIND_MICROSECONDS
+
+    def has_unsent(self) -> bool:
+        """Whether bytes that were written are still here, never sent."""
+        return self._told()[1] > 0
+
+    def _told(self) -> tuple[int, int, int]:
         if self._socket is None:
-            return 0.0
+            return 0, 0, 0
         try:
-            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA.size)
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         except OSError:
-            return 0.0
-        return float(_LAST_DATA.unpack(info)[0]) / 1000 if len(info) == _LAST_DATA.size else 0.0
+            return 0, 0, 0
+        return _TCP_INFO.unpack(info) if len(info) == _TCP_INFO.size else (0, 0, 0)
 
     def has_bytes(self) -> bool:
         """Whether something waits to be read."""

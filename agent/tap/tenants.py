@@ -175,11 +175,17 @@ class Tenants:
                 declared = _DECLARED + declared
             else:
                 declared = self._names.get(declared, declared)
-        credentials = [held for field in self._key_headers if (held := head.get(field))]
-        if query and not credentials and self._key_headers:
-            credentials = [query_key(head)]
-        key = next((name for one in credentials if (name := self._key_names.of(one))), "")
+        key = self._key(head, query=query)
         return Who(declared, self._names.get(key, key))
+
+    def _key(self, head: RequestHead, *, query: bool) -> str:
+        bears = False
+        for field in self._key_headers:
+            if held := head.get(field):
+                bears = True
+                if name := self._key_names.of(held):
+                    return name
+        return self._key_names.of(query_key(head)) if query and not bears and self._key_headers else ""
 
     def name(self, who: Who, *, refused: bool) -> str:
         """Tenant to record, empty when nothing names one.

@@ -16,6 +16,7 @@ _MEMBER: Final = re.compile(
 )
 _MOST_MEMBERS: Final = 32
 _MAX_STATE: Final = 512
+_LONG_MEMBER: Final = 128
 
 
 class TraceContext(NamedTuple):
@@ -91,10 +92,15 @@ def new_trace_context() -> TraceContext:
 def is_trace_state(values: list[bytes]) -> bool:
     """Whether the values of ``tracestate`` are together a list that may be handed on (Trace Context §3.3.1).
 
-    One member that is none, or more than 32 of them, and all are discarded; empty ones count for nothing.
+    One member that is none, or more than 32 of them, and all are discarded; empty ones count for nothing, and are no
+    list by themselves: an empty field had better not be sent.
     """
-    members = [member for value in values for member in map(_stripped, value.split(b",")) if member]
-    return len(members) <= _MOST_MEMBERS and all(map(_MEMBER.fullmatch, members))
+    members = _members(values)
+    return 0 < len(members) <= _MOST_MEMBERS and all(map(_MEMBER.fullmatch, members))
+
+
+def _members(values: list[bytes]) -> list[bytes]:
+    return [member for value in values for member in map(_stripped, value.split(b",")) if member]
 
 
 def _stripped(member: bytes) -> bytes:
@@ -102,10 +108,27 @@ def _stripped(member: bytes) -> bytes:
 
 
 def read_trace_state(values: list[bytes]) -> str:
-    """``tracestate`` as text for the record, empty where it is discarded; the bytes are passed on untouched."""
+    """``tracestate`` as text for the record, empty where it is discarded; the bytes are passed on untouched.
+
+    At most 512 characters: of a longer list whole members are left out, first those of more than 128 characters, always
+    from the end (Trace Context, *tracestate Limits*).
+    """
     if not is_trace_state(values):
         return ""
-    return b",".join(filter(None, values)).decode("ascii", "replace")[:_MAX_STATE]
+    text = b",".join(filter(None, values))
+    if len(text) > _MAX_STATE:
+        text = b",".join(_shortened(_members(values)))
+    return text.decode("ascii")
+
+
+def _shortened(members: list[bytes]) -> list[bytes]:
+    kept = members.copy()
+    size = sum(map(len, kept)) + len(kept) - 1
+    for least in (_LONG_MEMBER + 1, 1):
+        for place in reversed(range(len(kept))):
+            if size > _MAX_STATE and len(kept[place]) >= least:
+                size -= len(kept.pop(place)) + 1
+    return kept
 
 
 def read_request_id(values: list[bytes]) -> str:

@@ -34,6 +34,9 @@ _TAPS_MS = 120_000
 _SAMPLED = 1
 _KNOWN_FLAGS = 3
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+# As a tap judges it: one member that is none, or too many of them, and the list is not handed on.
+_MEMBER = re.compile(rb"[0-9a-z][_0-9a-z*/@-]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
+_MOST_MEMBERS = 32
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,256}")
 _STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 _UNREAD = frozenset((b"cookie", b"proxy-authorization"))
@@ -97,7 +100,7 @@ class Edge:
     def _begin(self, scope: dict[str, Any], receive: Receive, send: Send) -> _Watch | None:
         arrived, arrived_ns = _now(), time.time_ns()
         parents: list[bytes] = []
-        states: list[tuple[bytes, bytes]] = []
+        states: list[bytes] = []
         hidden: list[tuple[bytes, bytes]] = []
         given = b""
         passed: list[tuple[bytes, bytes]] = []
@@ -106,7 +109,7 @@ class Edge:
             if name == b"traceparent":
                 parents.append(field[1])
             elif name == b"tracestate":
-                states.append(field)
+                states.append(field[1])
             elif name == b"x-request-id":
                 given = given or field[1]
             elif name in _UNREAD:
@@ -122,8 +125,8 @@ class Edge:
         if not given or not _REQUEST_ID.fullmatch(given):
             given = _draw(16).hex().encode()
         passed.append((b"x-request-id", given))
-        if parent:  # a state without its trace says nothing
-            passed += states
+        if parent and states and (state := _trace_state(states)):  # without its trace it says nothing
+            passed.append((b"tracestate", state))
         head = _head(scope, passed)
         passed += hidden
         handed = flags & ~_SAMPLED | (_SAMPLED if sampled else 0)
@@ -348,6 +351,13 @@ def _trace(parents: list[bytes]) -> tuple[bytes, bytes, int]:
         if any(trace_id) and any(parent):
             return trace_id, parent, int(match[4], 16) & _KNOWN_FLAGS
     return _draw(16), b"", _SAMPLED
+
+
+def _trace_state(values: list[bytes]) -> bytes:
+    """The values of ``tracestate`` as one, empty where they are together no list (Trace Context §3.3.1)."""
+    joined = b",".join(filter(None, values))
+    members = [member for one in joined.split(b",") if (member := one.strip(b" \t"))]
+    return joined if 0 < len(members) <= _MOST_MEMBERS and all(map(_MEMBER.fullmatch, members)) else b""
 
 
 _pool = bytearray()

@@ -321,9 +321,32 @@ def test_the_newest_word_on_adapters_counts():
     text = VLLM + adapters % ("a,b", "c", 1_700_000_000) + adapters % ("a", "", 1_700_000_500)
     found = signals(text, "vllm")
     assert (found["lora_adapters_running"], found["lora_adapters_waiting"], found["lora_slots"]) == (1, 0, 4)
+    assert found["lora_adapters_held_back"] == 0
+    found = signals(text + adapters % ("a, b", "b,c,d", 1_700_000_900), "vllm")
+    assert (found["lora_adapters_running"], found["lora_adapters_waiting"]) == (2, 3)
+    assert found["lora_adapters_held_back"] == 2
     for ray in ("ray_vllm:", "ray_vllm_"):
         found = signals(text.replace("vllm:", ray), "vllm")
         assert (found["lora_adapters_running"], found["lora_adapters_waiting"], found["lora_slots"]) == (1, 0, 4)
+
+
+def family(name: str, total: float, count: int) -> str:
+    return f"# TYPE {name} histogram\n{name}_sum {total}\n{name}_count {count}\n"
+
+
+def test_transfers_are_those_of_the_connector_that_counts_them():
+    nixl, mooncake = (
+        family(f"vllm:{name}_xfer_time_seconds", 2.5, 10) + family(f"vllm:{name}_bytes_transferred", 4e9, 10)
+        for name in ("nixl", "mooncake")
+    )
+    told = {"kv_transfers_total": 10, "kv_transfer_seconds_total": 2.5, "kv_transfer_bytes_total": 4e9}
+    for page in (nixl, mooncake):
+        assert signals(VLLM + page, "vllm").items() >= told.items()
+    by_dynamo = family("trtllm_kv_transfer_latency_seconds", 2.5, 10) + family("trtllm_kv_transfer_bytes", 4e9, 10)
+    assert signals(by_dynamo, "trtllm") == told
+    assert signals('sglang:spec_accept_length{model_name="m",tp_rank="0"} 3.25\n', "sglang") == {
+        "spec_decode_acceptance_length": 3.25
+    }
 
 
 def test_estimates_that_are_turned_off_are_absent():

@@ -292,6 +292,15 @@ async def test_a_strangers_page_is_told_with_the_exporters_that_are_known(export
         running.cancel()
 
 
+def test_an_error_of_which_only_the_numbers_change_is_told_once():
+    told: list[tuple[str, bytes]] = []
+    source = GpuPages(["http://127.0.0.1:1/metrics"])
+    for why in ("timed out after 5.01 s", "timed out after 5.2 s", "timed out after 12 s", "refused", "refused"):
+        source._missing(source._exporters[0], why, lambda kind, body: told.append((kind, body)))
+    assert [message.rsplit(": ", 1)[1] for _, message in sent(told)[1]] == ["timed out after 5.01 s", "refused"]
+    assert [problem.rsplit(": ", 1)[1] for problem in source.problems(1e12, 0.0)] == ["refused"]
+
+
 def test_a_page_that_is_no_url_is_refused_by_name():
     with pytest.raises(ValueError, match=r"gpu_pages\.0\.url"):
         AgentConfig(gpu_pages=({"url": "ftp://n1/metrics"},))

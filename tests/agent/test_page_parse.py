@@ -1,55 +1,28 @@
 from __future__ import annotations
 
-import gzip
-from collections import Counter
-from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 
 from agent.pages.page import Fault, Limits, PageReader, parse
 from base.errors import PageError
+from tests.kits.page_judge import RECORDED, broken, judge, ours, text_of, theirs
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
-PAGES = sorted((*FIXTURES.glob("*/metrics_*.txt"), *FIXTURES.glob("*/metrics_*.txt.gz")))
-
-
-def text_of(path: Path) -> str:
-    return (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def ours(text: str) -> Counter[tuple[object, ...]]:
-    page = parse(text)
-    assert page.faults_total == page.repeated
-    return Counter((one.name, *sorted(one.labels.items()), repr(one.value), one.timestamp) for one in page.samples())
-
-
-def theirs(text: str) -> Counter[tuple[object, ...]]:
-    declared = {line.split()[2] for line in text.split("\n") if line.startswith("# TYPE")}
-
-    def original(kind: str, name: str) -> str:
-        # prometheus_client renames a counter without _total to the OpenMetrics name
-        return name.removesuffix("_total") if kind == "counter" and name not in declared else name
-
-    first: dict[object, tuple[object, ...]] = {}  # of a series that is there twice, Prometheus keeps the first line
-    for family in text_string_to_metric_families(text):
-        for one in family.samples:
-            name = original(family.type, one.name)
-            series = (name, *sorted(pair for pair in one.labels.items() if pair[1]))
-            first.setdefault(series, (name, *sorted(one.labels.items()), repr(float(one.value)), one.timestamp))
-    return Counter(first.values())
-
-
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}-{path.name}")
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_recorded_pages_read_as_the_reference_parser_reads_them(path: Path):
     text = text_of(path)
     assert ours(text) == theirs(text)
 
 
 def test_there_are_recorded_pages():
-    assert len(PAGES) >= 15
+    assert len(RECORDED) >= 15
 
 
 NAMES = st.from_regex(r"[a-z_:][a-zA-Z0-9_:]{0,8}", fullmatch=True)
@@ -135,6 +108,26 @@ def test_no_bytes_crash_the_reader(body: bytes):
         except PageError:
             continue
         assert len(page.values) == len(page.layout.series)
+
+
+@pytest.mark.parametrize("value", ["1\t5", "1\x0b8", "", "\t", "1_0", "1\t1_0", "1\tx"])
+def test_a_line_reads_the_same_whether_or_not_its_series_is_known(value: str):
+    reader = PageReader()
+    reader.read(b"foo 1\nbar 1\n")
+    body = f"new 1\nfoo {value}\n".encode()
+    page, alone = reader.read(body), PageReader().read(body)
+    assert list(page.samples()) == list(alone.samples())
+    assert page.faults == alone.faults
+
+
+def test_ten_thousand_broken_pages_read_as_they_must():
+    random, pages, refused = Random(152), [text_of(path).encode() for path in RECORDED], 0
+    for _ in range(10_000):
+        whole = random.choice(pages)
+        start = random.randrange(len(whole))
+        before = whole[start : start + random.choice((200, 2_000))]
+        refused += judge(broken(before, random), before)
+    assert 1_000 < refused < 9_000
 
 
 def test_values_move_while_the_layout_stays_the_same_object():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-KEYS = ["engine", "role", "version", "models", "signals", "by_model", "unmapped", "missing", "notes"]
+KEYS = ["engine", "role", "version", "models", "signals", "by_model", "batch_sizes", "unmapped", "missing", "notes"]
 Answer = str | dict[str, object] | int | list[object]
 Routes = dict[str, Answer]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.tap.config import read_config, read_upstream
 from agent.tap.routes import find_route
-from agent.tap.tracing import read_request_id, read_trace_context
+from agent.tap.tracing import new_trace_context, read_request_id, read_trace_context, read_trace_state
 from base.errors import ConfigError
 from base.vocabulary import Resource
 
@@ -54,6 +54,39 @@ def test_trace_context(values: list[bytes], continued: bool, flags: int):
     as_it_came = read_trace_context(values, sample=False)
     assert as_it_came.sampled is bool(flags & 1)
     assert as_it_came.header(b"\x01" * 8).decode().endswith(f"-{flags:02x}")
+
+
+def test_a_trace_that_begins_here_says_sampled_alone():
+    assert new_trace_context().header(b"\x01" * 8).endswith(b"-01"), (
+        "readers of level 1 refuse more than 02 in version 00"
+    )
+
+
+@pytest.mark.parametrize(
+    ("members", "kept"),
+    [
+        ([b"a=1", b"b=" + b"x" * 126], [b"a=1", b"b=" + b"x" * 126]),
+        # Those of more than 128 characters go first, the last of them before others.
+        (
+            [b"a=" + b"x" * 127, b"b=" + b"x" * 254, b"c=" + b"x" * 126, b"d=1"],
+            [b"a=" + b"x" * 127, b"c=" + b"x" * 126, b"d=1"],
+        ),
+        ([b"a=" + b"x" * 254, b"b=" + b"x" * 254, b"c=1"], [b"a=" + b"x" * 254, b"c=1"]),
+        # Then from the end.
+        ([b"%d=" % one + b"x" * 100 for one in range(6)], [b"%d=" % one + b"x" * 100 for one in range(4)]),
+        ([b"a=" + b"x" * 126, b"b=" + b"x" * 126, b"c=" + b"x" * 126, b"d=" + b"x" * 123], None),
+        (
+            [b"a=" + b"x" * 126, b"b=" + b"x" * 126, b"c=" + b"x" * 126, b"d=" + b"x" * 124],
+            [b"a=" + b"x" * 126, b"b=" + b"x" * 126, b"c=" + b"x" * 126],
+        ),
+        ([b"k" * 256 + b"=" + b"x" * 256], []),
+    ],
+)
+def test_a_long_tracestate_is_recorded_in_whole_members(members: list[bytes], kept: list[bytes] | None):
+    told = b",".join(members if kept is None else kept).decode()
+    assert len(told) <= 512
+    assert read_trace_state([b",".join(members)]) == told
+    assert read_trace_state(members) == told
 
 
 def test_request_ids_that_could_not_be_names_are_replaced():

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import gzip
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,7 +19,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from agent.config import AgentConfig
 from agent.roster import Roster
 from agent.sidecar import CONFIGURATION, Sidecar
-from agent.target import Target
+from agent.target import KvEvents, Target
 from agent.telemetry import describe
 from tests.kits.agent_fakes import FakeCollector, until
 
@@ -102,7 +103,8 @@ def test_of_a_thousand_that_came_and_went_nothing_is_kept(tmp_path: Path):
     host: Any = agent.sources["host"]
     try:
         for number in range(1000):
-            one = target(f"churn-{number}", 20_000 + number)
+            events = KvEvents(f"tcp://churn-{number}:5557")
+            one = replace(target(f"churn-{number}", 20_000 + number), kv_events=events)
             agent.tell("dns:chat", [one])
             host._engines.know({one.instance: {4_000_000 + number: "vllm"}})
             spans.intake.stats.last_seen[one.instance] = 1.0

@@ -11,25 +11,42 @@ from collector.settle import Settler
 from tests.kits.schema_tools import NOW_MS, RESOURCE, token
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from collector.store.client import Store
 
 WHOSE = RESOURCE | {"servescope.model": "tiny", "servescope.dp_rank": "1", "process.pid": "77"}
 NOW_NS = NOW_MS * 1_000_000
 
 
-def land(store: Store, name: str, columns: dict[str, list[Any]], sender: Sender = NOBODY) -> None:
-    body = encode_columns(WHOSE, "servescope.step", name, NOW_NS, columns)
+def land(
+    store: Store,
+    name: str,
+    columns: dict[str, list[Any]],
+    sender: Sender = NOBODY,
+    *,
+    whose: Mapping[str, str] = WHOSE,
+) -> None:
+    body = encode_columns(whose, "servescope.step", name, NOW_NS, columns)
     frame = framing.encode(body, records=1, digest=bytes(16), received_ns=NOW_NS, batch="", sender=sender)
     store.insert_segment("land_logs", frame, token())
 
 
-def finished(store: Store, request_id: str = "cmpl-req-1-0", sender: Sender = NOBODY, **more: Any) -> None:
+def finished(
+    store: Store,
+    request_id: str = "cmpl-req-1-0",
+    sender: Sender = NOBODY,
+    *,
+    whose: Mapping[str, str] = WHOSE,
+    **more: Any,
+) -> None:
     row = {
         "finished_ns": NOW_NS + 135_000_000, "e2e_seconds": 0.13, "queued_seconds": 0.01, "prefill_seconds": 0.04,
         "inference_seconds": 0.1, "decode_seconds": 0.06, "preemptions": 2, "prompt_tokens": 20,
         "generation_tokens": 8, "cached_tokens": 16, "reason": "length", "request_id": request_id,
     } | more  # fmt: skip
-    land(store, "finished_requests", {name: [value] for name, value in row.items() if value is not None}, sender)
+    columns = {name: [value] for name, value in row.items() if value is not None}
+    land(store, "finished_requests", columns, sender, whose=whose)
 
 
 def requests(store: Store) -> list[dict[str, Any]]:

@@ -326,3 +326,15 @@ async def one(script: Script, request: bytes | None = None, **options: Any) -> t
     async with upstream(script) as up, tap(up.port, **options) as served:
         got = await talk(served.port, request or post())
         return got, await served.memory.only()
+
+
+async def serve_both(peer: Peer) -> None:
+    """Answers whole or as a stream, as it is asked."""
+    while True:
+        _, body = await peer.request()
+        if b'"stream":true' in body:
+            await peer.send(STREAM_HEAD, chunked(event("a"), end=False), chunked(event("b", "stop"), end=False))
+            await peer.send(chunked(DONE, end=False))
+            await peer.send(b"0\r\n\r\n")
+        else:
+            await peer.send(answer(b'{"id":"whole","model":"tiny"}'))

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import structlog
 
 from base.command import ending_in_words
+from base.errors import ConfigError
 from base.logs import log_to_stderr
 from collector.config import load
 from collector.server import Collector
@@ -41,6 +43,14 @@ async def _serve(collector: Collector) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+    def reload() -> None:
+        try:
+            collector.reload()
+        except ConfigError as error:
+            structlog.get_logger().warning("reload_failed", error=str(error))
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     await collector.run(stop)
 
 

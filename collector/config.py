@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - pydantic reads it at run time
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from base import yamlfile
 from base.errors import ConfigError
 from base.settings import MustExist, Port
 from base.urls import Host  # noqa: TC001 - pydantic reads it at run time
+from base.yamlfile import FieldError
 from collector import retention
 from collector.store.address import StoreAddress
 
@@ -43,6 +44,16 @@ class CollectorConfig(BaseModel):
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Port("otlp")] = Field(
         default=4318, ge=0, le=65535, description="Port of OTLP/HTTP, /healthz and /metrics; 0 picks a free one."
+    )
+    certificate_file: Annotated[Path | None, MustExist()] = Field(
+        default=None, description="Certificate (PEM, with its chain) by which the port speaks TLS; none: plain HTTP."
+    )
+    certificate_key_file: Annotated[Path | None, MustExist()] = Field(
+        default=None, description="Private key of that certificate, without a password."
+    )
+    client_ca_file: Annotated[Path | None, MustExist()] = Field(
+        default=None,
+        description="Authorities of which every client must show a certificate, readers of /healthz and /metrics too.",
     )
     clickhouse: str = Field(
         default="http://127.0.0.1:8123",
@@ -90,6 +101,14 @@ class CollectorConfig(BaseModel):
         description="The same for metrics and logs while no spans come: an idle fleet's samples need no haste, and "
         "every insert costs the store the same however small.",
     )
+    unasked_seal_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        le=600,
+        description="The same for everything while nobody reads of the embedded store: whoever does has what waits "
+        "brought in first. No less than `seal_seconds`, and without effect on a ClickHouse server, which does not "
+        "tell.",
+    )
     settle_seconds: float = Field(
         default=2.0, ge=0.1, le=60, description="Wait before spans of one trace are put together."
     )
@@ -110,6 +129,20 @@ class CollectorConfig(BaseModel):
         One that these would never let in must not be told to come again.
         """
         return max(0, min(self.max_body_bytes, self.max_inflight_bytes // 2, self.log_max_bytes - FRAME_BYTES))
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.certificate_file is None) != (self.certificate_key_file is None):
+            given = "certificate_file" if self.certificate_key_file is None else "certificate_key_file"
+            raise FieldError((given,), "certificate_file and certificate_key_file go together")
+        if self.client_ca_file is not None and self.certificate_file is None:
+            raise FieldError(("client_ca_file",), "needs certificate_file: only over TLS do clients show certificates")
+        return self
+
+    def certificates(self) -> dict[str, Path]:
+        """Files of certificates, by the setting that names them."""
+        named = {"certificate_file": self.certificate_file, "client_ca_file": self.client_ca_file}
+        return {f"collector.{setting}": file for setting, file in named.items() if file is not None}
 
     @field_validator("retention_days")
     @classmethod

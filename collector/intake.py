@@ -12,7 +12,7 @@ from collector import framing
 from collector.decode import decode
 from collector.framing import DIGEST_BYTES
 from collector.journal import identity
-from collector.log import LogFullError
+from collector.log.admission import LogFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collector.decode import Decoded
     from collector.journal import Journal
     from collector.ledger import Ledger
-    from collector.log import WriteAheadLog
+    from collector.log.write_ahead import WriteAheadLog
     from collector.sift import Refusal
 
 RETRY_AFTER_SECONDS: Final = {"bound": 5, "disk": 10, "memory": 1, "store": 1}

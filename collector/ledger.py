@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from collector.log import SIGNALS
+from collector.log.segment import SIGNALS
 
 if TYPE_CHECKING:
-    from collector.log import WriteAheadLog
-    from collector.recovery import Recovered
+    from collector.log.recovery import Recovered
+    from collector.log.write_ahead import WriteAheadLog
 
 _PREFIX: Final = "servescope_collector"
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

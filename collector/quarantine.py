@@ -21,7 +21,7 @@ from collector.decode import KINDS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from collector.recovery import Segment
+    from collector.log.segment import Segment
 
 LOG: Final = structlog.get_logger()
 

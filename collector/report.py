@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from collector.intake import Intake
     from collector.ledger import Fate, Ledger
-    from collector.log import WriteAheadLog
+    from collector.log.write_ahead import WriteAheadLog
 
 _SECONDS: Final = 15.0
 _TRIES: Final = 50

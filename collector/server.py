@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp import web
 
-from base import found, locks
+from base import certificates, found, locks
+from base.certificates import Expirations
 from base.errors import DataFolderInUseError, PortInUseError
 from base.keys import ensure_keys
-from collector import receivers, retention
+from collector import receivers, retention, tls
 from collector.auth import open_door
+from collector.demand import listen
 from collector.intake import Intake
 from collector.journal import Journal
 from collector.landing import Landing
 from collector.ledger import Ledger
-from collector.log import SIGNALS, WriteAheadLog
+from collector.log.segment import SIGNALS
+from collector.log.write_ahead import WriteAheadLog
 from collector.quarantine import Quarantine
 from collector.receiver import Scene
 from collector.report import report
@@ -33,7 +36,7 @@ from collector.settle import Settler
 from collector.store import migrate
 from collector.store.address import StoreAddress, locate
 from collector.store.client import Store, StoreError
-from collector.writer import Writer
+from collector.writing.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,14 +58,29 @@ class Collector:
     Args:
         config: Its settings.
         data: The data folder; the log lies in ``log/``, keys are read from (or made in) ``keys/``.
+
+    Raises:
+        ConfigError: A certificate can't be used.
     """
 
     def __init__(self, config: CollectorConfig, data: Path) -> None:
         self._config = config
         self._data = data
         self._started = time.time()
+        self._tls = tls.of(config)
         self.ledger = Ledger()
+        self.ledger.registry.register(Expirations("servescope_collector", config.certificates()))
         self.port = 0
+
+    def reload(self) -> None:
+        """Read the certificates again; connections that stand keep theirs.
+
+        Raises:
+            ConfigError: A file can't be used; all stays as it was.
+        """
+        if self._tls is not None:
+            self._tls.reload()
+            LOG.info("certificates_read")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then drain.
@@ -103,13 +121,19 @@ class Collector:
             self.intake.observe = deriver.look
         beside = [
             asyncio.create_task(deriver.run()),
+            asyncio.create_task(certificates.remind(self._config.certificates())),
             asyncio.create_task(report(self.intake, self.ledger, self.log)),
+            *(
+                asyncio.create_task(listen(store.address, self.writer, self._config.seal_seconds, signal))
+                for signal in SIGNALS
+            ),
         ]
         try:
             for way in ways.values():
                 await way.open()
             await self._listen(runner)
-            LOG.info("collector_ready", url=f"http://{self._config.host}:{self.port}", store=store.address.url)
+            scheme = "http" if self._tls is None else "https"
+            LOG.info("collector_ready", url=f"{scheme}://{self._config.host}:{self.port}", store=store.address.url)
             await _first(stop, work)
         finally:
             for way in ways.values():
@@ -127,7 +151,7 @@ class Collector:
         if self._config.user:
             file = self._config.password_file
             user, password = self._config.user, file.read_text().strip() if file else ""
-        return StoreAddress(address.url, address.database, user, password)
+        return StoreAddress(address.url, address.database, user, password, unhurried=True)
 
     def _writer(self, store: Store, folder: Path, journal: Journal) -> Writer:
         def migrated() -> None:
@@ -168,7 +192,8 @@ class Collector:
 
     async def _listen(self, runner: web.AppRunner) -> None:
         await runner.setup()
-        site = web.TCPSite(runner, self._config.host, self._config.port, backlog=512)
+        context = self._tls.context if self._tls is not None else None
+        site = web.TCPSite(runner, self._config.host, self._config.port, backlog=512, ssl_context=context)
         try:
             await site.start()
         except OSError as error:
@@ -200,13 +225,18 @@ class Collector:
         errors = dict(self.writer.errors)
         body = {
             "status": "degraded" if errors or self.recovered.postponed else "ok",
-            "problems": problems(errors) + self.recovered.problems(self._data / "log"),
+            "problems": [
+                *problems(errors),
+                *self.recovered.problems(self._data / "log"),
+                *certificates.told(self._config.certificates(), time.time()),
+            ],
             "store": {
                 "error": next(iter(errors.values()), ""),
                 "errors": errors,
                 "last_insert": self.writer.last_insert,
                 "last_traces": self.writer.last_traces,
                 "last_settle": self.writer.last_settle,
+                "unhurried": self.writer.unhurried,
             },
             "log": {
                 "bytes": self.log.bytes,

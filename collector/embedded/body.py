@@ -103,6 +103,11 @@ class Body:
         self._paths: list[Path] = []
         self.size = 0
 
+    @property
+    def held(self) -> bytes:
+        """What of it is in memory, as it came: all of a small one."""
+        return bytes(self._memory)
+
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
         """Take the body off the wire.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import compress, count
 from typing import TYPE_CHECKING, Final
 
-from collector.embedded.pieces import BROKEN, QUOTED, STRING, filled, pieces, plain
+from collector.embedded.pieces import BROKEN, GAP, QUOTED, STRING, filled, pieces, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -68,10 +68,13 @@ class Canonical:
         wanted = wanted | {"settings", "format"}
         for place, piece in pieces(text):
             self._starts.append((len(self._words), place))
-            distinct = {*piece.words, *piece.quoted}
+            distinct, quoted = set(piece.words), set(piece.quoted)
+            if found := wanted & quoted:
+                self._gather(piece.names(), found | wanted & distinct)
+            elif found := wanted & distinct:
+                self._gather(piece.words, found)
+            distinct |= quoted
             self.names |= distinct
-            if found := wanted & distinct:
-                self._gather(piece.names(), found)
             if "/" in "".join(piece.quoted) and not _BEFORE_TABLES.isdisjoint((*distinct, *self._words[-1:])):
                 self._gather_paths(piece)
             self._pieces.append(piece)
@@ -102,14 +105,20 @@ class Canonical:
         return len(self._written) - 2
 
     @property
+    def quoted(self) -> int:
+        """How many of them are names in quotes."""
+        return sum(len(piece.called) for piece in self._pieces)
+
+    @property
     def outline(self) -> list[str]:
         """All tokens as `at` tells them, but of a string its quote alone; made anew each time."""
         found = self._written[:-2]
         for (start, _), piece in zip(self._starts, self._pieces, strict=True):
             if piece.called:
-                places = compress(count(start), map("`".__eq__, piece.written))
-                for place, name in zip(places, piece.called, strict=True):
-                    found[place] = f"`{name}`"
+                called = f"`{GAP}`".join(piece.called)
+                name = iter(f"`{called}`".split(GAP))
+                end = start + len(piece.written)
+                found[start:end] = [next(name) if word == "`" else word for word in piece.written]
         return found
 
     def at(self, index: int) -> str:
@@ -134,15 +143,23 @@ class Canonical:
         for name in sorted(self._places.keys() & names):
             yield from self._places[name]
 
+    def in_database(self, name: str) -> list[int]:
+        """Indexes of the database's name, wanted, where one of its tables follows."""
+        words = self._words
+        return [index for index in self.places({name}) if words[index + 1] == "."]
+
     def tables(self, database: str) -> Counter[tuple[str, str, str]]:
-        """Names behind ``database.`` with the tokens before and behind, and how often they stand so."""
-        words, written = self._words, self._written
-        places = [index for index in self.places({database}) if words[index + 1] == "."]
-        steps = (-1, 2, 3)  # before the first token stands what stands behind the last
-        near = [[written[index + step] for index in places] for step in steps]
-        if not _QUOTES.isdisjoint(word for said in near for word in set(said)):
-            near = [[self.at(index + step) for index in places] for step in steps]
-        return Counter(zip(*near, strict=True))
+        """Names behind ``database.`` with the tokens before and behind, quotes for what they hold, and how often."""
+        written, places = self._written, self.in_database(database)
+        # Before the first token stands what stands behind the last. What quotes hold matters in the name alone.
+        before, names, behind = ([written[index + step] for index in places] for step in (-1, 2, 3))
+        if not _QUOTES.isdisjoint(names):
+            said = [word for number in range(len(self._pieces)) for word in self._said(number)]
+            names = [
+                f"{name}{said[index + 2]}{name}" if name in _QUOTES else name
+                for index, name in zip(places, names, strict=True)
+            ]
+        return Counter(zip(before, names, behind, strict=True))
 
     def calls(self, names: Iterable[str]) -> Iterator[int]:
         """Those of the ``places`` with a bracket behind them."""

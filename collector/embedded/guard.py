@@ -19,7 +19,7 @@ from collector.embedded import reader
 from collector.embedded.canonical import Canonical, replace_tables
 from collector.embedded.engine import Answer
 from collector.embedded.errors import SYNTAX_ERROR, QueryError, refused
-from collector.embedded.expansion import may_multiply, selects
+from collector.embedded.expansion import may_multiply, selects, too_much
 from collector.embedded.pieces import plain
 from collector.embedded.refusal import FenceError, check_text, insert_refused
 from collector.embedded.statement import output_clause, tokens
@@ -183,7 +183,7 @@ class Guard:
         if len(statement.text.encode()) > reader.CANONICAL_BYTES:
             raise _long()
         most = reader.SELECTS
-        if may_multiply(statement.text, most) and selects(statement.outline, most) > most:
+        if may_multiply(statement.text, most) and _selects(statement, most) > most:
             raise FenceError(
                 "length",
                 f"The statement becomes more than {most} SELECTs, each name standing for its text",
@@ -219,7 +219,7 @@ class Guard:
                 raise FenceError(
                     "file", f"{plain(statement.at(index))!r} is a file's name", "Name a table of servescope"
                 )
-        if statement.tables("default"):
+        if statement.in_database("default"):
             raise FenceError("table", "The database default is not for readers", "Name a table of servescope")
         return sum([times for near, times in statement.tables("system").items() if self._hides(*near)])
 
@@ -330,6 +330,12 @@ def _canonical(handle: Handle, sql: str) -> str:
         raise FenceError(rule, message.replace("(SYNTAX_ERROR)", "").strip()) from None
     except UnicodeDecodeError:
         raise FenceError("text", "The statement holds a string that is not UTF-8", "Use unhex() for bytes") from None
+
+
+def _selects(statement: Canonical, most: int) -> int:
+    if statement.quoted > reader.COUNTED_QUOTED:
+        raise too_much(f"has more than {reader.COUNTED_QUOTED} names in quotes", "Quote fewer")
+    return selects(statement.outline, most)
 
 
 def _explained(head: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ from aiohttp.http import HttpVersion11
 
 from collector.embedded import answer
 from collector.embedded.body import Body, SpoolRoom, Terms
+from collector.embedded.demand import Demand
 from collector.embedded.errors import NO_FREE_SPACE, QueryError, refused
+from collector.embedded.fed import EVERYTHING, signals_of
 from collector.embedded.form import is_form, with_form
 from collector.embedded.front import check_head
 from collector.embedded.origin import Origins
@@ -20,7 +23,7 @@ from collector.embedded.refusal import insert_refused
 from collector.embedded.request import Ask, Plan, authenticate, parse, plan
 from collector.embedded.statement import first_word
 from collector.embedded.stream import Answering
-from collector.store.address import READER_HEADER, reader_token
+from collector.store.address import READER_HEADER, UNHURRIED_HEADER, reader_token
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +39,7 @@ _OWNER_BODY_SECONDS = 3600
 _FAILING = 503
 _LATER = frozenset({429, 503})
 _QUERY_PATHS = frozenset({"", "/", "/query"})
+_LONGEST_PAUSE_SECONDS = 60.0
 # What is read of a query's head.
 _HEADERS = frozenset(
     {
@@ -77,6 +81,7 @@ class Gateway:
         self._body_limit = limits.body
         self._room = SpoolRoom(2 * limits.body)
         self._answering = Answering(spool, limits)
+        self.demand = {signal: Demand() for signal in sorted(EVERYTHING)}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request by its path, which is looked up as it stands: no path costs more than another."""
@@ -92,14 +97,20 @@ class Gateway:
                 if refusal is not None:
                     return refusal
             return await self._query(request)
-        if path not in {"/ping", "/replicas_status", "/healthz"}:
+        if path not in {"/ping", "/replicas_status", "/healthz", "/demand"}:
             return web.Response(status=404, text="Not found: ask at /, /query, /ping or /healthz\n")
         if request.method not in {"GET", "HEAD"}:
             return web.Response(status=405, text="Use GET\n")
+        return await self._tell(request, path)
+
+    async def _tell(self, request: web.BaseRequest, path: str) -> web.Response:
+        if path == "/demand":
+            return await self._listen(request)
         return await self._health() if path == "/healthz" else web.Response(text="Ok.\n")
 
     async def _health(self) -> web.Response:
         recycle = self._runner.recycle
+        failing = await self._alive()
         facts = {
             **self._runner.figures(),
             "recycled": recycle.past.recycled,
@@ -109,15 +120,50 @@ class Gateway:
         }
         if recycle.why:
             return web.json_response({"status": "recycling", "error": recycle.why, **facts}, status=_FAILING)
-        try:
-            await self._runner.check()
-        except (QueryError, TimeoutError) as error:
-            text = str(error) or "the engine does not answer"
-            return web.json_response({"status": "failing", "error": text, **facts}, status=_FAILING)
+        if failing:
+            return web.json_response({"status": "failing", "error": failing, **facts}, status=_FAILING)
         if self._runner.writes.damage:
             text = "a failed write could not be repaired yet: no write is taken"
             return web.json_response({"status": "damaged", "error": text, **facts}, status=_FAILING)
         return web.json_response({"status": "ok", **facts})
+
+    async def _alive(self) -> str:
+        """What is wrong with the engine, empty where nothing is or a recycling is ordered: that one is not waited for.
+
+        An engine that is about to be replaced may be too busy to answer, and an answer that comes after the process is
+        replaced reaches nobody.
+        """
+        check = asyncio.ensure_future(self._runner.check())
+        ordered = asyncio.ensure_future(self._runner.recycle.ordered.wait())
+        try:
+            await asyncio.wait((check, ordered), return_when=asyncio.FIRST_COMPLETED)
+            if check.done():
+                check.result()
+        except (QueryError, TimeoutError) as error:
+            return str(error) or "the engine does not answer"
+        finally:
+            check.cancel()
+            ordered.cancel()
+        return ""
+
+    async def _listen(self, request: web.BaseRequest) -> web.Response:
+        """Tell a collector that somebody reads; the owner's alone, for readers wait for whoever listens."""
+        try:
+            check_head(request, _HEADERS)
+            client, _ = self._judge(request)
+            pause = float(request.query.get("pause", "0"))
+            demand = self.demand.get(request.query.get("signal", ""))
+        except QueryError as error:
+            return _failure(error, answer.exception_tag())
+        except ValueError:
+            return web.Response(status=400, text="pause is no number: give seconds\n")
+        if client.role != "owner":
+            return web.Response(status=403, text="Only the owner may listen: give its name and password\n")
+        if demand is None:
+            return web.Response(status=400, text=f"signal is none: give one of {', '.join(self.demand)}\n")
+        pause = min(max(pause, 0.0), _LONGEST_PAUSE_SECONDS) if pause == pause else 0.0  # noqa: PLR0124 - not a number
+        wanted = await demand.wanted(pause, done=request.query.get("done") == "1")
+        return web.json_response({"wanted": wanted})
 
     async def _expect(self, request: web.BaseRequest) -> web.StreamResponse | None:
         """Ask for the body only where it would be read."""
@@ -189,8 +235,12 @@ class Gateway:
         try:
             body = Body(self._spool, await self._terms(request, client, ask), self._room)
             await body.receive(request.content.iter_any())
+            kind = request.headers.get("Content-Type", "")
+            if UNHURRIED_HEADER not in request.headers:
+                # without a place: whoever waits here keeps nobody from the engine
+                await asyncio.gather(*(self.demand[signal].supplied() for signal in _reads(ask, body, kind)))
             await stay.enter()
-            if is_form(kind := request.headers.get("Content-Type", "")):
+            if is_form(kind):
                 ask = await stay.unless_cut(self._runner.submit(with_form, ask, body, kind))
             found: Plan = await stay.unless_cut(self._runner.submit(plan, ask, body))
             async with self._runner.job(stay, client, ask, found) as job:
@@ -200,6 +250,12 @@ class Gateway:
                 stay.end()
             if body is not None:
                 body.close()
+
+
+def _reads(ask: Ask, body: Body, kind: str) -> frozenset[str]:
+    if body.size and (ask.encoding or ask.native_blocks or is_form(kind)):
+        return EVERYTHING  # what is packed is not looked into here
+    return signals_of(ask.query.encode() + b" " + body.held)
 
 
 def _failure(error: QueryError, tag: str) -> web.Response:

@@ -6,6 +6,8 @@ A few passes of compiled code over all of it instead of a step for each token.
 from __future__ import annotations
 
 import re
+from itertools import repeat
+from operator import and_
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ BROKEN: Final = r"['`].*+"
 _CUT: Final = re.compile(r"(['`](?:(?<=')[^'\\]*+(?:\\.[^'\\]*+)*+'|(?<=`)[^`\\]*+(?:\\.[^`\\]*+)*+`|.*+))", re.DOTALL)
 _BUT_QUOTES: Final = bytes(code for code in range(256) if chr(code) not in "'`")
 _WORD: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"
-_SIGNS: Final = "(),.=-+"
+_SIGNS: Final = "()[],.=-+"
 _OTHER: Final = {
     code: " " if chr(code).isspace() else "+" for code in range(128) if chr(code) not in f"{_WORD}{_SIGNS}'`"
 }
@@ -29,7 +31,8 @@ _FOREIGN_BLANK: Final = re.compile(r"[^\S\x00-\x7f]")
 _SIZE: Final = 1 << 15
 _LETTERS: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "b": "\b", "f": "\f", "a": "\a", "v": "\v"}
 # Stand-ins while a text is taken apart: nothing that was UTF-8 holds them.
-_GAP: Final = "\ud800"
+GAP: Final = "\ud800"
+"""Nothing that was UTF-8 holds it."""
 _ESCAPED: Final = {"\\": "\ud801", "'": "\ud802", "`": "\ud803"}
 
 
@@ -42,7 +45,7 @@ def plain(token: str) -> str:
 
 def _meant(quoted: list[str]) -> str:
     """What is meant by what stands in quotes, with gaps between."""
-    text = _GAP.join(quoted)
+    text = GAP.join(quoted)
     if "\\" not in text:
         return text
     text = _set_aside(text)
@@ -136,6 +139,10 @@ def _split(text: str) -> tuple[list[str], list[str]]:
 def _told_apart(text: str) -> str:
     """The text, of the same length, with stand-ins for the quotes of strings within names."""
     parts = text.split("`")
+    if not any(map(and_, map(str.count, parts[::2], repeat("'")), repeat(1))):
+        # No string goes on behind a backquote: between the first and the second is a name, and so on.
+        parts[1::2] = GAP.join(parts[1::2]).replace("'", _ESCAPED["'"]).split(GAP) if len(parts) > 1 else []
+        return "`".join(parts)
     quotes = text.encode("utf-8", "surrogatepass").translate(None, _BUT_QUOTES)
     string, name, names = 0, False, []
     for number, within in enumerate(map(len, quotes.split(b"`"))):
@@ -147,8 +154,8 @@ def _told_apart(text: str) -> str:
             string ^= within & 1
             name = not string
     if names:
-        told = _GAP.join([parts[number] for number in names]).replace("'", _ESCAPED["'"])
-        for number, part in zip(names, told.split(_GAP), strict=True):
+        told = GAP.join([parts[number] for number in names]).replace("'", _ESCAPED["'"])
+        for number, part in zip(names, told.split(GAP), strict=True):
             parts[number] = part
     return "`".join(parts)
 
@@ -188,7 +195,7 @@ def filled(piece: Piece) -> list[str]:
 
 
 def _as_written(quoted: list[str]) -> list[str]:
-    return _put_back(_GAP.join(quoted)).split(_GAP) if quoted else []
+    return _put_back(GAP.join(quoted)).split(GAP) if quoted else []
 
 
 def _names(quoted: list[str]) -> list[str]:
@@ -196,4 +203,4 @@ def _names(quoted: list[str]) -> list[str]:
     text = "`".join(quoted)
     if "\\" not in text:
         return text.lower().split("`") if quoted else []
-    return _meant(quoted).lower().split(_GAP)
+    return _meant(quoted).lower().split(GAP)

@@ -28,6 +28,21 @@ ASSIGNMENTS: Final = 256
 SELECTS: Final = 500
 """SELECTs that a statement may become once every name stands for its text: planning them heeds no time limit."""
 
+COUNTED_WORDS: Final = 200_000
+"""Words and signs of a statement in which SELECTs are counted so; a list of whole numbers is one."""
+
+COUNTED_QUOTED: Final = 20_000
+"""Names in quotes in it; the engine reads fewer columns."""
+
+COUNTED_NAMES: Final = 5_000
+"""Names that it gives, each time counted."""
+
+COUNTED_SIGNS: Final = 30_000
+"""Names that it uses, brackets and commas, save those with nothing in them that counts."""
+
+COUNTED_USES: Final = 3_000
+"""What it gives and uses that stands for SELECTs."""
+
 PARSER_BACKTRACKS: Final = 50_000
 """Steps that the engine's parser may take back in a reader's statement."""
 

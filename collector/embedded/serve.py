@@ -124,6 +124,8 @@ async def _run(engine: object, spool: Path, life: recycle.Life, listener: socket
     for task in waiting:
         task.cancel()
     structlog.get_logger().info("store_draining")
+    for demand in gateway.demand.values():
+        demand.close()
     await server.cleanup()
     if not await runner.close(_DRAIN_SECONDS):
         # A query that can't be cancelled must not keep the process: what is on disk survives any end.

@@ -21,27 +21,23 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from agent.engine_table import detect, tables
-from agent.gpu_table import TOTALS, gpu_tables, reader_of
-from agent.otlp.encode import encode_gauges, resource
-from agent.pages.follow import Follower
-from agent.pages.samples import Sampler
-from base.errors import UnknownEngineError
+from agent.engine_table import tables
+from agent.gpu_table import gpu_tables
 from base.vocabulary import SCOPE_GPU, SCOPE_SAMPLE, Resource
 from collector.intake import BusyError
-from collector.scraped.pages import Assembly
+from collector.scraped.order import Order
+from collector.scraped.pages import MOST_OPEN, Assembly
+from collector.scraped.reader import maker
 from collector.scraped.series import groups
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.engine_table import Table
-    from agent.gpu_table import GpuReader
-    from agent.pages.page import Page
     from collector.auth import Sender
     from collector.intake import Intake
     from collector.ledger import Ledger
     from collector.scraped.pages import Put
+    from collector.scraped.reader import Reader
     from collector.scraped.series import Group
 
 LOG: Final = structlog.get_logger()
@@ -49,6 +45,8 @@ LOG: Final = structlog.get_logger()
 _TICK_SECONDS: Final = 0.5
 _MOST_SERIES: Final = 300_000
 """Of all targets together, about 200 MB."""
+_MOST_VALUES: Final = 1_000_000
+"""Of pages under way, of all targets together: 62 MB in pages of 600 series."""
 _MOST_TARGETS: Final = 5_000
 _MOST_WAITING: Final = 2_000
 _MOST_BYTES: Final = 64 << 20
@@ -65,15 +63,6 @@ _REPLICAS: Final = ("prometheus_replica", "__replica__", "replica", "prometheus"
 _FAILED_SCRAPE: Final = b"scrape_duration_seconds"
 """In what a scraper sends of a target that shows nothing."""
 _OURS: Final = SCOPE_SAMPLE.encode(), SCOPE_GPU.encode()
-_UP: Final = "up"
-_SCRAPE_SECONDS: Final = "scrape_duration_seconds"
-_PLACES: Final[Mapping[str, tuple[str, ...]]] = {
-    Resource.REGION: ("region", "cloud_region"),
-    Resource.CLUSTER: ("cluster", "k8s_cluster_name"),
-    Resource.POD: ("pod", "kubernetes_pod_name", "k8s_pod_name"),
-    Resource.NODE: ("node", "kubernetes_node", "host_name"),
-}
-"""Attributes of our resource → labels by which scrapers commonly tell the same, likeliest first."""
 
 
 @cache
@@ -91,13 +80,15 @@ class _Target:
     sender: Sender
     resource: Mapping[str, str]
     assembly: Assembly = field(default_factory=Assembly)
-    table: Table | None = None
-    gpus: GpuReader | None = None
-    sampler: Sampler | None = None
-    follower: Follower | None = None
+    order: Order[Reader] | None = None
     leader: str = ""
     led: float = 0.0
     seen: float = 0.0
+
+    @property
+    def waits(self) -> bool:
+        """Whether a page waits for those before it."""
+        return self.order is not None and self.order.waiting
 
 
 class Deriver:
@@ -161,14 +152,14 @@ class Deriver:
 
     def _read(self, body: bytes, sender: Sender) -> None:
         try:
-            now, latest_ns = time.monotonic(), time.time_ns() + _AHEAD_NS
+            now, wall_ns = time.monotonic(), time.time_ns()
             for group in groups(ExportMetricsServiceRequest.FromString(body)):
-                self._add(group, sender, now, latest_ns)
+                self._add(group, sender, now, wall_ns)
         except Exception:  # one request of many; the series are stored
             self._ledger.derive_errors.inc()
             LOG.exception("derive_failed")
 
-    def _add(self, group: Group, sender: Sender, now: float, latest_ns: int) -> None:
+    def _add(self, group: Group, sender: Sender, now: float, wall_ns: int) -> None:
         whose = group.resource
         key = sender.key_id, sender.tenant, whose.get(Resource.DEPLOYMENT, ""), whose[Resource.INSTANCE]
         target = self._targets.get(key)
@@ -187,10 +178,10 @@ class Deriver:
                 if not _follows(target, labels.pop(named), now):
                     continue
                 point = point._replace(labels=labels)  # noqa: PLW2901 - who scraped it is none of its identity
-            if point.time_ns > latest_ns:
+            if point.time_ns > wall_ns + _AHEAD_NS:
                 target.assembly.passed_over += 1
             else:
-                target.assembly.add(point, now)
+                target.assembly.add(point, now, wall_ns)
         if lost := target.assembly.late + target.assembly.passed_over - late:
             self._ledger.derive_late.inc(lost)
 
@@ -207,53 +198,39 @@ class Deriver:
             if full:
                 self._ledger.derive_dropped.inc()
                 LOG.warning("derive_forgot", instance=oldest.resource[Resource.INSTANCE], series=_MOST_SERIES)
+        self._relieve(now)
         for target in self._targets.values():
-            if target.assembly.waiting:
-                try:
-                    for put in target.assembly.ready(now, last=last):
-                        self._understand(target, put)
-                except Exception:  # another target's page is no worse for it
-                    self._ledger.derive_errors.inc()
-                    LOG.exception("derive_failed", instance=target.resource.get(Resource.INSTANCE))
+            if target.assembly.waiting or target.waits:
+                self._hand_on(target, now, last=last)
 
-    def _understand(self, target: _Target, put: Put) -> None:
-        time_ns, page, of_scrape = put
-        if target.gpus is None and target.table is None:
-            target.gpus = reader_of(page)
-        if target.gpus is not None:
-            self._gpus(target, target.gpus, put)
-            return
-        if target.table is None:
-            try:
-                target.table = detect(page)
-            except UnknownEngineError:
-                return
-            target.sampler = Sampler(target.table, whole=False)
-            target.follower = Follower(target.resource[Resource.INSTANCE], _whose(target, page))
-        if target.follower is None or target.sampler is None:
-            return
+    def _relieve(self, now: float) -> None:
+        """Too much is under way: who has most of it takes its older pages as they are."""
+        under_way = sum(target.assembly.values for target in self._targets.values())
+        while under_way > _MOST_VALUES:
+            target = max(self._targets.values(), key=lambda one: one.assembly.values)
+            under_way -= target.assembly.values
+            self._hand_on(target, now, most=target.assembly.waiting // 2)
+            under_way += target.assembly.values
 
+    def _hand_on(self, target: _Target, now: float, *, last: bool = False, most: int = MOST_OPEN) -> None:
+        try:
+            for put in target.assembly.ready(now, last=last, most=most):
+                if target.order is None:
+                    target.order = self._ordered(target, put)
+                if target.order is not None:
+                    target.order.take(put, now)
+            if target.order is not None:
+                target.order.tick(now, last=last)
+        except Exception:  # another target's page is no worse for it
+            self._ledger.derive_errors.inc()
+            LOG.exception("derive_failed", instance=target.resource.get(Resource.INSTANCE))
+
+    def _ordered(self, target: _Target, put: Put) -> Order[Reader] | None:
         def emit(signal: str, body: bytes) -> None:
             self._put(signal, body, target.sender)
 
-        if of_scrape.get(_UP) == 0:
-            target.follower.down("it was not scraped (up is 0)", time_ns, emit)
-            return
-        scrape = target.sampler.sample(page)
-        if scrape.samples:
-            config = scrape.config if scrape.layout_changed else None
-            moment = target.follower.moment(time_ns, of_scrape.get(_SCRAPE_SECONDS, 0.0))
-            target.follower.page(page, scrape, config, moment, emit)
-            self._ledger.derived.inc(len(scrape.samples))
-
-    def _gpus(self, target: _Target, reader: GpuReader, put: Put) -> None:
-        place = {name: target.resource[name] for name in _PLACES if target.resource.get(name)}
-        rows = [
-            (resource(place | row.whose.attributes()), row.values) for row in reader.read(put.page, put.time_ns / 1e9)
-        ]
-        if rows:
-            self._put("metrics", encode_gauges(rows, SCOPE_GPU, put.time_ns, TOTALS), target.sender)
-            self._ledger.derived.inc(len(rows))
+        fresh = maker(put.page, target.resource, emit, self._ledger.derived.inc)
+        return Order(fresh) if fresh is not None else None
 
     def _put(self, signal: str, body: bytes, sender: Sender) -> None:
         if len(self._waiting) >= _MOST_WAITING:
@@ -279,21 +256,3 @@ def _follows(target: _Target, replica: str, now: float) -> bool:
         return False
     target.leader, target.led = replica, now
     return True
-
-
-def _whose(target: _Target, page: Page) -> dict[str, str]:
-    """Attributes of a sample's resource: the target's own, and where the engine's series say that it runs."""
-    table = target.table
-    told: dict[str, str] = {}
-    for one in page.layout.series:
-        if table is not None and one.name.startswith((*table.prefixes, *table.spellings)):
-            for attribute, labels in _PLACES.items():
-                if named := next((value for label in labels if (value := one.labels.get(label))), ""):
-                    told[attribute] = named
-            break
-    kept = {name: target.resource[name] for name in (*_PLACES, *_KEPT) if target.resource.get(name)}
-    engine = {Resource.ENGINE: table.engine} if table is not None else {}
-    return {**told, **kept, **engine}
-
-
-_KEPT: Final = (Resource.DEPLOYMENT, Resource.INSTANCE, Resource.VERSION)

@@ -1,13 +1,16 @@
 """Pages put together from what a sender cut apart.
 
 A sender spreads the series of one scrape over several requests and, while it catches up, has several instants under
-way at once. A page is whole when it has as many series as the one before, or when nothing has come for it for a while;
-a target's pages are handed on in the order of their times. All is bounded: series of a target beyond those that a page
-may have are passed over, and of too many open pages the oldest are taken as they are.
+way at once. A page is whole when it has as many series as its scraper counted, else as the page before had, or when
+nothing has come for it, nor for an older one, for a while. Whole pages are handed on in whatever order they are whole
+(`collector.scraped.order` puts them in that of their times), each once. All is bounded: series of a target beyond those
+that a page may have are passed over, and of too many open pages the oldest are taken as they are.
 """
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,15 +22,26 @@ if TYPE_CHECKING:
     from collector.scraped.series import Point
 
 PATIENCE_SECONDS: Final = 5.0
-"""Time since the last of a page's series after which it is taken as it is."""
+"""Time since the last of a page's series, or of an older page's, after which it is taken as it is."""
+OLD_PATIENCE_SECONDS: Final = 60.0
+"""The same for a page that nobody watches live: a shard that failed comes again 5 s (Prometheus) to 60 s (vmagent)
+later, and the other has gone on.
+
+Sources: ``max_backoff`` of Prometheus' ``queue_config``, ``-remoteWrite.retryMaxInterval`` of vmagent."""
+OLD_SECONDS: Final = 30.0
 MOST_SERIES: Final = 20_000
-_MOST_OPEN: Final = 240
-"""Pages under way; twice as many are the most."""
+MOST_OPEN: Final = 4096
+"""Pages under way: over an hour of them, a second apart. Twice as many are the most."""
+_HANDED_KEPT: Final = 4096
 _LAYOUTS: Final = 16
+_UP: Final = "up"
+_SCRAPE_SECONDS: Final = "scrape_duration_seconds"
+_COUNTED: Final = "scrape_samples_post_metric_relabeling"
+"""How many series a page has, by the scraper's own count."""
 
 
 OF_THE_SCRAPER: Final = frozenset({
-    "up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling",
+    _UP, _SCRAPE_SECONDS, "scrape_samples_scraped", _COUNTED,
     "scrape_series_added", "scrape_body_size_bytes", "scrape_sample_limit", "scrape_timeout_seconds",
     "scrape_samples_limit", "scrape_series_current", "scrape_series_limit", "scrape_series_limit_samples_dropped",
     "scrape_response_size_bytes",
@@ -37,6 +51,7 @@ OF_THE_SCRAPER: Final = frozenset({
 
 @dataclass(slots=True)
 class _Open:
+    patience: float
     values: dict[int, float] = field(default_factory=dict)
     scrape: dict[str, float] = field(default_factory=dict)
     touched: float = 0.0
@@ -49,11 +64,18 @@ class Put(NamedTuple):
         time_ns: When it was scraped.
         page: What the server showed.
         scrape: What the scraper said of the scrape, by the names of its series.
+        came: When the last of it came, by the clock that ``add`` was given.
     """
 
     time_ns: int
     page: Page
     scrape: Mapping[str, float]
+    came: float
+
+    @property
+    def shows(self) -> bool:
+        """Whether the scrape reached the server."""
+        return self.scrape.get(_UP) != 0
 
 
 @dataclass(slots=True)
@@ -61,75 +83,131 @@ class Assembly:
     """The pages of one target.
 
     Attributes:
-        late: Values that came after their page, or a later one, was handed on.
+        late: Values that came after their page was handed on.
         passed_over: Values of series beyond the bound.
+        values: Values of pages under way.
     """
 
     late: int = 0
     passed_over: int = 0
+    values: int = 0
     _slots: dict[tuple[str, frozenset[tuple[str, str]]], int] = field(default_factory=dict)
     _series: list[Series] = field(default_factory=list)
     _open: dict[int, _Open] = field(default_factory=dict)
     _layouts: dict[tuple[int, ...], Layout] = field(default_factory=dict)
+    _handed: array[int] = field(default_factory=lambda: array("q"))
+    _newest: int = 0
     _expected: int = 0
-    _done_ns: int = 0
-    _values: int = 0
+    _of_scraper: int = 0
+    _unsent: float = 0.0
 
-    def add(self, point: Point, now: float) -> None:
-        """One value; ``now`` in seconds of a clock that never goes back."""
-        if point.time_ns <= self._done_ns:
-            self.late += 1
-            if point.time_ns == self._done_ns and point.name not in OF_THE_SCRAPER:
-                self._expected += 1  # that page was not whole after all
-            return
-        if len(self._open) >= 2 * _MOST_OPEN and point.time_ns not in self._open:
-            self.passed_over += 1
-            return
-        if point.name in OF_THE_SCRAPER:
-            page = self._opened(point.time_ns, now)
-            page.scrape[point.name] = point.value
-            return
-        identity = frozenset(point.labels.items())
-        slot = self._slots.get((point.name, identity))
-        if slot is None:
-            if len(self._series) >= MOST_SERIES:
+    def add(self, point: Point, now: float, wall_ns: int) -> None:
+        """One value.
+
+        Args:
+            point: It.
+            now: Seconds of a clock that never goes back.
+            wall_ns: Unix time in ns.
+        """
+        page = self._open.get(point.time_ns)
+        if page is None:
+            if self._was_handed(point):
+                return
+            if len(self._open) >= 2 * MOST_OPEN:
                 self.passed_over += 1
                 return
-            slot = self._slots[point.name, identity] = len(self._series)
-            self._series.append(Series(point.name, dict(point.labels), identity))
-        values = self._opened(point.time_ns, now).values
-        self._values += slot not in values
-        values[slot] = point.value
+            old = wall_ns - point.time_ns > OLD_SECONDS * 1e9
+            page = _Open(OLD_PATIENCE_SECONDS if old else PATIENCE_SECONDS)
+        if point.name in OF_THE_SCRAPER:
+            page.scrape[point.name] = point.value
+        else:
+            slot = self._slot(point)
+            if slot is None:
+                self.passed_over += 1
+                return
+            self.values += slot not in page.values
+            page.values[slot] = point.value
+        page.touched = now
+        self._open[point.time_ns] = page
 
-    def ready(self, now: float, *, last: bool = False) -> Iterator[Put]:
-        """Pages that are whole or have been waited for, oldest first; all where ``last``."""
+    def ready(self, now: float, *, last: bool = False, most: int = MOST_OPEN) -> Iterator[Put]:
+        """Pages that are whole or have been waited for, oldest first.
+
+        Args:
+            now: The clock of ``add``.
+            last: All are taken.
+            most: Of more open pages than these the oldest are taken.
+        """
+        touched = 0.0
         for time_ns in sorted(self._open):
             page = self._open[time_ns]
-            whole = 0 < self._expected <= len(page.values)
-            if not (whole or last) and now - page.touched < PATIENCE_SECONDS and len(self._open) <= _MOST_OPEN:
-                return
+            # who still brings older pages may bring the rest of this one
+            touched = max(touched, page.touched)
+            waited = now - touched >= page.patience or len(self._open) > most
+            if not (last or waited or self._whole(page)):
+                continue
             del self._open[time_ns]
-            self._done_ns, self._expected = time_ns, len(page.values)
-            self._values -= len(page.values)
-            yield Put(time_ns, self._page(page.values), page.scrape)
+            self.values -= len(page.values)
+            self._learn(time_ns, page)
+            yield Put(time_ns, self._page(page.values), page.scrape, page.touched)
         if not self._open and len(self._series) > 2 * max(self._expected, 1):
             # most of what was ever seen is gone: models unloaded, processes replaced
             self._slots, self._series, self._layouts = {}, [], {}
 
     @property
     def size(self) -> int:
-        """Series that are remembered, and values of pages under way."""
-        return len(self._series) + self._values
+        """Series that are remembered."""
+        return len(self._series)
 
     @property
-    def waiting(self) -> bool:
-        """Whether a page is under way."""
-        return bool(self._open)
+    def waiting(self) -> int:
+        """Pages under way."""
+        return len(self._open)
 
-    def _opened(self, time_ns: int, now: float) -> _Open:
-        page = self._open.setdefault(time_ns, _Open())
-        page.touched = now
-        return page
+    def _whole(self, page: _Open) -> bool:
+        counted = page.scrape.get(_COUNTED)
+        if not self._of_scraper and not self._expected:  # no page to go by
+            told = counted is not None and _UP in page.scrape and _SCRAPE_SECONDS in page.scrape
+            return told and len(page.values) == counted
+        if len(page.scrape) < self._of_scraper:
+            return False
+        if page.scrape.get(_UP) == 0:
+            return True  # there is nothing to come
+        wanted = self._expected if counted is None else counted - self._unsent
+        return 0 < wanted <= len(page.values)
+
+    def _learn(self, time_ns: int, page: _Open) -> None:
+        place = bisect_left(self._handed, time_ns)
+        self._handed.insert(place, time_ns)
+        if len(self._handed) > _HANDED_KEPT:
+            del self._handed[0]
+        self._of_scraper = len(page.scrape)
+        if page.scrape.get(_UP) != 0:
+            self._newest, self._expected = time_ns, len(page.values)
+            # a sender may be told to keep series to itself
+            self._unsent = max(page.scrape.get(_COUNTED, 0.0) - len(page.values), 0.0)
+
+    def _was_handed(self, point: Point) -> bool:
+        place = bisect_left(self._handed, point.time_ns)
+        known = place < len(self._handed) and self._handed[place] == point.time_ns
+        if not known and not (place == 0 and len(self._handed) >= _HANDED_KEPT):
+            return False
+        self.late += 1
+        if point.time_ns == self._newest:  # that page was not whole after all
+            if point.name in OF_THE_SCRAPER:
+                self._of_scraper += 1
+            else:
+                self._expected += 1
+                self._unsent = max(self._unsent - 1, 0.0)
+        return True
+
+    def _slot(self, point: Point) -> int | None:
+        identity = frozenset(point.labels.items())
+        slot = self._slots.get((point.name, identity))
+        if slot is None and len(self._series) < MOST_SERIES:
+            slot = self._slots[point.name, identity] = len(self._series)
+            self._series.append(Series(point.name, dict(point.labels), identity))
+        return slot
 
     def _page(self, values: dict[int, float]) -> Page:
         slots = tuple(sorted(values))

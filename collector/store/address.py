@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DATABASE: Final = "servescope"
 READER_HEADER: Final = "X-Servescope-Reader"
 """Header by which this installation's own readers are told from guests."""
+UNHURRIED_HEADER: Final = "X-Servescope-Unhurried"
+"""Header of who takes the rows that the store has, and waits for none that a collector still holds."""
 _IDENTIFIER: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -36,6 +38,7 @@ class StoreAddress:
         password: Kept out of ``repr``.
         token: Tells an embedded store that a reader belongs to its installation; kept out of ``repr``.
         role: What the one who speaks to it may do, as far as this side knows.
+        unhurried: Takes the rows that are there; all others have the collector bring in what it holds back.
     """
 
     url: str
@@ -44,6 +47,7 @@ class StoreAddress:
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
     role: Role = "reader"
+    unhurried: bool = False
 
     @classmethod
     def parse(cls, url: str, database: str = DATABASE) -> StoreAddress:

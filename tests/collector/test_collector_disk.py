@@ -9,7 +9,7 @@ import pytest
 
 from collector import framing
 from collector.journal import Journal, identity
-from collector.log import WriteAheadLog
+from collector.log.write_ahead import WriteAheadLog
 from collector.quarantine import Quarantine
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from base import signing
 from collector import framing
 from collector.auth import Door, Sender, open_door
 from collector.config import SenderKey
-from collector.log import LogFullError
+from collector.log.admission import LogFullError
 from tests.kits.collector_process import spans
 from tests.kits.collector_way import KEY, PROTOBUF
 

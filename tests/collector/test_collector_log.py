@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from base.signing import REPLAYED
 from collector import framing
 from collector.journal import Journal, identity
-from collector.log import LogFullError, WriteAheadLog
+from collector.log.admission import LogFullError
+from collector.log.write_ahead import WriteAheadLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,7 +46,7 @@ async def test_appended_frames_are_one_segment_in_order(log: WriteAheadLog):
     for number in range(5):
         await log.append("traces", *frame(f"body-{number}", records=2))
     assert log.pending("traces") == 10
-    segment = await log.take("traces", seal_seconds=0)
+    segment = await log.take("traces", seal_seconds=lambda: 0)
     with segment.path.open("rb") as file:
         found = list(framing.read(file))
     assert [f.message[:6] for f in found] == [f"body-{n}".encode() for n in range(5)]
@@ -64,6 +66,15 @@ async def test_a_segment_waits_visibly_while_it_is_sealed(log: WriteAheadLog, mo
     await log.seal_all()
     assert min(seen) == 1
     assert log.segments() == 1
+
+
+async def test_a_segment_counts_while_the_loop_has_not_heard_that_it_is_sealed(log: WriteAheadLog):
+    await log.append("traces", *frame("body"))
+    sealing = asyncio.create_task(log.seal_all())
+    await asyncio.sleep(0)
+    time.sleep(0.2)  # noqa: ASYNC251 - the thread goes on, the loop hears nothing
+    assert log.segments() == 1
+    await sealing
 
 
 async def test_waiting_requests_share_a_sync(log: WriteAheadLog, monkeypatch: pytest.MonkeyPatch):
@@ -97,13 +108,24 @@ async def test_a_segment_is_sealed_by_size_and_never_grows_beyond(tmp_path: Path
 
 
 async def test_take_waits_for_age_but_not_for_more(log: WriteAheadLog):
-    waiting = asyncio.create_task(log.take("metrics", seal_seconds=0.2))
+    waiting = asyncio.create_task(log.take("metrics", seal_seconds=lambda: 0.2))
     await asyncio.sleep(0.01)
     assert not waiting.done()
     await log.append("metrics", *frame("a"))
     segment = await asyncio.wait_for(waiting, 30)
     assert segment.records == 1
-    assert await log.take("metrics", seal_seconds=60) is segment
+    assert await log.take("metrics", seal_seconds=lambda: 60) is segment
+
+
+async def test_a_segment_goes_when_it_may_no_longer_wait(log: WriteAheadLog):
+    longest = 600.0
+    waiting = asyncio.create_task(log.take("metrics", seal_seconds=lambda: longest))
+    await log.append("metrics", *frame("a"))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    longest = 0.0
+    log.reconsider()
+    assert (await asyncio.wait_for(waiting, 30)).records == 1
 
 
 async def test_the_bound_refuses_and_gives_way_again(tmp_path: Path):
@@ -112,10 +134,25 @@ async def test_the_bound_refuses_and_gives_way_again(tmp_path: Path):
     await log.append("traces", *frame("x" * 1500))
     with pytest.raises(LogFullError, match="bound"):
         await log.append("traces", *frame("y" * 1500))
-    segment = await log.take("traces", seal_seconds=0)
+    segment = await log.take("traces", seal_seconds=lambda: 0)
     log.finished(segment)
     await log.unlink([segment])
     await log.append("traces", *frame("y" * 1500))
+    await log.close()
+
+
+async def test_a_request_that_the_disk_refused_takes_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = make(tmp_path, max_bytes=2000)
+    log.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        for _ in range(3):
+            with pytest.raises(LogFullError, match="disk"):
+                await log.append("traces", *frame("x" * 1500))
+    await log.append("traces", *frame("x" * 1500))
     await log.close()
 
 
@@ -133,7 +170,7 @@ async def test_a_full_disk_leaves_no_torn_frame(log: WriteAheadLog, monkeypatch:
         with pytest.raises(LogFullError, match="disk"):
             await log.append("traces", *frame("lost"))
     await log.append("traces", *frame("second"))
-    segment = await log.take("traces", seal_seconds=0)
+    segment = await log.take("traces", seal_seconds=lambda: 0)
     with segment.path.open("rb") as file:
         found = list(framing.read(file))
     assert [(f.intact, f.message[:5]) for f in found] == [(True, b"first"), (True, b"secon")]
@@ -157,14 +194,14 @@ async def test_a_failing_sync_is_no_acknowledgement(
 async def test_replaced_segments_take_their_parents_place(log: WriteAheadLog):
     for text in ("a", "b"):
         await log.append("traces", *frame(text))
-    parent = await log.take("traces", seal_seconds=0)
+    parent = await log.take("traces", seal_seconds=lambda: 0)
     await log.append("traces", *frame("later"))
     await log.replace(parent, [(f"{parent.id}-0", [frame("a")[0]]), (f"{parent.id}-1", [frame("b")[0]])])
     assert not parent.path.exists()
     assert log.pending("traces") == 3
     order = []
     for _ in range(3):
-        segment = await log.take("traces", seal_seconds=0)
+        segment = await log.take("traces", seal_seconds=lambda: 0)
         order.append(segment.id.removeprefix(parent.id))
         log.finished(segment)
         await log.unlink([segment])
@@ -186,7 +223,7 @@ async def test_restart_finds_what_was_acknowledged(tmp_path: Path):
     assert sorted((s.signal, s.records) for s in recovered.segments) == [("metrics", 2), ("traces", 4)]
     assert (again.pending("traces"), again.bytes) == (4, size)
     assert identity("traces", b"a") in journal
-    assert (await again.take("traces", seal_seconds=60)).records == 4
+    assert (await again.take("traces", seal_seconds=lambda: 60)).records == 4
     await again.close()
 
 
@@ -298,7 +335,7 @@ async def test_identities_found_in_the_log_outlive_its_segments(tmp_path: Path):
     journal = Journal(tmp_path / "journal")
     log = WriteAheadLog(tmp_path, journal, max_bytes=MIB, seal_bytes=MIB)
     log.start()
-    segment = await log.take("traces", seal_seconds=0)
+    segment = await log.take("traces", seal_seconds=lambda: 0)
     log.finished(segment)
     await log.unlink([segment])
     await log.close()

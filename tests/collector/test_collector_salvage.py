@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from collector import aside, framing
 from collector.journal import Journal, identity
-from collector.log import WriteAheadLog
-from collector.recovery import recover
+from collector.log.recovery import recover
+from collector.log.write_ahead import WriteAheadLog
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from collector.config import CollectorConfig
 from collector.server import Collector
 from collector.store.address import StoreAddress
 from collector.store.client import Store, StoreError
-from collector.writer import Writer
+from collector.writing.writer import Writer
 from tests.kits.collector_process import free_port, spans
 
 if TYPE_CHECKING:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector import framing, writer
+from collector import framing
 from collector.config import CollectorConfig
 from collector.journal import Journal, identity
 from collector.ledger import Ledger
-from collector.log import WriteAheadLog
+from collector.log.write_ahead import WriteAheadLog
 from collector.quarantine import Quarantine
 from collector.server import problems
 from collector.store.client import StoreError, StoreUnavailable
-from collector.writer import Writer
+from collector.writing import backoff, settle_keeper
+from collector.writing.writer import Writer
 from tests.kits.collector_process import spans
 
 if TYPE_CHECKING:
@@ -77,10 +78,10 @@ class Bench:
             Quarantine(folder / "quarantine", max_bytes=settings.get("quarantine_max_bytes", 1 << 20)),
             config,
             migrate=self._migrate,
-            settle=lambda: loop.call_soon_threadsafe(self.settled.set),
-            make_durable=self._sync,
+            settle=lambda: self.settle(),  # noqa: PLW0108 - tests put others in its place
+            make_durable=lambda: self.sync(),  # noqa: PLW0108 - likewise
         )
-        loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self.log.start()
         self.work = asyncio.create_task(self.writer.run())
 
@@ -89,8 +90,11 @@ class Bench:
             raise self.migrations.pop(0)
         self.migrated += 1
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
         self.synced += 1
+
+    def settle(self) -> None:
+        self.loop.call_soon_threadsafe(self.settled.set)
 
     async def give(self, body: bytes, records: int = 1, signal: str = "traces") -> None:
         digest = identity(signal, body)
@@ -110,13 +114,47 @@ class Bench:
 
 @pytest.fixture
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(writer, "_pause", lambda _: 0.01)
+    monkeypatch.setattr(backoff, "pause", lambda _: 0.01)
     made = Bench(tmp_path)
     yield made
     made.work.cancel()
     await asyncio.gather(made.work, return_exceptions=True)
     await made.log.close()
     made.journal.close()
+
+
+async def test_what_is_held_back_is_brought_in(bench: Bench):
+    for signal in ("traces", "logs"):
+        bench.writer.hold_back(signal, allowed=True)
+    await bench.give(spans(0, 1))
+    await bench.give(spans(1, 1), signal="logs")
+    await asyncio.sleep(0.3)
+    assert bench.store.calls == []
+    async with asyncio.timeout(30):
+        await bench.writer.bring_in("traces")
+    assert bench.store.names() == ["n0"]
+    assert bench.log.segments() == 1
+    async with asyncio.timeout(30):
+        await bench.writer.bring_in("logs")
+    assert len(bench.store.taken) == 2
+    assert bench.log.segments() == 0
+
+
+async def test_what_is_held_back_goes_when_nobody_would_tell_any_more(bench: Bench):
+    bench.writer.hold_back("traces", allowed=True)
+    await bench.give(spans(0, 1))
+    await asyncio.sleep(0.1)
+    bench.writer.hold_back("traces", allowed=False)
+    assert (await bench.drained())["stored"] == 1
+
+
+async def test_nobody_waits_for_a_store_that_takes_nothing(bench: Bench):
+    bench.store.broken["land_traces"] = StoreUnavailable("away", "")
+    bench.writer.hold_back("traces", allowed=True)
+    await bench.give(spans(0, 1))
+    async with asyncio.timeout(4):  # less than a slow one is given
+        await bench.writer.bring_in("traces")
+    assert bench.log.segments() == 1
 
 
 async def test_segments_reach_the_store_and_their_files_go_when_durable(bench: Bench):
@@ -138,7 +176,7 @@ async def test_files_stay_when_the_stores_disk_can_not_be_synced(bench: Bench, m
     await bench.give(spans(0, 1))
     await bench.drained()
     with monkeypatch.context() as patch:
-        patch.setattr(bench.writer, "_make_durable", broken)
+        patch.setattr(bench, "sync", broken)
         await bench.writer.release()
     assert len(list(bench.folder.glob("*.seg"))) == 1
     await bench.writer.release()
@@ -226,7 +264,7 @@ async def test_migrations_come_first_and_again_when_tables_are_missing(bench: Be
 
 
 async def test_requests_wait_while_migrations_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(writer, "_pause", lambda _: 0.01)
+    monkeypatch.setattr(backoff, "pause", lambda _: 0.01)
     bench = Bench(tmp_path)
     bench.migrations = [StoreUnavailable("down")] * 20
     await bench.give(spans(0, 1))
@@ -286,7 +324,7 @@ async def test_a_failed_settle_is_repeated(bench: Bench, monkeypatch: pytest.Mon
             raise outcome
         loop.call_soon_threadsafe(done.set)
 
-    monkeypatch.setattr(bench.writer, "_settle", settle)
+    monkeypatch.setattr(bench, "settle", settle)
     await asyncio.wait_for(done.wait(), 60)
     assert "settle_errors_total 2.0" in bench.ledger.page().decode()
 
@@ -309,9 +347,9 @@ async def test_what_a_probe_told_is_judged_once_more_where_nothing_follows(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ):
     """Spans, metrics and rest bring no such run: the store is left alone."""
-    monkeypatch.setattr(writer, "_LATE_LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(settle_keeper, "LATE_LOOK_SECONDS", 0.5)
     runs: list[float] = []
-    monkeypatch.setattr(bench.writer, "_settle", lambda: runs.append(time.monotonic()))
+    monkeypatch.setattr(bench, "settle", lambda: runs.append(time.monotonic()))
 
     async def runs_of(signal: str, count: int) -> list[float]:
         runs.clear()
@@ -329,7 +367,7 @@ async def test_what_a_probe_told_is_judged_once_more_where_nothing_follows(
 
 
 async def test_an_earlier_runs_rows_are_judged_after_a_start(bench: Bench, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(writer, "_LATE_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(settle_keeper, "LATE_LOOK_SECONDS", 0.2)
     for _ in range(2):
         await asyncio.wait_for(bench.settled.wait(), 60)
         bench.settled.clear()
@@ -346,7 +384,7 @@ def test_quarantine_is_bounded(tmp_path: Path):
 
 @pytest.mark.parametrize("attempt", [0, 1, 5, 50, 5000])
 def test_pauses_grow_and_are_bounded(attempt: int):
-    assert 0 < writer._pause(attempt) <= 15
+    assert 0 < backoff.pause(attempt) <= 15
 
 
 async def test_what_was_inserted_counts_as_settled_once_a_settling_began_after_it(bench: Bench):

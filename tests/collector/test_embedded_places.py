@@ -8,10 +8,15 @@ import json
 import socket
 import time
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from collector.embedded.errors import QueryError
+from collector.embedded.http import Gateway
+from collector.embedded.limits import Limits
 from collector.embedded.places import Client, Places, Stay, client_name
 from collector.embedded.recycle import Past, Recycle
 from collector.embedded.stays import time_limit, watch
@@ -276,6 +281,21 @@ def test_what_the_engine_bounds_itself_gives_its_place_back(store_server: StoreS
     assert health(store_server)["recycled"] == 0
 
 
+async def test_whoever_asks_for_health_is_told_of_a_recycling_without_waiting_for_the_engine(tmp_path: Path):
+    recycle = Recycle(Past())
+    silent = Mock(recycle=recycle, check=asyncio.Event().wait)
+    silent.figures.return_value, silent.writes.damage = {}, ""
+    silent.engine.limits = Limits()
+    gateway = Gateway(silent, tmp_path, "", "127.0.0.1")
+    asked = asyncio.create_task(gateway.handle(make_mocked_request("GET", "/healthz")))
+    await asyncio.sleep(0.01)
+    recycle.order("a query does not end")
+    answer = await asyncio.wait_for(asked, 30)
+    assert isinstance(answer, web.Response)
+    assert answer.status == 503
+    assert json.loads(str(answer.text))["status"] == "recycling"
+
+
 @pytest.mark.heavy
 def test_a_query_that_will_not_end_has_the_engine_recycled_and_nothing_is_lost(tmp_path: Path):
     server = start_store(tmp_path)
@@ -303,7 +323,8 @@ def test_a_query_that_will_not_end_has_the_engine_recycled_and_nothing_is_lost(t
                         break
                 time.sleep(0.1)
             stopping = [json.loads(one.body) for one in seen if one.status == 503]
-            assert {one["status"] for one in stopping} == {"recycling"}
+            # A second is long enough to be told, and a machine may be too busy to ask in it.
+            assert {one["status"] for one in stopping} <= {"recycling"}
             last = json.loads(seen[-1].body)
             assert (last["status"], last["recycled"]) == ("ok", round_)
             assert ("leaving" in last["recycled_reason"]) == leaves

@@ -200,6 +200,13 @@ def test_limits_are_as_written():
         "Dollar signs in it": str(reader.HEREDOC_SIGNS),
         "Steps that the parser takes back": str(reader.PARSER_BACKTRACKS),
         "SELECTs, each name taken for what it stands for, the view `requests` for ten": str(reader.SELECTS),
+        "In a statement of several SELECTs that gives names: words and signs, strings and lists of numbers as one": str(
+            reader.COUNTED_WORDS
+        ),
+        "The same: names in quotes": str(reader.COUNTED_QUOTED),
+        "The same: names that are given": str(reader.COUNTED_NAMES),
+        "The same: names, brackets and commas, as far as names or SELECTs stand among them": str(reader.COUNTED_SIGNS),
+        "The same: uses of names that stand for SELECTs": str(reader.COUNTED_USES),
         "Settings set in it": f"{reader.ASSIGNMENTS} times",
         "A request's first line, as for everybody": f"{URL_BYTES >> 20} MiB, {URL_PARAMETERS} parameters",
         "Time for a connection's first head, as for everybody": f"{HEAD_SECONDS:g} s",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from collector.embedded.canonical import Assignment, Canonical, replace_tables
 from collector.embedded.reader import masks
 from collector.embedded.statement import before_data, output_clause, split_insert, tokens
+from tests.kits.effort import in_proportion
 
 
 @pytest.mark.parametrize(
@@ -50,9 +49,8 @@ SHAPES = {
 }
 
 
-def cost(text: str) -> int:
-    """Nanoseconds of this process for everything that looks at a text by itself, without the engine."""
-    begun = time.process_time_ns()
+def look(text: str) -> None:
+    """Everything that looks at a text by itself, without the engine."""
     tuple(tokens(text))
     output_clause(text)
     before_data(text)
@@ -63,7 +61,6 @@ def cost(text: str) -> int:
     tuple(statement.places(statement.names))
     tuple(statement.paths())
     statement.answer()
-    return time.process_time_ns() - begun
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -71,18 +68,16 @@ def test_looking_at_a_text_takes_time_in_proportion(shape: str):
     pattern = SHAPES[shape]
     short, long = ((pattern * (size // len(pattern) + 1))[:size] for size in (4_096, 65_536))
     # Sixteen times the text: what is quadratic takes two hundred and fifty times as long.
-    assert cost(long) < 80 * max(min(cost(short) for _ in range(3)), 1_000_000)
+    assert in_proportion(lambda: look(short), lambda: look(long), 80)
 
 
 def test_many_names_are_looked_for_at_once():
     short, long = ("".join(f" FROM `a/{number}`" for number in range(count)) for count in (1_000, 16_000))
 
-    def seeking(text: str) -> int:
-        begun = time.process_time_ns()
+    def seek(text: str) -> None:
         assert sum(1 for _ in Canonical(text).paths()) == text.count("/")
-        return time.process_time_ns() - begun
 
-    assert seeking(long) < 80 * max(min(seeking(short) for _ in range(3)), 1_000_000)
+    assert in_proportion(lambda: seek(short), lambda: seek(long), 80)
 
 
 def test_settings_are_found_wherever_the_engine_writes_them():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"
 WORD = LETTERS + "0123456789"
 PIECES = (
-    *"'`\\\"\\'`(),.=-+/*$#;:\0\x1f \n",
+    *"'`\\\"\\'`()[],.=-+/*$#;:\0\x1f \n",
     *("''", "``", "'`'", "`'`", "\\'", "\\`", "\\\\", "\\n", "'a'", "`a/b`", "`SETTINGS`", "' FORMAT x'"),
     *(
         "a",
@@ -54,7 +54,7 @@ def tokens(text: str) -> Iterator[tuple[int, str]]:
                 place += 1
             yield start, text[start:place]
         elif not sign.isspace():
-            yield start, sign if sign in "(),.=-" else "+"
+            yield start, sign if sign in "()[],.=-" else "+"
 
 
 def unquoted(token: str) -> str:

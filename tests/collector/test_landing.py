@@ -17,9 +17,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from collector import framing, landing
 from collector.auth import Sender
 from collector.landing import Landing
+from collector.log.segment_file import SegmentFile
 from collector.plain.metrics import LAND_NUMBERS, LAND_SAMPLES, SAMPLES
 from collector.plain.traces import LAND_SPANS
-from collector.segment_file import SegmentFile
 from collector.store.client import StoreUnavailable
 from tests.kits.schema_tools import (
     NOW_MS,

@@ -70,7 +70,7 @@ def test_every_table_that_telemetry_reaches_has_a_term():
 @pytest.mark.parametrize(
     ("days", "fault"),
     [
-        ({"request": 3}, "nothing is kept under the name request: name one of engine_histograms"),
+        ({"request": 3}, "nothing is kept under the name request: name one of causes"),
         ({"requests": -1}, "0"),
     ],
 )

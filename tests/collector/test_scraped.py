@@ -22,7 +22,7 @@ from collector.intake import BusyError
 from collector.ledger import Ledger
 from collector.prometheus import wire
 from collector.prometheus.otlp import converted
-from collector.scraped import derive, pages
+from collector.scraped import derive, order, pages
 from collector.scraped.derive import Deriver
 from collector.scraped.series import groups
 
@@ -54,6 +54,7 @@ class Taker:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
     monkeypatch.setattr(derive.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(derive.time, "time_ns", lambda: START + int((now[0] - 1000.0) * SECOND))
     return now
 
 
@@ -122,6 +123,13 @@ async def waited(deriver: Deriver, clock: list[float]) -> None:
     await rounds(deriver)
 
 
+async def settled(deriver: Deriver, clock: list[float]) -> None:
+    """What waits for pages before it waits no longer."""
+    await waited(deriver, clock)
+    clock[0] += order.HOLD_SECONDS
+    await rounds(deriver)
+
+
 @pytest.mark.parametrize("shards", [1, 3])
 async def test_samples_are_those_of_an_agent(clock: list[float], shards: int) -> None:
     seen = [(START + index * SECOND, page(name)) for index, name in enumerate(("idle", "busy_02", "busy_04", "after"))]
@@ -165,7 +173,7 @@ async def test_a_target_that_can_not_be_scraped_is_down(clock: list[float]) -> N
     deriver.look(sent(written([(START, page("idle"))])), NOBODY)
     await waited(deriver, clock)
     deriver.look(sent(written([(START + SECOND, parse("# nothing\n"))], up=0.0)), NOBODY)
-    await waited(deriver, clock)
+    await settled(deriver, clock)
     samples = told(body for signal, body, _ in taker.taken if signal == "metrics")
     assert [values["up"] for _, _, values in samples] == [1.0, 0.0]
     events = [
@@ -221,6 +229,7 @@ async def test_histograms_of_opentelemetry_are_pages_too(clock: list[float]) -> 
         )  # fmt: skip
         deriver.look(request.SerializeToString(), NOBODY)
         await waited(deriver, clock)
+    await settled(deriver, clock)
     first, second = told(body for signal, body, _ in taker.taken if signal == "metrics")
     assert first[1] == {
         "service.name": "chat", "service.instance.id": "a:1", "k8s.pod.name": "p-0", "servescope.engine": "vllm",

@@ -10,7 +10,7 @@ from agent.pages.page import parse
 from collector.auth import NOBODY
 from collector.ledger import Ledger
 from collector.scraped.derive import Deriver
-from tests.collector.test_scraped import SECOND, START, Taker, clock, page, sent, told, waited, written
+from tests.collector.test_scraped import SECOND, START, Taker, clock, page, sent, settled, told, waited, written
 
 __all__ = ["clock"]
 PAGES = Path(__file__).parent.parent / "fixtures" / "gpu_exporters"
@@ -25,7 +25,7 @@ async def test_gpus_of_remote_write_are_those_of_their_page(clock: list[float]) 
         deriver.look(sent(series[half::2]), NOBODY)
     await waited(deriver, clock)
     deriver.look(sent(written([(START + SECOND, shown)])), NOBODY)
-    await waited(deriver, clock)
+    await settled(deriver, clock)
     ours = told(body for signal, body, _ in taker.taken if signal == "metrics")
     reader = reader_of(shown)
     assert reader is not None

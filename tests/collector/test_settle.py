@@ -197,6 +197,20 @@ def test_two_requests_of_one_trace_stay_apart(store: Store):
     assert [row["queue_seconds"] for row in rows] == pytest.approx([0.010, 0.010], rel=1e-5)
 
 
+def test_spans_of_a_recording_are_no_part_of_what_happened(store: Store):
+    trace, bits, settler = os.urandom(16), int.from_bytes(os.urandom(2), "big"), Settler(store)
+    spans = triton_trace(trace, bits, steps=2)
+    for name in ("", "triton-a"):
+        whose = RESOURCE | {"servescope.engine": "triton", "servescope.recording": name}
+        land(store, traces([edge_span(trace=trace, bits=bits)], resource=whose))
+        land(store, traces(spans, TRITON, whose))
+        settler.run()
+    told = "SELECT recording, has_edge, has_engine, queue_seconds FROM requests WHERE trace_id = {t:String} ORDER BY 1"
+    rows = store.rows(told, {"t": trace.hex()})
+    assert [(row["recording"], row["has_edge"], row["has_engine"]) for row in rows] == [("", 1, 1), ("triton-a", 1, 1)]
+    assert [row["queue_seconds"] for row in rows] == pytest.approx([0.020, 0.020], rel=1e-5)
+
+
 @pytest.mark.parametrize("first", ["edge", "engine"])
 def test_an_engine_half_without_the_taps_id_goes_to_its_edge(store: Store, first: str):
     name, bits = f"job-{token()}", int.from_bytes(os.urandom(2), "big")

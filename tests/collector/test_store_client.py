@@ -50,6 +50,18 @@ def test_rows_frame_and_command(store: Store):
     assert store.rows("SELECT id FROM things WHERE 0") == []
 
 
+def test_an_arrow_table_has_texts_as_dictionaries_and_an_empty_one_its_columns(store: Store):
+    made = "SELECT number, toLowCardinality(toString(number % 3)) AS name FROM numbers({n:UInt64})"
+    table = store.arrow(made, {"n": 150_000})
+    names = table.unify_dictionaries().combine_chunks().column("name").chunk(0)
+    assert table.column("number").to_pylist() == list(range(150_000))
+    assert len(names.dictionary) <= 4
+    assert names.to_pylist()[-3:] == ["0", "1", "2"]
+    assert store.arrow(made, {"n": 0}).column_names == ["number", "name"]
+    with pytest.raises(StoreError, match="395"):
+        store.arrow("SELECT throwIf(number = 140000) FROM numbers(150000)")
+
+
 def test_values_are_never_pasted(store: Store):
     nasty = "'; DROP TABLE things; -- \\ \n {x:String}"
     assert store.rows("SELECT {s:String} AS s, {a:Array(String)} AS a", {"s": nasty, "a": [nasty, "b"]}) == [

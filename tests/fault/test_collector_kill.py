@@ -6,6 +6,8 @@ patience. It gives no batch ids.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import random
 import threading
 import time
@@ -17,7 +19,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.kits.collector_process import CollectorProcess, spans
+from tests.kits.collector_process import START_SECONDS, CollectorProcess, spans
 from tests.kits.store_process import StoreServer, start_store
 
 if TYPE_CHECKING:
@@ -152,3 +154,50 @@ def test_nothing_is_lost_or_doubled_in_many_kills(
     kill: Callable[[CollectorProcess, list[StoreServer]], None], collector: CollectorProcess, store: list[StoreServer]
 ):
     run_kills(kill, 25, collector, store)
+
+
+@pytest.fixture
+def holding(tmp_path: Path, store: list[StoreServer]) -> Iterator[CollectorProcess]:
+    """A collector that keeps what it acknowledged to itself until somebody reads."""
+    settings = {"seal_seconds": 0.2, "unasked_seal_seconds": 600}
+    with CollectorProcess(tmp_path, store[0].url, settings).start() as made:
+        assert made.post("traces", spans(0, 1))[0] == 200
+        deadline = time.monotonic() + START_SECONDS
+        # it holds back once the store has answered its first call, be that before or after the tables are there
+        while not made.health()["store"]["unhurried"] or made.health()["ledger"]["traces"]["pending"]:
+            assert time.monotonic() < deadline, made.log()
+            _read(store[0])
+            time.sleep(0.1)
+        yield made
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("kill", [kill_collector, kill_both])
+def test_what_is_held_back_is_there_once_after_a_kill(
+    kill: Callable[[CollectorProcess, list[StoreServer]], None],
+    asked: bool,
+    holding: CollectorProcess,
+    store: list[StoreServer],
+):
+    for number in range(3):
+        assert holding.post("traces", spans(1 + BATCH * number, BATCH, scope="kill-test"))[0] == 200
+    time.sleep(1)  # five times what it would take if they were not held back
+    assert holding.health()["ledger"]["traces"]["pending"] == 3 * BATCH
+    reader = threading.Thread(target=_read, args=(store[0],))
+    if asked:  # the kill comes while they are brought in
+        reader.start()
+        time.sleep(random.Random().uniform(0, 0.3))
+    kill(holding, store)
+    if asked:
+        reader.join(120)
+    health = holding.wait_drained()
+    assert health["ledger"]["traces"]["recovered"] == health["ledger"]["traces"]["stored"]
+    assert asked or health["ledger"]["traces"]["recovered"] >= 3 * BATCH  # and a file that the store has had
+    expect_exactly(store[0], {f"n{number}" for number in range(1, 1 + 3 * BATCH)})
+
+
+def _read(store: StoreServer) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException):  # it may be killed in the middle of it
+        store.ask("SELECT count() FROM servescope.otel_traces, system.one")  # of all signals

@@ -13,11 +13,14 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+if TYPE_CHECKING:
+    import ssl
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90
@@ -40,15 +43,20 @@ class CollectorProcess:
     prefix: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    host: str = "127.0.0.1"
+    tls: ssl.SSLContext | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     def start(self, *, wait: bool = True) -> CollectorProcess:
         config = self.data / "collector.yaml"
-        config.write_text(json.dumps({"collector": self.settings}))
+        # most tests wait for the store to have what they sent, and read nothing till then
+        config.write_text(json.dumps({"collector": {"unasked_seal_seconds": 0} | self.settings}))
         command = [*self.prefix, sys.executable, "-m", "collector", "--data", str(self.data), "--port", str(self.port)]
+        if self.host != "127.0.0.1":
+            command += ["--host", self.host]
         command += ["--clickhouse", self.clickhouse, "--config", str(config)]
         with (self.data / "collector.log").open("ab") as stderr:
             self.process = subprocess.Popen(command, cwd=ROOT, stderr=stderr, env=os.environ | {"NO_COLOR": "1"})
@@ -73,7 +81,7 @@ class CollectorProcess:
         pytest.fail(f"the collector does not answer: {self.log()}")
 
     def health(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.url}/healthz", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}/healthz", timeout=10, context=self.tls) as answer:
             result: dict[str, Any] = json.load(answer)
             return result
 

@@ -12,7 +12,7 @@ from collector.config import CollectorConfig
 from collector.intake import Intake
 from collector.journal import Journal
 from collector.ledger import Ledger
-from collector.log import WriteAheadLog
+from collector.log.write_ahead import WriteAheadLog
 from collector.receivers.otlp_http import OtlpHttp
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Way:
             return answer.status, await answer.read(), answer.headers
 
     async def logged(self, signal: str = "traces") -> list[framing.Frame]:
-        segment = await self.log.take(signal, seal_seconds=0)
+        segment = await self.log.take(signal, seal_seconds=lambda: 0)
         return read_frames(segment.path)
 
     def books(self, signal: str = "traces") -> dict[str, int]:

@@ -2,8 +2,9 @@
 -- its half: it gets what no span tells (preemptions, cached tokens, why it ended). An edge without one that has the
 -- request or response id and was open at that time gets the whole half. Where a minute has brought neither, the request
 -- came past every edge and has no span: it becomes a row of its own, which is marked as moved should either come later.
--- Ids are easily guessed: both must be of one tenant's key, or of none. Only what speaks for nobody, the fleet's, may
--- complete a tenant's edge: once a minute has brought no edge of the fleet with that id, and where no other tenant has it.
+-- Ids are easily guessed: both must be of one tenant's key, or of none, and of one recording, or of none. Only what speaks
+-- for nobody, the fleet's, may complete a tenant's edge: once a minute has brought no edge of the fleet with that id, and
+-- where no other tenant has it.
 -- A completion is finished once for each of its prompts, numbered: the first that is there gives its times, all together
 -- their counts, and none is a row beside an edge. What happened over a day before or after it was received is left alone.
 INSERT INTO {database}.requests_t
@@ -22,7 +23,8 @@ WITH
       if(numbered, replaceRegexpOne(request_id, '-[0-9]+$', ''), request_id) AS whole_id,
       if(numbered, toUInt32OrZero(substring(request_id, length(whole_id) + 2)), 0) AS part,
       if(part = 0, whole_id, request_id) AS said_id,
-      sipHash64(request_id, instance, sender_tenant, toUnixTimestamp64Micro(finished_at)) AS own_key,
+      sipHash64(request_id, instance, sender_tenant, toUnixTimestamp64Micro(finished_at)) AS live_key,
+      if(recording = '', live_key, sipHash64(live_key, recording)) AS own_key,
       toInt64(toUnixTimestamp64Milli(time)) AS begun_ms,
       inserted_at < now64(3, 'UTC') - INTERVAL 1 MINUTE AS waited
     FROM {database}.finished_requests
@@ -33,7 +35,7 @@ WITH
   bounds AS (SELECT min(time) - INTERVAL 10 MINUTE AS first, max(time) + INTERVAL 1 MINUTE AS last FROM told),
   there AS
   (
-    SELECT time, key, request_id, response_id, engine_response_id, has_edge, has_engine, spanned, told_key, moved, sender_tenant, received_at,
+    SELECT time, key, request_id, response_id, engine_response_id, has_edge, has_engine, spanned, told_key, moved, sender_tenant, recording, received_at,
       toInt64(toUnixTimestamp64Milli(time)) AS begun_ms,
       begun_ms + toInt64(greatest(e2e_seconds, engine_e2e_seconds) * 1000) AS ended_ms
     FROM {database}.requests_t FINAL
@@ -50,7 +52,7 @@ WITH
     FROM
     (
       SELECT
-        own_key, part, waited, begun_ms, sender_tenant,
+        own_key, part, waited, begun_ms, sender_tenant, recording,
         arrayJoin(arrayFilter(x -> NOT endsWith(x.1, ' '), [
           (concat('engine ', said_id), 0),
           (concat('response ', whole_id), 0), (concat('request ', replaceRegexpOne(whole_id, '^(chat)?cmpl-', '')), 0),
@@ -62,13 +64,13 @@ WITH
     ) AS o
     INNER JOIN
     (
-      SELECT time, key, received_at, has_edge, has_engine, told_key, begun_ms, ended_ms, sender_tenant,
+      SELECT time, key, received_at, has_edge, has_engine, told_key, begun_ms, ended_ms, sender_tenant, recording,
         arrayJoin(arrayConcat(
           if(has_engine = 1, [concat('engine ', engine_response_id)], []),
           if(has_edge = 1, [concat('response ', response_id), concat('request ', request_id)], []))) AS id
       FROM there
       WHERE has_edge = 1 OR (spanned = 1 AND moved = 0)
-    ) AS e ON o.id = e.id
+    ) AS e ON o.id = e.id AND o.recording = e.recording
     WHERE (o.sender_tenant = e.sender_tenant OR (o.sender_tenant = '' AND e.has_edge = 1))
       AND o.begun_ms >= e.begun_ms - 1000 AND o.begun_ms <= e.ended_ms + 1000
   ),

@@ -1,7 +1,7 @@
 -- An engine half without a tap's span id goes to the edge row that has its request or response id and was open at that
 -- time: its columns are written under the edge's key, and its own row is marked as moved. An id used twice (a retry)
 -- goes to the nearest edge that has no span's half yet, whether or not a probe told of it. Ids are easily guessed: both must
--- be of one tenant's key, or of none.
+-- be of one tenant's key, or of none, and of one recording, or of none.
 INSERT INTO {database}.requests_t
 (
   time, key, moved, trace_id, engine_response_id, engine_request_id, engine_model, engine, engine_instance, engine_deployment, engine_version,
@@ -13,7 +13,7 @@ INSERT INTO {database}.requests_t
 WITH
   seen AS
   (
-    SELECT DISTINCT time, key, request_id, response_id, sender_tenant
+    SELECT DISTINCT time, key, request_id, response_id, sender_tenant, recording
     FROM {database}.request_orphans
     WHERE inserted_at > {since:DateTime64(3, 'UTC')} - INTERVAL 10 MINUTE
   ),
@@ -29,7 +29,7 @@ WITH
   ),
   edges AS
   (
-    SELECT time, key, request_id, response_id, e2e_seconds, sender_tenant, received_at
+    SELECT time, key, request_id, response_id, e2e_seconds, sender_tenant, recording, received_at
     FROM {database}.requests_t FINAL
     WHERE time BETWEEN (SELECT first FROM bounds) AND (SELECT last FROM bounds) AND has_edge = 1 AND spanned = 0
   ),
@@ -38,14 +38,14 @@ WITH
     SELECT o.time AS time, o.key AS key, e.time AS edge_time, e.key AS edge_key, e.received_at AS edge_received_at, abs(toInt64(toUnixTimestamp64Milli(o.time)) - toInt64(toUnixTimestamp64Milli(e.time))) AS distance, o.e2e AS e2e
     FROM
     (
-      SELECT time, key, sender_tenant, arrayJoin(arrayFilter(x -> NOT endsWith(x, ' '), [concat('request ', request_id), concat('response ', response_id)])) AS id, 0 AS e2e
+      SELECT time, key, sender_tenant, recording, arrayJoin(arrayFilter(x -> NOT endsWith(x, ' '), [concat('request ', request_id), concat('response ', response_id)])) AS id, 0 AS e2e
       FROM orphans
     ) AS o
     INNER JOIN
     (
-      SELECT time, key, sender_tenant, e2e_seconds, received_at, arrayJoin(arrayFilter(x -> NOT endsWith(x, ' '), [concat('request ', request_id), concat('response ', response_id)])) AS id
+      SELECT time, key, sender_tenant, recording, e2e_seconds, received_at, arrayJoin(arrayFilter(x -> NOT endsWith(x, ' '), [concat('request ', request_id), concat('response ', response_id)])) AS id
       FROM edges
-    ) AS e ON o.id = e.id AND o.sender_tenant = e.sender_tenant
+    ) AS e ON o.id = e.id AND o.sender_tenant = e.sender_tenant AND o.recording = e.recording
     WHERE o.time >= e.time - INTERVAL 1 SECOND
       AND toUnixTimestamp64Milli(o.time) <= toUnixTimestamp64Milli(e.time) + toInt64(e.e2e_seconds * 1000) + 1000
   ),

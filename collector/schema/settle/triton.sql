@@ -1,5 +1,5 @@
 -- Triton's half of a request, from the spans InferRequest > model > compute. Only traces touched since {since} are read
--- again; max-merge makes repeating it harmless. Spans of one trace meet only where one tenant's key (or none) sent them. The outermost model is the request's; an ensemble computes nothing
+-- again; max-merge makes repeating it harmless. Spans of one trace meet only where one tenant's key (or none) sent them, of one recording or none. The outermost model is the request's; an ensemble computes nothing
 -- itself, so its phases are the sums of its steps'.
 INSERT INTO {database}.requests_t
 (
@@ -22,6 +22,7 @@ WITH
     SELECT
       model.trace_id AS trace_id,
       model.sender_tenant AS sender_tenant,
+      model.recording AS recording,
       if(model.outermost = 1, model.span_id, model.parent_span_id) AS outer_span_id,
       if(countIf(model.outermost = 1) > 0, sumIf(seconds_between(compute.compute_start_ns, model.queue_start_ns), model.outermost = 1), sum(seconds_between(compute.compute_start_ns, model.queue_start_ns))) AS queue,
       if(countIf(model.outermost = 1) > 0, sumIf(seconds_between(compute.compute_input_end_ns, compute.compute_start_ns), model.outermost = 1), sum(seconds_between(compute.compute_input_end_ns, compute.compute_start_ns))) AS input,
@@ -30,11 +31,12 @@ WITH
     FROM (SELECT DISTINCT * EXCEPT inserted_at FROM spans WHERE kind = 'model') AS model
     INNER JOIN (SELECT DISTINCT * EXCEPT inserted_at FROM spans WHERE kind = 'compute') AS compute
       ON compute.trace_id = model.trace_id AND compute.parent_span_id = model.span_id AND compute.sender_tenant = model.sender_tenant
-    GROUP BY trace_id, sender_tenant, outer_span_id
+      AND compute.recording = model.recording
+    GROUP BY trace_id, sender_tenant, recording, outer_span_id
   )
 SELECT
   fromUnixTimestamp64Milli(if(timed, toInt64(bitShiftRight(id, 22)), toInt64(start_ms)), 'UTC') AS time,
-  if(sender_tenant = '', own_key, sipHash64(own_key, sender_tenant)) AS key,
+  multiIf(recording != '', sipHash64(own_key, sender_tenant, recording), sender_tenant != '', sipHash64(own_key, sender_tenant), own_key) AS key,
   trace_id, request_id, model, if(engine = '', 'triton', engine), instance, deployment, version, role, region, cluster, pod, node, recording,
   multiIf(request_end_ns = 0, 'rejected', response_complete_ns = 0, 'client_abort', '') AS engine_outcome,
   toFloat32(queue), toFloat32(input), toFloat32(infer), toFloat32(output),
@@ -56,7 +58,7 @@ FROM
     r.tenant AS tenant, r.sender_tenant AS sender_tenant, r.sender_key_id AS sender_key_id, r.sender_peer AS sender_peer,
     toDateTime(r.inserted_at, 'UTC') AS received_at
   FROM (SELECT * FROM spans WHERE kind = 'request') AS r
-  INNER JOIN (SELECT * FROM spans WHERE kind = 'model') AS m ON m.trace_id = r.trace_id AND m.parent_span_id = r.span_id AND m.sender_tenant = r.sender_tenant
-  LEFT JOIN phases AS p ON p.trace_id = m.trace_id AND p.outer_span_id = m.span_id AND p.sender_tenant = m.sender_tenant
+  INNER JOIN (SELECT * FROM spans WHERE kind = 'model') AS m ON m.trace_id = r.trace_id AND m.parent_span_id = r.span_id AND m.sender_tenant = r.sender_tenant AND m.recording = r.recording
+  LEFT JOIN phases AS p ON p.trace_id = m.trace_id AND p.outer_span_id = m.span_id AND p.sender_tenant = m.sender_tenant AND p.recording = m.recording
 )
 SETTINGS join_use_nulls = 0

@@ -11,37 +11,13 @@ import structlog
 from base.framed import varint
 from collector import framing
 from collector.aside import Aside, AsideError, sync_folder, write_synced
+from collector.log.segment import SUFFIX, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
 LOG: Final = structlog.get_logger()
-
-SUFFIX: Final = ".seg"
-
-
-@dataclass(slots=True)
-class Segment:
-    """A file of the log.
-
-    Attributes:
-        id: Its name and the token of its insert.
-        signal: ``traces``, ``metrics`` or ``logs``.
-        path: Where it lies.
-        bytes: Its length.
-        records: Spans, data points or log records in it.
-        bodies: Requests in it.
-        created: Unix time at which it was begun.
-    """
-
-    id: str
-    signal: str
-    path: Path
-    bytes: int
-    records: int
-    bodies: int
-    created: float
 
 
 @dataclass(slots=True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from collector import framing, landing
 from collector.aside import sync_folder, write_synced
-from collector.recovery import SUFFIX, Segment
+from collector.log.segment import SUFFIX, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 
@@ -54,15 +54,16 @@ class SegmentFile:
             OSError: The disk refuses; nothing of them stays.
         """
         self.cut()
+        self._torn = True
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
             os.fdatasync(self._descriptor)
         except OSError:
-            self._torn = True
             self.cut()
             raise
+        self._torn = False
         self.segment.bytes += len(data)
 
     def cut(self) -> None:
@@ -104,3 +105,13 @@ def replace(folder: Path, segment: Segment, children: Sequence[tuple[str, Sequen
     segment.path.unlink(missing_ok=True)
     sync_folder(folder)
     return made
+
+
+def remove(segments: Iterable[Segment]) -> None:
+    """Delete files whose rows are durable in the store; one that is gone is no fault.
+
+    Raises:
+        OSError: The disk refuses; those that are left may be given again.
+    """
+    for segment in segments:
+        segment.path.unlink(missing_ok=True)

@@ -1,0 +1,158 @@
+"""Reads one target's pages as an agent reads a server's, or a GPU exporter's."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from agent.engine_table import detect
+from agent.gpu_table import TOTALS, GpuReader, reader_of
+from agent.otlp.encode import encode_gauges, resource
+from agent.pages.follow import Follower
+from agent.pages.samples import Sampler
+from base.errors import UnknownEngineError
+from base.vocabulary import SCOPE_GPU, Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agent.engine_table import Table
+    from agent.otlp.emit import Emit
+    from agent.pages.page import Page
+    from collector.scraped.pages import Put
+
+_SCRAPE_SECONDS: Final = "scrape_duration_seconds"
+_PLACES: Final[Mapping[str, tuple[str, ...]]] = {
+    Resource.REGION: ("region", "cloud_region"),
+    Resource.CLUSTER: ("cluster", "k8s_cluster_name"),
+    Resource.POD: ("pod", "kubernetes_pod_name", "k8s_pod_name"),
+    Resource.NODE: ("node", "kubernetes_node", "host_name"),
+}
+"""Attributes of our resource → labels by which scrapers commonly tell the same, likeliest first."""
+_KEPT: Final = (Resource.DEPLOYMENT, Resource.INSTANCE, Resource.VERSION)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReader:
+    """Samples and events of a model server.
+
+    Attributes:
+        table: The engine's.
+        follower: Of the server.
+        sampler: Of its pages.
+        emit: Takes the bodies.
+        told: Called with the number of samples that were told.
+    """
+
+    table: Table
+    follower: Follower
+    sampler: Sampler
+    emit: Emit
+    told: Callable[[int], object]
+
+    def fork(self) -> EngineReader:
+        """Another one that has read the same pages."""
+        return replace(self, sampler=self.sampler.fork(), follower=copy.copy(self.follower))
+
+    def read(self, put: Put, *, tell: bool = True) -> None:
+        """Read the next page."""
+        emit: Emit = self.emit if tell else lambda _kind, _body: None
+        if not put.shows:
+            self.follower.down("it was not scraped (up is 0)", put.time_ns, emit)
+            return
+        scrape = self.sampler.sample(put.page)
+        if scrape.samples:
+            config = scrape.config if scrape.layout_changed else None
+            moment = self.follower.moment(put.time_ns, put.scrape.get(_SCRAPE_SECONDS, 0.0))
+            self.follower.page(put.page, scrape, config, moment, emit)
+            if tell:
+                self.told(len(scrape.samples))
+
+    def alone(self, put: Put) -> None:
+        """Tell gauges and totals of a page between two that were read: what it gained is in what the second gained."""
+
+        def samples(kind: str, body: bytes) -> None:
+            if kind == "metrics":
+                self.emit("metrics", body)
+
+        sampler, follower = Sampler(self.table, whole=False), self.follower.anew()
+        replace(self, emit=samples, sampler=sampler, follower=follower).read(put)
+
+
+@dataclass(frozen=True, slots=True)
+class GpusReader:
+    """Rows of GPUs of an exporter's page.
+
+    Attributes:
+        reader: The exporter's.
+        place: Attributes of all rows' resources.
+        emit: Takes the bodies.
+        told: Called with the number of rows that were told.
+    """
+
+    reader: GpuReader
+    place: Mapping[str, str]
+    emit: Emit
+    told: Callable[[int], object]
+
+    def fork(self) -> GpusReader:
+        """Another one that has read the same pages."""
+        return replace(self, reader=copy.copy(self.reader))
+
+    def read(self, put: Put, *, tell: bool = True) -> None:
+        """Read the next page."""
+        rows = [
+            (resource({**self.place, **row.whose.attributes()}), row.values)
+            for row in self.reader.read(put.page, put.time_ns / 1e9)
+        ]
+        if rows and tell:
+            self.emit("metrics", encode_gauges(rows, SCOPE_GPU, put.time_ns, TOTALS))
+            self.told(len(rows))
+
+    def alone(self, put: Put) -> None:
+        """Tell a page between two that were read."""
+        replace(self, reader=GpuReader(self.reader.table)).read(put)
+
+
+Reader = EngineReader | GpusReader
+
+
+def maker(
+    page: Page, whose: Mapping[str, str], emit: Emit, told: Callable[[int], object]
+) -> Callable[[Put], Reader] | None:
+    """What makes readers for the target of a page; None where nobody here can read it.
+
+    Args:
+        page: What it shows.
+        whose: Attributes of the target, as its sender tells them.
+        emit: Takes the bodies.
+        told: Called with the number of rows that were told.
+    """
+    gpus = reader_of(page)
+    if gpus is not None:
+        exporter, place = gpus.table, {name: whose[name] for name in _PLACES if whose.get(name)}
+        return lambda _put: GpusReader(GpuReader(exporter), place, emit, told)
+    try:
+        table = detect(page)
+    except UnknownEngineError:
+        return None
+
+    def reader(put: Put) -> Reader:
+        follower = Follower(whose[Resource.INSTANCE], _whose(table, whose, put.page))
+        return EngineReader(table, follower, Sampler(table, whole=False), emit, told)
+
+    return reader
+
+
+def _whose(table: Table, target: Mapping[str, str], page: Page) -> dict[str, str]:
+    """Attributes of a sample's resource: the target's own, and where the engine's series say that it runs."""
+    told: dict[str, str] = {}
+    for one in page.layout.series:
+        if one.name.startswith((*table.prefixes, *table.spellings)):
+            for attribute, labels in _PLACES.items():
+                if named := next((value for label in labels if (value := one.labels.get(label))), ""):
+                    told[attribute] = named
+            break
+    kept = {name: target[name] for name in (*_PLACES, *_KEPT) if target.get(name)}
+    return {**told, **kept, Resource.ENGINE: table.engine}

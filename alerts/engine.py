@@ -115,7 +115,7 @@ class Engine:
     def pending(self) -> list[dict[str, str]]:
         """All labels of each alert that may fire soon; waits while a round judges."""
         with self.register.guard:
-            return self._alerts.places(Phase.PENDING)
+            return self._alerts.soon()
 
     def round(self) -> None:
         """One round.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from alerts import causes_keeper
 from alerts.deliver.notifier import Around
 from alerts.deliver.outbox import Outbox
 from alerts.engine import Engine
@@ -26,6 +27,7 @@ from alerts.measure import taps
 from alerts.rules.file import load
 from alerts.rules.model import RulesFile
 from alerts.worker import Worker
+from analytics.causes.due import due
 from base.errors import ServescopeError
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Pager:
     history: HistoryWriter
     illustrator: Illustrator
     explainer: Explainer
+    causes: causes_keeper.CausesKeeper
     health: HealthServer
     servers: list[Server]
     clock: Callable[[], float]
@@ -193,6 +196,11 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
             pending=engine.pending,
             ready=lambda: engine.sees,
         )
+        causes = causes_keeper.CausesKeeper(
+            lambda after: due(store, clock(), after),
+            lambda until: causes_keeper.apart(store.address, until),
+            ready=lambda: engine.sees,
+        )
         keeper = Keeper(data, journal, register, clock)
         workers: list[Worker] = []
         status = Status(engine, outbox, journal, workers, config.evaluate_every_seconds, clock)
@@ -214,6 +222,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         HistoryWriter(journal),
         illustrator,
         explainer,
+        causes,
         health,
         around.servers,
         clock,
@@ -226,6 +235,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
         Worker("evaluate", partial(_paced, pager.once, every), first_wait_seconds=min(every, 0.5)),
         Worker("illustrate", partial(_paced, illustrator.once, every)),
         Worker("explain", partial(_paced, explainer.once, every)),
+        Worker("causes", partial(_paced, causes.once, max(every, causes_keeper.EVERY_SECONDS))),
         Worker("keep", partial(_paced, keeper.once, every)),
         Worker("history", partial(_paced, pager.write_history, every)),
         Worker("taps", partial(_paced, pager.look_at_taps, max(every, taps.EVERY_SECONDS))),

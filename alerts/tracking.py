@@ -57,6 +57,7 @@ class Tracking:
     def __init__(self, journal: Journal, register: Register, abouts: Iterable[About]) -> None:
         self._journal, self._register = journal, register
         self._abouts = {about.name: about for about in abouts}
+        self._near: dict[str, list[dict[str, str]]] = {}
         self.reload()
 
     def reload(self) -> None:
@@ -83,20 +84,23 @@ class Tracking:
         """How many alerts are in a phase."""
         return sum(tracked.state.phase is phase for tracked in self._tracked.values())
 
-    def places(self, phase: Phase) -> list[dict[str, str]]:
-        """All labels of each alert in a phase, the newest last."""
-        there = sorted(
-            (t for t in self._tracked.values() if t.state.phase is phase), key=lambda t: t.state.breach_since or 0.0
-        )
-        return [{**tracked.context, **tracked.labels} for tracked in there]
+    def soon(self) -> list[dict[str, str]]:
+        """All labels of each alert that may fire soon: those pending, the newest last, and those that come near."""
+        pending = (t for t in self._tracked.values() if t.state.phase is Phase.PENDING)
+        there = sorted(pending, key=lambda tracked: tracked.state.breach_since or 0.0)
+        near = [labels for found in self._near.values() for labels in found]
+        return [{**tracked.context, **tracked.labels} for tracked in there] + near
 
     def judge(self, draft: Draft, name: str, readings: Iterable[Reading]) -> None:
         """Advance all alerts of one rule; those without a reading have no data."""
         about = self._abouts[name]
         seen: set[str] = set()
+        near = self._near[name] = []
         for reading in readings:
             key = alert_key(name, reading.labels)
             tracked = self._tracked.get(key)
+            if tracked is None and reading.near:
+                near.append({**reading.context, **reading.labels})
             if tracked is not None and tracked.waits and not reading.data:
                 continue
             seen.add(key)

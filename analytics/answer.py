@@ -22,7 +22,7 @@ Exactness = Literal["exact", "derived", "means"]
 server's histogram (wrong by up to a bucket) or worked out from other figures. ``means``: only sums exist, so there
 is a mean and no percentile."""
 State = Literal["value", "no_traffic", "no_data"]
-"""``no_traffic``: servers report and nothing was asked of them. ``no_data``: nobody reports."""
+"""``no_traffic``: servers report and nothing was asked of them. ``no_data``: nobody reports, or no server answers."""
 _WORST: Final[tuple[Exactness, ...]] = ("means", "derived", "exact")
 T = TypeVar("T")
 
@@ -74,10 +74,13 @@ class Coverage:
     def state(self) -> State:
         """Whether requests are selected; else ``no_traffic`` when servers report and nobody asked anything of them.
 
-        ``no_data`` when nobody reports, or requests are there and none of them is selected.
+        ``no_data`` when nobody reports, when all servers are down (what was asked of them is not known), or when
+        requests are there and none of them is selected.
         """
         if self.rows:
             return "value"
+        if self.instances_down and not self.instances_up:
+            return "no_data"
         return "no_traffic" if self.samples and self.last_row is None else "no_data"
 
 

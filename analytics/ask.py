@@ -10,7 +10,7 @@ from analytics.question import Command, QuestionError
 from base import found
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from analytics.answer import Answer
     from analytics.inquiry import Reader
@@ -38,6 +38,21 @@ def command_of(name: str) -> Command:
     question(name)
     declared: Command = getattr(found.module(questions, name), "COMMAND", Command())
     return declared
+
+
+def sentence_of(name: str, envelope: Mapping[str, Any]) -> str:
+    """What of an answer is to be read first, in a sentence; empty where its question has none (``sentence``).
+
+    Args:
+        name: The question's.
+        envelope: As `ask` gives it.
+
+    Raises:
+        QuestionError: There is no such question.
+    """
+    question(name)
+    told: Callable[[Any], str] | None = getattr(found.module(questions, name), "sentence", None)
+    return told(envelope["result"]) if told is not None else ""
 
 
 def all_questions() -> dict[str, Callable[..., Answer[Any]]]:

@@ -27,6 +27,8 @@ from base.named_sql import beside, filled
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    import pyarrow as pa
+
     from analytics.selection import Filter, Selection
     from analytics.window import Window
     from collector.store.asker import Asker
@@ -66,6 +68,14 @@ class Reader(Protocol):
         settings: Mapping[str, object] | None = None,
     ) -> list[dict[str, Any]]:
         """Rows of a SELECT as dictionaries."""
+
+    def arrow(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> pa.Table:
+        """A SELECT as an Arrow table."""
 
 
 @dataclass
@@ -124,6 +134,27 @@ class Inquiry:
 
         ``promised`` is an objective's filter, which narrows the selection's further, by `analytics.patterns`.
         """
+        return self.store.rows(*self._statement(name, fragments, sql, promised, parameters))
+
+    def arrow(
+        self,
+        name: str,
+        fragments: Mapping[str, str] | None = None,
+        sql: Mapping[str, str] | None = None,
+        **parameters: Any,
+    ) -> pa.Table:
+        """The columns of one named statement, for what is too much for rows."""
+        return self.store.arrow(*self._statement(name, fragments, sql, None, parameters))
+
+    def _statement(
+        self,
+        name: str,
+        fragments: Mapping[str, str] | None,
+        sql: Mapping[str, str] | None,
+        promised: Filter | None,
+        parameters: Mapping[str, Any],
+    ) -> tuple[str, dict[str, object]]:
+        """A named statement and what it is given."""
         bound: dict[str, object] = {
             "from_ms": self.window.from_ms,
             "to_ms": self.window.to_ms,
@@ -147,7 +178,7 @@ class Inquiry:
         used = {match.group(1) for match in _PARAMETER.finditer(text)}
         bound = {key: value for key, value in bound.items() if key in used}
         self.asked.append(written_out(text, bound))
-        return self.store.rows(text, bound)
+        return text, bound
 
     def answer(
         self,

@@ -1,18 +1,13 @@
-"""The causes of a place's slow requests, worked out in a process of its own.
-
-What pages keeps its memory small and its interpreter free: an account of requests takes a hundred megabytes and seconds
-of CPU. So a process is started for each, at a low priority, is ended with its bound, and gives everything back.
-"""
+"""The causes of a place's slow requests, worked out in a process of its own (`alerts.own_process`)."""
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from alerts.own_process import answer_of
 from alerts.text import number, plain
 from analytics.causes.advice import NAMES, ONSETS, SHARED
 from analytics.selection import Filter, Selection
@@ -23,11 +18,13 @@ from collector.store.client import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from multiprocessing.connection import Connection
 
-    from alerts.measure.store import Rows
+    import pyarrow as pa
+
+    from analytics.causes.chains import Chain
     from analytics.causes.evidence import Cause, Failure
     from analytics.causes.onset import Onset
+    from analytics.inquiry import Reader
     from analytics.questions.causes import Causes
     from collector.store.address import StoreAddress
     from collector.store.asker import Asker
@@ -39,7 +36,6 @@ WHOLE_SECONDS: Final = 40.0
 MOST_REQUESTS: Final = 20_000
 """Requests that one account reads."""
 _STORE_SECONDS: Final = 10.0
-_NICE: Final = 10
 _TOLD: Final = 3
 _NOTABLE: Final = 0.25
 """Share of the reference from which on an excess is told though nothing explains it."""
@@ -57,48 +53,25 @@ def apart(address: StoreAddress, place: Place, start: float, end: float) -> dict
     Raises:
         ServescopeError: As `explain` does; the process came to no answer within `WHOLE_SECONDS`, or ended without one.
     """
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(there, address, place, start, end), daemon=True, name="causes")
-    process.start()
-    there.close()
-    try:
-        if not here.poll(WHOLE_SECONDS):
-            raise ServescopeError(f"it took longer than {WHOLE_SECONDS:.0f} s", "`servescope causes` takes its time")
-        told: dict[str, Any] = here.recv()
-    except EOFError:
-        process.join()
-        raise ServescopeError(
-            f"their process ended with code {process.exitcode}", "The alerts' log has its last words"
-        ) from None
-    finally:
-        here.close()
-        process.kill()
-        process.join()
-        process.close()
-    if "error" in told:
-        raise ServescopeError(*told["error"])
+    told: dict[str, Any] = answer_of(_answer, address, place, start, end, seconds=WHOLE_SECONDS)
     return told
 
 
-def _answer(there: Connection, address: StoreAddress, place: Place, start: float, end: float) -> None:
-    os.nice(_NICE)
-    store = Store(address, timeout_seconds=_STORE_SECONDS)
-    try:
-        there.send(explain(store, place, start, end))
-    except ServescopeError as error:
-        there.send({"error": (error.what, error.fix)})
-    finally:
-        store.close()
+def _answer(address: StoreAddress, place: Place, start: float, end: float) -> dict[str, Any]:
+    with Store(address, timeout_seconds=_STORE_SECONDS) as store:
+        return explain(store, place, start, end)
 
 
-def explain(store: Rows, place: Place, start: float, end: float) -> dict[str, Any]:
+def explain(store: Reader, place: Place, start: float, end: float) -> dict[str, Any]:
     """The causes of a place's requests in a span of Unix seconds.
 
     Returns:
         ``summary`` (a sentence), ``window`` (``start``, ``end``), ``place``, ``requests``, ``excess_seconds``,
         ``unexplained_share`` (None without an excess), ``causes`` (at most three, most seconds first: ``cause``,
         ``name``, ``seconds``, ``share``, ``who``, ``evidence``, ``advice``, ``runbook``; empty where none stands out),
+        ``chains`` (at most three, most seconds first: ``told``, ``advice``, ``since``, ``seconds``, ``share``,
+        ``instances``, ``began``: None, or the event as ``event``, ``name``, ``what``, ``instance``, ``since``;
+        ``steps``: ``cause``, ``name``, ``after``, ``because``, ``seconds``; of which cause brought about which),
         ``failures`` (at most three, most requests first: ``outcome``, ``error_type``, ``who``, ``requests``, ``since``,
         ``onset``: None, or what they began with as ``event``, ``name``, ``what``, ``instance``, ``since``;
         empty where fewer than three requests and one in a hundred failed).
@@ -119,6 +92,7 @@ def explain(store: Rows, place: Place, start: float, end: float) -> dict[str, An
         "excess_seconds": round(told.excess_seconds, 3),
         "unexplained_share": None if told.unexplained_share is None else round(told.unexplained_share, 4),
         "causes": [_cause(one) for one in told.causes[:_TOLD]],
+        "chains": [_chain(one, start) for one in told.chains[:_TOLD]],
         "failures": [_failure(one, start) for one in told.failures[:_TOLD]] if _failed(told) else [],
     }
 
@@ -148,7 +122,11 @@ def in_words(told: Causes, seconds: float) -> str:
     of = f"of what requests of {when} took above the usual" if told.excess_seconds > 0 else f"of requests of {when}"
     place = f" on {plain(first.who['instance'])}" if "instance" in first.who else ""
     name = NAMES.get(first.cause, first.cause)
-    return plain(f"{share} {of}: {name}{place}{tenant}{held}{also}; next: {_lowered(first.advice)}", 1000)
+    chain = next((one for one in told.chains if any(step.cause == first.cause for step in one.steps)), None)
+    began = f"; it {plain(chain.told, 300)}" if chain else ""
+    # what a cause was brought about by comes again whatever is turned at the cause itself
+    next_ = chain.advice if chain and chain.advice else first.advice
+    return plain(f"{share} {of}: {name}{place}{tenant}{held}{began}{also}; next: {_lowered(next_)}", 1000)
 
 
 def _failed(told: Causes) -> str:
@@ -175,6 +153,28 @@ def _cause(one: Cause) -> dict[str, Any]:
         "evidence": [plain(sentence, 300) for sentence in one.evidence],
         "advice": one.advice,
         "runbook": one.runbook,
+    }
+
+
+def _chain(one: Chain, start: float) -> dict[str, Any]:
+    return {
+        "told": plain(one.told, 500),
+        "advice": one.advice,
+        "since": iso(datetime.fromtimestamp(start + one.since_seconds, UTC)),
+        "seconds": round(one.seconds, 3),
+        "share": round(one.share, 4),
+        "instances": [plain(name) for name in one.instances],
+        "began": _onset(one.began, start) if one.began else None,
+        "steps": [
+            {
+                "cause": step.cause,
+                "name": NAMES.get(step.cause, step.cause),
+                "after": step.after,
+                "because": step.because,
+                "seconds": round(step.seconds, 3),
+            }
+            for step in one.steps
+        ],
     }
 
 
@@ -207,7 +207,7 @@ def _lowered(sentence: str) -> str:
 class _Bounded:
     """A reader all of whose statements together take no longer than a bound."""
 
-    def __init__(self, store: Rows, seconds: float) -> None:
+    def __init__(self, store: Reader, seconds: float) -> None:
         self._store, self._seconds = store, seconds
         self._until = time.monotonic() + seconds
 
@@ -218,7 +218,15 @@ class _Bounded:
     def rows(
         self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
+        return self._store.rows(sql, parameters, self._bounded(settings))
+
+    def arrow(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> pa.Table:
+        return self._store.arrow(sql, parameters, self._bounded(settings))
+
+    def _bounded(self, settings: Mapping[str, Any] | None) -> dict[str, Any]:
         left = self._until - time.monotonic()
         if left <= 0:
             raise ServescopeError(f"it took longer than {self._seconds:.0f} s", "`servescope causes` takes its time")
-        return self._store.rows(sql, parameters, {**(settings or {}), "max_execution_time": math.ceil(left)})
+        return {**(settings or {}), "max_execution_time": math.ceil(left)}

@@ -1,8 +1,9 @@
 """Why requests at an incident's place are slow: the causes, asked beside the rules and never before a page.
 
 An account of requests takes long where there are many, and a store that is in trouble takes longer. So a task of its
-own has it worked out (`alerts.incidents.account`): ahead, while an alert is pending, so that the page can carry it; and
-after the incident opened, again where nothing stood out yet, for its timeline. A page that is due before goes without.
+own has it worked out (`alerts.incidents.account`): ahead, while an alert is pending or comes near, so that the page can
+carry it; and after the incident opened, again where nothing stood out yet, for its timeline. A page that is due before
+goes without.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ GIVE_UP_SECONDS: Final = 900.0
 FRESH_SECONDS: Final = 90.0
 """What was found ahead goes with a page while it is no older."""
 AGAIN_SECONDS: Final = 30.0
-"""A place of a pending alert is asked about no more often than that."""
+"""A place of an alert that may fire soon is asked about no more often than that."""
 _PLACES_KEPT: Final = 50
+_ON_A_PAGE: Final = ("summary", "causes", "chains", "failures", "window")
 _NAMES: Final = ("deployment", "instance", "model", "tenant")
 
 
@@ -83,7 +85,7 @@ class Explainer:
         register.why = self.known
 
     def once(self) -> None:
-        """One pass: one incident that waits for its causes, then one place of a pending alert."""
+        """One pass: one incident that waits for its causes, then one place of an alert that may fire soon."""
         if not self._ready():
             return
         now = self._clock()
@@ -100,7 +102,7 @@ class Explainer:
             with self._guard:
                 known = self._known.get(_key(place))
             if known is not None and known.found is not None and now - known.at <= FRESH_SECONDS:
-                return {name: known.found[name] for name in ("summary", "causes", "window")}
+                return {name: known.found[name] for name in _ON_A_PAGE if name in known.found}
         return None
 
     def _due(self, now: float) -> list[tuple[Incident, int]]:
@@ -116,8 +118,8 @@ class Explainer:
         ]
 
     def _places(self, now: float) -> list[Place]:
-        """Places of pending alerts that nobody asked about a moment ago."""
-        # all of them first: who asks for what is pending waits for a round, and a round for what is known
+        """Places of alerts that may fire soon, that nobody asked about a moment ago."""
+        # all of them first: who asks for them waits for a round, and a round for what is known
         places = [place for labels in self._pending() if (place := place_of([labels])) is not None]
         with self._guard:
             return [one for one in places if now - self._asked_at(one) >= AGAIN_SECONDS]
@@ -163,7 +165,7 @@ class Explainer:
         except ServescopeError as error:
             log.warning("causes_unknown", error=error.what)
             return None
-        return found if found["causes"] else None
+        return found if found["causes"] or found.get("failures") else None
 
     def _remember(self, place: Place, now: float, found: dict[str, Any] | None) -> None:
         with self._guard:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WINDOW_SECONDS: Final = 300.0
 BEFORE_SECONDS: Final = 900.0
 """How far before the window the last value is looked for that an increase is taken from."""
-EVERY_SECONDS: Final = 15.0
+EVERY_SECONDS: Final = 30.0
 LOSSES: Final[Mapping[str, str]] = {
     "servescope.tap.records_lost": "were served and not recorded",
     "servescope.tap.connections_refused": "were answered 503 for want of a place",

@@ -105,6 +105,7 @@ class Verdict:
         total: Weight of valid requests in the long window.
         bad: Weight of bad ones in it.
         guarded: Fast enough to page, but with too few requests to say so.
+        near: Not breached, and both windows burn at half the factor or faster.
     """
 
     breached: bool
@@ -113,6 +114,7 @@ class Verdict:
     total: float
     bad: float
     guarded: bool
+    near: bool = False
 
 
 def judge(window: BurnWindow, long: Counted, short: Counted, target: float, min_requests: float) -> Verdict:
@@ -129,4 +131,6 @@ def judge(window: BurnWindow, long: Counted, short: Counted, target: float, min_
     short_rate = burn_rate(short.bad, short.total, target)
     fast = long_rate > window.factor and short_rate > window.factor
     enough = long.total >= min_requests
-    return Verdict(fast and enough, long_rate, short_rate, long.total, long.bad, fast and not enough)
+    breached, half = fast and enough, window.factor / 2
+    near = not breached and long_rate > half and short_rate > half
+    return Verdict(breached, long_rate, short_rate, long.total, long.bad, fast and not enough, near)

@@ -33,6 +33,8 @@ class Reading:
         context: Labels that belong to the subject without being its identity (deployment, engine, region).
         opens: Whether it may begin an alert; one that is under way goes on without.
         data: Whether it rests on any: a window without requests is judged and yet tells nothing.
+        near: Does not hold, and has come half the way: where an alert has no time of pending, this is the time in which
+            what its page shall carry can be asked for.
     """
 
     labels: Mapping[str, str]
@@ -43,6 +45,7 @@ class Reading:
     context: Mapping[str, str] = field(default_factory=dict)
     opens: bool = True
     data: bool = True
+    near: bool = False
 
 
 @dataclass(frozen=True, slots=True)

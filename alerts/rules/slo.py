@@ -169,5 +169,7 @@ class Burn:
             )
             seen = Observation(worst.breached, now, worst.long_rate)
             told = any(counted.total for counted in short.values())
-            readings.append(Reading(labels, seen, reason, window.factor, window.long_seconds, fixed, data=told))
+            near = any(verdict.near for _, verdict in judged)
+            reading = Reading(labels, seen, reason, window.factor, window.long_seconds, fixed, data=told, near=near)
+            readings.append(reading)
         return readings

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analytics.causes import contention, gpus
+from analytics.causes import adapters, contention, gpus, speculation, transfers
 from analytics.causes.charge import Ledger
+from analytics.causes.kept import Kept, Noise
 from analytics.causes.place import Place, places_of
 from analytics.causes.rate import charge_rates
 from analytics.causes.reference import Reference, reference_of
@@ -49,6 +50,8 @@ class Account:
         places: Instances.
         counted: Requests of the window that the account is about.
         events: What happened, to instances and elsewhere.
+        expected: Seconds that each request's work costs, changes of work that were charged left out.
+        noise: How much of each cause calm requests were charged with, by deployment and cause.
     """
 
     requests: Requests
@@ -57,6 +60,8 @@ class Account:
     places: list[Place] = field(default_factory=list)
     counted: Flags = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
     events: Sequence[Event] = ()
+    expected: Floats = field(default_factory=lambda: np.empty(0))
+    noise: dict[tuple[str, str], Noise] = field(default_factory=dict)
 
     @property
     def asked(self) -> Flags:
@@ -64,10 +69,16 @@ class Account:
         return self.counted & self.requests.selected
 
 
-def account_of(evidence: Evidence) -> Account:
-    """The account of all requests of the window, whoever is asked about."""
+def account_of(evidence: Evidence, kept: Kept | None = None) -> Account:
+    """The account of all requests of the window, whoever is asked about.
+
+    Args:
+        evidence: Requests, and what is known beside them.
+        kept: References and noise that were kept before the window.
+    """
+    kept = kept or Kept()
     requests = evidence.requests
-    reference = reference_of(requests)
+    reference = reference_of(requests, kept)
     expected = reference.expected.copy()
     work = work_changes(requests, reference)
     for cause, seconds in work.items():
@@ -93,12 +104,15 @@ def account_of(evidence: Evidence) -> Account:
     charge_rates(ledger, requests, reference)
     contention.charge_failures(ledger, requests)
     counted = requests.inside & known & (requests.whole | requests.failed)
-    made = Account(requests, reference, ledger, places, counted, evidence.events)
     seconds = expected.sum(axis=1)
+    made = Account(requests, reference, ledger, places, counted, evidence.events, seconds)
     for code in np.unique(requests.deployment.codes):
         of_it = requests.deployment.codes == code
+        deployment = requests.deployment.names[code]
+        made.noise[deployment, ""] = Noise.of(_usual(made, "", of_it))
         for cause in ledger.causes:
-            if not _stands(made, cause, seconds, of_it):
+            noise = made.noise[deployment, cause] = Noise.of(_usual(made, cause, of_it))
+            if not _stands(made, cause, noise.with_(kept.noise_of(deployment, cause)), of_it):
                 ledger.give_back(cause, of_it)
     return made
 
@@ -116,6 +130,9 @@ def _contend(ledger: Ledger, place: Place, places: list[Place], reference: Refer
     contention.charge_readers(ledger, place, reference)
     contention.charge_cpu(ledger, place, calm)
     gpus.charge_throttled(ledger, place, peers, reference)
+    speculation.charge_acceptance(ledger, place, reference)
+    transfers.charge_transfers(ledger, place, reference)
+    adapters.charge_slots(ledger, place)
     contention.charge_queue(ledger, place, peers, reference)
     contention.charge_preemptions(ledger, place, reference)
     contention.charge_prefills(ledger, place, reference, calm)
@@ -123,9 +140,9 @@ def _contend(ledger: Ledger, place: Place, places: list[Place], reference: Refer
     gpus.charge_slowed(ledger, place, reference)
 
 
-def _stands(account: Account, cause: str, expected: Floats, of_it: Flags) -> bool:
+def _stands(account: Account, cause: str, noise: Noise, of_it: Flags) -> bool:
     """Whether a cause is more than noise in one deployment."""
-    seconds = account.ledger.of(cause)
+    seconds, expected = account.ledger.of(cause), account.expected
     window = account.counted & of_it
     hit = window & (seconds >= HIT * np.maximum(expected, 1e-6)) & (seconds > 0)
     known = account.requests.known
@@ -135,27 +152,28 @@ def _stands(account: Account, cause: str, expected: Floats, of_it: Flags) -> boo
     # a few that lost much count as much as many that lost little
     if load < MATTERS and seconds[hit].sum() < expected[hit].sum():
         return False
-    usual = _usual(account, seconds, expected, of_it)
-    if len(usual) < 2:  # noqa: PLR2004 - one block does not differ
+    if noise.blocks < 2:  # noqa: PLR2004 - one block does not differ
         return True
     # few blocks know little of how they differ; close to the quantile of Student's t that 4 is for many
-    sigmas = SIGMAS * (1 + 6 / (len(usual) - 1))
-    return bool(load > usual.mean() + sigmas * usual.std())
+    sigmas = SIGMAS * (1 + 6 / (noise.blocks - 1))
+    return bool(load > noise.mean + sigmas * noise.deviation)
 
 
-def _usual(account: Account, seconds: Floats, expected: Floats, of_it: Flags) -> Floats:
+def _usual(account: Account, cause: str, of_it: Flags) -> Floats:
     """A cause's load in each calm block of an instance of a deployment.
 
     A fault reaches into the requests that were open when it began: without those of the reference that the window found
     open, and without blocks beside one that is not calm, where there are others.
     """
-    reference, requests = account.reference, account.requests
+    reference, requests, expected = account.reference, account.requests, account.expected
+    seconds = account.ledger.of(cause)
     n = int(reference.block.max(initial=0)) + 3
     place = requests.instance.codes * n + reference.block + 1
     size = len(requests.instance.names) * n
     calm = of_it & reference.calm & (~account.counted | reference.inside)
-    open_still = ~requests.inside & (requests.end > requests.start[requests.inside].min(initial=np.inf))
-    wild = np.bincount(place[requests.whole & ~reference.calm & (~requests.inside | reference.inside)], minlength=size)
+    open_still = ~requests.inside & (requests.end > requests.start[requests.inside & of_it].min(initial=np.inf))
+    ground = of_it & requests.whole & (~requests.inside | reference.inside)
+    wild = np.bincount(place[ground & ~reference.calm], minlength=size)
     beside = np.convolve(wild > 0, [1, 1, 1], "same") > 0
 
     def loads(rows: Flags) -> tuple[Floats, Flags]:

@@ -12,6 +12,9 @@ DRIVER: Final = {
     "slow_instance": "instance",
     "model_slow": "compute",
     "gpu_throttled": "gpu_clock",
+    "spec_acceptance_drop": "acceptance",
+    "kv_transfer": "interconnect",
+    "lora_slots": "adapter_slots",
     "kv_cache_full": "kv_tokens_held",
     "preemption": "kv_tokens_held",
     "prefill_interference": "prompt_tokens_computed",
@@ -33,7 +36,7 @@ STAGES: Final = ("work", "rate", "contention", "failure")
 """Parts of the account that causes belong to, in its order (docs/causes.md)."""
 _STAGE_OF: Final = {
     "own_work": "work",
-    **dict.fromkeys(("version", "instance", "compute", "gpu_clock"), "rate"),
+    **dict.fromkeys(("version", "instance", "compute", "gpu_clock", "acceptance"), "rate"),
     "failures": "failure",
 }
 NAMES: Final = {
@@ -44,6 +47,9 @@ NAMES: Final = {
     "slow_instance": "slow instance",
     "model_slow": "slow model",
     "gpu_throttled": "GPU slowed down",
+    "spec_acceptance_drop": "fewer drafted tokens accepted",
+    "kv_transfer": "KV transfers",
+    "lora_slots": "no slot for the adapter",
     "kv_cache_full": "KV cache full",
     "preemption": "preemptions",
     "prefill_interference": "others' prompts",
@@ -109,6 +115,18 @@ ADVICE: Final = {
     "gpu_throttled": (
         "Cool the machine or raise the GPU's power limit; move load off the instance until its clock is back.",
         "slow-gpu.md",
+    ),
+    "spec_acceptance_drop": (
+        "See what is asked for now that the draft does not foresee; draft fewer tokens, or turn speculation off.",
+        "slow-speculation.md",
+    ),
+    "kv_transfer": (
+        "Look at the network between the servers that compute prompts and those that decode.",
+        "slow-kv-transfer.md",
+    ),
+    "lora_slots": (
+        "Let more adapters run at one time, or send those of an adapter to a replica of their own.",
+        "slow-adapters.md",
     ),
     "gpu_fault": (
         "Take the instance out of rotation, drain it and reset or replace the GPU by what the Xid says.",
@@ -190,6 +208,18 @@ _TURNED: Final = {
         "queue_saturated": (
             "Add replicas, or let more in at once (max-running-requests) while cache and gaps allow it."
         ),
+        "spec_acceptance_drop": (
+            "See what is asked for now that the draft does not foresee; draft fewer tokens "
+            "(speculative-num-draft-tokens, speculative-num-steps), or turn speculation off."
+        ),
+        "kv_transfer": (
+            "Look at the network between prefill and decode servers (disaggregation-transfer-backend, "
+            "disaggregation-ib-device)."
+        ),
+        "lora_slots": (
+            "Let more adapters run at one time (max-loras-per-batch), or send those of an adapter to a replica of "
+            "their own."
+        ),
     },
     "triton": {
         "batch_interference": (
@@ -204,6 +234,17 @@ _TURNED: Final = {
         "queue_saturated": (
             "Add replicas, or let more in at once (max-num-seqs) while cache and gaps allow it."
         ),
+        "spec_acceptance_drop": (
+            "See what is asked for now that the draft does not foresee; draft fewer tokens "
+            "(speculative-config: num_speculative_tokens), or turn speculation off."
+        ),
+        "kv_transfer": (
+            "Look at the network between the servers that compute prompts and those that decode "
+            "(kv-transfer-config; NIXL's UCX transports)."
+        ),
+        "lora_slots": (
+            "Let more adapters run at one time (max-loras), or send those of an adapter to a replica of their own."
+        ),
     },
 }  # fmt: skip
 """What to turn in the words of an engine, where these differ from those of `ADVICE`."""
@@ -217,6 +258,15 @@ def advice_for(cause: str, engine: str) -> str:
         engine: The engine that served those that were hit; empty where several did or nobody knows.
     """
     return _TURNED.get(engine, {}).get(cause, ADVICE[cause][0])
+
+
+BEGAN: Final = {
+    "deploy": "Roll back if the new version is slower; else deploy one replica at a time, warmed up before traffic.",
+    "config_changed": "Compare the settings with those before, and turn back what was not meant.",
+    "oom_kill": "Give the process more memory, or find what grew in it; drain before it is started again.",
+    "restart": ADVICE["restart"][0],
+}
+"""What to turn where a chain of causes began with an event on record (`mechanisms.BEGINNINGS`)."""
 
 
 def stage_of(cause: str) -> str:

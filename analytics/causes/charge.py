@@ -16,7 +16,7 @@ from analytics.causes.table import PHASE, PHASES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from analytics.causes.arrays import Flags, Floats
+    from analytics.causes.arrays import Flags, Floats, Ints
 
 
 class Ledger:
@@ -28,36 +28,48 @@ class Ledger:
 
     def __init__(self, excess: Floats) -> None:
         self.excess = excess.sum(axis=1)
-        self._left = np.maximum(excess, 0.0)
+        # a phase a row, so that what is taken of one lies together
+        self._left = np.maximum(excess.T, 0.0, order="C")
         self._room = np.maximum(self.excess, 0.0)
         self._charged: dict[str, Floats] = {}
 
-    def left(self, phase: str) -> Floats:
-        """Seconds of a phase above its reference that nobody is charged for."""
-        left: Floats = np.minimum(self._left[:, PHASE[phase]], self._room)
+    def left(self, phase: str, rows: Ints | slice = slice(None)) -> Floats:
+        """Seconds of a phase above its reference that nobody is charged for, of all requests or of some."""
+        left: Floats = np.minimum(self._left[PHASE[phase]][rows], self._room[rows])
         return left
 
-    def take(self, cause: str, phases: Iterable[str], wanted: Floats | float, where: Flags | None = None) -> Floats:
+    def take(
+        self, cause: str, phases: Iterable[str], wanted: Floats | float, rows: Flags | Ints | slice = slice(None)
+    ) -> Floats:
         """Charge a cause up to ``wanted`` seconds of each request, out of phases in turn.
 
+        Args:
+            cause: Its name.
+            phases: In turn.
+            wanted: Seconds, one for all or of each of ``rows``.
+            rows: Requests that are charged: flags of all, or places without repetition.
+
         Returns:
-            What was taken of each.
+            What was taken of each of ``rows``.
         """
-        n = len(self.excess)
-        rest = np.maximum(np.broadcast_to(np.asarray(wanted, dtype=np.float64), (n,)), 0.0).copy()
-        if where is not None:
-            rest[~where] = 0.0
-        taken = np.zeros(n)
+        if isinstance(rows, np.ndarray) and rows.dtype == np.bool_:
+            rows = np.flatnonzero(rows)
+        room = self._room[rows]
+        rest = np.maximum(np.broadcast_to(np.asarray(wanted, dtype=np.float64), room.shape), 0.0).copy()
+        taken = np.zeros(len(room))
         for phase in phases:
-            column = PHASE[phase]
-            amount = np.minimum(np.minimum(self._left[:, column], self._room), rest)
+            column = self._left[PHASE[phase]]
+            amount = np.minimum(np.minimum(column[rows], room), rest)
             if not amount.any():
                 continue
-            self._left[:, column] -= amount
-            self._room -= amount
+            column[rows] -= amount
+            room -= amount
             rest -= amount
             taken += amount
-            self._charged.setdefault(cause, np.zeros((n, len(PHASES))))[:, column] += amount
+            if cause not in self._charged:
+                self._charged[cause] = np.zeros(self._left.shape)
+            self._charged[cause][PHASE[phase]][rows] += amount
+        self._room[rows] = room
         return taken
 
     def give_back(self, cause: str, where: Flags | None = None) -> None:
@@ -65,26 +77,37 @@ class Ledger:
         held = self._charged.get(cause)
         if held is None:
             return
-        back = held if where is None else held * where[:, None]
+        back = held if where is None else held * where
         self._left += back
-        self._room += back.sum(axis=1)
-        if where is None or not held[~where].any():
+        self._room += back.sum(axis=0)
+        if where is None or not (held.any(axis=0) & ~where).any():
             del self._charged[cause]
         else:
-            held[where] = 0.0
+            held[:, where] = 0.0
 
     @property
     def causes(self) -> tuple[str, ...]:
         """Causes that are charged."""
         return tuple(self._charged)
 
-    def charged(self, cause: str) -> Floats:
-        """``(n, len(PHASES))`` seconds charged to a cause."""
-        return self._charged.get(cause, np.zeros((len(self.excess), len(PHASES))))
+    def charged(self, cause: str, rows: Flags | Ints | slice = slice(None)) -> Floats:
+        """``(n, len(PHASES))`` seconds charged to a cause, of all requests or of some."""
+        held = self._charged.get(cause)
+        if held is None:
+            return np.zeros((len(self.excess[rows]), len(PHASES)))
+        return held[:, rows].T
+
+    def charged_in(self, phase: str, rows: Ints | slice = slice(None)) -> Floats:
+        """Seconds of a phase charged to all causes, of all requests or of some."""
+        found = np.zeros(len(self.excess[rows]))
+        for held in self._charged.values():
+            found += held[PHASE[phase]][rows]
+        return found
 
     def of(self, cause: str) -> Floats:
         """Seconds of each request charged to a cause."""
-        seconds: Floats = self.charged(cause).sum(axis=1)
+        held = self._charged.get(cause)
+        seconds: Floats = np.zeros(len(self.excess)) if held is None else held.sum(axis=0)
         return seconds
 
     @property
@@ -92,5 +115,5 @@ class Ledger:
         """Seconds above the reference that nobody is charged for, signed."""
         rest: Floats = self.excess.copy()
         for held in self._charged.values():
-            rest -= held.sum(axis=1)
+            rest -= held.sum(axis=0)
         return rest

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from analytics.causes.table import PHASE, PHASES, Names, Requests
+from analytics.causes.columns import Names
+from analytics.causes.table import PHASE, PHASES, Requests
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -56,7 +56,6 @@ _WHOLE: Final = ("decode", "compute_infer", "compute_input", "compute_output", "
 
 def charge_standstill(ledger: Ledger, place: Place) -> None:
     """``gpu_fault``, ``restart``, ``engine_frozen`` and ``cold_start``."""
-    n = len(ledger.excess)
     faulted = [span for span in place.faulted if not _starved(place, *span)]
     away = _apart(place.restarts, faulted)
     stood = [span for span in _apart(place.frozen, [*away, *faulted]) if not _starved(place, *span)]
@@ -64,17 +63,17 @@ def charge_standstill(ledger: Ledger, place: Place) -> None:
         if not spans:
             continue
         before, after = place.standing(spans)
-        taken = place.of(ledger.take(cause, (*FIRST_TOKEN, "transit", "edge"), _full(n, place.rows, before)))
+        taken = ledger.take(cause, (*FIRST_TOKEN, "transit", "edge"), before, place.rows)
         rest = after + np.maximum(before - taken, 0.0)
-        ledger.take(cause, _WHOLE, _full(n, place.rows, rest))
+        ledger.take(cause, _WHOLE, rest, place.rows)
     start = place.span[0]
     for begun in place.begun:
         young = (start >= begun - 1) & (start < begun + COLD_SECONDS)
         old = (start >= begun + COLD_SECONDS) & (start < begun + 3 * COLD_SECONDS)
-        above = place.of(np.maximum(ledger.excess, 0.0))
+        above = np.maximum(ledger.excess[place.rows], 0.0)
         # cold is what goes by: later ones of the same server do not show it
         if young.any() and old.sum() >= 3 and np.median(above[young][:5]) > 3 * np.median(above[old]):  # noqa: PLR2004
-            ledger.take("cold_start", _ALL, np.inf, _flags(n, place.rows, young))
+            ledger.take("cold_start", _ALL, np.inf, place.rows[young])
 
 
 def _starved(place: Place, since: float, until: float) -> bool:
@@ -92,25 +91,24 @@ def charge_readers(ledger: Ledger, place: Place, reference: Reference) -> None:
     A client that reads slowly holds the stream back: the edge's end lies behind the server's by far more than that of
     others at the same time, and of its own answer, not of its beginning.
     """
-    n = len(ledger.excess)
     # a tap measures what it waited for its client; where none did, it is between the server's end and the edge's
-    at_edge = place.of(ledger.left("edge"))
-    late = at_edge + place.of(ledger.left("transit"))
+    at_edge = ledger.left("edge", place.rows)
+    late = at_edge + ledger.left("transit", place.rows)
     start, _, _, last = place.span
     end = place.of(place.requests.end)
     after = np.maximum(end - np.maximum(last, start), 0.0)
     tenants = place.requests.tenant.codes[place.rows]
-    least = np.maximum(0.25, 0.5 * place.of(reference.expected.sum(axis=1)))
+    least = np.maximum(0.25, 0.5 * reference.expected[place.rows].sum(axis=1))
     usual = _around(late, tenants, last, np.minimum(late, after) > least)
     # without others to compare with, what lies between may be anybody's: only what the tap waited is the client's
     slow = np.minimum(np.where(np.isnan(usual), at_edge, late - np.nan_to_num(usual)), after)
     matters = slow > least
-    ledger.take("slow_client", ("edge", "transit"), _full(n, place.rows, np.where(matters, slow, 0.0)))
+    ledger.take("slow_client", ("edge", "transit"), np.where(matters, slow, 0.0), place.rows)
 
 
 def charge_cpu(ledger: Ledger, place: Place, calm: Flags) -> None:
     """``cpu_starved`` and ``frontend_cpu``, where the host was measured."""
-    n, host = len(ledger.excess), place.host
+    host = place.host
     start, _, first, last = place.span
     end = place.of(place.requests.end)
     if np.isfinite(host.delay).any():
@@ -119,55 +117,57 @@ def charge_cpu(ledger: Ledger, place: Place, calm: Flags) -> None:
         usual = float(np.median(own[calm])) if calm.any() else 0.0
         wait = np.maximum(own - max(usual, 0.0), 0.0)
         matters = wait >= STARVED
-        ledger.take("cpu_starved", _ALL, _full(n, place.rows, np.where(matters, wait * (end - start), 0.0)))
+        ledger.take("cpu_starved", _ALL, np.where(matters, wait * (end - start), 0.0), place.rows)
     elif np.isfinite(host.pressure).any():
         pressure = np.nan_to_num(place.bins.held(host.time, host.pressure, host.age))
         own = place.bins.mean(pressure, start, end)
         usual = float(np.median(own[calm])) if calm.any() else 1.0
         pressed = (own - usual >= PRESSED) & (place.bins.mean(place.decoding, first, last) < _crowd(place, calm))
         phases = ("transit", "frontend", "stall", "edge", "prefill", "decode", "compute_infer", "compute_input")
-        ledger.take("cpu_starved", phases, np.inf, _flags(n, place.rows, pressed))
+        ledger.take("cpu_starved", phases, np.inf, place.rows[pressed])
     if np.isfinite(host.front).any():
         front = np.nan_to_num(place.bins.held(host.front_time, host.front, host.age))
         busy = place.bins.mean(front, start, end) >= BUSY
-        ledger.take("frontend_cpu", ("frontend", "transit", "stall"), np.inf, _flags(n, place.rows, busy))
+        ledger.take("frontend_cpu", ("frontend", "transit", "stall"), np.inf, place.rows[busy])
 
 
 def charge_queue(ledger: Ledger, place: Place, peers: Sequence[Place], reference: Reference) -> None:
     """What waited in the queue, by the reason of the episode in which it did."""
-    n = len(ledger.excess)
     requests = place.requests
     begin = place.span[1]
     # what only the edge saw has its queue in the time before the first token
-    late = place.of(ledger.left("queue") + np.where(requests.engine_half, 0.0, ledger.left("prefill")))
+    bare = ~requests.engine_half[place.rows]
+    late = ledger.left("queue", place.rows) + np.where(bare, ledger.left("prefill", place.rows), 0.0)
     wait = np.minimum(late, np.maximum(begin - place.span[0], 0.0))
-    wait = np.where(place.of(requests.engine_half.astype(float)) > 0, wait, late)
+    wait = np.where(bare, late, wait)
     began = np.where(wait < late, place.span[0], begin - wait)
     for cause, label in queue_labels(place, peers, reference).items():
         share = place.bins.mean(label, began, np.maximum(begin, began + late))
-        phases = ("queue",) if place.of(requests.engine_half.astype(float)).all() else ("queue", "prefill")
-        ledger.take(cause, phases, _full(n, place.rows, late * np.minimum(share, 1.0)))
+        phases = ("queue", "prefill") if bare.any() else ("queue",)
+        ledger.take(cause, phases, late * np.minimum(share, 1.0), place.rows)
 
 
 def charge_preemptions(ledger: Ledger, place: Place, reference: Reference) -> None:
     """``preemption``: a request lost its blocks, and its stream stood still until it had them again."""
-    n = len(ledger.excess)
     _, _, first, last = place.span
     requests = place.requests
     told = place.of(requests.preempted) > 0
-    gap, usual = place.of(requests.gap_max), place.of(reference.each("output_token"))
+    gap, usual = place.of(requests.gap_max), reference.each("output_token", place.rows)
     stalled = gap > np.maximum(20 * usual, 0.05)
     if place.samples is not None:
         lost = np.nan_to_num(place.sampled("preemptions"))
         near = place.bins.mean((lost > 0).astype(float), first - 1, last + 1) > 0
         told |= near & stalled
     share = np.where(gap > 0, np.maximum(gap - usual, 0.0), np.inf)
-    ledger.take("preemption", ("decode", "stall"), _full(n, place.rows, np.where(told, share, 0.0)))
+    ledger.take("preemption", ("decode", "stall"), np.where(told, share, 0.0), place.rows)
 
 
 def charge_prefills(ledger: Ledger, place: Place, reference: Reference, calm: Flags) -> None:
-    """``prefill_interference``: steps that decode for one compute the prompts of others."""
-    n = len(ledger.excess)
+    """``prefill_interference``: steps that decode for one compute the prompts of others.
+
+    Much is told by the time in which the engine could run: one without a CPU computes few prompts a second, and they
+    may be most of what it does.
+    """
     if place.prefill_token <= 0:
         return
     cause = prompts_cause(place, reference)
@@ -175,13 +175,13 @@ def charge_prefills(ledger: Ledger, place: Place, reference: Reference, calm: Fl
     own = place.of(place.requests.uncached) * place.prefill_token
     while_decoding = place.computing(first, last)
     usual = float(np.median(while_decoding[calm])) if calm.any() else 0.0
-    matters = while_decoding >= max(2 * usual, 0.1)
+    matters = while_decoding >= max(2 * usual, 0.1) * place.bins.mean(place.ran, first, last)
     wanted = np.where(matters, (while_decoding - usual) * np.maximum(last - first, 0.0), 0.0)
-    ledger.take(cause, ("decode",), _full(n, place.rows, wanted))
+    ledger.take(cause, ("decode",), wanted, place.rows)
     before = np.maximum(first - start, 0.0)
     others = np.maximum(place.computing(start, first) * before - own, 0.0)
-    matters = others >= np.maximum(0.25 * before, 0.005)
-    ledger.take(cause, ("stall", "prefill", "frontend"), _full(n, place.rows, others * matters))
+    matters = others >= np.maximum(0.25 * before * place.bins.mean(place.ran, start, first), 0.005)
+    ledger.take(cause, ("stall", "prefill", "frontend"), others * matters, place.rows)
 
 
 def charge_batch(ledger: Ledger, place: Place, reference: Reference, calm: Flags) -> None:
@@ -194,35 +194,34 @@ def charge_batch(ledger: Ledger, place: Place, reference: Reference, calm: Flags
     ``s · (n − n₀)`` a token; before the first token the two steps that a request waits for. Only where more tokens are
     made than usual is it the batch.
     """
-    n = len(ledger.excess)
     _, _, first, last = place.span
-    requests = place.requests
-    tokens = np.maximum(place.of(requests.output) - 1, 0)
-    usual_token = place.of(reference.each("output_token"))
+    requests, rows = place.requests, place.rows
+    tokens = np.maximum(requests.output[rows] - 1, 0)
+    usual_token = reference.each("output_token", rows)
     among = place.among(first, last)
     crowd = _usual_crowd(among, calm)
     decode = PHASE["decode"]
-    lost = sum((ledger.charged(cause)[:, decode] for cause in ledger.causes), start=np.zeros(n))
-    counted = (tokens > 3) & (usual_token > 0) & place.of(requests.whole.astype(float)).astype(bool)  # noqa: PLR2004
-    rate = (place.of(requests.phases[:, decode] - lost)) / np.maximum(tokens, 1)
-    made = place.bins.spread(first, last, place.of(requests.output) * requests.scale) / place.bins.step
+    lost = ledger.charged_in("decode", rows)
+    counted = (tokens > 3) & (usual_token > 0) & requests.whole[rows]  # noqa: PLR2004
+    rate = (requests.phases[rows, decode] - lost) / np.maximum(tokens, 1)
+    made = place.bins.spread(first, last, requests.output[rows] * requests.scale) / place.bins.step
     demand = place.bins.mean(made, first, last)
     usual = float(np.median(demand[calm])) if calm.any() else 0.0
     groups = [counted & calm, counted & ~calm, counted & (calm | (demand >= MUCH_BUSIER * usual))]
     if place.cost is not None and np.isfinite(place.cost.sequence):
         steep = place.cost.sequence
     else:
-        steep = max(_slope(among[rows], rate[rows], demand[rows]) for rows in groups)
+        steep = max(_slope(among[group], rate[group], demand[group]) for group in groups)
     slope = np.minimum(steep, SLOPE_LIMIT * usual_token)
     wanted = demand >= BUSIER * usual
     more = np.where(wanted & (among >= np.maximum(2 * crowd, crowd + 2)), among - crowd, 0.0)
     step = slope * more
     crowded = (more > 0) & counted
-    above = place.of(ledger.left("decode"))
+    above = ledger.left("decode", rows)
     if (step * tokens)[crowded].sum() < EXPLAINED * above[crowded].sum():  # something else slowed them
         return
-    ledger.take("batch_interference", ("decode",), _full(n, place.rows, step * tokens))
-    ledger.take("batch_interference", ("stall", "prefill", "queue"), _full(n, place.rows, 2 * step))
+    ledger.take("batch_interference", ("decode",), step * tokens, rows)
+    ledger.take("batch_interference", ("stall", "prefill", "queue"), 2 * step, rows)
 
 
 def charge_failures(ledger: Ledger, requests: Requests) -> None:
@@ -281,15 +280,3 @@ def _around(late: Floats, tenants: Ints, at: Floats, wanted: Flags) -> Floats:
             middle = float(np.median(late[others])) if len(others) else np.nan
             usual[wanted & (slot == one) & (tenants == tenant)] = middle
     return usual
-
-
-def _full(n: int, rows: Ints, values: Floats) -> Floats:
-    full = np.zeros(n)
-    full[rows] = values
-    return full
-
-
-def _flags(n: int, rows: Ints, values: Flags) -> Flags:
-    full = np.zeros(n, dtype=np.bool_)
-    full[rows] = values
-    return full

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from analytics.causes import gpus
+from analytics.causes import adapters, gpus, speculation, transfers
 from analytics.causes.advice import ADVICE, DRIVER, SHARED, advice_for, stage_of
 from analytics.causes.onset import happenings, onset_of
 from analytics.causes.table import PHASES
@@ -24,6 +24,8 @@ LEAST_SHARE: Final = 0.01
 """Share of all charged seconds below which a cause is left to the unexplained of the list."""
 OWNER_SHARE: Final = 0.5
 """Share of the work that took the time from which one tenant is named, and of the seconds one instance or version."""
+MORE_CAME: Final = 0.2
+"""Times the usual arrivals that have to come besides, for those to be taken as what filled a queue."""
 _BY_STEPS: Final = frozenset({"batch_interference", "prefill_interference", "cold_prefix_cache"})
 _ONSETS: Final = 20
 """Kinds of failures of which it is asked what they began with, the most frequent."""
@@ -92,8 +94,8 @@ def causes_of(account: Account, rows: Flags) -> list[Cause]:
         if seconds <= 0 or seconds < LEAST_SHARE * total:
             continue
         each = account.ledger.of(cause) * rows
-        who, share = _who(account, cause, each)
-        engine, most = _top(account, "engine", each)
+        who, share, work = _who(account, cause, each)
+        engine, most = top_of(account, "engine", each)
         found.append(
             Cause(
                 cause=cause,
@@ -104,7 +106,7 @@ def causes_of(account: Account, rows: Flags) -> list[Cause]:
                 seconds=seconds * account.requests.scale,
                 share=seconds / excess if excess > 0 else 0.0,
                 requests=round(int((each > 0).sum()) * account.requests.scale),
-                evidence=_evidence(account, cause, each, who, share),
+                evidence=_evidence(account, cause, each, who, share, work),
                 advice=advice_for(cause, engine if most > OWNER_SHARE else ""),
                 runbook=ADVICE[cause][1],
             )
@@ -125,7 +127,7 @@ def failures_of(account: Account, rows: Flags, from_seconds: float) -> list[Fail
         who = {
             name: top
             for name in ("tenant", "instance")
-            if (top := _top(account, name, weights)[0]) and _top(account, name, weights)[1] > OWNER_SHARE
+            if (top := top_of(account, name, weights)[0]) and top_of(account, name, weights)[1] > OWNER_SHARE
         }
         first = float(requests.start[mine].min()) - from_seconds
         count = round(int(mine.sum()) * requests.scale)
@@ -136,29 +138,30 @@ def failures_of(account: Account, rows: Flags, from_seconds: float) -> list[Fail
     return [replace(one, onset=onset) for (one, _), onset in zip_longest(found, began)]
 
 
-def _who(account: Account, cause: str, each: Floats) -> tuple[dict[str, str], float]:
-    """Whose work took the time, and the tenant's share of it."""
+def _who(account: Account, cause: str, each: Floats) -> tuple[dict[str, str], float, str]:
+    """Whose work took the time, the tenant's share of it, and which work that is."""
     who: dict[str, str] = {}
-    instance, share = _top(account, "instance", each)
+    instance, share = top_of(account, "instance", each)
     if instance and share > OWNER_SHARE:
         who["instance"] = instance
-    version, share = _top(account, "version", each)
+    version, share = top_of(account, "version", each)
     if cause == "deploy" and version:
         who["version"] = version
     if DRIVER[cause] in _OF_GPUS:
         gpu, share = _gpu(account, cause, each)
         if gpu and share >= OWNER_SHARE:
             who["gpu"] = gpu
-        return who, share
+        return who, share, ""
+    work = ""
     if cause in SHARED:
-        tenant, share = _holder(account, SHARED[cause], each)
+        tenant, share, work = holder_of(account, SHARED[cause], each)
     elif DRIVER[cause] in {"own_work", "reader", "failures"}:
-        tenant, share = _top(account, "tenant", each)
+        tenant, share = top_of(account, "tenant", each)
     else:
-        return who, 0.0
+        return who, 0.0, ""
     if tenant and share >= OWNER_SHARE:
         who["tenant"] = tenant
-    return who, share
+    return who, share, work
 
 
 def _gpu(account: Account, cause: str, each: Floats) -> tuple[str, float]:
@@ -179,7 +182,8 @@ def _lost_in(account: Account, place: Place, each: Floats) -> Floats:
     return place.bins.spread(place.of(account.requests.start), place.of(account.requests.end), place.of(each))
 
 
-def _top(account: Account, column: str, each: Floats) -> tuple[str, float]:
+def top_of(account: Account, column: str, each: Floats) -> tuple[str, float]:
+    """The value of a column of requests that lost most of some seconds, and its share; "" where nobody lost any."""
     names = getattr(account.requests, column)
     sums = np.bincount(names.codes, each, len(names.names))
     if not sums.sum() > 0:
@@ -187,9 +191,30 @@ def _top(account: Account, column: str, each: Floats) -> tuple[str, float]:
     return names.names[int(sums.argmax())], float(sums.max() / sums.sum())
 
 
-def _holder(account: Account, what: str, each: Floats) -> tuple[str, float]:
-    """The tenant whose work was there when the seconds were lost, by what was more of it than in the reference."""
+def holder_of(account: Account, what: str, each: Floats) -> tuple[str, float, str]:
+    """The tenant whose work was there when the seconds were lost, by what was more of it than in the reference.
+
+    Where it is about requests inside: by those that came, if more of them did; who is inside may be waiting for it.
+    """
+    if what == "inside":
+        more, usual = _more(account, "arriving", each)
+        if sum(more.values()) >= MORE_CAME * usual:
+            return *_most(more), "arriving"
+    return *_most(_more(account, what, each)[0]), what
+
+
+def _most(more: dict[str, float]) -> tuple[str, float]:
+    total = sum(more.values())
+    if total <= 0:
+        return "", 0.0
+    tenant = max(more, key=lambda name: more[name])
+    return tenant, more[tenant] / total
+
+
+def _more(account: Account, what: str, each: Floats) -> tuple[dict[str, float], float]:
+    """By tenant, how much more work there was than in the reference while seconds were lost; and all that is usual."""
     more: dict[str, float] = {}
+    usually = 0.0
     for place in account.places:
         seconds = place.of(each)
         if not seconds.sum() > 0:
@@ -200,24 +225,24 @@ def _holder(account: Account, what: str, each: Floats) -> tuple[str, float]:
             there = float((series * lost).sum() / lost.sum())
             before = float(series[usual].mean()) if usual.any() else 0.0
             more[tenant] = more.get(tenant, 0.0) + max(there - before, 0.0) * float(seconds.sum())
-    total = sum(more.values())
-    if total <= 0:
-        return "", 0.0
-    tenant = max(more, key=lambda name: more[name])
-    return tenant, more[tenant] / total
+            usually += before * float(seconds.sum())
+    return more, usually
 
 
-def _evidence(account: Account, cause: str, each: Floats, who: dict[str, str], share: float) -> list[str]:
+def _evidence(account: Account, cause: str, each: Floats, who: dict[str, str], share: float, work: str) -> list[str]:
     requests = account.requests
     hit = each > 0
     told = [_lost(each[hit], requests.scale)]
-    if "tenant" in who and cause in SHARED:
-        told.append(f"Tenant {who['tenant']} holds {share:.0%} of the {_WORDS[SHARED[cause]]} beyond the usual.")
+    if "tenant" in who and work:
+        told.append(f"Tenant {who['tenant']} has {share:.0%} of the {_WORDS[work]} beyond the usual.")
     for place in account.places:
         seconds = place.of(each)
         if seconds.sum() >= 0.2 * each.sum():  # the places that matter
             if DRIVER[cause] in _OF_GPUS:
                 told += gpus.shown(place, cause, *_between_ends(place, seconds > 0))
+            if cause in _SHOWN:
+                calm = account.reference.calm[place.rows]
+                told += _SHOWN[cause](place, calm, *_between_ends(place, seconds > 0))
             told += _seen(place, cause, seconds)
             if place.cost is not None and cause in _BY_STEPS:
                 told.append(_step_words(place.name, place.cost))
@@ -273,9 +298,15 @@ def _between(place: Place, first: float, last: float) -> Flags:
     return (place.samples.time >= first) & (place.samples.time <= last)
 
 
+_SHOWN: Final = {
+    "spec_acceptance_drop": speculation.shown,
+    "kv_transfer": transfers.shown,
+    "lora_slots": adapters.shown,
+}
 _WORDS: Final = {
     "held": "KV tokens held",
     "prefilled": "prompt tokens computed",
     "decoding": "sequences decoded",
     "inside": "requests inside",
+    "arriving": "requests that came",
 }

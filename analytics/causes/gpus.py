@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from analytics.causes.columns import Names, floats
 from analytics.causes.place import AFTER_SECONDS, SLACK_SECONDS
-from analytics.causes.slower import LEAST, are_slower, full, times_usual, worked
+from analytics.causes.slower import LEAST, are_slower, times_usual, worked
 from analytics.causes.table import GPU_AGE, GPU_AGE_MOST, PHASE, PHASES, WORK, Fault, Gpu
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from analytics.causes.arrays import Flags, Floats
     from analytics.causes.charge import Ledger
+    from analytics.causes.columns import Columns
     from analytics.causes.place import Place
     from analytics.causes.reference import Reference
 
@@ -63,7 +65,7 @@ def _apart(at: Floats) -> float:
 
 
 def gpus_of(
-    row: Mapping[str, Any],
+    row: Columns,
     whose: Iterable[Mapping[str, Any]],
     told: Iterable[Mapping[str, Any]],
     origin_ms: int,
@@ -72,30 +74,31 @@ def gpus_of(
     """GPUs by instance.
 
     Args:
-        row: The row of arrays of `causes.gpus`.
-        whose: Rows of `causes.whose`: ``gpu`` and ``instance``.
-        told: Rows of `causes.gpu_events`: ``at_ms``, ``gpu``, ``xid``, ``message``.
+        row: The columns of `load.gpus`.
+        whose: Rows of `load.whose`: ``gpu`` and ``instance``.
+        told: Rows of `load.gpu_events`: ``at_ms``, ``gpu``, ``xid``, ``message``.
         origin_ms: What times are seconds since.
         step_ms: Milliseconds of a step of ``row``.
     """
-    names = np.asarray(row["gpu"], dtype=object)
-    at = (np.asarray(row["at_ms"], dtype=np.float64) - origin_ms) / 1000
+    names, product, places, machines = (Names.of(row[name]) for name in ("gpu", "product", "place", "machine"))
+    at = (floats(row["at_ms"]) - origin_ms) / 1000
+    values = {name: floats(row[name]) for name in ("slowed", "reasons", "clock", *_COUNTED)}
     step = step_ms / 1000
     said: dict[str, list[tuple[float, str, str]]] = {}
     for one in told:
         where = (int(one["at_ms"]) - origin_ms) / 1000
         said.setdefault(str(one["gpu"]), []).append((where, str(one["xid"]), str(one["message"])))
     found: dict[str, Gpu] = {}
-    for gpu in dict.fromkeys([*(str(one) for one in names), *said]):
-        mine = np.flatnonzero(names == gpu)
+    for gpu in dict.fromkeys([*names.names, *said]):
+        mine = np.flatnonzero(names.among([gpu]))
         mine = mine[np.argsort(at[mine], kind="stable")]
-        columns = {
-            name: np.asarray(row[name], dtype=np.float64)[mine] for name in ("slowed", "reasons", "clock", *_COUNTED)
-        }
-        place, machine = (str(row[name][mine[0]]) if len(mine) else "" for name in ("place", "machine"))
+        columns = {name: column[mine] for name, column in values.items()}
+        called, place, machine = (
+            of.names[of.codes[mine[0]]] if len(mine) else "" for of in (product, places, machines)
+        )
         made = Gpu(
             gpu,
-            str(row["product"][mine[0]]) if len(mine) else "",
+            called,
             " of ".join(part for part in (f"GPU {place}" if place else gpu, machine) if part),
             at[mine],
             columns["slowed"],
@@ -144,22 +147,24 @@ def charge_throttled(ledger: Ledger, place: Place, peers: Sequence[Place], refer
     start, begin, first, last = place.span
     end = place.of(place.requests.end)
     calm = reference.calm[place.rows]
-    phases = worked(ledger, place.requests)
+    phases = worked(ledger, place)
     times = {"prefill": (begin, first), "decode": (first, last)}
-    wanted = {phase: place.of(phases[:, PHASE[phase]]) * place.bins.mean(lack, *times.get(phase, (start, end)))
+    wanted = {phase: phases[:, PHASE[phase]] * place.bins.mean(lack, *times.get(phase, (start, end)))
               for phase in WORK}  # fmt: skip
-    took = place.of(phases[:, [PHASE[phase] for phase in WORK]].sum(axis=1))
+    took = phases[:, [PHASE[phase] for phase in WORK]].sum(axis=1)
     hit = (sum(wanted.values(), start=np.zeros(len(took))) >= MISSING * took) & (took > 0)
     ratio = times_usual(ledger, place, reference, WORK)
     if not are_slower(ratio, hit, calm & ~hit, SLOWER_BY_CLOCK):
         return
     place.slowed_by = missing
     for phase, seconds in wanted.items():
-        ledger.take("gpu_throttled", (phase,), full(ledger, place, np.where(hit, seconds, 0.0)))
+        ledger.take("gpu_throttled", (phase,), np.where(hit, seconds, 0.0), place.rows)
 
 
 def _missing(place: Place, peers: Sequence[Place], reference: Reference) -> dict[str, Floats]:
     """Share of the usual clock that is missing in each bin in which a GPU is slowed down, by GPU."""
+    if not any((gpu.slowed > 0).any() for gpu in place.gpus):
+        return {}
     usual: dict[str, list[float]] = {}
     own: dict[str, float] = {}
     for one in (place, *peers):
@@ -203,17 +208,19 @@ def charge_failed(ledger: Ledger, place: Place) -> None:
     """``gpu_fault``: requests that failed after a fault, where far more do than before it."""
     requests = place.requests
     end = place.of(requests.end)
-    failed = place.of(requests.failed.astype(float)) > 0
+    failed = requests.failed[place.rows]
     for fault in place.faults:
         after = (end >= fault.time - SLACK_SECONDS) & (end < fault.time + AFTER_SECONDS)
         before = end < fault.time - SLACK_SECONDS
         usual = float(failed[before].mean()) if before.any() else 0.0
         if failed[after].sum() >= _FEWEST and failed[after].mean() >= max(FAILING, 3 * usual):
-            ledger.take("gpu_fault", PHASES, np.inf, full(ledger, place, failed & after).astype(bool))
+            ledger.take("gpu_fault", PHASES, np.inf, place.rows[failed & after])
 
 
 def charge_slowed(ledger: Ledger, place: Place, reference: Reference) -> None:
     """``gpu_fault``: work that takes longer from a fault on than right before it, for no other reason."""
+    if not place.faults:
+        return
     start, end = place.span[0], place.of(place.requests.end)
     ratio = times_usual(ledger, place, reference, WORK)
     for fault in place.faults:
@@ -227,7 +234,7 @@ def charge_slowed(ledger: Ledger, place: Place, reference: Reference) -> None:
         while are_slower(ratio, after := (start >= since) & (start < since + AFTER_SECONDS), before, SLOWER_BY_FAULT):
             slower |= after
             since += AFTER_SECONDS
-        ledger.take("gpu_fault", WORK, np.inf, full(ledger, place, slower).astype(bool))
+        ledger.take("gpu_fault", WORK, np.inf, place.rows[slower])
 
 
 def blamed(place: Place, cause: str, lost: Floats) -> dict[str, float]:

@@ -13,7 +13,7 @@ from analytics.causes.steps import SILENT_SECONDS, cost_of
 from analytics.causes.table import PHASE, Host
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from analytics.causes.arrays import Flags, Floats, Ints
     from analytics.causes.steps import StepCost, Steps
@@ -24,6 +24,8 @@ TENANTS: Final = 30
 _OLD_SECONDS: Final = 10.0
 """Age, and number of intervals, from which what a sample said is not known any more."""
 _OLD_INTERVALS: Final = 5.0
+LEAST_RAN: Final = 0.05
+"""Share of the time in which a process is taken to run at the least; a kernel's counts are of a moment."""
 AFTER_SECONDS: Final = 60.0
 """Seconds after a GPU's fault in which what begins is its consequence."""
 SLACK_SECONDS: Final = 5.0
@@ -48,6 +50,9 @@ class Place:
             (`gpus.charge_throttled`).
         steps: Its engine's steps, where a probe tells of them.
         cost: What a step costs when all is well (`learn`).
+        deployed: Engine samples of all servers of its deployment, those too that serve none of the requests.
+        yield_lost: Share of what a step yields that speculation has lost in each bin, where that made requests slower
+            (`speculation.charge_acceptance`).
     """
 
     name: str
@@ -62,6 +67,8 @@ class Place:
     slowed_by: dict[str, Floats] = field(default_factory=dict)
     steps: Steps | None = None
     cost: StepCost | None = None
+    deployed: Sequence[Samples] = ()
+    yield_lost: Floats | None = None
 
     def learn(self, calm: Flags) -> None:
         """Learn what a step costs, and what a prompt token does, from calm seconds.
@@ -121,6 +128,12 @@ class Place:
         by_steps = np.minimum(self.steps.between("prefilled", start, end) * self.prefill_token / length, 1.0)
         return np.where(self.steps.known(start, end), by_steps, by_rows)
 
+    @cached_property
+    def ran(self) -> Floats:
+        """Share of each bin in which its process had a CPU when it wanted one; 1 where the host was not measured."""
+        delay = np.nan_to_num(self.bins.held(self.host.delay_time, self.host.delay, self.host.age))
+        return np.clip(1.0 - delay, LEAST_RAN, 1.0)
+
     def among(self, start: Floats, end: Floats) -> Floats:
         """Mean number of sequences decoded at once between each start and end: of the steps in it, else of rows."""
         by_rows = self.bins.mean(self.decoding, start, end)
@@ -154,14 +167,32 @@ class Place:
         return np.fmax(seen, self.steps.most(name, self.bins))
 
     def _seen(self, name: str) -> Floats:
-        if self.samples is None:
-            return np.full(self.bins.n, np.nan)
+        return self._held(getattr(self.samples, name)) if self.samples is not None else np.full(self.bins.n, np.nan)
+
+    def shown(self, name: str) -> Floats:
+        """A gauge of `table.FEATURES` on the bins; NaN where nobody said."""
+        values = self.samples.features.get(name) if self.samples is not None else None
+        return np.full(self.bins.n, np.nan) if values is None else self._held(values)
+
+    def _held(self, values: Floats) -> Floats:
+        assert self.samples is not None  # noqa: S101 - whose values they are
         interval = self.samples.interval[self.samples.interval > 0]
         age = max(_OLD_SECONDS, _OLD_INTERVALS * float(np.median(interval)) if len(interval) else 0.0)
-        return self.bins.held(self.samples.time, getattr(self.samples, name), age)
+        return self.bins.held(self.samples.time, values, age)
+
+    def counted(self, name: str, whose: Iterable[Samples] | None = None) -> Floats:
+        """What a counter of `table.FEATURES` grew by in each bin: of this server (by its steps), or of some in sum."""
+        found = np.zeros(self.bins.n)
+        for one in whose if whose is not None else [self.samples] if self.samples is not None else []:
+            values = one.features.get(name)
+            if values is not None and (known := np.isfinite(values) & (one.interval > 0)).any():
+                until = one.time[known]
+                found += self.bins.spread(until - one.interval[known], until, values[known])
+        by_steps = self.steps.counted(name, self.bins) if self.steps is not None and whose is None else None
+        return found if by_steps is None else np.where(np.isfinite(by_steps), by_steps, found)
 
     def by_tenant(self, what: str) -> dict[str, Floats]:
-        """Per tenant and bin: ``held`` KV tokens, ``prefilled`` tokens, ``decoding`` sequences, or ``inside``."""
+        """Per tenant and bin: ``held`` KV tokens, ``prefilled`` tokens, ``decoding``, ``arriving``, ``inside``."""
         start, begin, first, last = self.span
         requests = self.requests
         tokens = self.of(requests.prompt) + 0.5 * self.of(requests.output)
@@ -169,9 +200,10 @@ class Place:
             "held": (begin, last, tokens),
             "prefilled": (begin, first, self.of(requests.uncached)),
             "decoding": (first, last, self._generates),
+            "arriving": (start, start, np.ones(len(start))),
         }.get(what, (start, last, np.ones(len(start))))
         codes, names = requests.tenant.codes[self.rows], requests.tenant.names
-        spread = what == "prefilled"
+        spread = what in {"prefilled", "arriving"}
         work = np.bincount(codes, height if spread else height * np.maximum(until - since, 0.0), len(names))
         busiest = np.argsort(-work, kind="stable")[:TENANTS]
         found: dict[str, Floats] = {}
@@ -310,10 +342,12 @@ def places_of(evidence: Evidence, token: Floats) -> list[Place]:
         if name:
             own = [event for event in evidence.events if event.instance == name]
             usual = float(np.median(token[rows])) if len(rows) else 0.0
+            deployment = requests.deployment.names[requests.deployment.codes[rows[0]]] if len(rows) else ""
+            deployed = [one for one in evidence.samples.values() if deployment and one.deployment == deployment]
             found.append(
                 Place(
                     name, requests, rows, bins, evidence.samples.get(name), evidence.hosts.get(name, Host()), own,
-                    usual, evidence.gpus.get(name, ()), steps=evidence.steps.get(name),
+                    usual, evidence.gpus.get(name, ()), steps=evidence.steps.get(name), deployed=deployed,
                 )
             )  # fmt: skip
     return found

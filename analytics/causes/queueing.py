@@ -3,35 +3,37 @@
 An episode is a stretch of seconds in which somebody waited, with gaps of up to three; its reason is looked for in all
 of it, since a full KV cache frees blocks for moments while a hundred wait.
 
-- It followed upon a stand-still or a restart: the backlog of that.
+- It followed upon a stand-still or a restart: the backlog of that; unless more came than usual, and filled the cache.
 - The KV cache was nearly full in a tenth of it, or requests were preempted: ``kv_cache_full``.
 - Computing prompts took much of the engine's time: ``prefill_interference``.
 - The GPUs' clocks were held down, and work took longer for it: ``gpu_throttled``.
+- Speculation yielded less, and no more came than before: ``spec_acceptance_drop``.
 - Replicas beside it had room while this one got more than its share: ``router_imbalance``.
 - The model's own compute took longer, and it finished no more than used to come: ``model_slow``, where requests do
   not share steps.
-- The requests came from those whose requests fail, and not for the queue's fullness: ``retry_storm``.
+- The requests came from those whose requests fail, and not for the queue's fullness, or as many failed as came besides
+  the usual: ``retry_storm``.
 - Else ``queue_saturated``: more came than it takes at once.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from analytics.causes.gpus import held_up
 from analytics.causes.grid import runs
+from analytics.causes.speculation import yields_less
 from analytics.causes.table import PHASE, WORK, new_versions
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from analytics.causes.arrays import Flags, Floats
+    from analytics.causes.arrays import Flags, Floats, Ints
     from analytics.causes.place import Place
     from analytics.causes.reference import Reference
-    from analytics.causes.table import Requests
 
 WAITED: Final = 0.25
 """Requests in the queue in the mean of a second from which somebody waited in it."""
@@ -46,6 +48,10 @@ SLOWER: Final = 1.3
 """Times the usual compute time from which a model is slow."""
 RETRIED: Final = 0.3
 """Share of a tenant's requests that failed for other reasons, from which its others are taken for retries."""
+BESIDES: Final = 4.0
+"""Standard deviations of the usual arrivals (Poisson) that have to come besides for failures to be asked about."""
+FAILED_SHARE: Final = 0.5
+"""Failures above the usual for each request above the usual, from which the latter are taken for retries."""
 RETRY_SECONDS: Final = 10.0
 """Seconds before an episode in which those who came belong to it: a retry comes soon, quiet time thins its share."""
 COLD_SHARE: Final = 0.5
@@ -90,15 +96,18 @@ def _reason(place: Place, peers: Sequence[Place], reference: Reference, first: i
     stood = (("gpu_fault", place.faulted), ("restart", place.restarts), ("engine_frozen", place.frozen))
     for cause, spans in stood:
         if any(begin - 2 <= since <= end + 2 for begin, end in spans):
-            return cause
+            # of two faults at once: a backlog alone is of no more than came as ever
+            besides = _besides(place, first, last)
+            return "kv_cache_full" if besides is not None and besides.many and _full(place, first, last) else cause
     computing = float(np.mean(place.prefilled[first:last])) * place.prefill_token
     reasons = (
         ("kv_cache_full", _full(place, first, last)),
-        (prompts_cause(place, reference), computing >= PREFILL_SHARE),
+        (prompts_cause(place, reference), computing >= PREFILL_SHARE * float(np.mean(place.ran[first:last]))),
         ("gpu_throttled", held_up(place, first, last)),
+        ("spec_acceptance_drop", yields_less(place, first, last)),
         (_slower_cause(place, peers, reference, since, until), _slower(place, reference, first, last)),
         ("router_imbalance", _uneven(place, peers, first, last)),
-        ("retry_storm", _retried(place, since, until)),
+        ("retry_storm", _retried(place, since, until) or _failures_came_again(place, first, last)),
     )
     return next((reason for reason, holds in reasons if holds), "queue_saturated")
 
@@ -116,7 +125,7 @@ def _slower_cause(place: Place, peers: Sequence[Place], reference: Reference, si
     """Why its model is slow.
 
     ``deploy`` where most of the window's requests are of a version new since the reference, ``slow_instance`` where
-    replicas beside it compute as ever, else ``model_slow``.
+    most replicas beside it compute as ever, else ``model_slow``.
     """
     version = place.requests.version
     window = place.requests.inside[place.rows]
@@ -126,15 +135,19 @@ def _slower_cause(place: Place, peers: Sequence[Place], reference: Reference, si
         return "deploy"
     ratios = [_pace(one, reference, since, until) for one in (place, *peers)]
     beside = [ratio for ratio in ratios[1:] if np.isfinite(ratio)]
-    return "slow_instance" if beside and ratios[0] >= SLOWER * max(beside) else "model_slow"
+    # of two faults at once one may be a peer's
+    return "slow_instance" if beside and ratios[0] >= SLOWER * float(np.median(beside)) else "model_slow"
 
 
 def _pace(place: Place, reference: Reference, since: float, until: float) -> float:
-    """Median of what requests of a time computed, over what they should have; NaN of fewer than `_LEAST`."""
+    """What requests of a time computed in sum, over what they should have; NaN of fewer than `_LEAST`.
+
+    No median: an episode may begin before what it is about, and most of a backlog is worked off after it.
+    """
     start, _, _, end = place.span
     infer, usual = (place.of(of[:, PHASE["compute_infer"]]) for of in (place.requests.phases, reference.expected))
     timed = (start < until) & (end > since) & (infer > 0) & (usual > 0)
-    return float(np.median(infer[timed] / usual[timed])) if timed.sum() >= _LEAST else float("nan")
+    return float(infer[timed].sum() / usual[timed].sum()) if timed.sum() >= _LEAST else float("nan")
 
 
 def _slower(place: Place, reference: Reference, first: int, last: int) -> bool:
@@ -157,20 +170,28 @@ def _slower(place: Place, reference: Reference, first: int, last: int) -> bool:
     timed = mine & during & (infer > 0) & (usual > 0)
     if not timed.any():  # requests share steps
         return False
-    ratio = float(np.median(infer[timed] / usual[timed]))
-    length = max(last - first, 1)
-    # not from a time when it served nobody yet
-    begun = int(np.searchsorted(edges, start.min(), side="right")) - 1
-    before = slice(min(max(first - 10 * length, begun, 0), first), first)
-    calm = (place.queued[before] < WAITED) & (np.nan_to_num(place.sampled("waiting")[before]) < 1)
+    ratio = float(infer[timed].sum() / usual[timed].sum())
+    calm = _calm_before(place, first, last)
     came = place.bins.spread(start[mine], start[mine], np.full(int(mine.sum()), requests.scale)) / place.bins.step
-    rate = float(np.mean(came[before][calm])) if calm.any() else 0.0
+    rate = float(np.mean(came[calm])) if len(calm) else 0.0
     # what fails has been worked on too
     ended = place.of((requests.whole | requests.failed).astype(float)).astype(bool)
-    done = mine & ended & (end >= since) & (end < until)
-    finished = float(done.sum()) * requests.scale / max(until - since, place.bins.step)
-    asked = float(np.mean(came[first:last]))
+    done = mine & ended
+    went = place.bins.spread(end[done], end[done], np.full(int(done.sum()), requests.scale)) / place.bins.step
+    # when most waited: an episode may begin long before what it is about
+    crowd = (place.queued + np.nan_to_num(place.sampled("waiting")))[first:last] + 1e-9
+    asked, finished = (float(np.average(each[first:last], weights=crowd)) for each in (came, went))
     return ratio >= SLOWER and (rate == 0 or (ratio * rate >= asked and finished < SLOWER * rate))
+
+
+def _calm_before(place: Place, first: int, last: int) -> Ints:
+    """Bins before an episode, up to ten times its length, in which nobody waited."""
+    length = max(last - first, 1)
+    # not from a time when it served nobody yet
+    begun = int(np.searchsorted(place.bins.edges, place.span[0].min(), side="right")) - 1
+    before = slice(min(max(first - 10 * length, begun, 0), first), first)
+    calm = (place.queued[before] < WAITED) & (np.nan_to_num(place.sampled("waiting")[before]) < 1)
+    return np.flatnonzero(calm) + before.start
 
 
 def _uneven(place: Place, peers: Sequence[Place], first: int, last: int) -> bool:
@@ -187,16 +208,67 @@ def _retried(place: Place, since: float, until: float) -> bool:
     rows = (start >= since - RETRY_SECONDS) & (start < until)
     if not rows.any():
         return False
-    failed = place.of(_of_their_own(place.requests).astype(float))[rows]
+    failed = _of_their_own(place)[rows].astype(float)
     tenants = place.requests.tenant.codes[place.rows][rows]
     n = np.bincount(tenants)
     heaviest = int(n.argmax())
     return bool(n[heaviest] >= 0.5 * len(failed) and failed[tenants == heaviest].mean() >= RETRIED)
 
 
-def _of_their_own(requests: Requests) -> Flags:
-    """Requests that failed, but not because of the queue: what a full queue refuses is no reason of its being full."""
-    worked = requests.phases[:, [PHASE[phase] for phase in WORK]].sum(axis=1) > 0
-    refused = requests.outcome.among([Outcome.REJECTED.value]) | (requests.engine_half & ~worked)
-    failed: Flags = requests.failed & ~refused
+class _Besides(NamedTuple):
+    """Requests beyond the usual, in the stretch of an episode and the time before it in which most of them came.
+
+    Attributes:
+        came: How many.
+        failed: Of all in it, beyond the usual, for reasons of their own.
+        many: Whether that is no chance.
+    """
+
+    came: float
+    failed: float
+    many: bool
+
+
+def _besides(place: Place, first: int, last: int) -> _Besides | None:
+    """What came besides the usual; None where too little is known of that.
+
+    Sums and no shares: steady traffic thins a tenant's share. An episode may begin long before what it is about and end
+    long after, so the stretch is that of the largest sum. The usual is the median second before the window: in those
+    without a queue fewer came.
+    """
+    start = place.span[0]
+    inside = place.requests.inside[place.rows]
+    if not inside.any():
+        return None
+    begun, until = (
+        int(np.searchsorted(place.bins.edges, at, side="right")) - 1 for at in (start.min(), start[inside].min())
+    )
+    if until - begun < _LEAST:
+        return None
+    since = max(first - round(RETRY_SECONDS / place.bins.step), 0)
+    counted, failed = (
+        place.bins.spread(start, start, each) for each in (np.ones(len(start)), _of_their_own(place).astype(float))
+    )
+    usual = float(np.median(counted[begun:until]))
+    sums = np.concatenate([[0.0], np.cumsum(counted[since:last] - usual)])
+    rise = sums - np.minimum.accumulate(sums)
+    end = int(rise.argmax())
+    stretch = slice(since + int(sums[: end + 1].argmin()), since + end)
+    length = stretch.stop - stretch.start
+    failing = float(failed[stretch].sum()) - float(np.median(failed[begun:until])) * length
+    return _Besides(float(rise[end]), failing, rise[end] >= max(_LEAST, BESIDES * (usual * length) ** 0.5))
+
+
+def _failures_came_again(place: Place, first: int, last: int) -> bool:
+    """Whether most of what came besides the usual is owed to requests that fail, each of which comes again."""
+    besides = _besides(place, first, last)
+    return besides is not None and besides.many and besides.failed >= max(_LEAST, FAILED_SHARE * besides.came)
+
+
+def _of_their_own(place: Place) -> Flags:
+    """Which requests failed, but not because of the queue: what a full queue refuses is no reason of its being full."""
+    requests, rows = place.requests, place.rows
+    worked = sum((requests.phases[rows, PHASE[phase]] for phase in WORK), start=np.zeros(len(rows))) > 0
+    refused = requests.outcome.among([Outcome.REJECTED.value])[rows] | (requests.engine_half[rows] & ~worked)
+    failed: Flags = requests.failed[rows] & ~refused
     return failed

@@ -15,7 +15,9 @@ import numpy as np
 from analytics.causes.table import PHASE, WORK, new_versions
 
 if TYPE_CHECKING:
-    from analytics.causes.arrays import Flags, Floats
+    from collections.abc import Iterator
+
+    from analytics.causes.arrays import Flags, Floats, Ints
     from analytics.causes.charge import Ledger
     from analytics.causes.reference import Reference
     from analytics.causes.table import Requests
@@ -45,14 +47,23 @@ def charge_rates(ledger: Ledger, requests: Requests, reference: Reference) -> No
                 others = mine & ~of_it
                 if others.sum() < _LEAST or _middle(ratio, of_it) >= SLOWER * _middle(ratio, others):
                     ledger.take("deploy", WORK, np.inf, of_it)
-        for code in np.unique(requests.instance.codes[mine]):
-            of_it = mine & (requests.instance.codes == code)
-            others = mine & ~of_it
-            if of_it.sum() < _LEAST or others.sum() < _LEAST:
-                continue
-            if _middle(ratio, of_it) >= SLOWER * _middle(ratio, others):
+        paces = dict(_paces(requests, ratio, mine))
+        for code, (of_it, pace) in paces.items():
+            # each beside it by itself: one that is flooded has most requests, and is no measure for the others
+            beside = [other for peer, (_, other) in paces.items() if peer != code]
+            if beside and pace >= SLOWER * float(np.median(beside)):
                 ledger.take("slow_instance", WORK, np.inf, of_it)
         _charge_models(ledger, requests, reference, mine)
+
+
+def _paces(requests: Requests, ratio: Floats, mine: Flags) -> Iterator[tuple[int, tuple[Ints, float]]]:
+    """Places of the requests of each instance that has `_LEAST` of them, and their median ratio."""
+    rows = np.flatnonzero(mine)
+    codes = requests.instance.codes[rows]
+    for code in np.unique(codes):
+        of_it = rows[codes == code]
+        if len(of_it) >= _LEAST:
+            yield int(code), (of_it, float(np.median(ratio[of_it])))
 
 
 def _charge_models(ledger: Ledger, requests: Requests, reference: Reference, mine: Flags) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from analytics.causes.charge import Ledger
     from analytics.causes.place import Place
     from analytics.causes.reference import Reference
-    from analytics.causes.table import Requests
 
 LEAST: Final = 5
 """Requests that have to be slower."""
@@ -30,21 +29,21 @@ _MAD_TO_ERROR: Final = 1.4826 * 1.2533
 """From the median absolute deviation to a median's standard error times the root of n, of normal values."""
 
 
-def worked(ledger: Ledger, requests: Requests) -> Floats:
-    """``(n, len(PHASES))`` seconds of requests less what is charged of them, but for what they asked for themselves."""
-    seconds: Floats = requests.phases.copy()
+def worked(ledger: Ledger, place: Place) -> Floats:
+    """``(n, len(PHASES))`` seconds of a place's requests less what others are charged with of them."""
+    seconds: Floats = place.requests.phases[place.rows]
     for cause in ledger.causes:
         if cause not in WORK_CAUSES:
-            seconds -= ledger.charged(cause)
+            seconds -= ledger.charged(cause, place.rows)
     return seconds
 
 
 def times_usual(ledger: Ledger, place: Place, reference: Reference, phases: Sequence[str]) -> Floats:
     """How many times their reference some phases of a place's requests took; NaN where that costs nothing."""
     columns = [PHASE[phase] for phase in phases]
-    usual = place.of(reference.expected[:, columns].sum(axis=1))
-    took = place.of(worked(ledger, place.requests)[:, columns].sum(axis=1))
-    known = (usual > 0) & place.of(place.requests.whole.astype(float)).astype(bool)
+    usual = reference.expected[place.rows][:, columns].sum(axis=1)
+    took = worked(ledger, place)[:, columns].sum(axis=1)
+    known = (usual > 0) & place.requests.whole[place.rows]
     return np.where(known, took / np.where(usual > 0, usual, 1.0), np.nan)
 
 
@@ -61,10 +60,3 @@ def are_slower(ratio: Floats, rows: Flags, others: Flags, times: float) -> bool:
     usual = max(float(np.median(theirs)), 1e-9) if len(theirs) >= LEAST else 1.0
     error = _MAD_TO_ERROR * float(np.median(np.abs(mine - middle))) / np.sqrt(len(mine))
     return middle >= times * usual and middle - ERRORS * error > usual
-
-
-def full(ledger: Ledger, place: Place, values: Floats | Flags) -> Floats:
-    """Values of a place's requests as a column of all requests, 0 for the others."""
-    found = np.zeros(len(ledger.excess))
-    found[place.rows] = values
-    return found

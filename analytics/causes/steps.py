@@ -25,6 +25,8 @@ LEAST_SECONDS: Final = 20
 """Calm seconds with steps below which nothing is learnt of their cost."""
 SPREAD: Final = 1.25
 """Times by which a step's sequences differ between calm seconds, 90th percentile over 10th, so that they tell."""
+FEATURES: Final = ("generated", "drafts", "accepted")
+"""What steps tell of `table.FEATURES`: tokens made, drafts of them, drafted tokens that were accepted."""
 _EDGE: Final = 0.25
 """Seconds at a silence's ends in which another rank's steps may still be counted."""
 
@@ -70,6 +72,7 @@ class Steps:
         waiting: The most requests that waited.
         kv: The fullest that the KV cache was.
         silences: Stretches without any step.
+        features: Of `FEATURES` those that were asked for; NaN where no step told.
     """
 
     since: Floats
@@ -82,6 +85,7 @@ class Steps:
     waiting: Floats
     kv: Floats
     silences: list[Silence] = field(default_factory=list)
+    features: dict[str, Floats] = field(default_factory=dict)
 
     @property
     def batch_told(self) -> bool:
@@ -104,10 +108,19 @@ class Steps:
 
     def over(self, name: str, bins: Bins) -> Floats:
         """Sum of a column in each bin."""
+        return self._added(getattr(self, name), bins)
+
+    def counted(self, name: str, bins: Bins) -> Floats | None:
+        """The same of one of `features`: NaN in bins without a step; None where no step told it."""
+        values = self.features.get(name)
+        if values is None or not np.isfinite(values).any():
+            return None
+        return np.where(self.over("count", bins) > 0, self._added(values, bins), np.nan)
+
+    def _added(self, values: Floats, bins: Bins) -> Floats:
         at = ((self.since + self.width / 2 - bins.first) / bins.step).astype(np.int64)
         mine = (at >= 0) & (at < bins.n)
-        values = np.nan_to_num(getattr(self, name))[mine]
-        return np.asarray(np.bincount(at[mine], values, bins.n), dtype=np.float64)
+        return np.asarray(np.bincount(at[mine], np.nan_to_num(values)[mine], bins.n), dtype=np.float64)
 
     def most(self, name: str, bins: Bins) -> Floats:
         """The most of a column in each bin; NaN where there was no step."""
@@ -164,6 +177,7 @@ def steps_of(row: Mapping[str, Any], origin_ms: int, slot_ms: int) -> dict[str, 
     names = np.asarray(row["name"], dtype=object)
     slot = np.asarray(row["slot"], dtype=np.int64)
     columns = {name: np.asarray(row[name], dtype=np.float64) for name in _COLUMNS}
+    features = {name: np.asarray(row[name], dtype=np.float64) for name in FEATURES if name in row}
     found: dict[str, Steps] = {}
     for name in dict.fromkeys(str(one) for one in names):
         mine = np.flatnonzero(names == name)
@@ -176,6 +190,7 @@ def steps_of(row: Mapping[str, Any], origin_ms: int, slot_ms: int) -> dict[str, 
                 for place in mine
                 for since, until, tokens in row["silences"][place]
             ],
+            features={column: values[mine] for column, values in features.items()},
             **{column: values[mine] for column, values in columns.items()},
         )
     return found

@@ -1,24 +1,24 @@
 """What the account is made of: requests as columns, and what instances and hosts were doing, as arrays.
 
-A statement that selects ``groupArray(…) AS name`` returns one row; its columns become numpy arrays here, so that a
-hundred thousand requests are no hundred thousand Python objects. Times are seconds since an origin, durations seconds.
+A hundred thousand requests are no hundred thousand Python objects, but columns (`columns`). Times are seconds since an
+origin, durations seconds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import pandas as pd
 
+from analytics.causes.columns import Names, floats
 from analytics.slo import BAD
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from analytics.causes.arrays import Flags, Floats, Ints
+    from analytics.causes.columns import Columns
     from analytics.causes.steps import Steps
 
 PHASES: Final = (
@@ -31,31 +31,6 @@ FIRST_TOKEN: Final = ("queue", "stall", "prefill", "frontend")
 """Phases before the first token inside of a server, in the order in which a wait shows in them."""
 WORK: Final = ("prefill", "decode", "compute_input", "compute_infer", "compute_output")
 """Phases in which an engine works for the request."""
-
-
-@dataclass(frozen=True)
-class Names:
-    """A column of texts as codes: ``codes[i]`` is the place of a row's text in ``names``."""
-
-    codes: Ints
-    names: tuple[str, ...]
-
-    @classmethod
-    def of(cls, texts: Sequence[object]) -> Names:
-        """From the texts, in order of first appearance."""
-        codes, names = pd.factorize(np.asarray(texts, dtype=object))
-        return cls(np.asarray(codes, dtype=np.int64), tuple(str(name) for name in names))
-
-    def reordered(self, order: Ints) -> Names:
-        """The same texts in another order."""
-        return Names(self.codes[order], self.names)
-
-    def among(self, wanted: Sequence[str]) -> Flags:
-        """Which rows have one of some texts."""
-        return np.array([*(name in wanted for name in self.names), False])[self.codes]
-
-    def __len__(self) -> int:
-        return len(self.codes)
 
 
 def new_versions(version: Names, usual: Ints) -> Ints:
@@ -126,33 +101,43 @@ class Requests:
     def __len__(self) -> int:
         return len(self.start)
 
-    @property
+    @cached_property
     def end(self) -> Floats:
         """When it was over."""
         return self.start + self.e2e
 
-    @property
+    @cached_property
     def decode_start(self) -> Floats:
         """When its first token was there: after the time to first token, else before what decoding took."""
         decode = self.phases[:, PHASE["decode"]]
         late = self.start + np.where(self.ttft > 0, self.ttft, np.maximum(self.e2e - decode, 0.0))
         return np.minimum(late, self.end)
 
-    @property
+    @cached_property
     def decode_end(self) -> Floats:
         """When its last token was made; a slow reader gets it later."""
         decode = self.phases[:, PHASE["decode"]]
         return np.minimum(self.decode_start + np.where(decode > 0, decode, self.e2e), self.end)
 
-    @property
+    @cached_property
     def prefill_start(self) -> Floats:
         """When its prefill began: what it took before its first token."""
         return np.maximum(self.decode_start - self.phases[:, PHASE["prefill"]], self.start)
 
-    @property
+    @cached_property
     def uncached(self) -> Floats:
         """Prompt tokens that had to be computed."""
         return np.maximum(self.prompt - self.cached, 0.0)
+
+
+FEATURES: Final = (
+    *("generated", "drafts", "accepted", "acceptance_length"),
+    *("transfers", "transfer_s"),
+    *("adapters_running", "adapters_held_back", "adapter_slots", "deferred", "capacity"),
+)
+"""What only some servers show: tokens made, drafts of them and drafted tokens accepted since the sample before, tokens
+a step yields a sequence; KV transfers that ended since then and their seconds; LoRA adapters that run, those that wait
+and none of whose requests runs, and slots for them; requests that wait for something of their own, and for capacity."""
 
 
 @dataclass
@@ -160,7 +145,7 @@ class Samples:
     """One instance's engine samples, summed over models and ranks (KV: the fullest), in order of time.
 
     Values are NaN where the server does not say. ``progress`` is all that it made since the sample before: tokens,
-    finished requests, inferences.
+    finished requests, inferences. ``features`` has those of `FEATURES` that were asked for.
     """
 
     time: Floats
@@ -171,6 +156,8 @@ class Samples:
     kv: Floats
     preemptions: Floats
     progress: Floats
+    deployment: str = ""
+    features: dict[str, Floats] = field(default_factory=dict)
 
 
 @dataclass
@@ -261,17 +248,18 @@ class Evidence:
     origin_ms: int = 0
 
 
-def requests_of(row: Mapping[str, Any], origin_ms: int, from_ms: int, scale: float = 1.0) -> Requests:
-    """Requests out of the row of arrays of `causes.rows`.
+def requests_of(row: Columns, origin_ms: int, from_ms: int, scale: float = 1.0) -> Requests:
+    """Requests out of the columns of `load.rows`.
 
     An edge half alone knows no phases: what it took before its first token stands as ``prefill``, the rest as
     ``decode``; `reference` has such requests as a kind of their own.
     """
-    at = _floats(row["at_ms"])
+    at = floats(row["at_ms"])
     # a store hands out rows of one millisecond in any order, and estimates go by order
     order = np.lexsort((np.asarray(row["key"], dtype=np.uint64), at))
-    column = {name: _floats(row[name])[order] for name in _NUMBERS}
-    phases = np.stack([column[f"{name}_s"] for name in PHASES[:-1]] + [np.zeros(len(at))], axis=1)
+    column = {name: floats(row[name])[order] for name in _NUMBERS}
+    # a phase lies together in memory, since one is what is asked for mostly
+    phases = np.stack([column[f"{name}_s"] for name in PHASES[:-1]] + [np.zeros(len(at))]).T
     engine_half = column["has_engine"] > 0
     e2e, ttft = column["e2e_s"], column["ttft_s"]
     bare = ~engine_half
@@ -301,22 +289,26 @@ def requests_of(row: Mapping[str, Any], origin_ms: int, from_ms: int, scale: flo
     )
 
 
-def samples_of(row: Mapping[str, Any], origin_ms: int) -> dict[str, Samples]:
-    """Engine samples by instance out of the row of arrays of `causes.samples`."""
-    instance = np.asarray(row["name"], dtype=object)
-    values = {name: _floats(row[name]) for name in _SAMPLE}
-    at = (_floats(row["at_ms"]) - origin_ms) / 1000
+def samples_of(row: Columns, origin_ms: int) -> dict[str, Samples]:
+    """Engine samples by instance out of the columns of `load.samples`."""
+    instance = Names.of(row["name"])
+    features = [name for name in FEATURES if name in row]
+    values = {name: floats(row[name]) for name in (*_SAMPLE, *features)}
+    deployment = Names.of(row["deployment"]) if "deployment" in row else None
+    at = (floats(row["at_ms"]) - origin_ms) / 1000
     found: dict[str, Samples] = {}
-    for name in dict.fromkeys(str(one) for one in instance):
-        mine = np.flatnonzero(instance == name)
+    for code, name in enumerate(instance.names):
+        mine = np.flatnonzero(instance.codes == code)
         mine = mine[np.argsort(at[mine], kind="stable")]
         own = {column: values[column][mine] for column in _SAMPLE}
-        found[name] = Samples(time=at[mine], up=own.pop("up") > 0, **own)
+        found[name] = Samples(
+            time=at[mine],
+            up=own.pop("up") > 0,
+            deployment=deployment.names[deployment.codes[mine[-1]]] if deployment is not None else "",
+            features={column: values[column][mine] for column in features},
+            **own,
+        )
     return found
-
-
-def _floats(values: Sequence[Any]) -> Floats:
-    return np.asarray(values, dtype=np.float64)
 
 
 _NUMBERS: Final = (

@@ -20,7 +20,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from analytics.causes.arrays import Flags, Floats
-    from analytics.causes.reference import Fit, Reference
+    from analytics.causes.fit import Fit
+    from analytics.causes.reference import Reference
     from analytics.causes.table import Requests
 
 SIGMAS: Final = 5.0

@@ -48,6 +48,8 @@ class Configured:
     Attributes:
         instance, deployment, engine, version: Whose.
         recording: Recording that it comes from, empty when live.
+        pod, namespace, node: Where it runs, as its agent said within the thirty days before the window's end: its pod,
+            and that pod's node, else the machine of the agent; empty where unknown.
         since: When it was told: at a change, or when its agent first saw the server.
     """
 
@@ -56,6 +58,9 @@ class Configured:
     engine: str
     version: str
     recording: str
+    pod: str
+    namespace: str
+    node: str
     since: datetime
 
 
@@ -108,6 +113,9 @@ def ask(store: Reader, selection: Selection) -> Answer[Configuration]:
             engine=str(row["of_engine"]),
             version=str(row["of_version"]),
             recording=str(row["recorded"]),
+            pod=str(row["pod"]),
+            namespace=str(row["namespace"]),
+            node=str(row["node"]),
             since=moment(row["since_ms"]),
         )
         for row in rows

@@ -20,7 +20,10 @@ SELECT
     seen.seen_engine AS of_engine,
     seen.seen_version AS of_version,
     told.since_ms AS since_ms,
-    told.settings AS settings
+    told.settings AS settings,
+    places.pod AS pod,
+    places.namespace AS namespace,
+    places.node AS node
 FROM
 (
     SELECT
@@ -33,6 +36,29 @@ FROM
     GROUP BY name, recorded
 ) AS told
 INNER JOIN seen ON seen.instance = told.name AND seen.recording = told.recorded
+LEFT JOIN
+(
+    -- where a server runs stands in the resource of what its agent told of it last
+    SELECT
+        of_instance, of_recording,
+        argMax(resource['k8s.pod.name'], at) AS pod,
+        argMax(resource['k8s.namespace.name'], at) AS namespace,
+        argMax(if(resource['k8s.node.name'] != '', resource['k8s.node.name'], resource['host.name']), at) AS node
+    FROM
+    (
+        SELECT
+            ResourceAttributes AS resource,
+            ResourceAttributes['service.instance.id'] AS of_instance,
+            ResourceAttributes['servescope.recording'] AS of_recording,
+            Timestamp AS at
+        FROM otel_logs
+        WHERE ScopeName = 'servescope.event' AND EventName IN ('instance_config', 'target_found')
+          AND Timestamp >= fromUnixTimestamp64Milli({to_ms:Int64}) - INTERVAL 30 DAY
+          AND Timestamp < fromUnixTimestamp64Milli({to_ms:Int64})
+    )
+    WHERE (of_instance, of_recording) IN (SELECT instance, recording FROM seen)
+    GROUP BY of_instance, of_recording
+) AS places ON places.of_instance = told.name AND places.of_recording = told.recorded
 ORDER BY of_deployment, name, recorded
 
 -- name: changes

@@ -1,4 +1,4 @@
-"""What features that not every server has switched on do: tiers of the prefix cache, speculation, adapters."""
+"""What features that not every server has switched on do: cache tiers and blocks, speculation, adapters."""
 
 from __future__ import annotations
 
@@ -52,8 +52,22 @@ _LORA: Final = {
     "waiting": str(Signal.LORA_ADAPTERS_WAITING),
     "slots": str(Signal.LORA_SLOTS),
 }
+_BLOCKS: Final = {
+    f"{what}, {where}": _delta(signal)
+    for what, where, signal in (
+        ("stored", "GPU", Signal.KV_BLOCKS_STORED_DEVICE_TOTAL),
+        ("removed", "GPU", Signal.KV_BLOCKS_REMOVED_DEVICE_TOTAL),
+        ("stored", "host", Signal.KV_BLOCKS_STORED_HOST_TOTAL),
+        ("removed", "host", Signal.KV_BLOCKS_REMOVED_HOST_TOTAL),
+        ("stored", "elsewhere", Signal.KV_BLOCKS_STORED_OTHER_TOTAL),
+        ("removed", "elsewhere", Signal.KV_BLOCKS_REMOVED_OTHER_TOTAL),
+    )
+}
+_CLEARS: Final = _delta(Signal.KV_CACHE_CLEARS_TOTAL)
+_LOST: Final = _delta(Signal.KV_EVENT_BATCHES_LOST_TOTAL)
 _NAMES: Final = [
     *TIERS.values(), *_POSITIONS, _DRAFTS, _DRAFTED, _ACCEPTED, *_MOVED.values(), _FAILED, *_LORA.values(),
+    *_BLOCKS.values(), _CLEARS, _LOST,
 ]  # fmt: skip
 
 
@@ -73,6 +87,9 @@ class Features:
         adapter_slots: The most slots, over all servers; None where none tells.
         moved: Bytes of KV cache per second: ``transferred`` between engines or with a store, ``offloaded``.
         transfer_failures: Transfers that failed in the window; None where none tells.
+        blocks: KV cache blocks ``stored`` and ``removed`` per second, by where they lie, as engines publish it.
+        cache_clears: How often a whole cache was cleared in the window; None where none tells.
+        blocks_lost: Batches of such events that were missed in the window, so that ``blocks`` lack them.
     """
 
     step: int
@@ -85,6 +102,9 @@ class Features:
     adapter_slots: float | None
     moved: list[Line]
     transfer_failures: float | None
+    blocks: list[Line]
+    cache_clears: float | None
+    blocks_lost: float | None
 
 
 def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Features]:
@@ -131,6 +151,11 @@ def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Fea
         adapter_slots=peak(slots),
         moved=lines({name: grid.rates(added[key]) for name, key in _MOVED.items() if _whole(added[key])}, "count"),
         transfer_failures=_whole(added[_FAILED]),
+        blocks=lines(
+            {name: grid.rates(added[key]) for name, key in _BLOCKS.items() if _whole(added[key])}, "per_second"
+        ),
+        cache_clears=_whole(added[_CLEARS]),
+        blocks_lost=_whole(added[_LOST]),
     )
     return inquiry.answer(
         result, cover, level="metrics", exactness="exact", rows=cover.samples, samples_used=cover.samples > 0

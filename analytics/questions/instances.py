@@ -39,7 +39,8 @@ class InstanceRow:
         last_sample: Time of the newest sample.
         last_request: Arrival of the newest request.
         requests: Requests that arrived at it (rows).
-        running, waiting, kv_cache_usage_ratio: Newest values, summed over models and ranks (KV: the fullest).
+        running, waiting, kv_cache_usage_ratio: Newest values, summed over models and ranks (KV: the fullest); None when
+            it left.
         up_ratio: Share of scrapes that found it up, 0 to 1.
         scrape_seconds: Mean time that its metrics page took.
         recording: Recording that it comes from, empty when live.
@@ -105,9 +106,9 @@ def ask(store: Reader, selection: Selection) -> Answer[Instances]:
                 last_sample=moment(row["newest_ms"]),
                 last_request=moment(requests.newest_ms) if requests else None,
                 requests=requests.n if requests else 0,
-                running=number(row["running"]),
-                waiting=number(row["waiting"]),
-                kv_cache_usage_ratio=number(row["kv"]),
+                running=number(row["running"]) if left is None else None,
+                waiting=number(row["waiting"]) if left is None else None,
+                kv_cache_usage_ratio=number(row["kv"]) if left is None else None,
                 up_ratio=number(row["up_ratio"]),
                 scrape_seconds=number(row["scrape_seconds"]),
                 recording=str(row["recorded"]),

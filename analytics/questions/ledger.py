@@ -64,7 +64,8 @@ class AgentRow:
     """Who sent servers' samples in the window.
 
     Attributes:
-        node, pod: Where it runs, as it says itself.
+        node: Where it runs, as it says itself.
+        pod: The one pod that all its samples are of; empty where it watches several, or none says.
         sender_key_id: Key that signed, empty for none.
         sender_peer: Address that it came from.
         instances: Servers that it watches.

@@ -31,7 +31,7 @@ FROM
 (
     SELECT
         node AS name,
-        pod AS of_pod,
+        if(uniqExact(pod) = 1, any(pod), '') AS of_pod,
         sender_key_id AS key_id,
         sender_peer AS peer,
         groupUniqArray(1000)(instance) AS instances,
@@ -40,7 +40,7 @@ FROM
     FROM engine_samples
     WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64})
       AND recording = '' /*filter:samples*/
-    GROUP BY name, of_pod, key_id, peer
+    GROUP BY name, key_id, peer
 ) AS sent
 LEFT JOIN
 (

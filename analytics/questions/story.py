@@ -215,8 +215,9 @@ def intervals(row: RequestRow, end: datetime, engine_start: datetime | None) -> 
     """The request's phases as touching intervals from its arrival to ``end``.
 
     The engine's phases follow one another from the start of its span. Without a span they begin after the time at the
-    edge, and transit lies on both sides of them. What no phase covers is ``unaccounted``; a phase that would pass the
-    end (two clocks) is cut there. A stall is known by its length, not its place: it is drawn between queue and prefill.
+    edge, and transit lies on both sides of them; what the edge took beyond the time to the first token is what it
+    waited for its client, at the end. What no phase covers is ``unaccounted``; a phase that would pass the end (two
+    clocks) is cut there. A stall is known by its length, not its place: it is drawn between queue and prefill.
 
     Args:
         row: The request.
@@ -241,7 +242,7 @@ def intervals(row: RequestRow, end: datetime, engine_start: datetime | None) -> 
         put("transit", arriving)
         put("unaccounted", before - first - arriving)
     else:
-        first, arriving = edge_left, 0.0
+        first, arriving = (0.0 if 0 < (row.ttft_seconds or 0.0) < edge_left else edge_left), 0.0
         put("edge", first)
     for phase in PHASES:
         if phase not in {"edge", "transit"}:

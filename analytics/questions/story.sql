@@ -21,7 +21,7 @@ SELECT
     /*columns*/
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:any_requests*/
-ORDER BY time, key
+ORDER BY recording, time, key
 LIMIT 1
 
 -- name: samples

@@ -184,7 +184,13 @@ def _models(read: Readings, found: Sequence[dict[str, Any]]) -> list[ModelRow]:
             told = metric_lines(read.inquiry, SIGNALS[f"{latency}_seconds"], grid, "model", sorted(rows))
             lines[latency] = {line.name: line for line in told}
     made = [_model(read, name, rows.get(name), samples.get(name), lines, servers) for name in {*rows, *samples}]
-    return sorted(made, key=lambda row: (-(row.requests or 0), row.model))
+    return sorted(filter(_told, made), key=lambda row: (-(row.requests or 0), row.model))
+
+
+def _told(row: ModelRow) -> bool:
+    """Whether it is more than the trace of a server that says nothing, such as one that is down."""
+    figures = (row.requests, row.generation_tokens_per_second, row.waiting_peak, row.kv_peak_ratio, row.preemptions)
+    return bool(row.model) or any(figure is not None for figure in figures)
 
 
 def _model(

@@ -17,7 +17,10 @@ import pytest
 from alerts.incidents import account, history, why
 from alerts.incidents.account import in_words
 from alerts.incidents.why import place_of
+from alerts.measure.measured import Counted, Group
 from analytics.causes.advice import ADVICE, DRIVER, stage_of
+from analytics.causes.chains import Chain, Step
+from analytics.causes.chains import in_words as chain_in_words
 from analytics.causes.evidence import Cause, Failure
 from analytics.causes.onset import Onset
 from analytics.questions.causes import Causes
@@ -53,6 +56,49 @@ def test_what_was_found_while_an_alert_was_pending_goes_with_its_page(stage: Sta
     place, start, end = stage.explained[0]
     assert place == {"deployment": ("d",), "instance": ("a",), "model": ("m",)}
     assert end - start == why.WINDOW_SECONDS
+
+
+BURN = """
+slos:
+  - {name: answers, sli: {kind: availability}, target: 0.99, period: 30d, by: [model], windows: [
+      {long: 1h, short: 5m, factor: 10}]}
+rules:
+  - name: shares
+    when: {kind: share, above: 0.2, window: 30s, by: [model]}
+"""
+FAILED: dict[str, Any] = QUIET | {
+    "window": FOUND["window"],
+    "summary": "of the last 10 min 96 failed: http_503",
+    "failures": [{"outcome": "error", "error_type": "http_503", "who": {}, "requests": 96}],
+}
+
+
+@pytest.mark.parametrize(("windows", "bad"), [((3600.0, 300.0), (60, 110)), ((30.0,), (120, 210))])
+@pytest.mark.parametrize("found", [FOUND, FAILED])
+def test_what_has_no_time_of_pending_is_asked_about_when_it_comes_near(
+    stage: Stage, windows: tuple[float, ...], bad: tuple[int, int], found: dict[str, Any]
+) -> None:
+    stage.restart(BURN)
+    stage.causes = found
+
+    def fail(count: int) -> None:
+        (measure,) = {m for need in (rule.needs() for rule in stage.engine.rules) for m in need.measures}
+        group = Group({"model": "m"}, {measure: Counted(1000, count)})
+        stage.counts = {seconds: [group] for seconds in windows}
+
+    fail(10)
+    stage.run(5)
+    assert stage.explained == []
+    fail(bad[0])
+    stage.run(5)
+    assert [place for place, _, _ in stage.explained] == [{"model": ("m",)}]
+    fail(bad[1])
+    stage.run(5)
+    assert stage.pages == ["trigger"]
+    assert stage.sent.notices[0].details["why"] == {name: found[name] for name in found if name != "place"}
+    fail(bad[0])
+    stage.run(5)
+    assert len(stage.explained) == 2, "before, and when it opened"
 
 
 def test_a_page_waits_for_no_account_and_the_timeline_gets_it(stage: Stage) -> None:
@@ -227,6 +273,44 @@ def test_the_sentence_says_how_much_what_where_whose_and_what_next() -> None:
     assert "y" * 100 not in hostile
 
 
+def a_chain(*causes: str, onset: Onset | None = None) -> Chain:
+    steps = [
+        Step(cause, causes[place - 1] if place else None, "It does." if place else "", 60.0 + place, 30.0)
+        for place, cause in enumerate(causes)
+    ]
+    made = Chain(onset, ["vllm-2"], "chat", 60.0, 30.0 * len(steps), 0.62, steps)
+    return replace(made, told=chain_in_words(made, "06:54:10 UTC"))
+
+
+def test_the_sentence_says_what_its_first_cause_began_with_and_no_other() -> None:
+    deploy = Onset("deploy", "v2 goes out", "", 59.0)
+    chain = a_chain("cold_prefix_cache", "kv_cache_full", onset=deploy)
+
+    def said(cause: str, *chains: Chain) -> str:
+        return in_words(Causes(30, 100.0, [a_cause(cause, 0.62)], 0.1, 10.0, [], 50.0, chains=list(chains)), 600.0)
+
+    began = (
+        "; it began with a deploy at 06:54:10 UTC (v2 goes out): cold prefix cache → KV cache full on vllm-2 "
+        "(62 % of the excess); next: "
+    )
+    assert began in said("kv_cache_full", a_chain("slow_instance", "queue_saturated"), chain)
+    assert "began" not in said("slow_client", chain)
+    advised = replace(chain, advice="Roll back.")
+    assert said("kv_cache_full", advised).endswith("next: roll back")
+    assert not said("slow_client", advised).endswith("next: roll back")
+    hostile = a_chain("cold_prefix_cache", "kv_cache_full", onset=replace(deploy, what="v2\u202e" + "y" * 500))
+    assert "\u202e" not in said("kv_cache_full", hostile)
+    assert "y" * 400 not in said("kv_cache_full", hostile)
+    assert "began" not in said("kv_cache_full")
+    told = account._chain(chain, 1_790_000_000.0)
+    assert told["since"] == "2026-09-21T14:14:20.000Z"
+    assert told["began"]["name"] == "a deploy"
+    assert [(step["name"], step["after"]) for step in told["steps"]] == [
+        ("cold prefix cache", None), ("KV cache full", "cold_prefix_cache"),
+    ]  # fmt: skip
+    assert json.dumps(told)
+
+
 def test_all_statements_of_an_account_share_one_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow:
         asker = Asker()
@@ -253,7 +337,7 @@ def test_an_account_that_dies_or_takes_too_long_is_told_and_leaves_nothing(
     nobody = replace(fleet.store.address, url="http://127.0.0.1:9")
     with pytest.raises(ServescopeError, match="store"):
         account.apart(nobody, {}, 0.0, 600.0)
-    monkeypatch.setattr(account, "_answer", print)
+    monkeypatch.setattr(account, "_answer", len)
     with pytest.raises(ServescopeError, match="their process ended with code"):
         account.apart(nobody, {}, 0.0, 600.0)
     monkeypatch.setattr(account, "WHOLE_SECONDS", 0.0)

@@ -107,6 +107,8 @@ def test_one_that_left_is_neither_up_nor_down_and_says_when_and_by_whom(lab: Lab
         "here": (True, None, ""),
         "later": (True, None, ""),
     }
+    running = {one.instance: one.running for one in answer.result.instances}
+    assert running == dict.fromkeys(last_up, 1.0) | {"gone": None, "fell": None}
     assert [one.instance for one in answer.result.instances] == ["down", "back", "here", "later", "fell", "gone"]
     cover = answer.coverage
     assert set(cover.instances_up) == {"back", "here", "later"}
@@ -200,6 +202,25 @@ def test_the_books_are_those_of_the_newest_report_and_add_up(fleet: Lab):
     assert second.recovered == 10
 
 
+def test_where_a_server_runs_is_what_its_agent_said_last(fleet: Lab):
+    def said(second: int, instance: str, event: str = "instance_config", **where: str) -> dict[str, Any]:
+        resource = {f"k8s.{name}.name": value for name, value in where.items()} | {"host.name": "agents"}
+        return {"Timestamp": start_of(fleet) + timedelta(seconds=second), "EventName": event, "ServiceName": "code",
+                "ScopeName": "servescope.event", "Body": "",
+                "ResourceAttributes": resource | {"service.instance.id": instance}}  # fmt: skip
+
+    fleet.owner.insert("otel_logs", [
+        said(-900, "code-a", pod="old", namespace="models", node="k1"),
+        said(-60, "code-a", pod="new", namespace="models", node="k2"),
+        said(-50, "code-a", "note", pod="odd"), said(SECONDS + 1, "code-a", pod="later"),
+        said(-40, "chat-t", "target_found"),
+    ])  # fmt: skip
+    found = configuration.ask(fleet.store, selection(fleet)).result.servers
+    assert {one.instance: (one.namespace, one.pod, one.node) for one in found} == {
+        "chat-a": ("", "", ""), "chat-b": ("", "", ""), "chat-t": ("", "", "agents"), "code-a": ("models", "new", "k2"),
+    }  # fmt: skip
+
+
 def test_agents_are_who_sent_the_samples(fleet: Lab):
     fleet.owner.insert("otel_logs", [
         {"Timestamp": start_of(fleet) + timedelta(seconds=second), "EventName": name, "ScopeName": "servescope.event",
@@ -207,6 +228,13 @@ def test_agents_are_who_sent_the_samples(fleet: Lab):
         for second, name, node in ((-900, "agent_started", "n1"), (-90, "agent_started", "n1"),
                                    (-9, "agent_started", "n2"), (-9, "note", "n1"), (SECONDS, "agent_started", "n1"))
     ])  # fmt: skip
+    fleet.owner.insert("engine_samples", [
+        {"time": start_of(fleet) + timedelta(seconds=second), "recording": "", "instance": name, "deployment": "pods",
+         "engine": "vllm", "model": "m", "up": 1, "node": "n9", "pod": pod, "sender_peer": "10.0.0.9"}
+        for second in (1, 2) for name, pod in (("p:1", "p"), ("q:1", "q"))
+    ])  # fmt: skip
+    (of_pods,) = ledger.ask(fleet.store, selection(fleet, deployment=("pods",))).result.agents
+    assert (of_pods.node, of_pods.pod, of_pods.instances, of_pods.samples) == ("n9", "", ["p:1", "q:1"], 4)
     (agent,) = ledger.ask(fleet.store, selection(fleet, deployment=("chat",))).result.agents
     assert (agent.node, agent.sender_key_id, agent.sender_peer) == ("n1", "k", "10.0.0.1")
     assert agent.instances == ["chat-a", "chat-b", "chat-t"]

@@ -226,6 +226,8 @@ def test_features_are_told_where_a_server_has_them(store: Store):
         told(2, **drafts, **accepted, prefix_cache_hits_host_delta=5.0),
         told(3, lora_adapters_running=2.0, lora_adapters_waiting=1.0, lora_slots=4.0),
         told(4, prefix_cache_hits_external_delta=0.0, kv_transfer_failures_delta=2.0),
+        told(5, kv_blocks_stored_device_delta=40.0, kv_blocks_removed_device_delta=6.0, kv_blocks_stored_host_delta=0.0,
+             kv_cache_clears_delta=1.0, kv_event_batches_lost_delta=0.0),
     ])  # fmt: skip
     result = features.ask(store, looked(), points=10).result
     assert (result.acceptance_share, result.tokens_per_verification) == pytest.approx((0.4, 2.2))
@@ -236,6 +238,8 @@ def test_features_are_told_where_a_server_has_them(store: Store):
     assert {line.name: line.values[2] for line in result.tiers} == {"engine": 30.0, "host": 5.0}
     assert {line.name: line.values[3] for line in result.adapters} == {"running": 2.0, "waiting": 1.0, "slots": 4.0}
     assert (result.adapter_slots, result.transfer_failures, result.moved) == (4.0, 2.0, [])
+    assert {line.name: line.values[5] for line in result.blocks} == {"stored, GPU": 40.0, "removed, GPU": 6.0}
+    assert (result.cache_clears, result.blocks_lost) == (1.0, 0.0)
 
 
 def test_features_that_are_off_have_no_line(store: Store):
@@ -243,6 +247,7 @@ def test_features_that_are_off_have_no_line(store: Store):
     result = features.ask(store, looked()).result
     assert (result.tiers, result.acceptance, result.adapters, result.moved) == ([], [], [], [])
     assert (result.acceptance_share, result.transfer_failures) == (None, None)
+    assert (result.blocks, result.cache_clears, result.blocks_lost) == ([], None, None)
 
 
 def test_a_request_tells_the_steps_it_sat_in(store: Store):

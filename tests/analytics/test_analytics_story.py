@@ -53,6 +53,19 @@ def test_intervals_touch_and_fill_the_request_exactly(
         assert told <= (value or 0.0) + 0.001
 
 
+def test_what_a_client_was_waited_for_stands_at_the_end(some_row: RequestRow):
+    known = dict.fromkeys(("transit", "frontend", "queue", "stall", "compute_input", "compute_infer", "compute_output"))
+    quiet = {f"{name}_seconds": value for name, value in known.items()}
+    row = replace(some_row, **quiet, edge_seconds=6.0, ttft_seconds=0.5, prefill_seconds=0.4, decode_seconds=1.5)
+    end = row.time + timedelta(seconds=8)
+    for engine_start in (None, row.time + timedelta(seconds=0.001)):
+        found = intervals(row, end, engine_start)
+        assert found[-1].phase == "edge"
+        assert found[-1].seconds == pytest.approx(6.0, abs=0.01)
+    sent_slowly = intervals(replace(row, ttft_seconds=6.4), end, None)
+    assert sent_slowly[0].phase == "edge"
+
+
 def test_the_story_has_the_request_its_engine_and_its_neighbours(lab: Lab, some_row: RequestRow):
     answer = story.ask(lab.store, Selection.one(key=some_row.key), margin=10)
     told = answer.result

@@ -118,6 +118,21 @@ def test_the_envelope_is_json_with_the_documented_keys():
     }
 
 
+@pytest.mark.parametrize(
+    ("cover", "state"),
+    [
+        (Coverage(), "no_data"),
+        (Coverage(samples=3, instances_up=("a",)), "no_traffic"),
+        (Coverage(samples=3, instances_up=("a",), instances_down=("b",)), "no_traffic"),
+        (Coverage(samples=3, instances_down=("b",)), "no_data"),
+        (Coverage(rows=1, samples=3, instances_down=("b",)), "value"),
+        (Coverage(samples=3, last_row=datetime(2026, 5, 1, tzinfo=UTC), instances_up=("a",)), "no_data"),
+    ],
+)
+def test_what_was_asked_of_servers_that_are_all_down_is_not_known(cover: Coverage, state: str) -> None:
+    assert cover.state == state
+
+
 def test_long_names_are_compared_by_their_sums() -> None:
     short, held = one_of("model", "m", ("llama", "qwen"))
     assert (short, held) == ("model IN {m:Array(String)}", ["llama", "qwen"])

@@ -17,7 +17,6 @@ from analytics.inquiry import Inquiry
 from analytics.questions import causes
 from analytics.selection import Filter, Selection
 from analytics.window import Window
-from base.named_sql import beside
 from tests.analytics.test_causes_simulated import SINCE, UNTIL, check, long_prompts, simulated
 from tests.kits.causes_sim import ORIGIN_MS, Server, evidence, gpu, steady
 from tests.kits.causes_store import stored
@@ -240,7 +239,7 @@ def test_a_store_is_asked_for_the_gpus_that_an_instance_runs_on(lab: Lab):
     assert sum(one.seconds for one in result.causes) + result.unexplained_seconds == pytest.approx(
         result.excess_seconds
     )
-    read = load(Inquiry(lab.store, selection, sql=beside(causes.__file__)))
+    read = load(Inquiry(lab.store, selection))
     assert {name: [one.gpu for one in gpus] for name, gpus in read.gpus.items()} == {"sim-gpu": ["GPU-C6", "GPU-C7"]}
     (fault,) = read.gpus["sim-gpu"][0].faults
     assert (fault.gpu, fault.what) == ("GPU-C6", "GPU 6 reports Xid 94")

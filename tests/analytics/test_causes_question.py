@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import random
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from analytics.ask import ask
+from analytics.causes.advice import BEGAN
 from analytics.question import QuestionError
 from analytics.questions import causes
 from analytics.selection import Filter, Selection
 from analytics.window import Window
+from servescope.printing import print_answer
+from tests.kits.causes_sim import Server, steady, traffic
+from tests.kits.causes_store import stored
 
 if TYPE_CHECKING:
     from tests.analytics.lab import Lab
@@ -22,7 +27,16 @@ def test_the_envelope_has_the_contracts_fields(lab: Lab):
     envelope = json.loads(json.dumps(ask("causes", lab.store, Selection(lab.window))))
     assert envelope["level"] == "rows"
     result = envelope["result"]
-    assert {"requests", "excess_seconds", "causes", "unexplained_share", "failures", "reference", "harm"} <= set(result)
+    assert {
+        "requests",
+        "excess_seconds",
+        "causes",
+        "unexplained_share",
+        "failures",
+        "reference",
+        "harm",
+        "chains",
+    } <= set(result)
     assert set(result["harm"]) == {"pairs", "unlisted_seconds", "nobodys_seconds"}
     for cause in result["causes"]:
         assert {"cause", "phase", "driver", "who", "seconds", "share", "evidence", "advice"} <= set(cause)
@@ -73,3 +87,48 @@ def test_an_empty_window_has_no_causes(lab: Lab):
     assert answer.state == "no_data"
     assert answer.result.causes == []
     assert answer.result.unexplained_share is None
+
+
+def test_a_deploy_that_lost_the_cache_is_told_as_what_it_began_with(lab: Lab, capsys: pytest.CaptureFixture[str]):
+    """Planted: from second 70 on, a second after the deploy, no prompt is in the cache; there are few KV blocks."""
+    start, chance = lab.start - timedelta(days=12), random.Random(11)
+    server = Server("sim-chain", blocks=2300)
+    asks = steady(chance, 110, 2.0, "sim-chain")
+    asks += traffic(chance, 0, 100, 16, "acme", prompt=(1500, 2000), cached=0.9, instance="sim-chain")
+    for one in asks:
+        one.cached = one.cached if one.at < 70 else 0
+    server.serve(asks, 110, chance)
+    rows = [stored(one, number, start, "chains") for number, one in enumerate(asks)]
+    where = {"deployment": "chains", "instance": "sim-chain", "engine": "vllm"}
+    lab.owner.insert("requests_t", [row | {"tenant": one.tenant} for row, one in zip(rows, asks, strict=True)])
+    lab.owner.insert("engine_samples", [
+        {
+            "time": start + timedelta(seconds=number + 1), "model": "m", "interval_seconds": 1.0, "up": 1, **where,
+            "running": sample["running"], "waiting": sample["waiting"], "kv_cache_usage_ratio": sample["kv"],
+            "preemptions_delta": sample["preemptions"], "generation_tokens_delta": sample["generated"],
+        }
+        for number, sample in enumerate(server.samples)
+    ])  # fmt: skip
+    lab.owner.insert("events", [{
+        "time": start + timedelta(seconds=69), "event": "deploy", "message": "v2 goes out.", "deployment": "chains",
+    }])  # fmt: skip
+    window = Window(start + timedelta(seconds=60), start + timedelta(seconds=110))
+    envelope = json.loads(json.dumps(ask("causes", lab.store, Selection(window, Filter(instance=("sim-chain",))))))
+    result = envelope["result"]
+    (chain,) = result["chains"]
+    assert chain["began"] == {"event": "deploy", "what": "v2 goes out", "instance": "", "seconds": pytest.approx(9)}
+    assert (chain["deployment"], chain["instances"]) == ("chains", ["sim-chain"])
+    assert [(step["cause"], step["after"]) for step in chain["steps"]] == [
+        ("cold_prefix_cache", None), ("kv_cache_full", "cold_prefix_cache"),
+    ]  # fmt: skip
+    charged = {one["cause"]: one["seconds"] for one in result["causes"]}
+    for step in chain["steps"]:
+        assert 0.5 * charged[step["cause"]] < step["seconds"] <= charged[step["cause"]] * (1 + 1e-6)
+        assert step["because"]
+        assert step["since_seconds"] == pytest.approx(12, abs=4)
+    assert chain["share"] == pytest.approx(chain["seconds"] / result["excess_seconds"])
+    began = f"began with a deploy at {start + timedelta(seconds=69):%H:%M:%S} UTC (v2 goes out): "
+    assert chain["advice"] == BEGAN["deploy"]
+    assert chain["told"].startswith(f"{began}cold prefix cache → KV cache full on sim-chain (")
+    print_answer(envelope)
+    assert chain["told"] in capsys.readouterr().out

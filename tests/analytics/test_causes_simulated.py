@@ -12,6 +12,7 @@ from analytics.causes.account import account_of
 from analytics.causes.advice import SHARED
 from analytics.causes.evidence import causes_of
 from analytics.causes.harm import harm_of
+from analytics.causes.table import Host
 from tests.kits.causes_sim import Server, evidence, steady, traffic
 
 if TYPE_CHECKING:
@@ -204,6 +205,38 @@ def test_the_version_is_named_where_its_requests_alone_are_slow():
     assert options
 
 
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_long_prompts_under_a_quota_are_told_beside_the_quota(seed: int):
+    """Four fifths of the time the process had no CPU: of the clock the prompts took little, of what it did most."""
+    chance = random.Random(seed)
+    server = Server(slower=lambda t: 5.0 if 65 < t < 95 else 1.0, blocks=40_000)
+    long = traffic(chance, 65, 95, 1.0, "hooli", prompt=(3000, 4000), output=(2, 4), cached=0.0)
+    asks = steady(chance, UNTIL, 2.0) + long
+    server.serve(asks, UNTIL, chance)
+    seen = evidence([server], asks, SINCE)
+    time = np.arange(1.0, UNTIL)
+    seen.hosts["sim-0"] = Host(delay_time=time, delay=np.where((time > 65) & (time <= 95), 0.8, 0.01))
+    account = account_of(seen)
+    found = {one.cause: one for one in causes_of(account, account.asked)}
+    assert found.keys() >= {"cpu_starved", "prefill_interference"}
+    assert found["prefill_interference"].who["tenant"] == "hooli"
+
+
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_a_cache_that_is_filled_while_the_engine_stands_still_is_told_beside_that(seed: int):
+    _, found = simulated(seed, extra=long_prompts, blocks=1000, stops=((66, 71), (76, 81)))
+    who = {one.cause: one.who.get("tenant") for one in found}
+    assert who.keys() >= {"kv_cache_full", "engine_frozen"}
+    assert who["kv_cache_full"] == "hooli"
+
+
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_the_backlog_of_a_stand_still_fills_no_cache(seed: int):
+    _, found = simulated(seed, blocks=250, stops=((70, 76), (80, 86)))
+    assert found[0].cause == "engine_frozen"
+    assert "kv_cache_full" not in {one.cause for one in found}
+
+
 def test_quiet_windows_claim_nothing_and_sum_to_about_nothing():
     claimed, sums = [], []
     for seed in range(8):
@@ -252,7 +285,7 @@ def test_without_anything_before_the_windows_calm_part_serves_and_without_reques
     asks = steady(chance, UNTIL)
     server.serve(asks, UNTIL, chance)
     account = account_of(evidence([server], asks, 0.0))
-    assert account.reference.inside
+    assert account.reference.inside.all()
     assert causes_of(account, account.asked)[0].cause == "engine_frozen"
     few = account_of(evidence([server], asks[:5], 0.0))
     assert not few.reference.fits

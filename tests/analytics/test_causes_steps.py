@@ -19,7 +19,6 @@ from analytics.inquiry import Inquiry
 from analytics.questions import causes
 from analytics.selection import Filter, Selection
 from analytics.window import Window
-from base.named_sql import beside
 from tests.analytics.test_causes_simulated import PLANTED, SINCE, UNTIL, check
 from tests.kits.causes_sim import Ask, Server, evidence, steady
 from tests.kits.causes_store import stored, stored_steps
@@ -168,7 +167,7 @@ def test_a_store_is_asked_for_the_steps_of_the_instances(lab: Lab, raw: bool):
     assert any("KV cache up to" in said for said in first.evidence)
     assert not any("No engine steps" in note for note in answer.notes)
     assert "settled_until" in answer.envelope(selection)["result"]["about"]  # type: ignore[index]
-    found = load(Inquiry(lab.store, selection, sql=beside(causes.__file__))).steps
+    found = load(Inquiry(lab.store, selection)).steps
     assert set(found) == {name}
     inside = [step for step in server.steps if step["done"] < UNTIL]
     assert found[name].width == (0.1 if raw else 1.0)

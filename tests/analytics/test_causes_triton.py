@@ -121,6 +121,32 @@ def test_the_queue_of_a_slow_replica_is_its_own_and_of_a_slow_model_the_models(
     assert found[0].who.get("instance") == (slow[0] if slow else None)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_slow_replica_beside_one_that_is_flooded_and_who_floods_it_are_both_told(seed: int):
+    """Those who wait are inside too: who fills a queue is told by who came. A replica waits now and then before."""
+
+    def flood(at: float) -> str:
+        return (
+            "hooli" if 70 < at < 95 and int(at * 1000) % 100 < 45 else "acme" if int(at * 1000) % 10 < 5 else "umbrella"
+        )
+
+    def steady(at: float) -> str:
+        return "acme" if int(at * 1000) % 10 < 5 else "umbrella"
+
+    rows = []
+    for number, (rate, slower, tenant) in enumerate(((11.0, 1.0, flood), (6.0, 6.0, steady), (6.0, 1.0, steady))):
+        made = served(
+            lambda t, rate=rate: rate if 70 < t < 95 else 6.0,
+            lambda t, slower=slower: 0.11 * (slower if 70 < t < 95 else 1.0),
+            tenant=tenant, seed=10 * seed + number,
+        )  # fmt: skip
+        rows += [row | {"instance": f"triton-{number}"} for row in made]
+    found = {one.cause: one.who for one in told(rows)}
+    assert found["slow_instance"] == {"instance": "triton-1"}
+    assert found["queue_saturated"].get("tenant") == "hooli"
+    assert "model_slow" not in found
+
+
 def test_time_before_a_server_was_there_says_nothing_of_what_it_is_asked():
     old = [row | {"deployment": "other", "instance": "old-0"} for row in served(lambda _: 3.0, lambda _: 0.01)]
     young = [
@@ -182,6 +208,31 @@ def test_requests_that_fail_after_they_were_computed_and_come_again_are_a_retry_
     found = told(rows)
     assert (found[0].cause, found[0].who.get("tenant")) == ("retry_storm", "hooli")
     assert "model_slow" not in {one.cause for one in found}
+
+
+def retried_among_steady_ones(seed: int, fails: float) -> list[dict[str, Any]]:
+    """Twenty a second as ever, and for sixteen seconds as many besides, of which a share fails."""
+
+    def tenant(at: float) -> str:
+        return "hooli" if 70 < at < 86 and int(at * 1000) % 20 < 9 else "acme"
+
+    rows = served(lambda t: 36.0 if 70 < t < 86 else 20.0, lambda _: 0.035, tenant=tenant, seed=seed)
+    for row in rows:
+        if row["tenant"] == "hooli" and row["at_ms"] % 100 < 100 * fails:
+            row |= {"outcome": "server_error", "error": "lookup failed"}
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_retries_are_told_among_more_of_steady_traffic(seed: int):
+    found = told(retried_among_steady_ones(seed, 1.0))
+    assert (found[0].cause, found[0].who.get("tenant")) == ("retry_storm", "hooli")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_flood_of_which_some_fails_among_steady_traffic_is_no_retry_storm(seed: int):
+    found = told(retried_among_steady_ones(seed, 0.1))
+    assert (found[0].cause, found[0].who.get("tenant")) == ("queue_saturated", "hooli")
 
 
 @pytest.mark.parametrize(("outcome", "error"), [("rejected", "queue_full"), ("server_error", "queue_timeout")])

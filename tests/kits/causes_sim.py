@@ -3,6 +3,7 @@
 One engine in steps: it admits while there are blocks, places and tokens left in the step, decodes one token of every
 running sequence a step, and preempts the youngest when it runs out of blocks. A step takes
 ``alone + per sequence + per prompt token`` seconds, times a factor that a fault may set; nothing here knows of causes.
+It may draft tokens, have slots for LoRA adapters, and wait for the KV cache of a prompt that was computed elsewhere.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from analytics.causes.table import Event, Evidence, Fault, Gpu, requests_of, sam
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from analytics.causes.steps import Steps
 
@@ -41,6 +42,7 @@ class Ask:
     reads: float = 0.0
     instance: str = "sim-0"
     version: str = "1"
+    adapter: str = ""
     outcome: str = "ok"
     started: float = -1.0
     first: float = -1.0
@@ -52,7 +54,16 @@ class Ask:
 
 @dataclass
 class Server:
-    """How the simulated engine is made and what is done to it."""
+    """How the simulated engine is made and what is done to it.
+
+    Args:
+        accepts: Chance, at a time, that a drafted token is accepted; without, nothing is drafted.
+        drafting: Share of a sequence's steps that have a draft.
+        slots: LoRA adapters that run at one time; 0: it has none.
+        reasons: Whether its page tells why requests wait.
+        transfer: Seconds, at a time, until a prompt's KV cache is there; without, none is transferred.
+        overlapped: Whether nobody waits for that.
+    """
 
     name: str = "sim-0"
     blocks: int = 4000
@@ -65,18 +76,26 @@ class Server:
     slower: Callable[[float], float] = lambda _: 1.0
     stops: tuple[tuple[float, float], ...] = ()
     noise: float = 0.05
+    accepts: Callable[[float], float] | None = None
+    drafting: float = 1.0
+    slots: int = 0
+    reasons: bool = True
+    transfer: Callable[[float], float] | None = None
+    overlapped: bool = False
     held: int = 0
     samples: list[dict[str, Any]] = field(default_factory=list)
     steps: list[dict[str, float]] = field(default_factory=list)
 
-    def serve(  # noqa: C901 - one loop is what an engine is
+    def serve(  # noqa: C901, PLR0912 - one loop is what an engine is
         self, asks: Iterable[Ask], until: float, chance: random.Random
     ) -> None:
         """Runs the requests; fills ``samples`` with what a metrics page would say every second, ``steps`` with each."""
         before, left_open = 0.0, False
         coming, waiting, running = deque(sorted(asks, key=lambda one: one.at)), deque[Ask](), list[Ask]()
         now, sampled = 0.0, 1.0
-        moved = {"generated": 0.0, "progress": 0.0, "preemptions": 0.0}
+        moved = dict.fromkeys(("generated", "progress", "preemptions"), 0.0)
+        moved |= dict.fromkeys(("drafts", "accepted") if self.accepts else (), 0.0)
+        moved |= dict.fromkeys(("transfers", "transfer_s") if self.transfer else (), 0.0)
         while now < until or waiting or running or coming:
             for since, stop in self.stops:
                 if since <= now < stop:
@@ -85,14 +104,22 @@ class Server:
             while coming and coming[0].at <= now:
                 waiting.append(coming.popleft())
             tokens, decoding = 0, [one for one in running if one.first >= 0]
+            passed_over = []
             while waiting and len(running) < self.places and tokens < self.budget:
                 one = waiting[0]
+                if not self._admits(one, running, now):
+                    passed_over.append(waiting.popleft())
+                    continue
                 if self.held + self._blocks(one) > self.blocks:
                     break
                 self.held += self._blocks(one)
                 running.append(waiting.popleft())
                 tokens += max(one.prompt - one.cached, 1) + one.made
+                if self.transfer and one.started < 0:
+                    moved["transfers"] += 1
+                    moved["transfer_s"] += self.transfer(one.at)
                 one.started = now if one.started < 0 else one.started
+            waiting.extendleft(reversed(passed_over))
             if not running:
                 later = min(coming[0].at if coming else until + 1.0, now + 0.05)
                 sampled = self._sample(sampled, later, running, waiting, moved)
@@ -104,16 +131,18 @@ class Server:
             took *= chance.lognormvariate(0, self.noise)
             sampled = self._sample(sampled, now + took, running, waiting, moved)
             now += took
+            told = dict(moved)
             moved["progress"] += tokens
             for one in running:
+                gained = 1 if one.first < 0 else min(1 + self._accepted(now, moved, chance), one.output - one.made)
                 if one.first < 0:
                     one.first = now
                 one.gap = max(one.gap, now - one.last) if one.last >= 0 else one.gap
                 self.held -= self._blocks(one)
-                one.made, one.last = one.made + 1, now
+                one.made, one.last = one.made + gained, now
                 self.held += self._blocks(one) if one.made < one.output else 0
-            moved["generated"] += len(running)
-            moved["progress"] += len(running)
+                moved["generated"] += gained
+                moved["progress"] += gained
             step = {"done": now, "busy": now - before if left_open else took, "prefilled": float(tokens), "took": took}
             step |= {"decoded": float(len(decoding)), "waiting": float(len(waiting)), "preempted": 0.0}
             step |= {"kv": min(self.held / self.blocks, 1.0), "before": before if left_open else now}
@@ -127,7 +156,25 @@ class Server:
                 step["preempted"] += 1
                 waiting.appendleft(loser)
             step["running"], step["waiting"] = float(len(running)), float(len(waiting))
+            if self.accepts:
+                step |= {name: moved[name] - told[name] for name in ("generated", "drafts", "accepted")}
             before, left_open = now, bool(running or waiting)
+
+    def _admits(self, one: Ask, running: list[Ask], now: float) -> bool:
+        """Whether nothing of its own keeps a request waiting: an adapter without a slot, its KV cache on the way."""
+        if self.transfer and not self.overlapped and one.started < 0 and now < one.at + self.transfer(one.at):
+            return False
+        loaded = {other.adapter for other in running} - {""}
+        return not (self.slots and one.adapter) or one.adapter in loaded or len(loaded) < self.slots
+
+    def _accepted(self, now: float, moved: dict[str, float], chance: random.Random) -> int:
+        """Tokens of a draft of three that a sequence keeps: those before the first that is not accepted."""
+        if not self.accepts or (self.drafting < 1 and chance.random() >= self.drafting):
+            return 0
+        kept = next((place for place in range(3) if chance.random() >= self.accepts(now)), 3)
+        moved["drafts"] += 1
+        moved["accepted"] += kept
+        return kept
 
     def _blocks(self, one: Ask) -> int:
         return -(-(one.prompt + one.made + 1) // self.block)
@@ -136,6 +183,11 @@ class Server:
         self, sampled: float, now: float, running: list[Ask], waiting: deque[Ask], moved: dict[str, float]
     ) -> float:
         while sampled <= now:
+            loaded = {one.adapter for one in running} - {""}
+            deferred = sum(not self._admits(one, running, sampled) for one in waiting)
+            adapters = {one.adapter for one in waiting} - {""} - loaded
+            shown = {"adapters_running": len(loaded), "adapters_held_back": len(adapters), "adapter_slots": self.slots}
+            reasons = {"deferred": deferred, "capacity": len(waiting) - deferred}
             self.samples.append(
                 {
                     "name": self.name,
@@ -147,6 +199,9 @@ class Server:
                     "waiting": float(len(waiting)),
                     "kv": min(self.held / self.blocks, 1.0),
                     **moved,
+                    **(shown if self.slots else {}),
+                    **(reasons if self.reasons and (self.slots or self.transfer) else {}),
+                    "deployment": "sim",
                 }
             )
             moved.update(dict.fromkeys(moved, 0.0))
@@ -205,13 +260,19 @@ def evidence(
     samples: bool = True,
     steps: bool = False,
     gpus: dict[str, list[Gpu]] | None = None,
+    deployments: Mapping[str, str] | None = None,
 ) -> Evidence:
-    """What the store would hold of them; the window begins at ``since`` seconds."""
+    """What the store would hold of them; the window begins at ``since`` seconds.
+
+    Servers are of one deployment but for those that ``deployments`` names another for.
+    """
     servers = list(servers)
-    rows = [_row(one) for one in asks if one.last >= 0]
+    deployed = deployments or {}
+    rows = [_row(one) | {"deployment": deployed.get(one.instance, "sim")} for one in asks if one.last >= 0]
     columns = {name: [row[name] for row in rows] for name in rows[0]} | {"key": list(range(len(rows)))}
-    told = [row for server in servers for row in server.samples]
-    names = {name: [row[name] for row in told] for name in told[0]}
+    told = [row | {"deployment": deployed.get(server.name, "sim")} for server in servers for row in server.samples]
+    every = dict.fromkeys(name for row in told for name in row)
+    names = {name: [row.get(name, np.nan) for row in told] for name in every}
     return Evidence(
         requests_of(columns, ORIGIN_MS, ORIGIN_MS + int(since * 1000)),
         samples_of(names, ORIGIN_MS) if samples else {},
@@ -225,14 +286,15 @@ def evidence(
 def _steps(server: Server, slot_ms: int = 100) -> Steps:
     """A server's steps as the store's question tells them."""
     slots: dict[int, dict[str, Any]] = {}
+    features = ("generated", "drafts", "accepted") if server.accepts else ()
     for one in server.steps:
         own = slots.setdefault(
             int(one["done"] * 1000 // slot_ms),
-            dict.fromkeys(("count", "busy", "prefilled", "decoded", "preempted", "waiting", "kv"), 0.0)
+            dict.fromkeys(("count", "busy", "prefilled", "decoded", "preempted", "waiting", "kv", *features), 0.0)
             | {"silences": []},
         )
         own["count"] += 1
-        for name in ("busy", "prefilled", "decoded", "preempted"):
+        for name in ("busy", "prefilled", "decoded", "preempted", *features):
             own[name] += one[name]
         for name in ("waiting", "kv"):
             own[name] = max(own[name], one[name])
@@ -261,9 +323,8 @@ def _row(one: Ask) -> dict[str, Any]:
         "has_engine": 1,
         "selected": 1,
         "instance": one.instance,
-        "deployment": "sim",
         "tenant": one.tenant,
-        "model": "m",
+        "model": one.adapter or "m",
         "route": "/v1/completions",
         "version": one.version,
         "engine": "vllm",

@@ -46,6 +46,8 @@ def stored_steps(server: Server, start: datetime) -> list[dict[str, Any]]:
             "kv_cache_usage_ratio": step["kv"], "preemptions": int(step["preempted"]),
             "prefill_tokens": int(step["prefilled"]), "decode_tokens": int(step["decoded"]),
             "elapsed_seconds": step["took"],
+            **({"generation_tokens": int(step["generated"]), "drafts": int(step["drafts"]),
+                "accepted_tokens": int(step["accepted"])} if server.accepts else {}),
         }
         for number, step in enumerate(server.steps)
     ]  # fmt: skip

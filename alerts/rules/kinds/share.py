@@ -59,7 +59,9 @@ class When(Condition):
                 f"{number(counted.total)} in {spell(self.window)}, limit {number(self.above, 'ratio')}"
             )
             seen, told = Observation(breached, now, share), counted.total > 0
-            readings.append(Reading(labels, seen, reason, self.above, self.window, scope.fixed(), data=told))
+            near = not breached and share > self.above / 2
+            fixed = scope.fixed()
+            readings.append(Reading(labels, seen, reason, self.above, self.window, fixed, data=told, near=near))
         return readings
 
     def blind(self, scope: Scope, held: float) -> Iterator[Blind]:  # noqa: ARG002 the share's span is its window

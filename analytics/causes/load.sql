@@ -1,42 +1,48 @@
 -- name: count
-SELECT countIf(time < fromUnixTimestamp64Milli({from_ms:Int64})) AS before, count() - before AS inside
+-- By deployment and by how many whole steps before the window they arrived; 0 is the window.
+SELECT
+    toString(deployment) AS deployed,
+    if(time < fromUnixTimestamp64Milli({from_ms:Int64}), 1 + intDiv({from_ms:Int64} - toUnixTimestamp64Milli(time), {step_ms:Int64}), 0) AS back,
+    count() AS n
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64}) /*period*/
   AND operation != ''
+GROUP BY deployed, back
+ORDER BY deployed, back
 
 -- name: rows
--- All requests of reference period and window, whoever asks: others' work is what some waited for. One row of arrays.
+-- All requests of reference period and window, whoever asks: others' work is what some waited for.
 SELECT
-    groupArray(at_ms) AS at_ms,
-    groupArray(key) AS key,
-    groupArray(selected) AS selected,
-    groupArray(edge_s) AS edge_s,
-    groupArray(transit_s) AS transit_s,
-    groupArray(frontend_s) AS frontend_s,
-    groupArray(queue_s) AS queue_s,
-    groupArray(stall_s) AS stall_s,
-    groupArray(prefill_s) AS prefill_s,
-    groupArray(decode_s) AS decode_s,
-    groupArray(compute_input_s) AS compute_input_s,
-    groupArray(compute_infer_s) AS compute_infer_s,
-    groupArray(compute_output_s) AS compute_output_s,
-    groupArray(e2e_s) AS e2e_s,
-    groupArray(ttft_s) AS ttft_s,
-    groupArray(gap_max_s) AS gap_max_s,
-    groupArray(prompt) AS prompt,
-    groupArray(cached) AS cached,
-    groupArray(output) AS output,
-    groupArray(preempted) AS preempted,
-    groupArray(has_engine) AS has_engine,
-    groupArray(instance) AS instance,
-    groupArray(deployment) AS deployment,
-    groupArray(tenant) AS tenant,
-    groupArray(model) AS model,
-    groupArray(route) AS route,
-    groupArray(version) AS version,
-    groupArray(engine) AS engine,
-    groupArray(outcome) AS outcome,
-    groupArray(error) AS error
+    at_ms,
+    key,
+    selected,
+    edge_s,
+    transit_s,
+    frontend_s,
+    queue_s,
+    stall_s,
+    prefill_s,
+    decode_s,
+    compute_input_s,
+    compute_infer_s,
+    compute_output_s,
+    e2e_s,
+    ttft_s,
+    gap_max_s,
+    prompt,
+    cached,
+    output,
+    preempted,
+    has_engine,
+    toLowCardinality(toString(instance)) AS instance,
+    toLowCardinality(toString(deployment)) AS deployment,
+    toLowCardinality(toString(tenant)) AS tenant,
+    toLowCardinality(toString(model)) AS model,
+    toLowCardinality(toString(route)) AS route,
+    toLowCardinality(toString(version)) AS version,
+    toLowCardinality(toString(engine)) AS engine,
+    toLowCardinality(toString(outcome)) AS outcome,
+    toLowCardinality(toString(error)) AS error
 FROM
 (
     SELECT
@@ -63,8 +69,8 @@ FROM
         has_engine, instance, deployment, tenant, model, route, version, engine, outcome,
         error_type AS error
     FROM requests
-    WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64}) /*period*/
-      AND operation != '' AND operation != 'realtime'
+    WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({until_ms:Int64}) /*period*/
+      AND operation != '' AND operation != 'realtime' /*only*/
       AND ({stride:UInt32} = 1 OR modulo(cityHash64(key), {stride:UInt32}) = 0)
 )
 
@@ -141,15 +147,27 @@ LEFT JOIN
 
 -- name: samples
 SELECT
-    groupArray(at_ms) AS at_ms,
-    groupArray(instance) AS name,
-    groupArray(interval_s) AS interval,
-    groupArray(up_now) AS up,
-    groupArray(running_now) AS running,
-    groupArray(waiting_now) AS waiting,
-    groupArray(kv_now) AS kv,
-    groupArray(preempted) AS preemptions,
-    groupArray(moved) AS progress
+    at_ms,
+    toLowCardinality(toString(instance)) AS name,
+    interval_s AS interval,
+    up_now AS up,
+    running_now AS running,
+    waiting_now AS waiting,
+    kv_now AS kv,
+    preempted AS preemptions,
+    moved AS progress,
+    toLowCardinality(toString(deployed)) AS deployment,
+    generated_now AS generated,
+    drafts_now AS drafts,
+    accepted_now AS accepted,
+    length_now AS acceptance_length,
+    transfers_now AS transfers,
+    transferred_s AS transfer_s,
+    adapters_now AS adapters_running,
+    held_back_now AS adapters_held_back,
+    slots_now AS adapter_slots,
+    deferred_now AS deferred,
+    capacity_now AS capacity
 FROM
 (
     SELECT
@@ -165,7 +183,31 @@ FROM
         -- unknown where the server counts none of these
         if(count(generation_tokens_delta) + count(inferences_delta) + count(requests_finished_delta) = 0, nan,
             ifNull(sum(generation_tokens_delta), 0) + ifNull(sum(prompt_tokens_delta), 0)
-            + ifNull(sum(requests_finished_delta), 0) + ifNull(sum(inferences_delta), 0)) AS moved
+            + ifNull(sum(requests_finished_delta), 0) + ifNull(sum(inferences_delta), 0)) AS moved,
+        any(deployment) AS deployed,
+        ifNull(sum(generation_tokens_delta), nan) AS generated_now,
+        -- a name that a map lacks reads as 0
+        ifNull(sumOrNullIf(other_signals['spec_decode_drafts_delta'],
+            mapContains(other_signals, 'spec_decode_drafts_delta')), nan) AS drafts_now,
+        ifNull(sumOrNullIf(other_signals['spec_decode_accepted_tokens_delta'],
+            mapContains(other_signals, 'spec_decode_accepted_tokens_delta')), nan) AS accepted_now,
+        -- 0 while nothing is decoded
+        avgIf(other_signals['spec_decode_acceptance_length'],
+            other_signals['spec_decode_acceptance_length'] > 0) AS length_now,
+        ifNull(sumOrNullIf(other_signals['kv_transfers_delta'],
+            mapContains(other_signals, 'kv_transfers_delta')), nan) AS transfers_now,
+        ifNull(sumOrNullIf(other_signals['kv_transfer_seconds_delta'],
+            mapContains(other_signals, 'kv_transfer_seconds_delta')), nan) AS transferred_s,
+        ifNull(sumOrNullIf(other_signals['lora_adapters_running'],
+            mapContains(other_signals, 'lora_adapters_running')) / count(DISTINCT time), nan) AS adapters_now,
+        ifNull(sumOrNullIf(other_signals['lora_adapters_held_back'],
+            mapContains(other_signals, 'lora_adapters_held_back')) / count(DISTINCT time), nan) AS held_back_now,
+        ifNull(sumOrNullIf(other_signals['lora_slots'],
+            mapContains(other_signals, 'lora_slots')) / count(DISTINCT time), nan) AS slots_now,
+        ifNull(sumOrNullIf(other_signals['waiting_deferred'],
+            mapContains(other_signals, 'waiting_deferred')) / count(DISTINCT time), nan) AS deferred_now,
+        ifNull(sumOrNullIf(other_signals['waiting_capacity'],
+            mapContains(other_signals, 'waiting_capacity')) / count(DISTINCT time), nan) AS capacity_now
     FROM engine_samples FINAL
     WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
     GROUP BY slot, instance
@@ -177,13 +219,13 @@ FROM
 -- Rates need the sample before: per process, what a counter grew by between two samples over the time between them.
 -- The newest are taken where there are too many.
 SELECT
-    groupArray(at_ms) AS at_ms,
-    groupArray(instance) AS name,
-    groupArray(process_name) AS process,
-    groupArray(process_pid) AS pid,
-    groupArray(cpu) AS cpu,
-    groupArray(delay) AS delay,
-    groupArray(pressure) AS pressure
+    at_ms,
+    toLowCardinality(toString(instance)) AS name,
+    toLowCardinality(toString(process_name)) AS process,
+    toLowCardinality(toString(process_pid)) AS pid,
+    cpu,
+    delay,
+    pressure
 FROM
 (
     SELECT
@@ -250,20 +292,20 @@ ORDER BY gpu, instance
 LIMIT {most:UInt32}
 
 -- name: gpus
--- The bits of NVML's reasons that slow a GPU down are those of analytics.causes.gpus.REASONS. One row of arrays.
+-- The bits of NVML's reasons that slow a GPU down are those of analytics.causes.gpus.REASONS.
 SELECT
-    groupArray(at_ms) AS at_ms,
-    groupArray(gpu) AS gpu,
-    groupArray(product) AS product,
-    groupArray(place) AS place,
-    groupArray(machine) AS machine,
-    groupArray(slowed) AS slowed,
-    groupArray(bits) AS reasons,
-    groupArray(clock) AS clock,
-    groupArray(xids) AS xids,
-    groupArray(ecc) AS ecc,
-    groupArray(pending) AS pending,
-    groupArray(failed) AS failed
+    at_ms,
+    toLowCardinality(toString(gpu)) AS gpu,
+    toLowCardinality(toString(product)) AS product,
+    toLowCardinality(toString(place)) AS place,
+    toLowCardinality(toString(machine)) AS machine,
+    slowed,
+    bits AS reasons,
+    clock,
+    xids,
+    ecc,
+    pending,
+    failed
 FROM
 (
     SELECT
@@ -316,6 +358,9 @@ SELECT
     groupArray(preempted) AS preempted,
     groupArray(waited) AS waiting,
     groupArray(kv) AS kv,
+    groupArray(generated_now) AS generated,
+    groupArray(drafts_now) AS drafts,
+    groupArray(accepted_now) AS accepted,
     groupArray(silences) AS silences
 FROM
 (
@@ -329,11 +374,15 @@ FROM
         toFloat64(sum(ifNull(preemptions, 0))) AS preempted,
         ifNull(toFloat64(max(waiting)), nan) AS waited,
         ifNull(toFloat64(max(kv_cache_usage_ratio)), nan) AS kv,
+        ifNull(toFloat64(sum(generation_tokens)), nan) AS generated_now,
+        ifNull(toFloat64(sum(drafts)), nan) AS drafts_now,
+        ifNull(toFloat64(sum(accepted_tokens)), nan) AS accepted_now,
         groupArrayIf((before_us, done_us, toFloat64(ifNull(prefill_tokens, 0))), silent) AS silences
     FROM
     (
         SELECT
             instance, waiting, kv_cache_usage_ratio, prefill_tokens, decode_tokens, preemptions,
+            generation_tokens, drafts, accepted_tokens,
             toUnixTimestamp64Micro(time) AS done_us,
             any(done_us) OVER earlier AS before_us,
             any(assumeNotNull(running) + ifNull(waiting, 0) + ifNull(deferred, 0)) OVER earlier AS before_open,
@@ -365,6 +414,9 @@ SELECT
     groupArray(preempted) AS preempted,
     groupArray(waited) AS waiting,
     groupArray(kv) AS kv,
+    groupArray(generated_now) AS generated,
+    groupArray(drafts_now) AS drafts,
+    groupArray(accepted_now) AS accepted,
     groupArray(CAST([] AS Array(Tuple(Int64, Int64, Float64)))) AS silences
 FROM
 (
@@ -377,7 +429,10 @@ FROM
         ifNull(toFloat64(sum(decode_tokens)), nan) AS decoded,
         toFloat64(ifNull(sum(preemptions), 0)) AS preempted,
         ifNull(toFloat64(max(waiting_max)), nan) AS waited,
-        ifNull(toFloat64(max(kv_cache_usage_ratio_max)), nan) AS kv
+        ifNull(toFloat64(max(kv_cache_usage_ratio_max)), nan) AS kv,
+        ifNull(toFloat64(sum(generation_tokens)), nan) AS generated_now,
+        ifNull(toFloat64(sum(drafts)), nan) AS drafts_now,
+        ifNull(toFloat64(sum(accepted_tokens)), nan) AS accepted_now
     FROM engine_steps_1s
     WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
       AND has({instances:Array(String)}, instance)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from analytics.causes.advice import NAMES, SHARED
+from analytics.causes.advice import NAMES, ONSETS, SHARED
+from analytics.causes.chains import PLACES, Step, way_of
 from dashboard import escape, words
 from dashboard.links import link
 
@@ -14,13 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import tzinfo
 
+    from analytics.questions.causes import Causes
     from analytics.selection import Selection
 
 Piece = tuple[str, str]
 """Words and where they lead; "" for nowhere."""
 
 _PAGES: Final = {
-    **dict.fromkeys(("kv_cache_full", "preemption", "cold_prefix_cache"), "kv-cache"),
+    **dict.fromkeys(("kv_cache_full", "preemption", "cold_prefix_cache", "kv_transfer"), "kv-cache"),
+    **dict.fromkeys(("spec_acceptance_drop", "lora_slots"), "kv-cache"),
     **dict.fromkeys(
         ("queue_saturated", "retry_storm", "router_imbalance", "prefill_interference", "engine_frozen"), "queue"
     ),
@@ -28,6 +32,8 @@ _PAGES: Final = {
     "upstream_error": "requests",
 }
 """Page on which a cause shows; of all others that of latencies."""
+_CHAINS: Final = 3
+"""Chains that a page tells."""
 _RUNBOOKS: Final = "docs/runbooks"
 """Folder of the pages that causes name."""
 
@@ -68,6 +74,55 @@ def charged(cause: Mapping[str, Any], selection: Selection, excess: float) -> st
     shown = " ".join(escape.markdown(str(sentence)) for sentence in cause["evidence"])
     next_ = escape.markdown(str(cause["advice"]))
     return f"**{seconds}**{share} · {told}  \n:gray[{shown}]  \nNext: {next_} {runbook(str(cause['runbook']))}"
+
+
+def led(chain: Mapping[str, Any], since: datetime, selection: Selection, zone: tzinfo) -> list[Piece]:
+    """``It began with a deploy at 06:54:10 (v2): cold prefix cache → KV cache full on a (62 % of the excess)``, linked.
+
+    Args:
+        chain: Its fields, as `analytics.causes.chains.Chain` has them.
+        since: When it began.
+        selection: What was asked about; links narrow it.
+        zone: The viewer's.
+    """
+    steps = [Step(str(one["cause"]), one["after"], "", 0.0, float(one["seconds"])) for one in chain["steps"]]
+    way, besides = way_of(steps)
+    instances = [str(name) for name in chain["instances"]]
+    here = _narrowed(selection, "instance", {"instance": instances[0]}) if len(instances) == 1 else selection
+    at = f"at {since.astimezone(zone):%H:%M:%S}"
+    began = chain.get("began")
+    said: list[Piece] = [
+        (f"It began with {ONSETS[str(began['event'])]} {at} ({began['what']}): " if began else f"It began {at}: ", "")
+    ]
+    for number, cause in enumerate(way):
+        said += [(" → ", "")] if number else []
+        said.append((NAMES.get(cause, cause), link(page_of(cause), here)))
+    for number, cause in enumerate(besides):
+        said += [(", " if number else ", and ", ""), (NAMES.get(cause, cause), link(page_of(cause), here))]
+    for number, name in enumerate(instances[:PLACES]):
+        own = _narrowed(selection, "instance", {"instance": name})
+        said += [(", " if number else " on ", ""), (name, link("./", own))]
+    if len(instances) > PLACES:
+        said.append((f" and {len(instances) - PLACES} more", ""))
+    share = float(chain["share"])
+    said.append((f" ({words.ratio(min(share, 1.0))} of the excess)" if share > 0 else "", ""))
+    return [*said, (".", "")]
+
+
+def chained(told: Causes, selection: Selection, zone: tzinfo) -> str:
+    """Markdown of what an answer's causes began with and what to turn there: its first chains; "" where there is none.
+
+    Args:
+        told: The answer.
+        selection: What was asked about; links narrow it.
+        zone: The viewer's.
+    """
+    start = selection.window.start
+    return "  \n".join(
+        as_markdown(led(asdict(one), start + timedelta(seconds=one.since_seconds), selection, zone))
+        + (f" First: {escape.markdown(one.advice)}" if one.advice else "")
+        for one in told.chains[:_CHAINS]
+    )
 
 
 def failed(failure: Mapping[str, Any], selection: Selection, zone: tzinfo) -> str:

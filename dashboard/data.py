@@ -26,6 +26,8 @@ from dashboard.shared_cache import SharedCache
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    import pyarrow as pa
+
     from analytics.answer import Answer
     from analytics.selection import Selection
 
@@ -122,15 +124,23 @@ class Shared:
         self, sql: str, parameters: Mapping[str, object] | None = None, settings: Mapping[str, object] | None = None
     ) -> list[dict[str, Any]]:
         """Rows of a SELECT; the caller's own to change."""
-        key = (
-            _place(),
-            self.asker,
-            sql,
-            repr(sorted((parameters or {}).items())),
-            repr(sorted((settings or {}).items())),
-        )
+        key = self._key("rows", sql, parameters, settings)
         found: list[dict[str, Any]] = _STATEMENTS.get(key, lambda: store(self.asker).rows(sql, parameters, settings))
         return [dict(row) for row in found]
+
+    def arrow(
+        self, sql: str, parameters: Mapping[str, object] | None = None, settings: Mapping[str, object] | None = None
+    ) -> pa.Table:
+        """A SELECT as an Arrow table."""
+        key = self._key("arrow", sql, parameters, settings)
+        found: pa.Table = _STATEMENTS.get(key, lambda: store(self.asker).arrow(sql, parameters, settings))
+        return found
+
+    def _key(
+        self, how: str, sql: str, parameters: Mapping[str, object] | None, settings: Mapping[str, object] | None
+    ) -> tuple[object, ...]:
+        given = (repr(sorted((one or {}).items())) for one in (parameters, settings))
+        return how, _place(), self.asker, sql, *given
 
 
 def ask(question: str, selection: Selection, **options: Any) -> Answer[Any]:

@@ -26,6 +26,7 @@ _JOINED: Final = re.compile(
     re.IGNORECASE,
 )
 """Where Markdown's addresses, pictograms and arrows are recognised in plain text, after escapes are read."""
+_CODE: Final = re.compile(r"`([^`]+)`")
 _APART: Final = "\N{WORD JOINER}"
 _FORMULA: Final = re.compile(r"^[\t\r\n]|^\s*[=+\-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}]")  # fmt: skip  # noqa: E501 - one set
 _NUMBER: Final = re.compile(r"^\s*[+-]?\d+(\.\d+)?([eE][+-]?\d+)?\s*$")
@@ -44,6 +45,11 @@ def markdown(text: str, most: int = SENTENCE) -> str:
 def page(text: str, most: int = SENTENCE) -> str:
     """For HTML, in text and in attributes."""
     return html.escape(legible(text, most))
+
+
+def prose(text: str, most: int = SENTENCE) -> str:
+    """For HTML, in text: as `page`, and what stands between backticks is shown as code."""
+    return _CODE.sub(r"<code>\1</code>", page(text, most))
 
 
 def cell(value: object) -> object:

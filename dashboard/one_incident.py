@@ -18,7 +18,7 @@ from analytics.selection import Filter, Selection
 from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import escape, words
-from dashboard.causes_in_words import charged, failed
+from dashboard.causes_in_words import as_markdown, charged, failed, led
 from dashboard.data import ask, now, owner, store
 from dashboard.links import link
 from dashboard.panel import guarded, problem
@@ -164,6 +164,8 @@ def because(told: IncidentStory) -> None:
     whole = words.seconds(excess)
     span = words.span(selection.window.start, selection.window.end, zone())
     st.markdown(f"Of the [{whole}]({link('requests', selection)}) that requests took above the usual from {span}:")
+    for chain in found.get("chains", []):
+        st.markdown(as_markdown(led(chain, datetime.fromisoformat(str(chain["since"])), selection, zone())))
     for cause in causes:
         st.markdown(charged(cause, selection, excess))
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from analytics.request_row import RequestRow
 
 PHASES: Final = (
-    ("edge", "at the edge"),
+    ("edge", "at the edge: the tap itself, or waiting for the client to take its answer"),
     ("transit", "between edge and server: network, accept queue, event loops"),
     ("queue", "waiting in the engine's queue"),
     ("stall", "stalled: the engine stood still or threw the request out"),
@@ -43,6 +43,8 @@ PHASES: Final = (
 _SHORT: Final = 1.0
 """Seconds under which a request would be a hair among the engine's samples; it is shown alone at first."""
 _FEW: Final = 5
+_READER: Final = 0.1
+"""Seconds from which a client is said to read slowly: less is no longer the tap's to tell from its own work."""
 _MARGIN: Final = 3.0
 _MEANING: Final = {**dict(PHASES), "unaccounted": "in no phase that anybody measured"}
 
@@ -81,6 +83,11 @@ def _body() -> None:
     st.html(tile_row(_tiles(row), colours()))
     with st.container(border=True, key="panel-phases"):
         _picture(told)
+        if late := read_slowly(told):
+            st.markdown(
+                f"**Its client read slowly.** :gray[The server had said all; it took the client "
+                f"{words.seconds(late)} more to take it.]"
+            )
         foot(
             "phases", answer,
             "Phases as edge and engine measured them; beneath, the engine as it showed itself once a second. The "
@@ -155,6 +162,12 @@ def _picture(told: Story) -> None:
         figure, key="story", config=CONFIG, theme=None,
         alt="Phases of the request over time, and the engine's state beneath on the same axis",
     )  # fmt: skip
+
+
+def read_slowly(told: Story) -> float:
+    """Seconds at the end of a request that its whole answer waited for its client; 0 where that is nothing to tell."""
+    last = told.phases[-1] if told.phases else None
+    return last.seconds if last is not None and last.phase == "edge" and last.seconds >= _READER else 0.0
 
 
 def _lanes(told: Story, style: Style) -> list[Lane]:

@@ -32,6 +32,7 @@ OPTIONS: Final[dict[str, Any]] = {
     "client.toolbarMode": "viewer",
     "client.showErrorDetails": "none",
     "global.developmentMode": False,
+    "global.disableWidgetStateDuplicationWarning": True,  # dashboard.address gives bound widgets their value again
     "theme.baseFontSize": 14,
     "theme.headingFontSizes": ["1.6rem", "1.35rem", "1.15rem", "1rem", "0.95rem", "0.9rem"],
     "theme.headingFontWeights": [600, 600, 600, 600, 600, 600],

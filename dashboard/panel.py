@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from analytics.answer import Answer
+    from analytics.answer import Answer, Coverage
     from dashboard.page_context import PageContext
 
 log = structlog.get_logger()
 _NOTE: Final = 1000
 """Letters of a note, which may name many instances."""
+_NAMED: Final = 3
+"""Servers that are named where they do not answer."""
 
 
 def panel(
@@ -67,7 +69,7 @@ def panel(
             return None
         drawable = has_data(answer.result) if has_data else bool(answer.rows)
         if not drawable:
-            empty(answer.state, missing)
+            empty(answer.state, missing, answer.coverage)
             foot(key, answer, about)
             return None
         figure = draw(answer.result)
@@ -141,7 +143,7 @@ def guarded(context: PageContext | None, key: str, body: Callable[[], None]) -> 
 def problem(error: ServescopeError) -> None:
     """A box that says what is wrong and what mends it."""
     what, fix = explain(error)
-    told = f"<b>{escape.page(what)}</b>{escape.page(fix)}"
+    told = f"<b>{escape.prose(what)}</b>{escape.prose(fix)}"
     st.html(f'<div class="servescope-trouble" role="alert" style="{_shades()}">{told}</div>')
 
 
@@ -153,19 +155,37 @@ def trouble(context: PageContext, top: Any) -> None:
             problem(error)
 
 
-def empty(state: str, missing: str) -> None:
+def empty(state: str, missing: str, cover: Coverage | None = None) -> None:
     """Nothing to draw: *no traffic* is a value, *no data* says what brings it.
 
     Args:
         state: Of the answer; ``value`` when it told something else than what is to be drawn.
         missing: Where such figures come from.
+        cover: What the store holds of the selection: servers that are down are named.
     """
-    if state == "no_traffic":
+    down = silent(cover.instances_down) if cover else ""
+    if state == "value" and cover and down and not cover.instances_up:
+        state = "no_data"
+    if state == "no_traffic" and down:
+        told = f"{down}; the other servers report, and nobody asked anything of them."
+        st.markdown(f"**No traffic** in this window. :gray[{told}]")
+    elif state == "no_traffic":
         st.markdown("**No traffic** in this window. :gray[The servers report, and nobody asked anything of them.]")
+    elif state == "no_data" and down:
+        st.markdown(f"**No data** in this window. :gray[{down}.] [Instances](instances)")
     elif state == "value":
         st.markdown(f"**Not shown** by the servers of this window. :gray[{missing}]")
     else:
         st.markdown(f"**No data** in this window. :gray[{missing}]")
+
+
+def silent(names: Sequence[str]) -> str:
+    """Which servers do not answer, in Markdown; empty where there are none."""
+    if not names:
+        return ""
+    shown = ", ".join(escape.markdown(name) for name in names[:_NAMED])
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{shown}{more} {'does' if len(names) == 1 else 'do'} not answer"
 
 
 def foot(key: str, answer: Answer[Any], about: str = "", basis: str = "", *, rows: Sequence[Any] | None = None) -> None:

@@ -9,12 +9,13 @@ import streamlit as st
 
 from base.formats import three
 from dashboard import words
-from dashboard.causes_in_words import charged
+from dashboard.causes_in_words import chained, charged
 from dashboard.data import ask, soon
 from dashboard.linked_table import Cell, Head, linked
 from dashboard.links import link
 from dashboard.panel import empty, foot, guarded, worked_out
 from dashboard.verdict import asked_about
+from dashboard.viewer import zone
 
 if TYPE_CHECKING:
     from analytics.answer import Answer
@@ -146,6 +147,8 @@ def _why(context: PageContext, selection: Selection) -> None:
             else "No cause stands out."
         )
     )
+    if began := chained(told, selection, zone()):
+        st.markdown(began)
     for cause in told.causes:
         st.markdown(charged(asdict(cause), selection, told.excess_seconds))
     foot("why-these", answer, _ABOUT_WHY, worked_out(answer))

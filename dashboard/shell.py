@@ -15,6 +15,7 @@ from analytics.selection import Filter, Selection
 from analytics.window import Window
 from base.errors import ServescopeError
 from dashboard import escape, notes, words
+from dashboard.address import kept
 from dashboard.data import Question, ahead, ask, now, ready
 from dashboard.links import RECORDING_NAMES, RECORDINGS
 from dashboard.page_context import COMPARED, VERSION, PageContext
@@ -82,7 +83,9 @@ def bar(question: str, *, compare: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="bar"):
         st.markdown(f"## {question}", width="stretch")
         seconds, absolute = _range()
-        live = absolute is None and st.toggle("Live", value=True, key="live", bind="query-params", width="content")
+        live = absolute is None and st.toggle(
+            "Live", value=True, key=kept("live", True), bind="query-params", width="content"
+        )
         soon = now() + timedelta(seconds=_CHOICES_SECONDS)  # the newest minute counts: a first recording is labelled
         lately = absolute or Window.last(max(seconds, 900), soon, round_to=_CHOICES_SECONDS)
         around = Selection(lately, Filter(recording=_recording()))
@@ -186,8 +189,8 @@ def _range() -> tuple[int, Window | None]:
             st.rerun()
         return int(window.seconds), window
     chosen = st.selectbox(
-        "Range", list(RANGES), index=list(RANGES).index(DEFAULT_RANGE), key="range", bind="query-params", width=90,
-        label_visibility="collapsed", help="How far back from now",
+        "Range", list(RANGES), index=list(RANGES).index(DEFAULT_RANGE), key=kept("range", DEFAULT_RANGE),
+        bind="query-params", width=90, label_visibility="collapsed", help="How far back from now",
     )  # fmt: skip
     return RANGES[chosen or DEFAULT_RANGE], None
 
@@ -276,9 +279,10 @@ def _filters(choices: Choices | None) -> Filter:
     instances = _many("Instance", "instance", choices.instances if choices else [])
     recording = _recording()
     if (choices and choices.recordings) or _RECORDED in st.query_params or recording != _first_recordings():
+        first = RECORDING_NAMES[_first_recordings()]
         chosen = st.selectbox(
-            "Recorded data", list(RECORDINGS), key=_RECORDED, bind="query-params", width=158,
-            index=list(RECORDINGS).index(RECORDING_NAMES[_first_recordings()]), label_visibility="collapsed",
+            "Recorded data", list(RECORDINGS), key=kept(_RECORDED, first), bind="query-params", width=158,
+            index=list(RECORDINGS).index(first), label_visibility="collapsed",
         )  # fmt: skip
         recording = RECORDINGS[chosen] if chosen else recording
     return Filter(model=models, tenant=tenants, instance=instances, recording=recording)
@@ -287,8 +291,8 @@ def _filters(choices: Choices | None) -> Filter:
 def _many(label: str, key: str, values: list[str]) -> tuple[str, ...]:
     chosen = st.session_state.get(key) or st.query_params.get_all(key)
     picked = st.multiselect(
-        label, sorted({*values, *chosen}), key=key, bind="query-params", placeholder=f"All {label.lower()}s", width=150,
-        label_visibility="collapsed",
+        label, sorted({*values, *chosen}), key=kept(key, []), bind="query-params", width=150,
+        placeholder=f"All {label.lower()}s", label_visibility="collapsed",
     )  # fmt: skip
     return tuple(picked)
 
@@ -299,8 +303,10 @@ def _compared(choices: Choices | None) -> str:
     named = dict.fromkeys(f"{VERSION}{version}" for version in versions)
     if chosen.startswith(VERSION):
         named[chosen] = None
+    options = [*COMPARED, *named]
     return st.selectbox(
-        "Compare", [*COMPARED, *named], key="compare", bind="query-params", width=176, label_visibility="collapsed",
+        "Compare", options, key=kept("compare", options[0]), bind="query-params", width=176,
+        label_visibility="collapsed",
         format_func=lambda key: COMPARED.get(key) or f"{_AGAINST}{key}",
         help="Against a version: what is drawn of all beside what is of that version alone" if named else None,
     ) or ""  # fmt: skip

@@ -5,7 +5,7 @@ A tile is neutral unless an objective or a limit judges it; a judgement is a wor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import ceil
 from typing import TYPE_CHECKING, Literal
@@ -52,6 +52,20 @@ def change_in_words(value: float | None, before: float | None, unit: str, agains
     if value is None or not against:
         return ""
     return words.change(value, before, unit) or f"{against}: no figure"
+
+
+def compared(tile: Tile, value: float | None, before: float | None, unit: str, against: str) -> Tile:
+    """A tile whose note is what became of its figure, where the page compares; else the tile as it is.
+
+    Args:
+        tile: With a note for a page that does not compare.
+        value: The figure.
+        before: The same of what the page compares with.
+        unit: A unit of `words.figure`.
+        against: What the page compares with, in words; empty where it does not.
+    """
+    told = change_in_words(value, before, unit, against)
+    return replace(tile, note=told) if told else tile
 
 
 def row(tiles: Sequence[Tile], colours: Palette, *, old: bool = False) -> str:

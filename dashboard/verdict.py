@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,10 +24,11 @@ from analytics.window import Window
 from base.errors import ServescopeError
 from base.formats import three
 from dashboard import words
-from dashboard.causes_in_words import Piece, as_html, named
-from dashboard.data import now, soon, soon_known, store
+from dashboard.causes_in_words import Piece, as_html, led, named
+from dashboard.data import ask, now, soon, soon_known, store
 from dashboard.links import link
-from dashboard.viewer import clock
+from dashboard.shell import TILES
+from dashboard.viewer import clock, zone
 from dashboard.why import NOTABLE
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class Verdict:
         self._context, self._place = context, place
         self._selection = asked_about(context)
         self._found: list[IncidentRow] | None = None
+        self._silent: tuple[str, ...] = ()
 
     def first(self) -> None:
         """Say which incidents last, and begin to work out the rest."""
@@ -80,6 +83,8 @@ class Verdict:
             end = now() if context.live else context.window.end
             states = ["open", "acknowledged"] if context.live else []
             found = incidents(store(), context.window.start, end, states=states, limit=20)
+            if context.live:
+                self._silent = ask(TILES[0], context.selection, **TILES[1]).coverage.instances_down
         except ServescopeError:
             return  # the tiles have met the same trouble and told it
         self._found = sorted(found, key=_gravity)
@@ -96,8 +101,8 @@ class Verdict:
         assert self._found is not None  # noqa: S101 - the callers asked
         colours = self._context.colours
         because = self._because(seconds)
-        lines = [self._is_well(seconds, self._found), because]
-        edge = colours.broken if self._found else colours.grid
+        lines = [_bold(silent_in_words(self._silent)), self._is_well(seconds, self._found), because]
+        edge = colours.broken if self._found or self._silent else colours.grid
         body = "".join(f"<div>{line}</div>" for line in lines if line)
         if body:
             style = f"--edge:{edge};--text:{colours.text};--accent:{colours.accent};--quiet:{colours.quiet}"
@@ -131,6 +136,9 @@ class Verdict:
         if answer is None:
             return self._kept("why", _quiet(LOOKING))
         told = causes_in_words(answer.result, self._selection, self._when())
+        for chain in answer.result.chains[:1]:
+            since = self._selection.window.start + timedelta(seconds=chain.since_seconds)
+            told += [(" ", ""), *led(asdict(chain), since, self._selection, zone())]
         return self._keep("why", as_html(told))
 
     def _when(self) -> str:
@@ -166,6 +174,18 @@ def asked_about(context: PageContext) -> Selection:
             end - timedelta(seconds=1),
         )
     return context.selection.but(window=Window(start, end))
+
+
+def silent_in_words(names: Sequence[str]) -> list[Piece]:
+    """Which servers are down, whatever incidents say of them; nothing where there are none."""
+    if not names:
+        return []
+    said: list[Piece] = [("Down:", ""), (" ", "")]
+    for name in names[:_SHOWN]:
+        said += [(words.short(name, _TITLE), f"instances?instance={quote(name, safe='')}"), (", ", "")]
+    if len(names) > _SHOWN:
+        return [*said, (f"{len(names) - _SHOWN} more", "instances"), (" do not answer.", "")]
+    return [*said[:-1], (" does not answer." if len(names) == 1 else " do not answer.", "")]
 
 
 def incidents_in_words(found: Sequence[IncidentRow], *, live: bool) -> list[Piece]:
@@ -256,7 +276,7 @@ def _gravity(row: IncidentRow) -> tuple[int, float]:
 
 def _bold(said: Sequence[Piece]) -> str:
     """The first piece is the answer."""
-    return f"<b>{as_html(said[:1])}</b>{as_html(said[1:])}"
+    return f"<b>{as_html(said[:1])}</b>{as_html(said[1:])}" if said else ""
 
 
 def _quiet(text: str) -> str:

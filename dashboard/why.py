@@ -12,12 +12,12 @@ from analytics.causes.advice import STAGES
 from analytics.selection import Filter, Selection
 from analytics.window import Window
 from dashboard import words
-from dashboard.causes_in_words import as_markdown, charged, named
+from dashboard.causes_in_words import as_markdown, chained, charged, named
 from dashboard.data import ask, now
 from dashboard.panel import foot, guarded, worked_out
 from dashboard.tiles import Tile
 from dashboard.tiles import row as tile_row
-from dashboard.viewer import colours
+from dashboard.viewer import colours, zone
 
 if TYPE_CHECKING:
     from analytics.answer import Answer
@@ -91,6 +91,8 @@ def _account(row: RequestRow, selection: Selection) -> None:
     took = row.e2e_seconds or row.engine_e2e_seconds or 0.0
     st.markdown(lead(took, told, selection.but(key="")))
     st.html(tile_row(tiles_of(took, told, _grounds(row, told)), colours()))
+    if began := chained(told, selection.but(key=""), zone()):
+        st.markdown(began)
     for cause in told.causes:
         st.markdown(charged(asdict(cause), selection.but(key=""), told.excess_seconds))
     foot("why", answer, _ABOUT, worked_out(answer))

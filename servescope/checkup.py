@@ -21,14 +21,15 @@ import psutil
 from agent.tap.config import TapLimits
 from agent.tap.open_requests import find_left
 from agent.tap.places import RESERVED_DESCRIPTORS, places
-from base.errors import ServescopeError
+from base.certificates import SOON_SECONDS, expires, sentence
+from base.errors import ConfigError, ServescopeError
 from base.foreign_text import legible
 from base.formats import rounded
 from base.redact import shown
 from servescope.launch.running import free, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 State = Literal["ok", "note", "broken"]
@@ -88,9 +89,15 @@ class Finding:
         return asdict(self)
 
 
-def examine(data: Path, clickhouse: str = "") -> list[Finding]:
-    """Examine everything that can be seen from here; never raises for what it finds."""
-    found = [*_machine(data)]
+def examine(data: Path, clickhouse: str = "", named: Mapping[str, Path] | None = None) -> list[Finding]:
+    """Examine everything that can be seen from here; never raises for what it finds.
+
+    Args:
+        data: Data folder.
+        clickhouse: URL of the store; "" is that of the Servescope that runs.
+        named: Files of certificates, by the setting that names them.
+    """
+    found = [*_machine(data), *certificates(named or {}, time.time())]
     facts = running(data)
     if facts is None:
         found += _absent(data)
@@ -123,6 +130,25 @@ def _machine(data: Path) -> Iterator[Finding]:
     enough = free > _LEAST_FREE_BYTES
     yield Finding("disk", "ok" if enough else "broken", f"{free / 1e9:.1f} GB free at {folder}",
                   "" if enough else "Free some space, or put the data elsewhere with --data")  # fmt: skip
+
+
+def certificates(named: Mapping[str, Path], now: float) -> Iterator[Finding]:
+    """Until when certificates can be shown.
+
+    Args:
+        named: Their files, by the setting that names them.
+        now: Unix seconds.
+    """
+    for setting, file in named.items():
+        name = f"certificate {setting}"
+        try:
+            until = expires(file)
+        except ConfigError as error:
+            yield Finding(name, "broken", error.what, error.fix)
+            continue
+        soon = until - now <= SOON_SECONDS
+        state: State = "broken" if until <= now else "note" if soon else "ok"
+        yield Finding(name, state, f"{file} {sentence(until, now)}", "Put a new one in its place" if soon else "")
 
 
 def open_files(soft: int, hard: int) -> Finding:

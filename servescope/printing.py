@@ -2,34 +2,66 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from typing import Any, Final
 
 import click
 
 _SHOWN_VALUES: Final = 8
+_LEAST_COLUMNS: Final = 40
 
 
-def print_answer(envelope: dict[str, Any]) -> None:
-    """Print the envelope of a question (`analytics.answer`): its window, then its result as a tree."""
+def print_answer(envelope: dict[str, Any], sentence: str = "") -> None:
+    """Print the envelope of a question (`analytics.answer`): its window, then its result as a tree.
+
+    On a terminal lines are as long as it is wide; elsewhere each row is one line.
+
+    Args:
+        envelope: As `analytics.ask.ask` gives it.
+        sentence: What of it is to be read first.
+    """
     window = envelope["window"]
-    click.echo(f"{window['start']} to {window['end']}, {envelope['rows']} {envelope['level']}")
+    _say(f"{window['start']} to {window['end']}, {envelope['rows']} {envelope['level']}")
+    if sentence:
+        _say(sentence)
     _tree(envelope["result"], "")
 
 
 def _tree(value: dict[str, Any], indent: str) -> None:
     for name, item in value.items():
         if isinstance(item, dict):
-            click.echo(f"{indent}{name}")
+            _say(name, indent)
             _tree(item, indent + "  ")
         elif isinstance(item, list) and item and isinstance(item[0], dict):
-            click.echo(f"{indent}{name}")
+            _say(name, indent)
             for row in item:
                 plain = {key: entry for key, entry in row.items() if not isinstance(entry, list)}
-                click.echo(indent + "  " + "  ".join(f"{key}={_short(entry)}" for key, entry in plain.items()))
+                _say("  ".join(f"{key}={_short(entry)}" for key, entry in plain.items()), indent + "  ")
         elif isinstance(item, list):
-            click.echo(f"{indent}{name}: {_series(item)}")
+            _say(f"{name}: {_series(item)}", indent)
         else:
-            click.echo(f"{indent}{name}: {_short(item)}")
+            _say(f"{name}: {_short(item)}", indent)
+
+
+def _say(text: str, indent: str = "") -> None:
+    columns = _columns()
+    if columns and len(indent) + len(text) > columns:
+        click.echo(
+            textwrap.fill(
+                text, columns, initial_indent=indent, subsequent_indent=indent + "    ", break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )  # fmt: skip
+    else:
+        click.echo(indent + text)
+
+
+def _columns() -> int:
+    """Width of the terminal; 0 where there is none, or one too narrow to wrap for."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    return columns if columns >= _LEAST_COLUMNS else 0
 
 
 def _series(values: list[Any]) -> str:

@@ -37,7 +37,7 @@ def question(name: str) -> click.Command:
     Raises:
         QuestionError: There is no such question.
     """
-    from analytics.ask import ask, command_of  # noqa: PLC0415 - commands load only what they need
+    from analytics.ask import ask, command_of, sentence_of  # noqa: PLC0415 - commands load only what they need
 
     declared = command_of(name)
 
@@ -79,7 +79,7 @@ def question(name: str) -> click.Command:
         if as_json:
             click.echo(json.dumps(envelope))
         else:
-            print_answer(envelope)
+            print_answer(envelope, sentence_of(name, envelope))
 
     return command
 

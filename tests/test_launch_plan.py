@@ -45,6 +45,12 @@ def test_the_embedded_store_is_a_part_of_its_own_and_comes_first(tmp_path: Path)
     assert plan.urls["store"].startswith("http://127.0.0.1:")
 
 
+def test_a_collector_that_is_to_speak_tls_runs_by_itself(tmp_path: Path):
+    settings = {"collector": {"certificate_file": "c.pem", "certificate_key_file": "k.pem"}}
+    with pytest.raises(ServescopeError, match=r"collector\.certificate_file .*servescope collector"):
+        make_plan(tmp_path, settings, [TARGET], say=lambda _: None)
+
+
 def test_ports_and_links_of_the_configuration_are_kept(tmp_path: Path):
     base = free_block()
     settings = {

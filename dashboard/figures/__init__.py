@@ -6,7 +6,7 @@ their ends, incidents as bands and deploys as thin lines behind the data, the sa
 
 from dashboard.figures.base import CONFIG, HEIGHT, Style, Trace
 from dashboard.figures.behind import behind
-from dashboard.figures.by_size import Sized, by_size
+from dashboard.figures.by_size import Share, Sized, by_size, shares
 from dashboard.figures.distribution import heatmap, histogram
 from dashboard.figures.one_request import Interval, Lane, story
 from dashboard.figures.over_time import lines, percentiles, stack
@@ -16,6 +16,7 @@ __all__ = [
     "HEIGHT",
     "Interval",
     "Lane",
+    "Share",
     "Sized",
     "Style",
     "Trace",
@@ -25,6 +26,7 @@ __all__ = [
     "histogram",
     "lines",
     "percentiles",
+    "shares",
     "stack",
     "story",
 ]

@@ -1,4 +1,4 @@
-"""How long something takes by how much is in it."""
+"""How long something takes by how much is in it, and how often that is so."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dashboard import escape, words
 from dashboard.figures.base import HEIGHT, Style, blank, legend, y_axis
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import plotly.graph_objects as go
 
@@ -36,7 +36,66 @@ class Sized:
     dash: str = ""
 
 
-def by_size(traces: Sequence[Sized], style: Style, *, title: str, what: str, height: int = HEIGHT) -> go.Figure:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How often what sizes occur.
+
+    Attributes:
+        name: In the legend.
+        values: Share by size, as a person reads the size.
+        text: What a hover adds to each.
+        colour: Hex.
+    """
+
+    name: str
+    values: Mapping[str, float]
+    text: Sequence[str]
+    colour: str
+
+
+def shares(
+    traces: Sequence[Share], order: Sequence[str], style: Style, *, title: str, what: str, height: int = HEIGHT
+) -> go.Figure:
+    """Columns of each size side by side.
+
+    Args:
+        traces: What is drawn.
+        order: Sizes from left to right; those without a share have no column.
+        style: As of all figures; its span is not used, for the axis is no time.
+        title: Title.
+        what: What the size counts, in the plural.
+        height: Pixels.
+    """
+    figure = blank(style, title, "ratio", height)
+    for trace in traces:
+        figure.add_bar(
+            x=list(trace.values), y=list(trace.values.values()), name=escape.figure(trace.name),
+            marker={"color": trace.colour, "line": {"width": 0}},
+            customdata=[
+                f"{size} {what}: {words.ratio(value)}, {text}"
+                for (size, value), text in zip(trace.values.items(), trace.text, strict=True)
+            ],
+            hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
+        )  # fmt: skip
+    legend(figure, style)
+    figure.update_xaxes(
+        type="category", categoryorder="array", categoryarray=list(order), range=[-0.5, max(len(order), 1) - 0.5],
+        tickformatstops=[], showspikes=False,
+    )  # fmt: skip
+    figure.update_layout(hovermode="closest", bargap=0.15)
+    y_axis(figure, "ratio", max((value for trace in traces for value in trace.values.values()), default=1.0))
+    return figure
+
+
+def by_size(
+    traces: Sequence[Sized],
+    style: Style,
+    *,
+    title: str,
+    what: str,
+    each: str = "step",
+    height: int = HEIGHT,
+) -> go.Figure:
     """Lines over bins of a logarithmic size, each point in the middle of its bin.
 
     Args:
@@ -44,6 +103,7 @@ def by_size(traces: Sequence[Sized], style: Style, *, title: str, what: str, hei
         style: As of all figures; its span is not used, for the axis is no time.
         title: Title.
         what: What the size counts, in the plural; named under the axis.
+        each: What takes that long, in the singular.
         height: Pixels.
     """
     figure = blank(style, title, "seconds", height)
@@ -53,7 +113,7 @@ def by_size(traces: Sequence[Sized], style: Style, *, title: str, what: str, hei
             name=escape.figure(trace.name), mode="lines+markers", marker={"size": 5},
             line={"color": trace.colour, "width": 1.8, "dash": trace.dash or "solid"}, connectgaps=False,
             customdata=[
-                f"{words.seconds(value)} · {low:,} to {high - 1:,} {what}, {words.plural(count, 'step')}"
+                f"{words.seconds(value)} · {_range(low, high - 1)} {what}, {words.plural(count, each)}"
                 for (low, high), value, count in zip(trace.bounds, trace.seconds, trace.counts, strict=True)
             ],
             hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
@@ -68,11 +128,19 @@ def by_size(traces: Sequence[Sized], style: Style, *, title: str, what: str, hei
         type="log", range=[math.log10(low) - 0.05, math.log10(high) + 0.05], tickvals=ticks,
         ticktext=[f"{tick:,}" for tick in ticks], tickformatstops=[], showspikes=False,
     )  # fmt: skip
-    figure.add_annotation(
-        text=escape.figure(what), xref="paper", yref="paper", x=1, y=0, xanchor="right", yanchor="bottom",
-        showarrow=False, font={"size": 11, "color": style.colours.quiet},
-    )  # fmt: skip
+    _name(figure, what, style)
     figure.update_layout(hovermode="closest")
     known = [value for trace in traces for value in trace.seconds if value]
     y_axis(figure, "seconds", max(known, default=1.0), log=True)
     return figure
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _name(figure: go.Figure, what: str, style: Style) -> None:
+    figure.add_annotation(
+        text=escape.figure(what), xref="paper", yref="paper", x=1, y=0, xanchor="right", yanchor="bottom",
+        showarrow=False, font={"size": 11, "color": style.colours.quiet},
+    )  # fmt: skip

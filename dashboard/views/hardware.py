@@ -229,7 +229,7 @@ def _host_table(context: PageContext) -> None:
     hosts: list[HostRow] = answer.result.hosts
     st.markdown("#### Engines on their machines, who waited most first")
     if not hosts:
-        empty(answer.state, MISSING_HOSTS)
+        empty(answer.state, MISSING_HOSTS, answer.coverage)
         return
     frame = pd.DataFrame([
         {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from analytics.answer import Answer
     from analytics.contract import Standing
-    from analytics.questions.configuration import Configuration, Setting
+    from analytics.questions.configuration import Configuration, Configured, Setting
     from analytics.questions.contract import Contracts
     from analytics.questions.instances import InstanceRow, Instances
     from analytics.questions.ledger import Books, Ledger
@@ -172,7 +172,7 @@ def _instances(context: PageContext) -> None:
     answer: Answer[Instances] = ask("instances", context.selection)
     st.markdown("#### Instances, what ails first")
     if not answer.result.instances:
-        empty(answer.state, MISSING)
+        empty(answer.state, MISSING, answer.coverage)
         return
     end = _end(context)
     rows = sorted(answer.result.instances, key=lambda row: (_rank(_state(row, end)), row.deployment, row.instance))
@@ -212,7 +212,7 @@ def _contract(context: PageContext) -> None:
                 "**Nothing stands broken.** :gray[What a version's page must have is there, in its unit, and moves.]"
             )
         else:
-            empty(answer.state, MISSING)
+            empty(answer.state, MISSING, answer.coverage)
         return
     frame = pd.DataFrame([
         {
@@ -249,20 +249,30 @@ def _configuration(context: PageContext) -> None:
         told = f"told {words.local_clock(since, zone())}{more}"
         st.markdown(f"**{escape.markdown(whose)}** :gray[{escape.markdown(told)}]")
         table(
-            _settings(settings, shown), f"configuration-{deployment}-{recording}",
+            configuration_rows(settings, servers, shown), f"configuration-{deployment}-{recording}",
             height=_height(len(settings)),
         )  # fmt: skip
     foot("configuration", answer, "What engines show of their settings, as agents last read it.")
 
 
-def _settings(settings: Sequence[Setting], shown: Sequence[str]) -> pd.DataFrame:
+def configuration_rows(
+    settings: Sequence[Setting], servers: Sequence[Configured], shown: Sequence[str]
+) -> pd.DataFrame:
+    """A row a setting, with a column for each server that is shown; where they run stands first."""
+    places = {
+        "Namespace": {one.instance: one.namespace for one in servers if one.namespace},
+        "Pod": {one.instance: one.pod for one in servers if one.pod},
+        "Node": {one.instance: one.node for one in servers if one.node},
+    }
+    rows = [(name, False, told) for name, told in places.items() if told]
+    rows += [(one.name, one.differs, one.values) for one in settings]
     return pd.DataFrame([
         {
-            "Setting": one.name,
-            "Differs": "differs" if one.differs else "",
-            **{instance: one.values.get(instance, words.NOTHING) for instance in shown},
+            "Setting": name,
+            "Differs": "differs" if differs else "",
+            **{instance: told.get(instance, words.NOTHING) for instance in shown},
         }
-        for one in settings
+        for name, differs, told in rows
     ])  # fmt: skip
 
 

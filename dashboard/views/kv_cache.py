@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 import streamlit as st
 
-from dashboard import binding, words
+from dashboard import batches, binding, words
 from dashboard.data import ask
 from dashboard.drawings import one_each, with_values
 from dashboard.figures import Trace, lines, stack
@@ -15,12 +15,13 @@ from dashboard.panel import foot, guarded, panel, tiles
 from dashboard.shell import page
 from dashboard.tables import percent, table
 from dashboard.theme import colour_of
-from dashboard.tiles import Tile
+from dashboard.tiles import Tile, compared
 
 if TYPE_CHECKING:
     from analytics.questions.batching import Batching
     from analytics.questions.features import Features
     from analytics.questions.kvcache import Occupancy
+    from analytics.selection import Selection
     from analytics.series import Line
     from dashboard.data import Question
     from dashboard.page_context import PageContext
@@ -91,6 +92,7 @@ def _body(context: PageContext) -> None:
                 missing=MISSING_BATCHES, has_data=lambda result: bool(with_values(result.inferences_per_execution)),
                 about="Triton: items over executions, the mean batch size that dynamic batching reached.",
             )  # fmt: skip
+        guarded(context, "batch-sizes", lambda: batches.sizes(context))
         guarded(context, "features", lambda: _features(context))
     guarded(context, "bound", lambda: binding.instances(context))
     guarded(context, "caches", lambda: _table(context))
@@ -106,6 +108,15 @@ def _features(context: PageContext) -> None:
                 "tokens_per_second"), missing="",
                 about="Prompt tokens found per second, by where. What came through a connector may be told under "
                 "external and under its tier.",
+            )  # fmt: skip
+    if told.blocks:
+        lost = f" Missed batches of events: {words.count(told.blocks_lost)}." if told.blocks_lost else ""
+        with st.container(key="half-blocks"):
+            panel(
+                "blocks", "features", context, lambda result: _of_features(result.blocks, result, context,
+                "KV cache blocks", "per_second"), missing="",
+                about="Blocks that entered the prefix cache and that were evicted, by where they lie, as KV events "
+                f"tell it. Cleared as a whole: {words.count(told.cache_clears)}.{lost}",
             )  # fmt: skip
     if told.acceptance:
         with st.container(key="half-acceptance"):
@@ -142,21 +153,38 @@ def _adapters(result: Features, context: PageContext) -> object:
 def _tiles(context: PageContext) -> list[Tile]:
     cache: Occupancy = ask("kvcache", context.selection).result
     batches: Batching = ask("batching", context.selection).result
+    steps, items = batches.tokens_per_step, batches.inferences_per_execution
+    lines = {
+        "Fullest KV cache": cache.usage_max.values,
+        "Preemptions": cache.preemptions.values,
+        "Tokens per step": steps[0].values if len(steps) == 1 else (),
+        "Items per execution": items[0].values if len(items) == 1 else (),
+    }
+    now, before = _figures(context.selection), _figures(context.reference) if context.reference else {}
+    return [
+        compared(
+            Tile(name, words.figure(value, unit), note, lines.get(name, ())),
+            value, before.get(name, (None,))[0], unit, context.against,
+        )
+        for name, (value, unit, note) in now.items()
+    ]  # fmt: skip
+
+
+def _figures(selection: Selection) -> dict[str, tuple[float | None, str, str]]:
+    """What the tiles say: value, unit and note."""
+    cache: Occupancy = ask("kvcache", selection).result
+    batches: Batching = ask("batching", selection).result
     above = max((item.seconds_above_90 for item in cache.instances), default=None)
     fullest = max((item.peak for item in cache.instances if item.peak is not None), default=None)
     preempted = [item.preempted for item in cache.instances if item.preempted is not None]
-    steps, items = batches.tokens_per_step, batches.inferences_per_execution
-    return [
-        Tile("Fullest KV cache", words.ratio(fullest), "over the window", cache.usage_max.values),
-        Tile("Above 90 % full", words.seconds(above), "the worst instance"),
-        Tile("Preemptions", words.count(sum(preempted)) if preempted else words.NOTHING, "over the window",
-             cache.preemptions.values),
-        Tile("Prompt from cache", words.ratio(cache.cached_share), "of prompt tokens"),
-        Tile("Tokens per step", words.count(batches.mean_tokens_per_step), "mean of the window",
-             steps[0].values if len(steps) == 1 else ()),
-        Tile("Items per execution", words.count(batches.mean_batch_size), "mean of the window",
-             items[0].values if len(items) == 1 else ()),
-    ]  # fmt: skip
+    return {
+        "Fullest KV cache": (fullest, "ratio", "over the window"),
+        "Above 90 % full": (above, "seconds", "the worst instance"),
+        "Preemptions": (sum(preempted) if preempted else None, "count", "over the window"),
+        "Prompt from cache": (cache.cached_share, "ratio", "of prompt tokens"),
+        "Tokens per step": (batches.mean_tokens_per_step, "count", "mean of the window"),
+        "Items per execution": (batches.mean_batch_size, "count", "mean of the window"),
+    }
 
 
 def _usage(result: Occupancy, context: PageContext) -> object:

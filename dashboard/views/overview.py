@@ -164,7 +164,7 @@ def _models(context: PageContext) -> None:
     rows = answer.result.models
     st.markdown("#### Models")
     if not rows:
-        empty(answer.state, MISSING)
+        empty(answer.state, MISSING, answer.coverage)
         return
     frame = pd.DataFrame([
         {
@@ -191,7 +191,7 @@ def _instances(context: PageContext) -> None:
     answer = ask("instances", context.selection)
     st.markdown("#### Instances")
     if not answer.result.instances:
-        empty(answer.state, MISSING)
+        empty(answer.state, MISSING, answer.coverage)
         return
     told = {True: "up", False: "down", None: "not scraped"}
     frame = pd.DataFrame([

@@ -14,7 +14,7 @@ from dashboard.figures import Trace, lines
 from dashboard.panel import panel, tiles
 from dashboard.shell import page
 from dashboard.theme import colour_of, tints
-from dashboard.tiles import Tile
+from dashboard.tiles import Tile, compared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,15 +66,24 @@ def _tiles(context: PageContext) -> list[Tile]:
         settled(line, result.times, result.step, context) for line in (result.arrivals, result.queue_p99)
     )
     peak = f"at most {words.count(result.waiting_peak)} at once" if result.waiting_peak is not None else ""
+    before = _before(context)
+
+    def latest(name: str, line: Line, of: str, unit: str, note: str = "") -> Tile:
+        tile = Tile(f"{name} {context.lately}", words.figure(newest(line), unit), note, line.values)
+        return compared(tile, newest(line), newest(getattr(before, of)) if before else None, unit, context.against)
+
+    drain = Tile(
+        "Time to drain", words.seconds(result.drain_seconds), "if nobody else came", result.drain.values,
+        "Waiting requests over the finish rate",
+    )  # fmt: skip
     return [
-        Tile(f"Waiting {context.lately}", words.count(newest(result.waiting)), peak, result.waiting.values),
-        Tile(f"Running {context.lately}", words.count(newest(result.running)), "", result.running.values),
-        Tile(f"Arrivals {context.lately}", words.per_second(newest(arrivals)), "", arrivals.values),
-        Tile(f"Finishes {context.lately}", words.per_second(newest(result.finished)), "", result.finished.values),
-        Tile(f"Queue p99 {context.lately}", words.seconds(newest(queue_p99)), "", queue_p99.values),
-        Tile(
-            "Time to drain", words.seconds(result.drain_seconds), "if nobody else came", result.drain.values,
-            "Waiting requests over the finish rate",
+        latest("Waiting", result.waiting, "waiting", "count", peak),
+        latest("Running", result.running, "running", "count"),
+        latest("Arrivals", arrivals, "arrivals", "per_second"),
+        latest("Finishes", result.finished, "finished", "per_second"),
+        latest("Queue p99", queue_p99, "queue_p99", "seconds"),
+        compared(
+            drain, result.drain_seconds, before.drain_seconds if before else None, "seconds", context.against
         ),
         Tile(
             "In flight, measured",
@@ -84,6 +93,14 @@ def _tiles(context: PageContext) -> list[Tile]:
             "that one of the two views does not see",
         ),
     ]  # fmt: skip
+
+
+def _before(context: PageContext) -> QueueDynamics | None:
+    """What the page compares with."""
+    if context.reference is None:
+        return None
+    found: QueueDynamics = ask("queue", context.reference).result
+    return found
 
 
 def _depth(result: QueueDynamics, context: PageContext) -> object:

@@ -102,7 +102,7 @@ def _rows(context: PageContext, selection: Selection, order: str, signal: str) -
         if answer.coverage.last_row is not None:
             st.markdown("**No request matches.** :gray[Widen the range or drop a filter above.]")
         else:
-            empty(answer.state, MISSING)
+            empty(answer.state, MISSING, answer.coverage)
         foot("requests", answer)
         return
     shown = f"{words.plural(answer.result.matching, 'request')} match"

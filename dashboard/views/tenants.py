@@ -19,7 +19,7 @@ from dashboard.links import link
 from dashboard.panel import empty, foot, guarded, panel, tiles, worked_out
 from dashboard.shell import page
 from dashboard.tables import milliseconds
-from dashboard.tiles import Tile
+from dashboard.tiles import Tile, change_in_words, compared
 from dashboard.verdict import asked_about
 
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ MISSING: Final = (
     "token."
 )
 LOOKING: Final = "Who harms whom is being looked into."
+_SHARES: Final = {
+    "Most engine time": "engine_share",
+    "Most generated": "completion_share",
+    "Most prompt tokens": "prompt_share",
+    "Most requests": "request_share",
+}
 _PATIENCE: Final = {True: 1.5, False: 15.0}
 """Seconds that a page, drawn already, waits for who harms whom: one that is live comes again."""
 _KEPT: Final = "harm"
@@ -108,22 +114,30 @@ def _tiles(everyone: PageContext) -> list[Tile]:
     result: Tenants = ask("tenants", everyone.selection).result
     if result.fleet is None:
         return []
+    before: Tenants | None = ask("tenants", everyone.reference).result if everyone.reference else None
+    named, p95 = harm_in_words.named_of(result), result.fleet.e2e_p95_seconds
+    there = before if before is not None and before.fleet is not None else None
+    tenants = Tile("Tenants", words.count(named), "with requests")
+    slowest = Tile("E2E p95 of all", words.seconds(p95))
     return [
-        Tile("Tenants", words.count(harm_in_words.named_of(result)), "with requests"),
-        _most(result, "Most engine time", "engine_share"),
-        _most(result, "Most generated", "completion_share"),
-        _most(result, "Most prompt tokens", "prompt_share"),
-        _most(result, "Most requests", "request_share"),
-        Tile("E2E p95 of all", words.seconds(result.fleet.e2e_p95_seconds)),
+        compared(tenants, named, harm_in_words.named_of(there) if there else None, "count", everyone.against),
+        *(_most(result, before, name, share, everyone.against) for name, share in _SHARES.items()),
+        compared(
+            slowest, p95, there.fleet.e2e_p95_seconds if there and there.fleet else None, "seconds", everyone.against
+        ),
     ]
 
 
-def _most(result: Tenants, name: str, share: str) -> Tile:
+def _most(result: Tenants, before: Tenants | None, name: str, share: str, against: str) -> Tile:
+    """Who has most of something, and what became of that tenant's share."""
     known = [row for row in result.tenants if getattr(row, share) is not None]
     if not known:
         return Tile(name, words.NOTHING, help="No request of this window tells it")
     first = max(known, key=lambda row: getattr(row, share))
-    return Tile(name, words.ratio(getattr(first, share)), harm_in_words.called(first.tenant))
+    value, then = getattr(first, share), [row for row in before.tenants if row.tenant == first.tenant] if before else []
+    tile = Tile(name, words.ratio(value), harm_in_words.called(first.tenant))
+    told = change_in_words(value, getattr(then[0], share) if then else None, "ratio", against)
+    return replace(tile, note=f"{tile.note}, {told}") if told else tile
 
 
 def _answer(place: DeltaGenerator, everyone: PageContext, told: Causes | None = None) -> None:
@@ -163,7 +177,7 @@ def _table(everyone: PageContext, chosen: Sequence[str]) -> None:
     result: Tenants = answer.result
     st.markdown("#### Tenants")
     if result.fleet is None:
-        empty(answer.state, MISSING)
+        empty(answer.state, MISSING, answer.coverage)
         return
     listed = [row for row in result.tenants if not chosen or row.tenant in chosen]
     listed.sort(key=lambda row: (-(row.engine_share or 0.0), -row.requests, row.tenant))

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from base.errors import ConfigError, DataFolderInUseError, ServescopeError
 from base.formats import spell
 from base.keys import Keys, ensure_keys
-from collector.store.address import StoreAddress
+from collector.store.address import StoreAddress, locate
+from collector.store.client import Store
 from servescope.launch.plan import DEFAULT_PORTS, python, store_part
 from servescope.launch.ports import Ports
 from servescope.launch.running import running
@@ -100,19 +101,21 @@ def collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterat
         facts = held.enter_context(_turn(data))
         if facts is not None and (not clickhouse or _same_store(clickhouse, facts["urls"]["store"])):
             otlp, keys = str(facts["urls"]["otlp"]), ensure_keys(data / "keys")
+            url = str(facts["urls"]["store"])
         else:
             if facts is not None:
                 # The log in this folder belongs to the running collector and holds what goes into its store.
                 data = data / "elsewhere" / hashlib.sha256(clickhouse.encode()).hexdigest()[:12]
                 held.enter_context(_turn(data))
             keys = ensure_keys(data / "keys")
-            otlp = held.enter_context(_own_collector(data, clickhouse, say))
+            otlp, url = held.enter_context(_own_collector(data, clickhouse, say))
         yield otlp, keys
-        _until_stored(otlp)
+        with Store(locate(data, url)) as store:
+            _until_stored(otlp, store)
 
 
 @contextlib.contextmanager
-def _own_collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterator[str]:
+def _own_collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     with contextlib.nullcontext(clickhouse) if clickhouse else _own_store(data, say) as url:
         ports = Ports(say)  # kept until the end: so long is the port ours
         port = ports.take("OTLP", 4318)
@@ -120,7 +123,7 @@ def _own_collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> I
         command = python("collector", "--data", data, "--port", port)
         environment = {"SERVESCOPE_CLICKHOUSE": url}  # not an argument: it may carry a password
         with _process(Part("collector", command, ready_url=f"{otlp}/healthz", environment=environment)):
-            yield otlp
+            yield otlp, url
 
 
 def _make(data: Path) -> None:
@@ -135,10 +138,12 @@ def _same_store(one: str, other: str) -> bool:
     return (ours.url, ours.database) == (theirs.url, theirs.database)
 
 
-def _until_stored(otlp: str) -> None:
+def _until_stored(otlp: str, store: Store) -> None:
     wanted = {signal: book["received"] + book["recovered"] for signal, book in _health(otlp)["ledger"].items()}
     last_waiting, moved = -1, time.monotonic()
     while True:
+        with contextlib.suppress(ServescopeError):
+            store.rows("SELECT 1 FROM requests_t LIMIT 0")  # who reads has what the collector holds back brought in
         health = _health(otlp)
         done = {s: book["stored"] + book["rejected"] + book["dropped"] for s, book in health["ledger"].items()}
         waiting = sum(max(0, wanted[signal] - done[signal]) for signal in wanted)

@@ -119,9 +119,14 @@ def make_plan(
 
     Raises:
         PortInUseError: A port that was asked for is taken.
-        ConfigError: This machine can't listen on an address of the configuration.
+        ConfigError: This machine can't listen on an address of the configuration, or the collector is to speak TLS.
     """
     keys = ensure_keys(data / "keys")
+    if (settings.get("collector") or {}).get("certificate_file"):
+        raise ConfigError(
+            "collector.certificate_file is for a collector that runs by itself: the parts of one machine speak plainly",
+            "Take it out, or start the parts one by one (servescope collector, servescope agent)",
+        )
     ports = ports or Ports(say)
     asked = dict(zip(DEFAULT_PORTS, range(port_base, port_base + len(DEFAULT_PORTS)), strict=True)) if port_base else {}
     sections = {name: dict(settings.get(name) or {}) for name in SECTIONS}

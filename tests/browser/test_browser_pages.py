@@ -14,7 +14,7 @@ from tests.browser.stage import INCIDENT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, Locator, Page, Route
 
     from tests.browser.stage import Served
 
@@ -109,6 +109,30 @@ def test_filter_stays_in_the_url_across_pages_and_reloads(stage: Served, page: P
     assert parse_qs(urlsplit(page.url).query)["model"] == ["resnet"]
     page.get_by_text("resnet", exact=True).first.wait_for()
     assert page.get_by_text("Recorded data is on this page").count() == 0, "none of that model's data is recorded"
+
+
+def test_a_filter_is_in_the_address_of_a_page_that_is_gone_to_before_the_bar_is_drawn(
+    stage: Served, chromium: Browser
+) -> None:
+    """The browser sends an address without the filter then, since no widget has told it that it is one."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
+    context.set_default_timeout(LONG)
+    page = context.new_page()
+    held: list[Route] = []
+    page.route(re.compile(r"/(Multiselect|Selectbox|Checkbox)\.[^/]*\.js"), lambda route: held.append(route))  # noqa: PLW0108 - of a built-in it cannot tell the name
+    opened(page, f"{stage.url}/?model=resnet&range=1h", [TILES])
+    page.get_by_role("link", name="Latency").click()
+    page.get_by_role("heading", name="How long do requests take?").wait_for()
+    assert held, "the bar's widgets wait"
+    for one in held:
+        one.continue_()
+    page.unroute_all()
+    page.wait_for_function("new URLSearchParams(location.search).has('model')")
+    asked = parse_qs(urlsplit(page.url).query)
+    assert asked["model"] == ["resnet"]
+    assert asked["range"] == ["1h"]
+    page.get_by_text("resnet", exact=True).first.wait_for()
+    context.close()
 
 
 def test_recordings_are_left_out_until_they_are_asked_for(stage: Served, page: Page) -> None:

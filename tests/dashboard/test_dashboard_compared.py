@@ -20,7 +20,8 @@ from dashboard.figures import Style, Trace, behind, heatmap, histogram, lines, p
 from dashboard.figures.behind import BEHIND
 from dashboard.page_context import PageContext
 from dashboard.theme import LIGHT
-from dashboard.tiles import change_in_words
+from dashboard.tiles import Tile, change_in_words, compared
+from dashboard.views import kv_cache, queue, tenants
 
 START = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
 TIMES = [START + timedelta(seconds=10 * index) for index in range(6)]
@@ -195,3 +196,64 @@ def test_a_tile_says_what_became_of_its_figure_and_where_there_was_none() -> Non
     assert change_in_words(2.0, None, "seconds", "the day before") == "the day before: no figure"
     assert change_in_words(2.0, None, "seconds", "") == ""
     assert change_in_words(None, 0.5, "seconds", "the day before") == ""
+
+
+def test_a_tile_keeps_its_own_note_where_nothing_is_compared() -> None:
+    tile = Tile("Waiting", "4", "at most 9 at once")
+    assert compared(tile, 4.0, None, "count", "") == tile
+    assert compared(tile, 4.0, 1.0, "count", "the day before").note == "+3"
+
+
+def _line(last: float) -> Any:
+    return SimpleNamespace(values=[None, last], kind="")
+
+
+def _told(question: str, *, earlier: bool) -> Any:
+    """What a question answers, of now or of a period before in which everything was half of it."""
+    of = 0.5 if earlier else 1.0
+    if question == "queue":
+        named = {name: _line(8 * of) for name in ("waiting", "running", "arrivals", "finished", "queue_p99", "drain")}
+        return SimpleNamespace(**named, times=TIMES, step=10.0, littles_law={}, waiting_peak=9, drain_seconds=4 * of)
+    if question == "tenants":
+        shares = dict.fromkeys(("engine_share", "completion_share", "prompt_share", "request_share"), 0.8 * of)
+        rows = [SimpleNamespace(tenant="acme", **shares), SimpleNamespace(tenant="b", **dict.fromkeys(shares, 0.1))]
+        return SimpleNamespace(tenants=rows, left_out=0, fleet=SimpleNamespace(e2e_p95_seconds=2 * of))
+    if question == "batching":
+        return SimpleNamespace(
+            tokens_per_step=[], inferences_per_execution=[], mean_tokens_per_step=60 * of, mean_batch_size=None
+        )
+    cache = SimpleNamespace(seconds_above_90=10 * of, peak=0.9 * of, preempted=4 * of)
+    return SimpleNamespace(instances=[cache], cached_share=0.6 * of, usage_max=_line(1), preemptions=_line(1))
+
+
+QUEUE_NOTES = ["+4", "+4", "+4 /s", "+4 /s", "+4 s", "+2 s"]
+KV_NOTES = ["+45 points", "+5 s", "+2", "+30 points", "+30", "mean of the window"]
+TENANT_NOTES = ["no change", *["acme, +40 points"] * 4, "+1 s"]
+
+
+@pytest.mark.parametrize(
+    ("view", "notes", "alone"),
+    [
+        (
+            queue,
+            QUEUE_NOTES,
+            ["at most 9 at once", "", "", "", "", "if nobody else came"],
+        ),
+        (kv_cache, KV_NOTES, ["over the window", "the worst instance", "over the window", "of prompt tokens"]),
+        (tenants, TENANT_NOTES, ["with requests", *["acme"] * 4, ""]),
+    ],
+    ids=lambda value: getattr(value, "TITLE", ""),
+)
+def test_tiles_of_every_page_that_compares_say_what_became_of_their_figures(
+    monkeypatch: pytest.MonkeyPatch, view: Any, notes: list[str], alone: list[str]
+) -> None:
+    def ask(question: str, selection: Selection, **_: object) -> Answer[Any]:
+        result = _told(question, earlier=selection != SELECTION)
+        return Answer(result, "rows", "exact", 1, START, (), ())
+
+    monkeypatch.setattr(view, "ask", ask)
+    monkeypatch.setattr(PageContext, "settled", None)
+    for compare, expected in (("before", notes), ("", alone)):
+        context = PageContext(SELECTION, live=False, choices=None, compare=compare, marks=False, compares=set())
+        shown = [tile.note for tile in view._tiles(context)]
+        assert shown[: len(expected)] == expected

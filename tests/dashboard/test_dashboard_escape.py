@@ -102,6 +102,20 @@ def test_no_name_is_markup_in_any_figure(name: str) -> None:
     assert seen
 
 
+@pytest.mark.parametrize("name", HOSTILE, ids=ids)
+def test_no_name_is_markup_in_a_box_but_code(name: str) -> None:
+    assert escape.prose(name).replace("<code>", "").replace("</code>", "").replace("`", "") == escape.page(
+        name
+    ).replace("`", "")
+
+
+def test_commands_in_a_box_are_code() -> None:
+    told = escape.prose("Type `servescope up --target <url>` once, then `make`; a ` alone is none.")
+    assert told == (
+        "Type <code>servescope up --target &lt;url&gt;</code> once, then <code>make</code>; a ` alone is none."
+    )
+
+
 def test_figures_show_names_as_they_are() -> None:
     figure = figures.lines(TIMES, [Trace("a<b & $c", [1.0] * 6, "#111111")] * 5, STYLE, title="t", unit="count")
     assert html.unescape(figure.data[0].name) == "a<b & $c"

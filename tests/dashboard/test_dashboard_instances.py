@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from analytics.questions.configuration import Configured, Setting
 from analytics.questions.instances import InstanceRow
-from dashboard.views.instances import _farewell, _of_how_many, _rank, _state
+from dashboard.views.instances import _farewell, _of_how_many, _rank, _state, configuration_rows
 
 END = datetime(2026, 5, 1, 12, tzinfo=UTC)
 ROW = InstanceRow(
@@ -43,3 +44,18 @@ def test_those_that_left_are_not_counted_and_stand_last(monkeypatch: pytest.Monk
     assert sorted(["left", "up", "silent"], key=_rank) == ["silent", "up", "left"]
     assert _farewell(LEFT).endswith(", by dns:chat")
     assert _farewell(ROW) not in _farewell(LEFT)
+
+
+def test_where_servers_run_stands_before_their_settings():
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    servers = [
+        Configured("a", "chat", "vllm", "1", "", pod="p-0", namespace="models", node="k1", since=since),
+        Configured("b", "chat", "vllm", "1", "", pod="", namespace="", node="k2", since=since),
+    ]
+    rows = configuration_rows([Setting("chat", "", "blocks", {"a": "1"}, differs=True)], servers, ["a", "b"])
+    assert rows.values.tolist() == [
+        ["Namespace", "", "models", "–"], ["Pod", "", "p-0", "–"], ["Node", "", "k1", "k2"],
+        ["blocks", "differs", "1", "–"],
+    ]  # fmt: skip
+    nowhere = [replace(one, pod="", namespace="", node="") for one in servers]
+    assert len(configuration_rows([Setting("chat", "", "x", {}, differs=False)], nowhere, ["a"])) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from analytics.answer import Answer
+from analytics.answer import Answer, Coverage
 from analytics.selection import Selection
 from analytics.window import Window
 from collector.store.client import StoreUnavailable
@@ -67,6 +68,25 @@ def test_no_traffic_is_a_value_and_no_data_says_what_brings_it(
     monkeypatch: pytest.MonkeyPatch, state: str, said: str
 ) -> None:
     assert said in words_of(run(monkeypatch, answer(None, 0, state)))
+
+
+DOWN: dict[str, Any] = {"instances_down": ("chat|0",)}
+
+
+@pytest.mark.parametrize(
+    ("state", "cover", "said"),
+    [
+        ("no_data", Coverage(samples=9, **DOWN), "**No data** in this window. :gray[chat\\|0 does not answer.]"),
+        ("value", Coverage(samples=9, **DOWN), "**No data** in this window. :gray[chat\\|0 does not answer.]"),
+        ("value", Coverage(samples=9, instances_up=("b",), **DOWN), "**Not shown** by the servers of this window."),
+        ("no_traffic", Coverage(samples=9, instances_up=("b",), **DOWN), ":gray[chat\\|0 does not answer; the other"),
+        ("no_data", Coverage(samples=9, instances_down=tuple("abcde")), ":gray[a, b, c and 2 more do not answer.]"),
+    ],
+)
+def test_where_nothing_is_to_be_drawn_servers_that_are_down_are_named(
+    monkeypatch: pytest.MonkeyPatch, state: str, cover: Coverage, said: str
+) -> None:
+    assert said in words_of(run(monkeypatch, replace(answer(None, 0, state), coverage=cover)))
 
 
 def test_the_foot_says_what_the_figure_rests_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 from alerts.incidents.history import AlertRow, IncidentRow
 from alerts.slo_status import SloStatus
 from analytics.questions.choices import Choices
+from analytics.questions.story import Phase, Story
 from analytics.selection import Filter, LatencyRange, Selection
 from analytics.signals import SIGNALS
 from analytics.window import Window
@@ -23,7 +24,7 @@ from dashboard.data import explain
 from dashboard.export import as_csv
 from dashboard.links import RECORDING_NAMES, RECORDINGS, link, narrowed, outcome_of
 from dashboard.one_incident import after, latencies_of, links
-from dashboard.one_request import PHASES
+from dashboard.one_request import PHASES, read_slowly
 from dashboard.page_context import PageContext
 from dashboard.shared_cache import SharedCache
 from dashboard.shell import moment
@@ -331,3 +332,17 @@ def test_types_say_what_one_gets() -> None:
     assert plain_type("SimpleAggregateFunction(max, LowCardinality(String))") == "String"
     assert plain_type("DateTime64(3, 'UTC')") == "DateTime64(3, 'UTC')"
     assert plain_type("Map(LowCardinality(String), String)") == "Map(String, String)"
+
+
+@pytest.mark.parametrize(
+    ("phases", "seconds"),
+    [
+        ([("decode", 1.0), ("edge", 6.0)], 6.0),
+        ([("decode", 1.0), ("edge", 0.02)], 0.0),  # the tap's own work
+        ([("edge", 6.0), ("decode", 1.0)], 0.0),  # a request that came slowly
+        ([], 0.0),
+    ],
+)
+def test_a_request_tells_that_its_client_read_slowly(phases: list[tuple[str, float]], seconds: float) -> None:
+    laid = [Phase(name, START, START + timedelta(seconds=took), took, "assumed") for name, took in phases]
+    assert read_slowly(Story(None, START, START, laid, [], [], [], 0)) == seconds

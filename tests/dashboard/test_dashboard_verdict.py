@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from alerts.incidents.history import IncidentRow
 from alerts.slo_status import SloStatus
-from analytics.answer import Answer
+from analytics.answer import Answer, Coverage
 from analytics.selection import Filter, Selection
 from analytics.window import Window
 from base.errors import ServescopeError
@@ -140,6 +140,8 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
 
         monkeypatch.setattr(verdict, "store", lambda: None)
         monkeypatch.setattr(verdict, "incidents", lambda *_, **__: given(found))
+        covered = Answer(None, "metrics", "exact", 1, END, (), (), Coverage(1, 1, instances_down=STAGE.get("down", ())))
+        monkeypatch.setattr(verdict, "ask", lambda *_, **__: covered)
         monkeypatch.setattr(verdict, "soon", lambda *_, **__: given(why))
         monkeypatch.setattr(verdict, "soon_known", lambda *_, **__: given(slos))
         monkeypatch.setenv("SERVESCOPE_SLOS", "slos.yaml")
@@ -195,6 +197,24 @@ def test_without_objectives_nobody_said_what_well_is(
     test = page([], answer(told(requests=0)))
     monkeypatch.delenv("SERVESCOPE_SLOS")
     assert '<a href="slos" target="_self">no objective is set</a>' in html(test.run())
+
+
+def test_servers_that_are_down_are_named_whatever_incidents_say(
+    page: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STAGE, "down", ("worst", "<b>x</b>"))
+    said = html(page([], answer(told(requests=0)), [a_status("ttft", 0.43)]).run())
+    assert '<b>Down:</b> <a href="instances?instance=worst"' in said
+    assert "&lt;b&gt;x&lt;/b&gt;</a> do not answer." in said
+    assert said.index("Down:") < said.index("Yes,</b> by")
+    said = html(page([an_incident("worst")], answer(told(requests=0))).run())
+    assert said.index("instances?instance=worst") < said.index("<b>No:</b>")
+
+
+def test_of_many_that_are_down_some_are_named() -> None:
+    assert plain(verdict.silent_in_words([f"s{number}" for number in range(9)])) == (
+        "Down: s0, s1, s2, 6 more do not answer."
+    )
 
 
 def test_a_store_that_is_away_is_left_to_the_tiles(page: Callable[..., AppTest]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -13,13 +14,15 @@ from streamlit.testing.v1 import AppTest
 
 from analytics.answer import Answer
 from analytics.causes.advice import ADVICE, DRIVER, NAMES, STAGES, stage_of
+from analytics.causes.chains import Chain, Step
 from analytics.causes.evidence import Cause
+from analytics.causes.onset import Onset
 from analytics.questions.causes import Causes, Grounds
 from analytics.request_row import RequestRow
 from analytics.selection import Filter, Selection
 from analytics.window import Window
 from dashboard import why
-from dashboard.causes_in_words import as_html, as_markdown, named, page_of, runbook
+from dashboard.causes_in_words import as_html, as_markdown, chained, led, named, page_of, runbook
 from dashboard.export import as_csv
 from dashboard.navigation import found_views
 
@@ -102,6 +105,34 @@ def test_each_part_of_a_cause_is_a_link_that_narrows() -> None:
     assert float(asked[0]["to"][0]) - float(asked[0]["from"][0]) == 300
     assert ", by [tenant" in said
     assert ", of [tenant" in as_markdown(named("slow_client", {"tenant": "a7"}, SELECTION))
+
+
+def test_a_chain_is_told_with_what_it_began_with_each_cause_a_link() -> None:
+    steps = [
+        Step("cold_prefix_cache", None, "x", 65.0, 0.4),
+        Step("kv_cache_full", "cold_prefix_cache", "x", 66.0, 1.2),
+        Step("prefill_interference", "cold_prefix_cache", "x", 66.0, 0.2),
+    ]
+    deploy = Onset("deploy", "<b>v2</b> goes out", "", 60.0)
+    chain = Chain(deploy, ["vllm-2"], "chat", 60.0, 1.8, 0.6, steps)
+    account = replace(told(a_cause()), chains=[chain])
+    pieces = led(asdict(chain), START + timedelta(seconds=60), SELECTION, UTC)
+    assert "".join(text for text, _ in pieces) == (
+        "It began with a deploy at 10:01:00 (<b>v2</b> goes out): cold prefix cache → KV cache full, "
+        "and others' prompts on vllm-2 (60 % of the excess)."
+    )
+    assert "<b>" not in as_html(pieces)
+    said = chained(account, SELECTION, UTC)
+    assert said == as_markdown(pieces)
+    advised = replace(account, chains=[replace(chain, advice="Roll *back*.")])
+    assert chained(advised, SELECTION, UTC) == rf"{as_markdown(pieces)} First: Roll \*back\*\."
+    assert re.findall(r"\]\(([^?)]*)", said) == ["kv-cache", "kv-cache", "queue", "./"]
+    assert "instance=vllm-2" in said
+    assert chained(told(a_cause()), SELECTION, UTC) == ""
+    several = replace(chain, began=None, instances=["a", "b", "c", "d", "e"])
+    text = "".join(text for text, _ in led(asdict(several), START, SELECTION, UTC))
+    assert text.startswith("It began at 10:00:00: cold prefix cache → ")
+    assert text.endswith(" on a, b, c and 2 more (60 % of the excess).")
 
 
 def test_hostile_names_make_no_link_and_no_mark() -> None:

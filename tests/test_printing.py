@@ -1,0 +1,60 @@
+"""How answers look on a terminal, and in a pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import pytest
+
+from analytics.ask import sentence_of
+from servescope import printing
+from servescope.printing import print_answer
+
+ADVICE = "Limit the tenant's concurrency or max-num-seqs; give the cache more memory (gpu-memory-utilization)."
+CAUSE = {
+    "cause": "kv_cache_full", "who": {"tenant": "a7", "instance": "vllm-0"}, "seconds": 30.25, "requests": 1_200,
+    "evidence": ["…"], "advice": ADVICE,
+}  # fmt: skip
+
+
+def envelope(causes: list[dict[str, Any]], excess: float = 40.0) -> dict[str, Any]:
+    result = {"requests": 3_200, "excess_seconds": excess, "causes": causes}
+    return {"window": {"start": "2026-05-04T10:00", "end": "2026-05-04T10:10"}, "rows": 3_200, "level": "rows",
+            "result": result}  # fmt: skip
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    print_answer(envelope([CAUSE]), sentence_of("causes", envelope([CAUSE])))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_terminals_lines_are_no_longer_than_it_is_wide(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    whole = told(capsys)
+    assert max(map(len, whole)) > 150
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(printing.shutil, "get_terminal_size", lambda: os.terminal_size((60, 20)))
+    wrapped = told(capsys)
+    assert max(map(len, wrapped)) <= 60
+    assert " ".join(" ".join(wrapped).split()) == " ".join(" ".join(whole).split())  # nothing is lost
+
+
+def test_how_much_to_what_whose_and_what_next_stands_first(capsys: pytest.CaptureFixture[str]):
+    assert told(capsys)[1] == (
+        "3,200 requests took 40.0 s more than usual. First: KV cache full, tenant a7, instance vllm-0, "
+        f"30.2 s of 1,200. {ADVICE}"
+    )
+
+
+@pytest.mark.parametrize(("excess", "word"), [(40.0, "more"), (-2.0, "less")])
+def test_a_quiet_window_says_so(excess: float, word: str):
+    said = sentence_of("causes", envelope([], excess))
+    assert said == f"3,200 requests took {abs(excess):.1f} s {word} than usual, and no cause stands out."
+
+
+def test_other_questions_say_no_sentence():
+    assert not sentence_of("tenants", {"result": {}})

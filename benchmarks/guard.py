@@ -60,6 +60,20 @@ SHAPES: Final = {
     "list of numbers": "10, ",
     "list of names": "'user-1', ",
 }
+# What was found to cost most where names are counted, by trying.
+COUNTED: Final = {
+    "commas beside subqueries": ("SELECT 1 FROM (SELECT 1 AS c), c", ","),
+    "dots beside subqueries": ("SELECT (SELECT 1) AS x, x FROM a", ".a"),
+    "brackets beside subqueries": ("SELECT (SELECT 1 AS c)", ", ((c))"),
+    "uses of a name": ("WITH c AS (SELECT 1) SELECT 1", ", c"),
+    "aliases of one name": ("SELECT (SELECT 1) AS x, x", " AS x"),
+    "aliases of bracketed names": ("SELECT (SELECT 1) AS x, x", ", (x) AS y"),
+    "strings beside subqueries": ("SELECT (SELECT 1) AS x, x", ", ''"),
+    "names in backquotes beside subqueries": ("SELECT (SELECT 1) AS `a b`", ", `a b`"),
+    "quotes in names beside subqueries": ("SELECT (SELECT 1) AS a FROM (SELECT 1 AS b)", "{}`'``a`url(.b"),
+    "common table expressions": ("WITH a AS (SELECT 1) SELECT 1", " c{}a(b) AS (. FROM "),
+    "system tables beside strings": ("SELECT (SELECT 1) AS a, a", "system.parts'\\''"),
+}
 _PASS: Final = re.compile(r"\w+|\S")
 
 
@@ -90,8 +104,16 @@ def texts() -> dict[str, str]:
     made["SELECTs with a list"] = _nested("tenant", f"requests WHERE tenant IN ({listed})")
     sums = ", ".join(f"sum(a{number}) AS s{number}" for number in range(STATEMENT_BYTES // 24))
     made["SELECTs with aliases"] = _nested(sums, "requests")
+    twice = ", ".join(f"a{number} AS s{number}, s{number}" for number in range(STATEMENT_BYTES // 25))
+    made["SELECTs with aliases that are used"] = _nested(twice, "requests")
+    made |= {name: _again(head, piece) for name, (head, piece) in COUNTED.items()}
     made["many names in backquotes"] = f"SELECT {','.join(f'`{name}`' for name in names)}"[:STATEMENT_BYTES]
     return made
+
+
+def _again(head: str, piece: str) -> str:
+    parts = (piece.format(number) for number in range(STATEMENT_BYTES // len(piece) + 1))
+    return "".join((head, *parts)).encode()[:STATEMENT_BYTES].decode(errors="ignore")
 
 
 def _nested(columns: str, rest: str) -> str:

@@ -33,7 +33,7 @@ from base import signing
 from base.keys import ensure_keys
 from base.vocabulary import SCOPE_EDGE, SPAN_ID_RANDOM_BITS, Edge, Resource
 from collector import framing
-from collector.log import SIGNALS
+from collector.log.segment import SIGNALS
 from collector.store import migrate
 from collector.store.address import locate
 from collector.store.client import Store

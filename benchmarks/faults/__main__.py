@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,7 +28,7 @@ from agent.recording.record import record
 from benchmarks import idle
 from benchmarks.faults import asks, stage
 from benchmarks.faults.clients import Clients
-from benchmarks.faults.kinds import KINDS, MAKES, QUIET, Kind, Scene
+from benchmarks.faults.kinds import KINDS, MAKES, MOST_LOGPROBS, QUIET, Kind, Scene
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,8 +81,8 @@ async def run(server: stage.Vllm | stage.Triton, kind: Kind, seed: int, out: Pat
             await recording
         clients.write(folder / "clients.jsonl.gz")
     truth = {
-        "kind": kind.name, "cause": kind.cause, "tenant": kind.tenant, "make": kind.make, "seed": seed,
-        "instances": instances, "timeline_start": begun, "timeline_end": end,
+        "kind": kind.name, "cause": kind.cause, "also": kind.also, "tenant": kind.tenant, "make": kind.make,
+        "seed": seed, "instances": instances, "timeline_start": begun, "timeline_end": end,
         **({} if kind.name.startswith(QUIET) else {
             "fault_start": since, "fault_injection_end": injected, "fault_end": injected + _AFTER,
             "twin": f"{QUIET}_{kind.make.replace('-', '_')}_{seed}",
@@ -98,6 +99,8 @@ async def _warm(server: stage.Vllm | stage.Triton, seed: int) -> None:
     drawn = asks.llm(seed + 1000, _WARM) if server.engine == "vllm" else asks.vision(seed, _WARM, len(server.urls))
     async with Clients(server.urls, "warm", seed) as clients:
         await clients.play(drawn, time.monotonic())
+        if server.engine == "vllm":  # the first of these has the engine compile for twenty seconds, whoever waits
+            clients.send(replace(drawn[0], body=drawn[0].body | {"logprobs": MOST_LOGPROBS}))
         await clients.drained(_DRAIN)
 
 

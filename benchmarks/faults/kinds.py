@@ -53,6 +53,7 @@ class Kind:
         make: Name of the server's make in `MAKES`.
         inject: Does it; returns when what was done has ended.
         tenant: Whose work did it, "" where nobody's.
+        also: What the second of two faults at once is rightly called; "" where there is one.
     """
 
     name: str
@@ -60,8 +61,11 @@ class Kind:
     make: str
     inject: Inject
     tenant: str = ""
+    also: str = ""
 
 
+MOST_LOGPROBS: Final = 20
+"""Of a token; more vLLM refuses."""
 MAKES: Final[dict[str, tuple[str, ...]]] = {
     "vllm": ("--max-model-len", "2048", "--num-gpu-blocks-override", "400", "--max-num-seqs", "128"),
     "vllm-few-blocks": ("--max-model-len", "2048", "--num-gpu-blocks-override", "40", "--max-num-seqs", "32"),
@@ -131,7 +135,13 @@ async def _cache_lost(scene: Scene) -> None:
 
 
 async def _slow_reader(scene: Scene) -> None:
-    await _changed(scene, lambda ask: replace(ask, reads=0.08) if ask.tenant == asks.TENANTS[2] else ask)
+    # pieces so large that an answer does not fit into the buffers on its way
+    def slowed(ask: Ask) -> Ask:
+        if ask.tenant != asks.TENANTS[2]:
+            return ask
+        return replace(ask, reads=0.08, body=ask.body | {"logprobs": MOST_LOGPROBS})
+
+    await _changed(scene, slowed)
 
 
 async def _changed(scene: Scene, change: Callable[[Ask], Ask]) -> None:
@@ -182,6 +192,19 @@ async def _nothing(scene: Scene) -> None:
     await asyncio.sleep(scene.seconds)
 
 
+def _both(*injects: Inject) -> Inject:
+    async def inject(scene: Scene) -> None:
+        await asyncio.gather(*(one(scene) for one in injects))
+
+    return inject
+
+
+async def _second_slow(scene: Scene) -> None:
+    scene.triton.slow(1, scene.draw.uniform(3.0, 5.0))
+    await asyncio.sleep(scene.seconds)
+    scene.triton.slow(1, None)
+
+
 QUIET: Final = "quiet"
 KINDS: Final = (
     Kind("kv_exhaustion", "kv_cache_full", "vllm-few-blocks", _kv_full, NOISY),
@@ -200,5 +223,20 @@ KINDS: Final = (
     Kind("server_restart", "restart", "triton", _restarted),
     Kind("slow_replica", "slow_instance", "triton-three", _slow_one),
     Kind("router_imbalance", "router_imbalance", "triton-three", _all_to_one),
+    Kind("kv_full_and_frozen", "kv_cache_full", "vllm-few-blocks", _both(_kv_full, _frozen), NOISY, "engine_frozen"),
+    Kind(
+        "long_prompts_and_quota", "prefill_interference", "vllm", _both(_long_prompts, _throttled), NOISY, "cpu_starved"
+    ),
+    Kind(
+        "retries_and_slow_replica", "retry_storm", "triton-three", _both(_retries, _second_slow), NOISY, "slow_instance"
+    ),
+    Kind(
+        "flood_and_slow_replica",
+        "queue_saturated",
+        "triton-three",
+        _both(_image_flood, _second_slow),
+        NOISY,
+        "slow_instance",
+    ),
     *(Kind(f"{QUIET}_{make.replace('-', '_')}", "", make, _nothing) for make in MAKES),
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from benchmarks.causes import CAUSE_OF, figure, runs_of, windows
+from benchmarks.causes import CAUSE_OF, begun_with, figure, runs_of, windows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,3 +32,16 @@ def test_quiet_windows_lie_inside_and_figures_are_shares():
     assert all(100 <= first < last <= 130 for first, last in found)
     assert figure("x", 9, 10, 0.95)["met"] is False
     assert figure("x", 0, 0, 0.9)["met"] is None
+
+
+def test_what_most_failures_began_with_is_told_where_no_second_was_lost():
+    def failures(*each: tuple[int, str]) -> SimpleNamespace:
+        told = [
+            SimpleNamespace(requests=requests, onset=SimpleNamespace(event=event) if event else None)
+            for requests, event in each
+        ]
+        return SimpleNamespace(failures=told)
+
+    assert begun_with(failures((30, ""), (5, "deploy"), (17, "restart"))) == "restart"
+    assert begun_with(failures((30, ""))) == ""
+    assert begun_with(failures()) == ""

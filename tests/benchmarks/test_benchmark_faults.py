@@ -38,3 +38,4 @@ def test_every_kind_has_a_cause_that_there_is_and_a_run_without_it():
         assert kind.make in MAKES
         assert f"{QUIET}_{kind.make.replace('-', '_')}" in names
         assert (kind.cause in ADVICE) != kind.name.startswith(QUIET), kind.name
+        assert not kind.also or (kind.also in ADVICE and kind.also != kind.cause)

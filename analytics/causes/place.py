@@ -151,6 +151,12 @@ class Place:
         return self.bins.level(begin - queue, begin, self.requests.scale)
 
     @cached_property
+    def waiting(self) -> Floats:
+        """The same as the server's page shows it, where no request's own record tells of a queue; 0 where unknown."""
+        told = self.requests.engine_half[self.rows].any()
+        return self.queued if told else np.nan_to_num(self.sampled("waiting"))
+
+    @cached_property
     def arrivals(self) -> Floats:
         """Requests a second that arrive in each bin."""
         start = self.span[0]

@@ -197,10 +197,10 @@ def _calm_before(place: Place, first: int, last: int) -> Ints:
 def _uneven(place: Place, peers: Sequence[Place], first: int, last: int) -> bool:
     if not peers:
         return False
-    waits = [float(np.mean(peer.queued[first:last])) for peer in peers]
+    waits = [float(np.mean(peer.waiting[first:last])) for peer in peers]
     mine = float(np.mean(place.arrivals[first:last]))
     theirs = float(np.mean([np.mean(peer.arrivals[first:last]) for peer in peers]))
-    return float(np.mean(place.queued[first:last])) > 4 * (max(waits) + 0.25) and mine > SKEW * theirs
+    return float(np.mean(place.waiting[first:last])) > 4 * (max(waits) + 0.25) and mine > SKEW * theirs
 
 
 def _retried(place: Place, since: float, until: float) -> bool:

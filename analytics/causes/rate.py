@@ -31,10 +31,14 @@ _AROUND: Final = 5.0
 
 def charge_rates(ledger: Ledger, requests: Requests, reference: Reference) -> None:
     """``deploy``, ``slow_instance`` and ``model_slow``."""
-    columns = [PHASE[phase] for phase in WORK]
-    usual = reference.expected[:, columns].sum(axis=1)
-    left = np.minimum(sum((ledger.left(phase) for phase in WORK), start=np.zeros(len(requests))), ledger.excess)
-    served = requests.inside & requests.whole & reference.known & requests.engine_half & (usual > 0)
+    usual, above = np.zeros(len(requests)), np.zeros(len(requests))
+    for phase in WORK:
+        # what only the edge saw before the first token may be a queue as well
+        told = requests.engine_half | (phase == "decode")
+        usual += reference.expected[:, PHASE[phase]] * told
+        above += ledger.left(phase) * told
+    left = np.minimum(above, ledger.excess)
+    served = requests.inside & requests.whole & reference.known & (usual > 0)
     if not served.any():
         return
     ratio = 1 + np.maximum(left, 0.0) / np.where(usual > 0, usual, 1.0)

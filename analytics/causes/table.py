@@ -251,8 +251,9 @@ class Evidence:
 def requests_of(row: Columns, origin_ms: int, from_ms: int, scale: float = 1.0) -> Requests:
     """Requests out of the columns of `load.rows`.
 
-    An edge half alone knows no phases: what it took before its first token stands as ``prefill``, the rest as
-    ``decode``; `reference` has such requests as a kind of their own.
+    An edge half alone knows no phases but its own: what else it took before its first token stands as ``prefill``, the
+    rest as ``decode``; `reference` has such requests as a kind of their own. What the edge waited for its client is the
+    request's coming where it fits in before the first token, else the answer's going.
     """
     at = floats(row["at_ms"])
     # a store hands out rows of one millisecond in any order, and estimates go by order
@@ -263,9 +264,14 @@ def requests_of(row: Columns, origin_ms: int, from_ms: int, scale: float = 1.0) 
     engine_half = column["has_engine"] > 0
     e2e, ttft = column["e2e_s"], column["ttft_s"]
     bare = ~engine_half
+    edge = np.clip(phases[:, PHASE["edge"]], 0.0, e2e)
+    first = np.minimum(ttft, e2e)
+    after = np.where(ttft > 0, e2e - first, 0.0)
+    going = np.where(edge > first, np.minimum(edge, after), 0.0)
     phases[bare] = 0.0
-    phases[bare, PHASE["prefill"]] = np.minimum(ttft, e2e)[bare]
-    phases[bare, PHASE["decode"]] = np.where(ttft > 0, e2e - np.minimum(ttft, e2e), 0.0)[bare]
+    phases[bare, PHASE["edge"]] = edge[bare]
+    phases[bare, PHASE["prefill"]] = np.maximum(first - (edge - going), 0.0)[bare]
+    phases[bare, PHASE["decode"]] = (after - going)[bare]
     phases[:, PHASE["other"]] = e2e - phases.sum(axis=1)
     texts = {name: Names.of(row[name]).reordered(order) for name in _TEXTS}
     return Requests(

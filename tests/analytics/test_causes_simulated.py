@@ -34,6 +34,7 @@ def simulated(
     events: tuple[Event, ...] = (),
     rate: float = 8.0,
     gpus: dict[str, list[Gpu]] | None = None,
+    taps_alone: bool = False,
     **server: Any,
 ) -> tuple[Account, list[Cause]]:
     """An account of a window from second 60 on; the time before is quiet. ``extra`` goes to the first server."""
@@ -45,7 +46,7 @@ def simulated(
         one.serve(mine, UNTIL, chance)
         servers.append(one)
         asks += mine
-    account = account_of(evidence(servers, asks, SINCE, events=events, gpus=gpus))
+    account = account_of(evidence(servers, asks, SINCE, events=events, gpus=gpus, taps_alone=taps_alone))
     return account, causes_of(account, account.asked)
 
 

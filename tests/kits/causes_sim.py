@@ -261,14 +261,17 @@ def evidence(
     steps: bool = False,
     gpus: dict[str, list[Gpu]] | None = None,
     deployments: Mapping[str, str] | None = None,
+    taps_alone: bool = False,
 ) -> Evidence:
     """What the store would hold of them; the window begins at ``since`` seconds.
 
-    Servers are of one deployment but for those that ``deployments`` names another for.
+    Servers are of one deployment but for those that ``deployments`` names another for. Where ``taps_alone`` tell of
+    requests, no engine's own record is there.
     """
     servers = list(servers)
     deployed = deployments or {}
-    rows = [_row(one) | {"deployment": deployed.get(one.instance, "sim")} for one in asks if one.last >= 0]
+    row = _edge_row if taps_alone else _row
+    rows = [row(one) | {"deployment": deployed.get(one.instance, "sim")} for one in asks if one.last >= 0]
     columns = {name: [row[name] for row in rows] for name in rows[0]} | {"key": list(range(len(rows)))}
     told = [row | {"deployment": deployed.get(server.name, "sim")} for server in servers for row in server.samples]
     every = dict.fromkeys(name for row in told for name in row)
@@ -331,3 +334,12 @@ def _row(one: Ask) -> dict[str, Any]:
         "outcome": one.outcome,
         "error": "",
     }
+
+
+def _edge_row(one: Ask) -> dict[str, Any]:
+    whole = _row(one)
+    return (
+        whole
+        | dict.fromkeys((f"{name}_s" for name in PHASES), 0.0)
+        | {"edge_s": whole["transit_s"] - 0.001, "has_engine": 0, "engine": ""}
+    )

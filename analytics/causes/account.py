@@ -19,6 +19,7 @@ from analytics.causes.place import Place, places_of
 from analytics.causes.rate import charge_rates
 from analytics.causes.reference import Reference, reference_of
 from analytics.causes.table import PHASE
+from analytics.causes.unstreamed import parted
 from analytics.causes.work import work_changes
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Account:
     """An account.
 
     Attributes:
-        requests: All requests.
+        requests: All requests, those that know no phases with what may be told of them (`unstreamed`).
         reference: What their work costs.
         ledger: Who is charged.
         places: Instances.
@@ -77,6 +78,7 @@ def account_of(evidence: Evidence, kept: Kept | None = None) -> Account:
         kept: References and noise that were kept before the window.
     """
     kept = kept or Kept()
+    evidence = parted(evidence)
     requests = evidence.requests
     reference = reference_of(requests, kept)
     expected = reference.expected.copy()

@@ -65,7 +65,7 @@ def keep(store: Keeper, until: float) -> int:
     now = datetime.now(UTC)
     since = datetime.fromtimestamp(evidence.origin_ms / 1000, UTC)
     span = {"since": since, "until": end}
-    fits = [replace(fit, since=since, until=end) for fit in calm_fits(evidence.requests, kept)]
+    fits = [replace(fit, since=since, until=end) for fit in calm_fits(account.requests, kept)]
     noise = {key: one.with_(kept.noise_of(*key).at_most()) for key, one in account.noise.items()}
     store.insert("cause_references", [row | {"computed_at": now} for row in reference_rows(fits)])
     store.insert("cause_noise", [row | span | {"computed_at": now} for row in noise_rows(noise)])

@@ -35,6 +35,7 @@ def simulated(
     rate: float = 8.0,
     gpus: dict[str, list[Gpu]] | None = None,
     taps_alone: bool = False,
+    streamed: bool = True,
     **server: Any,
 ) -> tuple[Account, list[Cause]]:
     """An account of a window from second 60 on; the time before is quiet. ``extra`` goes to the first server."""
@@ -46,7 +47,8 @@ def simulated(
         one.serve(mine, UNTIL, chance)
         servers.append(one)
         asks += mine
-    account = account_of(evidence(servers, asks, SINCE, events=events, gpus=gpus, taps_alone=taps_alone))
+    seen: dict[str, Any] = {"events": events, "gpus": gpus, "taps_alone": taps_alone, "streamed": streamed}
+    account = account_of(evidence(servers, asks, SINCE, **seen))
     return account, causes_of(account, account.asked)
 
 

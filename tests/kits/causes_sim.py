@@ -262,16 +262,18 @@ def evidence(
     gpus: dict[str, list[Gpu]] | None = None,
     deployments: Mapping[str, str] | None = None,
     taps_alone: bool = False,
+    streamed: bool = True,
 ) -> Evidence:
     """What the store would hold of them; the window begins at ``since`` seconds.
 
     Servers are of one deployment but for those that ``deployments`` names another for. Where ``taps_alone`` tell of
-    requests, no engine's own record is there.
+    requests, no engine's own record is there, and of answers that are not ``streamed`` no time to the first token.
     """
     servers = list(servers)
     deployed = deployments or {}
     row = _edge_row if taps_alone else _row
-    rows = [row(one) | {"deployment": deployed.get(one.instance, "sim")} for one in asks if one.last >= 0]
+    hidden = {} if streamed else {"ttft_s": 0.0, "gap_max_s": 0.0}
+    rows = [row(one) | hidden | {"deployment": deployed.get(one.instance, "sim")} for one in asks if one.last >= 0]
     columns = {name: [row[name] for row in rows] for name in rows[0]} | {"key": list(range(len(rows)))}
     told = [row | {"deployment": deployed.get(server.name, "sim")} for server in servers for row in server.samples]
     every = dict.fromkeys(name for row in told for name in row)

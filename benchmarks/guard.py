@@ -72,6 +72,10 @@ COUNTED: Final = {
     "names in backquotes beside subqueries": ("SELECT (SELECT 1) AS `a b`", ", `a b`"),
     "quotes in names beside subqueries": ("SELECT (SELECT 1) AS a FROM (SELECT 1 AS b)", "{}`'``a`url(.b"),
     "common table expressions": ("WITH a AS (SELECT 1) SELECT 1", " c{}a(b) AS (. FROM "),
+    "numbers for columns": ("SELECT (SELECT 1) AS c, c ORDER BY 1", ", 1"),
+    "numbers for columns beside names": ("SELECT (SELECT 1) AS c, c ORDER BY 1", ", c, 1"),
+    "short lists of numbers": ("SELECT (SELECT 1) AS c, c FROM t ORDER BY 1", ", (1, 2, 3)"),
+    "what is done to many columns": ("SELECT (SELECT 1) AS c, c", ", * APPLY c"),
     "system tables beside strings": ("SELECT (SELECT 1) AS a, a", "system.parts'\\''"),
 }
 _PASS: Final = re.compile(r"\w+|\S")

@@ -187,7 +187,7 @@ class Guard:
             raise FenceError(
                 "length",
                 f"The statement becomes more than {most} SELECTs, each name standing for its text",
-                "Name a subquery less often, or ask in several statements",
+                "Name a subquery less often, and none by a number or in APPLY, or ask in several statements",
             )
         if {"outfile", "infile"} & statement.names:
             raise FenceError(

@@ -25,8 +25,10 @@ _OTHER: Final = {
     code: " " if chr(code).isspace() else "+" for code in range(128) if chr(code) not in f"{_WORD}{_SIGNS}'`"
 }
 # Of a long list of whole numbers, which readers do send, the first one stands for all.
-_LISTS: Final = re.compile(r"([0-9])(?:, [0-9]++(?![A-Za-z0-9_.])){8,}+")
+_LISTS: Final = re.compile(r"([0-9])(?:, [0-9]++(?![A-Za-z0-9_.])){24,}+")
 _FOREIGN_BLANK: Final = re.compile(r"[^\S\x00-\x7f]")
+LISTED: Final = "_"
+"""The end of a whole number that stands for a list."""
 # The interpreter does nothing else while it splits: pieces so small that nobody waits for them.
 _SIZE: Final = 1 << 15
 _LETTERS: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "b": "\b", "f": "\f", "a": "\a", "v": "\v"}
@@ -180,7 +182,7 @@ def _padded(text: str) -> str:
     """What stands outside of quotes, with blanks around each token: in ASCII, a quote's sign for each quote."""
     if not text.isascii():
         text = _FOREIGN_BLANK.sub(" ", text).encode("ascii", "replace").decode()
-    text = _LISTS.sub(r"\1", text).translate(_OTHER)
+    text = _LISTS.sub(rf"\g<1>{LISTED}", text).translate(_OTHER)
     for sign in f"{_SIGNS}'`":
         text = text.replace(sign, f" {sign} ")
     return text

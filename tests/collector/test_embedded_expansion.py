@@ -76,6 +76,65 @@ def test_names_count_as_often_as_they_are_used(sql: str, wanted: int):
     assert count(sql) == wanted
 
 
+@pytest.mark.parametrize(
+    ("sql", "wanted"),
+    [
+        ("SELECT (SELECT 1), 2 FROM t ORDER BY 1 ASC", 3),
+        ("SELECT (SELECT 1), 2 FROM t ORDER BY -2 DESC, (1) ASC, (-1) ASC", 5),
+        ("SELECT (SELECT 1), 2 FROM t ORDER BY a ASC, b.1 + 2 ASC, round(a, 1) ASC, 1.5 ASC", 2),
+        ("SELECT (SELECT 1), 2 FROM t ORDER BY 1 ASC WITH FILL FROM 1 TO 5, 2 ASC", 4),
+        ("SELECT (SELECT 1), 2 FROM t GROUP BY 1, 2, true", 5),
+        ("SELECT (SELECT 1), 2 FROM t GROUP BY GROUPING SETS ((1, 2), (1), (a))", 5),
+        ("SELECT (SELECT 1), 2 FROM t GROUP BY ALL HAVING a IN (1, 2) ORDER BY ALL ASC", 4),
+        ("SELECT (SELECT 1), 2 FROM t LIMIT 1 BY 1, 2", 4),
+        ("SELECT (SELECT 1) AS a, a + a FROM t ORDER BY 1 ASC", 7),
+        ("SELECT (SELECT 1), (SELECT 2) ORDER BY 1 ASC", 5),
+        ("SELECT BY, 1, (SELECT 1) FROM t ORDER BY 3 ASC", 3),
+        ("SELECT sum(a) OVER (PARTITION BY 1 ORDER BY 1 ASC), (SELECT 1) FROM t", 2),
+        ("SELECT 1 FROM t WHERE a IN (SELECT a IN (SELECT 1) FROM t GROUP BY 1) ORDER BY 1 ASC", 4),
+        ("SELECT a IN (SELECT a IN (SELECT 1) FROM t GROUP BY 1) FROM t ORDER BY 1 ASC", 7),
+        ("SELECT (SELECT 1) FROM t UNION ALL SELECT 1 FROM t ORDER BY 1 ASC", 3),
+        ("WITH a AS (SELECT (SELECT 1) FROM t ORDER BY 1 ASC) SELECT * FROM a AS b, a AS c", 7),
+    ],
+)
+def test_a_number_for_a_column_counts_as_all_of_them(sql: str, wanted: int):
+    assert count(sql) == wanted
+
+
+NUMBERS = ", ".join(map(str, range(1, 27)))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * APPLY x -> (x IN (SELECT 1)) FROM t",
+        "SELECT * EXCEPT a APPLY toString APPLY x -> (x IN (SELECT 1)) FROM t",
+        "SELECT COLUMNS('a') APPLY x -> f(x, (SELECT 1)), 1 FROM t",
+        "WITH (SELECT 1) AS a SELECT t.* APPLY x -> (x + a) FROM t",
+        "WITH x -> (x IN (SELECT 1)) AS f SELECT tuple(* APPLY f) FROM t",
+        "SELECT * REPLACE ((SELECT 1) AS a) FROM t",
+        f"SELECT (SELECT 1) FROM t GROUP BY {NUMBERS}",
+    ],
+)
+def test_what_nobody_can_tell_how_often_it_stands_is_too_much(sql: str):
+    assert count(sql) == MANY + 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "wanted"),
+    [
+        ("SELECT * APPLY x -> (x + 1), (SELECT 1) FROM t WHERE a IN (SELECT 2)", 3),
+        ("SELECT f(* APPLY toString), (SELECT 1) FROM t", 2),
+        ("SELECT * REPLACE ('' AS a) FROM (SELECT 1)", 2),
+        ("SELECT REPLACE((SELECT 'a'), 'b', 'c'), APPLY + 1 FROM (SELECT 1 AS APPLY)", 3),
+        (f"SELECT a FROM (SELECT 1 AS a) GROUP BY {NUMBERS}", 2),
+        (f"SELECT (SELECT 1) FROM t WHERE a IN ({NUMBERS}) ORDER BY a ASC", 2),
+    ],
+)
+def test_what_copies_no_select_is_as_often_as_it_is_written(sql: str, wanted: int):
+    assert count(sql) == wanted
+
+
 @pytest.mark.parametrize("levels", [3, 9, 18])
 def test_a_name_within_its_own_text_is_no_way_around(levels: int):
     assert count(nested(levels)) >= 2 ** (levels + 1) - 1
@@ -103,6 +162,10 @@ SHAPES = {
     "tables": ("WITH c AS (SELECT 1) SELECT * FROM c", ", (SELECT c AS c) AS c"),
     "joins": ("SELECT (SELECT 1) AS a FROM t", " INNER JOIN a AS b ON a"),
     "backquotes": ("SELECT (SELECT 1) AS `a b`, `a b`", ", `a b`"),
+    "numbers": ("SELECT (SELECT 1) AS c, c FROM t ORDER BY 1", ", 1"),
+    "numbers without tables": ("SELECT (SELECT 1) AS c ORDER BY 1", ", c, 1"),
+    "sets": ("SELECT (SELECT 1) AS c, c GROUP BY 1", ", GROUPING SETS ((1), c)"),
+    "many columns": ("SELECT (SELECT 1) AS c, c", ", * APPLY c"),
     "columns": ("WITH a AS (SELECT 1) SELECT 1, 1 AS c(c", ") AS (c"),
 }
 
@@ -136,6 +199,7 @@ HEADS = (
 PARTS = (
     *("a", "b", "c{}", "`a`", "`a b`", "'s'", "1", "1.5", "(", ")", "[", "]", ",", ".", "+", "="),
     *(" AS ", " AS a", " AS c{}", "SELECT ", "(SELECT 1)", " FROM ", " INNER JOIN ", " ARRAY JOIN ", " WHERE ", " IN "),
+    *(" ORDER BY 1", ", 1", " GROUP BY ", " APPLY ", "* REPLACE (", "SETS ("),
     *("requests", "system.one", " DISTINCT FROM ", " AS MATERIALIZED (", "a AS (", "a(b) AS (", "f(", ") AS a", "{}"),
 )
 

@@ -18,7 +18,7 @@ from collector.log.write_ahead import WriteAheadLog
 from collector.quarantine import Quarantine
 from collector.server import problems
 from collector.store.client import StoreError, StoreUnavailable
-from collector.writing import backoff, settle_keeper
+from collector.writing import backoff, pace, settle_keeper
 from collector.writing.writer import Writer
 from tests.kits.collector_process import spans
 
@@ -148,11 +148,12 @@ async def test_what_is_held_back_goes_when_nobody_would_tell_any_more(bench: Ben
     assert (await bench.drained())["stored"] == 1
 
 
-async def test_nobody_waits_for_a_store_that_takes_nothing(bench: Bench):
+async def test_nobody_waits_for_a_store_that_takes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pace, "BRING_IN_SECONDS", 3600)  # as a slow one is given
     bench.store.broken["land_traces"] = StoreUnavailable("away", "")
     bench.writer.hold_back("traces", allowed=True)
     await bench.give(spans(0, 1))
-    async with asyncio.timeout(4):  # less than a slow one is given
+    async with asyncio.timeout(60):
         await bench.writer.bring_in("traces")
     assert bench.log.segments() == 1
 

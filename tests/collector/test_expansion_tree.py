@@ -11,7 +11,6 @@ import pytest
 
 from collector.embedded.canonical import Canonical
 from collector.embedded.expansion import selects
-from collector.embedded.reader import SELECTS
 
 if TYPE_CHECKING:
     from tests.kits.store_process import StoreServer

@@ -75,6 +75,7 @@ COUNTED: Final = {
     "numbers for columns": ("SELECT (SELECT 1) AS c, c ORDER BY 1", ", 1"),
     "numbers for columns beside names": ("SELECT (SELECT 1) AS c, c ORDER BY 1", ", c, 1"),
     "short lists of numbers": ("SELECT (SELECT 1) AS c, c FROM t ORDER BY 1", ", (1, 2, 3)"),
+    "different numbers for columns": ("SELECT (SELECT 1) AS c, c ORDER BY 1", ", {}, a"),
     "what is done to many columns": ("SELECT (SELECT 1) AS c, c", ", * APPLY c"),
     "system tables beside strings": ("SELECT (SELECT 1) AS a, a", "system.parts'\\''"),
 }

@@ -68,10 +68,10 @@ def selects(tokens: Sequence[str], most: int) -> int:
     outline = outlined(tokens)
     if outline is None:
         raise too_much(f"has more than {COUNTED_WORDS} words and signs", "Make it shorter")
-    tables = views(tokens, outline, most)
-    plainly = outline.count(SELECT) + sum(weight for _, weight in tables)
-    names = outline.count(AS)
-    if plainly > most or plainly < 2 or not may_copy(outline):  # noqa: PLR2004 - one is never multiplied
+    tables = views(tokens, outline.text, most)
+    plainly = outline.text.count(SELECT) + sum(weight for _, weight in tables)
+    names = outline.text.count(AS)
+    if plainly > most or plainly < 2 or not may_copy(outline.text):  # noqa: PLR2004 - one is never multiplied
         return min(plainly, most + 1)
     if names > COUNTED_NAMES:
         raise too_much(f"gives more than {COUNTED_NAMES} names", "Name fewer columns")

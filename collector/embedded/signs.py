@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from itertools import repeat
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from collector.embedded.pieces import LISTED, plain
 from collector.embedded.reader import COUNTED_WORDS
 from collector.embedded.refusal import FenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 APPLIED: Final = "Q"
 """What follows in this item is for each of many columns."""
@@ -55,6 +55,7 @@ _JOIN: Final = "J"
 _KIND: Final = "K"
 _MANY: Final = "R"
 _MATERIALIZED: Final = "M"
+_LIST: Final = "L"
 _NUMBER: Final = "N"
 _SETS: Final = "G"
 _VIEW: Final = "V"
@@ -65,8 +66,12 @@ _PATH: Final = re.compile(rf"(?:\.(?:{_NAME}|{_OTHER}))+")
 _EMPTY: Final = re.compile(rf"\([,{CLAUSE}{BY}{POSITION}{ENDLESS}{APPLIED}]*+\)")
 _COMMAS: Final = re.compile(",{2,}+")
 _ROUNDS: Final = 6
-# A number by itself in a list; the engine keeps brackets around it.
-_ALONE: Final = re.compile(rf"(?<=[,{BY}])(?:-?[{_NUMBER}{ENDLESS}](?!\.)|\(-?[{_NUMBER}{ENDLESS}]\))")
+# Numbers by themselves in a list, and what they become; the engine keeps brackets around them.
+_ALONE: Final = [
+    (form.replace("N", number), sign)
+    for number, sign in ((_NUMBER, POSITION), (_LIST, ENDLESS))
+    for form in ("N", "-N", "(N)", "(-N)")
+]
 _GROUPING: Final = re.compile(rf"{_SETS}\([^{SELECT}{_SETS}]*+")
 
 VIEWS: Final = {"requests": 10}
@@ -79,7 +84,6 @@ _WORDS: Final = {
     # No expression has one of them before the word JOIN: two names never stand side by side.
     **dict.fromkeys(("INNER", "LEFT", "RIGHT", "FULL", "CROSS", "PASTE", "OUTER"), _KIND),
     **dict.fromkeys(("GLOBAL", "ANY", "ALL", "ASOF", "SEMI", "ANTI"), _KIND),
-    "-": "-",
     "APPLY": _MANY,
     "ARRAY": _ARRAY,
     "DISTINCT": _DISTINCT,
@@ -87,8 +91,6 @@ _WORDS: Final = {
     "MATERIALIZED": _MATERIALIZED,
     "REPLACE": _MANY,
     "SETS": _SETS,
-    "false": _NUMBER,
-    "true": _NUMBER,
 }
 _COPYING: Final = frozenset({"APPLY", "AS", "BY", "REPLACE"})
 # Before a column or a function of that name; what is done to many columns stands behind them.
@@ -97,18 +99,28 @@ _BEFORE_CALLS: Final = frozenset(
 )
 
 
-def outlined(tokens: Sequence[str]) -> str | None:
-    """A sign for each token of a canonical text.
+class Outline(NamedTuple):
+    """A statement's tokens in short.
 
-    Returns:
-        None where it has so many that names and numbers in it can't be told.
+    Attributes:
+        text: A sign for each token.
+        numbers: Signs of its whole numbers, and of what makes one negative; none where no number is a column.
     """
+
+    text: str
+    numbers: Mapping[str, str]
+
+
+def outlined(tokens: Sequence[str]) -> Outline | None:
+    """A canonical text in short; None where it has too many tokens for names and numbers in it to be told."""
     distinct = set(tokens)
     if len(tokens) > COUNTED_WORDS and not distinct.isdisjoint(_COPYING):
         return None
-    numbers = [token for token in distinct if token[0].isdigit()] if "BY" in distinct else []
-    words = _WORDS | {number: ENDLESS if number.endswith(LISTED) else _NUMBER for number in numbers}
-    return "".join(map(words.get, tokens, repeat(_OTHER)))
+    numbers = {}
+    if "BY" in distinct:
+        numbers = {token: _LIST if token.endswith(LISTED) else _NUMBER for token in distinct if token[0].isdigit()}
+        numbers |= {"true": _NUMBER, "false": _NUMBER, "-": "-"}
+    return Outline("".join(map((_WORDS | numbers).get, tokens, repeat(_OTHER))), numbers)
 
 
 def may_copy(outline: str) -> bool:
@@ -143,57 +155,55 @@ def _places(outline: str, sign: str) -> Iterator[int]:
         index = outline.find(sign, index + 1)
 
 
-def signs_of(tokens: Sequence[str], outline: str, tables: list[tuple[int, int]]) -> str:
+def signs_of(tokens: Sequence[str], outline: Outline, tables: list[tuple[int, int]]) -> str:
     """The statement as signs and letters for names, without those that change nothing.
 
     Args:
         tokens: Of the canonical text.
-        outline: A sign for each token.
+        outline: The same in short.
         tables: Where views stand, and their weight.
 
     Raises:
         FenceError: Something is called AS.
     """
-    aliases, bodies = _given(tokens, outline)
+    text, numbers = outline
+    aliases, bodies = _given(tokens, text)
     plains = {token: plain(token) for token in {*aliases, *(tokens[name] for _, name in bodies)}}
     letters = {name: chr(ord(FIRST) + number) for number, name in enumerate(set(plains.values()))}
     codes = _SIGNS | {name: f"{letter}{_SIGNS.get(name, '')}" for name, letter in letters.items()}
     codes |= {f"`{name}`": letter for name, letter in letters.items()}
     codes |= {token: letters[name] for token, name in plains.items() if token[0] == "`"}
+    codes |= numbers
     signs = list(map(codes.get, tokens, repeat(_OTHER)))
-    for index in _places(outline, f"{_DISTINCT}{TABLES}"):
+    for index in _places(text, f"{_DISTINCT}{TABLES}"):
         signs[index + 1] = _OTHER
-    for index in _places(outline, f"{_KIND}{_JOIN}"):
+    for index in _places(text, f"{_KIND}{_JOIN}"):
         signs[index + 1] = TABLES
-    for index in _places(outline, f"{_ARRAY}{_JOIN}"):
+    for index in _places(text, f"{_ARRAY}{_JOIN}"):
         signs[index + 1] = f"{TABLES}{CLAUSE}"
     for index, weight in tables:
-        own = signs[index] if outline[index - 1] != "." else ""
+        own = signs[index] if text[index - 1] != "." else ""
         signs[index] = f"{own}{WEIGHT * weight}"
-    _add_unnamed(signs, tokens, outline)
+    _add_unnamed(signs, tokens, text)
     for bracket, name in bodies:
         letter = letters[plains[tokens[name]]]
         signs[name:bracket] = repeat(_OTHER, bracket - name)
         signs[bracket] = f"{BODY}{letter}"
-    return _pruned("".join(signs))
+    return _pruned(_numbered("".join(signs)) if numbers else "".join(signs))
 
 
 def _add_unnamed(signs: list[str], tokens: Sequence[str], outline: str) -> None:
-    """Add the signs of what the engine may copy without a name; a number in brackets is then without them."""
+    """Add the signs of what the engine may copy without a name, but for single numbers."""
     for index in _places(outline, _MANY):
         if tokens[index - 1] not in _BEFORE_CALLS:
             signs[index] += APPLIED
     if BY not in outline:
         return
-    for found in _ALONE.finditer(outline):
-        start, end = found.span()
-        signs[start:end] = repeat(_OTHER, end - start)
-        signs[start] = ENDLESS if ENDLESS in found[0] else POSITION
     for index in _places(outline, f"{BY}{_KIND}"):
         # ALL of them.
         signs[index + 1] += POSITION
     for found in _GROUPING.finditer(outline):
-        signs[found.start()] += POSITION * found[0].count(_NUMBER) + ENDLESS * found[0].count(ENDLESS)
+        signs[found.start()] += POSITION * found[0].count(_NUMBER) + ENDLESS * found[0].count(_LIST)
 
 
 def _given(tokens: Sequence[str], outline: str) -> tuple[set[str], list[tuple[int, int]]]:
@@ -217,6 +227,20 @@ def _given(tokens: Sequence[str], outline: str) -> tuple[set[str], list[tuple[in
     if "AS" in aliases or any(tokens[name] in _UNNAMED for _, name in bodies):
         raise FenceError("length", "A name stands where nobody can tell it from the word AS", "Give it another name")
     return aliases - _UNNAMED, bodies
+
+
+def _numbered(text: str) -> str:
+    """Signs with those numbers alone that may stand for a column."""
+    # Those of a fraction or a path.
+    text = text.replace(f"{_NUMBER}.", f"{_OTHER}.")
+    for number in (_NUMBER, _LIST):
+        text = text.replace(f".{number}", f".{_OTHER}")
+    for before in f",{BY}":
+        for number, sign in _ALONE:
+            text = text.replace(f"{before}{number}", f"{before}{sign}")
+    for sign in (_NUMBER, _LIST, "-"):
+        text = text.replace(sign, "")
+    return text
 
 
 def _pruned(text: str) -> str:

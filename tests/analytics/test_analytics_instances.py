@@ -228,12 +228,15 @@ def test_agents_are_who_sent_the_samples(fleet: Lab):
         for second, name, node in ((-900, "agent_started", "n1"), (-90, "agent_started", "n1"),
                                    (-9, "agent_started", "n2"), (-9, "note", "n1"), (SECONDS, "agent_started", "n1"))
     ])  # fmt: skip
+    # In a window of their own: the fleet's is other tests' as well.
+    apart = start_of(fleet) - timedelta(days=13)
     fleet.owner.insert("engine_samples", [
-        {"time": start_of(fleet) + timedelta(seconds=second), "recording": "", "instance": name, "deployment": "pods",
+        {"time": apart + timedelta(seconds=second), "recording": "", "instance": name, "deployment": "pods",
          "engine": "vllm", "model": "m", "up": 1, "node": "n9", "pod": pod, "sender_peer": "10.0.0.9"}
         for second in (1, 2) for name, pod in (("p:1", "p"), ("q:1", "q"))
     ])  # fmt: skip
-    (of_pods,) = ledger.ask(fleet.store, selection(fleet, deployment=("pods",))).result.agents
+    of = Selection(Window(apart, apart + timedelta(seconds=SECONDS)), Filter(deployment=("pods",)))
+    (of_pods,) = ledger.ask(fleet.store, of).result.agents
     assert (of_pods.node, of_pods.pod, of_pods.instances, of_pods.samples) == ("n9", "", ["p:1", "q:1"], 4)
     (agent,) = ledger.ask(fleet.store, selection(fleet, deployment=("chat",))).result.agents
     assert (agent.node, agent.sender_key_id, agent.sender_peer) == ("n1", "k", "10.0.0.1")

@@ -74,12 +74,12 @@ class Server:
 
     def __init__(self) -> None:
         self.page = gzip.decompress(PAGE.read_bytes())
-        self.asked = asyncio.Event()
+        self.asked = 0
         self.url = ""
 
     async def __aenter__(self) -> Self:
         async def metrics(_request: web.Request) -> web.Response:
-            self.asked.set()
+            self.asked += 1
             return web.Response(body=self.page, content_type="text/plain")
 
         async def health(_request: web.Request) -> web.Response:
@@ -97,22 +97,30 @@ class Server:
     async def __aexit__(self, *_error: object) -> None:
         await self._runner.cleanup()
 
+    async def asked_again(self, times: int) -> None:
+        """Wait until it has been asked so often more."""
+        until = self.asked + times
+        async with asyncio.timeout(60):
+            while self.asked < until:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
 
 async def test_what_is_recorded_is_replayed(tmp_path: Path):
     spool, out = tmp_path / "spool", tmp_path / "black-box"
     writer = SpoolWriter(spool / "tap-vllm-a")
     writer.append("traces", to_otlp(request(9), WHOSE))  # before the recording: not in it
     async with Server() as server:
-        target = Target("vllm-a", "chat", url=server.url)
+        target, over = Target("vllm-a", "chat", url=server.url), asyncio.Event()
         task = asyncio.create_task(
-            record(out, [target], seconds=3, spool=spool, otlp_http_port=None, interval_seconds=0.2)
+            record(out, [target], seconds=60, spool=spool, otlp_http_port=None, interval_seconds=0.2, until=over)
         )
-        async with asyncio.timeout(30):
-            await server.asked.wait()
+        await server.asked_again(1)
         for number in range(4):
             writer.append("traces", to_otlp(request(number), WHOSE))
         writer.append("traces", to_otlp(request(7), {**WHOSE, Resource.INSTANCE: "somebody-else"}))
         writer.append("traces", engine_span(2))
+        await server.asked_again(4)
+        over.set()
         (made,) = await task
     assert (made.folder, made.instance, made.counts["requests"]) == (out, "vllm-a", 4)
     about = json.loads((out / "recording.json").read_text())
@@ -146,7 +154,7 @@ async def test_what_is_recorded_is_replayed(tmp_path: Path):
 async def test_a_server_that_is_down_is_recorded_as_such(tmp_path: Path):
     async with Server() as server:
         url = server.url
-    await record(tmp_path / "out", [Target("a", "a", url=url)], seconds=0.5, otlp_http_port=None, interval_seconds=0.2)
+    await record(tmp_path / "out", [Target("a", "a", url=url)], seconds=2.5, otlp_http_port=None, interval_seconds=0.2)
     with gzip.open(tmp_path / "out" / "pages.jsonl.gz", "rt") as file:
         lines = [json.loads(line) for line in file]
     assert lines

@@ -280,9 +280,10 @@ def test_our_own_readers_show_their_token_to_this_machine_alone(store_server: St
     assert not locate(folder / "elsewhere", store_server.url).token
 
 
-@pytest.mark.parametrize("sql", ENDING.values(), ids=ENDING)
-def test_what_the_engine_bounds_itself_gives_its_place_back(store_server: StoreServer, sql: str):
-    answer = call(store_server, sql, owner=False, max_execution_time=1)
+@pytest.mark.parametrize("name", ENDING)
+def test_what_the_engine_bounds_itself_gives_its_place_back(store_server: StoreServer, name: str):
+    # What ends by its memory has time for that on a slow machine, too.
+    answer = call(store_server, ENDING[name], owner=False, max_execution_time=1 if name == "joins" else 25)
     assert answer.status >= 400
     # 241: memory; 394: cancelled; 159: out of time, in the engine's own words.
     assert answer.headers["X-ClickHouse-Exception-Code"] in {"159", "241", "394"}

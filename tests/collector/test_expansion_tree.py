@@ -131,4 +131,4 @@ def test_nothing_is_counted_too_low(store_server: StoreServer, seed: int):
             found.append(numbers)
             assert numbers[0] <= numbers[1], sql
     assert len(found) > 20
-    assert any(1 < engine < counted + 1 for engine, counted in found)
+    assert sum(engine == counted > 1 for engine, counted in found) > len(found) / 5  # nor is all too high

@@ -23,6 +23,14 @@ E = "\N{RIGHT DOUBLE QUOTATION MARK}"
 OUT = f"SELECT 1 INTO OUTFILE '{FILE}' TRUNCATE FORMAT TSV"
 
 
+def within(sql: str, levels: int) -> str:
+    """A statement within itself."""
+    inner = "SELECT 1"
+    for _ in range(levels):
+        inner = sql.format(inner)
+    return inner
+
+
 def doubling(levels: int) -> str:
     """A statement that becomes twice as many subqueries with each line."""
     steps = (f"c{n} AS (SELECT a.x + b.x AS x FROM c{n - 1} AS a, c{n - 1} AS b)" for n in range(1, levels))
@@ -79,6 +87,9 @@ STATEMENTS = (
     ("length", doubling(2000)),
     ("length", "EXPLAIN " + doubling(13)),
     ("length", "SELECT * FROM view(" + doubling(13) + ")"),
+    ("length", within("SELECT number IN ({}) FROM numbers(1) GROUP BY 1, 1, 1", 8)),
+    ("length", within("SELECT number IN ({}) FROM numbers(1) ORDER BY -1 DESC, number, (1)", 8)),
+    ("length", within("SELECT * APPLY(x -> x IN ({})) FROM numbers(1)", 1)),
     ("length", "SELECT " + "CASE WHEN 1 THEN " * 4000 + "1"),
     ("length", "SELECT " + "NOT " * 5000 + "1"),
     # an answer into a file

@@ -31,14 +31,12 @@ class Wire(NamedTuple):
         column: Column of ``requests`` in which the store keeps it: the field's own name by default, "" for none.
         alike: Few requests differ in it: fields of the same word that follow one another are encoded together, once.
         zero: Whether 0 or false is said; else it is left out like what is unknown.
-        read: Attribute of the record that has the value, where it is not the field's own.
     """
 
     key: str
     column: str | None = None
     alike: str = ""
     zero: bool = True
-    read: str = ""
 
 
 class RequestRecord(NamedTuple):
@@ -116,7 +114,7 @@ class RequestRecord(NamedTuple):
     itl_gaps: Annotated[int, Wire(Edge.GAPS, zero=False)] = 0
     edge_seconds: Annotated[float | None, Wire(Edge.EDGE_SECONDS)] = None
     ttft_seconds: Annotated[float | None, Wire(Edge.TTFT_SECONDS)] = None
-    e2e_seconds: Annotated[float | None, Wire(Edge.E2E_SECONDS, read="whole_seconds")] = None
+    e2e_seconds: Annotated[float | None, Wire(Edge.E2E_SECONDS)] = None
     itl_mean_seconds: Annotated[float | None, Wire(Edge.ITL_MEAN_SECONDS)] = None
     itl_p50_seconds: Annotated[float | None, Wire(Edge.ITL_P50_SECONDS)] = None
     itl_p99_seconds: Annotated[float | None, Wire(Edge.ITL_P99_SECONDS)] = None

@@ -9,16 +9,16 @@ from __future__ import annotations
 import struct
 from functools import lru_cache
 from itertools import groupby
-from operator import attrgetter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.otlp.request import FIELDS
+from agent.otlp.request import FIELDS, RequestRecord
 from base.vocabulary import SCOPE_EDGE, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from agent.otlp.request import Field, RequestRecord
+    from agent.otlp.request import Field
 
 CALM: Final = frozenset({Outcome.OK, Outcome.CLIENT_ABORT, Outcome.CLIENT_ERROR})
 """Outcomes that are no error of the span."""
@@ -120,9 +120,26 @@ def to_otlp_many(records: Iterable[RequestRecord], resource: Mapping[str, str]) 
     Raises:
         ValueError: A text can't be encoded, or a number is below 0.
     """
-    spans = b"".join(_bytes(b"\x12", pack_span(record)) for record in records)
-    group = _resource(tuple(resource.items())) + _bytes(b"\x12", _SCOPE + spans)
-    return _bytes(b"\x0a", group)
+    return enclose([pack_span(record) for record in records], pack_resource(resource))
+
+
+def enclose(spans: Iterable[bytes], resource: bytes) -> bytes:
+    """Serialized ``ExportTraceServiceRequest`` of packed spans (``pack_span``) and their target (``pack_resource``)."""
+    parts = [_SCOPE]
+    for span in spans:
+        parts += (b"\x12", _size(len(span)), span)
+    group = b"".join(parts)
+    within = b"\x12" + _size(len(group))
+    return b"".join((b"\x0a", _size(len(resource) + len(within) + len(group)), resource, within, group))
+
+
+def pack_resource(attributes: Mapping[str, str]) -> bytes:
+    """A target as it stands before its spans: attributes with keys from ``vocabulary.Resource``, empty ones left out.
+
+    Raises:
+        ValueError: A text can't be encoded.
+    """
+    return _resource(tuple(attributes.items()))
 
 
 @lru_cache(maxsize=64)
@@ -141,7 +158,13 @@ def _name(method: str, route: str) -> bytes:
 
 
 def pack_span(record: RequestRecord) -> bytes:
-    """The edge span of a record, its fields in the order of their numbers."""
+    """The edge span of a record, its fields in the order of their numbers.
+
+    Raises:
+        ValueError: A text can't be encoded, or a number is below 0.
+    """
+    if record.e2e_seconds is None:
+        record = record._replace(e2e_seconds=record.whole_seconds)
     out = [_bytes(b"\x0a", record.trace_id) if record.trace_id else b""]
     if record.span_id:
         out.append(_bytes(b"\x12", record.span_id))
@@ -150,9 +173,9 @@ def pack_span(record: RequestRecord) -> bytes:
     if record.parent_span_id:
         out.append(_bytes(b"\x22", record.parent_span_id))
     out.append(_name(record.method, record.route))
-    if record.start_ns:
-        out.append(b"\x39" + _FIXED64(record.start_ns))
-    if end_ns := max(record.end_ns, record.start_ns):
+    if start_ns := record.start_ns:
+        out.append(b"\x39" + _FIXED64(start_ns))
+    if (end_ns := record.end_ns) > start_ns or (end_ns := start_ns):
         out.append(b"\x41" + _FIXED64(end_ns))
     for run in _RUNS:
         run.add(record, out)
@@ -176,9 +199,9 @@ class _Run:
 
     def __init__(self, fields: Sequence[Field]) -> None:
         self._puts = [(_put(field), field.bare) for field in fields]
-        names = [field.wire.read or field.name for field in fields]
-        read = attrgetter(*names)
-        self._values: Callable[[RequestRecord], tuple[Any, ...]] = read if len(names) > 1 else lambda one: (read(one),)
+        places = [RequestRecord._fields.index(field.name) for field in fields]
+        read = itemgetter(*places)
+        self._values: Callable[[RequestRecord], tuple[Any, ...]] = read if len(places) > 1 else lambda one: (read(one),)
 
     def add(self, record: RequestRecord, out: list[bytes]) -> None:
         """Append what the record says."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from agent.otlp.request_wire import to_otlp
+from agent.otlp.request_wire import enclose, pack_resource, pack_span
 from agent.tap.counters import describe_fault
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Recorder:
         self._spool = spool
         self._given = {key: value for key, value in resource.items() if value}
         self._resource = dict(resource)
+        self._packed: bytes | None = None
         self._counters = counters
         self._hold_seconds = hold_seconds
         self._capacity = capacity
@@ -94,6 +95,7 @@ class Recorder:
     def learn(self, resource: Mapping[str, str]) -> None:
         """Add attributes of the target that were found out later; what was given at the start wins, then the newest."""
         self._resource = {**self._resource, **resource, **self._given}
+        self._packed = None
 
     @property
     def resource(self) -> dict[str, str]:
@@ -108,7 +110,9 @@ class Recorder:
             release()
             return
         try:
-            body = to_otlp(record, self._resource)  # here: a thread preempted while it builds would hold the GIL
+            if (target := self._packed) is None:
+                target = self._packed = pack_resource(self._resource)
+            body = enclose((pack_span(record),), target)  # here: a thread preempted while it builds would hold the GIL
         except Exception:  # noqa: BLE001 - whatever the recording does, the request is served
             self._fault()
             self._done(record.span_id)

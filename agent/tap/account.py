@@ -303,7 +303,8 @@ class Account:
         outcome, error_type = self._outcome(outcome, error_type)
         ended_at = watch.ended_at if watch is not None else None
         seconds = self._clock() - self._arrived
-        reported = facts.completion_tokens if facts else None
+        usage = facts.usage if facts else None
+        reported = usage.completion if usage else None
         counted = facts.content_chunks if watch and facts and watch.stream else 0
         if counted <= (reported or 0):
             counted = 0  # a report of less than was seen is a placeholder
@@ -331,12 +332,12 @@ class Account:
             caller_sampled=self.trace.caller_sampled,
             unsampled=not self.trace.sampled,
             tenant=self._core.tenants.name(self._who, refused=self.status in _REFUSALS),
-            finish_reasons=tuple(reason for _, reason in sorted(facts.finish.items())) if facts else (),
+            finish_reasons=_in_order(facts.finish) if facts else (),
             error_type=error_type,
             stream=watch.stream if watch is not None else self._wants_stream,
-            prompt_tokens=facts.prompt_tokens if facts else None,
+            prompt_tokens=usage.prompt if usage else None,
             completion_tokens=counted or reported,
-            cached_tokens=facts.cached_tokens if facts else None,
+            cached_tokens=usage.cached if usage else None,
             tokens_counted=counted > 0,
             request_bytes=self.request_bytes,
             response_bytes=self.response_bytes if ended_at is None else ended_at,
@@ -390,6 +391,12 @@ class Account:
         if not self._broken:
             self._broken = True
             log.error("tap_recording_failed", where=where, error=describe_fault())
+
+
+def _in_order(finish: dict[int, str]) -> tuple[str, ...]:
+    if len(finish) > 1:
+        return tuple(finish[choice] for choice in sorted(finish))
+    return tuple(finish.values())
 
 
 def _route(head: RequestHead) -> Route:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from json.scanner import make_scanner
 from typing import Any, Final
 
 HEAD_BYTES: Final = 65_536
@@ -11,6 +12,7 @@ TAIL_BYTES: Final = 8_192
 SURE_ERRORS: Final = (ValueError, RecursionError)
 """What ``json.loads`` raises on bad input."""
 _DECODER: Final = json.JSONDecoder()
+_SCAN: Final = make_scanner(_DECODER)
 _SPACE: Final = " \t\r\n"
 
 
@@ -72,8 +74,8 @@ def parse(data: bytes | bytearray) -> Any:
     """JSON in UTF-8; ``json.loads`` looks for UTF-16 first, and for white space on both sides."""
     text = data.decode()
     try:
-        value, end = _DECODER.raw_decode(text)
-    except ValueError:
+        value, end = _SCAN(text, 0)
+    except (ValueError, StopIteration):
         return _DECODER.decode(text)
     return value if end == len(text) or not text[end:].strip(_SPACE) else _DECODER.decode(text)
 

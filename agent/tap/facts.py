@@ -32,6 +32,7 @@ _GIVEN_UP: Final = re.compile(
 """Finish reasons that say that the engine gave the request up."""
 _FAULT_FIELDS: Final = ("errors", "detail", "error_msg", "error_message", "errorMessage", "fault", "__type")
 """Fields in which a message without any piece of an answer tells of a failure, if they hold something."""
+_USAGES: Final = ("usage", "usageMetadata", "timings")
 _ANSWER_FIELDS: Final = ("choices", "candidates", "content", "text", "response", "outputs", "data", "token")
 _SHORTENED: Final = frozenset({"max_output_tokens", "max_tokens", "length", "content_filter"})
 """Why an incomplete response is as its client asked for."""
@@ -105,7 +106,10 @@ class Facts:
     @property
     def given_up(self) -> str:
         """Finish reason by which the engine gave the request up; empty when it did not."""
-        return next((reason.lower() for reason in self.finish.values() if _gives_up(reason)), "")
+        for reason in self.finish.values():
+            if _gives_up(reason):
+                return reason.lower()
+        return ""
 
     @property
     def unfinished(self) -> bool:
@@ -164,10 +168,10 @@ class Facts:
             self.read_error(message)
         elif isinstance(base := message.get("base_resp"), dict) and base.get("status_code"):
             self.read_error({"code": base["status_code"], "message": base.get("status_msg")})
-        elif _is_fault(message):
-            self.read_error(message, message)
-        else:
+        elif message.get("choices") or not _is_fault(message):
             return False
+        else:
+            self.read_error(message, message)
         if isinstance(choices := message.get("choices"), list):  # a chunk that fails still says what it has
             for position, choice in enumerate(choices[:_MAX_CHOICES]):
                 self._read_choice(position, choice)
@@ -187,14 +191,17 @@ class Facts:
 
     def _read_plain(self, message: dict[str, Any]) -> bool:
         self._name(message)
-        for name in ("usage", "usageMetadata", "timings"):
+        for name in _USAGES:
             if name in message:
                 self.usage.read(message[name])
         if "choices" in message:
             choices = message["choices"]
             if not isinstance(choices, list):
                 return False
-            return sum(self._read_choice(n, choice) for n, choice in enumerate(choices[:_MAX_CHOICES])) > 0
+            said = False
+            for position, choice in enumerate(choices[:_MAX_CHOICES]):
+                said = self._read_choice(position, choice) or said
+            return said
         if isinstance(candidates := message.get("candidates"), list):
             return sum(self._read_candidate(n, one) for n, one in enumerate(candidates[:_MAX_CHOICES])) > 0
         return self._read_own(message)

@@ -71,8 +71,8 @@ class Usage:
     def _raise(self, name: str, value: Any) -> None:
         if isinstance(value, float) and value.is_integer():  # a gateway whose numbers are all floats
             value = int(value)
-        if _is_count(value):
-            self._known[name] = max(value, self._known.get(name, 0))
+        if _is_count(value) and value >= self._known.get(name, 0):
+            self._known[name] = value
 
     @property
     def prompt(self) -> int | None:
@@ -111,4 +111,4 @@ class Usage:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_COUNT
+    return type(value) is int and 0 <= value < _MAX_COUNT

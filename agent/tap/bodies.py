@@ -12,7 +12,7 @@ TAIL_BYTES: Final = 8_192
 SURE_ERRORS: Final = (ValueError, RecursionError)
 """What ``json.loads`` raises on bad input."""
 _DECODER: Final = json.JSONDecoder()
-_SCAN: Final = make_scanner(_DECODER)
+_SCAN: Final = make_scanner(_DECODER)  # type: ignore[arg-type] # any decoder will do, typeshed names another type
 _SPACE: Final = " \t\r\n"
 
 

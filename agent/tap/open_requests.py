@@ -52,7 +52,7 @@ _SLOT_BYTES: Final = 1_024
 _LENGTH: Final = struct.Struct("<H")
 _FIXED: Final = struct.Struct("<8s16s8sBQ")
 _MODEL_AT: Final = 768
-_TEXT_BYTES: Final = _MODEL_AT - _LENGTH.size - _FIXED.size
+_BODY_BYTES: Final = _MODEL_AT - _LENGTH.size
 _MODEL_BYTES: Final = _SLOT_BYTES - _MODEL_AT - 1
 _MOST_SLOTS: Final = 16_384
 _NS: Final = 1_000_000_000
@@ -122,29 +122,28 @@ class OpenRequests:
 
     def begin(self, request: OpenRequest) -> None:
         """A request has come."""
-        at = self._free.pop() if self._free and request.span_id not in self._known else 0
-        self._known[request.span_id] = (at, request.start_ns)
-        if at and self._map is not None:
-            texts = (
-                request.method, request.route, request.operation, request.declared, request.key, request.request_id
-            )  # fmt: skip
-            fixed = _FIXED.pack(
-                request.span_id, request.trace_id, request.parent_span_id or bytes(8), request.flags, request.start_ns
-            )
-            body = fixed + "\0".join(texts).encode(errors="replace")[:_TEXT_BYTES]
-            self._map[at + _MODEL_AT] = 0
-            if request.model:
-                self.name_model(request.span_id, request.model)
-            self._map[at + _LENGTH.size : at + _LENGTH.size + len(body)] = body
-            _LENGTH.pack_into(self._map, at, len(body))  # last: a slot without a length is free
+        span_id, trace_id, parent, flags, start_ns, *texts, model = request
+        known, memory = self._known, self._map
+        at = self._free.pop() if self._free and span_id not in known else 0
+        known[span_id] = (at, start_ns)
+        if at and memory is not None:
+            body = _FIXED.pack(span_id, trace_id, parent, flags, start_ns) + "\0".join(texts).encode(errors="replace")
+            length = min(len(body), _BODY_BYTES)
+            memory[at + _MODEL_AT] = 0
+            if model:
+                self.name_model(span_id, model)
+            begin = at + _LENGTH.size
+            memory[begin : begin + length] = body if length == len(body) else body[:length]
+            _LENGTH.pack_into(memory, at, length)  # last: a slot without a length is free
 
     def name_model(self, span_id: bytes, model: str) -> None:
         """The request has said which model it wants."""
         at, _ = self._known.get(span_id, (0, 0))
         if at and model and self._map is not None:
             name = model.encode(errors="replace")[:_MODEL_BYTES]
-            self._map[at + _MODEL_AT + 1 : at + _MODEL_AT + 1 + len(name)] = name
-            self._map[at + _MODEL_AT] = len(name)
+            begin = at + _MODEL_AT + 1
+            self._map[begin : begin + len(name)] = name
+            self._map[begin - 1] = len(name)
 
     def done(self, span_id: bytes) -> None:
         """Its record is written, or it gets none. May be called from any thread, and more than once."""
@@ -295,7 +294,7 @@ def _read_table(data: bytes) -> tuple[int, list[OpenRequest]]:
     requests = []
     for at in range(_HEADER.size, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES):
         (length,) = _LENGTH.unpack_from(data, at)
-        if not _FIXED.size <= length <= _FIXED.size + _TEXT_BYTES:
+        if not _FIXED.size <= length <= _BODY_BYTES:
             continue
         span_id, trace_id, parent, flags, start_ns = _FIXED.unpack_from(data, at + _LENGTH.size)
         text = data[at + _LENGTH.size + _FIXED.size : at + _LENGTH.size + length].decode(errors="replace")

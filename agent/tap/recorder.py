@@ -197,7 +197,7 @@ class Recorder:
             self._fault()
         else:
             if written:
-                self._counters.written.inc()
+                self._counters.written.add()
             else:
                 self._counters.lost.labels("spool").inc()
         self._done(span_id)

@@ -82,13 +82,11 @@ class Head:
     def keep(self, fields: list[Field]) -> None:
         """Put others in place of the fields."""
         self.fields = fields
-        values: dict[bytes, list[bytes]] = {}
-        self._values = values
-        for _, lower, value in fields:
-            if lower in values:
-                values[lower].append(value)
-            else:
-                values[lower] = [value]
+        values = self._values = {lower: [value] for _, lower, value in fields}
+        if len(values) < len(fields):  # a name came twice
+            values.clear()
+            for _, lower, value in fields:
+                values.setdefault(lower, []).append(value)
 
     def get(self, name: bytes) -> bytes | None:
         """First value of a field (lower-case name)."""
@@ -104,6 +102,10 @@ class Head:
         if (values := self._values.get(name)) is None:
             return _NOTHING
         return {t.strip().lower() for value in values for t in value.split(b",") if t.strip()}
+
+    def has(self, *names: bytes) -> bool:
+        """Whether there is a field of one of these names."""
+        return not self._values.keys().isdisjoint(names)
 
     def keeps_alive(self) -> bool:
         """Whether the peer means to use the connection again (RFC 9112 §9.3)."""
@@ -184,13 +186,14 @@ def parse_request(head: bytes) -> RequestHead:
     Raises:
         HttpFault: 400 (malformed, or open to more than one reading), 501 (a coding or method we don't do), 505.
     """
-    lines = head[:-4].split(b"\r\n")
+    lines = head.split(b"\r\n")
     match = _REQUEST_LINE.fullmatch(lines[0])
     if match is None:
         if re.fullmatch(rb"\S+ \S+ HTTP/[0-9.]+", lines[0]) and b" HTTP/1." not in lines[0]:
             raise HttpFault(505, "http_version", "only HTTP/1.0 and HTTP/1.1 are spoken here")
         raise HttpFault(400, "request_line", "the request line is malformed")
-    method, target, minor = match[1], match[2], int(match[3])
+    method, target, digit = match.groups()
+    minor = int(digit)
     request = RequestHead(minor, _fields(lines), method, target, 0)
     if method == b"CONNECT":
         raise HttpFault(501, "connect", "CONNECT is not supported")
@@ -204,9 +207,8 @@ def parse_request(head: bytes) -> RequestHead:
 
 
 def _request_length(request: RequestHead) -> int | None:
-    codings = request.all(b"transfer-encoding")
     lengths = request.all(b"content-length")
-    if not codings:
+    if not (codings := request.all(b"transfer-encoding")):
         return _length(lengths)
     if lengths:
         raise HttpFault(400, "length_and_coding", "Content-Length beside Transfer-Encoding")
@@ -237,7 +239,7 @@ def parse_response(head: bytes) -> ResponseHead:
     Raises:
         HttpFault: 502, the server's head is malformed or its length ambiguous.
     """
-    lines = head[:-4].split(b"\r\n")
+    lines = head.split(b"\r\n")
     match = _STATUS_LINE.fullmatch(lines[0])
     if match is None:
         raise HttpFault(502, "upstream_malformed", "the server's status line is malformed")
@@ -285,11 +287,12 @@ def _find_response_length(response: ResponseHead) -> None:
 
 
 def _fields(lines: list[bytes]) -> list[Field]:
-    if len(lines) - 1 > MAX_FIELDS:
+    """Fields of a head that was split into its lines: the first of them, the fields', and what is left of its end."""
+    if len(lines) - 3 > MAX_FIELDS:
         raise HttpFault(431, "head_too_large", f"more than {MAX_FIELDS} header fields")
     fields: list[Field] = []
     clean = not b"".join(lines).translate(None, _VALUE)
-    for line in lines[1:]:
+    for line in lines[1:-2]:
         name, colon, value = line.partition(b":")
         lower = _lower(name) if len(name) <= _CACHED_NAME else _lower.__wrapped__(name)
         if not colon or not lower or (not clean and value.translate(None, _VALUE)):

@@ -109,7 +109,9 @@ class SpoolWriter:
         with self._lock:
             try:
                 now = time.monotonic()
-                segment = self._segment(signal, now)
+                segment = self._open.get(signal)
+                if segment is None or segment.is_due(self._segment_bytes, self._segment_seconds, now):
+                    segment = self._begin(signal, segment)
                 if not segment.has_room(len(record), self._max_bytes, now):
                     return self._drop("full")
                 segment.write(record)
@@ -126,10 +128,8 @@ class SpoolWriter:
                 segment.close()
             self._open.clear()
 
-    def _segment(self, signal: str, now: float) -> _LiveSegment:
-        live = self._open.get(signal)
-        if live is not None and not live.is_due(self._segment_bytes, self._segment_seconds, now):
-            return live
+    def _begin(self, signal: str, live: _LiveSegment | None) -> _LiveSegment:
+        """A new segment in place of the live one, or that one where none can be had and it will do."""
         try:
             fresh = _LiveSegment(self.folder / signal)
         except OSError:

@@ -127,11 +127,12 @@ class Account:
         self._arrived = arrived
         self._arrived_ns = arrived_ns
         self.span_id = span_id or time_coded_span_id(arrived_ns)
-        self.trace: TraceContext = trace or (
-            read_trace_context(head.all(b"traceparent"), sample=core.sample) if head else new_trace_context()
-        )
-        self._trace_state = read_trace_state(head.all(b"tracestate")) if head and self.trace.continued else ""
-        named = read_request_id(head.all(b"x-request-id")) if head else ""
+        named = self._trace_state = ""
+        if head is not None and head.has(b"traceparent", b"tracestate", b"x-request-id"):
+            trace = trace or read_trace_context(head.all(b"traceparent"), sample=core.sample)
+            self._trace_state = read_trace_state(head.all(b"tracestate")) if trace.continued else ""
+            named = read_request_id(head.all(b"x-request-id"))
+        self.trace: TraceContext = trace or new_trace_context()
         self.request_id = named or new_request_id()
         self.onward = Onward(self.trace, self.span_id, self.request_id, named=bool(named))
         self.route: Route = _route(head) if head else Route("_OTHER", "/*")
@@ -158,19 +159,19 @@ class Account:
         try:
             self._who = self._core.tenants.look(head, query=bool(self.route.operation))
             if not self.route.probe or self._core.record_probes:
-                self._core.open.begin(self._opened())
+                self._open(self.route, self._who, self.trace)
             self._kind = head.get(b"content-type") or b""
             if self.route.reads_body and may_name_model(self._kind) and head.get(b"content-encoding") is None:
                 self._sample = BodySample()
         except Exception:  # noqa: BLE001 - recording must never break serving
             self._fault("begin")
 
-    def _opened(self) -> OpenRequest:
-        route, who, trace = self.route, self._who, self.trace
-        return OpenRequest(
+    def _open(self, route: Route, who: Who, trace: TraceContext) -> None:
+        request = OpenRequest(
             self.span_id, trace.trace_id, trace.parent_span_id, trace.flags, self._arrived_ns,
             route.method, route.template, route.operation, who.declared, who.key, self.request_id, self._model,
         )  # fmt: skip
+        self._core.open.begin(request)
 
     def request_payload(self, pieces: list[bytes]) -> None:
         """Payload of the request went by."""
@@ -308,7 +309,7 @@ class Account:
         counted = facts.content_chunks if watch and facts and watch.stream else 0
         if counted <= (reported or 0):
             counted = 0  # a report of less than was seen is a placeholder
-        gaps = watch.gaps if watch is not None and watch.gaps.count else None
+        gaps = watch.gaps if watch is not None and watch.stream and watch.gaps.count else None
         models, served = self._core.models, self.status not in _UNKNOWN_MODEL
         asked, answered = self._model, facts.model if facts else ""
         request_model = models(asked, trusted=served)

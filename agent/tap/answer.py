@@ -5,7 +5,7 @@ Knows no connection: bytes go in, bytes come out, and the account sees them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agent.tap.framing import BodyReader, LengthBody
 from agent.tap.head import read_heads
@@ -14,6 +14,8 @@ from agent.tap.rewrite import answer_head, plan_answer
 if TYPE_CHECKING:
     from agent.tap.account import Account
     from agent.tap.head import RequestHead, ResponseHead
+
+_NO_BODY: Final = LengthBody(0)
 
 
 class Answer:
@@ -41,7 +43,7 @@ class Answer:
         self._account = account
         self._before = b""
         self._dechunk = False
-        self._reader: BodyReader = LengthBody(0)
+        self._reader: BodyReader = _NO_BODY
         self.begun = False
         self.done = False
         self.whole = False

@@ -33,13 +33,16 @@ class BodySample:
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes."""
-        self.size += len(piece)
+        size = len(piece)
+        self.size += size
         room = self._limit - len(self.head)
+        if size <= room:
+            self.head += piece
+            return
         if room > 0:
             self.head += piece[:room]
             piece = piece[room:]
-        if piece:
-            self._tail = (self._tail + piece)[-TAIL_BYTES:]
+        self._tail = (self._tail + piece)[-TAIL_BYTES:]
 
     def left_out(self, size: int) -> None:
         """So many bytes of the middle went by that nobody kept."""

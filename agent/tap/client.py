@@ -94,8 +94,11 @@ class ClientConnection(asyncio.Protocol):
             if self.full:
                 self._keep(data)
                 return
-            self._pending += data
-            self._next_request()
+            if self._pending or data.startswith(b"\r\n"):
+                self._pending += data
+                self._next_request()
+            else:
+                self._read_head(data)
         elif exchange.tunnel:
             exchange.client_tunnel(data)
         elif not exchange.request_done:
@@ -275,19 +278,25 @@ class ClientConnection(asyncio.Protocol):
         while pending[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines before a request are passed over
             del pending[:2]
             self._seen = 0
-        if not pending:
-            return
+        if pending:
+            self._read_head(pending)
+
+    def _read_head(self, data: bytes | bytearray) -> None:
+        """Begin the request whose head is here: what is pending, or the bytes that came when nothing was."""
+        pending = self._pending
         try:
-            end = find_end(pending, self._seen)
+            end = find_end(data, self._seen)
             if end < 0:
-                self._seen = len(pending)
+                self._seen = len(data)
+                if data is not pending:
+                    pending += data
                 return
             self._seen = 0
-            head = parse_request(bytes(pending[:end]))
+            head = parse_request(bytes(data[:end]))
         except HttpFault as fault:
             self._refuse(fault)
             return
-        body = bytes(pending[end:])
+        body = bytes(data[end:])
         pending.clear()
         account = Account(self._core, head, self.arrived, self._arrived_ns)
         self.exchange = exchange = Exchange(self._core, self, head, account)

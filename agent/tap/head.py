@@ -116,7 +116,7 @@ class Head:
             return False
         return self.minor == 1 or b"keep-alive" in options
 
-    def forwarded(self, *but: bytes) -> list[Field]:
+    def forwarded(self, but: tuple[bytes, ...] = ()) -> list[Field]:
         """The end-to-end fields: without hop-by-hop ones and those that ``Connection`` names, nor ``but``."""
         if _HOP.isdisjoint(self._values) and self._values.keys().isdisjoint(but):
             return self.fields.copy()

@@ -30,6 +30,7 @@ _CONTROL: Final = frozenset(
     waiting processing""".split()
 )
 """Events of these names are no piece of an answer, whatever they hold."""
+_NO_GAPS: Final = Gaps()
 _NOTHING: Final = frozenset(b"ping pong heartbeat keepalive null none undefined nil ok".split())
 """Texts without JSON that say nothing before the first piece of an answer; after it they may be one."""
 _ERROR_NAMES: Final = frozenset({b"error", b"exception"})
@@ -91,8 +92,8 @@ class AnswerWatch:
     def __init__(self, head: ResponseHead) -> None:
         kind = (head.get(b"content-type") or b"").partition(b";")[0].strip().lower()
         self.facts = Facts()
-        self.gaps = Gaps()
         self.stream = kind == b"text/event-stream" or kind in _LINE_KINDS
+        self.gaps = Gaps() if self.stream else _NO_GAPS
         self.size = 0
         self.ended_at: int | None = None
         self.has_content = False

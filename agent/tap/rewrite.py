@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)", re.IGNORECASE)
 _NO_BODY: Final = frozenset({204, 304})
 _SWITCHING: Final = 101
+_TRACE: Final = (b"traceparent",)
+_TRACE_AND_ID: Final = (b"traceparent", b"x-request-id")
 _REASONS: Final = {
     400: b"Bad Request",
     408: b"Request Timeout",
@@ -41,7 +43,7 @@ def request_head(head: RequestHead, onward: Onward, authority: bytes, base: byte
         base: Path that the server's own stand below; a target that is no path (``OPTIONS *``) goes as it is.
     """
     trace = onward.trace
-    fields = head.forwarded(b"traceparent", *(() if onward.named else (b"x-request-id",)))
+    fields = head.forwarded(_TRACE if onward.named else _TRACE_AND_ID)
     if states := head.all(b"tracestate"):
         handed_on = trace.continued and is_trace_state(states)
         if len(states) > 1 or not handed_on:

@@ -188,9 +188,10 @@ class Sending:
         upstream.exchange = sender
         pool = self._core.pool
         head = b"" if self._head is None else request_head(self._head, self._account.onward, pool.authority, pool.base)
-        upstream.write(head + self._unsent)
-        self._unsent = b""
-        self._client.hold_reading("connecting", False)
+        unsent, self._unsent = self._unsent, b""
+        upstream.write(head + unsent)
+        if len(unsent) > _HOLD_BYTES:
+            self._client.hold_reading("connecting", False)
         self._sent()
 
     def _sent(self) -> None:

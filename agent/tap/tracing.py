@@ -47,7 +47,7 @@ class TraceContext(NamedTuple):
     @property
     def caller_sampled(self) -> bool | None:
         """Whether the caller sampled its trace; ``None`` when the trace begins here."""
-        return bool(self.flags & _SAMPLED) if self.continued else None
+        return bool(self.flags & _SAMPLED) if self.parent_span_id else None
 
 
 class Onward(NamedTuple):

@@ -94,10 +94,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def is_silent(self) -> bool:
         """Whether nothing waits to be read: an idle connection that has something to say was closed by the server."""
-        transport = self._transport
-        if transport is None or transport.get_extra_info("ssl_object") is not None:
-            return transport is not None
         if self._poll is None:
+            transport = self._transport
+            if transport is None or transport.get_extra_info("ssl_object") is not None:
+                return transport is not None
             self._poll = select.poll()
             descriptor = transport.get_extra_info("socket").fileno()
             self._poll.register(descriptor, select.POLLIN | select.POLLHUP | select.POLLERR)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -19,12 +18,10 @@ MAX_HEAD_BYTES: Final = 65_536
 MAX_FIELDS: Final = 256
 MAX_BODY_BYTES: Final = 1 << 60
 
-_CACHED_NAME: Final = 64
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1\.([01])")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_NAME: Final = re.compile(_TOKEN)
-_VALUE: Final = bytes({*range(0x100)} - {*range(0x20), 0x7F} | {0x09})
+_REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1\.([01])\r\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
+_FIELD: Final = re.compile(rb"\r\n(" + _TOKEN + rb"):[\t ]*+([\t\x20-\x7e\x80-\xff]*+)(?=\r\n)")
 _MAX_DIGITS: Final = 19
 _BARE_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|$)")
 _SWITCHING: Final = 101
@@ -186,15 +183,15 @@ def parse_request(head: bytes) -> RequestHead:
     Raises:
         HttpFault: 400 (malformed, or open to more than one reading), 501 (a coding or method we don't do), 505.
     """
-    lines = head.split(b"\r\n")
-    match = _REQUEST_LINE.fullmatch(lines[0])
+    match = _REQUEST_LINE.match(head)
     if match is None:
-        if re.fullmatch(rb"\S+ \S+ HTTP/[0-9.]+", lines[0]) and b" HTTP/1." not in lines[0]:
+        line = head.partition(b"\r\n")[0]
+        if re.fullmatch(rb"\S+ \S+ HTTP/[0-9.]+", line) and b" HTTP/1." not in line:
             raise HttpFault(505, "http_version", "only HTTP/1.0 and HTTP/1.1 are spoken here")
         raise HttpFault(400, "request_line", "the request line is malformed")
     method, target, digit = match.groups()
     minor = int(digit)
-    request = RequestHead(minor, _fields(lines), method, target, 0)
+    request = RequestHead(minor, _fields(head), method, target, 0)
     if method == b"CONNECT":
         raise HttpFault(501, "connect", "CONNECT is not supported")
     if not (target.startswith(b"/") or target == b"*" or re.match(rb"https?://", target, re.IGNORECASE)):
@@ -239,12 +236,11 @@ def parse_response(head: bytes) -> ResponseHead:
     Raises:
         HttpFault: 502, the server's head is malformed or its length ambiguous.
     """
-    lines = head.split(b"\r\n")
-    match = _STATUS_LINE.fullmatch(lines[0])
+    match = _STATUS_LINE.match(head)
     if match is None:
         raise HttpFault(502, "upstream_malformed", "the server's status line is malformed")
     try:
-        fields = _fields(lines)
+        fields = _fields(head)
         response = ResponseHead(int(match[1]), fields, int(match[2]), match[3] or b"", chunked=False, length=None)
         _find_response_length(response)
     except HttpFault as fault:
@@ -286,29 +282,31 @@ def _find_response_length(response: ResponseHead) -> None:
             response.keep([f for f in response.fields if f[1] != b"content-length" or f is first])
 
 
-def _fields(lines: list[bytes]) -> list[Field]:
-    """Fields of a head that was split into its lines: the first of them, the fields', and what is left of its end."""
-    if len(lines) - 3 > MAX_FIELDS:
+def _fields(head: bytes) -> list[Field]:
+    """Fields of a head, which begins with another line and ends in an empty one."""
+    count = head.count(b"\r\n") - 2
+    if count > MAX_FIELDS:
         raise HttpFault(431, "head_too_large", f"more than {MAX_FIELDS} header fields")
-    fields: list[Field] = []
-    clean = not b"".join(lines).translate(None, _VALUE)
-    for line in lines[1:-2]:
-        name, colon, value = line.partition(b":")
-        lower = _lower(name) if len(name) <= _CACHED_NAME else _lower.__wrapped__(name)
-        if not colon or not lower or (not clean and value.translate(None, _VALUE)):
-            if line[:1] in (b" ", b"\t"):
-                raise HttpFault(400, "folded_line", "a header field is folded over two lines")
-            raise HttpFault(400, "header_field", "a header field is malformed")
-        fields.append((name, lower, value.strip(b" \t")))
+    fields = [(name, name.lower(), value) for name, value in _FIELD.findall(head)]
+    if len(fields) < count:
+        raise _malformed(head.split(b"\r\n")[1:-2])
+    if b" \r\n" in head or b"\t\r\n" in head:
+        fields = [(name, lower, value.rstrip(b" \t")) for name, lower, value in fields]
     return fields
 
 
-@lru_cache(maxsize=1_024)
-def _lower(name: bytes) -> bytes:
-    """A field's name in lower case; empty for what is none."""
-    return name.lower() if _NAME.fullmatch(name) is not None else b""
+def _malformed(lines: list[bytes]) -> HttpFault:
+    """What is wrong with the first line that is no field."""
+    wrong = next(line for line in lines if _FIELD.match(b"\r\n" + line + b"\r\n") is None)
+    if wrong[:1] in (b" ", b"\t"):
+        return HttpFault(400, "folded_line", "a header field is folded over two lines")
+    return HttpFault(400, "header_field", "a header field is malformed")
 
 
 def render(first_line: bytes, fields: list[Field]) -> bytes:
     """A head, ready to be written."""
-    return b"\r\n".join([first_line, *[name + b": " + value for name, _, value in fields], b"", b""])
+    parts = [first_line]
+    for name, _, value in fields:
+        parts += (b"\r\n", name, b": ", value)
+    parts.append(b"\r\n\r\n")
+    return b"".join(parts)

@@ -198,16 +198,19 @@ class _Run:
     """Fields that follow one another, and how their values become bytes."""
 
     def __init__(self, fields: Sequence[Field]) -> None:
-        self._puts = [(_put(field), field.bare) for field in fields]
+        self._puts = [_put(field) for field in fields]
+        self._bare = [field.bare for field in fields]
         places = [RequestRecord._fields.index(field.name) for field in fields]
         read = itemgetter(*places)
         self._values: Callable[[RequestRecord], tuple[Any, ...]] = read if len(places) > 1 else lambda one: (read(one),)
 
     def add(self, record: RequestRecord, out: list[bytes]) -> None:
         """Append what the record says."""
-        for (put, bare), value in zip(self._puts, self._values(record), strict=True):
-            if value or (bare and value is not None):
-                out.append(put(value))
+        out += self._said(self._values(record))
+
+    def _said(self, values: tuple[Any, ...]) -> list[bytes]:
+        said = zip(self._puts, self._bare, values, strict=True)
+        return [put(value) for put, bare, value in said if value or (bare and value is not None)]
 
 
 class _Alike(_Run):
@@ -222,8 +225,7 @@ class _Alike(_Run):
         out.append(self._remembered(self._values(record)))
 
     def _encode(self, values: tuple[Any, ...]) -> bytes:
-        said = zip(self._puts, values, strict=True)
-        return b"".join(put(value) for (put, bare), value in said if value or (bare and value is not None))
+        return b"".join(self._said(values))
 
 
 _RUNS: Final = [

@@ -296,7 +296,8 @@ class Account:
         return record
 
     def _make(self, outcome: Outcome | None, error_type: str) -> RequestRecord:
-        self._read_request()  # of one that never ended, what came of it
+        if self._sample is not None:
+            self._read_request()  # of one that never ended, what came of it
         watch = self._watch
         if watch is not None:
             watch.finish()

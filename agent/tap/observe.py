@@ -256,8 +256,7 @@ class AnswerWatch:
 
     def _read_sample(self, sample: BodySample) -> None:
         if sample.whole:
-            message = sample.json()
-            if isinstance(message, dict):
+            if isinstance(message := sample.json(), dict):
                 self.facts.read(message)
             return
         found = {"model": _MODEL.search(sample.head) or _MODEL.search(sample.tail), "id": _ID.search(sample.head)}

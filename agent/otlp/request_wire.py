@@ -165,24 +165,25 @@ def pack_span(record: RequestRecord) -> bytes:
     """
     if record.e2e_seconds is None:
         record = record._replace(e2e_seconds=record.whole_seconds)
-    out = [_bytes(b"\x0a", record.trace_id) if record.trace_id else b""]
-    if record.span_id:
-        out.append(_bytes(b"\x12", record.span_id))
-    if record.trace_state:
-        out.append(_bytes(b"\x1a", record.trace_state.encode()))
-    if record.parent_span_id:
-        out.append(_bytes(b"\x22", record.parent_span_id))
-    out.append(_name(record.method, record.route))
-    if start_ns := record.start_ns:
-        out.append(b"\x39" + _FIXED64(start_ns))
-    if (end_ns := record.end_ns) > start_ns or (end_ns := start_ns):
-        out.append(b"\x41" + _FIXED64(end_ns))
+    trace_id, span_id, start_ns, end_ns, outcome, method, route, parent, state, flags, *_ = record
+    out = [_bytes(b"\x0a", trace_id) if trace_id else b""]
+    if span_id:
+        out.append(_bytes(b"\x12", span_id))
+    if state:
+        out.append(_bytes(b"\x1a", state.encode()))
+    if parent:
+        out.append(_bytes(b"\x22", parent))
+    out.append(_name(method, route))
+    if start_ns:
+        out += (b"\x39", _FIXED64(start_ns))
+    if end_ns > start_ns or (end_ns := start_ns):
+        out += (b"\x41", _FIXED64(end_ns))
     for run in _RUNS:
         run.add(record, out)
-    if record.outcome not in CALM:
+    if outcome not in CALM:
         out.append(_STATUS_ERROR)
-    if record.flags:
-        out.append(b"\x85\x01" + _FIXED32(record.flags))
+    if flags:
+        out += (b"\x85\x01", _FIXED32(flags))
     return b"".join(out)
 
 

@@ -43,7 +43,7 @@ def read_request(sample: BodySample, kind: bytes = _JSON) -> tuple[str, bool]:
         sample: The body.
         kind: Its ``content-type``.
     """
-    what = kind.partition(b";")[0].strip().lower()
+    what = kind if kind == _JSON else kind.partition(b";")[0].strip().lower()
     if what == _FORM:
         fields = _form_fields(sample, kind)
     elif b"json" in what or bytes(sample.head[:64]).lstrip()[:1] == b"{":

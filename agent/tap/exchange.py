@@ -194,7 +194,7 @@ class Exchange:
         if head is None:
             return b"", b""
         self._sending.end_at_edge()
-        keep = request.keeps_alive() and self.request_done and not self._core.draining
+        keep = request.keeps_alive() and self._sending.done and not self._core.draining
         begun = self._answer.begin(request, head, keep=keep)
         self._stage = _ANSWERING
         return begun, rest
@@ -312,7 +312,7 @@ class Exchange:
         """The answer is handed over: let both connections go."""
         self._end()
         self._sending.give_back(keep=self._answer.keeps_upstream)
-        done = self.request_done
+        done = self._sending.done
         self._client.exchange_over(keep=self._answer.keeps_client and done, drain=not done)
 
     def _cut_off(self) -> None:

@@ -74,16 +74,18 @@ class Head:
     _values: dict[bytes, list[bytes]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.keep(self.fields)
+        values: dict[bytes, list[bytes]] = {}
+        for _, lower, value in self.fields:
+            if lower in values:
+                values[lower].append(value)
+            else:
+                values[lower] = [value]
+        self._values = values
 
     def keep(self, fields: list[Field]) -> None:
         """Put others in place of the fields."""
         self.fields = fields
-        values = self._values = {lower: [value] for _, lower, value in fields}
-        if len(values) < len(fields):  # a name came twice
-            values.clear()
-            for _, lower, value in fields:
-                values.setdefault(lower, []).append(value)
+        self.__post_init__()
 
     def get(self, name: bytes) -> bytes | None:
         """First value of a field (lower-case name)."""
@@ -169,7 +171,7 @@ def find_end(buffer: bytes | bytearray, seen: int = 0) -> int:
     Raises:
         HttpFault: The head is over the bound, or a line ends in a bare CR or LF.
     """
-    end = buffer.find(b"\r\n\r\n", max(0, seen - 3))
+    end = buffer.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0)  # noqa: PLR2004 - an end may have begun before
     if end > MAX_HEAD_BYTES or (end < 0 and len(buffer) > MAX_HEAD_BYTES):
         raise HttpFault(431, "head_too_large", f"the head of the message is over {MAX_HEAD_BYTES} bytes")
     if end < 0 and _BARE_LINE_END.search(buffer, max(0, seen - 2)):

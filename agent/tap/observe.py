@@ -148,7 +148,7 @@ class AnswerWatch:
             if self._splitter is None:
                 self.has_content = True
                 if self._sample is not None:
-                    self._sample.feed(self._plain(piece))
+                    self._sample.feed(piece if self._inflate is None else self._plain(piece))
             elif (like := self._like_piece) is not None and like.matches(piece) and self._splitter.skip(len(piece)):
                 self.facts.content_chunks += 1
                 self._content_came(now)

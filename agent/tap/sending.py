@@ -125,8 +125,11 @@ class Sending:
     def end_at_edge(self) -> None:
         """From here on the time is the server's or the client's; said more than once, the first counts."""
         if not self._counted:
-            self._counted = True
-            self._account.edge_seconds += time.monotonic() - self._client.arrived
+            self._count(time.monotonic())
+
+    def _count(self, now: float) -> None:
+        self._counted = True
+        self._account.edge_seconds += now - self._client.arrived
 
     def lose(self) -> bool:
         """The server's connection is gone; returns whether the request may go out once more.
@@ -197,5 +200,5 @@ class Sending:
     def _sent(self) -> None:
         """All that is here was written: if that is all there is and the server has taken it, our part ends."""
         if self.done and not self._counted and not self.stuck:
-            self.moved = time.monotonic()
-            self.end_at_edge()
+            self.moved = now = time.monotonic()
+            self._count(now)

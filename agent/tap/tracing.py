@@ -10,6 +10,7 @@ from agent.entropy import draw
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,256}")
 _SAMPLED: Final = 0x01
+_HEX: Final = tuple(f"{number:02x}" for number in range(0x100))
 _KNOWN_FLAGS: Final = 0x03  # sampled, random
 _MEMBER: Final = re.compile(
     rb"[0-9a-z][_0-9a-z*/@-]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
@@ -42,7 +43,7 @@ class TraceContext(NamedTuple):
     def header(self, span_id: bytes) -> bytes:
         """Value of the ``traceparent`` that the server gets, with our span as parent."""
         flags = self.flags & ~_SAMPLED | (_SAMPLED if self.sampled else 0)
-        return f"00-{self.trace_id.hex()}-{span_id.hex()}-{flags:02x}".encode()
+        return f"00-{self.trace_id.hex()}-{span_id.hex()}-{_HEX[flags]}".encode()
 
     @property
     def caller_sampled(self) -> bool | None:

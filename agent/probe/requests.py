@@ -32,7 +32,7 @@ _FAILED_STATUS: Final = 500
 
 @dataclass(slots=True)
 class Books:
-    """What the accounts of the probe's requests share (``agent.tap.account.Books``)."""
+    """What the accounts of the probe's requests share (``agent.tap.books.Books``)."""
 
     tenants: Tenants
     models: BoundedNames

@@ -165,7 +165,7 @@ def pack_span(record: RequestRecord) -> bytes:
     """
     if record.e2e_seconds is None:
         record = record._replace(e2e_seconds=record.whole_seconds)
-    trace_id, span_id, start_ns, end_ns, outcome, method, route, parent, state, flags, *_ = record
+    trace_id, span_id, start_ns, end_ns, outcome, method, route, parent, state, flags = record[:10]
     out = [_bytes(b"\x0a", trace_id) if trace_id else b""]
     if span_id:
         out.append(_bytes(b"\x12", span_id))

@@ -18,6 +18,8 @@ from base.vocabulary import SPAN_ID_RANDOM_BITS, Edge, Outcome
 
 Kind = Literal["text", "texts", "number", "seconds", "flag"]
 _NS: Final = 1_000_000_000
+_RANDOM: Final = (1 << SPAN_ID_RANDOM_BITS) - 1
+_MILLISECONDS: Final = (1 << (64 - SPAN_ID_RANDOM_BITS)) - 1
 _KINDS: Final[dict[object, Kind]] = {
     str: "text", Outcome: "text", tuple[str, ...]: "texts", int: "number", float: "seconds", bool: "flag",
 }  # fmt: skip
@@ -175,7 +177,5 @@ def time_coded_span_id(arrival_ns: int, random: int | None = None) -> bytes:
         arrival_ns: Arrival, Unix nanoseconds.
         random: The low bits, for a replay that must give the same id again; drawn when ``None``.
     """
-    low = int.from_bytes(draw(4)) if random is None else random
-    low &= (1 << SPAN_ID_RANDOM_BITS) - 1
-    milliseconds = (arrival_ns // 1_000_000) & ((1 << (64 - SPAN_ID_RANDOM_BITS)) - 1)
-    return ((milliseconds << SPAN_ID_RANDOM_BITS) | low).to_bytes(8, "big")
+    low = (int.from_bytes(draw(4)) if random is None else random) & _RANDOM
+    return (((arrival_ns // 1_000_000 & _MILLISECONDS) << SPAN_ID_RANDOM_BITS) | low).to_bytes(8, "big")

@@ -7,7 +7,7 @@ what writing their bytes does. Field numbers are those of OTLP (``opentelemetry/
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +24,6 @@ CALM: Final = frozenset({Outcome.OK, Outcome.CLIENT_ABORT, Outcome.CLIENT_ERROR}
 """Outcomes that are no error of the span."""
 MAX_TEXT: Final = 256
 """Longest text of an attribute, in characters: names come from clients and servers, and the store keeps them all."""
-_DOUBLE: Final = struct.Struct("<d").pack
 _FIXED64: Final = struct.Struct("<Q").pack
 _FIXED32: Final = struct.Struct("<I").pack
 _KIND_SERVER: Final = b"\x30\x02"
@@ -57,11 +56,12 @@ def _bytes(tag: bytes, value: bytes) -> bytes:
 class _Word:
     """A key of an attribute, encoded once."""
 
-    __slots__ = ("_double", "_false", "_key", "_numbers", "_texts", "_true")
+    __slots__ = ("_false", "_key", "_numbers", "_texts", "_true", "seconds")
 
     def __init__(self, key: str) -> None:
         self._key = _bytes(b"\x0a", key.encode()) + b"\x12"
-        self._double = _SPAN_ATTRIBUTE + _size(len(self._key) + 10) + self._key + b"\x09\x21"
+        double = _SPAN_ATTRIBUTE + _size(len(self._key) + 10) + self._key + b"\x09\x21"
+        self.seconds: Callable[[float], bytes] = partial(struct.Struct(f"<{len(double)}sd").pack, double)
         flag = _SPAN_ATTRIBUTE + _size(len(self._key) + 3) + self._key + b"\x02\x10"
         self._true, self._false = flag + b"\x01", flag + b"\x00"
         # What stands before a number and a text depends on how long they are alone.
@@ -78,9 +78,6 @@ class _Word:
     def number(self, value: int) -> bytes:
         digits = _SHORT[value] if 0 <= value < 2_048 else _varint(value)  # noqa: PLR2004 - what is made in advance
         return self._numbers[len(digits)] + digits
-
-    def seconds(self, value: float) -> bytes:
-        return self._double + _DOUBLE(value)
 
     def flag(self, value: bool) -> bytes:
         return self._true if value else self._false

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from base.framed import CUT_OFF, Layout, varint
@@ -19,6 +20,7 @@ to a body of the largest size that is received."""
 CHECKED: Final = "-crc"
 """Ends the names of segments whose records have checksums, before the suffix."""
 _MARK: Final = varint(15011 << 3 | 2) + b"\x08" + b"spol"
+_varint: Final = lru_cache(maxsize=4_096)(varint)
 _CRC: Final = struct.Struct("<I")
 FOOTER_BYTES: Final = len(_MARK) + _CRC.size
 
@@ -48,7 +50,7 @@ class Records:
 
 def seal(body: bytes) -> bytes:
     """A record: length, body and checksum."""
-    length = varint(len(body) + FOOTER_BYTES)
+    length = _varint(len(body) + FOOTER_BYTES)
     return b"".join((length, body, _MARK, _CRC.pack(zlib.crc32(length, zlib.crc32(_MARK, zlib.crc32(body))))))
 
 

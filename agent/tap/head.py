@@ -144,6 +144,30 @@ class RequestHead(Head):
         """Whether sending it twice does what sending it once does (RFC 9110 §9.2.2), with no body to send again."""
         return self.method in _IDEMPOTENT and self.length == 0
 
+    def find_length(self) -> None:
+        """Find out where the body ends.
+
+        Raises:
+            HttpFault: 400, the fields are open to more than one reading; 501, a coding that we don't do.
+        """
+        lengths = self._values.get(b"content-length")
+        codings = self._values.get(b"transfer-encoding")
+        if codings is None:
+            self.length = _length(lengths) if lengths is not None else 0
+            return
+        if lengths is not None:
+            raise HttpFault(400, "length_and_coding", "Content-Length beside Transfer-Encoding")
+        if self.minor == 0:
+            raise HttpFault(400, "coding_in_http10", "Transfer-Encoding in an HTTP/1.0 request")
+        self.length = None
+        if len(codings) == 1 and codings[0].lower() == b"chunked":
+            return
+        names = [c.strip().lower() for value in codings for c in value.split(b",")]
+        known = names.count(b"chunked") == 1 and set(names) <= _REAL_CODINGS
+        if len(codings) == 1 and names[-1] == b"chunked" and known:
+            raise HttpFault(501, "transfer_coding", "only the transfer coding chunked is supported")
+        raise HttpFault(400, "transfer_coding", "the Transfer-Encoding field is malformed")
+
     def wants_websocket(self) -> bool:
         """Whether this asks to become a WebSocket; other upgrades (h2c above all) are not passed on."""
         if b"upgrade" not in self._values:
@@ -159,6 +183,26 @@ class ResponseHead(Head):
     reason: bytes
     chunked: bool
     length: int | None
+
+    def find_length(self) -> None:
+        """Find out what the fields say of where the body ends.
+
+        Raises:
+            HttpFault: 400, they are open to more than one reading.
+        """
+        lengths = self._values.get(b"content-length")
+        if (values := self._values.get(b"transfer-encoding")) is not None:
+            codings = [c.strip().lower() for value in values for c in value.split(b",")]
+            if b"chunked" in codings[:-1] or codings[-1] != b"chunked":
+                raise HttpFault(400, "transfer_coding", "the Transfer-Encoding field is malformed")
+            self.chunked = True  # it wins over a length, which is not passed on (RFC 9112 §6.3)
+            if lengths is not None:
+                self.keep([f for f in self.fields if f[1] != b"content-length"])
+        elif lengths is not None:
+            self.length = _length(lengths if len(lengths) == 1 else sorted(set(lengths)))
+            if len(lengths) > 1:
+                first = next(f for f in self.fields if f[1] == b"content-length")
+                self.keep([f for f in self.fields if f[1] != b"content-length" or f is first])
 
 
 def find_end(buffer: bytes | bytearray, seen: int = 0) -> int:
@@ -201,29 +245,11 @@ def parse_request(head: bytes) -> RequestHead:
     hosts = request.all(b"host")
     if len(hosts) > 1 or (minor == 1 and not hosts):
         raise HttpFault(400, "host", "HTTP/1.1 asks for exactly one Host field")
-    request.length = _request_length(request)
+    request.find_length()
     return request
 
 
-def _request_length(request: RequestHead) -> int | None:
-    lengths = request.all(b"content-length")
-    if not (codings := request.all(b"transfer-encoding")):
-        return _length(lengths)
-    if lengths:
-        raise HttpFault(400, "length_and_coding", "Content-Length beside Transfer-Encoding")
-    if request.minor == 0:
-        raise HttpFault(400, "coding_in_http10", "Transfer-Encoding in an HTTP/1.0 request")
-    if len(codings) == 1 and codings[0].lower() == b"chunked":
-        return None
-    names = [c.strip().lower() for value in codings for c in value.split(b",")]
-    if len(codings) == 1 and names[-1] == b"chunked" and names.count(b"chunked") == 1 and set(names) <= _REAL_CODINGS:
-        raise HttpFault(501, "transfer_coding", "only the transfer coding chunked is supported")
-    raise HttpFault(400, "transfer_coding", "the Transfer-Encoding field is malformed")
-
-
 def _length(lengths: list[bytes]) -> int:
-    if not lengths:
-        return 0
     if len(lengths) > 1:
         raise HttpFault(400, "several_lengths", "more than one Content-Length")
     digits = lengths[0]
@@ -244,7 +270,7 @@ def parse_response(head: bytes) -> ResponseHead:
     try:
         fields = _fields(head)
         response = ResponseHead(int(match[1]), fields, int(match[2]), match[3] or b"", chunked=False, length=None)
-        _find_response_length(response)
+        response.find_length()
     except HttpFault as fault:
         raise HttpFault(502, "upstream_malformed", f"the server's answer is malformed: {fault}") from fault
     return response
@@ -266,22 +292,6 @@ def read_heads(buffer: bytes) -> tuple[bytes, ResponseHead | None, bytes]:
             return buffer[:at], head, buffer[at + end :]
         at += end
     return buffer[:at], None, buffer[at:]
-
-
-def _find_response_length(response: ResponseHead) -> None:
-    lengths = response.all(b"content-length")
-    if values := response.all(b"transfer-encoding"):
-        codings = [c.strip().lower() for value in values for c in value.split(b",")]
-        if b"chunked" in codings[:-1] or codings[-1] != b"chunked":
-            raise HttpFault(400, "transfer_coding", "the Transfer-Encoding field is malformed")
-        response.chunked = True  # it wins over a length, which is not passed on (RFC 9112 §6.3)
-        if lengths:
-            response.keep([f for f in response.fields if f[1] != b"content-length"])
-    elif lengths:
-        response.length = _length(lengths if len(lengths) == 1 else sorted(set(lengths)))
-        if len(lengths) > 1:
-            first = next(f for f in response.fields if f[1] == b"content-length")
-            response.keep([f for f in response.fields if f[1] != b"content-length" or f is first])
 
 
 def _fields(head: bytes) -> list[Field]:

@@ -44,26 +44,29 @@ def request_head(head: RequestHead, onward: Onward, authority: bytes, base: byte
     """
     trace = onward.trace
     fields = head.forwarded(_TRACE if onward.named else _TRACE_AND_ID)
-    if states := head.all(b"tracestate"):
+    rare = head.has(b"tracestate", b"upgrade", b"te")
+    if rare and (states := head.all(b"tracestate")):
         handed_on = trace.continued and is_trace_state(states)
         if len(states) > 1 or not handed_on:
             fields = _trace_state(fields, states if handed_on else [])
     target = head.target
-    match = None if target.startswith(b"/") else _ABSOLUTE.match(target)
+    is_path = target.startswith(b"/")
+    match = None if is_path else _ABSOLUTE.match(target)
     if match is not None:  # RFC 9112 §3.2.2: the URL's authority is the host
         target = target[match.end() :]
         target = target if target.startswith(b"/") else b"/" + target
+        is_path = True
         fields = [(b"Host", b"host", match[1]), *(f for f in fields if f[1] != b"host")]
     elif head.get(b"host") is None:
         fields.insert(0, (b"Host", b"host", authority))
-    if target.startswith(b"/"):
+    if base and is_path:
         target = base + target
     if head.length is None:
         fields.append((b"Transfer-Encoding", b"transfer-encoding", b"chunked"))
-    if head.wants_websocket():
+    if rare and head.wants_websocket():
         fields.append((b"Connection", b"connection", b"Upgrade"))
         fields.append((b"Upgrade", b"upgrade", b"websocket"))
-    elif head.get(b"te") is not None and b"trailers" in head.tokens(b"te"):
+    elif rare and b"trailers" in head.tokens(b"te"):
         fields.append((b"TE", b"te", b"trailers"))
         fields.append((b"Connection", b"connection", b"TE"))
     fields.append((b"traceparent", b"traceparent", trace.header(onward.span_id)))

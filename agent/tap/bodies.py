@@ -82,7 +82,7 @@ def parse(data: bytes | bytearray) -> Any:
     """
     try:
         return _QUICK(data)
-    except _NOT_QUICK:  # also not a number, half a surrogate pair, a number beyond a double's
+    except _NOT_QUICK:  # NaN, half a surrogate pair, a number beyond a double's: the library takes them
         return json.loads(data.decode())
 
 

@@ -89,21 +89,6 @@ class Facts:
     begun: set[int] = field(default_factory=set)
 
     @property
-    def prompt_tokens(self) -> int | None:
-        """From usage."""
-        return self.usage.prompt
-
-    @property
-    def completion_tokens(self) -> int | None:
-        """From usage."""
-        return self.usage.completion
-
-    @property
-    def cached_tokens(self) -> int | None:
-        """From usage."""
-        return self.usage.cached
-
-    @property
     def given_up(self) -> str:
         """Finish reason by which the engine gave the request up; empty when it did not."""
         for reason in self.finish.values():

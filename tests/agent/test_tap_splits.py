@@ -129,7 +129,7 @@ def test_any_json_can_be_read(value: object, kind: str):
         value["type"] = kind
     data = b"data: " + json.dumps(value).encode() + b"\n\n"
     facts = watch([data])[0]
-    assert facts.prompt_tokens is None or facts.prompt_tokens >= 0
+    assert facts.usage.prompt is None or facts.usage.prompt >= 0
 
 
 @given(

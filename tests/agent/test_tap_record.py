@@ -1,4 +1,4 @@
-"""Each field of a record is what it says: no two of them have the same value here."""
+"""Each field of a record is what it says: no two texts, numbers or times have the same value here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEAD = (
     b"Content-Length: %d\r\n\r\n" % len(BODY)
 )
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-USAGE = {"prompt_tokens": 11, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 7}}
+USAGE = {"prompt_tokens": 11, "completion_tokens": 201, "prompt_tokens_details": {"cached_tokens": 7}}
 
 
 def event(text: str, **more: object) -> bytes:
@@ -54,29 +54,29 @@ def test_a_record_says_each_thing_in_its_own_field():
     account.request_ended()
     account.answer_began(parse_response(ANSWER))
     size = 0
-    pieces = (
+    waits = [0.01] * 100 + [0.1] * 3 + [0.3]
+    pieces = [
         (0.5, event("a")),
-        (0.1, event("b")),
-        (0.3, event("c")),
+        *((wait, event("b")) for wait in waits),
         (0.2, event("", finish_reason="stop", usage=USAGE)),
-    )
+    ]
     for wait, piece in pieces:
         now += wait
         account.answer_payload([piece], now)
         account.handed_over(now)
         size += len(piece)
     account.edge_seconds = 0.25
-    now = ARRIVED + 4.0
+    now = ARRIVED + 9.0
     record = account.close(None, "")
     assert record is not None
     expected = RequestRecord(
-        trace_id=b"\x11" * 16, span_id=SPAN, start_ns=ARRIVED_NS, end_ns=ARRIVED_NS + 4_000_000_000,
+        trace_id=b"\x11" * 16, span_id=SPAN, start_ns=ARRIVED_NS, end_ns=ARRIVED_NS + 9_000_000_000,
         outcome=Outcome.OK, method="POST", route="/v1/completions", parent_span_id=b"\x22" * 8, trace_state="a=1",
         flags=2, operation="text_completion", request_model="asked", response_model="told", tenant="team",
         error_type="", status=200, stream=True, tokens_counted=False, caller_sampled=False, unsampled=True,
-        finish_reasons=("stop",), response_id="cmpl-1", request_id="mine", prompt_tokens=11, completion_tokens=5,
-        cached_tokens=7, request_bytes=len(BODY), response_bytes=size, itl_gaps=2, edge_seconds=0.25,
-        ttft_seconds=0.5, e2e_seconds=4.0, itl_mean_seconds=0.2, itl_p50_seconds=0.1, itl_p99_seconds=0.3,
+        finish_reasons=("stop",), response_id="cmpl-1", request_id="mine", prompt_tokens=11, completion_tokens=201,
+        cached_tokens=7, request_bytes=len(BODY), response_bytes=size, itl_gaps=104, edge_seconds=0.25,
+        ttft_seconds=0.5, e2e_seconds=9.0, itl_mean_seconds=1.6 / 104, itl_p50_seconds=0.01, itl_p99_seconds=0.1,
         itl_max_seconds=0.3,
     )  # fmt: skip
     for name, value in expected._asdict().items():
@@ -85,10 +85,12 @@ def test_a_record_says_each_thing_in_its_own_field():
 
 
 def test_a_failure_says_each_thing_in_its_own_field():
-    account = Account(core(), parse_request(HEAD), ARRIVED, ARRIVED_NS, lambda: ARRIVED + 1.0, SPAN)
+    head = parse_request(HEAD.replace(b"traceparent", b"x-other"))
+    account = Account(core(), head, ARRIVED, ARRIVED_NS, lambda: ARRIVED + 1.0, SPAN)
     record = account.close(Outcome.UNREACHABLE, "connect_refused")
     assert record is not None
     assert (record.outcome, record.error_type) == (Outcome.UNREACHABLE, "connect_refused")
+    assert (record.caller_sampled, record.unsampled, record.tokens_counted) == (None, False, False)
     assert (record.status, record.response_bytes, record.itl_gaps) == (None, 0, 0)
     assert (record.prompt_tokens, record.completion_tokens, record.cached_tokens) == (None, None, None)
     assert (record.request_model, record.response_model, record.finish_reasons) == ("", "", ())

@@ -100,7 +100,7 @@ def account_of(evidence: Evidence, kept: Kept | None = None) -> Account:
         ledger.take(cause, (_PHASE_OF[cause],), seconds)
     places = places_of(evidence, reference.each("prefill_token"))
     for place in places:
-        place.learn(reference.calm[place.rows])
+        place.learn(reference.calm[place.part])
     for place in places:
         _contend(ledger, place, places, reference)
     charge_rates(ledger, requests, reference)
@@ -120,8 +120,8 @@ def account_of(evidence: Evidence, kept: Kept | None = None) -> Account:
 
 
 def _contend(ledger: Ledger, place: Place, places: list[Place], reference: Reference) -> None:
-    calm = reference.calm[place.rows]
-    deployment = place.requests.deployment.codes[place.rows]
+    calm = reference.calm[place.part]
+    deployment = place.requests.deployment.codes[place.part]
     peers = [
         other
         for other in places

@@ -34,12 +34,12 @@ def charge_slots(ledger: Ledger, place: Place) -> None:
     requests = place.requests
     start, begin, _, _ = place.span
     told = place.of(requests.engine_half.astype(float)) > 0
-    wait = np.where(told, np.minimum(ledger.left("queue", place.rows), np.maximum(begin - start, 0.0)), 0.0)
+    wait = np.where(told, np.minimum(ledger.left("queue", place.part), np.maximum(begin - start, 0.0)), 0.0)
     alone = wait - _beside_its_own(place, wait)
     held = _held_back(place, wait, alone)
     if held.any():
         share = place.bins.mean(held, begin - wait, begin)
-        ledger.take("lora_slots", ("queue",), alone * np.minimum(share, 1.0), place.rows)
+        ledger.take("lora_slots", ("queue",), alone * np.minimum(share, 1.0), place.part)
 
 
 def shown(place: Place, calm: Flags, first: float, last: float) -> list[str]:  # noqa: ARG001 - as the others' are
@@ -65,7 +65,7 @@ def shown(place: Place, calm: Flags, first: float, last: float) -> list[str]:  #
 
 def _several(place: Place) -> bool:
     """Whether its requests tell which adapter they ask for: cohorts are of a page, which does not."""
-    return not len(place.requests.cohort) and len(np.unique(place.requests.model.codes[place.rows])) > 1
+    return not len(place.requests.cohort) and len(np.unique(place.requests.model.codes[place.part])) > 1
 
 
 def _beside_its_own(place: Place, wait: Floats) -> Floats:
@@ -74,7 +74,7 @@ def _beside_its_own(place: Place, wait: Floats) -> Floats:
     if not _several(place):
         return found
     _, begin, _, last = place.span
-    models = place.requests.model.codes[place.rows]
+    models = place.requests.model.codes[place.part]
     for model in np.unique(models[wait > 0]):
         mine = models == model
         spans = list(zip(begin[mine].tolist(), last[mine].tolist(), strict=True))
@@ -127,7 +127,7 @@ def _running(place: Place) -> Floats:
     if np.isfinite(told).any() or not _several(place):
         return told
     _, begin, _, last = place.span
-    models = place.requests.model.codes[place.rows]
+    models = place.requests.model.codes[place.part]
     counted = np.zeros(place.bins.n)
     for model in np.unique(models):
         mine = models == model

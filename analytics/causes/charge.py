@@ -31,7 +31,8 @@ class Ledger:
         # a phase a row, so that what is taken of one lies together
         self._left = np.maximum(excess.T, 0.0, order="C")
         self._room = np.maximum(self.excess, 0.0)
-        self._charged: dict[str, Floats] = {}
+        # of a cause only the phases that it is charged in: most are charged in one or two
+        self._charged: dict[str, dict[int, Floats]] = {}
 
     def left(self, phase: str, rows: Ints | slice = slice(None)) -> Floats:
         """Seconds of a phase above its reference that nobody is charged for, of all requests or of some."""
@@ -55,8 +56,10 @@ class Ledger:
         if isinstance(rows, np.ndarray) and rows.dtype == np.bool_:
             rows = np.flatnonzero(rows)
         room = self._room[rows]
-        rest = np.maximum(np.broadcast_to(np.asarray(wanted, dtype=np.float64), room.shape), 0.0).copy()
+        rest = np.maximum(np.broadcast_to(np.asarray(wanted, dtype=np.float64), room.shape), 0.0)
         taken = np.zeros(len(room))
+        if not rest.any():
+            return taken
         for phase in phases:
             column = self._left[PHASE[phase]]
             amount = np.minimum(np.minimum(column[rows], room), rest)
@@ -66,9 +69,7 @@ class Ledger:
             room -= amount
             rest -= amount
             taken += amount
-            if cause not in self._charged:
-                self._charged[cause] = np.zeros(self._left.shape)
-            self._charged[cause][PHASE[phase]][rows] += amount
+            self._held(cause, PHASE[phase])[rows] += amount
         self._room[rows] = room
         return taken
 
@@ -77,13 +78,16 @@ class Ledger:
         held = self._charged.get(cause)
         if held is None:
             return
-        back = held if where is None else held * where
-        self._left += back
-        self._room += back.sum(axis=0)
-        if where is None or not (held.any(axis=0) & ~where).any():
+        charged = self.of(cause) > 0
+        rows = np.flatnonzero(charged if where is None else charged & where)
+        back = np.zeros(len(rows))
+        for phase, column in sorted(held.items()):
+            back += column[rows]
+            self._left[phase][rows] += column[rows]
+            column[rows] = 0.0
+        self._room[rows] += back
+        if not any(column.any() for column in held.values()):
             del self._charged[cause]
-        else:
-            held[:, where] = 0.0
 
     @property
     def causes(self) -> tuple[str, ...]:
@@ -92,28 +96,41 @@ class Ledger:
 
     def charged(self, cause: str, rows: Flags | Ints | slice = slice(None)) -> Floats:
         """``(n, len(PHASES))`` seconds charged to a cause, of all requests or of some."""
-        held = self._charged.get(cause)
-        if held is None:
-            return np.zeros((len(self.excess[rows]), len(PHASES)))
-        return held[:, rows].T
+        found = np.zeros((len(PHASES), len(self.excess[rows])))
+        for phase, column in self._charged.get(cause, {}).items():
+            found[phase] = column[rows]
+        return found.T
+
+    def phases(self, cause: str) -> tuple[str, ...]:
+        """Phases that a cause is charged in."""
+        return tuple(PHASES[phase] for phase in sorted(self._charged.get(cause, ())))
 
     def charged_in(self, phase: str, rows: Ints | slice = slice(None)) -> Floats:
         """Seconds of a phase charged to all causes, of all requests or of some."""
         found = np.zeros(len(self.excess[rows]))
         for held in self._charged.values():
-            found += held[PHASE[phase]][rows]
+            if PHASE[phase] in held:
+                found += held[PHASE[phase]][rows]
         return found
 
-    def of(self, cause: str) -> Floats:
-        """Seconds of each request charged to a cause."""
-        held = self._charged.get(cause)
-        seconds: Floats = np.zeros(len(self.excess)) if held is None else held.sum(axis=0)
-        return seconds
+    def of(self, cause: str, rows: Ints | slice = slice(None)) -> Floats:
+        """Seconds of each request charged to a cause, of all requests or of some."""
+        found = np.zeros(len(self.excess[rows]))
+        for _, column in sorted(self._charged.get(cause, {}).items()):
+            found += column[rows]
+        return found
 
     @property
     def unexplained(self) -> Floats:
         """Seconds above the reference that nobody is charged for, signed."""
         rest: Floats = self.excess.copy()
-        for held in self._charged.values():
-            rest -= held.sum(axis=0)
+        for cause in self._charged:
+            rest -= self.of(cause)
         return rest
+
+    def _held(self, cause: str, phase: int) -> Floats:
+        """Seconds of each request charged to a cause in a phase, to be added to."""
+        held = self._charged.setdefault(cause, {})
+        if phase not in held:
+            held[phase] = np.zeros(len(self.excess))
+        return held[phase]

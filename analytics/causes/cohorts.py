@@ -57,8 +57,8 @@ def cohorts(row: Mapping[str, Any], origin_ms: int, from_ms: int, to_ms: int, mo
     start = end - e2e[which]
     kept = (start >= 0) & (start < (to_ms - origin_ms) / 1000)
     which, start = which[kept], start[kept]
-    by_time = np.argsort(start, kind="stable")
-    which, start = which[by_time], start[by_time]
+    order = np.lexsort((start, Names.of(list(texts["instance"])).codes[which]))
+    which, start = which[order], start[order]
     own = phases[which]
     first = own[:, PHASE["queue"]] + own[:, PHASE["stall"]] + own[:, PHASE["prefill"]]
     size = len(which)

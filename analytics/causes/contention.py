@@ -63,14 +63,14 @@ def charge_standstill(ledger: Ledger, place: Place) -> None:
         if not spans:
             continue
         before, after = place.standing(spans)
-        taken = ledger.take(cause, (*FIRST_TOKEN, "transit", "edge"), before, place.rows)
+        taken = ledger.take(cause, (*FIRST_TOKEN, "transit", "edge"), before, place.part)
         rest = after + np.maximum(before - taken, 0.0)
-        ledger.take(cause, _WHOLE, rest, place.rows)
+        ledger.take(cause, _WHOLE, rest, place.part)
     start = place.span[0]
     for begun in place.begun:
         young = (start >= begun - 1) & (start < begun + COLD_SECONDS)
         old = (start >= begun + COLD_SECONDS) & (start < begun + 3 * COLD_SECONDS)
-        above = np.maximum(ledger.excess[place.rows], 0.0)
+        above = np.maximum(ledger.excess[place.part], 0.0)
         # cold is what goes by: later ones of the same server do not show it
         if young.any() and old.sum() >= 3 and np.median(above[young][:5]) > 3 * np.median(above[old]):  # noqa: PLR2004
             ledger.take("cold_start", _ALL, np.inf, place.rows[young])
@@ -92,18 +92,18 @@ def charge_readers(ledger: Ledger, place: Place, reference: Reference) -> None:
     others at the same time, and of its own answer, not of its beginning.
     """
     # a tap measures what it waited for its client; where none did, it is between the server's end and the edge's
-    at_edge = ledger.left("edge", place.rows)
-    late = at_edge + ledger.left("transit", place.rows)
+    at_edge = ledger.left("edge", place.part)
+    late = at_edge + ledger.left("transit", place.part)
     start, _, _, last = place.span
     end = place.of(place.requests.end)
     after = np.maximum(end - np.maximum(last, start), 0.0)
-    tenants = place.requests.tenant.codes[place.rows]
-    least = np.maximum(0.25, 0.5 * reference.expected[place.rows].sum(axis=1))
+    tenants = place.requests.tenant.codes[place.part]
+    least = np.maximum(0.25, 0.5 * reference.expected[place.part].sum(axis=1))
     usual = _around(late, tenants, last, np.minimum(late, after) > least)
     # without others to compare with, what lies between may be anybody's: only what the tap waited is the client's
     slow = np.minimum(np.where(np.isnan(usual), at_edge, late - np.nan_to_num(usual)), after)
     matters = slow > least
-    ledger.take("slow_client", ("edge", "transit"), np.where(matters, slow, 0.0), place.rows)
+    ledger.take("slow_client", ("edge", "transit"), np.where(matters, slow, 0.0), place.part)
 
 
 def charge_cpu(ledger: Ledger, place: Place, calm: Flags) -> None:
@@ -117,7 +117,7 @@ def charge_cpu(ledger: Ledger, place: Place, calm: Flags) -> None:
         usual = float(np.median(own[calm])) if calm.any() else 0.0
         wait = np.maximum(own - max(usual, 0.0), 0.0)
         matters = wait >= STARVED
-        ledger.take("cpu_starved", _ALL, np.where(matters, wait * (end - start), 0.0), place.rows)
+        ledger.take("cpu_starved", _ALL, np.where(matters, wait * (end - start), 0.0), place.part)
     elif np.isfinite(host.pressure).any():
         pressure = np.nan_to_num(place.bins.held(host.time, host.pressure, host.age))
         own = place.bins.mean(pressure, start, end)
@@ -136,15 +136,15 @@ def charge_queue(ledger: Ledger, place: Place, peers: Sequence[Place], reference
     requests = place.requests
     begin = place.span[1]
     # what only the edge saw has its queue in the time before the first token
-    bare = ~requests.engine_half[place.rows]
-    late = ledger.left("queue", place.rows) + np.where(bare, ledger.left("prefill", place.rows), 0.0)
+    bare = ~requests.engine_half[place.part]
+    late = ledger.left("queue", place.part) + np.where(bare, ledger.left("prefill", place.part), 0.0)
     wait = np.minimum(late, np.maximum(begin - place.span[0], 0.0))
     wait = np.where(bare, late, wait)
     began = np.where(wait < late, place.span[0], begin - wait)
     for cause, label in queue_labels(place, peers, reference).items():
         share = place.bins.mean(label, began, np.maximum(begin, began + late))
         phases = ("queue", "prefill") if bare.any() else ("queue",)
-        ledger.take(cause, phases, late * np.minimum(share, 1.0), place.rows)
+        ledger.take(cause, phases, late * np.minimum(share, 1.0), place.part)
 
 
 def charge_preemptions(ledger: Ledger, place: Place, reference: Reference) -> None:
@@ -152,14 +152,14 @@ def charge_preemptions(ledger: Ledger, place: Place, reference: Reference) -> No
     _, _, first, last = place.span
     requests = place.requests
     told = place.of(requests.preempted) > 0
-    gap, usual = place.of(requests.gap_max), reference.each("output_token", place.rows)
+    gap, usual = place.of(requests.gap_max), reference.each("output_token", place.part)
     stalled = gap > np.maximum(20 * usual, 0.05)
     if place.samples is not None:
         lost = np.nan_to_num(place.sampled("preemptions"))
         near = place.bins.mean((lost > 0).astype(float), first - 1, last + 1) > 0
         told |= near & stalled
     share = np.where(gap > 0, np.maximum(gap - usual, 0.0), np.inf)
-    ledger.take("preemption", ("decode", "stall"), np.where(told, share, 0.0), place.rows)
+    ledger.take("preemption", ("decode", "stall"), np.where(told, share, 0.0), place.part)
 
 
 def charge_prefills(ledger: Ledger, place: Place, reference: Reference, calm: Flags) -> None:
@@ -177,11 +177,11 @@ def charge_prefills(ledger: Ledger, place: Place, reference: Reference, calm: Fl
     usual = float(np.median(while_decoding[calm])) if calm.any() else 0.0
     matters = while_decoding >= max(2 * usual, 0.1) * place.bins.mean(place.ran, first, last)
     wanted = np.where(matters, (while_decoding - usual) * np.maximum(last - first, 0.0), 0.0)
-    ledger.take(cause, ("decode",), wanted, place.rows)
+    ledger.take(cause, ("decode",), wanted, place.part)
     before = np.maximum(first - start, 0.0)
     others = np.maximum(place.computing(start, first) * before - own, 0.0)
     matters = others >= np.maximum(0.25 * before * place.bins.mean(place.ran, start, first), 0.005)
-    ledger.take(cause, ("stall", "prefill", "frontend"), others * matters, place.rows)
+    ledger.take(cause, ("stall", "prefill", "frontend"), others * matters, place.part)
 
 
 def charge_batch(ledger: Ledger, place: Place, reference: Reference, calm: Flags) -> None:
@@ -195,7 +195,7 @@ def charge_batch(ledger: Ledger, place: Place, reference: Reference, calm: Flags
     made than usual is it the batch.
     """
     _, _, first, last = place.span
-    requests, rows = place.requests, place.rows
+    requests, rows = place.requests, place.part
     tokens = np.maximum(requests.output[rows] - 1, 0)
     usual_token = reference.each("output_token", rows)
     among = place.among(first, last)

@@ -241,7 +241,7 @@ def _evidence(account: Account, cause: str, each: Floats, who: dict[str, str], s
             if DRIVER[cause] in _OF_GPUS:
                 told += gpus.shown(place, cause, *_between_ends(place, seconds > 0))
             if cause in _SHOWN:
-                calm = account.reference.calm[place.rows]
+                calm = account.reference.calm[place.part]
                 told += _SHOWN[cause](place, calm, *_between_ends(place, seconds > 0))
             told += _seen(place, cause, seconds)
             if place.cost is not None and cause in _BY_STEPS:

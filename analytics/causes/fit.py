@@ -79,8 +79,10 @@ def cost(fit: Fit, requests: Requests, rows: Flags) -> Floats:
     return seconds
 
 
-def fit_of(requests: Requests, ground: Flags, kind: Kind) -> Fit:
+def fit_of(requests: Requests, those: Flags, kind: Kind) -> Fit:
     """The fit of a kind to some requests."""
+    ground = np.flatnonzero(those)
+    ground = ground[np.argsort(requests.start[ground], kind="stable")]
     phases, uncached = requests.phases[ground], requests.uncached[ground]
     tokens = np.maximum(requests.output[ground] - 1, 0)
     decode, prefill = phases[:, PHASE["decode"]], phases[:, PHASE["prefill"]]
@@ -103,7 +105,7 @@ def fit_of(requests: Requests, ground: Flags, kind: Kind) -> Fit:
     base[PHASE["decode"]] = max(base[PHASE["decode"]], 0.0) if output_token == 0 else 0.0
     return Fit(
         kind=kind,
-        n=int(ground.sum()),
+        n=len(ground),
         base=base,
         prefill_token=slope,
         prefill_token_error=_slope_error(uncached, prefill - slope * uncached) if slope > 0 else 0.0,

@@ -146,7 +146,7 @@ def charge_throttled(ledger: Ledger, place: Place, peers: Sequence[Place], refer
     lack = np.max(list(missing.values()), axis=0)
     start, begin, first, last = place.span
     end = place.of(place.requests.end)
-    calm = reference.calm[place.rows]
+    calm = reference.calm[place.part]
     phases = worked(ledger, place)
     times = {"prefill": (begin, first), "decode": (first, last)}
     wanted = {phase: phases[:, PHASE[phase]] * place.bins.mean(lack, *times.get(phase, (start, end)))
@@ -158,7 +158,7 @@ def charge_throttled(ledger: Ledger, place: Place, peers: Sequence[Place], refer
         return
     place.slowed_by = missing
     for phase, seconds in wanted.items():
-        ledger.take("gpu_throttled", (phase,), np.where(hit, seconds, 0.0), place.rows)
+        ledger.take("gpu_throttled", (phase,), np.where(hit, seconds, 0.0), place.part)
 
 
 def _missing(place: Place, peers: Sequence[Place], reference: Reference) -> dict[str, Floats]:
@@ -192,7 +192,7 @@ def _missing(place: Place, peers: Sequence[Place], reference: Reference) -> dict
 def _busy(place: Place, reference: Reference) -> Flags:
     """Bins in which calm requests were worked for: an idle GPU's clock is no measure."""
     _, begin, first, last = place.span
-    calm = reference.calm[place.rows]
+    calm = reference.calm[place.part]
     return place.bins.level(begin[calm], np.maximum(last, first)[calm]) > 0
 
 
@@ -208,7 +208,7 @@ def charge_failed(ledger: Ledger, place: Place) -> None:
     """``gpu_fault``: requests that failed after a fault, where far more do than before it."""
     requests = place.requests
     end = place.of(requests.end)
-    failed = requests.failed[place.rows]
+    failed = requests.failed[place.part]
     for fault in place.faults:
         after = (end >= fault.time - SLACK_SECONDS) & (end < fault.time + AFTER_SECONDS)
         before = end < fault.time - SLACK_SECONDS

@@ -91,9 +91,16 @@ class Place:
         good[at[calm]] = True
         return good & ~wild
 
+    @cached_property
+    def part(self) -> Ints | slice:
+        """`rows` as a slice where they lie together, as `table.Requests` has them: of columns it makes views."""
+        rows = self.rows
+        together = len(rows) > 0 and int(rows[-1] - rows[0]) + 1 == len(rows)
+        return slice(int(rows[0]), int(rows[-1]) + 1) if together else rows
+
     def of(self, column: Floats) -> Floats:
-        """A column of the requests of this place."""
-        return column[self.rows]
+        """A column of the requests of this place; not to be written into."""
+        return column[self.part]
 
     @cached_property
     def span(self) -> tuple[Floats, Floats, Floats, Floats]:
@@ -153,7 +160,7 @@ class Place:
     @cached_property
     def waiting(self) -> Floats:
         """The same as the server's page shows it, where no request's own record tells of a queue; 0 where unknown."""
-        told = self.requests.engine_half[self.rows].any()
+        told = self.requests.engine_half[self.part].any()
         return self.queued if told else np.nan_to_num(self.sampled("waiting"))
 
     @cached_property
@@ -208,7 +215,7 @@ class Place:
             "decoding": (first, last, self._generates),
             "arriving": (start, start, np.ones(len(start))),
         }.get(what, (start, last, np.ones(len(start))))
-        codes, names = requests.tenant.codes[self.rows], requests.tenant.names
+        codes, names = requests.tenant.codes[self.part], requests.tenant.names
         spread = what in {"prefilled", "arriving"}
         work = np.bincount(codes, height if spread else height * np.maximum(until - since, 0.0), len(names))
         busiest = np.argsort(-work, kind="stable")[:TENANTS]

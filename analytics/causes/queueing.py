@@ -77,8 +77,8 @@ def prompts_cause(place: Place, reference: Reference) -> str:
     ``prefill_interference``.
     """
     requests = place.requests
-    window = requests.inside[place.rows]
-    calm = reference.calm[place.rows] & ~window
+    window = requests.inside[place.part]
+    calm = reference.calm[place.part] & ~window
     seconds = [float(np.ptp(place.span[0][rows])) if rows.sum() > 1 else 0.0 for rows in (window, calm)]
     if not all(seconds):
         return "prefill_interference"
@@ -128,9 +128,9 @@ def _slower_cause(place: Place, peers: Sequence[Place], reference: Reference, si
     most replicas beside it compute as ever, else ``model_slow``.
     """
     version = place.requests.version
-    window = place.requests.inside[place.rows]
-    codes = version.codes[place.rows]
-    new = new_versions(version, codes[reference.calm[place.rows]])
+    window = place.requests.inside[place.part]
+    codes = version.codes[place.part]
+    new = new_versions(version, codes[reference.calm[place.part]])
     if window.any() and np.isin(codes[window], new).mean() > 0.5:  # noqa: PLR2004 - most
         return "deploy"
     ratios = [_pace(one, reference, since, until) for one in (place, *peers)]
@@ -160,7 +160,7 @@ def _slower(place: Place, reference: Reference, first: int, last: int) -> bool:
     since, until = float(edges[first]), float(edges[last])
     start, _, _, end = place.span
     requests = place.requests
-    models = requests.model.codes[place.rows]
+    models = requests.model.codes[place.part]
     during = (start < until) & (end > since)
     waited = np.bincount(models[during], weights=place.of(requests.phases[:, PHASE["queue"]])[during])
     if not len(waited):
@@ -209,7 +209,7 @@ def _retried(place: Place, since: float, until: float) -> bool:
     if not rows.any():
         return False
     failed = _of_their_own(place)[rows].astype(float)
-    tenants = place.requests.tenant.codes[place.rows][rows]
+    tenants = place.requests.tenant.codes[place.part][rows]
     n = np.bincount(tenants)
     heaviest = int(n.argmax())
     return bool(n[heaviest] >= 0.5 * len(failed) and failed[tenants == heaviest].mean() >= RETRIED)
@@ -237,7 +237,7 @@ def _besides(place: Place, first: int, last: int) -> _Besides | None:
     without a queue fewer came.
     """
     start = place.span[0]
-    inside = place.requests.inside[place.rows]
+    inside = place.requests.inside[place.part]
     if not inside.any():
         return None
     begun, until = (
@@ -267,8 +267,8 @@ def _failures_came_again(place: Place, first: int, last: int) -> bool:
 
 def _of_their_own(place: Place) -> Flags:
     """Which requests failed, but not because of the queue: what a full queue refuses is no reason of its being full."""
-    requests, rows = place.requests, place.rows
-    worked = sum((requests.phases[rows, PHASE[phase]] for phase in WORK), start=np.zeros(len(rows))) > 0
+    requests, rows = place.requests, place.part
+    worked = sum((requests.phases[rows, PHASE[phase]] for phase in WORK), start=np.zeros(len(place.rows))) > 0
     refused = requests.outcome.among([Outcome.REJECTED.value])[rows] | (requests.engine_half[rows] & ~worked)
     failed: Flags = requests.failed[rows] & ~refused
     return failed

@@ -104,8 +104,17 @@ def reference_of(requests: Requests, kept: Kept | None = None) -> Reference:
             continue
         made.fit_of[rows] = len(made.fits)
         made.fits.append(fit)
-        made.expected[rows] = cost(fit, requests, rows)
+    _expect(made, requests)
     return made
+
+
+def _expect(made: Reference, requests: Requests) -> None:
+    """What each request's own work costs (`fit.cost`), a phase of all kinds at a time."""
+    base = np.array([*(fit.base for fit in made.fits), np.zeros(len(PHASES))])
+    for phase in np.flatnonzero(base.any(axis=0)):
+        made.expected[:, phase] = base[made.fit_of, phase]
+    made.expected[:, PHASE["prefill"]] += made.each("prefill_token") * requests.uncached
+    made.expected[:, PHASE["decode"]] += made.each("output_token") * np.maximum(requests.output - 1, 0)
 
 
 def _serves_itself(requests: Requests, usable: Flags, of_it: Flags, kinds: Ints, known: Mapping[int, Fit]) -> bool:

@@ -31,19 +31,19 @@ _MAD_TO_ERROR: Final = 1.4826 * 1.2533
 
 def worked(ledger: Ledger, place: Place) -> Floats:
     """``(n, len(PHASES))`` seconds of a place's requests less what others are charged with of them."""
-    seconds: Floats = place.requests.phases[place.rows]
+    seconds: Floats = place.requests.phases[place.part].copy()
     for cause in ledger.causes:
         if cause not in WORK_CAUSES:
-            seconds -= ledger.charged(cause, place.rows)
+            seconds -= ledger.charged(cause, place.part)
     return seconds
 
 
 def times_usual(ledger: Ledger, place: Place, reference: Reference, phases: Sequence[str]) -> Floats:
     """How many times their reference some phases of a place's requests took; NaN where that costs nothing."""
     columns = [PHASE[phase] for phase in phases]
-    usual = reference.expected[place.rows][:, columns].sum(axis=1)
+    usual = reference.expected[place.part][:, columns].sum(axis=1)
     took = worked(ledger, place)[:, columns].sum(axis=1)
-    known = (usual > 0) & place.requests.whole[place.rows]
+    known = (usual > 0) & place.requests.whole[place.part]
     return np.where(known, took / np.where(usual > 0, usual, 1.0), np.nan)
 
 

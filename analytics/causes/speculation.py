@@ -65,7 +65,7 @@ def charge_acceptance(ledger: Ledger, place: Place, reference: Reference) -> Non
     Charged where requests decoded in such seconds and took longer than calm ones by more than chance. Not those of a
     version that the reference has not: what is new about it is told by `rate`.
     """
-    calm = reference.calm[place.rows]
+    calm = reference.calm[place.part]
     made = _yields(place, calm)
     if made is None:
         return
@@ -74,14 +74,14 @@ def charge_acceptance(ledger: Ledger, place: Place, reference: Reference) -> Non
     # a decode that is shorter than a second is judged by its second
     steps = np.maximum(last - first, bins.step) / bins.step
     lost = made.lost(*(bins.mean(series, first, last) * steps for series in (made.tokens, made.weight)))
-    versions = requests.version.codes[place.rows]
+    versions = requests.version.codes[place.part]
     new = np.isin(versions, new_versions(requests.version, versions[calm]))
     decode = worked(ledger, place)[:, PHASE["decode"]]
     hit = (lost >= LESS) & (decode > 0) & ~new
     if not are_slower(times_usual(ledger, place, reference, ("decode",)), hit, calm & ~hit, SLOWER_BY_YIELD):
         return
     place.yield_lost = np.maximum(made.lost(made.tokens, made.weight), 0.0)
-    ledger.take("spec_acceptance_drop", ("decode",), np.where(hit, decode * lost, 0.0), place.rows)
+    ledger.take("spec_acceptance_drop", ("decode",), np.where(hit, decode * lost, 0.0), place.part)
 
 
 def yields_less(place: Place, first: int, last: int) -> bool:

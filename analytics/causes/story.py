@@ -70,10 +70,10 @@ def chains_of(account: Account, causes: Iterable[Cause], rows: Flags, from_secon
 
 
 def _episodes(account: Account, place: Place, cause: str, rows: Flags) -> Iterator[Episode]:
-    held = account.ledger.charged(cause, place.rows)
+    held = account.ledger.charged(cause, place.part)
     if not held.any():
         return
-    whole, asked = (_series(place, held * those[place.rows][:, None]) for those in (account.counted, rows))
+    whole, asked = (_series(place, held * those[place.part][:, None]) for those in (account.counted, rows))
     bins = place.bins
     total = whole.sum()
     deployment = account.requests.deployment
@@ -134,7 +134,7 @@ def _names(one: Happening, codes: Ints, names: tuple[str, ...]) -> Iterator[str]
 def _during(account: Account, place: Place, one: Episode) -> Flags:
     """Of the requests of a place those of the window that were inside in an episode."""
     start, end = place.of(account.requests.start), place.of(account.requests.end)
-    during: Flags = account.counted[place.rows] & (start <= one.until + place.bins.step) & (end >= one.since)
+    during: Flags = account.counted[place.part] & (start <= one.until + place.bins.step) & (end >= one.since)
     return during
 
 
@@ -159,7 +159,7 @@ def _by_a_newcomer(account: Account, place: Place, one: Episode) -> bool:
     if not holder or share < OWNER_SHARE:
         return False
     tenant = account.requests.tenant
-    return not bool((tenant.among([holder]) & account.reference.calm)[place.rows].any())
+    return not bool((tenant.among([holder]) & account.reference.calm)[place.part].any())
 
 
 def _asked_for(account: Account, cause: str, rows: Ints) -> tuple[Floats, Floats]:
@@ -172,7 +172,7 @@ def _asked_for(account: Account, cause: str, rows: Ints) -> tuple[Floats, Floats
 def _each(account: Account, place: Place, one: Episode) -> Floats:
     """Seconds of each request charged in an episode: to those that were inside then."""
     seconds = np.zeros(len(account.requests))
-    seconds[place.rows] = account.ledger.of(one.cause)[place.rows] * _during(account, place, one)
+    seconds[place.part] = account.ledger.of(one.cause)[place.part] * _during(account, place, one)
     return seconds
 
 
@@ -180,7 +180,7 @@ def _more_than_the_crowd(account: Account, place: Place, one: Episode, other: Ep
     """Whether requests grew noticeably, and by more than their number: what a crowd brings about is its own."""
     if one.cause in CROWDS:
         return True
-    calm = place.calm_bins(account.reference.calm[place.rows])
+    calm = place.calm_bins(account.reference.calm[place.part])
     at = place.bins.edges[:-1]
     # what comes later than most of it was lost did not bring it about
     during = (at >= max(one.since, other.since - RETRY_SECONDS)) & (at <= other.middle)
@@ -212,10 +212,10 @@ def _of_all(account: Account, place: Place, event: Beginning) -> bool:
     """Whether most tenants that had a cache to lose lost it: a process that begins anew forgets everybody's."""
     requests, reference = account.requests, account.reference
     start = place.of(requests.start)
-    after = (start >= event.onset.seconds) & (start <= event.until + AFTER_SECONDS) & account.counted[place.rows]
+    after = (start >= event.onset.seconds) & (start <= event.until + AFTER_SECONDS) & account.counted[place.part]
     hit = np.nan_to_num(place.of(reference.hit))
     prompt, cached = place.of(requests.prompt), place.of(requests.cached)
-    tenant = requests.tenant.codes[place.rows]
+    tenant = requests.tenant.codes[place.part]
     kept = lost = 0
     for code in np.unique(tenant[after & (hit >= FOUND)]):
         mine = after & (tenant == code)

@@ -17,6 +17,8 @@ from analytics.slo import BAD
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from analytics.causes.arrays import Flags, Floats, Ints
     from analytics.causes.columns import Columns
     from analytics.causes.steps import Steps
@@ -47,7 +49,9 @@ def new_versions(version: Names, usual: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class Requests:
-    """Requests of reference period and window, in order of arrival; all arrays have one value a request.
+    """Requests of reference period and window; all arrays have one value a request.
+
+    Those of an instance lie together, in order of arrival: most of what is asked is asked of one instance.
 
     Attributes:
         start: Arrival, seconds since the origin.
@@ -94,9 +98,9 @@ class Requests:
     scale: float = 1.0
     cohort: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
-    def known(self, rows: Flags) -> int:
-        """How many things are known of some requests: their number, or that of their cohorts."""
-        return len(np.unique(self.cohort[rows])) if len(self.cohort) else int(rows.sum())
+    def known(self, rows: Ints) -> int:
+        """How many things are known of some requests, by their places: their number, or that of their cohorts."""
+        return len(np.unique(self.cohort[rows])) if len(self.cohort) else len(rows)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -248,6 +252,22 @@ class Evidence:
     origin_ms: int = 0
 
 
+def in_order(instance: Ints, at: Floats, key: NDArray[np.uint64]) -> Ints:
+    """The order of `Requests`: by instance, time and key.
+
+    Args:
+        instance: Code of each request's; codes are in the order of names.
+        at: When it arrived, in any unit.
+        key: What tells apart those of one instance and time.
+    """
+    small = np.int16 if int(instance.max(initial=0)) <= np.iinfo(np.int16).max else np.int64  # sorted by their digits
+    order = np.argsort(instance.astype(small), kind="stable")
+    of, time, last = instance[order], at[order], key[order]
+    later = (time[1:] > time[:-1]) | ((time[1:] == time[:-1]) & (last[1:] >= last[:-1]))
+    # parts that were in order one by one, as blocks are, need no more
+    return order if (later | (of[1:] != of[:-1])).all() else np.lexsort((key, at, instance))
+
+
 def requests_of(row: Columns, origin_ms: int, from_ms: int, scale: float = 1.0) -> Requests:
     """Requests out of the columns of `load.rows`.
 
@@ -256,8 +276,9 @@ def requests_of(row: Columns, origin_ms: int, from_ms: int, scale: float = 1.0) 
     request's coming where it fits in before the first token, else the answer's going.
     """
     at = floats(row["at_ms"])
+    texts = {name: Names.of(row[name]) for name in _TEXTS}
     # a store hands out rows of one millisecond in any order, and estimates go by order
-    order = np.lexsort((np.asarray(row["key"], dtype=np.uint64), at))
+    order = in_order(texts["instance"].codes, at, np.asarray(row["key"], dtype=np.uint64))
     column = {name: floats(row[name])[order] for name in _NUMBERS}
     # a phase lies together in memory, since one is what is asked for mostly
     phases = np.stack([column[f"{name}_s"] for name in PHASES[:-1]] + [np.zeros(len(at))]).T
@@ -273,7 +294,7 @@ def requests_of(row: Columns, origin_ms: int, from_ms: int, scale: float = 1.0) 
     phases[bare, PHASE["prefill"]] = np.maximum(first - (edge - going), 0.0)[bare]
     phases[bare, PHASE["decode"]] = (after - going)[bare]
     phases[:, PHASE["other"]] = e2e - phases.sum(axis=1)
-    texts = {name: Names.of(row[name]).reordered(order) for name in _TEXTS}
+    texts = {name: of.reordered(order) for name, of in texts.items()}
     return Requests(
         start=(at[order] - origin_ms) / 1000,
         e2e=e2e,

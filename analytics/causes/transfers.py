@@ -38,7 +38,7 @@ def charge_transfers(ledger: Ledger, place: Place, reference: Reference) -> None
     Charged where those who waited for such transfers had their first token later than calm ones by more than chance: a
     transfer beside the computing keeps nobody waiting.
     """
-    calm = reference.calm[place.rows]
+    calm = reference.calm[place.part]
     counted = _counted(place)
     usual = _usual(place, calm, *counted)
     if not usual > 0:
@@ -57,7 +57,7 @@ def charge_transfers(ledger: Ledger, place: Place, reference: Reference) -> None
         return
     whole = place.of(requests.engine_half.astype(float)) > 0
     for phases, rows in ((("queue", "stall"), hit & whole), (_BEFORE, hit & ~whole)):
-        ledger.take("kv_transfer", phases, np.where(rows, more, 0.0), place.rows)
+        ledger.take("kv_transfer", phases, np.where(rows, more, 0.0), place.part)
 
 
 def _waited_for(place: Place, start: Floats, first: Floats) -> bool:

@@ -25,7 +25,7 @@ from analytics.causes.work import work_changes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from analytics.causes.arrays import Flags, Floats
+    from analytics.causes.arrays import Flags, Floats, Ints
     from analytics.causes.table import Event, Evidence, Requests
 
 SIGMAS: Final = 4.0
@@ -87,10 +87,10 @@ def account_of(evidence: Evidence, kept: Kept | None = None) -> Account:
         expected[:, PHASE[_PHASE_OF[cause]]] -= seconds
     excess = requests.phases - expected
     known = reference.known
-    excess[~known] = 0.0
-    excess[known & ~requests.whole & ~requests.failed] = 0.0  # its end was the client's choice
+    # the end of one that neither failed nor was answered was the client's choice
+    excess[np.flatnonzero(~known | ~(requests.whole | requests.failed))] = 0.0
     # one that failed took what it took above a good one's; of its phases, waiting is as good as anybody's
-    lost = known & requests.failed
+    lost = np.flatnonzero(known & requests.failed)
     took = np.maximum(requests.e2e - reference.each("e2e"), 0.0)[lost]
     waited = np.minimum(np.maximum(excess[lost, PHASE["queue"]], 0.0), took)
     excess[lost] = 0.0
@@ -108,15 +108,24 @@ def account_of(evidence: Evidence, kept: Kept | None = None) -> Account:
     counted = requests.inside & known & (requests.whole | requests.failed)
     seconds = expected.sum(axis=1)
     made = Account(requests, reference, ledger, places, counted, evidence.events, seconds)
-    for code in np.unique(requests.deployment.codes):
-        of_it = requests.deployment.codes == code
-        deployment = requests.deployment.names[code]
-        made.noise[deployment, ""] = Noise.of(_usual(made, "", of_it))
-        for cause in ledger.causes:
-            noise = made.noise[deployment, cause] = Noise.of(_usual(made, cause, of_it))
-            if not _stands(made, cause, noise.with_(kept.noise_of(deployment, cause)), of_it):
-                ledger.give_back(cause, of_it)
+    _judge(made, kept)
     return made
+
+
+def _judge(account: Account, kept: Kept) -> None:
+    """Learn each deployment's noise, and give back what is no more than that."""
+    requests, ledger = account.requests, account.ledger
+    charged = {cause: ledger.of(cause) for cause in ledger.causes}
+    for code, deployment in enumerate(requests.deployment.names):
+        of_it = requests.deployment.codes == code
+        if not of_it.any():
+            continue
+        usual, window = _Calm(account, of_it), np.flatnonzero(account.counted & of_it)
+        account.noise[deployment, ""] = Noise(usual.blocks, 0.0, 0.0)
+        for cause in ledger.causes:
+            noise = account.noise[deployment, cause] = Noise.of(usual.loads(charged[cause]))
+            if not _stands(account, charged[cause], noise.with_(kept.noise_of(deployment, cause)), window):
+                ledger.give_back(cause, of_it)
 
 
 def _contend(ledger: Ledger, place: Place, places: list[Place], reference: Reference) -> None:
@@ -142,15 +151,20 @@ def _contend(ledger: Ledger, place: Place, places: list[Place], reference: Refer
     gpus.charge_slowed(ledger, place, reference)
 
 
-def _stands(account: Account, cause: str, noise: Noise, of_it: Flags) -> bool:
-    """Whether a cause is more than noise in one deployment."""
-    seconds, expected = account.ledger.of(cause), account.expected
-    window = account.counted & of_it
-    hit = window & (seconds >= HIT * np.maximum(expected, 1e-6)) & (seconds > 0)
-    known = account.requests.known
-    if known(hit) < max(HIT_LEAST, HIT_SHARE * known(window)):
+def _stands(account: Account, charged: Floats, noise: Noise, window: Ints) -> bool:
+    """Whether a cause is more than noise in one deployment.
+
+    Args:
+        account: The account.
+        charged: Seconds of each request charged to the cause.
+        noise: What is known of that.
+        window: Places of the deployment's requests that the account is about.
+    """
+    seconds, expected, known = charged[window], account.expected[window], account.requests.known
+    hit = (seconds >= HIT * np.maximum(expected, 1e-6)) & (seconds > 0)
+    if known(window[hit]) < max(HIT_LEAST, HIT_SHARE * known(window)):
         return False
-    load = seconds[window].sum() / max(expected[window].sum(), 1e-9)
+    load = seconds.sum() / max(expected.sum(), 1e-9)
     # a few that lost much count as much as many that lost little
     if load < MATTERS and seconds[hit].sum() < expected[hit].sum():
         return False
@@ -161,29 +175,51 @@ def _stands(account: Account, cause: str, noise: Noise, of_it: Flags) -> bool:
     return bool(load > noise.mean + sigmas * noise.deviation)
 
 
-def _usual(account: Account, cause: str, of_it: Flags) -> Floats:
-    """A cause's load in each calm block of an instance of a deployment.
+class _Calm:
+    """Calm blocks of the instances of a deployment, to be asked what was charged in them.
 
     A fault reaches into the requests that were open when it began: without those of the reference that the window found
     open, and without blocks beside one that is not calm, where there are others.
+
+    Args:
+        account: The account.
+        of_it: The deployment's requests.
     """
-    reference, requests, expected = account.reference, account.requests, account.expected
-    seconds = account.ledger.of(cause)
-    n = int(reference.block.max(initial=0)) + 3
-    place = requests.instance.codes * n + reference.block + 1
-    size = len(requests.instance.names) * n
-    calm = of_it & reference.calm & (~account.counted | reference.inside)
-    open_still = ~requests.inside & (requests.end > requests.start[requests.inside & of_it].min(initial=np.inf))
-    ground = of_it & requests.whole & (~requests.inside | reference.inside)
-    wild = np.bincount(place[ground & ~reference.calm], minlength=size)
-    beside = np.convolve(wild > 0, [1, 1, 1], "same") > 0
 
-    def loads(rows: Flags) -> tuple[Floats, Flags]:
-        base = np.bincount(place[rows], expected[rows], size)
-        return np.bincount(place[rows], seconds[rows], size) / np.maximum(base, 1e-9), base > 0
+    def __init__(self, account: Account, of_it: Flags) -> None:
+        reference, requests = account.reference, account.requests
+        n = int(reference.block.max(initial=0)) + 3
+        size = len(requests.instance.names) * n
+        calm = of_it & reference.calm & (~account.counted | reference.inside)
+        open_still = ~requests.inside & (requests.end > requests.start[requests.inside & of_it].min(initial=np.inf))
+        wild = np.flatnonzero(of_it & requests.whole & (~requests.inside | reference.inside) & ~reference.calm)
+        beside = np.convolve(np.bincount(_block(account, wild, n), minlength=size) > 0, [1, 1, 1], "same") > 0
+        for those, blocks in ((calm & ~open_still, ~beside), (calm, np.ones(size, dtype=np.bool_))):
+            self._rows = np.flatnonzero(those)
+            self._place = _block(account, self._rows, n)
+            base = np.bincount(self._place, account.expected[self._rows], size)
+            self._chosen = np.flatnonzero((base > 0) & blocks)
+            self._base = np.maximum(base[self._chosen], 1e-9)
+            if len(self._chosen) > 1:
+                break
 
-    load, known = loads(calm & ~open_still)
-    if (known & ~beside).sum() > 1:
-        return load[known & ~beside]
-    load, known = loads(calm)
-    return load[known]
+    @property
+    def blocks(self) -> int:
+        """How many."""
+        return len(self._chosen)
+
+    def loads(self, charged: Floats) -> Floats:
+        """A cause's load in each block.
+
+        Args:
+            charged: Seconds of each request of the account charged to it.
+        """
+        sums = np.bincount(self._place, charged[self._rows], int(self._chosen.max(initial=0)) + 1)
+        loads: Floats = sums[self._chosen] / self._base
+        return loads
+
+
+def _block(account: Account, rows: Ints, blocks: int) -> Ints:
+    """A number for each request's instance and block, with room on both sides."""
+    place: Ints = account.requests.instance.codes[rows] * blocks + account.reference.block[rows] + 1
+    return place

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from analytics.causes.arrays import Flags, Floats
+    from collections.abc import Iterator
+
+    from analytics.causes.arrays import Floats, Ints
     from analytics.causes.fit import Fit
     from analytics.causes.reference import Reference
     from analytics.causes.table import Requests
@@ -37,16 +39,16 @@ def work_changes(requests: Requests, reference: Reference) -> dict[str, Floats]:
     """Seconds of each request by cause, never below zero; only causes that are there."""
     found: dict[str, Floats] = {}
     for place, fit in enumerate(reference.fits):
-        mine = (reference.fit_of == place) & requests.whole
-        window, ground = np.flatnonzero(mine & requests.inside), mine & reference.calm
-        if len(window) < 2 or ground.sum() < 2:  # noqa: PLR2004 - below, nothing spreads
+        mine = np.flatnonzero((reference.fit_of == place) & requests.whole)
+        inside, calm = np.flatnonzero(requests.inside[mine]), np.flatnonzero(reference.calm[mine])
+        window = mine[inside]
+        if len(window) < 2 or len(calm) < 2:  # noqa: PLR2004 - below, nothing spreads
             continue
-        for cause in CAUSES:
-            terms = _terms(cause, fit, requests, reference, mine)
-            there, usual = terms[requests.inside[mine]], terms[ground[mine]]
+        # those of a cohort are known by their mean, which counts once
+        alike = len(window) / requests.known(window)
+        for cause, terms in _terms(fit, requests, reference, mine):
+            there, usual = terms[inside], terms[calm]
             total = float(there.sum())
-            # those of a cohort are known by their mean, which counts once
-            alike = len(there) / requests.known(mine & requests.inside)
             chance = float(usual.std()) * np.sqrt(alike * len(there) * (1 + len(there) / len(usual)))
             if total <= max(SIGMAS * chance, MATTERS * fit.e2e * len(there)):
                 continue
@@ -56,11 +58,10 @@ def work_changes(requests: Requests, reference: Reference) -> dict[str, Floats]:
     return found
 
 
-def _terms(cause: str, fit: Fit, requests: Requests, reference: Reference, rows: Flags) -> Floats:
-    if cause == "longer_outputs":
-        return fit.output_token * (requests.output[rows] - fit.output)
+def _terms(fit: Fit, requests: Requests, reference: Reference, rows: Ints) -> Iterator[tuple[str, Floats]]:
+    """By which each of some requests of a kind differs from its mean, cause by cause."""
     hit, prompt, cached = reference.hit[rows], requests.prompt[rows], requests.cached[rows]
-    missed = np.where(np.isfinite(hit), np.nan_to_num(hit) * prompt - cached, 0.0)
-    if cause == "cold_prefix_cache":
-        return fit.prefill_token * missed
-    return fit.prefill_token * (requests.uncached[rows] - fit.uncached - missed)
+    missed = np.where(np.isfinite(hit), hit * prompt - cached, 0.0)
+    yield "longer_prompts", fit.prefill_token * (requests.uncached[rows] - fit.uncached - missed)
+    yield "cold_prefix_cache", fit.prefill_token * missed
+    yield "longer_outputs", fit.output_token * (requests.output[rows] - fit.output)

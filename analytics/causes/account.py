@@ -81,11 +81,12 @@ def account_of(evidence: Evidence, kept: Kept | None = None) -> Account:
     evidence = parted(evidence)
     requests = evidence.requests
     reference = reference_of(requests, kept)
-    expected = reference.expected.copy()
     work = work_changes(requests, reference)
+    expected = list(reference.expected.T)
     for cause, seconds in work.items():
-        expected[:, PHASE[_PHASE_OF[cause]]] -= seconds
-    excess = requests.phases - expected
+        phase = PHASE[_PHASE_OF[cause]]
+        expected[phase] = expected[phase] - seconds
+    excess = np.stack([took - usual for took, usual in zip(requests.phases.T, expected, strict=True)]).T
     known = reference.known
     # the end of one that neither failed nor was answered was the client's choice
     excess[np.flatnonzero(~known | ~(requests.whole | requests.failed))] = 0.0
@@ -106,8 +107,8 @@ def account_of(evidence: Evidence, kept: Kept | None = None) -> Account:
     charge_rates(ledger, requests, reference)
     contention.charge_failures(ledger, requests)
     counted = requests.inside & known & (requests.whole | requests.failed)
-    seconds = expected.sum(axis=1)
-    made = Account(requests, reference, ledger, places, counted, evidence.events, seconds)
+    whole = sum(expected, start=np.zeros(len(requests)))
+    made = Account(requests, reference, ledger, places, counted, evidence.events, whole)
     _judge(made, kept)
     return made
 

@@ -23,13 +23,14 @@ class Ledger:
     """Seconds above the reference, and charges.
 
     Args:
-        excess: ``(n, len(PHASES))`` seconds above the reference, signed.
+        excess: ``(n, len(PHASES))`` seconds above the reference, signed; it is the ledger's from then on.
     """
 
     def __init__(self, excess: Floats) -> None:
         self.excess = excess.sum(axis=1)
         # a phase a row, so that what is taken of one lies together
-        self._left = np.maximum(excess.T, 0.0, order="C")
+        self._left = np.ascontiguousarray(excess.T)
+        np.maximum(self._left, 0.0, out=self._left)
         self._room = np.maximum(self.excess, 0.0)
         # of a cause only the phases that it is charged in: most are charged in one or two
         self._charged: dict[str, dict[int, Floats]] = {}

@@ -36,6 +36,8 @@ COLD_SECONDS: Final = 30.0
 """Seconds after a server began in which its first requests may be cold."""
 BUSY: Final = 0.85
 """Share of one CPU from which a process that takes requests is the narrow place."""
+LATE: Final = 0.25
+"""Seconds that an answer's way to its client takes at least where the client is slow."""
 STARVED: Final = 0.1
 """Seconds a second without a CPU, above the usual, from which a process is starved."""
 WANTED: Final = 0.5
@@ -94,11 +96,13 @@ def charge_readers(ledger: Ledger, place: Place, reference: Reference) -> None:
     # a tap measures what it waited for its client; where none did, it is between the server's end and the edge's
     at_edge = ledger.left("edge", place.part)
     late = at_edge + ledger.left("transit", place.part)
+    if not (late > LATE).any():
+        return
     start, _, _, last = place.span
     end = place.of(place.requests.end)
     after = np.maximum(end - np.maximum(last, start), 0.0)
     tenants = place.requests.tenant.codes[place.part]
-    least = np.maximum(0.25, 0.5 * reference.expected[place.part].sum(axis=1))
+    least = np.maximum(LATE, 0.5 * reference.expected[place.part].sum(axis=1))
     usual = _around(late, tenants, last, np.minimum(late, after) > least)
     # without others to compare with, what lies between may be anybody's: only what the tap waited is the client's
     slow = np.minimum(np.where(np.isnan(usual), at_edge, late - np.nan_to_num(usual)), after)
@@ -113,11 +117,12 @@ def charge_cpu(ledger: Ledger, place: Place, calm: Flags) -> None:
     end = place.of(place.requests.end)
     if np.isfinite(host.delay).any():
         delay = np.nan_to_num(place.bins.held(host.delay_time, host.delay, host.age))
-        own = place.bins.mean(delay, start, end)
-        usual = float(np.median(own[calm])) if calm.any() else 0.0
-        wait = np.maximum(own - max(usual, 0.0), 0.0)
-        matters = wait >= STARVED
-        ledger.take("cpu_starved", _ALL, np.where(matters, wait * (end - start), 0.0), place.part)
+        if delay.max() >= STARVED / 2:  # a mean is never above all that it is of
+            own = place.bins.mean(delay, start, end)
+            usual = float(np.median(own[calm])) if calm.any() else 0.0
+            wait = np.maximum(own - max(usual, 0.0), 0.0)
+            matters = wait >= STARVED
+            ledger.take("cpu_starved", _ALL, np.where(matters, wait * (end - start), 0.0), place.part)
     elif np.isfinite(host.pressure).any():
         pressure = np.nan_to_num(place.bins.held(host.time, host.pressure, host.age))
         own = place.bins.mean(pressure, start, end)
@@ -127,12 +132,16 @@ def charge_cpu(ledger: Ledger, place: Place, calm: Flags) -> None:
         ledger.take("cpu_starved", phases, np.inf, place.rows[pressed])
     if np.isfinite(host.front).any():
         front = np.nan_to_num(place.bins.held(host.front_time, host.front, host.age))
-        busy = place.bins.mean(front, start, end) >= BUSY
-        ledger.take("frontend_cpu", ("frontend", "transit", "stall"), np.inf, place.rows[busy])
+        if front.max() >= BUSY / 2:
+            busy = place.bins.mean(front, start, end) >= BUSY
+            ledger.take("frontend_cpu", ("frontend", "transit", "stall"), np.inf, place.rows[busy])
 
 
 def charge_queue(ledger: Ledger, place: Place, peers: Sequence[Place], reference: Reference) -> None:
     """What waited in the queue, by the reason of the episode in which it did."""
+    labels = queue_labels(place, peers, reference)
+    if not labels:
+        return
     requests = place.requests
     begin = place.span[1]
     # what only the edge saw has its queue in the time before the first token
@@ -141,7 +150,7 @@ def charge_queue(ledger: Ledger, place: Place, peers: Sequence[Place], reference
     wait = np.minimum(late, np.maximum(begin - place.span[0], 0.0))
     wait = np.where(bare, late, wait)
     began = np.where(wait < late, place.span[0], begin - wait)
-    for cause, label in queue_labels(place, peers, reference).items():
+    for cause, label in labels.items():
         share = place.bins.mean(label, began, np.maximum(begin, began + late))
         phases = ("queue", "prefill") if bare.any() else ("queue",)
         ledger.take(cause, phases, late * np.minimum(share, 1.0), place.part)
@@ -152,12 +161,13 @@ def charge_preemptions(ledger: Ledger, place: Place, reference: Reference) -> No
     _, _, first, last = place.span
     requests = place.requests
     told = place.of(requests.preempted) > 0
+    lost = np.nan_to_num(place.sampled("preemptions")) > 0 if place.samples is not None else np.zeros(0, dtype=np.bool_)
+    if not (told.any() or lost.any()):
+        return
     gap, usual = place.of(requests.gap_max), reference.each("output_token", place.part)
-    stalled = gap > np.maximum(20 * usual, 0.05)
-    if place.samples is not None:
-        lost = np.nan_to_num(place.sampled("preemptions"))
-        near = place.bins.mean((lost > 0).astype(float), first - 1, last + 1) > 0
-        told |= near & stalled
+    if lost.any():
+        near = place.bins.mean(lost.astype(float), first - 1, last + 1) > 0
+        told |= near & (gap > np.maximum(20 * usual, 0.05))
     share = np.where(gap > 0, np.maximum(gap - usual, 0.0), np.inf)
     ledger.take("preemption", ("decode", "stall"), np.where(told, share, 0.0), place.part)
 
@@ -170,18 +180,19 @@ def charge_prefills(ledger: Ledger, place: Place, reference: Reference, calm: Fl
     """
     if place.prefill_token <= 0:
         return
-    cause = prompts_cause(place, reference)
     start, _, first, last = place.span
     own = place.of(place.requests.uncached) * place.prefill_token
     while_decoding = place.computing(first, last)
     usual = float(np.median(while_decoding[calm])) if calm.any() else 0.0
     matters = while_decoding >= max(2 * usual, 0.1) * place.bins.mean(place.ran, first, last)
     wanted = np.where(matters, (while_decoding - usual) * np.maximum(last - first, 0.0), 0.0)
-    ledger.take(cause, ("decode",), wanted, place.part)
     before = np.maximum(first - start, 0.0)
     others = np.maximum(place.computing(start, first) * before - own, 0.0)
-    matters = others >= np.maximum(0.25 * before * place.bins.mean(place.ran, start, first), 0.005)
-    ledger.take(cause, ("stall", "prefill", "frontend"), others * matters, place.part)
+    others *= others >= np.maximum(0.25 * before * place.bins.mean(place.ran, start, first), 0.005)
+    if wanted.any() or others.any():
+        cause = prompts_cause(place, reference)
+        ledger.take(cause, ("decode",), wanted, place.part)
+        ledger.take(cause, ("stall", "prefill", "frontend"), others, place.part)
 
 
 def charge_batch(ledger: Ledger, place: Place, reference: Reference, calm: Flags) -> None:
@@ -196,10 +207,13 @@ def charge_batch(ledger: Ledger, place: Place, reference: Reference, calm: Flags
     """
     _, _, first, last = place.span
     requests, rows = place.requests, place.part
-    tokens = np.maximum(requests.output[rows] - 1, 0)
-    usual_token = reference.each("output_token", rows)
     among = place.among(first, last)
     crowd = _usual_crowd(among, calm)
+    crowded = among >= np.maximum(2 * crowd, crowd + 2)
+    if not crowded.any():
+        return
+    tokens = np.maximum(requests.output[rows] - 1, 0)
+    usual_token = reference.each("output_token", rows)
     decode = PHASE["decode"]
     lost = ledger.charged_in("decode", rows)
     counted = (tokens > 3) & (usual_token > 0) & requests.whole[rows]  # noqa: PLR2004
@@ -207,14 +221,15 @@ def charge_batch(ledger: Ledger, place: Place, reference: Reference, calm: Flags
     made = place.bins.spread(first, last, requests.output[rows] * requests.scale) / place.bins.step
     demand = place.bins.mean(made, first, last)
     usual = float(np.median(demand[calm])) if calm.any() else 0.0
+    more = np.where((demand >= BUSIER * usual) & crowded, among - crowd, 0.0)
+    if not more.any():
+        return
     groups = [counted & calm, counted & ~calm, counted & (calm | (demand >= MUCH_BUSIER * usual))]
     if place.cost is not None and np.isfinite(place.cost.sequence):
         steep = place.cost.sequence
     else:
         steep = max(_slope(among[group], rate[group], demand[group]) for group in groups)
     slope = np.minimum(steep, SLOPE_LIMIT * usual_token)
-    wanted = demand >= BUSIER * usual
-    more = np.where(wanted & (among >= np.maximum(2 * crowd, crowd + 2)), among - crowd, 0.0)
     step = slope * more
     crowded = (more > 0) & counted
     above = ledger.left("decode", rows)

@@ -29,7 +29,7 @@ from analytics.causes.table import PHASE, WORK, new_versions
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from analytics.causes.arrays import Flags, Floats, Ints
     from analytics.causes.place import Place
@@ -84,32 +84,43 @@ def prompts_cause(place: Place, reference: Reference) -> str:
         return "prefill_interference"
     tokens, prompt = place.of(requests.uncached), place.of(requests.prompt)
     more = tokens[window].sum() / seconds[0] - tokens[calm].sum() / seconds[1]
-    missed = place.of(np.nan_to_num(reference.hit) * requests.prompt - requests.cached)
-    known = np.isfinite(place.of(reference.hit)) & (prompt > 0)
+    hit = place.of(reference.hit)
+    missed = np.nan_to_num(hit) * prompt - place.of(requests.cached)
+    known = np.isfinite(hit) & (prompt > 0)
     lost = float(missed[window & known].sum()) / seconds[0]
     return "cold_prefix_cache" if more > 0 and lost >= COLD_SHARE * more else "prefill_interference"
 
 
 def _reason(place: Place, peers: Sequence[Place], reference: Reference, first: int, last: int) -> str:
-    edges = place.bins.edges
-    since, until = float(edges[first]), float(edges[last])
+    since = float(place.bins.edges[first])
     stood = (("gpu_fault", place.faulted), ("restart", place.restarts), ("engine_frozen", place.frozen))
     for cause, spans in stood:
         if any(begin - 2 <= since <= end + 2 for begin, end in spans):
             # of two faults at once: a backlog alone is of no more than came as ever
             besides = _besides(place, first, last)
             return "kv_cache_full" if besides is not None and besides.many and _full(place, first, last) else cause
+    return next(_reasons(place, peers, reference, first, last))
+
+
+def _reasons(place: Place, peers: Sequence[Place], reference: Reference, first: int, last: int) -> Iterator[str]:
+    """Reasons that hold, in the order in which they count: what comes later is asked only where nothing did."""
+    since, until = float(place.bins.edges[first]), float(place.bins.edges[last])
+    if _full(place, first, last):
+        yield "kv_cache_full"
     computing = float(np.mean(place.prefilled[first:last])) * place.prefill_token
-    reasons = (
-        ("kv_cache_full", _full(place, first, last)),
-        (prompts_cause(place, reference), computing >= PREFILL_SHARE * float(np.mean(place.ran[first:last]))),
-        ("gpu_throttled", held_up(place, first, last)),
-        ("spec_acceptance_drop", yields_less(place, first, last)),
-        (_slower_cause(place, peers, reference, since, until), _slower(place, reference, first, last)),
-        ("router_imbalance", _uneven(place, peers, first, last)),
-        ("retry_storm", _retried(place, since, until) or _failures_came_again(place, first, last)),
-    )
-    return next((reason for reason, holds in reasons if holds), "queue_saturated")
+    if computing >= PREFILL_SHARE * float(np.mean(place.ran[first:last])):
+        yield prompts_cause(place, reference)
+    if held_up(place, first, last):
+        yield "gpu_throttled"
+    if yields_less(place, first, last):
+        yield "spec_acceptance_drop"
+    if _slower(place, reference, first, last):
+        yield _slower_cause(place, peers, reference, since, until)
+    if _uneven(place, peers, first, last):
+        yield "router_imbalance"
+    if _retried(place, since, until) or _failures_came_again(place, first, last):
+        yield "retry_storm"
+    yield "queue_saturated"
 
 
 def _full(place: Place, first: int, last: int) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from analytics.causes.arrays import present
 from analytics.causes.table import PHASE, WORK, new_versions
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def charge_rates(ledger: Ledger, requests: Requests, reference: Reference) -> No
     if not served.any():
         return
     ratio = 1 + np.maximum(left, 0.0) / np.where(usual > 0, usual, 1.0)
-    for deployment in np.unique(requests.deployment.codes[served]):
+    for deployment in present(requests.deployment.codes[served]):
         mine = served & (requests.deployment.codes == deployment)
         calm = reference.calm & (requests.deployment.codes == deployment)
         for code in new_versions(requests.version, requests.version.codes[calm]):
@@ -64,7 +65,7 @@ def _paces(requests: Requests, ratio: Floats, mine: Flags) -> Iterator[tuple[int
     """Places of the requests of each instance that has `_LEAST` of them, and their median ratio."""
     rows = np.flatnonzero(mine)
     codes = requests.instance.codes[rows]
-    for code in np.unique(codes):
+    for code in present(codes):
         of_it = rows[codes == code]
         if len(of_it) >= _LEAST:
             yield int(code), (of_it, float(np.median(ratio[of_it])))
@@ -73,7 +74,9 @@ def _paces(requests: Requests, ratio: Floats, mine: Flags) -> Iterator[tuple[int
 def _charge_models(ledger: Ledger, requests: Requests, reference: Reference, mine: Flags) -> None:
     infer = requests.phases[:, PHASE["compute_infer"]]
     usual = reference.expected[:, PHASE["compute_infer"]]
-    for code in np.unique(requests.model.codes[mine]):
+    if not infer.any():  # its requests share steps
+        return
+    for code in present(requests.model.codes[mine]):
         of_it = mine & (requests.model.codes == code) & (infer > 0) & (usual > 0)
         if of_it.sum() < _LEAST or np.median(infer[of_it] / usual[of_it]) < SLOWER:
             continue
@@ -93,7 +96,7 @@ def _crowds(requests: Requests, reference: Reference, model: int) -> tuple[Float
     """
     asked_for, among = np.ones(len(requests)), np.ones(len(requests))
     infer = requests.phases[:, PHASE["compute_infer"]]
-    for instance in np.unique(requests.instance.codes):
+    for instance in present(requests.instance.codes):
         mine = np.flatnonzero((requests.model.codes == model) & (requests.instance.codes == instance) & (infer > 0))
         calm = reference.calm[mine]
         if not calm.any():

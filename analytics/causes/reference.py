@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
+from analytics.causes.arrays import present
 from analytics.causes.fit import LEAST, Fit, cost, fit_of
 from analytics.causes.kept import Kept
 from analytics.causes.table import PHASE, PHASES
@@ -90,7 +91,7 @@ def reference_of(requests: Requests, kept: Kept | None = None) -> Reference:
     of_kind = {kind: known[name] for kind, name in enumerate(names) if name in known}
     made = Reference(fit_of=np.full(n, -1), calm=np.zeros(n, dtype=np.bool_), inside=np.zeros(n, dtype=np.bool_))
     made.expected = np.zeros((n, len(PHASES)), order="F")
-    for code in np.unique(requests.deployment.codes):
+    for code in present(requests.deployment.codes):
         of_it = requests.deployment.codes == code
         made.inside[of_it] = _serves_itself(requests, usable, of_it, kinds, of_kind)
     candidates = usable & (made.inside | ~requests.inside)
@@ -120,11 +121,11 @@ def _expect(made: Reference, requests: Requests) -> None:
 def _serves_itself(requests: Requests, usable: Flags, of_it: Flags, kinds: Ints, known: Mapping[int, Fit]) -> bool:
     """Whether too little lies before the window for a deployment's reference."""
     before, inside = usable & of_it & ~requests.inside, of_it & requests.inside
-    there = np.unique(kinds[usable & inside])
+    there = present(kinds[usable & inside])
     own = [kind for kind in there if int(kind) not in known]
     lacking = [kind for kind in own if (before & (kinds == kind)).sum() < LEAST]
     few = before.sum() < ENOUGH and (len(own) > 0 or not len(there))
-    return bool(few or (before.any() and len(lacking) == len(np.unique(kinds[inside]))))
+    return bool(few or (before.any() and len(lacking) == len(present(kinds[inside]))))
 
 
 def calm_fits(requests: Requests, kept: Kept) -> list[Fit]:
@@ -178,11 +179,11 @@ def _kinds(requests: Requests) -> tuple[Ints, list[Kind]]:
 def _blocks(requests: Requests, candidates: Flags) -> Ints:
     """Blocks of each deployment's own time and number: another deployment's requests shift none."""
     found = np.zeros(len(requests), dtype=np.int64)
-    for code in np.unique(requests.deployment.codes[candidates]):
+    for code in present(requests.deployment.codes[candidates]):
         of_it = requests.deployment.codes == code
         mine = candidates & of_it
         start = requests.start[mine]
-        instances = max(len(np.unique(requests.instance.codes[mine])), 1)
+        instances = max(len(present(requests.instance.codes[mine])), 1)
         n = int(np.clip(mine.sum() // (BLOCK_REQUESTS * instances), 1, BLOCKS))
         edges = np.linspace(start.min(), start.max() + 1e-6, n + 1)
         found[of_it] = np.clip(np.searchsorted(edges, requests.start[of_it], side="right") - 1, 0, n - 1)
@@ -193,7 +194,7 @@ def _calm(requests: Requests, candidates: Flags, kinds: Ints, block: Ints, known
     """Candidates of blocks that are no slower than the quick ones of their deployment, and than what is known."""
     index = np.zeros(len(requests))
     decode, rest = requests.phases[:, PHASE["decode"]], requests.e2e - requests.phases[:, PHASE["decode"]]
-    for kind in np.unique(kinds[candidates]):
+    for kind in present(kinds[candidates]):
         rows = candidates & (kinds == kind)
         if (fit := known.get(int(kind))) is not None:
             usual = cost(fit, requests, rows).sum(axis=1)
@@ -205,7 +206,7 @@ def _calm(requests: Requests, candidates: Flags, kinds: Ints, block: Ints, known
         index[rows] = np.log(np.maximum(requests.e2e[rows], 1e-6) / np.maximum(rough, 1e-6))
     place = requests.instance.codes * (int(block.max(initial=0)) + 1) + block
     calm = np.zeros(len(requests), dtype=np.bool_)
-    for deployment in np.unique(requests.deployment.codes[candidates]):
+    for deployment in present(requests.deployment.codes[candidates]):
         rows = np.flatnonzero(candidates & (requests.deployment.codes == deployment))
         _, inverse, sizes = np.unique(place[rows], return_inverse=True, return_counts=True)
         order = np.lexsort((index[rows], inverse))

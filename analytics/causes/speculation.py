@@ -116,10 +116,11 @@ def shown(place: Place, calm: Flags, first: float, last: float) -> list[str]:
 
 def _yields(place: Place, calm: Flags) -> _Yield | None:
     """What steps yield; None where calm seconds do not tell, or speculation makes no difference in them."""
-    usual = place.calm_bins(calm)
-    drafts, accepted, generated = (place.counted(name) for name in ("drafts", "accepted", "generated"))
+    accepted = place.counted("accepted")
     if not accepted.any():
-        return _told(place, usual)
+        return _told(place, calm)
+    usual = place.calm_bins(calm)
+    drafts, generated = place.counted("drafts"), place.counted("generated")
     drafts_then, accepted_then, generated_then = (float(one[usual].sum()) for one in (drafts, accepted, generated))
     steps = generated_then - accepted_then
     if drafts_then < _DRAFTS_USUAL or steps <= 0 or drafts_then < DRAFTED * steps:
@@ -128,10 +129,10 @@ def _yields(place: Place, calm: Flags) -> _Yield | None:
     return _Yield(1 + share * accepted_then / drafts_then, drafts + share * accepted, drafts, _DRAFTS)
 
 
-def _told(place: Place, usual: Flags) -> _Yield | None:
+def _told(place: Place, calm: Flags) -> _Yield | None:
     length = place.shown("acceptance_length")
     known = length >= 1
-    then = length[usual & known]
+    then = length[place.calm_bins(calm) & known] if known.any() else length[:0]
     if len(then) < _SECONDS:
         return None
     return _Yield(float(then.mean()), np.where(known, length, 0.0), known.astype(np.float64), 0.5)

@@ -97,6 +97,8 @@ def _counted(place: Place) -> tuple[Floats, Floats]:
 
 def _usual(place: Place, calm: Flags, number: Floats, seconds: Floats) -> float:
     """Seconds of a transfer in calm seconds; 0 where nobody knows."""
+    if not number.any():
+        return 0.0
     usual = place.calm_bins(calm)
     enough = number[usual].sum() >= _USUAL
     return float(seconds[usual].sum() / number[usual].sum()) if enough else 0.0

@@ -1,8 +1,9 @@
-"""Requests' columns by minute, kept from one look to the next: what has not changed since is not read again.
+"""Columns by minute, kept from one look to the next: what has not changed since is not read again.
 
-A live window moves by seconds from look to look, and an account needs all of its requests. What the store is asked for
-anew is a mark of each minute, over few columns; of minutes whose mark is another, the rows. So rows that come late, in
-any order, are in the next look, and what is worked out of kept columns is what would be worked out of all read anew.
+A live window moves by seconds from look to look, and an account needs all of its requests and samples. What the store
+is asked for anew is a mark of each minute of each table, over few columns and in one statement; of minutes whose mark
+is another, the rows. So rows that come late, in any order, are in the next look, and what is worked out of kept columns
+is what would be worked out of all read anew.
 
 A minute into which rows came a moment ago is not kept: a second row of the same request might bear the same time.
 """
@@ -14,16 +15,17 @@ from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from analytics.causes.columns import columns_of, joined, taken
+from analytics.causes.table import in_order
 from analytics.window import EVER
 from base.named_sql import beside
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
     from analytics.causes.columns import Columns
     from analytics.inquiry import Inquiry
@@ -110,15 +112,96 @@ KEPT: Final = Blocks()
 """What this process keeps."""
 
 
+class Mark(NamedTuple):
+    """What changes when anything of some rows does.
+
+    Attributes:
+        value: A sum of hashes.
+        fresh: Whether something came a moment ago.
+        n: How many rows; of steps, how many steps.
+    """
+
+    value: int
+    fresh: bool
+    n: int
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Marks of a span.
+
+    Attributes:
+        whose: Who asks, and of live requests or recordings: part of the key of what is kept.
+        of: By table and begin of a block (Unix ms); of what is asked of the whole span by 0.
+    """
+
+    whose: Hashable
+    of: Mapping[str, Mapping[int, Mark]]
+
+    def n(self, part: str) -> int:
+        """Rows of a table in the span."""
+        return sum(one.n for one in self.of.get(part, {}).values())
+
+
+def marks_of(inquiry: Inquiry, fragments: Mapping[str, str], origin_ms: int) -> Marks:
+    """Marks of all that an account reads, asked for before it is read: what comes in between changes them later.
+
+    Args:
+        inquiry: Whose window; who asks whom.
+        fragments: Of the statement.
+        origin_ms: From when on (Unix ms).
+    """
+    first, last = origin_ms // BLOCK_MS * BLOCK_MS, -(-inquiry.window.to_ms // BLOCK_MS) * BLOCK_MS
+    asked: dict[str, Any] = {"first_ms": first, "end_ms": last, "reference_ms": origin_ms}
+    found: dict[str, dict[int, Mark]] = {}
+    for row in inquiry.ask("marks", fragments, _SQL, block_ms=BLOCK_MS, fresh=FRESH_SECONDS, **asked):
+        mark = Mark(int(row["mark"]), bool(row["fresh"]), int(row["n"]))
+        found.setdefault(str(row["part"]), {})[int(row["begin_ms"])] = mark
+    return Marks((inquiry.store.asker, tuple(sorted(fragments.items()))), found)
+
+
+def kept_blocks(
+    whose: Hashable, wanted: Sequence[Wanted], marks: Mapping[int, Mark], read: Callable[[Sequence[Wanted]], Columns]
+) -> list[Columns]:
+    """Columns of some blocks in order of time: kept ones, and the others read.
+
+    Args:
+        whose: What is read, for whom.
+        wanted: Blocks in order of time; those without a mark have no rows.
+        marks: By begin.
+        read: Reads the columns of neighbours; ``at_ms`` among them tells each row's block, whose rows stay in order.
+    """
+    found: dict[int, Columns] = {}
+    for one in wanted:
+        kept = KEPT.get((whose, one), marks[one.begin_ms].value) if one.begin_ms in marks else None
+        if kept is not None:
+            found[one.begin_ms] = kept
+    missing = [one for one in wanted if one.begin_ms in marks and one.begin_ms not in found]
+    for stretch in _stretches(missing):
+        columns = read(stretch)
+        minute = np.asarray(columns["at_ms"], dtype=np.int64) // BLOCK_MS * BLOCK_MS
+        order = np.argsort(minute, kind="stable")
+        for one in stretch:
+            first, last = np.searchsorted(minute[order], [one.begin_ms, one.begin_ms + 1])
+            mine = taken(columns, order[first:last])
+            found[one.begin_ms] = mine
+            mark = marks[one.begin_ms]
+            if not mark.fresh:
+                KEPT.put((whose, one), mark.value, mine, int(last - first))
+    return [found[begin] for begin in sorted(found)]
+
+
 def rows_of(
     inquiry: Inquiry,
     fragments: Mapping[str, str],
     sql: Mapping[str, str],
     wanted: Sequence[Wanted],
     stride: int,
-    blocks: Blocks = KEPT,
+    marks: Marks,
 ) -> Columns:
-    """The columns of the statement ``rows`` over some blocks, in order of time: kept ones, and the others read.
+    """The columns of the statement ``rows`` over some blocks: kept ones, and the others read.
+
+    Those of a block are in the order of `table.Requests`.
 
     Args:
         inquiry: Who asks whom, and which requests are selected.
@@ -126,36 +209,18 @@ def rows_of(
         sql: Where ``rows`` is; it takes ``reference_ms``, ``until_ms``, ``stride`` and ``only``.
         wanted: Blocks in order of time.
         stride: Every which request is read.
-        blocks: What is kept.
+        marks: Of them.
     """
     if not wanted:
         return {}
-    asked: dict[str, Any] = {"first_ms": wanted[0].begin_ms, "end_ms": wanted[-1].begin_ms + BLOCK_MS}
-    marks = {
-        int(row["begin_ms"]): (int(row["mark"]), bool(row["fresh"]))
-        for row in inquiry.ask("marks", fragments, _SQL, block_ms=BLOCK_MS, fresh=FRESH_SECONDS, **asked)
-    }
     # the selection decides what is told as selected; whose the window is does not
-    whose = (inquiry.store.asker, replace(inquiry.selection, window=EVER), tuple(sorted(fragments.items())), stride)
-    found: dict[int, Columns] = {}
-    for one in wanted:
-        kept = blocks.get((whose, one), marks[one.begin_ms][0]) if one.begin_ms in marks else None
-        if kept is not None:
-            found[one.begin_ms] = kept
-    missing = [one for one in wanted if one.begin_ms in marks and one.begin_ms not in found]
-    for stretch in _stretches(missing):
-        read = _read(inquiry, fragments, sql, stretch, stride)
-        minute = np.asarray(read["at_ms"], dtype=np.int64) // BLOCK_MS * BLOCK_MS
-        order = np.argsort(minute, kind="stable")
-        for one in stretch:
-            first, last = np.searchsorted(minute[order], [one.begin_ms, one.begin_ms + 1])
-            mine = taken(read, order[first:last])
-            found[one.begin_ms] = mine
-            mark, fresh = marks[one.begin_ms]
-            if not fresh:
-                blocks.put((whose, one), mark, mine, int(last - first))
-    parts = [found[begin] for begin in sorted(found)]
-    return joined(parts) if parts else _read(inquiry, fragments, sql, wanted[:1], stride)
+    whose = ("rows", marks.whose, replace(inquiry.selection, window=EVER), stride)
+
+    def read(stretch: Sequence[Wanted]) -> Columns:
+        return _read(inquiry, fragments, sql, stretch, stride)
+
+    parts = kept_blocks(whose, wanted, marks.of.get("requests", {}), read)
+    return joined(parts) if parts else read(wanted[:1])
 
 
 def _stretches(missing: Sequence[Wanted]) -> list[list[Wanted]]:
@@ -185,4 +250,6 @@ def _read(
     if only is not None:
         asked["only"] = list(only)
     shape = {"only": "" if only is None else _SQL["of_deployments"]}
-    return columns_of(inquiry.arrow("rows", {**fragments, **shape}, sql, **asked))
+    found = columns_of(inquiry.arrow("rows", {**fragments, **shape}, sql, **asked))
+    order = in_order(found["instance"].codes, np.asarray(found["at_ms"]), np.asarray(found["key"]))
+    return taken(found, order)

@@ -102,10 +102,6 @@ class Ledger:
             found[phase] = column[rows]
         return found.T
 
-    def phases(self, cause: str) -> tuple[str, ...]:
-        """Phases that a cause is charged in."""
-        return tuple(PHASES[phase] for phase in sorted(self._charged.get(cause, ())))
-
     def charged_in(self, phase: str, rows: Ints | slice = slice(None)) -> Floats:
         """Seconds of a phase charged to all causes, of all requests or of some."""
         found = np.zeros(len(self.excess[rows]))

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from analytics.causes.blocks import BLOCK_MS, Wanted, rows_of
+from analytics.causes.blocks import BLOCK_MS, Wanted, marks_of, rows_of
 from analytics.causes.cohorts import cohorts
-from analytics.causes.columns import Names, columns_of, floats, taken
+from analytics.causes.columns import Names, floats, taken
 from analytics.causes.gpus import gpus_of
+from analytics.causes.minutes import rates_of, remembered, slots_of
 from analytics.causes.steps import SILENT_SECONDS, steps_of
 from analytics.causes.table import Event, Evidence, Host, requests_of, samples_of
 from base.named_sql import beside
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from analytics.causes.arrays import Ints
+    from analytics.causes.blocks import Marks
     from analytics.causes.columns import Columns
     from analytics.causes.steps import Steps
     from analytics.causes.table import Requests
@@ -67,11 +69,12 @@ def load(inquiry: Inquiry, most: int = MOST_REQUESTS, *, kept: Collection[str] =
     since, many = _since(inquiry, fragments, most, kept)
     origin = min(since.values(), default=first)
     stride = max(1, -(-many // most))
-    row = rows_of(inquiry, fragments, SQL, _wanted(since, first, inquiry.settled_ms), stride)
+    marks = marks_of(inquiry, fragments, origin)
+    row = rows_of(inquiry, fragments, SQL, _wanted(since, first, inquiry.settled_ms), stride, marks)
     if row:
         row = taken(row, _rows_between(row, since, first, inquiry.settled_ms))
         row |= {name: of.used() for name, of in row.items() if isinstance(of, Names)}
-    return _beside(inquiry, requests_of(row, origin, first, float(stride)), origin)
+    return _beside(inquiry, requests_of(row, origin, first, float(stride)), origin, marks)
 
 
 def _since(
@@ -136,15 +139,17 @@ def load_pages(inquiry: Inquiry, servers: int, most: int = MOST_REQUESTS) -> Evi
     origin = first - int(back * 1000)
     # those that arrived in the window finish after it, too
     until = last + int(min(inquiry.window.seconds, LATE_SECONDS) * 1000)
+    fragments = _period(inquiry)
+    marks = marks_of(inquiry, fragments, origin)
     row = inquiry.ask(
         "finishers",
-        _period(inquiry),
+        fragments,
         SQL,
         reference_ms=origin,
         until_ms=until,
         sample_ms=_step_ms(until - origin, servers),
     )[0]
-    return _beside(inquiry, cohorts(row, origin, first, last, most), origin)
+    return _beside(inquiry, cohorts(row, origin, first, last, most), origin, marks)
 
 
 def _period(inquiry: Inquiry) -> dict[str, str]:
@@ -152,38 +157,38 @@ def _period(inquiry: Inquiry) -> dict[str, str]:
     return {"period": "" if recording == "include" else f"AND recording {'=' if recording == 'exclude' else '!='} ''"}
 
 
-def _beside(inquiry: Inquiry, requests: Requests, origin: int) -> Evidence:
+def _beside(inquiry: Inquiry, requests: Requests, origin: int, marks: Marks) -> Evidence:
     """Evidence of these requests with what their servers and machines did."""
     fragments = _period(inquiry)
     found = Evidence(requests, origin_ms=origin)
-    span_ms = inquiry.window.to_ms - origin
-    bounds: dict[str, Any] = {"reference_ms": origin, "limit": _MOST_SAMPLES}
-    instances = len(found.requests.instance.names)
-    sample_ms = _step_ms(span_ms, instances)
-    found.samples = samples_of(
-        columns_of(inquiry.arrow("samples", fragments, SQL, sample_ms=sample_ms, **bounds)), origin
-    )
-    host_ms = _step_ms(span_ms, instances * _PROCESSES)
-    found.hosts = _hosts_of(
-        columns_of(inquiry.arrow("hosts", fragments, SQL, host_ms=host_ms, **bounds)), origin, host_ms
-    )
+    names = list(requests.instance.names)
+    span, span_ms = (origin, inquiry.window.to_ms), inquiry.window.to_ms - origin
+
+    def slots(name: str, slot_ms: int, **more: Any) -> dict[str, Any]:
+        return slots_of(inquiry, (name, fragments, SQL), span, slot_ms, marks, limit=_MOST_SAMPLES, **more)
+
+    def rows(name: str, part: str, **asked: Any) -> list[dict[str, Any]]:
+        return remembered(inquiry, (name, fragments, SQL), part, marks, reference_ms=origin, **asked)
+
+    found.samples = samples_of(slots("samples", _step_ms(span_ms, len(names))), origin)
+    host_ms = _step_ms(span_ms, len(names) * _PROCESSES)
+    found.hosts = _hosts_of(rates_of(slots("hosts", host_ms), host_ms), origin, host_ms)
     found.events = [
         Event(
             (int(one["at_ms"]) - origin) / 1000,
             *(str(one[name]) for name in ("event", "instance", "version", "message", "deployment")),
         )
-        for one in inquiry.ask("events", fragments, SQL, reference_ms=origin)
+        for one in rows("events", "events")
     ]
-    whose = inquiry.ask(
-        "whose", fragments, SQL, reference_ms=origin, instances=list(found.requests.instance.names), most=_MOST_GPUS
-    )
+    whose = rows("whose", "whose", instances=names, most=_MOST_GPUS)
     if whose:
         gpus = sorted({str(one["gpu"]) for one in whose})
         gpu_ms = _step_ms(span_ms, len(gpus))
-        row = columns_of(inquiry.arrow("gpus", fragments, SQL, gpu_ms=gpu_ms, gpus=gpus, **bounds))
-        told = inquiry.ask("gpu_events", fragments, SQL, gpus=gpus, reference_ms=origin)
-        found.gpus = gpus_of(row, whose, told, origin, gpu_ms)
-    found.steps = _steps(inquiry, fragments, list(found.requests.instance.names), origin)
+        found.gpus = gpus_of(
+            slots("gpus", gpu_ms, gpus=gpus), whose, rows("gpu_events", "events", gpus=gpus), origin, gpu_ms
+        )
+    if marks.n("steps"):
+        found.steps = _steps(inquiry, fragments, names, origin)
     return found
 
 

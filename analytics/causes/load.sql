@@ -171,7 +171,7 @@ SELECT
 FROM
 (
     SELECT
-        intDiv(toUnixTimestamp64Milli(time), {sample_ms:Int64}) * {sample_ms:Int64} AS slot,
+        intDiv(toUnixTimestamp64Milli(time), {slot_ms:Int64}) * {slot_ms:Int64} AS slot,
         instance,
         max(toUnixTimestamp64Milli(time)) AS at_ms,
         sum(interval_seconds) / uniqExact(model, dp_rank) AS interval_s,
@@ -216,49 +216,34 @@ FROM
 )
 
 -- name: hosts
--- Rates need the sample before: per process, what a counter grew by between two samples over the time between them.
--- The newest are taken where there are too many.
+-- What counters of processes showed last in each slot; `minutes.rates_of` makes rates of them. The newest are taken where
+-- there are too many.
 SELECT
     at_ms,
     toLowCardinality(toString(instance)) AS name,
+    toLowCardinality(toString(node)) AS node,
+    toLowCardinality(toString(recording)) AS recording,
     toLowCardinality(toString(process_name)) AS process,
     toLowCardinality(toString(process_pid)) AS pid,
-    cpu,
-    delay,
-    pressure
+    ifNull(cpu, nan) AS cpu_s,
+    ifNull(delay, nan) AS delay_s,
+    ifNull(pressed, nan) AS pressure
 FROM
 (
     SELECT
-        at_ms,
+        intDiv(toUnixTimestamp64Milli(time), {slot_ms:Int64}) AS slot,
         instance,
+        node,
+        recording,
         process_name,
         process_pid,
-        at_ms - lagInFrame(at_ms) OVER before AS passed,
-        passed > 0 AND passed < greatest(60000, 3 * {host_ms:Int64}) AS follows,
-        ifNull(if(follows, (cpu_s - lagInFrame(cpu_s) OVER before) / passed * 1000, nan), nan) AS cpu,
-        ifNull(if(follows, (delay_s - lagInFrame(delay_s) OVER before) / passed * 1000, nan), nan) AS delay,
-        ifNull(pressed, nan) AS pressure
-    FROM
-    (
-        SELECT
-            intDiv(toUnixTimestamp64Milli(time), {host_ms:Int64}) AS slot,
-            instance,
-            node,
-            recording,
-            process_name,
-            process_pid,
-            max(toUnixTimestamp64Milli(time)) AS at_ms,
-            argMax(cpu_seconds_total, time) AS cpu_s,
-            argMax(cpu_delay_seconds_total, time) AS delay_s,
-            avg(cpu_pressure_some_ratio) AS pressed
-        FROM host_samples FINAL
-        WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
-        GROUP BY slot, instance, node, recording, process_name, process_pid
-    )
-    WINDOW before AS (
-        PARTITION BY instance, node, recording, process_name, process_pid ORDER BY at_ms
-        ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
-    )
+        max(toUnixTimestamp64Milli(time)) AS at_ms,
+        argMax(cpu_seconds_total, time) AS cpu,
+        argMax(cpu_delay_seconds_total, time) AS delay,
+        avg(cpu_pressure_some_ratio) AS pressed
+    FROM host_samples FINAL
+    WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
+    GROUP BY slot, instance, node, recording, process_name, process_pid
     ORDER BY at_ms DESC
     LIMIT {limit:UInt32}
 )
@@ -309,7 +294,7 @@ SELECT
 FROM
 (
     SELECT
-        intDiv(toUnixTimestamp64Milli(time), {gpu_ms:Int64}) AS slot,
+        intDiv(toUnixTimestamp64Milli(time), {slot_ms:Int64}) AS slot,
         gpu,
         max(toUnixTimestamp64Milli(time)) AS at_ms,
         any(gpu_name) AS product,

@@ -82,12 +82,11 @@ def store(store_server: StoreServer) -> Iterator[Store]:
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> Blocks:
+def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocks]:
     """What is kept, nothing at first; of what has just come as well."""
-    made = Blocks()
     monkeypatch.setattr(blocks, "FRESH_SECONDS", -60)
-    monkeypatch.setattr(load, "rows_of", lambda *asked: blocks.rows_of(*asked, made))
-    return made
+    with blocks.KEPT.aside():
+        yield blocks.KEPT
 
 
 def put(store: Store, rows: list[dict[str, Any]], day: int) -> None:

@@ -102,6 +102,13 @@ class Ledger:
             found[phase] = column[rows]
         return found.T
 
+    def sums(self, cause: str, rows: Flags) -> Floats:
+        """Seconds of each of `PHASES` charged to a cause, in sum over some requests."""
+        found = np.zeros(len(PHASES))
+        for phase, column in self._charged.get(cause, {}).items():
+            found[phase] = column[rows].sum()
+        return found
+
     def charged_in(self, phase: str, rows: Ints | slice = slice(None)) -> Floats:
         """Seconds of a phase charged to all causes, of all requests or of some."""
         found = np.zeros(len(self.excess[rows]))

@@ -87,9 +87,9 @@ def causes_of(account: Account, rows: Flags) -> list[Cause]:
     """Causes of the excess of some requests, most seconds first."""
     excess = float(account.ledger.excess[rows].sum())
     found = []
-    total = sum(float(account.ledger.of(cause)[rows].sum()) for cause in account.ledger.causes)
-    for cause in account.ledger.causes:
-        by_phase = account.ledger.charged(cause)[rows].sum(axis=0)
+    sums = {cause: account.ledger.sums(cause, rows) for cause in account.ledger.causes}
+    total = sum(float(by_phase.sum()) for by_phase in sums.values())
+    for cause, by_phase in sums.items():
         seconds = float(by_phase.sum())
         if seconds <= 0 or seconds < LEAST_SHARE * total:
             continue

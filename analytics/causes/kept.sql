@@ -1,3 +1,13 @@
+-- name: marks
+-- What changes when anything that the others look at does.
+SELECT 'references' AS part, sum(cityHash64(until, deployment, model, route, has_engine, computed_at)) AS mark, count() AS n
+FROM cause_references
+WHERE until <= fromUnixTimestamp64Milli({at_ms:Int64}) AND until > fromUnixTimestamp64Milli({fresh_ms:Int64})
+UNION ALL
+SELECT 'noise', sum(cityHash64(until, deployment, cause, computed_at)), count()
+FROM cause_noise
+WHERE until <= fromUnixTimestamp64Milli({at_ms:Int64}) AND until > fromUnixTimestamp64Milli({fresh_ms:Int64})
+
 -- name: references
 -- The newest of each kind that was there when the window began.
 SELECT *

@@ -4,7 +4,7 @@ A simulated fleet (`benchmarks.fleet`) is written into a store of its own: 100,0
 among them, as many before, and some minutes more into which the window moves. The periods before the window are kept
 (`analytics.causes.keeping`), as a running installation has them. Each look is taken twice: with the minutes that the
 looks before left in the process, and with nothing kept, which is the reference. CPU seconds are of the process that
-asks and of the store together, since a busy machine says nothing by time that passes.
+asks and of the store together, since a busy machine says little by time that passes; that is told beside it.
 
     python -m benchmarks.live_causes [--quick] [--json]
 """
@@ -61,7 +61,8 @@ def measure(*, quick: bool) -> list[dict[str, Any]]:
     share, looks = (10, 3) if quick else (1, 8)
     seconds = 2 * WINDOW_SECONDS + (looks + 1) * STEP_SECONDS
     fleet = Fleet(seconds, _RATE / share, WINDOW_SECONDS, max(20 // share, 4))
-    used: dict[str, list[float]] = {f"{way}_{whose}": [] for way in _WAYS for whose in ("asker", "store", "all")}
+    measures = ("asker", "store", "all", "passed")
+    used: dict[str, list[float]] = {f"{way}_{name}": [] for way in _WAYS for name in measures}
     parts: dict[str, list[float]] = {"reading": [], "account": []}
     counted = 0
     with contextlib.ExitStack() as stack:
@@ -80,12 +81,13 @@ def measure(*, quick: bool) -> list[dict[str, Any]]:
             selection = Selection(Window(first, first + timedelta(seconds=WINDOW_SECONDS)))
             told = {}
             for way in _WAYS:
-                asker, whole, answer = _used(process, store, selection, anew=way == "anew")
+                asker, whole, passed, answer = _used(process, store, selection, anew=way == "anew")
                 told[way] = answer
                 if turn:  # the first look keeps, it has nothing yet
                     used[f"{way}_asker"].append(asker)
                     used[f"{way}_store"].append(whole - asker)
                     used[f"{way}_all"].append(whole)
+                    used[f"{way}_passed"].append(passed)
             if told["live"] != told["anew"]:
                 raise RuntimeError("what is worked out of kept minutes differs from what is worked out anew")
             counted = told["live"].requests
@@ -93,6 +95,9 @@ def measure(*, quick: bool) -> list[dict[str, Any]]:
             _say(turn, used)
     reference = f"the same looks with nothing kept, {counted:,} requests"
     return [
+        figure("live_causes_seconds", median(used["live_passed"]), "s", reference, median(used["anew_passed"]),
+               GOAL_SECONDS)
+    ] + [
         figure(f"live_causes_cpu_{whose}", median(used[f"live_{whose}"]), "s", reference,
                median(used[f"anew_{whose}"]), GOAL_SECONDS)
         for whose in ("all", "asker", "store")
@@ -105,13 +110,16 @@ def measure(*, quick: bool) -> list[dict[str, Any]]:
 
 def _used(
     process: psutil.Process, store: Store, selection: Selection, *, anew: bool
-) -> tuple[float, float, causes.Causes]:
-    """CPU seconds of the asker, those with the store's, and the answer; what is kept stays as it was where anew."""
+) -> tuple[float, float, float, causes.Causes]:
+    """CPU seconds of the asker, those with the store's, seconds that passed, and the answer.
+
+    What is kept stays as it was where it is asked anew.
+    """
     with KEPT.aside() if anew else contextlib.nullcontext():
-        before, mine = sum(process.cpu_times()[:2]), time.process_time()
+        before, mine, begun = sum(process.cpu_times()[:2]), time.process_time(), time.perf_counter()
         answer = causes.ask(store, selection).result
-        asker = time.process_time() - mine
-        return asker, asker + sum(process.cpu_times()[:2]) - before, answer
+        asker, passed = time.process_time() - mine, time.perf_counter() - begun
+        return asker, asker + sum(process.cpu_times()[:2]) - before, passed, answer
 
 
 def _parts(inquiry: Inquiry, parts: dict[str, list[float]]) -> None:

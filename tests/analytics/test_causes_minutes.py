@@ -104,6 +104,16 @@ def test_the_evidence_of_kept_minutes_is_that_of_all_read_anew(store: Store, kep
             assert np.isfinite(found.hosts["chat-0"].delay[1:]).all()
 
 
+def test_by_the_minute_they_are_what_one_statement_says_of_the_span(
+    store: Store, kept: blocks.Blocks, monkeypatch: pytest.MonkeyPatch
+):
+    found = look(store, 190, 250)
+    monkeypatch.setattr(minutes, "BLOCK_MS", 7)  # which no slot fits into
+    counting = Counting(store)
+    assert same(found, look(counting, 190, 250))
+    assert all(len(counting.reads[name]) == 1 for name in TABLES.values())
+
+
 def test_what_has_not_changed_is_not_read_again_and_of_what_has_only_its_minute(store: Store, kept: blocks.Blocks):
     counting = Counting(store)
     first = look(counting, 180, 240)

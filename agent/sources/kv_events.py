@@ -10,7 +10,6 @@ Source: https://github.com/vllm-project/vllm/blob/main/vllm/distributed/kv_event
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import time
 from collections import Counter
 from functools import partial
@@ -21,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily
 
 from agent.kv_events import RESULTS, Counts, page_lines
 from agent.source import METRICS, Overheard, Source
+from agent.subscriptions import FRAMES, LONGEST, NUMBER_BYTES, PATIENCE_SECONDS, Subscriptions, available, with_rank
 from base.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,16 +34,7 @@ if TYPE_CHECKING:
 
 REPLAY_SECONDS: Final = 2.0
 """For an answer with missed batches; those that come meanwhile wait in the socket."""
-_PATIENCE_SECONDS: Final = 15.0
-"""Time without a publisher that is a problem."""
-_AGAIN_SECONDS: Final = 5.0
-_WAITING: Final = 10_000
-"""Batches that wait in a socket; the publisher drops what is beyond."""
-_BYTES: Final = 16 * 1024 * 1024
-"""Of the longest message; a longer one ends the connection."""
-_FRAMES: Final = 3
-_NUMBER_BYTES: Final = 8
-_END: Final = b"\xff" * _NUMBER_BYTES
+_END: Final = b"\xff" * NUMBER_BYTES
 
 log = structlog.get_logger()
 
@@ -59,8 +50,8 @@ class Publisher:
     """
 
     def __init__(self, settings: KvEvents, rank: int) -> None:
-        self.endpoint = _with_rank(settings.endpoint, rank)
-        self.replay_endpoint = _with_rank(settings.replay_endpoint, rank)
+        self.endpoint = with_rank(settings.endpoint, rank)
+        self.replay_endpoint = with_rank(settings.replay_endpoint, rank)
         self.topic = settings.topic
         self.counts = Counts(str(rank))
         self.connected = False
@@ -77,43 +68,17 @@ class Publisher:
         """Batches by what became of them, since the agent's start."""
         return self._before + self.counts.results()
 
-    async def follow(self, context: Any) -> None:
-        """Read until cancelled."""
-        import zmq  # noqa: PLC0415 - for those who have such publishers
-        from zmq.utils.monitor import parse_monitor_message  # noqa: PLC0415
-
-        socket = context.socket(zmq.SUB)
-        for option, value in ((zmq.LINGER, 0), (zmq.RCVHWM, _WAITING), (zmq.MAXMSGSIZE, _BYTES),
-                              (zmq.RECONNECT_IVL_MAX, 5_000)):  # fmt: skip
-            socket.setsockopt(option, value)
-        socket.setsockopt_string(zmq.SUBSCRIBE, self.topic)
-        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        try:
-            socket.connect(self.endpoint)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._read(socket, context))
-                while True:
-                    told = parse_monitor_message(await monitor.recv_multipart())
-                    self._is_there(told["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        finally:
-            self._is_there(False)
-            socket.disable_monitor()
-            socket.close(0)
-
-    def _is_there(self, connected: bool) -> None:
+    def is_there(self, connected: bool) -> None:
+        """It came, or went."""
         if self.connected and not connected:
             self._unsure = self._next is not None
         self.connected = connected
-
-    async def _read(self, socket: Any, context: Any) -> None:
-        while True:
-            await self.take(await socket.recv_multipart(), context)
 
     async def take(self, frames: Sequence[bytes], context: Any) -> None:
         """One message: topic, number, batch."""
         from agent import kv_wire  # noqa: PLC0415 - for those who have such publishers
 
-        if len(frames) != _FRAMES or len(frames[1]) != _NUMBER_BYTES:
+        if len(frames) != FRAMES or len(frames[1]) != NUMBER_BYTES:
             self.counts.unread += 1
             return
         number = int.from_bytes(frames[1], "big")
@@ -140,14 +105,14 @@ class Publisher:
         there: set[int] = set()
         socket = context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.MAXMSGSIZE, _BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, LONGEST)
         try:
             socket.connect(self.replay_endpoint)
             async with asyncio.timeout(REPLAY_SECONDS):
-                await socket.send_multipart([b"", first.to_bytes(_NUMBER_BYTES, "big")])
+                await socket.send_multipart([b"", first.to_bytes(NUMBER_BYTES, "big")])
                 while len(there) < end - first:
                     frames = await socket.recv_multipart()
-                    if len(frames) < _FRAMES or frames[-2] == _END or len(frames[-2]) != _NUMBER_BYTES:
+                    if len(frames) < FRAMES or frames[-2] == _END or len(frames[-2]) != NUMBER_BYTES:
                         break
                     number = int.from_bytes(frames[-2], "big")
                     if number >= end:
@@ -173,9 +138,7 @@ class KvCacheEvents(Source):
     def __init__(self, targets: Sequence[Target], overheard: Overheard) -> None:
         self._overheard = overheard
         self._publishers: dict[str, list[Publisher]] = {}
-        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
-        self._group: asyncio.TaskGroup | None = None
-        self._context: Any = None
+        self._subscriptions = Subscriptions()
         self.watch(targets)
 
     def watch(self, targets: Sequence[Target]) -> None:
@@ -187,15 +150,14 @@ class KvCacheEvents(Source):
             made = [Publisher(settings, rank) for rank in range(settings.data_parallel_size)]
             self._publishers[target.instance] = made
             self._overheard.beside[target.instance] = partial(_lines, made)
-            self._follow(target.instance)
+            self._subscriptions.add(target.instance, made)
 
     def forget(self, targets: Sequence[Target]) -> None:
         """Listen to these no longer."""
         for target in targets:
             self._publishers.pop(target.instance, None)
             self._overheard.beside.pop(target.instance, None)
-            for task in self._tasks.pop(target.instance, ()):
-                task.cancel()
+            self._subscriptions.drop(target.instance)
 
     def seen(self) -> Mapping[str, Mapping[str, float]]:
         """When events came last."""
@@ -203,7 +165,7 @@ class KvCacheEvents(Source):
 
     def problems(self, now: float, since: float) -> Iterable[str]:
         """Publishers that are not there."""
-        for instance, made in self._publishers.items() if now - since >= _PATIENCE_SECONDS else ():
+        for instance, made in self._publishers.items() if now - since >= PATIENCE_SECONDS else ():
             for one in made:
                 if not available():
                     yield f"KV cache events of {instance} are not read: pip install 'servescope[kv-events]'"
@@ -223,40 +185,7 @@ class KvCacheEvents(Source):
 
     async def run(self, emit: Emit) -> None:  # noqa: ARG002 - pages take the counts along
         """Listen until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as self._group:
-                for instance in self._publishers:
-                    self._follow(instance)
-                await asyncio.Event().wait()
-        finally:
-            self._group = None
-            self._tasks.clear()
-            if self._context is not None:
-                self._context.destroy(0)
-                self._context = None
-
-    def _follow(self, instance: str) -> None:
-        if self._group is not None and available():
-            self._tasks[instance] = [
-                self._group.create_task(self._listen(one), name=f"kv events {one.endpoint}")
-                for one in self._publishers[instance]
-            ]
-
-    async def _listen(self, publisher: Publisher) -> None:
-        import zmq.asyncio  # noqa: PLC0415 - for those who have such publishers
-
-        self._context = self._context or zmq.asyncio.Context()
-        while True:
-            try:
-                await publisher.follow(self._context)
-            except Exception:  # a fault of one must stop no other
-                log.exception("kv_events_failed", endpoint=publisher.endpoint)
-            await asyncio.sleep(_AGAIN_SECONDS)
-
-
-def available() -> bool:
-    """Whether the libraries of the extra ``kv-events`` are installed."""
-    return all(importlib.util.find_spec(name) is not None for name in ("msgspec", "zmq"))
+        await self._subscriptions.run()
 
 
 def source(scene: Scene) -> KvCacheEvents:
@@ -276,11 +205,3 @@ def source(scene: Scene) -> KvCacheEvents:
 
 def _lines(publishers: Sequence[Publisher], rank_label: str) -> bytes:
     return page_lines([one.counts for one in publishers if one.known], rank_label)
-
-
-def _with_rank(endpoint: str, rank: int) -> str:
-    """Where the publisher of a rank is: at the port that lies as far behind as the rank."""
-    if not endpoint or not rank:
-        return endpoint
-    host, _, port = endpoint.rpartition(":")
-    return f"{host}:{int(port) + rank}"

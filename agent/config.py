@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from agent.finder import Entry, Keyed, OneOfItsKind
 from agent.tap.config import TapLimits, TenantConfig
-from agent.target import KvEvents, Place, Target
+from agent.target import ForwardPasses, KvEvents, Place, Target
 from base import yamlfile
 from base.settings import MustExist, Port
 from base.urls import Host, HttpUrl  # noqa: TC001 - pydantic reads it at run time
@@ -29,6 +29,15 @@ _LAST_PORT: Final = 65_535
 _SCALARS: Final = (str, int, float, bool)
 _OF_KUBERNETES: Final = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
 """Environment variables that a pod has for each service: https://kubernetes.io/docs/concepts/services-networking/"""
+
+
+def _check_endpoint(name: str, value: str, ranks: int) -> None:
+    """That a field is an address to which one connects, with a port for each rank."""
+    ports = _TCP.match(value)
+    if ports is None and not _IPC.match(value):
+        raise FieldError((name,), "must be tcp://host:port or ipc://path; a publisher's * is its host, as reached")
+    if ports is not None and not 1 <= int(ports[1]) <= _LAST_PORT - ranks + 1:
+        raise FieldError((name,), f"has no port of 1 to {_LAST_PORT} for each rank")
 
 
 class KvEventsConfig(BaseModel):
@@ -51,18 +60,36 @@ class KvEventsConfig(BaseModel):
             value = getattr(self, name)
             if not value and name == "replay_endpoint":
                 continue
-            ports = _TCP.match(value)
-            if ports is None and not _IPC.match(value):
-                raise FieldError((name,), "must be tcp://host:port or ipc://path; vLLM's * is its host, as reached")
-            if self.data_parallel_size > 1 and ports is None:
+            _check_endpoint(name, value, self.data_parallel_size)
+            if self.data_parallel_size > 1 and not _TCP.match(value):
                 raise FieldError((name,), "must be tcp://host:port where data_parallel_size is above 1")
-            if ports is not None and not 1 <= int(ports[1]) <= _LAST_PORT - self.data_parallel_size + 1:
-                raise FieldError((name,), f"has no port of 1 to {_LAST_PORT} for each rank")
         return self
 
     def publishers(self) -> KvEvents:
         """What the source is told."""
         return KvEvents(self.endpoint, self.replay_endpoint, self.topic, self.data_parallel_size)
+
+
+class ForwardPassMetricsConfig(BaseModel):
+    """Where a server publishes its forward-pass metrics."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: str = Field(
+        description="Address of the first rank's publisher as this agent reaches it, such as tcp://127.0.0.1:20380."
+    )
+    data_parallel_size: int = Field(
+        default=1, ge=1, le=1024, description="Publishers, one a rank, on the ports from the endpoint's on."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_endpoint("endpoint", self.endpoint, self.data_parallel_size)
+        return self
+
+    def publishers(self) -> ForwardPasses:
+        """What the source is told."""
+        return ForwardPasses(self.endpoint, self.data_parallel_size)
 
 
 class TargetConfig(Keyed):
@@ -84,6 +111,9 @@ class TargetConfig(Keyed):
     )
     tap: bool = Field(default=True, description="Whether `servescope up` puts a tap in front of it.")
     kv_events: KvEventsConfig | None = Field(default=None, description="Where it publishes its KV cache events.")
+    forward_pass_metrics: ForwardPassMetricsConfig | None = Field(
+        default=None, description="Where it publishes its forward-pass metrics."
+    )
 
     @model_validator(mode="after")
     def _check_reachable(self) -> Self:
@@ -103,6 +133,9 @@ class TargetConfig(Keyed):
             tap_port=self.tap_port,
             access=self.access,
             kv_events=self.kv_events.publishers() if self.kv_events is not None else None,
+            forward_pass_metrics=(
+                self.forward_pass_metrics.publishers() if self.forward_pass_metrics is not None else None
+            ),
         )
 
 

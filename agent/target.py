@@ -40,6 +40,20 @@ class KvEvents:
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardPasses:
+    """Where a server publishes its forward-pass metrics.
+
+    Args:
+        endpoint: ZeroMQ address of the first rank's publisher (``tcp://host:port``), or what the ranks' sockets are
+            called but for ``.RANK`` (``ipc://path``).
+        data_parallel_size: Publishers, one a rank.
+    """
+
+    endpoint: str
+    data_parallel_size: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One model server to watch; ``repr`` leaves out its URLs, which may hold a password.
 
@@ -55,6 +69,7 @@ class Target:
         pod, namespace, node: Where Kubernetes runs it, where whoever named it knows; else it is where the agent is.
         version: What it is labelled with, where its engine tells no version.
         kv_events: Where it publishes its KV cache events; None for nowhere.
+        forward_pass_metrics: Where it publishes its forward-pass metrics; None for nowhere.
     """
 
     instance: str
@@ -70,6 +85,7 @@ class Target:
     node: str = ""
     version: str = ""
     kv_events: KvEvents | None = None
+    forward_pass_metrics: ForwardPasses | None = None
 
 
 class Known(NamedTuple):

@@ -30,6 +30,7 @@ VENV: Final = ROOT / ".venv-vllm"
 MODEL: Final = "tiny"
 BLOCKS: Final = 64
 """KV cache blocks (of 128 tokens): few, so that a flood fills them within seconds."""
+_BIND: Final = "VLLM_CPU_OMP_THREADS_BIND"
 _FEW_CORES: Final = 4
 MAX_TOKENS: Final = 1024
 """Longest request, prompt and answer together."""
@@ -103,7 +104,8 @@ def command(
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": str(max(os.sched_getaffinity(0))),
+        # One for each data-parallel rank, divided by |, where somebody asks for several.
+        _BIND: os.environ.get(_BIND, str(max(os.sched_getaffinity(0)))),
         "OTEL_SERVICE_NAME": service,
     }
     if otlp:

@@ -213,6 +213,25 @@ _SPELLED = (_ADAPTERS, "ray_vllm:lora_requests_info", "ray_vllm_lora_requests_in
 
 
 def _off(page: Page) -> frozenset[Signal]:
+    """Estimates that are turned off, and steps where several API servers count them."""
+    return _estimated_as_nothing(page) | (_COUNTED_AGAIN if _is_of_several_servers(page) else frozenset())
+
+
+_COUNTED_AGAIN = frozenset({Signal.ENGINE_STEPS_TOTAL})
+_STEPS = "vllm:iteration_tokens_total"
+_OF_ONE_PROCESS = ("process_start_time_seconds", "python_info", f"{_STEPS}_created")
+
+
+def _is_of_several_servers(page: Page) -> bool:
+    """Whether a page adds up several API servers: each counts a step of which it has a part, how many did is not told.
+
+    Such a page has nothing of a single process, and no time at which a counter was made.
+    """
+    places = page.layout.places
+    return f"{_STEPS}_count" in places and not any(name in places for name in _OF_ONE_PROCESS)
+
+
+def _estimated_as_nothing(page: Page) -> frozenset[Signal]:
     """Estimates stand at 0 where they are turned off: tokens were computed, and no computing costs nothing."""
     places, values = page.layout.places, page.values
     slots = [slot for name in _ESTIMATES for slot in places.get(name, ())]
@@ -248,6 +267,8 @@ def _notes(page: Page) -> list[str]:
         notes.append("num_requests_swapped (V0) is not part of waiting")
     if "vllm:lora_requests_info" in names:
         notes.append("requests of LoRA adapters are counted under the base model's name")
+    if _is_of_several_servers(page):
+        notes.append("several API servers, each of which counts the steps of its own requests: how many is unknown")
     if "vllm:spec_decode_num_drafts_total" in names:
         notes.append("speculative decoding is on: tokens per step is not the batch size")
     return notes

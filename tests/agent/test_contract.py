@@ -36,7 +36,15 @@ def told(pages: Iterable[str], version: str = "") -> list[Breach]:
 
 
 @pytest.mark.parametrize(
-    "name", ["metrics_idle", "metrics_busy_02", "metrics_busy_04", "metrics_lora", "metrics_spec_decode"]
+    "name",
+    [
+        "metrics_idle",
+        "metrics_busy_02",
+        "metrics_busy_04",
+        "metrics_lora",
+        "metrics_spec_decode",
+        "metrics_two_servers_two_ranks",
+    ],
 )
 def test_a_page_as_its_version_has_it_breaks_nothing(name: str):
     text = gzip.decompress((FIXTURES / f"vllm/{name}.txt.gz").read_bytes()).decode()

@@ -48,11 +48,11 @@ def test_no_expected_signal_is_missing_from_a_recorded_page(path: Path):
     table = detect(page)
     seen = {signal for sample in Sampler(table).sample(page).samples for signal in sample.signals()}
     if not (table.engine in LATE and "idle" in path.name):
-        assert set(table.expected()) <= seen
+        assert set(table.expected()) - table.off(page) <= seen
 
 
 def test_pages_of_all_engines_were_recorded():
-    assert [sum(path.parent.name == engine for path in PAGES) for engine in ("vllm", "triton", "llamacpp")] == [6, 6, 3]
+    assert [sum(path.parent.name == engine for path in PAGES) for engine in ("vllm", "triton", "llamacpp")] == [7, 6, 3]
 
 
 def test_a_metric_nobody_names_is_not_known():

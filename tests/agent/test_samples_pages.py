@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine_table import About, detect
+from agent.engine_table import About, detect, find_table
 from agent.pages.page import parse
 from agent.pages.probe import describe
+from agent.pages.samples import Sampler
 from base.vocabulary import Signal
 from tests.kits.scrapes import FINISHED, gained, scrapes
 
@@ -159,3 +160,16 @@ def test_a_router_of_llamacpp_servers_shows_each_model():
 
 def test_a_router_that_has_no_model_yet_is_a_llamacpp_server():
     assert detect(parse("llamacpp_router:models 0\n")).engine == "llamacpp"
+
+
+def test_steps_that_each_of_several_api_servers_counts_are_unknown():
+    """Of 935 steps two servers counted 1,718: each counts those in which one of its requests got a token."""
+    text = gzip.decompress((FIXTURES / "vllm" / "metrics_two_servers_two_ranks.txt.gz").read_bytes()).decode()
+    samples = Sampler(find_table("vllm")).sample(parse(text)).samples
+    assert [one.key.dp_rank for one in samples] == ["0", "1"]
+    for one in samples:
+        assert Signal.ENGINE_STEPS_TOTAL not in one.totals
+        assert one.totals[Signal.BATCH_TOKENS_TOTAL] > 0, "a sum over requests is right"
+    assert any("API servers" in note for note in describe(parse(text), About())["notes"])
+    alone = Sampler(find_table("vllm")).sample(parse(f"{text}process_start_time_seconds 1795000000\n")).samples
+    assert [one.totals[Signal.ENGINE_STEPS_TOTAL] for one in alone] == [886, 832]

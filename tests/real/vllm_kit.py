@@ -99,13 +99,17 @@ class Vllm:
             self._process.send_signal(signal.SIGTERM)
         return self._process.wait(60)
 
-    def page(self) -> dict[str, float]:
-        """The engine's own page, read by no code of ours: sums over all labels, by name of series."""
+    def page(self, rank: str = "") -> dict[str, float]:
+        """The engine's own page, read by no code of ours: sums over all labels, by name of series.
+
+        Args:
+            rank: Of this data-parallel rank alone.
+        """
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         shown: defaultdict[str, float] = defaultdict(float)
         for line in lines:
-            if line.startswith("vllm:"):
+            if line.startswith("vllm:") and (not rank or f'engine="{rank}"' in line):
                 shown[line.split("{")[0]] += float(line.rsplit(" ", 1)[1])
         return dict(shown)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from analytics import engine_steps
 from analytics.causes.blocks import BLOCK_MS, Wanted, marks_of, rows_of
 from analytics.causes.cohorts import cohorts
 from analytics.causes.columns import Names, floats, taken
@@ -46,6 +47,9 @@ LATE_SECONDS: Final = 300.0
 _MOST_SAMPLES: Final = 200_000
 MOST_STEPS: Final = 3_000_000
 """Engine steps that are looked at; of more the newest."""
+_FIRST_STEP: Final = "fromUnixTimestamp64Milli({steps_ms:Int64})"
+_LAST_STEP: Final = "fromUnixTimestamp64Milli({to_ms:Int64})"
+_OF_THESE: Final = "/*period*/ AND has({instances:Array(String)}, instance)"
 _MOST_GPUS: Final = 2_000
 """GPUs of the account's instances that are looked at."""
 _MOST_APART: Final = 50
@@ -202,7 +206,8 @@ def _steps(inquiry: Inquiry, fragments: Mapping[str, str], instances: list[str],
     span_ms = int((last - origin) * min(1.0, MOST_STEPS / many))
     slot_ms = _step_ms(span_ms, len(instances), 100)
     asked |= {"limit": _MOST_SAMPLES, "slot_ms": slot_ms}
-    row = inquiry.ask("steps", fragments, SQL, steps_ms=last - span_ms, silent=SILENT_SECONDS, **asked)[0]
+    each = {**fragments, **engine_steps.in_order(_FIRST_STEP, _LAST_STEP, _OF_THESE)}
+    row = inquiry.ask("steps", each, SQL, steps_ms=last - span_ms, silent=SILENT_SECONDS, **asked)[0]
     if not row["slot"]:
         asked["slot_ms"] = slot_ms = _step_ms(last - origin, len(instances))
         row = inquiry.ask("step_seconds", fragments, SQL, **asked)[0]

@@ -339,7 +339,7 @@ SELECT
     groupArray(steps) AS count,
     groupArray(busy) AS busy,
     groupArray(prefilled) AS prefilled,
-    groupArray(decoded) AS decoded,
+    groupArray(decoded_now) AS decoded,
     groupArray(preempted) AS preempted,
     groupArray(waited) AS waiting,
     groupArray(kv) AS kv,
@@ -355,7 +355,7 @@ FROM
         toFloat64(count()) AS steps,
         sum(took) AS busy,
         ifNull(toFloat64(sum(prefill_tokens)), nan) AS prefilled,
-        ifNull(toFloat64(sum(decode_tokens)), nan) AS decoded,
+        ifNull(toFloat64(sum(decoded)), nan) AS decoded_now,
         toFloat64(sum(ifNull(preemptions, 0))) AS preempted,
         ifNull(toFloat64(max(waiting)), nan) AS waited,
         ifNull(toFloat64(max(kv_cache_usage_ratio)), nan) AS kv,
@@ -366,21 +366,11 @@ FROM
     FROM
     (
         SELECT
-            instance, waiting, kv_cache_usage_ratio, prefill_tokens, decode_tokens, preemptions,
-            generation_tokens, drafts, accepted_tokens,
-            toUnixTimestamp64Micro(time) AS done_us,
-            any(done_us) OVER earlier AS before_us,
-            any(assumeNotNull(running) + ifNull(waiting, 0) + ifNull(deferred, 0)) OVER earlier AS before_open,
-            before_us > 0 AND before_open > 0 AND any(pid) OVER earlier = pid AND any(counter) OVER earlier + 1 = counter AS waited_for,
+            *,
+            counted_on AND before_open > 0 AS waited_for,
             waited_for AND done_us - before_us >= 1000000 * {silent:Float64} AS silent,
             if(waited_for, (done_us - before_us) / 1000000, toFloat64(ifNull(elapsed_seconds, 0))) AS took
-        FROM engine_steps FINAL
-        WHERE time >= fromUnixTimestamp64Milli({steps_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
-          AND has({instances:Array(String)}, instance) AND running IS NOT NULL
-        WINDOW earlier AS (
-            PARTITION BY instance, model, dp_rank, recording ORDER BY time, pid, counter
-            ROWS BETWEEN 1 PRECEDING AND 1 PRECEDING
-        )
+        FROM (/*in_order*/)
     )
     GROUP BY slot, instance
     ORDER BY slot DESC
@@ -411,7 +401,7 @@ FROM
         toFloat64(sum(steps)) AS counted,
         toFloat64(ifNull(sum(elapsed_seconds_sum), 0)) AS busy,
         ifNull(toFloat64(sum(prefill_tokens)), nan) AS prefilled,
-        ifNull(toFloat64(sum(decode_tokens)), nan) AS decoded,
+        ifNull(toFloat64(sum(ifNull(decode_tokens, decode_requests))), nan) AS decoded,
         toFloat64(ifNull(sum(preemptions), 0)) AS preempted,
         ifNull(toFloat64(max(waiting_max)), nan) AS waited,
         ifNull(toFloat64(max(kv_cache_usage_ratio_max)), nan) AS kv,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from analytics import engine_steps
 from analytics.conditions import one_of
 from analytics.grid import Grid
 from analytics.inquiry import Inquiry
@@ -39,6 +40,8 @@ _RAW: Final = timedelta(hours=1)
 _BUDGET_REACHED: Final = {"steps": 1.0, "seconds": 0.95, "samples": 0.95}
 """Share of the token budget that counts as all of it: a mean over a second holds its last, smaller steps too."""
 _LONGEST_SAMPLE: Final = 15.0
+_FIRST: Final = "fromUnixTimestamp64Milli({from_ms:Int64} - 60000)"
+_LAST: Final = "fromUnixTimestamp64Milli({to_ms:Int64})"
 _SEQUENCES: Final = ("max_num_seqs", "max_running_requests")
 _TOKENS: Final = ("max_num_scheduled_tokens", "max_num_batched_tokens")
 
@@ -155,6 +158,7 @@ def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Ste
 def _ask(inquiry: Inquiry, statement: str, source: Source, elsewhere: str = "", **more: Any) -> list[dict[str, Any]]:
     spans = {"steps": "step_spans", "seconds": "second_spans", "samples": "sample_spans"}[source]
     fragments = {name: _SQL[name] for name in ("limits", "binding", "told", "bound")}
+    fragments |= engine_steps.in_order(_FIRST, _LAST, "/*filter:samples*/")
     return inquiry.ask(
         statement, fragments | {"spans": _SQL[spans], "elsewhere": elsewhere}, kv_full=KV_FULL,
         budget_reached=_BUDGET_REACHED[source], longest=_LONGEST_SAMPLE, sequences_names=list(_SEQUENCES),

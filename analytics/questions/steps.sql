@@ -30,26 +30,18 @@ multiIf(
     'nothing')
 
 -- name: told
--- Steps in order, each with the one before. What a step's row counts as running is what still runs after it.
+-- What a step's row counts as running is what still runs after it.
 SELECT
-    instance, model, dp_rank, recording, pid, counter, elapsed_seconds,
-    toUnixTimestamp64Micro(time) AS done_us,
+    instance, recording, elapsed_seconds, done_us, before_us, before_open, counted_on,
     assumeNotNull(running) + ifNull(finished, 0) AS ran,
     ifNull(waiting, 0) AS waited,
     ifNull(kv_cache_usage_ratio, 0) AS kv,
     ifNull(preemptions, 0) AS preempted,
-    prefill_tokens IS NOT NULL AND decode_tokens IS NOT NULL AS batch_told,
+    prefill_tokens IS NOT NULL AND decoded IS NOT NULL AS batch_told,
     if(batch_told, assumeNotNull(prefill_tokens), ifNull(prompt_tokens, 0)) AS prefilled,
-    prefilled + if(batch_told, assumeNotNull(decode_tokens), ifNull(generation_tokens, 0)) AS step_tokens,
-    if(batch_told, step_tokens, 0) AS tokens,
-    any(done_us) OVER earlier AS before_us,
-    any(pid) OVER earlier AS before_pid,
-    any(counter) OVER earlier AS before_counter,
-    any(assumeNotNull(running) + ifNull(waiting, 0) + ifNull(deferred, 0)) OVER earlier AS before_open
-FROM engine_steps FINAL
-WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64} - 60000) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
-  AND running IS NOT NULL
-WINDOW earlier AS (PARTITION BY instance, model, dp_rank, recording ORDER BY time, pid, counter ROWS BETWEEN 1 PRECEDING AND 1 PRECEDING)
+    prefilled + if(batch_told, assumeNotNull(decoded), ifNull(generation_tokens, 0)) AS step_tokens,
+    if(batch_told, step_tokens, 0) AS tokens
+FROM (/*in_order*/)
 
 -- name: bound
 -- Each step of the window, what bound it, and when it began: when the one before ended while requests were open, else as
@@ -57,7 +49,7 @@ WINDOW earlier AS (PARTITION BY instance, model, dp_rank, recording ORDER BY tim
 SELECT
     instance, done_us, step_tokens, batch_told, ran, prefilled, preempted, kv, most_running, most_tokens,
     /*binding*/ AS bound_by,
-    before_us > 0 AND ((pid = before_pid AND counter = before_counter + 1) OR done_us - before_us <= 1000000) AS follows,
+    before_us > 0 AND (counted_on OR (elapsed_seconds IS NULL AND done_us - before_us <= 1000000)) AS follows,
     done_us - toInt64(1000000 * ifNull(elapsed_seconds, 0)) AS scheduled_us,
     multiIf(NOT follows, scheduled_us, before_open > 0, before_us, greatest(before_us, scheduled_us)) AS begun_us,
     if(follows AND before_open = 0, begun_us - before_us, 0) AS idle_us,
@@ -91,7 +83,7 @@ FROM
         max(ifNull(kv_cache_usage_ratio_max, 0)) AS kv,
         sum(ifNull(preemptions, 0)) AS preempted,
         sum(ifNull(prefill_tokens, 0)) AS prefilled,
-        ifNull((prefilled + sum(ifNull(decode_tokens, 0))) / nullIf(sum(steps), 0), 0) AS tokens
+        ifNull((prefilled + sum(coalesce(decode_tokens, decode_requests, 0))) / nullIf(sum(steps), 0), 0) AS tokens
     FROM engine_steps_1s
     WHERE time >= fromUnixTimestamp64Milli({from_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*filter:samples*/
     GROUP BY instance, model, dp_rank, recording, time

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from analytics import engine_steps
 from analytics.answer import Answer, Coverage
 from analytics.conditions import one_of
 from analytics.inquiry import Inquiry
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _SQL: Final = beside(__file__)
 
 _ENGINE_SPANS: Final = ("llm_request", "InferRequest")
+_FIRST_STEP: Final = "fromUnixTimestamp64Micro({first_us:Int64}) - INTERVAL 5 SECOND"
+_LAST_STEP: Final = "fromUnixTimestamp64Micro({last_us:Int64} + 1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,8 @@ def ask(
     near = inquiry.ask("neighbours", {"columns": COLUMNS, "here": here}, **where, **bounds) if end > found.time else []
     phases = intervals(found, end, _engine_start(found, spans))
     inside: dict[str, Any] = {"first_us": _us(_scheduled(phases, found.time)), "last_us": _us(end)}
-    steps = inquiry.ask("steps", {"here": here}, **where, **inside) if found.instance else []
+    fragments = engine_steps.in_order(_FIRST_STEP, _LAST_STEP, f"AND {here} AND recording = {{recording:String}}")
+    steps = inquiry.ask("steps", fragments, **where, **inside) if found.instance else []
     story = Story(
         request=found,
         start=found.time,

@@ -46,30 +46,12 @@ LIMIT 20000
 -- Steps that ended while the engine had the request, each with the time since the one before of its core, which is its
 -- length where it does not tell its own; the slowest first, and how many there are.
 SELECT
-    done_us, waited, ran, kv, preempted, prefilled, decoded, core,
-    if(own_seconds > 0, own_seconds, if(before_us > 0 AND counter = before_counter + 1, (done_us - before_us) / 1000000, NULL)) AS seconds,
+    done_us, dp_rank AS core, waiting AS waited, running AS ran, kv_cache_usage_ratio AS kv, preemptions AS preempted,
+    prefill_tokens AS prefilled, decoded,
+    if(elapsed_seconds > 0, elapsed_seconds, if(counted_on, (done_us - before_us) / 1000000, NULL)) AS seconds,
     count() OVER () AS steps_total,
     medianIf(seconds, seconds IS NOT NULL) OVER () AS median_seconds
-FROM
-(
-    SELECT
-        toUnixTimestamp64Micro(time) AS done_us,
-        dp_rank AS core,
-        counter,
-        running AS ran,
-        waiting AS waited,
-        kv_cache_usage_ratio AS kv,
-        preemptions AS preempted,
-        prefill_tokens AS prefilled,
-        decode_tokens AS decoded,
-        ifNull(elapsed_seconds, 0) AS own_seconds,
-        any(done_us) OVER earlier AS before_us,
-        any(counter) OVER earlier AS before_counter
-    FROM engine_steps FINAL
-    WHERE time >= fromUnixTimestamp64Micro({first_us:Int64}) - INTERVAL 5 SECOND AND time <= fromUnixTimestamp64Micro({last_us:Int64})
-      AND /*here*/ AND recording = {recording:String} AND running IS NOT NULL
-    WINDOW earlier AS (PARTITION BY model, dp_rank, pid ORDER BY time, counter ROWS BETWEEN 1 PRECEDING AND 1 PRECEDING)
-)
+FROM (/*in_order*/)
 WHERE done_us >= {first_us:Int64}
 ORDER BY ifNull(seconds, 0) DESC, done_us
 LIMIT 2000

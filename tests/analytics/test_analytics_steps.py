@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from analytics.questions import features, steps, story
 from analytics.selection import Filter, Selection
 from analytics.window import EVER, Window
 from tests.kits.schema_tools import fresh_store
+from tests.kits.two_servers import by_two
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,6 +137,58 @@ def test_time_is_that_between_steps_and_idle_where_nothing_was_open(store: Store
     assert lines["kv_blocks"][9] == pytest.approx(1.0)
     assert lines["nothing"][7] is None, "nothing was told of that second"
     assert one.step_max_seconds == pytest.approx(2.0)
+
+
+def test_steps_that_two_api_servers_told_are_those_that_one_would_have_told(store: Store):
+    """None is lost, whoever has the scheduler's half; what the other one tells of it counts to it."""
+    told = [
+        step(
+            1 + n, 0.5 + 1.5 * n, waiting=n % 3, running=8 if n % 4 else 6, finished=2, preemptions=int(n == 3),
+            prefill_tokens=None, decode_tokens=None, prompt_tokens=40, generation_tokens=9,
+        )
+        for n in range(12)
+    ]  # fmt: skip
+    configured(store, "one")
+    configured(store, "two")
+    store.insert("engine_steps", told)
+    store.insert("engine_steps", by_two([one | {"instance": "two"} for one in told]))
+    one, two = sorted(steps.ask(store, looked(20)).result.instances, key=lambda each: each.instance)
+    assert (one.instance, two.instance) == ("one", "two")
+    assert two == replace(one, instance="two")
+    assert one.told_seconds == pytest.approx(11 * 1.5)
+    assert (one.shares["kv_blocks"], one.shares["sequences"]) == pytest.approx((1 / 11, 8 / 11))
+    rows = [
+        {
+            "time": at(1.0), "key": (int(at(1.0).timestamp() * 1000) << 22) + number, "instance": name,
+            "engine_instance": name, "model": "m", "outcome": "ok", "has_edge": 1, "has_engine": 1, "e2e_seconds": 9.0,
+            "engine_e2e_seconds": 9.0,
+        }
+        for number, name in enumerate(("one", "two"))
+    ]  # fmt: skip
+    store.insert("requests_t", rows)
+    alone, both = (story.ask(store, Selection.one(window=EVER, key=str(row["key"]))).result for row in rows)
+    assert len(alone.steps) > 4
+    assert both.steps == alone.steps
+
+
+def test_a_step_of_which_the_batch_is_told_and_not_its_tokens_has_one_for_each_that_decodes(store: Store):
+    """As forward-pass metrics tell it: a step's own time, requests and prompt tokens."""
+    configured(store)
+    untold: dict[str, Any] = dict.fromkeys(("decode_tokens", "kv_cache_usage_ratio", "finished", "preemptions"))
+    told = {"decode_requests": 3, "elapsed_seconds": 0.25} | untold
+    store.insert(
+        "engine_steps",
+        [step(2, 1.0, **told), step(3, 1.25, **told), step(5, 1.75, **told | {"prefill_tokens": 253, "waiting": 1})],
+    )
+    answer = steps.ask(store, looked())
+    (one,) = answer.result.instances
+    # The last does not follow the one before: what was in between is not told, though it is less than a second.
+    assert one.told_seconds == pytest.approx(0.75)
+    assert one.shares["token_budget"] == pytest.approx(1 / 3), "prompts and a token each are the 256"
+    assert one.shares["nothing"] == pytest.approx(2 / 3)
+    assert not any("made of" in note for note in answer.notes)
+    (line,) = [line for line in answer.result.bindings if line.name == "idle"]
+    assert not any(line.values), "nobody said so"
 
 
 def test_step_time_by_size_apart_for_prompts_and_decoding(store: Store):

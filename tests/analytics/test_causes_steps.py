@@ -22,6 +22,7 @@ from analytics.window import Window
 from tests.analytics.test_causes_simulated import PLANTED, SINCE, UNTIL, check
 from tests.kits.causes_sim import Ask, Server, evidence, steady
 from tests.kits.causes_store import stored, stored_steps
+from tests.kits.two_servers import by_two
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,11 +139,13 @@ def test_nothing_is_learnt_of_too_few_seconds_or_of_engines_that_do_not_tell_the
     assert cost_of(steps([float(at) + 0.5 for at in range(100)], decoded=np.full(100, np.nan)), every, bins) is None
 
 
-@pytest.mark.parametrize("raw", [True, False], ids=["each step", "sums of seconds"])
-def test_a_store_is_asked_for_the_steps_of_the_instances(lab: Lab, raw: bool):
+@pytest.mark.parametrize(
+    ("raw", "servers"), [(True, 1), (True, 2), (False, 1)], ids=["each step", "of two servers", "sums of seconds"]
+)
+def test_a_store_is_asked_for_the_steps_of_the_instances(lab: Lab, raw: bool, servers: int):
     options, cause, who = PLANTED["kv"]
-    name = f"sim-steps-{raw}".lower()
-    start, chance = lab.start - timedelta(days=14 + raw), random.Random(12)
+    name = f"sim-steps-{raw}-{servers}".lower()
+    start, chance = lab.start - timedelta(days=14 + raw + 2 * servers), random.Random(12)
     server = Server(name, blocks=1000)
     asks = steady(chance, UNTIL, instance=name) + options["extra"](chance)
     for one in asks:
@@ -153,8 +156,9 @@ def test_a_store_is_asked_for_the_steps_of_the_instances(lab: Lab, raw: bool):
         stored(one, number, start, name) | {"engine_tenant": one.tenant} for number, one in enumerate(served)
     ])  # fmt: skip
     told = stored_steps(server, start)
+    told = by_two(told) if servers > 1 else told
     lab.owner.insert("engine_steps", told)
-    lab.owner.insert("engine_steps", [step | {"recording": "old", "pid": 8} for step in told])
+    lab.owner.insert("engine_steps", [step | {"recording": "old", "pid": step["pid"] + 10} for step in told])
     lab.owner.insert("engine_steps", [step | {"instance": "another"} for step in told])
     if not raw:
         lab.owner.command(f"DELETE FROM engine_steps WHERE instance = '{name}'")

@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.config import AgentConfig
+from agent.forward_passes import Pass
 from agent.otlp.columns import encode_columns
+from agent.source import Scene
+from agent.sources.forward_passes import ForwardPassMetrics
+from agent.target import ForwardPasses, Known, Place, Target
 from collector.settle import Settler
-from tests.kits.probe_told import NOW_NS, WHOSE, finished, land, requests, wait_long
+from tests.kits.probe_told import NOW_NS, WHOSE, finished, land, landed, requests, wait_long
 from tests.kits.schema_tools import NOW_MS, edge_span, engine_span, event, framed, fresh_store, token, traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from collector.store.client import Store
     from tests.conftest import StoreServer
@@ -63,6 +69,28 @@ def test_a_row_a_step_and_none_in_the_logs(store: Store):
     assert first["kv_cache_usage_ratio_max"] == 0.5
     assert (second_row["rows"], second_row["running_max"], second_row["generation_tokens"]) == (1, 0, None)
     assert store.rows("SELECT EventName AS name FROM otel_logs") == [{"name": "note"}]
+
+
+def test_forward_passes_are_rows_of_steps(store: Store, tmp_path: Path):
+    target = Target("vllm-a", "chat", "vllm", forward_pass_metrics=ForwardPasses("tcp://127.0.0.1:9"))
+    known = Known("vllm", "0.32.0", "tiny")
+    source = ForwardPassMetrics(Scene(AgentConfig(), Place(), [target], lambda _instance: known, tmp_path))
+    (publisher,) = source._publishers["vllm-a"]
+    for number in range(3):
+        source._tell("vllm-a", publisher, number, Pass(0, 0.01, 2, 700, 30, 4))
+    source.flush(lambda _signal, body: store.insert_segment("land_logs", landed(body), token()))
+    rows = list(store.rows("SELECT * FROM engine_steps"))
+    assert len(rows) == 3
+    for row in rows:
+        assert (row["instance"], row["model"], row["dp_rank"], row["pid"]) == ("vllm-a", "tiny", "0", 0)
+        assert (row["prefill_requests"], row["prefill_tokens"], row["decode_requests"]) == (2, 700, 30)
+        assert (row["running"], row["waiting"]) == (32, 4)
+        assert row["elapsed_seconds"] == pytest.approx(0.01)
+        assert row["scheduled_at"] < row["time"]
+        untold = ("decode_tokens", "generation_tokens", "kv_cache_usage_ratio", "preemptions", "finished", "deferred")
+        assert [row[name] for name in untold] == [None] * len(untold)
+    (sums,) = store.rows("SELECT sum(steps) AS n, sum(prefill_tokens) AS prompts FROM engine_steps_1s")
+    assert sums == {"n": 3, "prompts": 2_100}
 
 
 @pytest.mark.parametrize(

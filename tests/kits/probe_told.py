@@ -28,8 +28,12 @@ def land(
     whose: Mapping[str, str] = WHOSE,
 ) -> None:
     body = encode_columns(whose, "servescope.step", name, NOW_NS, columns)
-    frame = framing.encode(body, records=1, digest=bytes(16), received_ns=NOW_NS, batch="", sender=sender)
-    store.insert_segment("land_logs", frame, token())
+    store.insert_segment("land_logs", landed(body, sender), token())
+
+
+def landed(body: bytes, sender: Sender = NOBODY) -> bytes:
+    """A request's body as a segment holds it."""
+    return framing.encode(body, records=1, digest=bytes(16), received_ns=NOW_NS, batch="", sender=sender)
 
 
 def finished(

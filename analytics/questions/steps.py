@@ -242,7 +242,7 @@ def _notes(result: Steps, details: Mapping[str, Mapping[str, Any]]) -> list[str]
         found.append(
             f"No probe tells the steps of {', '.join(sorted(coarse))}: what is said of them comes from samples of the "
             f"metrics page, each standing for the time since the one before. Steps come with `{PROBE}` in the "
-            "server's environment."
+            "server's environment, or from an engine's forward-pass metrics."
         )
     if by_source["seconds"]:
         found.append(

@@ -100,6 +100,7 @@ class ForwardPassMetrics(Source):
         self._publishers: dict[str, list[Publisher]] = {}
         self._subscriptions = Subscriptions()
         self._steps = Gathering()
+        self._somebody = asyncio.Event()
         self.watch(scene.targets)
 
     def watch(self, targets: Sequence[Target]) -> None:
@@ -115,6 +116,7 @@ class ForwardPassMetrics(Source):
             made = [Publisher(settings, rank, tell) for rank in range(settings.data_parallel_size)]
             self._targets[target.instance], self._publishers[target.instance] = target, made
             self._subscriptions.add(target.instance, made)
+            self._somebody.set()
 
     def forget(self, targets: Sequence[Target]) -> None:
         """Listen to these no longer."""
@@ -122,6 +124,8 @@ class ForwardPassMetrics(Source):
             self._targets.pop(target.instance, None)
             self._publishers.pop(target.instance, None)
             self._subscriptions.drop(target.instance)
+        if not self._publishers:
+            self._somebody.clear()
 
     def seen(self) -> Mapping[str, Mapping[str, float]]:
         """When something came last."""
@@ -156,6 +160,7 @@ class ForwardPassMetrics(Source):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._subscriptions.run())
                 while True:
+                    await self._somebody.wait()
                     await asyncio.sleep(FLUSH_SECONDS)
                     self.flush(emit)
         finally:

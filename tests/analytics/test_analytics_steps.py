@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.conftest import StoreServer
 
 NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
-TABLES = ("engine_steps", "engine_steps_1s", "engine_samples", "instance_config")
+TABLES = ("engine_steps", "engine_steps_1s", "engine_samples", "instance_config", "requests_t")
 LIMITS = {"max_num_seqs": "8", "max_num_batched_tokens": "256"}
 
 

@@ -145,7 +145,7 @@ def test_nothing_is_learnt_of_too_few_seconds_or_of_engines_that_do_not_tell_the
 def test_a_store_is_asked_for_the_steps_of_the_instances(lab: Lab, raw: bool, servers: int):
     options, cause, who = PLANTED["kv"]
     name = f"sim-steps-{raw}-{servers}".lower()
-    start, chance = lab.start - timedelta(days=14 + raw + 2 * servers), random.Random(12)
+    start, chance = lab.start - timedelta(days=8 + raw + 6 * servers), random.Random(12)
     server = Server(name, blocks=1000)
     asks = steady(chance, UNTIL, instance=name) + options["extra"](chance)
     for one in asks:

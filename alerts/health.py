@@ -161,7 +161,7 @@ class HealthServer:
             ) from error
         self._server.status, self._server.registry = status, registry
         self.url = f"http://{host}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="health", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
     def start(self) -> HealthServer:
         """Serve in a thread."""

@@ -197,7 +197,8 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
             ready=lambda: engine.sees,
         )
         causes = causes_keeper.CausesKeeper(
-            lambda after: due(store, clock(), after),
+            # what a period lacks two minutes after its end has been brought in
+            lambda after: due(store.unhurried, clock(), after),
             lambda until: causes_keeper.apart(store.address, until),
             ready=lambda: engine.sees,
         )

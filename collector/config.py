@@ -102,7 +102,7 @@ class CollectorConfig(BaseModel):
         "every insert costs the store the same however small.",
     )
     unasked_seal_seconds: float = Field(
-        default=30.0,
+        default=45.0,
         ge=0,
         le=600,
         description="The same for everything while nobody reads of the embedded store: whoever does has what waits "

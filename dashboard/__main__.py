@@ -90,11 +90,17 @@ def _serve(settings: DashboardConfig) -> None:
     from dashboard import warm  # noqa: PLC0415 - as above
 
     options = {**OPTIONS, "server.address": settings.host, "server.port": settings.port}
+    # every setting is given here: nobody waits for a change of the files that it would look at ten times a second
+    bootstrap._install_config_watchers = _watch_nothing  # noqa: SLF001 - no setting leaves them out
     bootstrap.load_config_options(flag_options={key.replace(".", "_"): value for key, value in options.items()})
     sys.path.insert(0, str(HERE.parent))
     warm.up()
     structlog.get_logger().info("dashboard_starts", url=f"http://{settings.host}:{settings.port}")
     bootstrap.run(str(HERE / "app.py"), is_hello=False, args=[], flag_options={})
+
+
+def _watch_nothing(_options: dict[str, Any]) -> None:
+    """In the place of Streamlit's watchers of its configuration files."""
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ class Receiver:
         self._server.context = context
         self._server.receiver = self
         self.url = f"https://{host}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="receiver", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="receiver", daemon=True)
 
     def start(self) -> Receiver:
         """Serve in a thread."""

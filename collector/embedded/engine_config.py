@@ -76,6 +76,14 @@ FIXED_SETTINGS = (
     "use_query_cache",
 )
 
+_IDLE_SECONDS = 5
+"""After a look that found nothing to merge, each table is looked at again so long after, then ever more seldom; the
+engine's own is 0.1. An insert, a merge that ended and a mutation have a table looked at at once."""
+_STREAMING_SECONDS = 600
+"""The same for queries that never end, which nobody can ask here."""
+_MEMORY_MS = 500
+"""Between two looks at what the process holds in memory, the engine's own is 50; what it allocates is counted at once."""
+
 
 def write_config(folder: Path, limits: Limits, owner: str) -> Path:
     """Write the engine's configuration files into ``folder`` and return the one to start with.
@@ -133,6 +141,9 @@ def _server(users: Path, limits: Limits) -> str:
   <tables_loader_background_pool_size>1</tables_loader_background_pool_size>
   <max_thread_pool_size>200</max_thread_pool_size>
   <max_thread_pool_free_size>2</max_thread_pool_free_size>
+  <background_processing_pool_thread_sleep_seconds_if_nothing_to_do>{_IDLE_SECONDS}</background_processing_pool_thread_sleep_seconds_if_nothing_to_do>
+  <background_streaming_processing_pool_thread_sleep_seconds_if_nothing_to_do>{_STREAMING_SECONDS}</background_streaming_processing_pool_thread_sleep_seconds_if_nothing_to_do>
+  <memory_worker_period_ms>{_MEMORY_MS}</memory_worker_period_ms>
   <asynchronous_metrics_update_period_s>120</asynchronous_metrics_update_period_s>
   <asynchronous_heavy_metrics_update_period_s>3600</asynchronous_heavy_metrics_update_period_s>
   <merge_tree>

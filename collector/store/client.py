@@ -11,6 +11,8 @@ import re
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 from urllib.parse import urlsplit
 
@@ -88,6 +90,12 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @cached_property
+    def unhurried(self) -> Store:
+        """The same store for questions that the rows which are there will do for; it is closed with this one."""
+        address = replace(self.address, unhurried=True)
+        return Store(address, timeout_seconds=self._timeout, tenant=self.asker.tenant)
 
     def rows(
         self, sql: str, parameters: Mapping[str, object] | None = None, settings: Mapping[str, object] | None = None
@@ -275,8 +283,9 @@ class Store:
         """Close the connections; a later call opens new ones."""
         with self._lock:
             made, self._made = self._made, None
-        if made is not None:
-            made.close()
+        for one in (made, self.__dict__.pop("unhurried", None)):
+            if one is not None:
+                one.close()
 
     @contextmanager
     def _client(self) -> Iterator[Client]:

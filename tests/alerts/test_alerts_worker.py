@@ -95,6 +95,10 @@ def test_a_step_that_hangs_is_not_well(monkeypatch: pytest.MonkeyPatch):
 class Empty:
     """A store with nothing in it."""
 
+    @property
+    def unhurried(self) -> Empty:
+        return self
+
     def rows(self, *_: object, **__: object) -> list[dict[str, Any]]:
         return []
 
@@ -154,3 +158,26 @@ def test_whichever_task_trips_healthz_says_so_and_it_goes_on(pager: Pager, task:
     told = until(pager, 200)
     assert told["tasks"][task]["failures"] > 0
     assert told["tasks"][task]["well"]
+
+
+def test_whether_a_period_is_due_brings_no_rows_in(tmp_path: Path):
+    class Asked(Empty):
+        def __init__(self, calm: Asked | None = None) -> None:
+            self.calm, self.statements = calm, ""
+
+        @property
+        def unhurried(self) -> Empty:
+            assert self.calm is not None
+            return self.calm
+
+        def rows(self, sql: str, *_: object, **__: object) -> list[dict[str, Any]]:
+            self.statements += sql
+            return []
+
+    store = Asked(Asked())
+    pager = process.build(AlertsConfig(health_port=0), tmp_path, store)  # type: ignore[arg-type]
+    pager.once()
+    pager.causes.once()
+    pager.close()
+    assert store.calm is not None
+    assert ("cause_seconds" in store.calm.statements, "cause_seconds" in store.statements) == (True, False)

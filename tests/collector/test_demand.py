@@ -187,6 +187,19 @@ def test_what_nobody_reads_stays_out(holding: CollectorProcess, store_server: St
     _until(lambda: store_server.ask(count), f"{next(numbers)}\n")
 
 
+def test_who_is_unhurried_takes_the_rows_that_are_there(holding: CollectorProcess, store_server: StoreServer):
+    name = holding.clickhouse.partition("database=")[2]
+    count = "SELECT count() AS n FROM otel_traces"
+    with Store(StoreAddress(store_server.url, name, "owner", store_server.owner_password)) as store:
+        _until(lambda: (store.rows(f"{count}, system.one"), holding.health()["store"]["unhurried"]), ([{"n": 0}], True))
+        time.sleep(2)  # whoever was called for that, however late, has brought in what there was
+        holding.post("traces", spans(0, 1))
+        time.sleep(0.5)  # calls are a pause apart
+        assert store.unhurried.rows(count) == [{"n": 0}]
+        assert _pending(holding) == 1
+        _until(lambda: store.rows(count), [{"n": 1}])
+
+
 def test_rows_are_not_held_back_where_the_store_does_not_tell(holding: CollectorProcess):
     assert holding.health()["store"]["unhurried"] is False
     holding.post("traces", spans(0, 1))

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 from pathlib import Path
 
@@ -70,6 +71,25 @@ def test_one_process_per_folder_and_data_survive(tmp_path: Path):
     server = start_store(tmp_path)
     assert server.ask("SELECT count() FROM kept", owner=False) == "2000\n"
     assert server.stop(signal.SIGINT) == 0
+
+
+def test_an_engine_that_has_nothing_to_do_sleeps(tmp_path: Path):
+    server = start_store(tmp_path)
+    try:
+        for number in range(30):
+            server.ask(f"CREATE TABLE t{number} (a UInt32) ENGINE = MergeTree ORDER BY a")
+        begun, before = time.monotonic(), _wakes(server.process.pid)
+        time.sleep(4)
+        rate = (_wakes(server.process.pid) - before) / (time.monotonic() - begun)
+        # each table looked after as often as the engine does by itself: 300
+        assert 0 < rate < 100
+    finally:
+        server.stop()
+
+
+def _wakes(pid: int) -> int:
+    found = (path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status"))
+    return sum(int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0]) for text in found)
 
 
 def test_a_part_damaged_on_disk_is_put_aside_and_replayed(tmp_path: Path):

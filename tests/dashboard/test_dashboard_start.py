@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from streamlit.web import bootstrap
+
+from dashboard.__main__ import _serve
+from dashboard.config import DashboardConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,3 +49,15 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path):
         done = start("--data", tmp_path, "--port", port)
     assert done.returncode == 1
     assert f"servescope dashboard: cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+def test_no_file_of_streamlits_is_looked_at_again_and_again(monkeypatch: pytest.MonkeyPatch):
+    watched: list[str] = []
+    monkeypatch.setattr(bootstrap, "_install_config_watchers", bootstrap._install_config_watchers)
+    monkeypatch.setattr(bootstrap, "watch_file", lambda path, *_, **__: watched.append(path))
+    monkeypatch.setattr(bootstrap, "run", lambda *_, **__: bootstrap._install_config_watchers({}))
+    monkeypatch.setattr(bootstrap, "load_config_options", lambda **_: None)
+    monkeypatch.setattr("dashboard.warm.up", lambda: None)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    _serve(DashboardConfig())
+    assert not watched

@@ -152,7 +152,7 @@ class Shipper:
                         trimmed_at = time.monotonic()
                         for lane in tasks:
                             lane.trim()
-                    await asyncio.sleep(1.0)
+                    await asyncio.sleep(_until_next(1.0))
             finally:
                 for task in tasks.values():
                     task.cancel()
@@ -182,13 +182,13 @@ class Shipper:
             try:
                 batch = lane.next_batch()
                 if batch is None:
-                    await asyncio.sleep(self._flush_seconds)
+                    await asyncio.sleep(_until_next(self._flush_seconds))
                     continue
                 wait = await self._attempt(session, lane, batch, backoff)
             except OSError as error:
                 wait = self._failed(backoff, _Answer(reason="spool"), f"{lane.folder}: {error}")
             if wait or lane.is_caught_up():
-                await asyncio.sleep(wait or self._flush_seconds)
+                await asyncio.sleep(wait or _until_next(self._flush_seconds))
 
     async def _drain_lane(self, session: aiohttp.ClientSession, lane: Lane) -> None:
         backoff = Backoff(first=0.1, longest=1.0)
@@ -371,6 +371,11 @@ class Sender:
                     "Check that it runs there, and that --data is its data folder",
                 )
             await asyncio.sleep(backoff.failed(reply.retry_after))
+
+
+def _until_next(seconds: float) -> float:
+    """Seconds until all who wait so are woken together: waking up costs more than looking whether something came."""
+    return seconds - asyncio.get_running_loop().time() % seconds
 
 
 def retry_after_seconds(value: str, *, now: float | None = None) -> float:

@@ -32,6 +32,10 @@ STATE_FILE: Final = "state.json"
 REJECTED_FOLDER: Final = "rejected"
 MAX_BATCH_BYTES: Final = 1_000_000
 _DONE: Final = -1
+_LOOK_SECONDS: Final = 5.0
+"""However quiet a lane is, it is looked into so often: no time tells that a writer has let go of its segment."""
+_TICK_NS: Final = 1_000_000_000
+"""Changes nearer to each other than this may bear the same time."""
 
 log = structlog.get_logger()
 
@@ -110,13 +114,20 @@ class Lane:
         self._progress = self._load()
         self._turn_newest = False
         self._caught_up = True
+        self._quiet: tuple[int, int] | None = None
+        self._newest = ""
+        self._look_at = 0.0
 
     def next_batch(self) -> Batch | None:
         """The batch to send now: one that was on its way, else by turns of the newest and the oldest segment.
 
         The turns keep the picture live while an outage's backlog drains. Returns None when nothing waits.
         """
+        if self._quiet is not None and time.monotonic() < self._look_at and self._stamp() == self._quiet:
+            return None
         names = self._segments()
+        self._newest = f"{self.folder}/{names[-1]}" if names else ""
+        before, self._quiet = self._stamp(), None
         planned = [name for name in names if self._at(name).batch]
         self._turn_newest = not self._turn_newest
         order = planned + (names[::-1] if self._turn_newest else names)
@@ -125,7 +136,17 @@ class Lane:
             if batch is not None:
                 self._caught_up = len(names) == 1 and len(batch.body) < self._max_batch_bytes // 2
                 return batch
+        # what comes while this is looked at must bear another time; of two segments the older may grow too
+        if len(names) < 2 and time.time_ns() - before[0] > _TICK_NS:  # noqa: PLR2004
+            self._quiet, self._look_at = before, time.monotonic() + _LOOK_SECONDS
         return None
+
+    def _stamp(self) -> tuple[int, int]:
+        """When a segment last came or went (Unix ns), and bytes of the newest; zeros where it is not there."""
+        try:
+            return os.stat(self.folder).st_mtime_ns, os.stat(self._newest).st_size if self._newest else 0  # noqa: PTH116
+        except FileNotFoundError:
+            return 0, 0
 
     def is_caught_up(self) -> bool:
         """Whether the last batch was all that waited, so that the next may gather for a moment."""
@@ -292,10 +313,14 @@ class Lane:
 
     def _save(self) -> None:
         text = json.dumps({name: [at.offset, at.end, at.batch] for name, at in self._progress.items()})
-        temporary = self.folder / f".{STATE_FILE}"
-        try:
-            temporary.write_text(text)
-            temporary.replace(self.folder / STATE_FILE)
+        temporary = f"{self.folder}/.{STATE_FILE}"
+        try:  # twice a batch: without a Python file object
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            try:
+                os.write(descriptor, text.encode())
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, f"{self.folder}/{STATE_FILE}")  # noqa: PTH105
         except OSError as error:  # a full disk: sending on is what frees it
             log.warning(
                 "spool_state_not_saved", lane=str(self.folder), error=str(error), effect="repeats after a crash"
@@ -313,7 +338,7 @@ class SpoolReader:
         self.spool = spool
         self._max_batch_bytes = max_batch_bytes
         self._max_bytes = max_bytes
-        self._lanes: dict[Path, Lane] = {}
+        self._lanes: dict[str, Lane] = {}
         self._id = _spool_id(spool)
         try:
             self._lock = locks.take(spool / ".reader")
@@ -328,13 +353,13 @@ class SpoolReader:
 
     def lanes(self) -> list[Lane]:
         """All lanes, those of producers that have come since the last call included."""
-        for producer in sorted(self.spool.iterdir()):
-            if not producer.is_dir():
-                continue
+        with os.scandir(self.spool) as entries:
+            producers = sorted(entry.name for entry in entries if entry.is_dir())
+        for producer in producers:
             for signal in SIGNALS:
-                folder = producer / signal
-                if folder not in self._lanes and folder.is_dir():
-                    self._lanes[folder] = Lane(
+                name = f"{producer}/{signal}"
+                if name not in self._lanes and (folder := self.spool / name).is_dir():
+                    self._lanes[name] = Lane(
                         folder, self._id, max_batch_bytes=self._max_batch_bytes, max_bytes=self._max_bytes
                     )
         return list(self._lanes.values())

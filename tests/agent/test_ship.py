@@ -63,6 +63,35 @@ async def test_records_written_while_shipping_arrive_too(tmp_path: Path):
     assert sorted(collector.merged("traces").split(b";")[:-1]) == [b"%03d" % number for number in range(100)]
 
 
+async def test_lanes_look_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    turns: list[set[str]] = [set()]
+    loop, lanes = asyncio.get_running_loop(), 4
+
+    def look(lane: Lane) -> None:
+        if not turns[-1]:  # all that is woken in this turn of the loop comes before
+            loop.call_soon(turns.append, set())
+        turns[-1].add(lane.producer)
+
+    monkeypatch.setattr(Lane, "next_batch", look)
+    reader = SpoolReader(tmp_path)
+    shipper = Shipper(reader, "http://127.0.0.1:9", key=None, flush_seconds=0.2)
+    for number in range(lanes):
+        (tmp_path / f"tap-{number}" / "traces").mkdir(parents=True)
+    first, *others = reader.lanes()
+    async with shipper._session() as session:
+        tasks = [asyncio.create_task(shipper._ship_lane(session, first))]
+        for lane in others:
+            await asyncio.sleep(0.03)
+            tasks.append(asyncio.create_task(shipper._ship_lane(session, lane)))
+        begun = len(turns)
+        await until(lambda: sum(map(len, turns[begun:])) > 10 * lanes)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    reader.close()
+    assert sum(len(turn) == lanes for turn in turns[begun:]) >= 5
+
+
 async def test_a_retry_carries_the_same_bytes_and_id(tmp_path: Path):
     writer = SpoolWriter(tmp_path / "agent")
     async with FakeCollector(fail_share=0.5) as collector, shipping(tmp_path, collector.url) as shipper:

@@ -50,6 +50,51 @@ def test_a_batch_on_its_way_comes_back_unchanged_after_a_crash(tmp_path: Path):
     assert (after.body, after.batch_id != first.batch_id) == (b"b", True)
 
 
+def _all_sent(lane: Lane) -> None:
+    while (batch := lane.next_batch()) is not None:
+        lane.acknowledge(batch)
+    os.utime(lane.folder, ns=(10**9, 10**9))  # what has just changed may change again under the same time
+
+
+def test_a_quiet_lane_is_not_looked_into_and_hears_of_each_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    writer, lane, looks, listdir = SpoolWriter(tmp_path / "tap"), lane_of(tmp_path), [0], os.listdir
+
+    def look(path: Path) -> list[str]:
+        looks[0] += 1
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", look)
+    writer.append("traces", b"a")
+    _all_sent(lane)
+    looks[0] = 0
+    assert [lane.next_batch() for _ in range(20)] == [None] * 20
+    assert looks[0] == 1
+    writer.append("traces", b"b")
+    batch = lane.next_batch()
+    assert batch is not None
+    assert batch.body == b"b"
+    lane.acknowledge(batch)
+    _all_sent(lane)
+    lane.next_batch()
+    writer.close()  # which no time tells
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 10)
+    assert lane.next_batch() is None
+    assert not [name for name in listdir(lane.folder) if name.endswith(SUFFIX)]
+
+
+def test_of_two_writers_the_earlier_is_heard_too(tmp_path: Path):
+    writers, lane = [SpoolWriter(tmp_path / "tap") for _ in range(2)], lane_of(tmp_path)
+    for writer in writers:
+        writer.append("traces", b"a")
+    _all_sent(lane)
+    assert lane.next_batch() is None
+    writers[0].append("traces", b"b")
+    batch = lane.next_batch()
+    assert batch is not None
+    assert batch.body == b"b"
+
+
 def test_an_acknowledged_batch_does_not_come_back(tmp_path: Path):
     writer = SpoolWriter(tmp_path / "tap")
     writer.append("traces", b"a")

@@ -99,7 +99,7 @@ def _serve(settings: DashboardConfig) -> None:
     bootstrap.run(str(HERE / "app.py"), is_hello=False, args=[], flag_options={})
 
 
-def _watch_nothing(_options: dict[str, Any]) -> None:
+def _watch_nothing(flag_options: dict[str, Any]) -> None:
     """In the place of Streamlit's watchers of its configuration files."""
 
 

@@ -82,7 +82,7 @@ engine's own is 0.1. An insert, a merge that ended and a mutation have a table l
 _STREAMING_SECONDS = 600
 """The same for queries that never end, which nobody can ask here."""
 _MEMORY_MS = 500
-"""Between two looks at what the process holds in memory; the engine's own is 50. What it allocates is counted anyway."""
+"""Between two looks at the memory that the process holds; the engine's own is 50. What is allocated counts at once."""
 
 
 def write_config(folder: Path, limits: Limits, owner: str) -> Path:

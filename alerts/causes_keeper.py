@@ -38,6 +38,8 @@ class CausesKeeper:
             up; None where none is.
         keep: Keeps it.
         ready: Whether the store answers and is believed.
+        newest: End of the newest period that may be due, Unix seconds: where none was due, that is asked again when
+            there is another.
     """
 
     def __init__(
@@ -46,13 +48,16 @@ class CausesKeeper:
         keep: Callable[[float], object],
         *,
         ready: Callable[[], bool] = lambda: True,
+        newest: Callable[[], float] = lambda: float("nan"),
     ) -> None:
-        self._due, self._keep, self._ready = due, keep, ready
+        self._due, self._keep, self._ready, self._newest = due, keep, ready, newest
+        self._none_until = float("nan")
         self._given_up, self._failed = 0.0, 0
 
     def once(self) -> None:
         """Keep the oldest period that is due; what fails is tried again, and left out after some times."""
-        if not self._ready():
+        newest = self._newest()
+        if not self._ready() or newest == self._none_until:
             return
         try:
             until = self._due(self._given_up)
@@ -60,6 +65,7 @@ class CausesKeeper:
             log.warning("causes_not_kept", error=error.what)
             return
         if until is None:
+            self._none_until = newest
             return
         try:
             self._keep(until)

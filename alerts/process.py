@@ -27,7 +27,7 @@ from alerts.measure import taps
 from alerts.rules.file import load
 from alerts.rules.model import RulesFile
 from alerts.worker import Worker
-from analytics.causes.due import due
+from analytics.causes.due import due, newest
 from base.errors import ServescopeError
 
 if TYPE_CHECKING:
@@ -201,6 +201,7 @@ def build(config: AlertsConfig, data: Path, store: Store, *, clock: Callable[[],
             lambda after: due(store.unhurried, clock(), after),
             lambda until: causes_keeper.apart(store.address, until),
             ready=lambda: engine.sees,
+            newest=lambda: newest(clock()),
         )
         keeper = Keeper(data, journal, register, clock)
         workers: list[Worker] = []

@@ -18,6 +18,11 @@ CATCH_UP_SECONDS: Final = 3600.0
 _SQL: Final = beside(__file__)
 
 
+def newest(now: float) -> float:
+    """End of the newest period that may be kept at a time, both Unix seconds."""
+    return (now - LATE_SECONDS) // PERIOD_SECONDS * PERIOD_SECONDS
+
+
 def due(store: Reader, now: float, after: float = 0.0) -> float | None:
     """End of the oldest period that is to be kept (Unix seconds); None where nothing is.
 
@@ -26,7 +31,7 @@ def due(store: Reader, now: float, after: float = 0.0) -> float | None:
         now: Unix seconds.
         after: Periods that end by then are left out, Unix seconds.
     """
-    last = (now - LATE_SECONDS) // PERIOD_SECONDS * PERIOD_SECONDS
+    last = newest(now)
     first = max((now - CATCH_UP_SECONDS) // PERIOD_SECONDS * PERIOD_SECONDS, after)
     bound = {"first_ms": int(first * 1000), "last_ms": int(last * 1000), "period_ms": PERIOD_SECONDS * 1000}
     waiting = store.rows(_SQL["due"], bound)

@@ -52,6 +52,24 @@ def test_nothing_is_asked_of_a_store_that_is_away_and_what_it_refuses_is_no_faul
     assert asked == [0.0]
 
 
+def test_where_no_period_is_due_that_is_asked_again_when_another_has_ended():
+    asked: list[float] = []
+    waiting, kept, ended = [300.0], [], [300.0]
+
+    def due(_: float) -> float | None:
+        asked.append(ended[0])
+        return waiting.pop() if waiting else None
+
+    keeper = CausesKeeper(due, kept.append, newest=lambda: ended[0])
+    for _ in range(5):
+        keeper.once()
+    assert (asked, kept) == ([300.0, 300.0], [300.0])
+    ended[0], waiting[:] = 600.0, [600.0]
+    for _ in range(5):
+        keeper.once()
+    assert (asked[2:], kept) == ([600.0, 600.0], [300.0, 600.0])
+
+
 def test_what_pages_still_loads_no_numpy():
     code = "import alerts.process, sys; print([m for m in ('numpy', 'pandas', 'pyarrow') if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -41,6 +41,8 @@ _ABOUT_EVERY_SECONDS: Final = 300.0
 _ABOUT_RETRY_SECONDS: Final = 30.0
 _LEFT_SECONDS: Final = 600.0
 """Time before a URL is asked again that had no page but what can be read only once."""
+_EAGER_TURNS: Final = 30
+"""Turns without a page after which each looks in one place, and every so many in all: a server may have none at all."""
 
 log = structlog.get_logger()
 
@@ -74,6 +76,8 @@ class Watch:
         self._overheard = overheard or Overheard()
         self._body: bytes | None = None
         self._urls = [target.metrics_url] if target.metrics_url else page_urls(target.url, engine)
+        self._lacking = 0
+        self._problem: Exception | None = None
         self._table: Table | None = find_table(engine) if engine else None
         self._reader = PageReader(limits)
         self._left_until: dict[str, float] = {}
@@ -154,7 +158,8 @@ class Watch:
             return await self._read(session, self._urls[0], key)
         problem: Exception | None = None
         stranger: Page | None = None
-        for url in self._urls:
+        everywhere = self._lacking < _EAGER_TURNS or self._lacking % _EAGER_TURNS == 0
+        for url in self._urls if everywhere else [self._urls[self._lacking % len(self._urls)]]:
             try:
                 page = await self._read(session, url, key)
                 table = self._table or detect(page)
@@ -169,11 +174,15 @@ class Watch:
                     self._urls = [url]
                     return page
         if stranger is not None:
+            self._lacking = 0
             return stranger  # it answers: up, though nobody here can read it
-        raise problem or PageError(
-            f"no page of {self._target.engine} at {shown(self._urls[0])}",
-            f"Set engine and metrics_url of target {self.instance} to what runs there",
-        )
+        self._lacking += 1
+        if everywhere or self._problem is None:
+            self._problem = problem or PageError(
+                f"no page of {self._target.engine} at {shown(self._urls[0])}",
+                f"Set engine and metrics_url of target {self.instance} to what runs there",
+            )
+        raise self._problem.with_traceback(None)  # again and again, without where it was raised before
 
     async def _read(self, session: aiohttp.ClientSession, url: str, key: Mapping[str, str]) -> Page:
         """The page of a URL; what hands each statistic out once is left to whoever else reads it."""

@@ -8,17 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from agent.pages.page import Limits, PageReader
+from agent.pages.watch import Watch
 from agent.sources.metrics_page import MetricsPages
 from agent.target import Known, Place, Target
-from base.errors import UnknownEngineError
+from base.errors import PageError, UnknownEngineError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+
+    from agent.pages.page import Page
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SOON = 30.0
@@ -347,6 +352,38 @@ async def test_a_changed_setting_that_only_props_tells_is_a_change_too():
             await seen.until(lambda: seen.names().count("instance_config") == 2)
     (change,) = [details for name, _, details, _ in seen.events if name == "config_changed"]
     assert change == {"total_slots": "4 → 8"}
+
+
+async def test_a_server_that_has_no_page_is_not_asked_everywhere_for_ever(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    there = ""
+
+    async def read(_: Watch, _session: object, url: str, _key: object) -> Page:
+        asked.append(url)
+        if url != there:
+            raise PageError(f"{url} answers 404", "Give the URL of its metrics page")
+        return PageReader(Limits()).read(vllm_page().encode())
+
+    monkeypatch.setattr(Watch, "_read", read)
+    watch, seen = Watch(Target("a", "chat", url="http://127.0.0.1:9"), Place(), Limits()), Seen()
+    async with aiohttp.ClientSession() as session:
+
+        async def turns(count: int) -> int:
+            before = len(asked)
+            for _ in range(count):
+                await watch.scrape(session, seen.emit)
+            return len(asked) - before
+
+        places = await turns(1)
+        assert places > 1
+        first = watch.stats.last_error
+        await turns(29)
+        assert await turns(60) == 58 + 2 * places
+        assert watch.stats.last_error == first
+        there = asked[places - 1]
+        await turns(places)
+        assert (watch.stats.last_error, watch.engine) == ("", "vllm")
+        assert await turns(5) == 5
 
 
 async def test_another_engine_in_the_same_place_is_recognised():

@@ -51,7 +51,7 @@ class CausesKeeper:
         newest: Callable[[], float] = lambda: float("nan"),
     ) -> None:
         self._due, self._keep, self._ready, self._newest = due, keep, ready, newest
-        self._none_until = float("nan")
+        self._none_until = float("nan")  # as no end is
         self._given_up, self._failed = 0.0, 0
 
     def once(self) -> None:

@@ -112,22 +112,19 @@ class Lane:
         self._max_bytes = max_bytes
         self._max_age_seconds = max_age_seconds
         self._progress = self._load()
-        self._turn_newest = False
-        self._caught_up = True
-        self._quiet: tuple[int, int] | None = None
-        self._newest = ""
-        self._look_at = 0.0
+        self._turn_newest, self._caught_up = False, True
+        self._newest, self._quiet, self._look_at = "", (0, 0), 0.0
 
     def next_batch(self) -> Batch | None:
         """The batch to send now: one that was on its way, else by turns of the newest and the oldest segment.
 
         The turns keep the picture live while an outage's backlog drains. Returns None when nothing waits.
         """
-        if self._quiet is not None and time.monotonic() < self._look_at and self._stamp() == self._quiet:
+        if time.monotonic() < self._look_at and self._stamp() == self._quiet:
             return None
         names = self._segments()
         self._newest = f"{self.folder}/{names[-1]}" if names else ""
-        before, self._quiet = self._stamp(), None
+        before, self._look_at = self._stamp(), 0.0
         planned = [name for name in names if self._at(name).batch]
         self._turn_newest = not self._turn_newest
         order = planned + (names[::-1] if self._turn_newest else names)
@@ -312,14 +309,10 @@ class Lane:
             return {}
 
     def _save(self) -> None:
-        text = json.dumps({name: [at.offset, at.end, at.batch] for name, at in self._progress.items()})
+        text = json.dumps({name: [at.offset, at.end, at.batch] for name, at in self._progress.items()}).encode()
         temporary = f"{self.folder}/.{STATE_FILE}"
-        try:  # twice a batch: without a Python file object
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-            try:
-                os.write(descriptor, text.encode())
-            finally:
-                os.close(descriptor)
+        try:
+            _write(temporary, text)
             os.replace(temporary, f"{self.folder}/{STATE_FILE}")  # noqa: PTH105
         except OSError as error:  # a full disk: sending on is what frees it
             log.warning(
@@ -363,6 +356,16 @@ class SpoolReader:
                         folder, self._id, max_batch_bytes=self._max_batch_bytes, max_bytes=self._max_bytes
                     )
         return list(self._lanes.values())
+
+
+def _write(path: str, data: bytes) -> None:
+    """Write a small file, twice a batch: without a Python file object."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        if os.write(descriptor, data) != len(data):
+            raise OSError(f"{path} was not written whole")
+    finally:
+        os.close(descriptor)
 
 
 def _size(path: Path) -> int:

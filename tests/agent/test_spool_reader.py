@@ -95,6 +95,18 @@ def test_of_two_writers_the_earlier_is_heard_too(tmp_path: Path):
     assert batch.body == b"b"
 
 
+def test_a_state_that_the_disk_takes_a_part_of_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    writer, lane = SpoolWriter(tmp_path / "tap"), lane_of(tmp_path)
+    writer.append("traces", b"a")
+    batch = lane.next_batch()
+    assert batch is not None
+    write = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:-2]))
+        lane.acknowledge(batch)
+    assert lane_of(tmp_path).next_batch() == batch
+
+
 def test_an_acknowledged_batch_does_not_come_back(tmp_path: Path):
     writer = SpoolWriter(tmp_path / "tap")
     writer.append("traces", b"a")

@@ -207,6 +207,7 @@ def test_limits_are_as_written():
         "The same: names that are given": str(reader.COUNTED_NAMES),
         "The same: names, brackets and commas, as far as names or SELECTs stand among them": str(reader.COUNTED_SIGNS),
         "The same: uses of names that stand for SELECTs": str(reader.COUNTED_USES),
+        "The engine's own, answered with 400: parts of a statement, rounds of a recursive WITH": "50000, 1000",
         "Settings set in it": f"{reader.ASSIGNMENTS} times",
         "A request's first line, as for everybody": f"{URL_BYTES >> 20} MiB, {URL_PARAMETERS} parameters",
         "Time for a connection's first head, as for everybody": f"{HEAD_SECONDS:g} s",
@@ -217,3 +218,36 @@ def test_limits_are_as_written():
         "Threads": str(limits.reader_threads),
         "Sessions, temporary tables, query cache": "none",
     }
+
+
+def refused(server: StoreServer, sql: str) -> tuple[int, int]:
+    """HTTP status and the engine's code of what it refuses."""
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(urllib.request.Request(f"{server.url}/", data=sql.encode()), timeout=60)
+    with caught.value as error:
+        found = re.search(r"Code: (\d+)", error.read().decode())
+        return error.code, int(found[1]) if found else 0
+
+
+def test_the_engines_own_bounds_are_as_written_and_the_statements_fault(store_server: StoreServer):
+    def list_of(parts: int) -> str:
+        return f"SELECT {','.join(repr('a') for _ in range(parts))}"
+
+    def rounds(count: int) -> str:
+        return (
+            f"WITH RECURSIVE c AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM c WHERE n < {count}) SELECT max(n) FROM c"
+        )
+
+    assert ask(store_server, list_of(500)) == ask(store_server, rounds(990)) == "allowed"
+    assert refused(store_server, list_of(50_001)) == (400, 168)
+    assert refused(store_server, rounds(1_010)) == (400, 306)
+
+
+def test_a_session_of_a_reader_keeps_nothing(store_server: StoreServer):
+    for sql, rule in (("SET max_threads = 1", "`statement`"), ("CREATE TEMPORARY TABLE kept (a UInt8)", "`statement`")):
+        assert ask(store_server, sql, session_id="kept") == rule
+    assert ask(store_server, "SELECT 1 SETTINGS max_threads = 1", session_id="kept") == "allowed"
+    own = "SELECT getSetting('max_threads')"
+    query = urllib.parse.urlencode({"session_id": "kept", "query": own})
+    with urllib.request.urlopen(f"{store_server.url}/?{query}", timeout=60) as answer:
+        assert answer.read() == store_server.ask(own, owner=False).encode()

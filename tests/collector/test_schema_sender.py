@@ -116,6 +116,28 @@ TABLES = [
 ]
 
 
+SUMS = {"engine_steps_1s", "instance_gpus", "instance_gpus_t", "requests_1m"}
+"""Of many rows one: whose by tenant and mostly key, which peers sent them is not kept."""
+OURS = {
+    *("alert_transitions", "cause_noise", "cause_references", "cause_seconds", "incident_events", "incidents"),
+    *("notifications", "schema_migrations"),
+}
+"""What no sender sent, but alerts and collector write themselves."""
+FINDERS = {"otel_traces_trace_id_ts", "request_claims", "request_keys", "request_orphans"}
+"""What leads to rows that say it themselves."""
+
+
+def test_every_table_says_who_sent_its_rows(store: Store):
+    found = store.rows(
+        "SELECT table, groupUniqArray(name) AS names FROM system.columns WHERE database = currentDatabase()"
+        " AND NOT endsWith(table, '_mv') GROUP BY table"
+    )
+    lacking = {row["table"]: {"tenant", "sender_key_id", "sender_peer"} - set(row["names"]) for row in found}
+    assert {table for table, columns in lacking.items() if columns} - SUMS == OURS | FINDERS
+    assert all("tenant" not in lacking[table] for table in SUMS)
+    assert len(lacking) > 25
+
+
 def every_kind(resource: dict[str, str]) -> Message:
     made = metrics("theirs", {"gauge": 1}, {"sum": 1}, resource)
     scoped = made.resource_metrics[0].scope_metrics[0]

@@ -28,7 +28,7 @@ from agent.recording.record import record
 from benchmarks import idle
 from benchmarks.faults import asks, stage
 from benchmarks.faults.clients import Clients
-from benchmarks.faults.kinds import KINDS, MAKES, MOST_LOGPROBS, QUIET, Kind, Scene
+from benchmarks.faults.kinds import KINDS, MAKES, MOST_LOGPROBS, QUIET, SYSTEM_WORDS, Kind, Scene
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,14 +49,14 @@ async def run(server: stage.Vllm | stage.Triton, kind: Kind, seed: int, out: Pat
     folder = out / name
     instances = [name] if len(server.urls) == 1 else [f"{name}-{one}" for one in MAKES[kind.make]]
     length = _CALM + _FAULT + _AFTER
-    drawn = asks.llm(seed, length) if server.engine == "vllm" else asks.vision(seed, length, len(server.urls))
+    drawn = _asks(server, kind.make, seed, length)
     with tempfile.TemporaryDirectory() as place:
         data = Path(place)
         async with (
             stage.watched(server, instances, name, data) as taps,
             Clients(taps, name, seed) as clients,
         ):
-            await _warm(server, seed)
+            await _warm(server, kind.make, seed)
             targets = [
                 {"instance": one, "deployment": name, "engine": server.engine, "url": url, "metrics_url": page}
                 for one, url, page in zip(instances, server.urls, server.pages, strict=True)
@@ -95,8 +95,14 @@ async def run(server: stage.Vllm | stage.Triton, kind: Kind, seed: int, out: Pat
     click.echo(f"{name}: {len(clients.rows)} requests, {outcomes}", err=True)
 
 
-async def _warm(server: stage.Vllm | stage.Triton, seed: int) -> None:
-    drawn = asks.llm(seed + 1000, _WARM) if server.engine == "vllm" else asks.vision(seed, _WARM, len(server.urls))
+def _asks(server: stage.Vllm | stage.Triton, make: str, seed: int, seconds: float) -> list[asks.Ask]:
+    if server.engine == "vllm":
+        return asks.llm(seed, seconds, SYSTEM_WORDS.get(make, asks.SYSTEM_WORDS))
+    return asks.vision(seed, seconds, len(server.urls))
+
+
+async def _warm(server: stage.Vllm | stage.Triton, make: str, seed: int) -> None:
+    drawn = _asks(server, make, seed + 1000 * (server.engine == "vllm"), _WARM)
     async with Clients(server.urls, "warm", seed) as clients:
         await clients.play(drawn, time.monotonic())
         if server.engine == "vllm":  # the first of these has the engine compile for twenty seconds, whoever waits

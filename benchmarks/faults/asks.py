@@ -78,10 +78,10 @@ def moments(draw: random.Random, rate: float, seconds: float) -> list[float]:
     return found
 
 
-def llm(seed: int, seconds: float) -> list[Ask]:
+def llm(seed: int, seconds: float, system_words: int = SYSTEM_WORDS) -> list[Ask]:
     """Steady traffic of four tenants at an LLM server, about four requests a second."""
     draw = random.Random(seed)  # noqa: S311 - arrivals, not secrets
-    system = words(random.Random(1), SYSTEM_WORDS)  # noqa: S311
+    system = words(random.Random(1), system_words)  # noqa: S311
     asks = []
     shapes = (
         (TENANTS[0], 1.5, (40, 120), (16, 48), system, True),

@@ -68,12 +68,16 @@ MOST_LOGPROBS: Final = 20
 """Of a token; more vLLM refuses."""
 MAKES: Final[dict[str, tuple[str, ...]]] = {
     "vllm": ("--max-model-len", "2048", "--num-gpu-blocks-override", "400", "--max-num-seqs", "128"),
+    "vllm-long-prefix": ("--max-model-len", "2048", "--num-gpu-blocks-override", "400", "--max-num-seqs", "128"),
     "vllm-few-blocks": ("--max-model-len", "2048", "--num-gpu-blocks-override", "40", "--max-num-seqs", "32"),
     "vllm-few-seats": ("--max-model-len", "2048", "--num-gpu-blocks-override", "400", "--max-num-seqs", "8"),
     "triton": ("a",),
     "triton-three": ("a", "b", "c"),
 }
 """Flags of vLLM; names of tritonservers."""
+SYSTEM_WORDS: Final = {"vllm-long-prefix": 1500}
+"""Words before each prompt of the first tenant, of makes where they are not `asks.SYSTEM_WORDS`: to compute five
+hundred again costs a tiny model next to nothing."""
 
 
 def _noisy(scene: Scene, prompt: tuple[int, int], output: tuple[int, int]) -> Callable[[], Ask]:
@@ -214,7 +218,7 @@ KINDS: Final = (
     Kind("engine_frozen", "engine_frozen", "vllm", _frozen),
     Kind("cpu_starvation", "cpu_starved", "vllm", _starved),
     Kind("cpu_throttling", "cpu_starved", "vllm", _throttled),
-    Kind("cache_busting", "cold_prefix_cache", "vllm", _cache_lost, asks.TENANTS[0]),
+    Kind("cache_busting", "cold_prefix_cache", "vllm-long-prefix", _cache_lost, asks.TENANTS[0]),
     Kind("slow_reader", "slow_client", "vllm", _slow_reader, asks.TENANTS[2]),
     Kind("image_flood", "queue_saturated", "triton", _image_flood, NOISY),
     Kind("retry_storm", "retry_storm", "triton", _retries, NOISY),

@@ -68,14 +68,23 @@ MOST_LOGPROBS: Final = 20
 """Of a token; more vLLM refuses."""
 MAKES: Final[dict[str, tuple[str, ...]]] = {
     "vllm": ("--max-model-len", "2048", "--num-gpu-blocks-override", "400", "--max-num-seqs", "128"),
-    "vllm-long-prefix": ("--max-model-len", "2048", "--num-gpu-blocks-override", "400", "--max-num-seqs", "128"),
+    "vllm-long-prefix": (
+        "--max-model-len",
+        "8192",
+        "--hf-overrides",
+        '{"max_position_embeddings": 8192}',
+        "--num-gpu-blocks-override",
+        "400",
+        "--max-num-seqs",
+        "128",
+    ),
     "vllm-few-blocks": ("--max-model-len", "2048", "--num-gpu-blocks-override", "40", "--max-num-seqs", "32"),
     "vllm-few-seats": ("--max-model-len", "2048", "--num-gpu-blocks-override", "400", "--max-num-seqs", "8"),
     "triton": ("a",),
     "triton-three": ("a", "b", "c"),
 }
 """Flags of vLLM; names of tritonservers."""
-SYSTEM_WORDS: Final = {"vllm-long-prefix": 1500}
+SYSTEM_WORDS: Final = {"vllm-long-prefix": 6000}
 """Words before each prompt of the first tenant, of makes where they are not `asks.SYSTEM_WORDS`: to compute five
 hundred again costs a tiny model next to nothing."""
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from base.otlp_depth import MAX_DEPTH, REACH, Cuts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
 
     MessageT = TypeVar("MessageT", bound=Message)
 
-MAX_DEPTH: Final = 64
 _IDS: Final = frozenset({"trace_id", "span_id", "parent_span_id"})
 _INTEGERS: Final = frozenset(
     {
@@ -34,31 +36,68 @@ _INTEGERS: Final = frozenset(
 )
 
 
+_BRACKETS: Final = 2 * MAX_DEPTH
+"""Brackets inside one another that surely hold what is read: a message has its own, and where there are several a
+list's."""
+_MARKS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
+"""A string, also one that never ends, so that each sign is looked at once; or a bracket."""
+
+
 class MalformedJsonError(ValueError):
     """A body that is no OTLP request; the text names the fault for the sender."""
 
 
-def parse(body: bytes, message: MessageT) -> MessageT:
-    """Fill an empty export request from its JSON and return it.
+def parse(body: bytes, message: MessageT, cuts: Cuts | None = None) -> MessageT:
+    """Fill an empty export request from its JSON, without the lists and maps that lie too deep, and return it.
+
+    Args:
+        body: The request as JSON.
+        message: Of its kind.
+        cuts: Counts what was left out.
 
     Raises:
         MalformedJsonError: Not JSON, or not of this request's shape; names the key.
     """
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        document = _load(body)
+    except ValueError as error:
         raise MalformedJsonError(f"the body is not JSON: {error}") from None
-    _fill(message, document, _table(message.DESCRIPTOR), 0)
+    _fill(message, document, _table(message.DESCRIPTOR), 0, Cuts() if cuts is None else cuts)
     return message
 
 
+def _load(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except RecursionError:
+        return json.loads(_shallow(body.decode(json.detect_encoding(body))))
+
+
+def _shallow(text: str) -> str:
+    """JSON with nothing between brackets that are deeper than any message that is read."""
+    pieces: list[str] = []
+    depth = kept = 0
+    for mark in _MARKS.finditer(text):
+        sign = mark.group()
+        if sign in "[{":
+            depth += 1
+            if depth == _BRACKETS:
+                pieces.append(text[kept : mark.end()])
+        elif sign in "]}":
+            if depth == _BRACKETS:
+                kept = mark.start()
+            depth -= 1
+    return "".join((*pieces, text[kept:] if depth < _BRACKETS else ""))
+
+
 class _Field(NamedTuple):
-    """``read`` turns a JSON value into the field's; ``table`` is that of a message field."""
+    """``read`` turns a JSON value into the field's; a message's has a descriptor, one that may nest its reach."""
 
     name: str
     repeated: bool
     read: Callable[[Any], Any] | None
     descriptor: Descriptor | None
+    reach: int
 
 
 @cache
@@ -71,6 +110,7 @@ def _table(descriptor: Descriptor) -> Mapping[str, _Field]:
             field.is_repeated,
             None if is_message else _reader(field),
             field.message_type if is_message else None,
+            REACH.get(field.name, 0) if is_message else 0,
         )
         fields[field.json_name] = fields[field.name] = entry
     return fields
@@ -99,18 +139,19 @@ def _integer(value: Any) -> int:
     return int(value)
 
 
-def _fill(message: Message, document: Any, table: Mapping[str, _Field], depth: int) -> None:
+def _fill(message: Message, document: Any, table: Mapping[str, _Field], depth: int, cuts: Cuts) -> None:
     if not isinstance(document, dict):
         raise MalformedJsonError(f"{message.DESCRIPTOR.name} is not a JSON object")
-    if depth > MAX_DEPTH:
-        raise MalformedJsonError(f"nested more than {MAX_DEPTH} deep")
     for key, value in document.items():
         field = table.get(key)
         if field is None or value is None:
             continue
+        if field.reach and depth + field.reach > MAX_DEPTH:
+            cuts.count += 1
+            continue
         try:
             if field.descriptor is not None:
-                _fill_messages(message, field, _table(field.descriptor), value, depth)
+                _fill_messages(message, field, _table(field.descriptor), value, depth, cuts)
             elif field.repeated:
                 getattr(message, field.name).extend(map(field.read, value))  # type: ignore[arg-type]
             else:
@@ -121,14 +162,16 @@ def _fill(message: Message, document: Any, table: Mapping[str, _Field], depth: i
             raise MalformedJsonError(f"{key} can't be read: {str(error)[:200]}") from None
 
 
-def _fill_messages(message: Message, field: _Field, table: Mapping[str, _Field], value: Any, depth: int) -> None:
+def _fill_messages(
+    message: Message, field: _Field, table: Mapping[str, _Field], value: Any, depth: int, cuts: Cuts
+) -> None:
     if not field.repeated:
         inner = getattr(message, field.name)
         inner.SetInParent()
-        _fill(inner, value, table, depth + 1)
+        _fill(inner, value, table, depth + 1, cuts)
         return
     if not isinstance(value, list):
         raise MalformedJsonError(f"{field.name} is not a JSON array")
     add = getattr(message, field.name).add
     for item in value:
-        _fill(add(), item, table, depth + 1)
+        _fill(add(), item, table, depth + 1, cuts)

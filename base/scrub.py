@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from base.otlp_depth import MAX_DEPTH
 from base.vocabulary import PROMPT_BEARING
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ _EVENT_PAYLOAD: Final = frozenset(
 """Attributes in which those events carry the text where they have no body."""
 _EVENT_NAMESPACE: Final = "gen_ai."
 _PREFIXES: Final = tuple(f"{key}." for key in sorted(PROMPT_BEARING))
-_DEPTH_LIMIT: Final = 32
+_DEPTH_LIMIT: Final = MAX_DEPTH // 2
+"""No list or map of a request that was read lies deeper."""
 
 
 class _Attributes(Protocol):

@@ -7,7 +7,7 @@ and the engine does the rest in SQL.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import cramjam
@@ -15,7 +15,8 @@ import zstandard
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from base import otlp_json
+from base import otlp_depth, otlp_json
+from base.otlp_depth import Cuts
 from base.scrub import may_hold_prompts, scrub_request
 from collector.nested import flatten, may_nest, scopes_hold_containers
 from collector.sift import KINDS, count, other_door, sift
@@ -58,12 +59,14 @@ class Decoded:
         records: Spans, data points or log records in it.
         scrubbed: Values removed from it.
         refusal: What of the request is refused and no longer in it; None where nothing is.
+        cuts: What lay too deep in its records and is no longer in them.
     """
 
     body: bytes
     records: int
     scrubbed: int
     refusal: Refusal | None = None
+    cuts: Cuts = field(default_factory=Cuts)
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
@@ -164,19 +167,20 @@ def decode(signal: str, body: bytes, *, as_json: bool, store_prompts: bool) -> D
         MalformedError: It is no export request of this signal, or all of its records are refused; names the fault.
     """
     request: OtlpRequest = KINDS[signal]()
-    changed = as_json
+    cuts = Cuts()
     if as_json:
         try:
-            otlp_json.parse(body, request)
+            otlp_json.parse(body, request, cuts)
         except otlp_json.MalformedJsonError as error:
             raise MalformedError(str(error)) from None
-        refusal = sift(request)
+        refusal, changed = sift(request), True
     else:
         try:
-            request.ParseFromString(body)
+            otlp_depth.parse(body, request, cuts)
         except DecodeError as error:
             raise MalformedError(f"the body is not an OTLP {signal} request: {error}") from None
         refusal = sift(request)
+        changed = cuts.count > 0
         if len(UnknownFieldSet(request)):
             # Beside the one known field there may be ours (15001 and on): nobody else writes those.
             request.DiscardUnknownFields()
@@ -194,4 +198,4 @@ def decode(signal: str, body: bytes, *, as_json: bool, store_prompts: bool) -> D
         rendered = flatten(request)
     if changed or scrubbed or rendered or refusal:
         body = request.SerializeToString()
-    return Decoded(body, records, scrubbed, refusal)
+    return Decoded(body, records, scrubbed, refusal, cuts)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from base.otlp_depth import Cuts
 from base.signing import REPLAYED
 from collector import framing
 from collector.decode import decode
@@ -53,10 +54,16 @@ class Taken:
     Attributes:
         new: Whether it was new; False for a repeat and for a request without records.
         refusal: Which of its records are refused for good, None where none are.
+        cuts: What lay too deep in its records and was left out of them.
     """
 
     new: bool
     refusal: Refusal | None
+    cuts: Cuts = field(default_factory=Cuts)
+
+    def text(self) -> str:
+        """What of it was not kept, for the sender; empty where all was."""
+        return "; ".join(filter(None, (self.refusal.text if self.refusal else "", self.cuts.text())))
 
 
 class Intake:
@@ -105,7 +112,6 @@ class Intake:
             decoded = self._decode(signal, body, as_json)
         if decoded.scrubbed:
             self._ledger.scrubbed.labels(signal).inc(decoded.scrubbed)
-        refusal = decoded.refusal
         if not decoded.records:
             return Taken(new=False, refusal=None)
         if batch.startswith(REPLAYED) and not self._journal.knows_store:
@@ -115,7 +121,7 @@ class Intake:
         digest = identity(space, body, batch) if self._config.drop_repeats else os.urandom(DIGEST_BYTES)
         if digest in self._journal:
             self._ledger.repeated(signal, decoded.records)
-            return self._taken(signal, refusal, new=False)
+            return self._taken(signal, decoded, new=False)
         task = self._committing.get(digest)
         repeated = task is not None
         if task is None:
@@ -138,12 +144,15 @@ class Intake:
             self._ledger.repeated(signal, decoded.records)
         elif signal == "metrics":
             self.observe(decoded.body, sender)
-        return self._taken(signal, refusal, new=not repeated)
+        return self._taken(signal, decoded, new=not repeated)
 
-    def _taken(self, signal: str, refusal: Refusal | None, *, new: bool) -> Taken:
+    def _taken(self, signal: str, decoded: Decoded, *, new: bool) -> Taken:
+        refusal, cuts = decoded.refusal, decoded.cuts
         if refusal is not None:
             self._ledger.rejected(signal, refusal.reason, refusal.records)
-        return Taken(new, refusal)
+        if cuts.count:
+            self._ledger.cut.labels(signal).inc(cuts.count)
+        return Taken(new, refusal, cuts)
 
     async def drain(self) -> None:
         """Wait for what is on its way into the log."""

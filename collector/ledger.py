@@ -58,6 +58,7 @@ class Ledger:
             "sent_records", "Records accepted, by the key that signed them.", ("signal", "key_id")
         )
         self.scrubbed = self._counter("scrubbed_values", "Values removed since they may hold prompt text.", by_signal)
+        self.cut = self._counter("cut_values", "Lists and maps left out since they lay too deep.", by_signal)
         self.insert_errors = self._counter("insert_errors", "Inserts that failed.", ("signal", "code"))
         self.settle_errors = self._counter("settle_errors", "Runs of the settle job that failed.", ())
         self.derived = self._counter("derived_samples", "Engine samples made of pages that others scraped.", ())

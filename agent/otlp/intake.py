@@ -27,6 +27,8 @@ from agent.otlp.claim import add_missing, claim, common, groups
 from agent.otlp.encode import attributes
 from agent.spool.framing import MAX_RECORD_BYTES
 from agent.target import Known, Place
+from base import otlp_depth
+from base.otlp_depth import Cuts
 from base.otlp_json import parse
 from base.scrub import may_hold_prompts, scrub_request
 from base.vocabulary import Resource
@@ -58,6 +60,7 @@ class SpanStats:
         refused: Bodies refused because the spool is full.
         too_large: Bodies refused because they are too large for a record of the spool with their target's attributes.
         rejected: Spans refused out of bodies because they have no ids.
+        cut: Lists and maps left out of bodies because they lay too deep.
         scrubbed: Prompt-bearing values removed.
         unmatched: Groups that no target could be named for; they pass without a target's attributes.
     """
@@ -68,28 +71,33 @@ class SpanStats:
     refused: int = 0
     too_large: int = 0
     rejected: int = 0
+    cut: int = 0
     scrubbed: int = 0
     unmatched: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a body: true where it is in the spool; ``rejected`` spans were left out of it."""
+    """What became of a body: true where it is in the spool; ``rejected`` spans and ``cuts`` were left out of it."""
 
     kept: bool
     rejected: int = 0
+    cuts: Cuts = field(default_factory=Cuts)
 
     def __bool__(self) -> bool:
         return self.kept
 
-    def answer(self, signal: SignalKind) -> bytes:
+    def answer(self) -> bytes:
         """The response's body: empty for a full success."""
-        if not self.rejected or signal != "traces":
-            return b""
-        answer = ExportTraceServiceResponse()
-        answer.partial_success.rejected_spans = self.rejected
-        answer.partial_success.error_message = WHAT_IS_WRONG
+        answer = ExportTraceServiceResponse()  # those of the other signals have the same shape
+        if text := self.text():
+            answer.partial_success.rejected_spans = self.rejected
+            answer.partial_success.error_message = text
         return answer.SerializeToString()
+
+    def text(self) -> str:
+        """What was left out, for the sender; empty where nothing was."""
+        return "; ".join(filter(None, (WHAT_IS_WRONG if self.rejected else "", self.cuts.text())))
 
 
 class NoSpansError(Exception):
@@ -161,15 +169,16 @@ class Intake:
             NoSpansError: None of its spans has its ids.
             TooLargeError: It does not fit into a record of the spool, now or later.
         """
-        request = _REQUESTS[signal]()
+        request, cuts = _REQUESTS[signal](), Cuts()
         if as_json:
-            parse(body, request)
+            parse(body, request, cuts)
         else:
-            request.ParseFromString(body)
+            otlp_depth.parse(body, request, cuts)
         rejected = check(request, time.time_ns())
         if rejected and not has_spans(request):
             raise NoSpansError
         self.stats.rejected += rejected
+        self.stats.cut += cuts.count
         if not self._keep_prompts and (as_json or may_hold_prompts(body, logs=signal == "logs")):
             self.stats.scrubbed += scrub_request(request)
         seen = []
@@ -193,7 +202,7 @@ class Intake:
                 self.stats.last_seen[instance] = now
             else:
                 self.stats.unmatched += 1
-        return Taken(kept=True, rejected=rejected)
+        return Taken(kept=True, rejected=rejected, cuts=cuts)
 
     def _complete(self, resource: OtlpResource, scopes: Sequence[str]) -> str:
         """Add the target's attributes and return its instance name, empty where no single target is meant."""

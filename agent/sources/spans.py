@@ -15,7 +15,6 @@ from google.protobuf.message import DecodeError
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from agent.host.engines import Engines
-from agent.otlp.check import WHAT_IS_WRONG
 from agent.otlp.emit import SignalKind
 from agent.otlp.intake import Intake, NoSpansError, SpanStats, TooLargeError
 from agent.otlp.silence import Silence
@@ -168,9 +167,9 @@ class Spans(Source):
         if not taken:
             return web.Response(status=503, text="the spool is full\n", headers={"Retry-After": _RETRY_AFTER_SECONDS})
         if as_json:
-            told = {"rejectedSpans": str(taken.rejected), "errorMessage": WHAT_IS_WRONG}
-            return web.json_response({"partialSuccess": told} if taken.rejected else {})
-        return web.Response(body=taken.answer(signal), content_type="application/x-protobuf")
+            told = {"errorMessage": taken.text()} | ({"rejectedSpans": str(taken.rejected)} if taken.rejected else {})
+            return web.json_response({"partialSuccess": told} if taken.text() else {})
+        return web.Response(body=taken.answer(), content_type="application/x-protobuf")
 
     async def _bind_grpc(self, port: int) -> None:
         import grpc  # noqa: PLC0415 - 20 MB that only those pay who use it
@@ -191,7 +190,7 @@ class Spans(Source):
                     await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))  # without a delay: not again
                 if not taken:
                     await context.abort(grpc.StatusCode.UNAVAILABLE, "the spool is full")
-                return taken.answer(signal)
+                return taken.answer()
 
             method = grpc.unary_unary_rpc_method_handler(export)  # without a serializer: bytes as they came
             return grpc.method_handlers_generic_handler(_SERVICES[signal], {"Export": method})
@@ -246,6 +245,9 @@ def families(stats: SpanStats) -> Iterable[Metric]:
         received.add_metric([result], count)
     yield received
     yield CounterMetricFamily(f"{METRICS}_spans_rejected", "Spans without ids.", value=stats.rejected)
+    yield CounterMetricFamily(
+        f"{METRICS}_cut_values", "Lists and maps left out since they lay too deep.", value=stats.cut
+    )
     yield CounterMetricFamily(
         f"{METRICS}_prompt_values_removed", "Prompt-bearing values removed.", value=stats.scrubbed
     )

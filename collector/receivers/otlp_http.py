@@ -24,10 +24,9 @@ from collector.sift import KINDS
 if TYPE_CHECKING:
     from collector.auth import Door
     from collector.config import CollectorConfig
-    from collector.intake import Intake
+    from collector.intake import Intake, Taken
     from collector.ledger import Ledger
     from collector.receiver import Scene
-    from collector.sift import Refusal
 
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
@@ -67,7 +66,7 @@ class OtlpHttp(Receiver):
             taken = await self._intake.take(
                 signal, plain, as_json=as_json, batch=_batch(request), sender=sender, received_ns=received_ns
             )
-            response = _answer(request, signal, taken.refusal)
+            response = _answer(request, signal, taken)
             if not taken.new:
                 response.headers[HEADER_REPEAT] = "1"
         except MalformedError as error:
@@ -125,13 +124,14 @@ def _content_type(request: web.Request) -> str:
     return _JSON if request.content_type == _JSON else _PROTOBUF
 
 
-def _answer(request: web.Request, signal: str, refusal: Refusal | None) -> web.Response:
-    # Without partial success an export response has no field in protobuf and is an empty object in JSON.
+def _answer(request: web.Request, signal: str, taken: Taken) -> web.Response:
+    # Without partial success an export response has no field in protobuf and is an empty object in JSON. A text beside
+    # no rejected record is OTLP's warning: https://opentelemetry.io/docs/specs/otlp/#partial-success-1
     kind, counted = _RESPONSES[signal]
     answer = kind()
-    if refusal is not None:
-        setattr(answer.partial_success, counted, refusal.records)
-        answer.partial_success.error_message = refusal.text
+    if text := taken.text():
+        setattr(answer.partial_success, counted, taken.refusal.records if taken.refusal else 0)
+        answer.partial_success.error_message = text
     if request.content_type == _JSON:
         body = json_format.MessageToJson(answer, indent=None).encode()
     else:

@@ -15,7 +15,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from collector import framing
 from collector.decode import Decoded, MalformedError, decode
 from collector.nested import flatten, may_nest
 from tests.kits.schema_tools import (
@@ -305,26 +304,6 @@ def test_no_nested_value_is_overlooked(values: dict[str, object], name: str):
     raw = body.SerializeToString()
     if flatten(body):
         assert may_nest(raw)
-
-
-def delimited(tag: bytes, payload: bytes) -> bytes:
-    return tag + framing.varint(len(payload)) + payload
-
-
-def test_a_body_that_nests_too_deep_is_refused_as_a_whole():
-    value = any_value("leaf").SerializeToString()
-    for _ in range(60):
-        value = delimited(b"\x2a", delimited(b"\x0a", value))
-    record = delimited(b"\x2a", value)
-    for tag in (b"\x12", b"\x12", b"\x0a"):  # log_records, scope_logs, resource_logs
-        record = delimited(tag, record)
-    with pytest.raises(MalformedError, match="not an OTLP logs request"):
-        take("logs", record)
-    for levels in (40, 3000):
-        text = '{"arrayValue":{"values":[' * levels + "]}}" * levels
-        raw = f'{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{text}}}]}}]}}]}}'
-        with pytest.raises(MalformedError):
-            take("logs", raw.encode(), as_json=True)
 
 
 @given(st.binary(max_size=60))

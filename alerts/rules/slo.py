@@ -67,15 +67,22 @@ class Slo(Named):
     by: tuple[Literal[DIMENSIONS], ...] = ()  # type: ignore[valid-type]
 
     def burn_windows(self) -> tuple[BurnWindow, ...]:
-        """The windows with their factors and severities."""
+        """The windows with their factors and severities; of the workbook's those that its target lets fire."""
         if self.windows:
             return tuple(BurnWindow(w.long, w.short, w.factor, w.severity or self.severity) for w in self.windows)
+        return tuple(window for window in self._default_windows() if self._within_reach(window.factor))
+
+    def _default_windows(self) -> tuple[BurnWindow, ...]:
         return tuple(
             BurnWindow(
                 w.long_seconds, w.short_seconds, w.factor, self.severity if w.severity == "critical" else "warning"
             )
             for w in windows_for(self.period)
         )
+
+    def _within_reach(self, factor: float) -> bool:
+        """Whether any share of bad requests burns faster."""
+        return factor < highest_burn_rate(self.target) * (1 - 1e-9)
 
     def rules(self) -> tuple[Rule, ...]:
         """The rules that it generates, one per severity of its windows.
@@ -92,21 +99,22 @@ class Slo(Named):
         return tuple(made)
 
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed and yet surely not meant."""
-        most = highest_burn_rate(self.target)
-        return tuple(
-            f"SLO {self.name}: a factor of {w.factor:g} can never be exceeded, "
-            f"for with a target of {self.target:g} the highest burn rate is {most:g}"
-            for w in self.burn_windows()
-            if w.factor >= most
-        )
+        """What is allowed and yet perhaps not meant: windows that its target leaves out."""
+        out = [w for w in self._default_windows() if not self._within_reach(w.factor)] if not self.windows else []
+        if not out:
+            return ()
+        pairs = ", ".join(f"{spell(w.long_seconds)}/{spell(w.short_seconds)} above {w.factor:g}x" for w in out)
+        left = {window.severity for window in self.burn_windows()}
+        gone = [severity for severity in dict.fromkeys(w.severity for w in out) if severity not in left]
+        nobody = f"; nothing of it pages as {gone[0]}: give windows with lower factors" if gone else ""
+        most = f"with a target of {self.target:g} the highest burn rate is {number(highest_burn_rate(self.target))}"
+        return (f"SLO {self.name}: left out {pairs}, for {most}{nobody}",)
 
     def blind(self) -> Iterator[Blind]:
         """Fields for which it can never page."""
         yield from blind_of(self.sli, ("sli",), self.filter, self.by, ("by",))
-        windows, most = self.burn_windows(), highest_burn_rate(self.target)
-        out_of_reach = most * (1 - 1e-9)
-        if not windows:
+        most = number(highest_burn_rate(self.target))
+        if not self.windows and not self._default_windows():
             told = (
                 f"no burn-rate windows fit a period of {spell(self.period)}: make it "
                 f"{spell(SHORTEST_PERIOD_SECONDS)} or longer, or give windows"
@@ -114,16 +122,16 @@ class Slo(Named):
             yield ("period",), told
         for position, window in enumerate(self.windows):
             place = ("windows", position)
-            if window.factor >= out_of_reach:
+            if not self._within_reach(window.factor):
                 told = (
                     f"{window.factor:g} can never be exceeded: with a target of {self.target:g} "
-                    f"the highest burn rate is {number(most)}"
+                    f"the highest burn rate is {most}"
                 )
                 yield (*place, "factor"), told
             yield from blind.spans(((*place, "short"), window.short), ((*place, "long"), window.long))
-        if windows and not self.windows and all(w.factor >= out_of_reach for w in windows):
+        if self._default_windows() and not self.burn_windows():
             told = (
-                f"the highest burn rate with it is {number(most)}, below every factor: raise it, or give windows with "
+                f"the highest burn rate with it is {most}, below every factor: raise it, or give windows with "
                 "lower factors"
             )
             yield ("target",), told

@@ -7,6 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alerts.measure.measured import Counted
+from alerts.rules.burn import judge
 from alerts.rules.file import RulesError, check, load, parse, summary
 from alerts.rules.model import RulesFile, all_rules
 from alerts.rules.scope import Scope
@@ -95,10 +97,36 @@ def test_windows_can_be_shortened_and_keep_their_order():
     )
 
 
-def test_a_factor_that_can_never_be_exceeded_is_a_warning():
-    (warning, *_) = parse(GOOD.replace("0.999", "0.9")).warnings()
-    assert "14.4 can never be exceeded" in warning
+def test_default_windows_that_a_target_keeps_from_firing_are_left_out_and_told(tmp_path: Path):
+    path = tmp_path / "slos.yaml"
+
+    def checked(target: str) -> tuple[list[tuple[str, list[float]]], str]:
+        path.write_text(GOOD.replace("0.999", target))
+        burning = [rule for rule in all_rules(load(path)) if isinstance(rule.when, Burn)]
+        return [(rule.name, [window.factor for window in rule.when.windows]) for rule in burning], check(path)
+
     assert parse(GOOD).warnings() == ()
+    rules, told = checked("0.9")
+    assert rules == [("a-burn", [6]), ("a-burn-warning", [3, 1])]
+    assert told.count("14.4x") == 1
+    assert "warning: SLO a: left out 1 h/5 min above 14.4x, for with a target of 0.9 the highest burn rate" in told
+    assert "pages as" not in told
+    rules, told = checked("0.8")
+    assert rules == [("a-burn-warning", [3, 1])]
+    assert "left out 1 h/5 min above 14.4x, 6 h/30 min above 6x" in told
+    assert told.endswith("highest burn rate is 5; nothing of it pages as critical: give windows with lower factors")
+
+
+@given(st.floats(0.01, 0.9999), st.sampled_from(["1h", "1d", "28d", "30d", "90d"]))
+def test_every_window_that_is_left_can_fire(target: float, period: str):
+    try:
+        file = parse(GOOD.replace("0.999", f"{target:.6f}\n    period: {period}"))
+    except RulesError as error:
+        assert "below every factor" in str(error.faults)  # noqa: PT017 hypothesis wants both ways
+        return
+    for window in file.slos[0].burn_windows():
+        all_bad = judge(window, Counted(1000, 1000), Counted(1000, 1000), file.slos[0].target, 10)
+        assert all_bad.breached
 
 
 @given(st.dictionaries(st.sampled_from(["model", "tenant", "instance"]), st.text(max_size=5), max_size=3))

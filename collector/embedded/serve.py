@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
@@ -20,6 +21,10 @@ from collector.embedded import recycle
 from collector.embedded.body import clear_spool
 from collector.embedded.limits import Limits
 from collector.embedded.sandbox import bound_memory, fence
+
+if TYPE_CHECKING:
+    from collector.embedded.http import Gateway
+    from collector.embedded.run import Runner
 
 _DRAIN_SECONDS = 20
 _RECYCLE_SECONDS = 10
@@ -96,19 +101,23 @@ def _live(life: recycle.Life, listener: socket.socket) -> None:
 
 async def _run(engine: object, spool: Path, life: recycle.Life, listener: socket.socket) -> None:
     from collector.embedded.engine import Engine  # noqa: PLC0415
-    from collector.embedded.front import Front  # noqa: PLC0415
     from collector.embedded.http import Gateway  # noqa: PLC0415
     from collector.embedded.run import Runner  # noqa: PLC0415
 
     if not isinstance(engine, Engine):
         raise TypeError(engine)
-    stop = asyncio.Event()
+    runner = Runner(engine, recycle.Recycle(life.past))
+    await _until_told(runner, Gateway(runner, spool, life.owner_hash, life.host), life, listener)
+
+
+async def _until_told(runner: Runner, gateway: Gateway, life: recycle.Life, listener: socket.socket) -> None:
+    """Answer until a signal ends it, or until the process is to be replaced."""
+    from collector.embedded.front import Front  # noqa: PLC0415
+
+    stop, again = asyncio.Event(), runner.recycle
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    again = recycle.Recycle(life.past)
-    runner = Runner(engine, again)
-    gateway = Gateway(runner, spool, life.owner_hash, life.host)
     server = web.ServerRunner(Front(gateway.handle), shutdown_timeout=_GRACE_SECONDS)
     await server.setup()
     await web.SockSite(server, listener).start()

@@ -334,7 +334,7 @@ def test_a_query_that_will_not_end_has_the_engine_recycled_and_nothing_is_lost(t
                         break
                 time.sleep(0.1)
             stopping = [json.loads(one.body) for one in seen if one.status == 503]
-            # A second is long enough to be told, and a machine may be too busy to ask in it.
+            # That it is told is `test_embedded_recycling`'s; a machine may be too busy to ask in that second.
             assert {one["status"] for one in stopping} <= {"recycling"}
             last = json.loads(seen[-1].body)
             assert (last["status"], last["recycled"]) == ("ok", round_)

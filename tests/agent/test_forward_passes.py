@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
-import re
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -16,30 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-import zmq
-import zmq.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from agent import forward_pass_wire
-from agent.config import AgentConfig, load
+from agent.config import AgentConfig
 from agent.forward_pass_wire import UnreadableError
 from agent.forward_passes import Pass, Passes
 from agent.source import Scene
 from agent.sources import forward_passes
 from agent.sources.forward_passes import ForwardPassMetrics
 from agent.target import ForwardPasses, Known, Place, Target
-from base.errors import ConfigError
+from tests.kits.zmq_publisher import Publisher, context, needs_libraries, refused, running, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from agent.probe.datagram import Step
 
 RECORDING = Path(__file__).parents[1] / "fixtures/forward_passes/dynamo_in_vllm.msgpack.gz"
 SECOND = 1_000_000_000
-SOON = 20.0
 
 
 def told(number: int = 0, seconds: float = 0.01, **scheduled: int) -> dict[str, Any]:
@@ -197,30 +192,17 @@ def test_a_clock_that_was_set_back_turns_no_step_around():
     assert [one.completed_ns for one in steps] == sorted(one.completed_ns for one in steps)
 
 
-class Publishing:
+class Publishing(Publisher):
     """What publishes a rank's."""
 
-    def __init__(self, context: zmq.asyncio.Context, endpoint: str) -> None:
-        self.pub = context.socket(zmq.PUB)
-        self.pub.setsockopt(zmq.LINGER, 0)
-        self.pub.bind(endpoint)
-        self.endpoint = self.pub.getsockopt_string(zmq.LAST_ENDPOINT)
-        self.number = 0
-
     async def publish(self, **more: Any) -> None:
-        body = msgspec.msgpack.encode(told(self.number) | more)
-        await self.pub.send_multipart([b"", self.number.to_bytes(8, "big"), body])
-        self.number += 1
+        await self.send(msgspec.msgpack.encode(told(self.number) | more))
 
 
 @asynccontextmanager
 async def publishing(*endpoints: str) -> AsyncIterator[list[Publishing]]:
-    context = zmq.asyncio.Context()
-    made = [Publishing(context, endpoint) for endpoint in endpoints or ("tcp://127.0.0.1:*",)]
-    try:
-        yield made
-    finally:
-        context.destroy(0)
+    async with context() as sockets:
+        yield [Publishing(sockets, endpoint) for endpoint in endpoints or ("tcp://127.0.0.1:*",)]
 
 
 class Listening:
@@ -265,18 +247,8 @@ def _value(value: Any) -> Any:
 @asynccontextmanager
 async def listening(settings: ForwardPasses, folder: Path) -> AsyncIterator[Listening]:
     made = Listening(settings, folder)
-    task = asyncio.create_task(made.source.run(made.emit))
-    try:
+    async with running(made.source, made.emit):
         yield made
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(SOON):
-        while not condition():  # noqa: ASYNC110 - the state is of several tasks
-            await asyncio.sleep(0.01)
 
 
 async def heard(made: Listening, *publishers: Publishing) -> None:
@@ -362,18 +334,8 @@ def test_ranks_publish_on_ports_of_their_own():
     ],
 )
 def test_an_address_that_is_none_is_named(given: dict[str, object], told: str, tmp_path: Path):
-    target = {"instance": "v", "url": "http://h:1", "forward_pass_metrics": given}
-    (tmp_path / "c.yaml").write_text(json.dumps({"agent": {"targets": [target]}}))
-    with pytest.raises(ConfigError, match=re.escape(told)):
-        load(tmp_path / "c.yaml", {})
+    refused("forward_pass_metrics", given, told, tmp_path)
 
 
 def test_without_the_libraries_the_fix_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    target = {"instance": "v", "url": "http://h:1", "forward_pass_metrics": {"endpoint": "tcp://h:1"}}
-    config = AgentConfig.model_validate({"targets": [target]})
-    targets = [one.target() for one in config.targets]
-    scene = Scene(config, Place(), targets, lambda _instance: None, tmp_path)
-    assert forward_passes.source(scene) is not None
-    monkeypatch.setattr(forward_passes, "available", lambda: False)
-    with pytest.raises(ConfigError, match=r"servescope\[kv-events\]"):
-        forward_passes.source(scene)
+    needs_libraries(forward_passes, "forward_pass_metrics", monkeypatch, tmp_path)

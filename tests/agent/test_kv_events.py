@@ -1,17 +1,12 @@
-"""KV cache events of a real ZeroMQ publisher, laid out as vLLM lays them out."""
+"""KV cache events of a real ZeroMQ publisher: what a source makes of them."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
-import json
-import re
 from collections import Counter, deque
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 import zmq
 import zmq.asyncio
@@ -19,116 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from agent import kv_wire
-from agent.config import AgentConfig
-from agent.engine_table import find_table
-from agent.kv_events import Counts, page_lines, tier_of
-from agent.pages import lines
-from agent.pages.page import PageReader
-from agent.pages.samples import Sampler
-from agent.source import Overheard, Scene
+from agent.source import Overheard
 from agent.sources import kv_events
 from agent.sources.kv_events import KvCacheEvents
 from agent.sources.metrics_page import MetricsPages
-from agent.target import KvEvents, Place, Target
-from base.errors import ConfigError
-from base.vocabulary import Signal
+from agent.target import KvEvents, Target
+from tests.kits.kv_events import PAGE, SECRET, batch, removed, stored
+from tests.kits.zmq_publisher import Publisher, context, needs_libraries, refused, running, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-PAGE = gzip.decompress((Path(__file__).parents[1] / "fixtures/vllm/metrics_busy_04.txt.gz").read_bytes())
-SECRET = 770_077_007
-"""Token id and hash that nothing may keep."""
-SOON = 20.0
-
-
-def stored(blocks: int, medium: str | None = "GPU") -> dict[str, Any]:
-    return {
-        "type": "BlockStored", "block_hashes": [SECRET] * blocks, "parent_block_hash": None,
-        "token_ids": [SECRET] * 16 * blocks, "block_size": 16, "lora_id": None, "medium": medium, "lora_name": None,
-        "extra_keys": [None] * blocks, "group_idx": 0, "kv_cache_spec_kind": "full_attention",
-    }  # fmt: skip
-
-
-def removed(blocks: int, medium: str | None = "GPU") -> dict[str, Any]:
-    return {"type": "BlockRemoved", "block_hashes": [b"\x00" * 32] * blocks, "medium": medium, "group_idx": 0}
-
-
-CLEARED = {"type": "AllBlocksCleared"}
-
-
-def as_array(event: dict[str, Any]) -> list[Any]:
-    """The same as a publisher of up to 0.23 lays it out."""
-    return list(event.values())
-
-
-def batch(*events: object, rank: int | None = 0) -> bytes:
-    return msgspec.msgpack.encode([1795954647.5, list(events), rank])
-
-
-def counted(payload: bytes) -> Counts:
-    counts = Counts("0")
-    kv_wire.add(payload, counts)
-    return counts
-
-
-EVENTS = (stored(3), removed(2), stored(5, "CPU"), removed(1, "CPU"), stored(1, "disk"), CLEARED)
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [
-        batch(*EVENTS, rank=3),
-        batch(*map(as_array, EVENTS), rank=3),
-        msgspec.msgpack.encode({"ts": 1.5, "events": list(EVENTS), "data_parallel_rank": 3}),
-    ],
-    ids=["maps", "arrays", "all maps"],
-)
-def test_blocks_are_counted_by_where_they_lie(payload: bytes):
-    counts = counted(payload)
-    assert counts.stored == {"device": 3, "host": 5, "other": 1}
-    assert counts.removed == {"device": 2, "host": 1}
-    assert (counts.clears, counts.batches, counts.unread, counts.rank) == (1, 1, 0, "3")
-
-
-def test_publishers_of_one_medium_named_none():
-    assert counted(batch(["BlockStored", [1, 2], None, [3], 16, None], ["BlockRemoved", [1]])).stored == {"device": 2}
-    assert counted(batch({"type": "BlockRemoved", "block_hashes": [1]}, rank=None)).removed == {"device": 1}
-    assert counted(msgspec.msgpack.encode([1.0, [as_array(CLEARED)]])).clears == 1
-    assert [tier_of(one) for one in (None, "gpu", "CPU_PINNED", "EXTERNAL")] == ["device", "device", "host", "other"]
-
-
-def test_an_event_that_cannot_be_read_spoils_no_other():
-    counts = counted(batch(stored(1), {"type": "BlockMoved"}, 5, ["BlockStored"], {"no": "type"}, [], removed(4)))
-    assert (counts.stored["device"], counts.removed["device"], counts.unread) == (1, 4, 5)
-
-
-ANY = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
-    lambda inner: (
-        st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["type", "block_hashes", "medium"]), inner)
-    ),
-    max_leaves=8,
-)
-
-
-@given(st.binary() | ANY.map(msgspec.msgpack.encode))
-def test_whatever_comes_is_counted_or_unread(payload: bytes):
-    counts = counted(payload)
-    assert counts.batches + counts.unread >= 1
-
-
-@given(st.lists(ANY))
-def test_whatever_events_a_batch_has_it_is_a_batch(events: list[Any]):
-    counts = counted(batch(*events))
-    assert counts.batches == 1
-    assert counts.unread <= len(events)
-
-
-def test_a_deep_message_is_unread():
-    assert counted(b"\x91" * 100_000).unread == 1
-    assert counted(b"\x93\x00" + b"\x91" * 100_000).unread == 1
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 @given(frames=st.lists(st.binary(max_size=12), max_size=5))
@@ -139,28 +35,23 @@ def test_whatever_frames_come_no_more_is_lost_than_numbers_say(frames: list[byte
     assert one.counts.batches + one.counts.unread >= 1
 
 
-class Publishing:
-    """What publishes: PUB with numbered batches and, as vLLM has it, a ROUTER that keeps the last of them."""
+class Publishing(Publisher):
+    """What publishes: numbered batches and, as vLLM has it, a ROUTER that keeps the last of them."""
 
     def __init__(self, context: zmq.asyncio.Context, keeps: int = 100, port: int = 0) -> None:
-        self.pub, self.router = context.socket(zmq.PUB), context.socket(zmq.ROUTER)
-        for socket in (self.pub, self.router):
-            socket.setsockopt(zmq.LINGER, 0)
-        self.pub.bind(f"tcp://127.0.0.1:{port or '*'}")
+        super().__init__(context, f"tcp://127.0.0.1:{port or '*'}", b"kv-events")
+        self.router = context.socket(zmq.ROUTER)
+        self.router.setsockopt(zmq.LINGER, 0)
         self.router.bind("tcp://127.0.0.1:*")
-        self.endpoint = self.pub.getsockopt_string(zmq.LAST_ENDPOINT)
         self.replay_endpoint = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
         self.kept: deque[tuple[int, bytes]] = deque(maxlen=keeps)
-        self.number = 0
         self.asked: list[int] = []
         self.serving = asyncio.create_task(self._serve())
 
     async def publish(self, *events: object, heard: bool = True) -> None:
         payload = batch(*events)
         self.kept.append((self.number, payload))
-        if heard:
-            await self.pub.send_multipart([b"kv-events", self.number.to_bytes(8, "big"), payload])
-        self.number += 1
+        await self.send(payload, heard=heard)
 
     async def _serve(self) -> None:
         while True:
@@ -180,31 +71,20 @@ class Publishing:
 
 @asynccontextmanager
 async def publishing(**options: Any) -> AsyncIterator[Publishing]:
-    context = zmq.asyncio.Context()
-    made = Publishing(context, **options)
-    try:
-        yield made
-    finally:
-        await made.end()
-        context.destroy(0)
+    async with context() as sockets:
+        made = Publishing(sockets, **options)
+        try:
+            yield made
+        finally:
+            await made.end()
 
 
 @asynccontextmanager
 async def listening(settings: KvEvents) -> AsyncIterator[tuple[KvCacheEvents, Overheard]]:
     overheard = Overheard()
     source = KvCacheEvents([Target("v", "chat", "vllm", kv_events=settings)], overheard)
-    task = asyncio.create_task(source.run(lambda _signal, _body: None))
-    try:
+    async with running(source):
         yield source, overheard
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(SOON):
-        while not condition():  # noqa: ASYNC110 - the state is of several tasks
-            await asyncio.sleep(0.01)
 
 
 def only(source: KvCacheEvents) -> kv_events.Publisher:
@@ -318,33 +198,6 @@ async def test_each_rank_has_a_publisher_on_a_port_of_its_own():
     ]  # fmt: skip
 
 
-def samples_of(*told: list[Counts]) -> list[dict[str, dict[Signal, float]]]:
-    """Of each page, increases by rank; of a page without ranks under ""."""
-    reader, sampler = PageReader(), Sampler(find_table("vllm"))
-    pages = [reader.read(lines.after(PAGE, page_lines(counts, "engine"))) for counts in told]
-    return [{one.key.dp_rank: dict(one.deltas) for one in sampler.sample(page).samples} for page in pages]
-
-
-def test_counts_are_part_of_the_engines_own_sample():
-    one, more = Counts("0"), Counts("0")
-    one.stored["device"] = 4
-    more.stored["device"], more.removed["device"], more.clears = 9, 2, 1
-    before, first, second = samples_of([], [one], [more])
-    assert list(before) == list(first) == list(second) == ["0"], "no sample of their own"
-    assert first["0"][Signal.KV_BLOCKS_STORED_DEVICE_TOTAL] == 4
-    assert second["0"][Signal.KV_BLOCKS_STORED_DEVICE_TOTAL] == 5
-    assert second["0"][Signal.KV_BLOCKS_REMOVED_DEVICE_TOTAL] == 2
-    assert second["0"][Signal.KV_CACHE_CLEARS_TOTAL] == 1
-
-
-def test_a_rank_that_no_page_knows_makes_no_sample_either():
-    one = Counts("7")
-    one.stored["device"] = 4
-    before, after = samples_of([], [one])
-    assert list(before) == list(after) == ["0"]
-    assert after["0"][Signal.KV_BLOCKS_STORED_DEVICE_TOTAL] == 4
-
-
 async def test_pages_take_the_counts_along(monkeypatch: pytest.MonkeyPatch):
     told: Counter[str] = Counter()
 
@@ -388,20 +241,8 @@ async def test_pages_take_the_counts_along(monkeypatch: pytest.MonkeyPatch):
     ],
 )
 def test_an_address_that_is_none_is_named(given: dict[str, object], told: str, tmp_path: Path):
-    from agent.config import load  # noqa: PLC0415
-
-    target = {"instance": "v", "url": "http://h:1", "kv_events": given}
-    (tmp_path / "c.yaml").write_text(json.dumps({"agent": {"targets": [target]}}))
-    with pytest.raises(ConfigError, match=re.escape(told)):
-        load(tmp_path / "c.yaml", {})
+    refused("kv_events", given, told, tmp_path)
 
 
 def test_without_the_libraries_the_fix_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    target = {"instance": "v", "url": "http://h:1", "kv_events": {"endpoint": "tcp://h:1"}}
-    config = AgentConfig.model_validate({"targets": [target]})
-    targets = [one.target() for one in config.targets]
-    scene = Scene(config, Place(), targets, lambda _instance: None, tmp_path)
-    assert kv_events.source(scene) is not None
-    monkeypatch.setattr(kv_events, "available", lambda: False)
-    with pytest.raises(ConfigError, match=r"servescope\[kv-events\]"):
-        kv_events.source(scene)
+    needs_libraries(kv_events, "kv_events", monkeypatch, tmp_path)

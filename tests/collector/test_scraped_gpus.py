@@ -10,7 +10,7 @@ from agent.pages.page import parse
 from collector.auth import NOBODY
 from collector.ledger import Ledger
 from collector.scraped.derive import Deriver
-from tests.collector.test_scraped import SECOND, START, Taker, clock, page, sent, settled, told, waited, written
+from tests.kits.scraped import SECOND, START, Taker, clock, page, sent, settled, told, waited, written
 
 __all__ = ["clock"]
 PAGES = Path(__file__).parent.parent / "fixtures" / "gpu_exporters"

@@ -15,7 +15,7 @@ from collector.scraped.order import HOLD_SECONDS, Order
 from collector.scraped.pages import OLD_PATIENCE_SECONDS, PATIENCE_SECONDS, Assembly
 from collector.scraped.reader import Reader, maker
 from collector.scraped.series import Point
-from tests.collector.test_scraped import SECOND, START, told
+from tests.kits.scraped import SECOND, START, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from agent.recording.folder import PAGES
+from base.prompt_server import PromptServer
 from benchmarks import idle
 from benchmarks.causes import LENGTHS, QUIET_GOAL, RIGHT_GOAL, figure, runs_of, windows
 
@@ -107,15 +108,13 @@ class Pages:
             out.write("# EOF\n")
 
 
-class Door(http.server.ThreadingHTTPServer):
+class Door(PromptServer):
     """Stands before Prometheus and for a server: what it is asked is answered as of `moment`.
 
     Args:
         prometheus: URL of Prometheus.
         pages: What a server showed.
     """
-
-    daemon_threads = True
 
     def __init__(self, prometheus: str, pages: Pages) -> None:
         super().__init__(("127.0.0.1", 0), _Asked)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 from alerts.deliver.notify.pagerduty import PagerDuty
 from alerts.deliver.notify.webhook import Webhook
+from base.prompt_server import PromptServer
 from servescope.cli import main
 from servescope.launch.plan import make_plan
 from tests.kits.collector_process import free_port
@@ -51,7 +52,7 @@ class _Refusing(BaseHTTPRequestHandler):
 @pytest.fixture
 def refusing() -> Iterator[str]:
     """A server that wants a key for every page and fails every post; ``host:port``."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    server = PromptServer(("127.0.0.1", 0), _Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"127.0.0.1:{server.server_address[1]}"
     server.shutdown()

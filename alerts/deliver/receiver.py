@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +26,7 @@ import structlog
 from alerts.deliver.certificate import Certificate, ensure_certificate
 from alerts.stopping import wait_for_stop
 from base.errors import PortInUseError
+from base.prompt_server import PromptServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -258,10 +259,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Requests are logged by what they mean."""
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(PromptServer):
     """TLS is negotiated in the connection's own thread, so that a silent client holds up nobody."""
 
-    daemon_threads = True
     context: ssl.SSLContext
     receiver: Receiver
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import urllib.request
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
 
+from base.prompt_server import PromptServer
 from benchmarks.causes import Run
 from benchmarks.others import Door, Pages
 
@@ -61,7 +62,7 @@ def asked() -> Iterator[tuple[str, list[str]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Prometheus)
+    server = PromptServer(("127.0.0.1", 0), Prometheus)
     Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", paths
     server.shutdown()

@@ -9,13 +9,14 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
 import pytest
 
 from base.errors import ConfigError
 from base.keys import ensure_keys
+from base.prompt_server import PromptServer
 from collector.store.address import StoreAddress, locate
 from collector.store.client import Store, StoreError, StoreUnavailable
 from collector.store.statements import segment_statement
@@ -135,7 +136,7 @@ def test_what_is_no_clickhouse_is_told_and_may_be_one_later(status: int, body: b
 
         def log_message(self, *_: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with PromptServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         wrong = Store(StoreAddress(f"http://127.0.0.1:{server.server_address[1]}"))

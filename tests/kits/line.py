@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
+from base.prompt_server import PromptServer
 from collector.store.address import locate
 from collector.store.client import Store
 from demo.triton_server import TritonServer
@@ -209,7 +210,7 @@ class Pages:
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = PromptServer(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def __enter__(self) -> Self:

@@ -77,9 +77,9 @@ imports: .venv/.installed  ## the direction of dependence
 	@.venv/bin/lint-imports
 
 test: install .venv-deploy/.installed lint types imports  ## lint, types, import contracts, unit, integration, browser
-	@.venv/bin/pytest -n 2 --dist loadfile -m "not heavy and not vllm and not browser and not triton"
-	@.venv/bin/pytest -m "triton and not heavy and not vllm and not browser"
-	@.venv/bin/pytest -m "browser and not heavy"
+	@.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not heavy and not vllm and not browser and not triton"
+	@.venv/bin/pytest -m "triton and not heavy and not vllm and not browser" tests/real tests/fault
+	@.venv/bin/pytest -n 2 --dist loadfile -m "browser and not heavy" tests/browser
 
 test-heavy: install  ## the longer fault and integration tests
 	@.venv/bin/pytest -x -m "heavy and browser and not vllm"  # apart: Playwright keeps an event loop to itself

@@ -21,6 +21,16 @@ settings.register_profile("servescope", deadline=None)
 settings.load_profile("servescope")
 
 
+_SHORT = {"agent", "benchmarks", "dashboard", "docs", "probe"}
+"""Folders whose files take seconds at most."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, in the random order that they have: processes that share them by files end together."""
+    items.sort(key=lambda item: item.path.parent.name in _SHORT)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _probes_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Agents of tests leave the socket alone on which one of this machine may listen."""

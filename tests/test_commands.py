@@ -79,6 +79,7 @@ def test_a_refused_statement_says_what_is_wrong(replayed: Path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.heavy  # a second replay after a first
 def test_a_recording_is_whole_when_the_command_ends_and_repeating_it_changes_nothing(tmp_path: Path):
     folder, data = tmp_path / "recordings", tmp_path / "data"
     shutil.copytree(ROOT / "tests" / "fixtures" / "recording_small", folder / "vllm_a")

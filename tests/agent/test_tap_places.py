@@ -109,8 +109,8 @@ async def test_client_that_never_takes_its_last_answer_loses_its_place(times: di
 
 
 async def test_client_that_takes_an_answer_slowly_keeps_its_place():
-    body = b"x" * 8_000_000
-    async with upstream(replying(answer(body))) as up, tap(up.port, client_stall_seconds=4.0) as served:
+    body = b"x" * 5_000_000
+    async with upstream(replying(answer(body))) as up, tap(up.port, client_stall_seconds=2.0) as served:
         with socket.create_connection(("127.0.0.1", served.port)) as client:
             client.setblocking(False)
             await asyncio.get_running_loop().sock_sendall(client, GET)
@@ -119,7 +119,7 @@ async def test_client_that_takes_an_answer_slowly_keeps_its_place():
                 piece = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100_000), PATIENCE)
                 assert piece
                 got += len(piece)
-                await asyncio.sleep(0.06)  # 80 pieces: longer than the limit in all, a piece never is
+                await asyncio.sleep(0.06)  # 50 pieces: longer than the limit in all, a piece never is
         record = await served.memory.only()
     assert record.outcome is Outcome.OK
 

@@ -11,16 +11,14 @@ import pytest
 
 from alerts.deliver.certificate import Certificate, ensure_certificate
 from alerts.deliver.receiver import Pages, Receiver
-from collector.store.address import StoreAddress
-from collector.store.client import Store
-from collector.store.migrate import Layout, apply
 from tests.kits.alerts_stage import Stage
+from tests.kits.schema_tools import fresh_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_numbers = itertools.count(1)
+    from collector.store.client import Store
 
 
 @dataclass
@@ -75,15 +73,8 @@ class Fleet:
 @pytest.fixture
 def fleet(store_server: Any) -> Iterator[Fleet]:
     """A migrated database of its own in the shared store."""
-    database = f"alerts_{next(_numbers)}"
-    login = ("owner", store_server.owner_password)
-    with Store(StoreAddress(store_server.url, "default", *login)) as store:
-        store.command(f"CREATE DATABASE {database}")
-    address = StoreAddress(store_server.url, database, *login)
-    with Store(address, timeout_seconds=30) as store:
-        apply(store, layout=Layout(database=database))
+    with fresh_store(store_server) as store:
         yield Fleet(store)
-        store.command(f"DROP DATABASE {database}")
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def collector(store_server: StoreServer, tmp_path_factory: pytest.TempPathFactor
     data = tmp_path_factory.mktemp("collector")
     shutil.copytree(store_server.data.parent / "keys", data / "keys")
     url = f"{store_server.url}/?database=c_{uuid.uuid4().hex[:12]}"
-    with CollectorProcess(data, url, {"settle_seconds": 0.2}).start() as made:
+    with CollectorProcess(data, url, {"settle_seconds": 0.2, "seal_seconds": 2.0}).start() as made:
         yield made
         assert made.process is not None
         loaded = Path(f"/proc/{made.process.pid}/maps").read_text()

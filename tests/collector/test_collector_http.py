@@ -160,7 +160,7 @@ async def test_tritons_own_json(make: Callable[..., Any]):
         (b"[]", "not a JSON object"),
         (b'{"resourceSpans": 5}', "resource_spans is not a JSON array"),
         (b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"zz"}]}]}]}', "traceId can't be read"),
-        (b'{"a":' * 3000 + b"1" + b"}" * 3000, "not"),
+        (b'{"a":' * 3000, "not JSON"),
         (
             b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"startTimeUnixNano":"1e400"}]}]}]}',
             "startTimeUnixNano can't be read",

@@ -70,7 +70,7 @@ class Bench:
         self.migrated = 0
         self.settled = asyncio.Event()
         self.synced = 0
-        config = CollectorConfig(seal_seconds=0.05, settle_seconds=0.1)
+        config = CollectorConfig(seal_seconds=0.05, quiet_seal_seconds=0.05, settle_seconds=0.1)
         self.writer = Writer(
             self.log,
             self.store,

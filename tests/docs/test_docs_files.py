@@ -120,3 +120,11 @@ def test_no_file_tells_of_the_machine_it_was_written_on():
         text = path.read_text(encoding="utf-8", errors="replace")
         told += [f"{relative(path)}: {match[0]!r}" for match in _TOLD.finditer(text)]
     assert told == []
+
+
+@pytest.mark.parametrize("marker", ["triton", "browser"])
+def test_marked_tests_lie_where_make_test_looks_for_them(marker: str):
+    (line,) = re.findall(rf'-m "{marker} and not heavy[^"]*" (.+)', (ROOT / "Makefile").read_text())
+    marked = {path for path in (ROOT / "tests").rglob("*.py") if re.search(rf"mark\.{marker}\b", path.read_text())}
+    assert marked
+    assert not {path for path in marked if not any(path.is_relative_to(ROOT / folder) for folder in line.split())}

@@ -53,7 +53,8 @@ class CollectorProcess:
     def start(self, *, wait: bool = True) -> CollectorProcess:
         config = self.data / "collector.yaml"
         # most tests wait for the store to have what they sent, and read nothing till then
-        config.write_text(json.dumps({"collector": {"unasked_seal_seconds": 0} | self.settings}))
+        soon = {"seal_seconds": 0.2, "quiet_seal_seconds": 0.2, "unasked_seal_seconds": 0}
+        config.write_text(json.dumps({"collector": soon | self.settings}))
         command = [*self.prefix, sys.executable, "-m", "collector", "--data", str(self.data), "--port", str(self.port)]
         if self.host != "127.0.0.1":
             command += ["--host", self.host]

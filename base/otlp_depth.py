@@ -45,9 +45,7 @@ class Cuts:
         if not self.count:
             return ""
         lie = "1 list or map lay" if self.count == 1 else f"{self.count} lists and maps lay"
-        return (
-            f"{lie} more than {MAX_DEPTH} messages deep; only what is around is kept: nest less, or send it as text"
-        )
+        return f"{lie} more than {MAX_DEPTH} messages deep; only what is around is kept: nest less, or send it as text"
 
 
 def parse(body: bytes, message: Message, cuts: Cuts) -> None:

@@ -69,7 +69,7 @@ async def test_killed_again_and_again_while_shipping(tmp_path: Path):
     choose = random.Random(11)
     writer = SpoolWriter(tmp_path / "spool" / "tap-a", segment_bytes=2_000)
     async with FakeCollector(fail_share=0.3) as collector:
-        producing = asyncio.create_task(produce(writer, 3000, 6.0))
+        producing = asyncio.create_task(produce(writer, 3000, 3.0))
         kills = 0
         while not producing.done() or kills < 4:
             agent = Agent(tmp_path, collector.url)

@@ -144,7 +144,7 @@ def run_kills(
 
 
 def test_nothing_acknowledged_is_lost_or_doubled(collector: CollectorProcess, store: list[StoreServer]):
-    run_kills(kill_both, 3, collector, store)
+    run_kills(kill_both, 2, collector, store)
 
 
 @pytest.mark.heavy

@@ -283,11 +283,11 @@ def legend(figure: go.Figure, style: Style, *, wide: bool = False) -> None:
         wide: Whether the chart stands over the whole width of a page.
     """
     names = [html.unescape(str(trace.name)) for trace in figure.data if trace.showlegend is not False]
-    rows = math.ceil(
-        sum(_LEGEND_ITEM + _LEGEND_LETTER * len(name) for name in names) / (_LEGEND_WIDE if wide else _LEGEND_WIDTH)
-    )
-    more = _LEGEND_LINE * min(max(rows - 1, 0), 2)  # what takes more rows stands over the whole width
-    height, bottom = (figure.layout.height or HEIGHT) + more, _LEGEND_BOTTOM + more
+    plain = figure.layout.height or HEIGHT
+    # Plotly gives a legend no more than the plot's own height, and has the rest scrolled to.
+    most = (plain - figure.layout.margin.t - _LEGEND_BOTTOM) // _LEGEND_LINE
+    more = _LEGEND_LINE * (min(legend_rows(names, _LEGEND_WIDE if wide else _LEGEND_WIDTH), most) - 1)
+    height, bottom = plain + more, _LEGEND_BOTTOM + more
     figure.update_layout(
         height=height,
         margin_b=bottom,
@@ -298,6 +298,14 @@ def legend(figure: go.Figure, style: Style, *, wide: bool = False) -> None:
             "font": {"size": 12, "color": style.colours.quiet}, "bgcolor": "rgba(0,0,0,0)",
         },
     )  # fmt: skip
+
+
+def legend_rows(names: Sequence[str], width: float) -> int:
+    """Rows that a legend of these names needs in so many pixels: as Plotly lays it, in columns of its widest entry."""
+    entries = [_LEGEND_ITEM + _LEGEND_LETTER * len(name) for name in names]
+    if sum(entries) <= width:
+        return 1
+    return math.ceil(len(entries) / max(int(width // max(entries)), 1))
 
 
 def y_axis(figure: go.Figure, unit: str, peak: float, *, log: bool = False, top: float | None = None) -> None:

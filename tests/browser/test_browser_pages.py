@@ -86,6 +86,13 @@ def test_dark_and_narrow(stage: Served, chromium: Browser) -> None:
             ".filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"
         )
         assert cut == []
+        below = page.evaluate(
+            "[...document.querySelectorAll('.js-plotly-plot')].filter(chart =>"
+            " [...chart.querySelectorAll('.legendtext')].some(name =>"
+            " name.getBoundingClientRect().bottom > chart.getBoundingClientRect().bottom))"
+            ".map(chart => chart.innerText)"
+        )
+        assert below == []
     page.goto(f"{stage.url}/sql")
     run = page.get_by_role("button", name="Run")
     run.wait_for()

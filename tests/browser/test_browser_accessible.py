@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, Page
 
     from tests.browser.stage import Served
 
@@ -25,14 +26,16 @@ WIDTHS = {"light": 1440, "dark": 900}
 IDLE = """() => !document.querySelector('[data-testid=stApp][data-test-script-state=running], [data-stale=true]')"""
 
 
-@pytest.fixture(scope="module", params=WIDTHS)
-def eyes(chromium: Browser, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
-    """A viewer of light pages, and one of dark ones."""
-    size = {"width": WIDTHS[request.param], "height": 1000}
-    context = chromium.new_context(viewport=size, color_scheme=request.param)  # type: ignore[arg-type]
+@contextmanager
+def viewer(chromium: Browser, mode: str) -> Iterator[Page]:
+    """A viewer of light or of dark pages."""
+    size = {"width": WIDTHS[mode], "height": 1000}
+    context = chromium.new_context(viewport=size, color_scheme=mode)  # type: ignore[arg-type]
     context.set_default_timeout(LONG)
-    yield context
-    context.close()
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
 
 
 def faults(page: Page) -> list[str]:
@@ -48,30 +51,40 @@ def faults(page: Page) -> list[str]:
     ]
 
 
-def test_every_page_can_be_read(stage: Served, eyes: BrowserContext) -> None:
-    page = eyes.new_page()
-    visits = [*((name, wanted) for name, (_, wanted) in PAGES.items()), (f"incidents?id={INCIDENT}", [TILES, TABLE])]
+VISITS = [*((name, wanted) for name, (_, wanted) in PAGES.items()), (f"incidents?id={INCIDENT}", [TILES, TABLE])]
+
+
+@pytest.mark.parametrize(
+    ("mode", "visits"),
+    [
+        pytest.param("light", VISITS, id="light"),
+        pytest.param("dark", VISITS[:1], id="the first dark one"),
+        pytest.param("dark", VISITS, id="dark", marks=pytest.mark.heavy),
+    ],
+)
+def test_pages_can_be_read(stage: Served, chromium: Browser, mode: str, visits: list[tuple[str, list[str]]]) -> None:
     told = {}
-    for path, wanted in visits:
-        opened(page, f"{stage.url}/{path}{'&' if '?' in path else '?'}range=1h", wanted)
-        told[path] = faults(page)
-    page.close()
+    with viewer(chromium, mode) as page:
+        for path, wanted in visits:
+            opened(page, f"{stage.url}/{path}{'&' if '?' in path else '?'}range=1h", wanted)
+            told[path] = faults(page)
     assert {path: found for path, found in told.items() if found} == {}
 
 
-def test_a_page_without_data_can_be_read(eyes: BrowserContext, tmp_path: Path) -> None:
+def test_pages_without_data_can_be_read(chromium: Browser, tmp_path: Path) -> None:
     server, served = start_stage(tmp_path, filled=False, slos=False)
-    page = eyes.new_page()
     told = {}
     try:
-        for path in ("", "queue", "requests", "slos"):
-            opened(page, f"{served.url}/{path}", ["text=/No data|No SLO is set/"])
-            told[path] = faults(page)
-        server.stop(9)
-        opened(page, f"{served.url}/latency", [".servescope-trouble"])
-        told["latency"] = faults(page)
+        with viewer(chromium, "light") as light, viewer(chromium, "dark") as dark:
+            for path in ("", "queue", "requests", "slos"):
+                for page in (light, dark):
+                    opened(page, f"{served.url}/{path}", ["text=/No data|No SLO is set/"])
+                    told[path, page is dark] = faults(page)
+            server.stop(9)
+            for page in (light, dark):
+                opened(page, f"{served.url}/latency", [".servescope-trouble"])
+                told["latency", page is dark] = faults(page)
     finally:
-        page.close()
         served.stop()
         server.stop()
     assert {path: found for path, found in told.items() if found} == {}

@@ -82,7 +82,7 @@ test: install .venv-deploy/.installed lint types imports  ## lint, types, import
 	@.venv/bin/pytest -n 2 --dist loadfile -m "browser and not heavy" tests/browser
 
 test-heavy: install  ## the longer fault and integration tests
-	@.venv/bin/pytest -x -m "heavy and browser and not vllm"  # apart: Playwright keeps an event loop to itself
+	@.venv/bin/pytest -x -m "heavy and browser and not vllm" tests/browser  # apart: Playwright keeps an event loop to itself
 	@.venv/bin/pytest -x -m "heavy and not browser and not vllm"
 
 test-vllm: install  ## end to end against a real vLLM on the CPU (installs it into .venv-vllm, 3.5 GB)

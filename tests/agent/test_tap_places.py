@@ -325,15 +325,16 @@ def ask_late(port: int, count: int) -> list[bytes]:
     return answers
 
 
-async def test_a_crowd_beyond_the_places_is_told_so_to_the_last():
+@pytest.mark.parametrize("crowd", [100, pytest.param(300, marks=pytest.mark.heavy)])
+async def test_a_crowd_beyond_the_places_is_told_so_to_the_last(crowd: int):
     async def never(_: Peer) -> None:
         await asyncio.Event().wait()
 
     async with upstream(never) as up, tap(up.port, max_connections=1) as served, connect(served.port) as first:
         await first.send(GET)
-        answers = await asyncio.to_thread(ask_late, served.port, 300)
+        answers = await asyncio.to_thread(ask_late, served.port, crowd)
         assert [got for got in answers if not (got.startswith(b"HTTP/1.1 503 ") and got.endswith(b"}}"))] == []
-        assert refused(served, "connections") == 300
+        assert refused(served, "connections") == crowd
         first.writer.close()
         await until_empty(served)
         async with connect(served.port) as after:  # whoever comes when there is a place again is let in

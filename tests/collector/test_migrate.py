@@ -217,6 +217,7 @@ KEPT = ("requests_1m", "otel_traces", "otel_traces_trace_id_ts", "otel_logs", "e
 KEPT_METRICS = ("otel_metrics_gauge", "otel_metrics_sum", "engine_samples", "host_samples", "gpu_samples")
 
 
+@pytest.mark.heavy  # migrated from the first file to the last
 def test_a_store_of_the_first_schema_keeps_every_row(store: Store, tmp_path: Path):
     first = tmp_path / "schema"
     shutil.copytree(migrate.SCHEMA, first)

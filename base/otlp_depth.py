@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from base.framed import varint
@@ -19,6 +18,7 @@ from base.framed import varint
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
 MAX_DEPTH: Final = 100
@@ -63,7 +63,7 @@ def parse(body: bytes, message: Message, cuts: Cuts) -> None:
         message.ParseFromString(body)
     except DecodeError:
         try:
-            shallow = _cut(body, 0, len(body), message.DESCRIPTOR, 0, cuts)
+            shallow = _cut(body, 0, len(body), cast("Descriptor", message.DESCRIPTOR), 0, cuts)
         except (IndexError, ValueError):
             shallow = None
         if shallow is None:
@@ -84,7 +84,7 @@ def _messages(descriptor: Descriptor) -> Mapping[int, _Inner]:
     return {
         field.number: _Inner(field.message_type, REACH.get(field.name, 0))
         for field in descriptor.fields
-        if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE
+        if field.message_type is not None
     }
 
 

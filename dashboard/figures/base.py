@@ -40,6 +40,8 @@ UNSETTLED: Final = "unsettled"
 _UNSETTLED_TINT = 0.6
 _NAMED_AT_END = 4
 _LEGEND_ITEM, _LEGEND_LETTER, _LEGEND_LINE = 52, 7, 19
+_LEGEND_MOST = 9
+"""Rows of a legend; what has more is scrolled to."""
 _LEGEND_WIDTH, _LEGEND_WIDE = 250, 690
 """Pixels of an entry's mark, of a letter, of a line; of the narrowest chart, half a page of 900, and of a whole one."""
 _LABELS_WITH_SECONDS = 480
@@ -283,11 +285,9 @@ def legend(figure: go.Figure, style: Style, *, wide: bool = False) -> None:
         wide: Whether the chart stands over the whole width of a page.
     """
     names = [html.unescape(str(trace.name)) for trace in figure.data if trace.showlegend is not False]
-    plain = figure.layout.height or HEIGHT
-    # Plotly gives a legend no more than the plot's own height, and has the rest scrolled to.
-    most = (plain - figure.layout.margin.t - _LEGEND_BOTTOM) // _LEGEND_LINE
-    more = _LEGEND_LINE * (min(legend_rows(names, _LEGEND_WIDE if wide else _LEGEND_WIDTH), most) - 1)
-    height, bottom = plain + more, _LEGEND_BOTTOM + more
+    rows = min(legend_rows(names, _LEGEND_WIDE if wide else _LEGEND_WIDTH), _LEGEND_MOST)
+    more = _LEGEND_LINE * (rows - 1)
+    height, bottom = (figure.layout.height or HEIGHT) + more, _LEGEND_BOTTOM + more
     figure.update_layout(
         height=height,
         margin_b=bottom,
@@ -296,6 +296,7 @@ def legend(figure: go.Figure, style: Style, *, wide: bool = False) -> None:
             "orientation": "h", "x": 0, "xref": "paper", "xanchor": "left", "y": (bottom - _AXIS_LABELS) / height,
             "yref": "container", "yanchor": "top", "traceorder": "normal", "itemsizing": "constant", "itemwidth": 30,
             "font": {"size": 12, "color": style.colours.quiet}, "bgcolor": "rgba(0,0,0,0)",
+            "maxheight": bottom - _AXIS_LABELS,
         },
     )  # fmt: skip
 

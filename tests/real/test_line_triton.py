@@ -237,6 +237,7 @@ def _samples_were_the_pages(line: Line, shown: Pages, begun: float, ended: float
         ), sample
 
 
+@pytest.mark.heavy
 def test_a_second_start_finds_the_data_again(triton_line: tuple[Line, Triton]) -> None:
     line, _ = triton_line
     client = Client(line.tap, tenant="second-start")

@@ -10,7 +10,6 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +18,8 @@ from collector.embedded import demand
 from collector.embedded.demand import Demand
 from collector.store.address import StoreAddress
 from collector.store.client import Store
-from collector.store.migrate import apply
 from tests.kits.collector_process import CollectorProcess, spans
+from tests.kits.schema_tools import fresh_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,14 +140,12 @@ def test_only_the_owner_may_listen(store_server: StoreServer):
 def holding(store_server: StoreServer, tmp_path: Path) -> Iterator[CollectorProcess]:
     """A collector that brings nothing in by itself once it listens."""
     shutil.copytree(store_server.data.parent / "keys", tmp_path / "keys")
-    name = f"c_{uuid.uuid4().hex[:12]}"
-    url = f"{store_server.url}/?database={name}"
     # with its schema: a collector that makes it for long has been told by then that nobody reads
-    with Store(StoreAddress(store_server.url, name, "owner", store_server.owner_password)) as owner:
-        apply(owner)
-    with CollectorProcess(tmp_path, url, {"seal_seconds": 0.2, "unasked_seal_seconds": 600}).start() as made:
-        yield made
-        assert made.stop() == 0
+    with fresh_store(store_server) as owner:
+        url = f"{store_server.url}/?database={owner.address.database}"
+        with CollectorProcess(tmp_path, url, {"seal_seconds": 0.2, "unasked_seal_seconds": 600}).start() as made:
+            yield made
+            assert made.stop() == 0
 
 
 def test_rows_come_when_somebody_reads(holding: CollectorProcess, store_server: StoreServer):

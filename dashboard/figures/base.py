@@ -40,8 +40,8 @@ UNSETTLED: Final = "unsettled"
 _UNSETTLED_TINT = 0.6
 _NAMED_AT_END = 4
 _LEGEND_ITEM, _LEGEND_LETTER, _LEGEND_LINE = 52, 7, 19
-_LEGEND_MOST = 9
-"""Rows of a legend; what has more is scrolled to."""
+_LEGEND_MOST, _LEGEND_MARGIN = 9, 12
+"""Rows of a legend, of which the rest is scrolled to; pixels around them, and two more than Plotly has."""
 _LEGEND_WIDTH, _LEGEND_WIDE = 250, 690
 """Pixels of an entry's mark, of a letter, of a line; of the narrowest chart, half a page of 900, and of a whole one."""
 _LABELS_WITH_SECONDS = 480
@@ -296,7 +296,7 @@ def legend(figure: go.Figure, style: Style, *, wide: bool = False) -> None:
             "orientation": "h", "x": 0, "xref": "paper", "xanchor": "left", "y": (bottom - _AXIS_LABELS) / height,
             "yref": "container", "yanchor": "top", "traceorder": "normal", "itemsizing": "constant", "itemwidth": 30,
             "font": {"size": 12, "color": style.colours.quiet}, "bgcolor": "rgba(0,0,0,0)",
-            "maxheight": bottom - _AXIS_LABELS,
+            "maxheight": _LEGEND_LINE * rows + _LEGEND_MARGIN,
         },
     )  # fmt: skip
 

@@ -71,6 +71,7 @@ def test_pages_can_be_read(stage: Served, chromium: Browser, mode: str, visits: 
     assert {path: found for path, found in told.items() if found} == {}
 
 
+@pytest.mark.heavy
 def test_pages_without_data_can_be_read(chromium: Browser, tmp_path: Path) -> None:
     server, served = start_stage(tmp_path, filled=False, slos=False)
     told = {}

@@ -122,7 +122,7 @@ def instances(context: PageContext) -> None:
     told: Steps = answer.result
     if not told.instances:
         return
-    st.markdown("#### What binds each engine")
+    st.markdown("## What binds each engine")
     rows = [_row(one) for one in told.instances]
     table(pd.DataFrame(rows), "bound")
     foot("bound", answer, _ABOUT, rests_on(told), rows=rows)

@@ -45,7 +45,7 @@ _KINDS: Final = {
 def tell() -> None:
     """The page of the incident that the URL names."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="bar"):
-        st.markdown("## What happened in this incident?", width="stretch")
+        st.markdown("# What happened in this incident?", width="stretch")
         if st.button("All incidents", type="tertiary", key="back"):
             st.query_params.pop("incident", None)
             st.rerun()
@@ -65,7 +65,7 @@ def _incident() -> None:
 
 def _story(told: IncidentStory) -> None:
     row = told.incident
-    st.markdown(f"### {escape.markdown(row.title)}")
+    st.markdown(f"## {escape.markdown(row.title)}")
     reasons = [reason.strip() for reason in row.summary.split("; ") if reason.strip() and reason.strip() != row.title]
     if reasons:
         st.markdown("\n".join(f"- {escape.markdown(reason)}" for reason in reasons))
@@ -75,14 +75,14 @@ def _story(told: IncidentStory) -> None:
     because(told)
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        st.markdown("#### Timeline")
+        st.markdown("## Timeline")
         _timeline(told)
-        st.markdown("#### Pages")
+        st.markdown("## Pages")
         _messages(told.notifications)
     with right:
-        st.markdown("#### Evidence, frozen when it opened")
+        st.markdown("## Evidence, frozen when it opened")
         evidence(told.evidence)
-        st.markdown("#### Alerts")
+        st.markdown("## Alerts")
         alerts_table(told.alerts, "transitions")
 
 
@@ -140,7 +140,7 @@ def _is_young(row: IncidentRow) -> bool:
 
 def because(told: IncidentStory) -> None:
     """Why requests at its place were slow, as it was worked out when it opened, with the ways to what shows it."""
-    st.markdown("#### Why")
+    st.markdown("## Why")
     found = told.why
     if not found:
         st.markdown(

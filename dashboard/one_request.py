@@ -52,7 +52,7 @@ _MEANING: Final = {**dict(PHASES), "unaccounted": "in no phase that anybody meas
 def tell() -> None:
     """The page of the request that the URL names."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="bar"):
-        st.markdown("## What happened to this request?", width="stretch")
+        st.markdown("# What happened to this request?", width="stretch")
         if st.button("Back to the list", type="tertiary", key="back"):
             for name in ("request", "at"):
                 st.query_params.pop(name, None)
@@ -196,7 +196,7 @@ def _lanes(told: Story, style: Style) -> list[Lane]:
 
 
 def _neighbours(told: Story) -> None:
-    st.markdown(f"#### Who else was there: {words.plural(told.neighbours_total, 'request')}")
+    st.markdown(f"## Who else was there: {words.plural(told.neighbours_total, 'request')}")
     if not told.neighbours:
         st.caption("No other request overlapped it at this instance.")
         return

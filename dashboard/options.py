@@ -34,7 +34,7 @@ OPTIONS: Final[dict[str, Any]] = {
     "global.developmentMode": False,
     "global.disableWidgetStateDuplicationWarning": True,  # dashboard.address gives bound widgets their value again
     "theme.baseFontSize": 14,
-    "theme.headingFontSizes": ["1.6rem", "1.35rem", "1.15rem", "1rem", "0.95rem", "0.9rem"],
+    "theme.headingFontSizes": ["1.35rem", "1rem", "0.95rem", "0.95rem", "0.9rem", "0.9rem"],
     "theme.headingFontWeights": [600, 600, 600, 600, 600, 600],
     "theme.metricValueFontSize": "1.5rem",
     "theme.metricValueFontWeight": 600,

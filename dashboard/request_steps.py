@@ -40,7 +40,7 @@ def lane(told: Story, style: Style) -> list[Lane]:
 
 def section(told: Story) -> None:
     """In a line and a table of the slowest."""
-    st.markdown("#### The steps it sat in")
+    st.markdown("## The steps it sat in")
     if not told.steps:
         st.markdown(_NO_PROBE)
         return

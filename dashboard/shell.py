@@ -81,7 +81,7 @@ def bar(question: str, *, compare: bool) -> None:
     if st.session_state.get("page") != question:
         st.session_state.update(page=question, selecting=False)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="bar"):
-        st.markdown(f"## {question}", width="stretch")
+        st.markdown(f"# {question}", width="stretch")
         seconds, absolute = _range()
         live = absolute is None and st.toggle(
             "Live", value=True, key=kept("live", True), bind="query-params", width="content"

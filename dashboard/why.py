@@ -60,7 +60,7 @@ def section(row: RequestRow) -> None:
 
     @st.fragment(run_every=_AGAIN_SECONDS if waits else None)
     def drawn() -> None:
-        st.markdown("#### Why")
+        st.markdown("## Why")
         with st.container(border=True, key="panel-why"):
             guarded(None, "why", lambda: _account(row, selection))
 

@@ -188,7 +188,7 @@ def _gpu_table(context: PageContext) -> None:
     gpus: list[GpuRow] = answer.result.gpus
     if not gpus:
         return
-    st.markdown("#### GPUs, what stands out first")
+    st.markdown("## GPUs, what stands out first")
     frame = pd.DataFrame([
         {
             "GPU": row.index,
@@ -227,7 +227,7 @@ def _gigabytes(*rates: float | None) -> float | None:
 def _host_table(context: PageContext) -> None:
     answer = ask("hosts", context.selection)
     hosts: list[HostRow] = answer.result.hosts
-    st.markdown("#### Engines on their machines, who waited most first")
+    st.markdown("## Engines on their machines, who waited most first")
     if not hosts:
         empty(answer.state, MISSING_HOSTS, answer.coverage)
         return

@@ -89,7 +89,7 @@ def _list(context: PageContext) -> None:
             st.query_params["incident"] = found[chosen[0]].id
             st.rerun(scope="app")
     if alerts:
-        st.markdown("#### Alerts now")
+        st.markdown("## Alerts now")
         alerts_table(alerts, "alerts")
 
 
@@ -124,7 +124,7 @@ def _pages(context: PageContext) -> None:
     got = [item for item in pages(Path(data)) if first <= item["at"] <= last] if data else []
     if not got:
         return
-    st.markdown("#### Pages at the built-in receiver")
+    st.markdown("## Pages at the built-in receiver")
     st.caption(
         "No PagerDuty key is set, so pages go to a receiver on this machine that judges them by PagerDuty's documented "
         "limits. Set one: alerts.pagerduty.routing_key_file in servescope.yaml."

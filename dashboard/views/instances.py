@@ -170,7 +170,7 @@ def _farewell(row: InstanceRow) -> str:
 
 def _instances(context: PageContext) -> None:
     answer: Answer[Instances] = ask("instances", context.selection)
-    st.markdown("#### Instances, what ails first")
+    st.markdown("## Instances, what ails first")
     if not answer.result.instances:
         empty(answer.state, MISSING, answer.coverage)
         return
@@ -205,7 +205,7 @@ def _instances(context: PageContext) -> None:
 def _contract(context: PageContext) -> None:
     answer: Answer[Contracts] = ask("contract", context.selection)
     broken = answer.result.broken
-    st.markdown("#### Contract guard: what pages must tell and do not")
+    st.markdown("## Contract guard: what pages must tell and do not")
     if not broken:
         if answer.state == "value":
             st.markdown(
@@ -235,7 +235,7 @@ def _contract(context: PageContext) -> None:
 def _configuration(context: PageContext) -> None:
     answer: Answer[Configuration] = ask("configuration", context.selection)
     found = answer.result
-    st.markdown("#### Configuration, what differs within a deployment first")
+    st.markdown("## Configuration, what differs within a deployment first")
     if not found.settings:
         empty("value" if answer.coverage.samples else "no_data", MISSING_CONFIG)
         return
@@ -279,7 +279,7 @@ def configuration_rows(
 def _changes(context: PageContext) -> None:
     answer: Answer[Configuration] = ask("configuration", context.selection)
     changes = answer.result.changes
-    st.markdown("#### What changed when")
+    st.markdown("## What changed when")
     if not changes:
         if answer.coverage.samples:
             st.markdown("**Nothing changed** in this window. :gray[No restart, version or setting.]")
@@ -304,7 +304,7 @@ def _changes(context: PageContext) -> None:
 def _ledger(context: PageContext) -> None:
     answer: Answer[Ledger] = ask("ledger", context.selection)
     ledger = answer.result
-    st.markdown("#### Ledger: received = stored + rejected + dropped")
+    st.markdown("## Ledger: received = stored + rejected + dropped")
     if ledger.books:
         table(_books(ledger.books), "books", whole=_COUNTS, helps={
             "Read back": "Records that its log still had at its start",
@@ -313,7 +313,7 @@ def _ledger(context: PageContext) -> None:
         })  # fmt: skip
     else:
         empty("no_data", MISSING_BOOKS)
-    st.markdown("#### Agents, silent longest first")
+    st.markdown("## Agents, silent longest first")
     if ledger.agents:
         frame = pd.DataFrame([
             {

@@ -235,7 +235,7 @@ def _table(context: PageContext) -> None:
     answer = ask("kvcache", context.selection)
     if not answer.result.instances:
         return
-    st.markdown("#### KV caches")
+    st.markdown("## KV caches")
     frame = pd.DataFrame([
         {
             "Instance": item.instance,

@@ -162,7 +162,7 @@ def _queue(result: QueueDynamics, context: PageContext) -> object:
 def _models(context: PageContext) -> None:
     answer = ask("traffic", context.selection)
     rows = answer.result.models
-    st.markdown("#### Models")
+    st.markdown("## Models")
     if not rows:
         empty(answer.state, MISSING, answer.coverage)
         return
@@ -189,7 +189,7 @@ def _models(context: PageContext) -> None:
 
 def _instances(context: PageContext) -> None:
     answer = ask("instances", context.selection)
-    st.markdown("#### Instances")
+    st.markdown("## Instances")
     if not answer.result.instances:
         empty(answer.state, MISSING, answer.coverage)
         return

@@ -47,7 +47,7 @@ PLACE: Final = 70
 
 def draw() -> None:
     """The SQL page."""
-    st.markdown("## What else do you want to know?")
+    st.markdown("# What else do you want to know?")
     editor, schema = st.columns([3, 1], gap="medium")
     with schema:
         _schema()

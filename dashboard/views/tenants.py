@@ -175,7 +175,7 @@ def _over_time(result: Tenants, context: PageContext, amount: str, title: str, u
 def _table(everyone: PageContext, chosen: Sequence[str]) -> None:
     answer = ask("tenants", everyone.selection)
     result: Tenants = answer.result
-    st.markdown("#### Tenants")
+    st.markdown("## Tenants")
     if result.fleet is None:
         empty(answer.state, MISSING, answer.coverage)
         return
@@ -237,7 +237,7 @@ def _harm(place: DeltaGenerator, everyone: PageContext, chosen: Sequence[str]) -
         return
     selection = asked_about(everyone)
     answer = _causes(everyone, selection)
-    st.markdown("#### Who harms whom")
+    st.markdown("## Who harms whom")
     if answer is None:
         st.markdown(f":gray[{LOOKING}]")
         return

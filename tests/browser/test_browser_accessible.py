@@ -1,4 +1,4 @@
-"""Every page as axe-core judges it, on light and on dark pages: nothing serious, nothing critical."""
+"""Every page as axe-core judges it, on light and on dark pages: nothing serious or critical, headings in order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from tests.browser.stage import Served
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
+HEADINGS = ("page-has-heading-one", "heading-order", "empty-heading")
+RULES = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"],
+    "rules": {rule: {"enabled": True} for rule in HEADINGS},
+}  # fmt: skip
 WIDTHS = {"light": 1440, "dark": 900}
 IDLE = """() => !document.querySelector('[data-testid=stApp][data-test-script-state=running], [data-stale=true]')"""
 
@@ -39,14 +43,14 @@ def viewer(chromium: Browser, mode: str) -> Iterator[Page]:
 
 
 def faults(page: Page) -> list[str]:
-    """What axe finds serious or critical, one line each."""
+    """What axe finds serious or critical, and what is wrong with headings, one line each."""
     page.wait_for_function(IDLE)
     page.evaluate("document.fonts.ready")
     found = Axe().run(page, options=RULES).response["violations"]
     return [
         f"{rule['id']}: {node['html'][:120]} {node['failureSummary']}"
         for rule in found
-        if rule["impact"] in {"serious", "critical"}
+        if rule["impact"] in {"serious", "critical"} or rule["id"] in HEADINGS
         for node in rule["nodes"]
     ]
 

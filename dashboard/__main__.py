@@ -5,11 +5,12 @@ from __future__ import annotations
 import base.quiet  # noqa: F401 - before all others
 
 # isort: split
+import asyncio
 import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
@@ -23,7 +24,12 @@ from collector.store.address import StoreAddress
 from dashboard.config import SLOWEST_REFRESH, SWIFTEST_REFRESH, DashboardConfig
 from dashboard.options import OPTIONS
 
+if TYPE_CHECKING:
+    import uvicorn
+
 HERE = Path(__file__).parent
+_TICKS = 5
+"""Of uvicorn's, a tenth of a second each, are one here: it looks whether it should stop, and what the time is."""
 
 
 @click.command()
@@ -85,13 +91,15 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _serve(settings: DashboardConfig) -> None:
-    from streamlit.web import bootstrap  # noqa: PLC0415 - what is wrong is told before the second that this takes
+    import uvicorn  # noqa: PLC0415 - what is wrong is told before the second that this takes
+    from streamlit.web import bootstrap  # noqa: PLC0415 - as above
 
     from dashboard import warm  # noqa: PLC0415 - as above
 
     options = {**OPTIONS, "server.address": settings.host, "server.port": settings.port}
     # every setting is given here: nobody waits for a change of the files that it would look at ten times a second
     bootstrap._install_config_watchers = _watch_nothing  # noqa: SLF001 - no setting leaves them out
+    uvicorn.Server.main_loop = _tick_seldom  # type: ignore[method-assign] # nor does one say how often it looks
     bootstrap.load_config_options(flag_options={key.replace(".", "_"): value for key, value in options.items()})
     sys.path.insert(0, str(HERE.parent))
     warm.up()
@@ -101,6 +109,14 @@ def _serve(settings: DashboardConfig) -> None:
 
 def _watch_nothing(flag_options: dict[str, Any]) -> None:
     """In the place of Streamlit's watchers of its configuration files."""
+
+
+async def _tick_seldom(server: uvicorn.Server) -> None:
+    """In the place of uvicorn's own clock, which wakes a server ten times a second that nobody asks."""
+    ticks = 0
+    while not await server.on_tick(ticks):
+        ticks += _TICKS
+        await asyncio.sleep(_TICKS / 10)
 
 
 if __name__ == "__main__":

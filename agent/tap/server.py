@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _TICK_SECONDS: Final = 0.2
+_REST_SECONDS: Final = 1.0
+"""The same while nobody is connected; who comes ends it."""
 _AT_ONCE: Final = 16
 """Connections on their way in: before more are taken it is known whether these have a place."""
 
@@ -37,6 +40,7 @@ class TapServer:
         self._listening = False
         self._entering: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
+        self._came = asyncio.Event()
         self.port = 0
 
     async def start(self, host: str, port: int, listener: socket.socket | None = None) -> None:
@@ -79,6 +83,7 @@ class TapServer:
             connection.setblocking(False)
             task = asyncio.get_running_loop().create_task(self._enter(connection))
             self._entering.add(task)
+            self._came.set()
             task.add_done_callback(self._entering.discard)
 
     async def _enter(self, connection: socket.socket) -> None:
@@ -116,8 +121,11 @@ class TapServer:
 
     async def _tick(self) -> None:
         while True:
-            due = time.monotonic() + _TICK_SECONDS
-            await asyncio.sleep(_TICK_SECONDS)
+            seconds = _REST_SECONDS if self._nobody() else _TICK_SECONDS
+            due = time.monotonic() + seconds
+            if await self._somebody_came(seconds):
+                self._core.open.beat()
+                continue
             now = time.monotonic()
             self._core.note_lag(max(0.0, now - due))
             self._core.open.beat()
@@ -129,3 +137,17 @@ class TapServer:
                 except Exception:  # one connection's trouble is not the others'
                     self._core.counters.faults.labels("check").inc()
                     log.exception("tap_check_failed")
+
+    def _nobody(self) -> bool:
+        return not (self._connections or self._entering or len(self._core.open)) and self._listening
+
+    async def _somebody_came(self, within: float) -> bool:
+        """Whether it was somebody who ended a rest; who is there already is not waited for."""
+        if within <= _TICK_SECONDS:
+            await asyncio.sleep(within)
+            return False
+        self._came.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                return await self._came.wait()
+        return False

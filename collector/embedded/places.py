@@ -112,6 +112,7 @@ class Stay:
         await self._group.take(self._name)
         self._entered = time.monotonic()
         self._group.stays.add(self)
+        self._group.entered.set()
 
     def end(self) -> None:
         """Give the place back; a second time is nothing."""
@@ -182,9 +183,10 @@ class Places:
         size: Requests that run at once.
         share: Of these, how many one client may have.
         waiting: Requests that may be present without a place, in all and of one client.
+        entered: Set whenever one takes its place; several groups may share it.
     """
 
-    def __init__(self, size: int, share: int, waiting: tuple[int, int]) -> None:
+    def __init__(self, size: int, share: int, waiting: tuple[int, int], entered: asyncio.Event | None = None) -> None:
         self._size = size
         self._share = share
         self._limits = waiting
@@ -192,6 +194,7 @@ class Places:
         self._present: Counter[str] = Counter()
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
         self._closed = ""
+        self.entered = entered or asyncio.Event()
         self.stays: set[Stay] = set()
 
     def figures(self) -> dict[str, int]:

@@ -127,14 +127,15 @@ class Runner:
         readers = engine.limits.readers
         self._threads = ThreadPoolExecutor(_OWNERS + 2 * readers + 8, thread_name_prefix="query")
         self._control = ThreadPoolExecutor(2, thread_name_prefix="control")
+        entered = asyncio.Event()
         self.places: dict[Group, Places] = {
-            "owner": Places(_OWNERS, _OWNERS, (_WAITING, _WAITING)),
-            "own": Places(readers, readers, (_WAITING, _WAITING)),
-            "guest": Places(readers, max(1, readers - 1), (_WAITING, _GUEST_WAITING)),
+            "owner": Places(_OWNERS, _OWNERS, (_WAITING, _WAITING), entered),
+            "own": Places(readers, readers, (_WAITING, _WAITING), entered),
+            "guest": Places(readers, max(1, readers - 1), (_WAITING, _GUEST_WAITING), entered),
         }
         self._tasks: set[asyncio.Task[None]] = set()
         self._served = 0
-        self._watch = asyncio.get_running_loop().create_task(watch(self.places, recycle))
+        self._watch = asyncio.get_running_loop().create_task(watch(self.places, recycle, entered))
         recycle.listeners.append(self._refuse)
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:

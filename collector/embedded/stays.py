@@ -42,10 +42,20 @@ def _seconds(text: str) -> float:
         return 0.0
 
 
-async def watch(places: Mapping[Group, Places], recycle: Recycle) -> None:
-    """Count each stay past its time; cancel it, free whoever waits for it, and at last have the process replaced."""
+async def watch(places: Mapping[Group, Places], recycle: Recycle, entered: asyncio.Event) -> None:
+    """Count each stay past its time; cancel it, free whoever waits for it, and at last have the process replaced.
+
+    Args:
+        places: Whose stays.
+        recycle: Takes the order to replace the process; once it has one, nothing is watched.
+        entered: Set by these places whenever somebody enters: while nobody is there, nobody is looked for.
+    """
     before = time.monotonic()
     while not recycle.why:
+        if not any(each.stays for each in places.values()):
+            entered.clear()
+            await entered.wait()
+            before = time.monotonic()
         await asyncio.sleep(_TICK_SECONDS)
         now = time.monotonic()
         # A machine that slept, or a loop that was held up, must not be taken for a query that would not end.

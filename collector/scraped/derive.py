@@ -106,6 +106,7 @@ class Deriver:
         self._waiting: deque[tuple[str, bytes, Sender]] = deque()
         self._unread: deque[tuple[bytes, Sender]] = deque()
         self._unread_bytes = 0
+        self._came = asyncio.Event()
 
     def look(self, body: bytes, sender: Sender) -> None:
         """Keep a metrics request, just stored, that may hold what a target of ours shows: a search in its bytes."""
@@ -118,10 +119,14 @@ class Deriver:
             return
         self._unread.append((body, sender))
         self._unread_bytes += len(body)
+        self._came.set()
 
     async def run(self) -> None:
         """Read what was kept and hand on pages as they become whole, until cancelled."""
         while True:
+            if not (self._unread or self._targets or self._waiting):
+                self._came.clear()
+                await self._came.wait()
             await asyncio.sleep(_TICK_SECONDS)
             try:
                 await self._round()

@@ -124,6 +124,6 @@ async def test_the_one_whose_query_would_not_end_is_blamed():
         await stay.enter()
     stuck.limit, stuck.patience = 0.0, 1.0
     recycle = Recycle(Past())
-    await watch({"guest": places}, recycle)
+    await watch({"guest": places}, recycle, places.entered)
     assert wait(recycle.penalties, guest("a"))
     assert not wait(recycle.penalties, guest("b"))

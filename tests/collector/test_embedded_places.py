@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+from collector.embedded import stays
 from collector.embedded.errors import QueryError
 from collector.embedded.http import Gateway
 from collector.embedded.limits import Limits
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from collector.embedded.places import Group
     from tests.kits.store_process import StoreServer
 
 ENDLESS = "SELECT count(), '{}' FROM system.numbers WHERE number % 7 = 9"
@@ -152,13 +154,49 @@ async def test_a_stay_past_its_time_is_cancelled_then_cut_then_ends_the_process(
     working: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     waiting = asyncio.create_task(stay.unless_cut(working))
     async with asyncio.timeout(60):
-        await watch({"guest": places}, recycle)
+        await watch({"guest": places}, recycle, places.entered)
     assert steps == ["cancelled", "cut", "recycled"]
     with pytest.raises(QueryError, match="TIMEOUT_EXCEEDED"):
         await waiting
     assert not working.cancelled()
     assert ("time limit" in recycle.why) == (reason == "limit")
     assert not good.was_cut
+
+
+async def test_while_nobody_is_there_nobody_is_looked_for(monkeypatch: pytest.MonkeyPatch):
+    looks = 0
+    spent = Stay.spend
+
+    async def tick(_seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        await yielding(0)
+
+    yielding = asyncio.sleep
+    monkeypatch.setattr(stays.asyncio, "sleep", tick)
+    entered = asyncio.Event()
+    groups: dict[Group, Places] = {name: Places(2, 2, (5, 5), entered) for name in ("own", "guest")}
+    seen: list[Stay] = []
+    monkeypatch.setattr(Stay, "spend", lambda stay, now, passed: (seen.append(stay), spent(stay, now, passed))[1])
+    watching = asyncio.create_task(watch(groups, Recycle(Past()), entered))
+    try:
+        for _ in range(20):
+            await yielding(0)
+        assert not looks
+        stay = await seated(groups["guest"], "a")
+        async with asyncio.timeout(60):
+            while not seen:
+                await yielding(0)
+        assert seen[0] is stay
+        stay.end()
+        for _ in range(20):
+            await yielding(0)
+        before = looks
+        for _ in range(20):
+            await yielding(0)
+        assert looks == before
+    finally:
+        watching.cancel()
 
 
 def test_clients_are_told_apart():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import uvicorn
 from streamlit.web import bootstrap
 
 from dashboard.__main__ import _serve
@@ -49,6 +51,33 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path):
         done = start("--data", tmp_path, "--port", port)
     assert done.returncode == 1
     assert f"servescope dashboard: cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+async def test_the_server_looks_twice_a_second_whether_it_should_stop(monkeypatch: pytest.MonkeyPatch):
+    async def answer(_scope: object, _receive: object, _send: object) -> None:
+        """Nobody asks."""
+
+    looks: list[int] = []
+    monkeypatch.setattr(uvicorn.Server, "main_loop", uvicorn.Server.main_loop)
+    monkeypatch.setattr(bootstrap, "_install_config_watchers", None)
+    monkeypatch.setattr(bootstrap, "run", lambda *_, **__: None)
+    monkeypatch.setattr(bootstrap, "load_config_options", lambda **_: None)
+    monkeypatch.setattr("dashboard.warm.up", lambda: None)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    _serve(DashboardConfig())
+    server = uvicorn.Server(uvicorn.Config(answer, port=0, lifespan="off", log_level="critical"))
+    tick = server.on_tick
+
+    async def seen(counter: int) -> bool:
+        looks.append(counter)
+        server.should_exit = len(looks) == 3
+        return await tick(counter)
+
+    monkeypatch.setattr(server, "on_tick", seen)
+    begun = time.monotonic()
+    await server.main_loop()
+    assert (looks, server.server_state.default_headers[0][0]) == ([0, 5, 10], b"date")
+    assert time.monotonic() - begun >= 1.0
 
 
 def test_no_file_of_streamlits_is_looked_at_again_and_again(monkeypatch: pytest.MonkeyPatch):

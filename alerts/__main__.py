@@ -16,7 +16,8 @@ from alerts.stopping import stop_event
 from base.command import ending_in_words
 from base.logs import log_to_stderr
 from collector.store.address import locate
-from collector.store.client import Store, without_frames
+from collector.store.client import Store
+from collector.store.frames import without_frames
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from base.errors import ConfigError
 from base.logs import log_to_stderr
 from collector.config import load
 from collector.server import Collector
-from collector.store.client import without_frames
+from collector.store.frames import without_frames
 
 
 @click.command()

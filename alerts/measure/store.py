@@ -52,6 +52,9 @@ class Rows(Protocol):
         """Rows of a query; raises a ServescopeError when the store is away or refuses."""
         ...
 
+    def alive(self) -> None:
+        """Return where it answers; raises a ServescopeError where it is away or refuses."""
+
 
 class Measurer:
     """Measures for a fixed set of rules.
@@ -89,7 +92,7 @@ class Measurer:
         measured = Measured()
         needs = self._needs
         if not (needs.windows or needs.look_back or needs.remember or needs.breaches):
-            store.rows("SELECT 1 AS one")  # whether it answers is asked all the same
+            store.alive()  # whether it answers is asked all the same
         if self._needs.windows:
             measured.counts = self._requests(store, now)
         if self._needs.look_back:

@@ -13,7 +13,7 @@ from aiohttp.http import HttpVersion11
 from collector.embedded import answer
 from collector.embedded.body import Body, SpoolRoom, Terms
 from collector.embedded.demand import Demand
-from collector.embedded.errors import NO_FREE_SPACE, QueryError, refused
+from collector.embedded.errors import NO_FREE_SPACE, SERVER_OVERLOADED, QueryError, refused
 from collector.embedded.fed import EVERYTHING, signals_of
 from collector.embedded.form import is_form, with_form
 from collector.embedded.front import check_head
@@ -23,6 +23,7 @@ from collector.embedded.refusal import insert_refused
 from collector.embedded.request import Ask, Plan, authenticate, parse, plan
 from collector.embedded.statement import first_word
 from collector.embedded.stream import Answering
+from collector.store import alive
 from collector.store.address import READER_HEADER, UNHURRIED_HEADER, reader_token
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Gateway:
                 if refusal is not None:
                     return refusal
             return await self._query(request)
-        if path not in {"/ping", "/replicas_status", "/healthz", "/demand"}:
+        if path not in {"/ping", "/replicas_status", "/healthz", "/demand", alive.PATH}:
             return web.Response(status=404, text="Not found: ask at /, /query, /ping or /healthz\n")
         if request.method not in {"GET", "HEAD"}:
             return web.Response(status=405, text="Use GET\n")
@@ -106,6 +107,8 @@ class Gateway:
     async def _tell(self, request: web.BaseRequest, path: str) -> web.Response:
         if path == "/demand":
             return await self._listen(request)
+        if path == alive.PATH:
+            return await self._sign_of_life(request)
         return await self._health() if path == "/healthz" else web.Response(text="Ok.\n")
 
     async def _health(self) -> web.Response:
@@ -145,6 +148,24 @@ class Gateway:
             check.cancel()
             ordered.cancel()
         return ""
+
+    async def _sign_of_life(self, request: web.BaseRequest) -> web.Response:
+        """What a statement would tell that asks for nothing: a place was free for whoever asks, the engine answered."""
+        try:
+            check_head(request, _HEADERS)
+            client, _ = self._judge(request)
+            stay = self._runner.arrive(client)
+            try:
+                await stay.enter()
+                await self._runner.check()
+            finally:
+                stay.end()
+        except QueryError as error:
+            return _failure(error, answer.exception_tag())
+        except TimeoutError:
+            silent = refused(SERVER_OVERLOADED, "SERVER_OVERLOADED", "The engine does not answer", "Try again later")
+            return _failure(silent, answer.exception_tag())
+        return web.Response(text=alive.WORD)
 
     async def _listen(self, request: web.BaseRequest) -> web.Response:
         """Tell a collector that somebody reads; the owner's alone, for readers wait for whoever listens."""

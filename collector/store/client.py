@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -21,8 +20,10 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from base.errors import ConfigError, ServescopeError
+from collector.store import alive
 from collector.store.address import READER_HEADER, UNHURRIED_HEADER, StoreAddress
 from collector.store.asker import Asker
+from collector.store.said import plain
 from collector.store.statements import rows_statement, segment_statement
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Store:
         self.address = address
         self.asker = Asker(address.role, tenant)
         self._timeout = timeout_seconds
+        self._tells_life = True
         self._lock = threading.Lock()
         self._made: Client | None = None
 
@@ -279,6 +281,20 @@ class Store:
         except ServescopeError:
             return False
 
+    def alive(self) -> None:
+        """Return where the engine answers and takes us: of an embedded store that costs a third of a statement.
+
+        Raises:
+            StoreError, StoreUnavailable: It refuses us, or does not answer.
+        """
+        with self._client() as client:
+            found = alive.ask(cast("Any", client), self.address.url) if self._tells_life else None
+        self._tells_life = found is not None
+        if found:
+            raise _from_text(found)
+        if found is None:
+            self.command("SELECT 1", use_database=False)
+
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
         with self._lock:
@@ -326,15 +342,6 @@ class Store:
         return client
 
 
-def without_frames() -> None:
-    """Keep the driver from loading pandas and what belongs to it, in a process that never asks for a frame.
-
-    It would at its first insert, to see whether it was given one: 90 MB.
-    """
-    for name in ("numpy", "pandas", "pyarrow"):
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
-
-
 def _checked(source: Any) -> Iterator[bytes]:
     """Pass an answer on, raising where it turns into an error (marked by the tag its headers announce)."""
     tag = str(source.headers.get("X-ClickHouse-Exception-Tag") or "") if hasattr(source, "headers") else ""
@@ -363,14 +370,7 @@ def _rest(source: Any) -> bytes:
 def _from_text(text: str) -> StoreError:
     code = re.search(r"Code: (\d+)", text)
     names = re.findall(r"\(([A-Z][A-Z0-9_]+)\)", text)
-    return StoreError(int(code[1]) if code else 0, names[-1] if names else "", _plain(text.split("\n", 1)[0]))
-
-
-def _plain(text: str) -> str:
-    """What went wrong, without the driver's and the server's wrapping."""
-    text = re.sub(r"^.*?Code: \d+\. (?:DB::Exception: )?", "", text, count=1, flags=re.DOTALL)
-    text = re.sub(r"\s*\(version [^()]*(?:\([^()]*\))?[^()]*\).*$", "", text, flags=re.DOTALL)
-    return re.sub(r"\s*\([A-Z][A-Z0-9_]+\)\s*$", "", text).strip()
+    return StoreError(int(code[1]) if code else 0, names[-1] if names else "", plain(text.split("\n", 1)[0]))
 
 
 def _translated(error: ClickHouseError, address: StoreAddress) -> ServescopeError:
@@ -381,7 +381,7 @@ def _translated(error: ClickHouseError, address: StoreAddress) -> ServescopeErro
         code = int(found[1]) if found else None
     if code is not None:
         name = getattr(error, "name", None) or ""
-        return StoreError(int(code), str(name), _plain(text))
+        return StoreError(int(code), str(name), plain(text))
     status = re.search(r"HTTP status (\d{3})", text)
     if status or "server version query" in text:
         return StoreUnavailable(

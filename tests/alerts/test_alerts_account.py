@@ -170,7 +170,7 @@ def test_of_real_rows_the_full_cache_is_found_and_told_by_the_incidents_story(fl
 import json, sys
 from alerts.incidents.account import apart
 from collector.store.address import StoreAddress
-from collector.store.client import without_frames
+from collector.store.frames import without_frames
 without_frames()
 address = StoreAddress(**json.load(sys.stdin))
 print(json.dumps(apart(address, {{"instance": ("vllm-2",)}}, {now - 600}, {now})))

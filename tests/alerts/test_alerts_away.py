@@ -37,6 +37,9 @@ class Away:
             raise StoreUnavailable(AWAY, "start it")
         return next((rows for mark, rows in self.past.items() if mark in sql), [])
 
+    def alive(self) -> None:
+        self.rows("")
+
     def insert(self, _table: str, _rows: Sequence[Mapping[str, object]]) -> None:
         if not self.back:
             raise StoreUnavailable(AWAY, "start it")

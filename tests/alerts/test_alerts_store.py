@@ -267,7 +267,7 @@ class Away:
     def rows(self, *_: object, **__: object) -> list[dict[str, Any]]:
         raise StoreUnavailable("the store at http://s does not answer")
 
-    insert = rows
+    insert = alive = rows
 
 
 def test_build_refuses_what_is_wrong_before_anything_starts(fleet: Any, tmp_path: Path):

@@ -102,6 +102,9 @@ class Empty:
     def rows(self, *_: object, **__: object) -> list[dict[str, Any]]:
         return []
 
+    def alive(self) -> None:
+        """It is."""
+
     def insert(self, *_: object) -> None:
         """Takes everything."""
 

@@ -212,7 +212,12 @@ class AgentConfig(BaseModel):
     black_box_max_bytes: int = Field(
         default=256_000_000, ge=1_000_000, description="Disk that the black box may take; the oldest goes first."
     )
-    flush_seconds: float = Field(default=0.5, ge=0.05, le=30, description="How long records gather into a batch.")
+    flush_seconds: float = Field(
+        default=0.5,
+        ge=0.05,
+        le=30,
+        description="How long records gather into a batch; 2 s at least while nobody reads.",
+    )
     drain_seconds: float = Field(default=5.0, ge=0, le=300, description="Longest sending at shutdown.")
     self_spans: bool = Field(default=False, description="Send spans of the agent's own work to the collector.")
 

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import email.utils
 import time
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
@@ -26,9 +26,11 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from agent.backoff import Backoff
+from agent.clock_offset import ClockOffset
+from agent.gathering import Gathering
 from base.errors import ServescopeError
 from base.redact import redacted, shown
-from base.signing import HEADER_BATCH, HEADER_RECEIVED, HEADER_REPEAT, signed_headers
+from base.signing import HEADER_BATCH, HEADER_RECEIVED, HEADER_REPEAT, HEADER_UNREAD, signed_headers
 
 if TYPE_CHECKING:
     import ssl
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
 CONTENT_TYPE: Final = "application/x-protobuf"
 _NEVER: Final = frozenset({400, 413, 415, 422})
 _FORBIDDEN: Final = frozenset({401, 403, 404})
-_OFFSET_SAMPLES: Final = 32
 _HTTP_OK: Final = 300
 _TRIM_SECONDS: Final = 5.0
 _DROPPED: Final = " (so are those dropped too who show no certificate that it trusts: agent.client_certificate_file)"
@@ -73,23 +74,6 @@ class ShipStats:
     clock_offset_seconds: float | None = None
 
 
-class ClockOffset:
-    """Collector's clock minus ours, from the stamps of its answers.
-
-    A request received at the collector's ``r``, between our ``sent`` and ``answered``, bounds the offset by
-    ``[r - answered, r - sent]``; the middle is wrong by half the round trip at most, so the shortest of the last
-    rounds is the one to believe (Cristian's algorithm).
-    """
-
-    def __init__(self) -> None:
-        self._rounds: deque[tuple[int, float]] = deque(maxlen=_OFFSET_SAMPLES)
-
-    def add(self, sent_ns: int, answered_ns: int, received_ns: int) -> float:
-        """Take one round (Unix nanoseconds) and return the best estimate in seconds."""
-        self._rounds.append((answered_ns - sent_ns, (received_ns - (sent_ns + answered_ns) / 2) / 1e9))
-        return min(self._rounds)[1]
-
-
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """``again`` in seconds where the batch must be sent again; ``never`` where that is useless."""
@@ -107,7 +91,7 @@ class Shipper:
         reader: The spool.
         url: Base URL of the collector; ``/v1/<signal>`` is appended.
         key: Secret that signs the batches; None sends them unsigned.
-        flush_seconds: How long records may gather into one batch.
+        flush_seconds: How long records may gather into one batch while somebody reads.
         longest_wait_seconds: Bound of the backoff.
         tls: Context of an ``https`` URL; None takes the system's (or ``SSL_CERT_FILE``'s) authorities.
         span: Opens a span of our own around each attempt.
@@ -128,7 +112,7 @@ class Shipper:
         self.stats = ShipStats()
         self._url = url.rstrip("/")
         self._key = key
-        self._flush_seconds = flush_seconds
+        self._gathering = Gathering(flush_seconds)
         self._longest_wait = longest_wait_seconds
         self._tls = tls
         self._span = span or (lambda _name, _attributes: contextlib.nullcontext())
@@ -182,13 +166,13 @@ class Shipper:
             try:
                 batch = lane.next_batch()
                 if batch is None:
-                    await asyncio.sleep(_until_next(self._flush_seconds))
+                    await asyncio.sleep(_until_next(self._gathering.seconds))
                     continue
                 wait = await self._attempt(session, lane, batch, backoff)
             except OSError as error:
                 wait = self._failed(backoff, _Answer(reason="spool"), f"{lane.folder}: {error}")
             if wait or lane.is_caught_up():
-                await asyncio.sleep(wait or _until_next(self._flush_seconds))
+                await asyncio.sleep(wait or _until_next(self._gathering.seconds))
 
     async def _drain_lane(self, session: aiohttp.ClientSession, lane: Lane) -> None:
         backoff = Backoff(first=0.1, longest=1.0)
@@ -233,6 +217,7 @@ class Shipper:
             offset = self._offset.add(reply.sent_ns, reply.answered_ns, reply.received_ns)
             self.stats.clock_offset_seconds = offset
         if reply.acknowledged:
+            self._gathering.told(unread=reply.unread)
             self._count(batch, reply)
             return _Answer(acknowledged=True)
         return _Answer(never=reply.status in _NEVER, reason=reply.reason, retry_after=reply.retry_after)
@@ -265,6 +250,7 @@ class Reply:
         received_ns: The collector's clock at receipt; 0 when it does not say.
         sent_bytes: Size of the compressed body.
         repeat: Whether the collector had taken it before.
+        unread: Whether it says that nobody reads.
     """
 
     status: int = 0
@@ -276,6 +262,7 @@ class Reply:
     received_ns: int = 0
     sent_bytes: int = 0
     repeat: bool = False
+    unread: bool = False
 
     @property
     def acknowledged(self) -> bool:
@@ -325,6 +312,7 @@ async def post(
         received_ns=int(received) if received.isdecimal() else 0,
         sent_bytes=len(packed),
         repeat=HEADER_REPEAT in response.headers,
+        unread=HEADER_UNREAD in response.headers,
     )
 
 

@@ -21,6 +21,7 @@ HEADER_SIGNATURE: Final = "X-Servescope-Signature"
 HEADER_BATCH: Final = "X-Servescope-Batch"
 HEADER_RECEIVED: Final = "X-Servescope-Received-Ns"
 HEADER_REPEAT: Final = "X-Servescope-Repeat"
+HEADER_UNREAD: Final = "X-Servescope-Unread"
 """In the answer to a batch that brought nothing new."""
 
 WINDOW_SECONDS: Final = 300

@@ -27,6 +27,10 @@ EVENT_MENDED: Final = "contract_mended"
 SERVICE_TAP: Final = "servescope-tap"
 SERVICE_COLLECTOR: Final = "servescope-collector"
 """``service.name`` of a tap's own metrics, beside its target's instance."""
+TAP_LOST: Final = "servescope.tap.records_lost"
+TAP_REFUSED: Final = "servescope.tap.connections_refused"
+TAP_LOSSES: Final = frozenset({TAP_LOST, TAP_REFUSED})
+"""Sums of a tap that must not grow."""
 
 
 class Outcome(StrEnum):

@@ -106,8 +106,8 @@ class CollectorConfig(BaseModel):
         ge=0,
         le=600,
         description="The same for everything while nobody reads of the embedded store: whoever does has what waits "
-        "brought in first. No less than `seal_seconds`, and without effect on a ClickHouse server, which does not "
-        "tell.",
+        "brought in first. Less than 224 KiB of metrics wait four times as long. No less than `seal_seconds`, and "
+        "without effect on a ClickHouse server, which does not tell.",
     )
     settle_seconds: float = Field(
         default=2.0, ge=0.1, le=60, description="Wait before spans of one trace are put together."

@@ -24,13 +24,12 @@ _DUMB_SECONDS: Final = 300.0
 """Until a store that knows no such path is asked again: another one may be there."""
 
 
-async def listen(address: StoreAddress, writer: Writer, pause: float, signal: str) -> None:
+async def listen(address: StoreAddress, writer: Writer, signal: str) -> None:
     """Listen until cancelled; the writer may be unhurried with the signal as long as the store answers.
 
     Args:
         address: The store.
         writer: Told whether somebody listens, and when rows are wanted.
-        pause: Seconds from one call to the next, at least.
         signal: What is listened for.
     """
     credentials = aiohttp.BasicAuth(address.user, address.password) if address.user else None
@@ -39,7 +38,7 @@ async def listen(address: StoreAddress, writer: Writer, pause: float, signal: st
         called = False
         while True:
             try:
-                asked = {"signal": signal, "pause": f"{pause:g}", "done": str(int(called))}
+                asked = {"signal": signal, "pause": f"{writer.call_seconds:g}", "done": str(int(called))}
                 # nothing is held back before the store is known to tell
                 async with session.get(f"{address.url}{PATH}", params=asked) as answer:
                     answer.raise_for_status()
@@ -56,4 +55,4 @@ async def listen(address: StoreAddress, writer: Writer, pause: float, signal: st
             else:
                 writer.hold_back(signal, allowed=True)
                 if called:
-                    await writer.bring_in(signal)
+                    await writer.wanted(signal)

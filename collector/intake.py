@@ -76,7 +76,7 @@ class Intake:
         self._ledger = ledger
         self._committing: dict[bytes, asyncio.Task[None]] = {}
         self._held = 0
-        self.observe: Callable[[bytes, Sender], None] = lambda _body, _sender: None
+        self.observers: list[Callable[[bytes, Sender], None]] = []
         """Called with each new request of metrics that is in the log."""
 
     def hold(self, size: int) -> None:
@@ -143,8 +143,12 @@ class Intake:
         if repeated:
             self._ledger.repeated(signal, decoded.records)
         elif signal == "metrics":
-            self.observe(decoded.body, sender)
+            self._observe(decoded.body, sender)
         return self._taken(signal, decoded, new=not repeated)
+
+    def _observe(self, body: bytes, sender: Sender) -> None:
+        for look in self.observers:
+            look(body, sender)
 
     def _taken(self, signal: str, decoded: Decoded, *, new: bool) -> Taken:
         refusal, cuts = decoded.refusal, decoded.cuts

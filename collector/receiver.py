@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aiohttp import web
 
@@ -30,12 +30,14 @@ class Scene:
         door: Tells who a sender is, and whether it may come in.
         intake: Takes what came.
         ledger: Counts what was not taken; the intake counts the rest.
+        unread: Whether nobody reads what comes: whoever sends may take longer over it.
     """
 
     config: CollectorConfig
     door: Door
     intake: Intake
     ledger: Ledger
+    unread: Callable[[], bool]
 
 
 class Receiver:

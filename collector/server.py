@@ -31,6 +31,7 @@ from collector.log.write_ahead import WriteAheadLog
 from collector.quarantine import Quarantine
 from collector.receiver import Scene
 from collector.report import report
+from collector.rises import Rises
 from collector.scraped.derive import Deriver
 from collector.settle import Settler
 from collector.store import migrate
@@ -113,20 +114,20 @@ class Collector:
     async def _serve(self, stop: asyncio.Event, door: Door, store: Store, journal: Journal) -> None:
         self.intake = Intake(self._config, self.log, journal, self.ledger)
         self.writer = self._writer(store, self._data / "log", journal)
-        ways = receivers_for(Scene(self._config, door, self.intake, self.ledger))
+        ways = receivers_for(Scene(self._config, door, self.intake, self.ledger, lambda: self.writer.unread))
         runner = web.AppRunner(self._application(ways), auto_decompress=False, access_log=None, shutdown_timeout=3)
         work = asyncio.create_task(self.writer.run())
         deriver = Deriver(self.intake, self.ledger)
+        rises = Rises(partial(self.writer.bring_in, "metrics"), self._config.seal_seconds)
+        self.intake.observers.append(rises.look)
         if self._config.derive_samples:
-            self.intake.observe = deriver.look
+            self.intake.observers.append(deriver.look)
         beside = [
             asyncio.create_task(deriver.run()),
+            asyncio.create_task(rises.run()),
             asyncio.create_task(certificates.remind(self._config.certificates())),
             asyncio.create_task(report(self.intake, self.ledger, self.log)),
-            *(
-                asyncio.create_task(listen(store.address, self.writer, self._config.seal_seconds, signal))
-                for signal in SIGNALS
-            ),
+            *(asyncio.create_task(listen(store.address, self.writer, signal)) for signal in SIGNALS),
         ]
         try:
             for way in ways.values():

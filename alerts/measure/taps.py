@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from alerts.measure.measured import Open
 from analytics.settled import LIVE_SECONDS
 from base.named_sql import statements
+from base.vocabulary import TAP_LOST, TAP_REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 WINDOW_SECONDS: Final = 300.0
 BEFORE_SECONDS: Final = 900.0
 """How far before the window the last value is looked for that an increase is taken from."""
-EVERY_SECONDS: Final = 30.0
+EVERY_SECONDS: Final = 25.0
+"""With what an agent gathers while nobody reads, a loss is known half a minute after it was told at the latest."""
 LOSSES: Final[Mapping[str, str]] = {
-    "servescope.tap.records_lost": "were served and not recorded",
-    "servescope.tap.connections_refused": "were answered 503 for want of a place",
+    TAP_LOST: "were served and not recorded",
+    TAP_REFUSED: "were answered 503 for want of a place",
 }
 """Sums of the tap that must not grow, and what each counts."""
 _MOST: Final = 1000

@@ -152,6 +152,11 @@ class WriteAheadLog:
         """Seconds since the last request of a signal came, infinite before the first."""
         return self._admission.quiet_seconds(signal)
 
+    def open_bytes(self, signal: str) -> int:
+        """Bytes of a signal's open segment, 0 where there is none."""
+        current = self._open.of(signal)
+        return 0 if current is None else current.segment.bytes
+
     def oldest(self) -> float | None:
         """Unix time of the oldest waiting segment, None when nothing waits."""
         return self._backlog.oldest()

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from base.signing import BATCH_ID_LIMIT, HEADER_BATCH, HEADER_RECEIVED, HEADER_REPEAT
+from base.signing import BATCH_ID_LIMIT, HEADER_BATCH, HEADER_RECEIVED, HEADER_REPEAT, HEADER_UNREAD
 from collector import arrival
 from collector.arrival import FaultError
 from collector.decode import ENCODINGS, MalformedError
@@ -22,6 +22,8 @@ from collector.receiver import Receiver
 from collector.sift import KINDS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from collector.auth import Door
     from collector.config import CollectorConfig
     from collector.intake import Intake, Taken
@@ -42,11 +44,14 @@ _RPC_CODES: Final = {400: 3, 401: 16, 413: 3, 415: 3, 429: 8, 503: 14}
 class OtlpHttp(Receiver):
     """Handlers for an aiohttp application, which must leave bodies compressed (``auto_decompress=False``)."""
 
-    def __init__(self, config: CollectorConfig, door: Door, intake: Intake, ledger: Ledger) -> None:
+    def __init__(
+        self, config: CollectorConfig, door: Door, intake: Intake, ledger: Ledger, unread: Callable[[], bool]
+    ) -> None:
         self._config = config
         self._door = door
         self._intake = intake
         self._ledger = ledger
+        self._unread = unread
 
     def routes(self) -> list[web.RouteDef]:
         """The three routes."""
@@ -69,6 +74,8 @@ class OtlpHttp(Receiver):
             response = _answer(request, signal, taken)
             if not taken.new:
                 response.headers[HEADER_REPEAT] = "1"
+            if self._unread():
+                response.headers[HEADER_UNREAD] = "1"
         except MalformedError as error:
             response = self._refuse(request, signal, FaultError(400, error.reason, str(error), records=error.records))
         except BusyError as error:
@@ -100,7 +107,7 @@ class OtlpHttp(Receiver):
 
 def receiver(scene: Scene) -> OtlpHttp:
     """The way in that is always open."""
-    return OtlpHttp(scene.config, scene.door, scene.intake, scene.ledger)
+    return OtlpHttp(scene.config, scene.door, scene.intake, scene.ledger, scene.unread)
 
 
 def _form(request: web.Request) -> tuple[bool, str]:

@@ -119,9 +119,23 @@ class Writer:
         """Unix seconds at which the last successful settling began; what was inserted before is settled."""
         return self._settling.last_settle
 
+    @property
+    def unread(self) -> bool:
+        """Whether rows were wanted of no signal for a while, as far as is known."""
+        return self._pace.unread
+
+    @property
+    def call_seconds(self) -> float:
+        """From one call for a signal's rows to the next, at least."""
+        return self._pace.call_seconds
+
     def hold_back(self, signal: str, *, allowed: bool) -> None:
-        """Say whether ``bring_in`` will be called when rows of a signal are wanted."""
+        """Say whether ``wanted`` will be called when rows of a signal are."""
         self._pace.hold_back(signal, allowed=allowed)
+
+    async def wanted(self, signal: str) -> None:
+        """Somebody reads of a signal: ``bring_in``."""
+        await self._pace.wanted(signal)
 
     async def bring_in(self, signal: str) -> None:
         """Return when the store has all of a signal that was taken before; earlier where it is away, or slow."""

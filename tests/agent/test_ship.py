@@ -10,7 +10,9 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from agent.backoff import Backoff
-from agent.ship import ClockOffset, Shipper, retry_after_seconds
+from agent.clock_offset import ClockOffset
+from agent.gathering import UNREAD_SECONDS
+from agent.ship import Shipper, retry_after_seconds
 from agent.spool.framing import FOOTER_BYTES
 from agent.spool.reader import Lane, SpoolReader
 from agent.spool.writer import SpoolWriter
@@ -61,6 +63,19 @@ async def test_records_written_while_shipping_arrive_too(tmp_path: Path):
             await asyncio.sleep(0)
         await until(lambda: len(collector.merged("traces")) == 400)
     assert sorted(collector.merged("traces").split(b";")[:-1]) == [b"%03d" % number for number in range(100)]
+
+
+async def test_what_the_collector_says_of_readers_is_heeded(tmp_path: Path):
+    writer = SpoolWriter(tmp_path / "agent")
+    async with FakeCollector() as collector, shipping(tmp_path, collector.url) as shipper:
+        said = {signing.HEADER_UNREAD: "1"}
+        collector.answer = lambda *_: web.Response(headers=said)
+        writer.append("traces", b"t1")
+        await until(lambda: shipper._gathering.seconds == UNREAD_SECONDS)
+        said.clear()
+        writer.append("traces", b"t2")
+        await until(lambda: shipper._gathering.seconds < UNREAD_SECONDS)
+        assert shipper.stats.batches["traces"] == 2
 
 
 async def test_lanes_look_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -55,6 +55,14 @@ async def test_an_accepted_request_is_in_the_log_before_the_answer(make: Callabl
     assert way.books()["received"] == way.books()["pending"] == 3
 
 
+async def test_whoever_sends_is_told_that_nobody_reads(make: Callable[..., Any]):
+    way = await make()
+    for number, unread in enumerate((False, True, False)):
+        way.unread = unread
+        _, _, headers = await way.post(spans(number, 1))
+        assert (signing.HEADER_UNREAD in headers) == unread
+
+
 @pytest.mark.parametrize(
     ("encoding", "pack"),
     [

@@ -10,10 +10,14 @@ import shutil
 import time
 import urllib.error
 import urllib.request
+import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.tap.report import encode
+from base.vocabulary import TAP_LOST
 from collector.embedded import demand
 from collector.embedded.demand import Demand
 from collector.store.address import StoreAddress
@@ -184,6 +188,23 @@ def test_what_nobody_reads_stays_out(holding: CollectorProcess, store_server: St
     _until(lambda: store_server.ask(count), f"{next(numbers)}\n")
 
 
+def test_a_tap_that_lost_something_has_it_told_though_nobody_reads(
+    holding: CollectorProcess, store_server: StoreServer
+):
+    name = holding.clickhouse.partition("database=")[2]
+    count = f"SELECT count() FROM {name}.otel_metrics_sum, system.one"
+    _until(lambda: (store_server.ask(count), holding.health()["store"]["unhurried"]), ("0\n", True))
+    numbers = itertools.count(0)
+    said = partial(_lost, 0.0)
+    _stays_out(holding, numbers, lambda: None, signal="metrics", made=said)
+    holding.post("metrics", _lost(1.0, next(numbers)))
+    _until(lambda: _pending(holding, "metrics"), 0)
+
+
+def _lost(value: float, number: int) -> bytes:
+    return encode([(TAP_LOST, value, {"reason": "spool"}, True)], {"service.instance.id": "a"}, time.time_ns(), number)
+
+
 def test_who_is_unhurried_takes_the_rows_that_are_there(holding: CollectorProcess, store_server: StoreServer):
     name = holding.clickhouse.partition("database=")[2]
     count = "SELECT count() AS n FROM otel_traces"
@@ -203,16 +224,22 @@ def test_rows_are_not_held_back_where_the_store_does_not_tell(holding: Collector
     holding.wait_drained(SOON)
 
 
-def _stays_out(collector: CollectorProcess, numbers: Iterator[int], read: Callable[[], object]) -> None:
-    """Post a span that a read brings in no more than time does; a call for what was read before may come late, once."""
+def _stays_out(
+    collector: CollectorProcess,
+    numbers: Iterator[int],
+    read: Callable[[], object],
+    signal: str = "traces",
+    made: Callable[[int], bytes] = lambda number: spans(number, 1),
+) -> None:
+    """Post a record that a read brings in no more than time does; a call for what was read before may be late, once."""
     for number in itertools.islice(numbers, ATTEMPTS):
-        collector.post("traces", spans(number, 1))
+        collector.post(signal, made(number))
         time.sleep(0.5)  # calls are a pause apart
         read()
         time.sleep(1)
-        if _pending(collector) == 1:
+        if _pending(collector, signal):
             return
-        _until(lambda: _pending(collector), 0)
+        _until(lambda: _pending(collector, signal), 0)
     pytest.fail("what nobody reads of is brought in")
 
 
@@ -223,5 +250,5 @@ def _until(asked: Callable[[], object], wanted: object) -> None:
     assert found == wanted
 
 
-def _pending(collector: CollectorProcess) -> int:
-    return int(collector.health()["ledger"]["traces"]["pending"])
+def _pending(collector: CollectorProcess, signal: str = "traces") -> int:
+    return int(collector.health()["ledger"][signal]["pending"])

@@ -47,7 +47,7 @@ def snapped(plain: bytes) -> bytes:
 async def post(way: Way, data: bytes, headers: dict[str, str]) -> tuple[int, str, Any]:
     door = getattr(way, "door", None) or open_door(b"k" * 32, (), require_signature=False)
     application = web.Application()
-    application.add_routes(receiver(Scene(way.config, door, way.intake, way.ledger)).routes())
+    application.add_routes(receiver(Scene(way.config, door, way.intake, way.ledger, bool)).routes())
     client = TestClient(TestServer(application), auto_decompress=False)
     await client.server.start_server(auto_decompress=False)
     try:

@@ -246,6 +246,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self.quiet = 0.0
+        self.bytes = 300 << 10
         self.open = [segment("open")]
         self.cut = [segment("cut")]
         self.reconsidered = 0
@@ -253,6 +254,10 @@ class Waiting:
     def quiet_seconds(self, signal: str) -> float:
         assert signal == "traces"
         return self.quiet
+
+    def open_bytes(self, signal: str) -> int:
+        assert signal == "metrics"
+        return self.bytes
 
     def reconsider(self) -> None:
         self.reconsidered += 1
@@ -288,6 +293,42 @@ def test_a_segment_gets_older_the_fewer_wait_for_it():
     given.hold_back("traces", allowed=False)
     assert given.seal_seconds("traces") == 2
     assert log.reconsidered == 4
+
+
+def test_few_metrics_that_nobody_wants_wait_longest():
+    given, log, _ = paced()
+    log.bytes = 100 << 10
+    assert given.seal_seconds("metrics") == 2
+    for signal in ("traces", "metrics", "logs"):
+        given.hold_back(signal, allowed=True)
+    assert [given.seal_seconds(signal) for signal in ("traces", "metrics", "logs")] == [30, 120, 30]
+    log.bytes = 250 << 10  # before it is too large for the way of small ones
+    assert given.seal_seconds("metrics") == 30
+
+
+async def test_nobody_reads_where_no_signal_was_wanted_for_a_while(monkeypatch: pytest.MonkeyPatch):
+    now = [1000.0]
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
+    given, log, _ = paced()
+    now[0] += 31
+    assert not given.unread  # whoever reads may not be heard
+    for signal in ("traces", "metrics", "logs"):
+        given.hold_back(signal, allowed=True)
+    assert given.unread
+    assert given.call_seconds == 2
+    log.cut = log.open = []
+    await given.wanted("traces")
+    assert not given.unread
+    assert given.call_seconds == 1  # what senders gathered for nobody is older
+    now[0] += 5
+    assert given.call_seconds == 2
+    now[0] += 20
+    await given.wanted("traces")
+    assert given.call_seconds == 2
+    now[0] += 31
+    assert given.unread
+    await given.bring_in("traces")  # for itself
+    assert given.unread
 
 
 async def test_who_brings_in_waits_for_all_that_was_there_and_nothing_more():

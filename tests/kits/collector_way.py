@@ -35,8 +35,10 @@ class Way:
             folder, self.journal, max_bytes=self.config.log_max_bytes, seal_bytes=self.config.seal_bytes
         )
         self.intake = Intake(self.config, self.log, self.journal, self.ledger)
+        self.unread = False
         application = web.Application()
-        application.add_routes(OtlpHttp(self.config, door, self.intake, self.ledger).routes())
+        receiver = OtlpHttp(self.config, door, self.intake, self.ledger, lambda: self.unread)
+        application.add_routes(receiver.routes())
         self.client = TestClient(TestServer(application), auto_decompress=False)
         self.client.server.skip_url_asserts = True
 

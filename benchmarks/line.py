@@ -59,7 +59,7 @@ BENCHMARKS: Final = (
     Benchmark("envoy", 600, needs=ENVOY),
     Benchmark("gpu", 300),
     Benchmark("idle", 600),
-    Benchmark("steady", 900),
+    Benchmark("steady", 1200),
     Benchmark("guard", 300),
     Benchmark("pages", 1_800),
     Benchmark("beside", 1_200),

@@ -6,7 +6,11 @@ does: what nobody reads is held back (``collector.unasked_seal_seconds``). Full 
 the collector takes, signed and packed as an agent sends them. Everything below one ``servescope up`` is counted, from a
 state of rest to where nothing waits. Reference of a rate is the full rate of the same run. Of the idle figure it is the
 bare engine's spans per CPU-second (``benchmarks.ingest``), by which the goal grows on a slower machine. Run as
-``python -m benchmarks.steady [--quick]``.
+``python -m benchmarks.steady [--quick] [--only idle]``.
+
+What nobody reads comes in at intervals, so a window lasts a whole number of them: one that held an insert or two as
+chance has it would not be a figure. Rates begin where nobody has read for a while, and the last insert of a window is
+the one that its end brings in.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import signal
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import click
@@ -25,8 +29,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from base.keys import ensure_keys
 from benchmarks import idle, ingest, tap
+from collector.config import CollectorConfig
 from collector.store.address import locate
 from collector.store.client import Store
+from collector.writing.pace import FEW_SAMPLES_TIMES, SILENCE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 RATES: Final = (3, 30, 300)
 RATIO_GOAL: Final = 20.0
@@ -37,21 +46,30 @@ ASKED_RATE: Final = 30
 READ_EVERY_SECONDS: Final = 5.0
 ENGINE: Final = ("collector.embedded", "collector")
 """The processes by which a rate is judged."""
-_REST_SECONDS: Final = 20.0
+_HELD_SECONDS: Final = float(CollectorConfig().unasked_seal_seconds)
+_RATE_SECONDS: Final = 2 * _HELD_SECONDS - 1.0
+"""Two inserts of spans, of which the end brings in the second."""
+_IDLE_SECONDS: Final = FEW_SAMPLES_TIMES * _HELD_SECONDS
+"""One insert of each signal that comes at rest."""
+_REST_SECONDS: Final = SILENCE_SECONDS + 5.0
 _FULL_BODIES: Final = 400
+PARTS: Final = ("idle", *(str(rate) for rate in RATES), "asked")
 
 
-def measure(*, quick: bool) -> list[dict[str, object]]:
+def measure(*, quick: bool, only: Collection[str] = PARTS) -> list[dict[str, object]]:
     """The figures of this benchmark.
+
+    Args:
+        quick: Twenty seconds a figure: how many inserts that holds is chance.
+        only: Those of ``PARTS`` that are wanted; the full rate is measured for all but ``idle``.
 
     Raises:
         ClickException: Servescope did not start.
         RuntimeError: Something did not come to rest, or requests failed.
     """
-    seconds = 20.0 if quick else 60.0
     with tempfile.TemporaryDirectory(prefix="servescope-steady-") as name:
         folder = Path(name)
-        bare = _bare(folder / "bare", quick=quick)
+        bare = _bare(folder / "bare", quick=quick) if "idle" in only else 0.0
         base = idle.free_block()
         data = folder / "data"
         with tap.child(tap.serve, base + 30):
@@ -62,19 +80,21 @@ def measure(*, quick: bool) -> list[dict[str, object]]:
             )  # fmt: skip
             try:
                 idle.until_running(up, data)
-                run = _Run(up.pid, data, seconds)
-                at_rest = run.idle()
-                steady = {rate: run.steady(rate) for rate in RATES}
-                asked = run.steady(ASKED_RATE, read_every=READ_EVERY_SECONDS)
-                full = run.full(50 if quick else _FULL_BODIES)
+                run = _Run(up.pid, data)
+                at_rest = run.idle(20.0 if quick else _IDLE_SECONDS) if "idle" in only else None
+                seconds = 20.0 if quick else _RATE_SECONDS
+                steady = {rate: run.steady(rate, seconds) for rate in RATES if str(rate) in only}
+                asked = run.steady(ASKED_RATE, seconds, READ_EVERY_SECONDS) if "asked" in only else None
+                full = run.full(50 if quick else _FULL_BODIES) if set(only) - {"idle"} else {}
             finally:
                 up.send_signal(signal.SIGINT)
                 up.wait(120)
-    return [
-        *(_steady_figure(f"steady_{rate}", rate, used, full) for rate, used in steady.items()),
-        _steady_figure(f"steady_{ASKED_RATE}_asked", ASKED_RATE, asked, full),
-        _idle_figure(at_rest, bare),
-    ]
+    figures = [_steady_figure(f"steady_{rate}", rate, used, full) for rate, used in steady.items()]
+    if asked is not None:
+        figures.append(_steady_figure(f"steady_{ASKED_RATE}_asked", ASKED_RATE, asked, full))
+    if at_rest is not None:
+        figures.append(_idle_figure(at_rest, bare))
+    return figures
 
 
 class _Run:
@@ -83,34 +103,33 @@ class _Run:
     Args:
         pid: Its process.
         data: Its data folder.
-        seconds: How long a rate lasts.
     """
 
-    def __init__(self, pid: int, data: Path, seconds: float) -> None:
+    def __init__(self, pid: int, data: Path) -> None:
         urls = json.loads((data / "run.json").read_text())["urls"]
         self._pid = pid
         self._data = data
-        self._seconds = seconds
         self._collector = str(urls["otlp"])
         self._store = str(urls["store"])
         (tapped,) = urls["taps"].values()
         self._tap = urlsplit(str(tapped)).port or 0
 
-    def idle(self) -> dict[str, float]:
+    def idle(self, seconds: float) -> dict[str, float]:
         """Cores by process, once the start is over."""
         time.sleep(_REST_SECONDS)
         before, begun = idle.cpu_by_part(self._pid), time.monotonic()
-        time.sleep(self._seconds)
+        time.sleep(seconds)
         lasted = time.monotonic() - begun
         after = idle.cpu_by_part(self._pid)
         self._alive(after)
         return {part: (used - before.get(part, 0.0)) / lasted for part, used in after.items()}
 
-    def steady(self, rate: int, *, read_every: float = 0.0) -> dict[str, float]:
+    def steady(self, rate: int, seconds: float, read_every: float = 0.0) -> dict[str, float]:
         """CPU seconds of a thousand requests at a rate, by process, idling included.
 
         Args:
             rate: Requests a second.
+            seconds: For how long.
             read_every: Seconds from one reader's question to the next; 0 for no reader.
         """
         load = tap.Load(self._tap)
@@ -122,11 +141,12 @@ class _Run:
 
         async def traffic() -> None:
             reader = asyncio.create_task(reading())
-            await load.block(self._seconds, rate)
+            await load.block(seconds, rate)
             load.close()
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
+        time.sleep(_REST_SECONDS)
         before = idle.cpu_by_part(self._pid)
         asyncio.run(traffic())
         self._rest()
@@ -135,7 +155,7 @@ class _Run:
         answered = len(load.seen.first) + len(load.seen.whole)
         if load.seen.failed or not answered:
             raise RuntimeError(f"{load.seen.failed} requests failed at {rate} a second, {answered} were answered")
-        return {part: (seconds - before.get(part, 0.0)) / answered * 1000 for part, seconds in used.items()}
+        return {part: (cpu - before.get(part, 0.0)) / answered * 1000 for part, cpu in used.items()}
 
     def full(self, count: int) -> dict[str, float]:
         """The same for edge records as fast as the collector takes them."""
@@ -157,7 +177,8 @@ class _Run:
             store.rows("SELECT count() AS requests FROM requests WHERE time > now() - INTERVAL 1 MINUTE")
 
     def _rest(self) -> None:
-        self._read()  # what is held back is brought in
+        with Store(locate(self._data, self._store)) as store:  # what is held back is brought in, of every signal
+            store.rows("SELECT count() AS n FROM requests, host_samples WHERE 0")
         # samples never cease
         ingest.until(lambda: ingest.drained(self._collector, ("traces",)), "the log to drain")
         with Store(locate(self._data, self._store, role="owner")) as store:
@@ -203,11 +224,12 @@ def _idle_figure(cores: dict[str, float], bare: float) -> dict[str, object]:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Twenty seconds a rate instead of a minute.")
+@click.option("--quick", is_flag=True, help="Twenty seconds a figure.")
+@click.option("--only", multiple=True, type=click.Choice(PARTS), help="Measure this figure; may be given again.")
 @click.option("--json", "_as_json", is_flag=True, help="JSON lines, as always.")
-def main(quick: bool, _as_json: bool) -> None:
+def main(quick: bool, only: tuple[str, ...], _as_json: bool) -> None:
     """Print one JSON object a figure."""
-    for figure in measure(quick=quick):
+    for figure in measure(quick=quick, only=only or PARTS):
         click.echo(json.dumps(figure))
 
 

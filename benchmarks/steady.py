@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import click
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from agent.gathering import UNREAD_SECONDS
 from base.keys import ensure_keys
 from benchmarks import idle, ingest, tap
 from collector.config import CollectorConfig
@@ -52,6 +53,8 @@ _RATE_SECONDS: Final = 2 * _HELD_SECONDS - 1.0
 _IDLE_SECONDS: Final = FEW_SAMPLES_TIMES * _HELD_SECONDS
 """One insert of each signal that comes at rest."""
 _REST_SECONDS: Final = SILENCE_SECONDS + 5.0
+_GATHER_SECONDS: Final = UNREAD_SECONDS + 0.5
+"""Until an agent has sent the last of them."""
 _FULL_BODIES: Final = 400
 PARTS: Final = ("idle", *(str(rate) for rate in RATES), "asked")
 
@@ -172,13 +175,14 @@ class _Run:
         if missing := [part for part in ENGINE if part not in parts]:
             raise RuntimeError(f"{' and '.join(missing)} ended; run servescope up by hand to see why")
 
-    def _read(self) -> None:
+    def _read(self, *more: str) -> None:
         with Store(locate(self._data, self._store)) as store:
-            store.rows("SELECT count() AS requests FROM requests WHERE time > now() - INTERVAL 1 MINUTE")
+            for table in ("requests", *more):
+                store.rows(f"SELECT count() AS n FROM {table} WHERE time > now() - INTERVAL 1 MINUTE")  # noqa: S608
 
     def _rest(self) -> None:
-        with Store(locate(self._data, self._store)) as store:  # what is held back is brought in, of every signal
-            store.rows("SELECT count() AS n FROM requests, host_samples WHERE 0")
+        time.sleep(_GATHER_SECONDS)
+        self._read("host_samples")  # what is held back is brought in, of every signal
         # samples never cease
         ingest.until(lambda: ingest.drained(self._collector, ("traces",)), "the log to drain")
         with Store(locate(self._data, self._store, role="owner")) as store:

@@ -82,6 +82,7 @@ async def test_the_server_looks_twice_a_second_whether_it_should_stop(monkeypatc
 
 def test_no_file_of_streamlits_is_looked_at_again_and_again(monkeypatch: pytest.MonkeyPatch):
     watched: list[str] = []
+    monkeypatch.setattr(uvicorn.Server, "main_loop", uvicorn.Server.main_loop)
     monkeypatch.setattr(bootstrap, "_install_config_watchers", bootstrap._install_config_watchers)
     monkeypatch.setattr(bootstrap, "watch_file", lambda path, *_, **__: watched.append(path))
     monkeypatch.setattr(bootstrap, "run", lambda *_, **__: bootstrap._install_config_watchers({}))

@@ -163,7 +163,7 @@ def test_whichever_task_trips_healthz_says_so_and_it_goes_on(pager: Pager, task:
     assert told["tasks"][task]["well"]
 
 
-def test_whether_a_period_is_due_brings_no_rows_in(tmp_path: Path):
+def test_what_is_asked_all_day_brings_no_rows_in(tmp_path: Path):
     class Asked(Empty):
         def __init__(self, calm: Asked | None = None) -> None:
             self.calm, self.statements = calm, ""
@@ -181,6 +181,8 @@ def test_whether_a_period_is_due_brings_no_rows_in(tmp_path: Path):
     pager = process.build(AlertsConfig(health_port=0), tmp_path, store)  # type: ignore[arg-type]
     pager.once()
     pager.causes.once()
+    pager.look_at_taps()
     pager.close()
     assert store.calm is not None
-    assert ("cause_seconds" in store.calm.statements, "cause_seconds" in store.statements) == (True, False)
+    for table in ("cause_seconds", "otel_metrics_sum"):
+        assert (table in store.calm.statements, table in store.statements) == (True, False)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from alerts.incidents.register import Draft, Register
     from alerts.journal import Journal
     from alerts.measure.measured import Measured
-    from alerts.measure.store import Rows
+    from alerts.measure.store import Living
     from alerts.measure.taps import Loss
     from alerts.rules.reading import Reading
     from alerts.rules.rule import Rule
@@ -79,7 +79,7 @@ class Engine:
 
     def __init__(
         self,
-        store: Rows,
+        store: Living,
         file: RulesFile,
         journal: Journal,
         register: Register,

@@ -12,7 +12,7 @@ from base.errors import ServescopeError
 
 if TYPE_CHECKING:
     from alerts.measure.measured import Measured
-    from alerts.measure.store import Measurer, Rows
+    from alerts.measure.store import Living, Measurer
 
 log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ class StoreWatch:
         failures: Times that it did not answer or refused.
     """
 
-    def __init__(self, store: Rows, measurer: Measurer) -> None:
+    def __init__(self, store: Living, measurer: Measurer) -> None:
         self.store, self.measurer = store, measurer
         self.blocked = ""
         self.error = ""

@@ -52,6 +52,10 @@ class Rows(Protocol):
         """Rows of a query; raises a ServescopeError when the store is away or refuses."""
         ...
 
+
+class Living(Rows, Protocol):
+    """What is needed of a store that is watched."""
+
     def alive(self) -> None:
         """Return where it answers; raises a ServescopeError where it is away or refuses."""
 
@@ -79,7 +83,7 @@ class Measurer:
         self._needs = together(needs)
         self._dimensions = tuple(name for name in DIMENSIONS if name in self._needs.dimensions)
 
-    def measure(self, store: Rows, now: float) -> Measured:
+    def measure(self, store: Living, now: float) -> Measured:
         """Ask the store.
 
         Args:

@@ -118,6 +118,9 @@ class Stage:
             continue
         return next((rows for mark, rows in self.answers.items() if mark in sql), [])
 
+    def alive(self) -> None:
+        """Whether it is, `measure` says."""
+
     # what a test does
     def run(self, seconds: int, instance: str = "a", every: int = 5, **values: float) -> None:
         """Time passes: a sample a second, a round every five, everything delivered."""

@@ -6,6 +6,7 @@ import base.quiet  # noqa: F401 - before all others
 
 # isort: split
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -91,15 +92,17 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _serve(settings: DashboardConfig) -> None:
-    import uvicorn  # noqa: PLC0415 - what is wrong is told before the second that this takes
-    from streamlit.web import bootstrap  # noqa: PLC0415 - as above
+    from streamlit.web import bootstrap  # noqa: PLC0415 - what is wrong is told before the second that this takes
 
     from dashboard import warm  # noqa: PLC0415 - as above
 
     options = {**OPTIONS, "server.address": settings.host, "server.port": settings.port}
     # every setting is given here: nobody waits for a change of the files that it would look at ten times a second
     bootstrap._install_config_watchers = _watch_nothing  # noqa: SLF001 - no setting leaves them out
-    uvicorn.Server.main_loop = _tick_seldom  # type: ignore[method-assign] # nor does one say how often it looks
+    with contextlib.suppress(ImportError):  # earlier versions of Streamlit serve without it
+        import uvicorn  # noqa: PLC0415 - as above
+
+        uvicorn.Server.main_loop = _tick_seldom  # type: ignore[method-assign] # nor does one say how often it looks
     bootstrap.load_config_options(flag_options={key.replace(".", "_"): value for key, value in options.items()})
     sys.path.insert(0, str(HERE.parent))
     warm.up()

@@ -10,7 +10,6 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-import uuid
 from functools import partial
 from typing import TYPE_CHECKING
 

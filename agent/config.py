@@ -216,7 +216,7 @@ class AgentConfig(BaseModel):
         default=0.5,
         ge=0.05,
         le=30,
-        description="How long records gather into a batch; 2 s at least while nobody reads.",
+        description="How long records gather into a batch; 1.5 s at least while nobody reads.",
     )
     drain_seconds: float = Field(default=5.0, ge=0, le=300, description="Longest sending at shutdown.")
     self_spans: bool = Field(default=False, description="Send spans of the agent's own work to the collector.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-UNREAD_SECONDS: Final = 2.0
+UNREAD_SECONDS: Final = 1.5
 """While nobody reads: whoever begins to sees what is so old, and of what comes after that within three seconds all."""
 _HOLDS_SECONDS: Final = 5.0
 """A collector's word is good for so long: it may have changed its mind while nothing was sent."""

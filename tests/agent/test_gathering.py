@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 FLUSH = 0.5
 STEP = 0.01
-ROWS_SECONDS = 3.0
+ROWS_SECONDS = 2.6
+"""Of the three that are promised inserts take the rest."""
 
 
 def test_a_collectors_word_holds_for_a_moment():
@@ -97,11 +98,11 @@ def _waits(chance: random.Random) -> Sequence[float]:
     return [often * (0.5 + chance.random()) for _ in range(20)]
 
 
-async def test_while_nobody_reads_a_quarter_of_the_requests_will_do(monkeypatch: pytest.MonkeyPatch):
+async def test_while_nobody_reads_a_third_of_the_requests_will_do(monkeypatch: pytest.MonkeyPatch):
     line = Line(monkeypatch)
     for _ in range(int((pace.SILENCE_SECONDS + 10) / STEP)):
         await line.step()
     before = line.requests
     for _ in range(int(40 / STEP)):
         await line.step()
-    assert line.requests - before <= 21
+    assert line.requests - before <= 27

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache, partial
-from itertools import groupby
-from operator import itemgetter
+from itertools import compress, groupby, starmap
+from operator import call, is_not, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.otlp.request import FIELDS, RequestRecord
 from base.vocabulary import SCOPE_EDGE, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from agent.otlp.request import Field
 
@@ -25,6 +25,9 @@ CALM: Final = frozenset({Outcome.OK, Outcome.CLIENT_ABORT, Outcome.CLIENT_ERROR}
 MAX_TEXT: Final = 256
 """Longest text of an attribute, in characters: names come from clients and servers, and the store keeps them all."""
 _FIXED64: Final = struct.Struct("<Q").pack
+_TIMES: Final = struct.Struct("<cQcQ").pack
+_TRACE_BYTES: Final = 16
+_SPAN_BYTES: Final = 8
 _FIXED32: Final = struct.Struct("<I").pack
 _KIND_SERVER: Final = b"\x30\x02"
 _STATUS_ERROR: Final = b"\x7a\x02\x18\x02"
@@ -42,11 +45,13 @@ def _varint(number: int) -> bytes:
 
 
 _LONGEST: Final = 10
-_SHORT: Final = tuple(_varint(number) for number in range(2_048))
+_MADE: Final = 2_048
+_SHORT: Final = tuple(_varint(number) for number in range(_MADE))
+"""What is made in advance; where a step more is felt it is looked up without one."""
 
 
 def _size(length: int) -> bytes:
-    return _SHORT[length] if length < 2_048 else _varint(length)  # noqa: PLR2004 - what is made in advance
+    return _SHORT[length] if length < _MADE else _varint(length)
 
 
 def _bytes(tag: bytes, value: bytes) -> bytes:
@@ -69,6 +74,8 @@ class _Word:
         self._texts: dict[int, bytes] = {}
 
     def text(self, value: str) -> bytes:
+        if not value:
+            return b""
         text = value[:MAX_TEXT].encode()
         if (before := self._texts.get(len(text))) is None:
             whole = self._value(_bytes(b"\x0a", text))
@@ -76,7 +83,7 @@ class _Word:
         return before + text
 
     def number(self, value: int) -> bytes:
-        digits = _SHORT[value] if 0 <= value < 2_048 else _varint(value)  # noqa: PLR2004 - what is made in advance
+        digits = _SHORT[value] if 0 <= value < _MADE else _varint(value)
         return self._numbers[len(digits)] + digits
 
     def flag(self, value: bool) -> bytes:
@@ -124,10 +131,12 @@ def enclose(spans: Iterable[bytes], resource: bytes) -> bytes:
     """Serialized ``ExportTraceServiceRequest`` of packed spans (``pack_span``) and their target (``pack_resource``)."""
     parts = [_SCOPE]
     for span in spans:
-        parts += (b"\x12", _size(len(span)), span)
+        length = len(span)
+        parts += (b"\x12", _SHORT[length] if length < _MADE else _varint(length), span)
     group = b"".join(parts)
-    within = b"\x12" + _size(len(group))
-    return b"".join((b"\x0a", _size(len(resource) + len(within) + len(group)), resource, within, group))
+    length = len(group)
+    within = b"\x12" + (_SHORT[length] if length < _MADE else _varint(length))
+    return b"".join((b"\x0a", _size(len(resource) + len(within) + length), resource, within, group))
 
 
 def pack_resource(attributes: Mapping[str, str]) -> bytes:
@@ -154,6 +163,18 @@ def _name(method: str, route: str) -> bytes:
     return _bytes(b"\x2a", f"{method} {route}".encode()) + _KIND_SERVER
 
 
+def _ids(trace_id: bytes, span_id: bytes) -> bytes:
+    """Ids that are not there or not as long as they should be."""
+    return (_bytes(b"\x0a", trace_id) if trace_id else b"") + (_bytes(b"\x12", span_id) if span_id else b"")
+
+
+def _times(start_ns: int, end_ns: int) -> bytes:
+    """Times that are not there or not in their order."""
+    end_ns = max(start_ns, end_ns)
+    start = b"\x39" + _FIXED64(start_ns) if start_ns else b""
+    return start + b"\x41" + _FIXED64(end_ns) if end_ns else start
+
+
 def pack_span(record: RequestRecord) -> bytes:
     """The edge span of a record, its fields in the order of their numbers.
 
@@ -163,20 +184,19 @@ def pack_span(record: RequestRecord) -> bytes:
     if record.e2e_seconds is None:
         record = record._replace(e2e_seconds=record.whole_seconds)
     trace_id, span_id, start_ns, end_ns, outcome, method, route, parent, state, flags = record[:10]
-    out = [_bytes(b"\x0a", trace_id) if trace_id else b""]
-    if span_id:
-        out.append(_bytes(b"\x12", span_id))
+    whole = len(trace_id) == _TRACE_BYTES and len(span_id) == _SPAN_BYTES
+    out = [b"\x0a\x10", trace_id, b"\x12\x08", span_id] if whole else [_ids(trace_id, span_id)]
     if state:
         out.append(_bytes(b"\x1a", state.encode()))
     if parent:
         out.append(_bytes(b"\x22", parent))
     out.append(_name(method, route))
-    if start_ns:
-        out += (b"\x39", _FIXED64(start_ns))
-    if end_ns > start_ns or (end_ns := start_ns):
-        out += (b"\x41", _FIXED64(end_ns))
-    for run in _RUNS:
-        run.add(record, out)
+    if 0 < start_ns < end_ns:
+        out.append(_TIMES(b"\x39", start_ns, b"\x41", end_ns))
+    else:
+        out.append(_times(start_ns, end_ns))
+    for add in _ADDS:
+        add(record, out)
     if outcome not in CALM:
         out.append(_STATUS_ERROR)
     if flags:
@@ -189,7 +209,10 @@ def _put(field: Field) -> Callable[[Any], bytes]:
     kinds: dict[str, Callable[[Any], bytes]] = {
         "text": word.text, "texts": word.texts, "number": word.number, "seconds": word.seconds, "flag": word.flag,
     }  # fmt: skip
-    return kinds[field.kind]
+    put = kinds[field.kind]
+    if field.bare or field.kind == "text":
+        return put
+    return lambda value: put(value) if value else b""
 
 
 class _Run:
@@ -197,7 +220,7 @@ class _Run:
 
     def __init__(self, fields: Sequence[Field]) -> None:
         self._puts = [_put(field) for field in fields]
-        self._bare = [field.bare for field in fields]
+        self._nones = [None] * len(self._puts)
         places = [RequestRecord._fields.index(field.name) for field in fields]
         read = itemgetter(*places)
         self._values: Callable[[RequestRecord], tuple[Any, ...]] = read if len(places) > 1 else lambda one: (read(one),)
@@ -206,9 +229,9 @@ class _Run:
         """Append what the record says."""
         out += self._said(self._values(record))
 
-    def _said(self, values: tuple[Any, ...]) -> list[bytes]:
-        said = zip(self._puts, self._bare, values, strict=True)
-        return [put(value) for put, bare, value in said if value or (bare and value is not None)]
+    def _said(self, values: tuple[Any, ...]) -> Iterator[bytes]:
+        known = map(is_not, values, self._nones)
+        return starmap(call, compress(zip(self._puts, values, strict=True), known))  # a loop in C: most are unknown
 
 
 class _Alike(_Run):
@@ -226,6 +249,6 @@ class _Alike(_Run):
         return b"".join(self._said(values))
 
 
-_RUNS: Final = [
-    (_Alike if alike else _Run)(tuple(fields)) for alike, fields in groupby(FIELDS, lambda field: field.wire.alike)
+_ADDS: Final = [
+    (_Alike if alike else _Run)(tuple(fields)).add for alike, fields in groupby(FIELDS, lambda field: field.wire.alike)
 ]

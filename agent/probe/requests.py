@@ -257,9 +257,9 @@ class Requests:
         self._ended(Ended(process, record))
 
 
-def _fields(lines: Iterable[bytes]) -> list[tuple[bytes, bytes, bytes]]:
+def _fields(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
     split = (line.partition(b":") for line in lines)
-    return [(name, name.lower(), value.strip(b" \t")) for name, colon, value in split if colon]
+    return [(name, value.strip(b" \t")) for name, colon, value in split if colon]
 
 
 def _request_head(raw: bytes) -> RequestHead:
@@ -272,6 +272,6 @@ def _request_head(raw: bytes) -> RequestHead:
 def _response_head(answer: datagram.Answer) -> ResponseHead:
     """The head as the client saw it: without a length the server sends it in chunks."""
     fields = _fields(answer.fields.split(b"\r\n"))
-    lengths = [value for _, name, value in fields if name == b"content-length" and value.isdigit()]
+    lengths = [value for name, value in fields if name.lower() == b"content-length" and value.isdigit()]
     length = int(lengths[0]) if lengths else None
     return ResponseHead(1, fields, answer.status, b"", chunked=length is None, length=length)

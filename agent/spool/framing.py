@@ -7,10 +7,10 @@ of the length in front). Segments that hold it say so in their names; those of o
 from __future__ import annotations
 
 import struct
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+from zlib import crc32
 
 from base.framed import CUT_OFF, Layout, varint
 
@@ -51,7 +51,8 @@ class Records:
 def seal(body: bytes) -> bytes:
     """A record: length, body and checksum."""
     length = _varint(len(body) + FOOTER_BYTES)
-    return b"".join((length, body, _MARK, _CRC.pack(zlib.crc32(length, zlib.crc32(_MARK, zlib.crc32(body))))))
+    marked = body + _MARK
+    return length + marked + _CRC.pack(crc32(length, crc32(marked)))
 
 
 def is_checked(name: str) -> bool:
@@ -64,7 +65,7 @@ def _looks(data: bytes, end: int) -> bool:
 
 
 def _make(data: bytes, _offset: int, begin: int, end: int, crc: int, length: bytes) -> Record | None:
-    right = _CRC.unpack_from(data, end - _CRC.size)[0] == zlib.crc32(length, crc)
+    right = _CRC.unpack_from(data, end - _CRC.size)[0] == crc32(length, crc)
     return Record(data[begin : end - FOOTER_BYTES], end) if right else None
 
 
@@ -73,7 +74,7 @@ def _is_whole(view: memoryview, position: int, begin: int, stop: int) -> bool:
     crc_at = stop - _CRC.size
     if crc_at - len(_MARK) < begin or view[crc_at - len(_MARK) : crc_at] != _MARK:
         return False
-    crc = zlib.crc32(view[position:begin], zlib.crc32(view[begin:crc_at]))
+    crc = crc32(view[position:begin], crc32(view[begin:crc_at]))
     return bool(_CRC.unpack_from(view, crc_at)[0] == crc)
 
 

@@ -110,9 +110,9 @@ class SpoolWriter:
             try:
                 now = time.monotonic()
                 segment = self._open.get(signal)
-                if segment is None or segment.is_due(self._segment_bytes, self._segment_seconds, now):
-                    segment = self._begin(signal, segment)
-                if not segment.has_room(len(record), self._max_bytes, now):
+                if segment is None or now >= segment.sure_until or segment.size >= self._segment_bytes:
+                    segment = self._look(signal, segment, now)
+                if segment.size + len(record) > segment.room:
                     return self._drop("full")
                 segment.write(record)
             except OSError as error:
@@ -127,6 +127,13 @@ class SpoolWriter:
             for segment in self._open.values():
                 segment.close()
             self._open.clear()
+
+    def _look(self, signal: str, live: _LiveSegment | None, now: float) -> _LiveSegment:
+        """The segment to write to, looked at: it may be due, and what else lies in its folder changes."""
+        if live is None or live.is_due(self._segment_bytes, self._segment_seconds, now):
+            live = self._begin(signal, live)
+        live.look(self._segment_seconds, self._max_bytes, now)
+        return live
 
     def _begin(self, signal: str, live: _LiveSegment | None) -> _LiveSegment:
         """A new segment in place of the live one, or that one where none can be had and it will do."""
@@ -156,7 +163,13 @@ class SpoolWriter:
 
 
 class _LiveSegment:
-    """The segment that this process is writing: locked, append only."""
+    """The segment that this process is writing: locked, append only.
+
+    Attributes:
+        size: Bytes in it.
+        room: Bytes that it may hold, for what else lies in its folder.
+        sure_until: Until then (monotonic seconds) neither its age nor its room need be looked at again.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -173,12 +186,14 @@ class _LiveSegment:
             os.close(self._descriptor)
             hidden.unlink(missing_ok=True)
             raise
-        self._size = 0
+        self.size = 0
         self._born = time.monotonic()
         self._due_after = 0.0
         self._measured_at = float("-inf")
         self._others = 0
         self._torn = False
+        self.sure_until = self._measured_at
+        self.room = 0
 
     @property
     def is_whole(self) -> bool:
@@ -188,23 +203,25 @@ class _LiveSegment:
         self._due_after = time.monotonic() + _RETRY_SECONDS
 
     def is_due(self, segment_bytes: int, segment_seconds: float, now: float) -> bool:
-        aged = self._size >= segment_bytes or now - self._born >= segment_seconds
-        return self._torn or (self._size > 0 and aged and now >= self._due_after)
+        aged = self.size >= segment_bytes or now - self._born >= segment_seconds
+        return self._torn or (self.size > 0 and aged and now >= self._due_after)
 
-    def has_room(self, size: int, max_bytes: int, now: float) -> bool:
+    def look(self, segment_seconds: float, max_bytes: int, now: float) -> None:
         if now - self._measured_at >= _RETRY_SECONDS:
-            self._others = folder_bytes(self._folder) - self._size
+            self._others = folder_bytes(self._folder) - self.size
             self._measured_at = now
-        return self._others + self._size + size <= max_bytes
+        self.room = max_bytes - self._others
+        self.sure_until = min(self._born + segment_seconds, self._measured_at + _RETRY_SECONDS)
 
     def write(self, record: bytes) -> None:
         written = os.write(self._descriptor, record)
         if written != len(record):  # the disk took a part: take it back, or it would swallow the next record
             self._torn = True
-            os.ftruncate(self._descriptor, self._size)
+            self.sure_until = float("-inf")
+            os.ftruncate(self._descriptor, self.size)
             self._torn = False
             raise OSError(f"{written} of {len(record)} bytes written")
-        self._size += written
+        self.size += written
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # closing releases the lock; there is nothing to flush

@@ -81,8 +81,7 @@ class Answer:
         Raises:
             HttpFault: 502, the server answers what it was not asked.
         """
-        plan = plan_answer(request, head)
-        self._reader = plan.reader
+        self._reader, plan = plan_answer(request, head)
         self._dechunk = plan.dechunk
         self.begun = True
         self.tunnel = plan.tunnel

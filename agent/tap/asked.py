@@ -47,7 +47,8 @@ def read_request(sample: BodySample, kind: bytes = _JSON) -> tuple[str, bool]:
     if what == _FORM:
         fields = _form_fields(sample, kind)
     elif b"json" in what or bytes(sample.head[:64]).lstrip()[:1] == b"{":
-        fields = _json_fields(sample)
+        message = sample.json()
+        fields = message if isinstance(message, dict) else _fields_of_some(sample)
     elif what == _URLENCODED:
         text = bytes(sample.head[:_SCAN_BYTES]).decode("utf-8", "replace")
         fields = {name: values[0] for name, values in parse_qs(text).items() if name in {"model", "stream"}}
@@ -58,15 +59,16 @@ def read_request(sample: BodySample, kind: bytes = _JSON) -> tuple[str, bool]:
     return model[:_MAX_NAME] if isinstance(model, str) else "", streams
 
 
-def _json_fields(sample: BodySample) -> dict[str, Any]:
-    message = sample.json()
-    if message is None and not sample.whole:
-        message = _top_level(bytes(sample.head[:_SCAN_BYTES]))
-        if "model" not in message and (match := _MODEL.search(sample.tail)) is not None:
-            message["model"] = _loads(match[1])
-        if "stream" not in message and (match := _STREAM.search(sample.tail)) is not None:
-            message["stream"] = match[1] == b"true"
-    return message if isinstance(message, dict) else {}
+def _fields_of_some(sample: BodySample) -> dict[str, Any]:
+    """Fields of JSON of which only beginning and end are here; none of what is whole and no object."""
+    if sample.is_whole():
+        return {}
+    message = _top_level(bytes(sample.head[:_SCAN_BYTES]))
+    if "model" not in message and (match := _MODEL.search(sample.tail)) is not None:
+        message["model"] = _loads(match[1])
+    if "stream" not in message and (match := _STREAM.search(sample.tail)) is not None:
+        message["stream"] = match[1] == b"true"
+    return message
 
 
 def _form_fields(sample: BodySample, kind: bytes) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def _form_fields(sample: BodySample, kind: bytes) -> dict[str, Any]:
         return found
     line = b"--" + (match[1] or match[2].strip())
     parts = bytes(sample.head).split(line)
-    if not sample.whole:
+    if not sample.is_whole():
         parts = [*parts[:-1], *sample.tail.split(b"\n" + line)[1:]]
     for part in parts:
         if (end := _PART_HEAD_END.search(part)) is None:

@@ -26,7 +26,7 @@ class BodySample:
     __slots__ = ("_limit", "_tail", "head", "size")
 
     def __init__(self, limit: int = HEAD_BYTES) -> None:
-        self.head = bytearray()
+        self.head: bytes | bytearray = b""
         self.size = 0
         self._limit = limit
         self._tail = b""
@@ -35,12 +35,18 @@ class BodySample:
         """Take the next bytes."""
         size = len(piece)
         self.size += size
-        room = self._limit - len(self.head)
+        kept = self.head
+        if not kept and size <= self._limit:
+            self.head = piece  # most bodies come in one piece, of which no copy is made
+            return
+        room = self._limit - len(kept)
+        if isinstance(kept, bytes):
+            kept = self.head = bytearray(kept)
         if size <= room:
-            self.head += piece
+            kept += piece
             return
         if room > 0:
-            self.head += piece[:room]
+            kept += piece[:room]
             piece = piece[room:]
         self._tail = (self._tail + piece)[-TAIL_BYTES:]
 
@@ -48,15 +54,14 @@ class BodySample:
         """So many bytes of the middle went by that nobody kept."""
         self.size += size
 
-    @property
-    def whole(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether nothing was left out."""
         return self.size == len(self.head)
 
     @property
     def torn(self) -> bool:
         """Whether this is all there is, and no JSON text."""
-        return self.whole and self.size > 0 and self.json() is None and bytes(self.head).strip() != b"null"
+        return self.is_whole() and self.size > 0 and self.json() is None and bytes(self.head).strip() != b"null"
 
     @property
     def tail(self) -> bytes:
@@ -65,12 +70,13 @@ class BodySample:
 
     def json(self) -> Any:
         """The body as JSON, ``None`` when it isn't or was cut."""
-        if not self.whole or not self.head:
+        head = self.head
+        if not head or not self.is_whole():
             return None
         try:
-            return parse(self.head)
-        except SURE_ERRORS:
-            return loads(bytes(self.head))
+            return _QUICK(head)
+        except _NOT_QUICK:
+            return loads(bytes(head))
 
 
 def parse(data: bytes | bytearray) -> Any:

@@ -175,7 +175,8 @@ class ClientConnection(asyncio.Protocol):
         """
         self.exchange = None
         self._holds.clear()
-        self._read_on(True)
+        if not self._reading:
+            self._read_on(True)
         if drain or (self._trailed and not keep):
             self._linger()
         elif not keep or self._core.draining or self._closing:

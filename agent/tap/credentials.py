@@ -65,12 +65,14 @@ class KeyNames:
     def __init__(self, salt: bytes, claim: str) -> None:
         self._salt = salt
         self._claim = claim
-        self._secret = os.urandom(32)
+        self._keyed = hashlib.blake2b(digest_size=_DIGEST_BYTES, key=os.urandom(32))
         self._known: dict[bytes, str] = {}
 
     def of(self, credential: bytes) -> str:
         """Name of a credential; empty when it tells none."""
-        known = hashlib.blake2b(credential, digest_size=_DIGEST_BYTES, key=self._secret).digest()
+        hashed = self._keyed.copy()
+        hashed.update(credential)
+        known = hashed.digest()
         name = self._known.get(known)
         if name is None:
             name = hash_key(self._salt, credential, self._claim)

@@ -100,7 +100,8 @@ class Exchange:
             HttpFault: The body's framing is malformed; nothing was sent.
         """
         consumed = self._sending.read(body)
-        if self._head is not None and self._head.wants_websocket():
+        head = self._head
+        if head is not None and head.get(b"upgrade") is not None and head.wants_websocket():
             self._tunnel_place = self._core.take_tunnel()
             if not self._tunnel_place:
                 self.fail(TUNNELS_FULL)

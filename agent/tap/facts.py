@@ -7,7 +7,6 @@ it), Anthropic messages, Gemini, KServe v2 / Triton, and the own APIs of llama.c
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
@@ -60,7 +59,6 @@ _FRAME: Final = frozenset(
 """Fields of a message that are no piece of an answer, whatever they hold."""
 
 
-@dataclass(slots=True)
 class Facts:
     """What is known of an answer so far.
 
@@ -77,16 +75,22 @@ class Facts:
         begun: Choices that began in a dialect whose streams say how they end.
     """
 
-    model: str = ""
-    response_id: str = ""
-    finish: dict[int, str] = field(default_factory=dict)
-    usage: Usage = field(default_factory=Usage)
-    content_chunks: int = 0
-    error: bool = False
-    error_type: str = ""
-    queue_full: bool = False
-    complete: bool = False
-    begun: set[int] = field(default_factory=set)
+    __slots__ = (
+        "begun", "complete", "content_chunks", "error", "error_type", "finish", "model", "queue_full", "response_id",
+        "usage",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.model = ""
+        self.response_id = ""
+        self.finish: dict[int, str] = {}
+        self.usage = Usage()
+        self.content_chunks = 0
+        self.error = False
+        self.error_type = ""
+        self.queue_full = False
+        self.complete = False
+        self.begun: set[int] = set()
 
     @property
     def given_up(self) -> str:
@@ -233,16 +237,18 @@ class Facts:
             return False
         index = choice.get("index")
         number = index if isinstance(index, int) else position
-        self._begin(number)
-        self._end(number, choice.get("finish_reason"))
+        if len(self.begun) < _MAX_CHOICES:
+            self.begun.add(number)
+        if (reason := choice.get("finish_reason")) is not None:
+            self._end(number, reason)
         if error := choice.get("error"):
             self.read_error(error)
         if "usage" in choice:
             self.usage.read(choice["usage"])
         delta = choice.get("delta")
-        if isinstance(delta, dict):
-            return self._count(_said(delta))
-        return self._count(bool(choice.get("text")) or _said(choice.get("message")))
+        said = _said(delta) if isinstance(delta, dict) else bool(choice.get("text")) or _said(choice.get("message"))
+        self.content_chunks += said
+        return said
 
     def _read_candidate(self, position: int, candidate: Any) -> bool:
         if not isinstance(candidate, dict):
@@ -306,10 +312,10 @@ class Facts:
 
     def _name(self, message: dict[str, Any]) -> None:
         for key in ("id", "responseId"):
-            if not self.response_id and isinstance(name := message.get(key), str):
+            if key in message and not self.response_id and isinstance(name := message[key], str):
                 self.response_id = name[:_MAX_TEXT]
         for key in ("model", "model_name", "modelVersion"):
-            if isinstance(model := message.get(key), str) and model:
+            if key in message and isinstance(model := message[key], str) and model:
                 self.model = model[:_MAX_TEXT]
 
 

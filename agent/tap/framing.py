@@ -50,11 +50,13 @@ class LengthBody:
 
     def feed(self, data: bytes) -> tuple[int, list[bytes]]:
         """See ``BodyReader``."""
-        if len(data) > self.left:
+        size = len(data)
+        if size > self.left:
             data = data[: self.left]
-        self.left -= len(data)
+            size = self.left
+        self.left -= size
         self.done = self.left == 0
-        return len(data), [data] if data else []
+        return size, [data] if size else []
 
 
 class UntilClose:

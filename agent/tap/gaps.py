@@ -55,6 +55,12 @@ class Gaps:
         """Mean gap in seconds, 0 without gaps."""
         return self.total / self.count if self.count else 0.0
 
+    def told(self) -> tuple[int, float | None, float | None, float | None, float | None]:
+        """How many, and mean, median, 99th percentile and longest in seconds; ``None`` for those without gaps."""
+        if not self.count:
+            return 0, None, None, None, None
+        return self.count, self.mean, self.quantile(0.5), self.quantile(0.99), self.longest
+
     def quantile(self, share: float) -> float:
         """Gap in seconds that ``share`` of the gaps do not exceed (nearest rank), 0 without gaps."""
         rank = max(1, math.ceil(share * self.count))

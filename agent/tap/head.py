@@ -8,10 +8,11 @@ before a colon, several lengths, a length beside a transfer coding, a transfer c
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Set as AbstractSet
 
 MAX_HEAD_BYTES: Final = 65_536
@@ -22,8 +23,13 @@ _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1\.([01])\r\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 _FIELD: Final = re.compile(rb"\r\n(" + _TOKEN + rb"):[\t ]*+([\t\x20-\x7e\x80-\xff]*+)(?=\r\n)")
+_JOIN: Final = b": ".join
+_LOWER: Final = bytes.lower
+_NAME: Final[Callable[[Field], bytes]] = itemgetter(0)
+_VALUE: Final[Callable[[Field], bytes]] = itemgetter(1)
 _MAX_DIGITS: Final = 19
 _BARE_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|$)")
+_SLASH: Final = 0x2F
 _SWITCHING: Final = 101
 _FINAL: Final = 200
 _REAL_CODINGS: Final = frozenset({b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"chunked"})
@@ -40,14 +46,17 @@ _HOP: Final = frozenset(
         b"upgrade",
     }
 )
+_SPECIAL: Final = (_HOP - {b"connection"}) | {b"traceparent", b"tracestate", b"x-request-id"}
 _END_TO_END: Final = frozenset(
     {b"host", b"content-length", b"content-type", b"authorization", b"cookie", b"expect", b"x-request-id"}
 )
 """Fields that a ``Connection`` field may not name away: naming them is an attack, not a wish."""
 
-Field = tuple[bytes, bytes, bytes]
-"""Name as it came, name in lower case, value without the space around it."""
+Field = tuple[bytes, bytes]
+"""Name as it came, value without the space around it."""
 _NOTHING: Final[frozenset[bytes]] = frozenset()
+_ONCE: Final[dict[bytes, list[bytes]]] = {}
+"""What a head says more than once, where it says nothing so."""
 
 
 class HttpFault(Exception):  # noqa: N818 - a fault of the peer, answered, not an error of ours
@@ -65,42 +74,48 @@ class HttpFault(Exception):  # noqa: N818 - a fault of the peer, answered, not a
         super().__init__(message)
 
 
-@dataclass(slots=True)
 class Head:
-    """What requests and responses share: ``fields`` in their order, ``minor`` of HTTP/1.x."""
+    """What requests and responses share.
+
+    Attributes:
+        minor: Of HTTP/1.x.
+        fields: In their order.
+        get: First value of a field (lower-case name), ``None`` where there is none.
+        repeated: All values of those that there is more than one of.
+        plain: No field is there that is read or changed on its way, but for ``Connection``.
+    """
+
+    __slots__ = ("_values", "fields", "get", "minor", "plain", "repeated")
 
     minor: int
-    fields: list[Field]
-    _values: dict[bytes, list[bytes]] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        values: dict[bytes, list[bytes]] = {}
-        for _, lower, value in self.fields:
-            if lower in values:
-                values[lower].append(value)
-            else:
-                values[lower] = [value]
-        self._values = values
 
     def keep(self, fields: list[Field]) -> None:
         """Put others in place of the fields."""
+        values = dict(zip(map(_LOWER, map(_NAME, fields)), map(_VALUE, fields), strict=True))
+        repeated = _ONCE
+        if len(values) < len(fields):
+            each: dict[bytes, list[bytes]] = {}
+            for name, value in fields:
+                each.setdefault(name.lower(), []).append(value)
+            values = {lower: all_[0] for lower, all_ in each.items()}
+            repeated = {lower: all_ for lower, all_ in each.items() if len(all_) > 1}
         self.fields = fields
-        self.__post_init__()
-
-    def get(self, name: bytes) -> bytes | None:
-        """First value of a field (lower-case name)."""
-        values = self._values.get(name)
-        return values[0] if values is not None else None
+        self.repeated = repeated
+        self.plain = _SPECIAL.isdisjoint(values)
+        self._values = values
+        self.get: Callable[[bytes], bytes | None] = values.get  # asked so often that a step between is felt
 
     def all(self, name: bytes) -> list[bytes]:
         """Every value of a field."""
-        return self._values.get(name) or []
+        if name in self.repeated:
+            return self.repeated[name]
+        return [self._values[name]] if name in self._values else []
 
     def tokens(self, name: bytes) -> AbstractSet[bytes]:
         """Members of a comma-separated field, in lower case."""
-        if (values := self._values.get(name)) is None:
+        if name not in self._values:
             return _NOTHING
-        return {t.strip().lower() for value in values for t in value.split(b",") if t.strip()}
+        return {t.strip().lower() for value in self.all(name) for t in value.split(b",") if t.strip()}
 
     def has(self, *names: bytes) -> bool:
         """Whether there is a field of one of these names."""
@@ -116,20 +131,28 @@ class Head:
         return self.minor == 1 or b"keep-alive" in options
 
     def forwarded(self, but: tuple[bytes, ...] = ()) -> list[Field]:
-        """The end-to-end fields: without hop-by-hop ones and those that ``Connection`` names, nor ``but``."""
-        if _HOP.isdisjoint(self._values) and self._values.keys().isdisjoint(but):
+        """The end-to-end fields: without hop-by-hop ones and those that ``Connection`` names, nor ``but``.
+
+        Args:
+            but: Names of which none is in a head that is ``plain``.
+        """
+        if self.plain and b"connection" not in self._values:
             return self.fields.copy()
         drop = _HOP.union(self.tokens(b"connection") - _END_TO_END, but)
-        return [f for f in self.fields if f[1] not in drop]
+        return [f for f in self.fields if f[0].lower() not in drop]
 
 
-@dataclass(slots=True)
 class RequestHead(Head):
     """Head of a request; ``length`` is ``None`` for a chunked body."""
 
-    method: bytes
-    target: bytes
-    length: int | None
+    __slots__ = ("length", "method", "target")
+
+    def __init__(self, minor: int, fields: list[Field], method: bytes, target: bytes, length: int | None) -> None:
+        self.minor = minor
+        self.keep(fields)
+        self.method = method
+        self.target = target
+        self.length = length
 
     @property
     def path(self) -> str:
@@ -150,12 +173,14 @@ class RequestHead(Head):
         Raises:
             HttpFault: 400, the fields are open to more than one reading; 501, a coding that we don't do.
         """
-        lengths = self._values.get(b"content-length")
-        codings = self._values.get(b"transfer-encoding")
-        if codings is None:
-            self.length = _length(lengths) if lengths is not None else 0
+        length = self.get(b"content-length")
+        if self.get(b"transfer-encoding") is None:
+            if b"content-length" in self.repeated:
+                raise HttpFault(400, "several_lengths", "more than one Content-Length")
+            self.length = _length(length) if length is not None else 0
             return
-        if lengths is not None:
+        codings = self.all(b"transfer-encoding")
+        if length is not None:
             raise HttpFault(400, "length_and_coding", "Content-Length beside Transfer-Encoding")
         if self.minor == 0:
             raise HttpFault(400, "coding_in_http10", "Transfer-Encoding in an HTTP/1.0 request")
@@ -175,14 +200,20 @@ class RequestHead(Head):
         return b"upgrade" in self.tokens(b"connection") and self.tokens(b"upgrade") == {b"websocket"}
 
 
-@dataclass(slots=True)
 class ResponseHead(Head):
     """Head of a response. ``chunked`` and ``length`` as the fields say; whether a body follows is the caller's."""
 
-    status: int
-    reason: bytes
-    chunked: bool
-    length: int | None
+    __slots__ = ("chunked", "length", "reason", "status")
+
+    def __init__(
+        self, minor: int, fields: list[Field], status: int, reason: bytes, *, chunked: bool, length: int | None
+    ) -> None:
+        self.minor = minor
+        self.keep(fields)
+        self.status = status
+        self.reason = reason
+        self.chunked = chunked
+        self.length = length
 
     def find_length(self) -> None:
         """Find out what the fields say of where the body ends.
@@ -190,19 +221,25 @@ class ResponseHead(Head):
         Raises:
             HttpFault: 400, they are open to more than one reading.
         """
-        lengths = self._values.get(b"content-length")
-        if (values := self._values.get(b"transfer-encoding")) is not None:
-            codings = [c.strip().lower() for value in values for c in value.split(b",")]
+        length = self.get(b"content-length")
+        if self.get(b"transfer-encoding") is not None:
+            codings = [c.strip().lower() for value in self.all(b"transfer-encoding") for c in value.split(b",")]
             if b"chunked" in codings[:-1] or codings[-1] != b"chunked":
                 raise HttpFault(400, "transfer_coding", "the Transfer-Encoding field is malformed")
             self.chunked = True  # it wins over a length, which is not passed on (RFC 9112 §6.3)
-            if lengths is not None:
-                self.keep([f for f in self.fields if f[1] != b"content-length"])
-        elif lengths is not None:
-            self.length = _length(lengths if len(lengths) == 1 else sorted(set(lengths)))
-            if len(lengths) > 1:
-                first = next(f for f in self.fields if f[1] == b"content-length")
-                self.keep([f for f in self.fields if f[1] != b"content-length" or f is first])
+            if length is not None:
+                self.keep([f for f in self.fields if f[0].lower() != b"content-length"])
+        elif length is not None:
+            if b"content-length" in self.repeated:
+                self._keep_one_length()
+            self.length = _length(length)
+
+    def _keep_one_length(self) -> None:
+        """Leave the first of several lengths, which all must say the same."""
+        first, *others = [f for f in self.fields if f[0].lower() == b"content-length"]
+        if any(other[1] != first[1] for other in others):
+            raise HttpFault(400, "several_lengths", "more than one Content-Length")
+        self.keep([f for f in self.fields if f[0].lower() != b"content-length" or f is first])
 
 
 def find_end(buffer: bytes | bytearray, seen: int = 0) -> int:
@@ -216,11 +253,13 @@ def find_end(buffer: bytes | bytearray, seen: int = 0) -> int:
         HttpFault: The head is over the bound, or a line ends in a bare CR or LF.
     """
     end = buffer.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0)  # noqa: PLR2004 - an end may have begun before
-    if end > MAX_HEAD_BYTES or (end < 0 and len(buffer) > MAX_HEAD_BYTES):
+    if 0 <= end <= MAX_HEAD_BYTES:
+        return end + 4
+    if len(buffer) > MAX_HEAD_BYTES:
         raise HttpFault(431, "head_too_large", f"the head of the message is over {MAX_HEAD_BYTES} bytes")
-    if end < 0 and _BARE_LINE_END.search(buffer, max(0, seen - 2)):
+    if _BARE_LINE_END.search(buffer, max(0, seen - 2)):
         raise HttpFault(400, "bare_line_end", "a line of the head does not end in CR LF")
-    return end + 4 if end >= 0 else -1
+    return -1
 
 
 def parse_request(head: bytes) -> RequestHead:
@@ -240,19 +279,15 @@ def parse_request(head: bytes) -> RequestHead:
     request = RequestHead(minor, _fields(head), method, target, 0)
     if method == b"CONNECT":
         raise HttpFault(501, "connect", "CONNECT is not supported")
-    if not (target.startswith(b"/") or target == b"*" or re.match(rb"https?://", target, re.IGNORECASE)):
+    if not (target[0] == _SLASH or target == b"*" or re.match(rb"https?://", target, re.IGNORECASE)):
         raise HttpFault(400, "request_target", "the request target is neither a path nor a URL")
-    hosts = request.all(b"host")
-    if len(hosts) > 1 or (minor == 1 and not hosts):
+    if b"host" in request.repeated or (minor == 1 and request.get(b"host") is None):
         raise HttpFault(400, "host", "HTTP/1.1 asks for exactly one Host field")
     request.find_length()
     return request
 
 
-def _length(lengths: list[bytes]) -> int:
-    if len(lengths) > 1:
-        raise HttpFault(400, "several_lengths", "more than one Content-Length")
-    digits = lengths[0]
+def _length(digits: bytes) -> int:
     if digits.isdigit() and len(digits) <= _MAX_DIGITS and (length := int(digits)) <= MAX_BODY_BYTES:
         return length
     raise HttpFault(400, "content_length", "the Content-Length field is not a number")
@@ -299,11 +334,11 @@ def _fields(head: bytes) -> list[Field]:
     count = head.count(b"\r\n") - 2
     if count > MAX_FIELDS:
         raise HttpFault(431, "head_too_large", f"more than {MAX_FIELDS} header fields")
-    fields = [(name, name.lower(), value) for name, value in _FIELD.findall(head)]
+    fields: list[Field] = _FIELD.findall(head)
     if len(fields) < count:
         raise _malformed(head.split(b"\r\n")[1:-2])
     if b" \r\n" in head or b"\t\r\n" in head:
-        fields = [(name, lower, value.rstrip(b" \t")) for name, lower, value in fields]
+        fields = [(name, value.rstrip(b" \t")) for name, value in fields]
     return fields
 
 
@@ -317,8 +352,4 @@ def _malformed(lines: list[bytes]) -> HttpFault:
 
 def render(first_line: bytes, fields: list[Field]) -> bytes:
     """A head, ready to be written."""
-    parts = [first_line]
-    for name, _, value in fields:
-        parts += (b"\r\n", name, b": ", value)
-    parts.append(b"\r\n\r\n")
-    return b"".join(parts)
+    return b"\r\n".join([first_line, *map(_JOIN, fields), b"\r\n"])

@@ -18,6 +18,7 @@ _INFLATE_STEP: Final = 1_048_576
 _ERROR_STATUS: Final = 400
 _TEXT: Final = re.compile(rb'''[{,] ?"(?:text|content)": ?"([^"\\\x00-\x1f]+)"''')
 _PLAIN: Final = bytes({*range(0x20, 0x7F)} - {*b'"\\'})
+_JSON: Final = b"application/json"
 _DONE: Final = b"[DONE]"
 _DONES: Final = frozenset({_DONE, b'"[DONE]"', b"<DONE>", b"[done]"})
 _WORD_BYTES: Final = 32
@@ -84,13 +85,16 @@ class AnswerWatch:
         facts: What the answer said.
         gaps: Gaps between its content events (streams).
         stream: Whether it is a stream of events.
+        bounded: Its framing alone says whether it is whole: it is neither a stream nor ends with its connection.
         size: Payload bytes that went by.
         ended_at: Payload bytes up to the end of the event that ends the stream; ``None`` before.
         has_content: The first content has come.
     """
 
     def __init__(self, head: ResponseHead) -> None:
-        kind = (head.get(b"content-type") or b"").partition(b";")[0].strip().lower()
+        kind = head.get(b"content-type") or b""
+        if kind != _JSON:
+            kind = kind.partition(b";")[0].strip().lower()
         self.facts = Facts()
         self.stream = kind == b"text/event-stream" or kind in _LINE_KINDS
         self.gaps = Gaps() if self.stream else _NO_GAPS
@@ -104,13 +108,14 @@ class AnswerWatch:
         if self.stream:
             self._splitter = LineSplitter() if kind in _LINE_KINDS else SseSplitter()
         self._sample: BodySample | None = None
-        is_json = kind == b"application/json" or kind.endswith(b"+json")
+        is_json = kind == _JSON or kind.endswith(b"+json")
         self._json = is_json
         if not self.stream and (is_json or head.status >= _ERROR_STATUS):
             self._sample = BodySample()
         elif kind == b"application/octet-stream":
             self._sample = _triton_header(head)
         self._until_close = head.length is None and not head.chunked
+        self.bounded = not (self.stream or self._until_close)
         self._inflate: zlib._Decompress | None = None
         if (coding := head.get(b"content-encoding")) and (coding := coding.strip().lower()) != b"identity":
             self._inflate = _inflater(coding)
@@ -147,8 +152,8 @@ class AnswerWatch:
         for piece in payload:
             if self._splitter is None:
                 self.has_content = True
-                if self._sample is not None:
-                    self._sample.feed(piece if self._inflate is None else self._plain(piece))
+                if (sample := self._sample) is not None:
+                    sample.feed(piece if self._inflate is None else self._plain(piece))
             elif (like := self._like_piece) is not None and like.matches(piece) and self._splitter.skip(len(piece)):
                 self.facts.content_chunks += 1
                 self._content_came(now)
@@ -255,9 +260,10 @@ class AnswerWatch:
             self.has_content = self._read_event(event) or self.has_content
 
     def _read_sample(self, sample: BodySample) -> None:
-        if sample.whole:
-            if isinstance(message := sample.json(), dict):
-                self.facts.read(message)
+        if isinstance(whole := sample.json(), dict):
+            self.facts.read(whole)
+            return
+        if sample.is_whole():
             return
         found = {"model": _MODEL.search(sample.head) or _MODEL.search(sample.tail), "id": _ID.search(sample.head)}
         usage = _USAGE.search(sample.tail) or _USAGE.search(sample.head)
@@ -324,8 +330,7 @@ def _triton_header(head: ResponseHead) -> BodySample | None:
 class _HeaderSample(BodySample):
     __slots__ = ()
 
-    @property
-    def whole(self) -> bool:
+    def is_whole(self) -> bool:
         return len(self.head) == self._limit
 
 

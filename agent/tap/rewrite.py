@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from agent.tap.framing import BodyReader, ChunkedBody, LengthBody, UntilClose
 from agent.tap.head import HttpFault, render
@@ -44,7 +45,7 @@ def request_head(head: RequestHead, onward: Onward, authority: bytes, base: byte
     """
     trace = onward.trace
     fields = head.forwarded(_TRACE if onward.named else _TRACE_AND_ID)
-    rare = head.has(b"tracestate", b"upgrade", b"te")
+    rare = not head.plain and head.has(b"tracestate", b"upgrade", b"te")
     if rare and (states := head.all(b"tracestate")):
         handed_on = trace.continued and is_trace_state(states)
         if len(states) > 1 or not handed_on:
@@ -56,48 +57,50 @@ def request_head(head: RequestHead, onward: Onward, authority: bytes, base: byte
         target = target[match.end() :]
         target = target if target.startswith(b"/") else b"/" + target
         is_path = True
-        fields = [(b"Host", b"host", match[1]), *(f for f in fields if f[1] != b"host")]
+        fields = [(b"Host", match[1]), *(f for f in fields if f[0].lower() != b"host")]
     elif head.get(b"host") is None:
-        fields.insert(0, (b"Host", b"host", authority))
+        fields.insert(0, (b"Host", authority))
     if base and is_path:
         target = base + target
     if head.length is None:
-        fields.append((b"Transfer-Encoding", b"transfer-encoding", b"chunked"))
+        fields.append((b"Transfer-Encoding", b"chunked"))
     if rare and head.wants_websocket():
-        fields.append((b"Connection", b"connection", b"Upgrade"))
-        fields.append((b"Upgrade", b"upgrade", b"websocket"))
+        fields.append((b"Connection", b"Upgrade"))
+        fields.append((b"Upgrade", b"websocket"))
     elif rare and b"trailers" in head.tokens(b"te"):
-        fields.append((b"TE", b"te", b"trailers"))
-        fields.append((b"Connection", b"connection", b"TE"))
-    fields.append((b"traceparent", b"traceparent", trace.header(onward.span_id)))
+        fields.append((b"TE", b"trailers"))
+        fields.append((b"Connection", b"TE"))
+    fields.append((b"traceparent", trace.header(onward.span_id)))
     if not onward.named:
-        fields.append((b"X-Request-Id", b"x-request-id", onward.request_id.encode()))
+        fields.append((b"X-Request-Id", onward.request_id.encode()))
     return render(head.method + b" " + target + b" HTTP/1.1", fields)
 
 
-class AnswerPlan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AnswerPlan:
     """How an answer's body is carried.
 
     Attributes:
-        reader: Finds its end.
         tunnel: Both sides switch to another protocol.
         dechunk: The client can't read chunks: it gets the payload, ended by closing.
         until_close: The body ends with the server's connection.
+        keeps_client: The client can tell the end without its connection being closed.
     """
 
-    reader: BodyReader
     tunnel: bool = False
     dechunk: bool = False
     until_close: bool = False
-
-    @property
-    def keeps_client(self) -> bool:
-        """Whether the client can tell the end without its connection being closed."""
-        return not (self.dechunk or self.until_close)
+    keeps_client: bool = True
 
 
-def plan_answer(request: RequestHead, head: ResponseHead) -> AnswerPlan:
-    """Plan of an answer (RFC 9112 §6.3).
+_AS_IT_IS: Final = AnswerPlan()
+_DECHUNKED: Final = AnswerPlan(dechunk=True, keeps_client=False)
+_UNTIL_CLOSE: Final = AnswerPlan(until_close=True, keeps_client=False)
+_TUNNEL: Final = AnswerPlan(tunnel=True, until_close=True, keeps_client=False)
+
+
+def plan_answer(request: RequestHead, head: ResponseHead) -> tuple[BodyReader, AnswerPlan]:
+    """What finds the end of an answer's body, and how that is carried (RFC 9112 §6.3).
 
     Raises:
         HttpFault: 502, the server answers what it was not asked.
@@ -105,32 +108,32 @@ def plan_answer(request: RequestHead, head: ResponseHead) -> AnswerPlan:
     if head.status == _SWITCHING:
         if not request.wants_websocket():
             raise HttpFault(502, "upstream_malformed", "the server switched protocols unasked")
-        return AnswerPlan(UntilClose(), tunnel=True, until_close=True)
+        return UntilClose(), _TUNNEL
     if request.method == b"HEAD" or head.status in _NO_BODY:
-        return AnswerPlan(LengthBody(0))
+        return LengthBody(0), _AS_IT_IS
     if head.chunked:
         if request.minor == 0 and _codings(head).lower() != b"chunked":
             raise HttpFault(502, "upstream_malformed", "the answer's transfer coding can't be given to HTTP/1.0")
-        return AnswerPlan(ChunkedBody(), dechunk=request.minor == 0)
+        return ChunkedBody(), _DECHUNKED if request.minor == 0 else _AS_IT_IS
     if head.length is not None:
-        return AnswerPlan(LengthBody(head.length))
-    return AnswerPlan(UntilClose(), until_close=True)
+        return LengthBody(head.length), _AS_IT_IS
+    return UntilClose(), _UNTIL_CLOSE
 
 
 def answer_head(request: RequestHead, head: ResponseHead, plan: AnswerPlan, request_id: str, *, keep: bool) -> bytes:
     """The response's head as the client gets it; ``keep`` says whether the connection stays open after it."""
     fields = head.forwarded()
     if plan.tunnel:
-        fields.append((b"Connection", b"connection", b"Upgrade"))
-        fields.append((b"Upgrade", b"upgrade", head.get(b"upgrade") or b"websocket"))
+        fields.append((b"Connection", b"Upgrade"))
+        fields.append((b"Upgrade", head.get(b"upgrade") or b"websocket"))
     elif not keep:
-        fields.append((b"Connection", b"connection", b"close"))
+        fields.append((b"Connection", b"close"))
     elif request.minor == 0:
-        fields.append((b"Connection", b"connection", b"keep-alive"))
+        fields.append((b"Connection", b"keep-alive"))
     if head.chunked and not plan.dechunk:
-        fields.append((b"Transfer-Encoding", b"transfer-encoding", _codings(head)))
+        fields.append((b"Transfer-Encoding", _codings(head)))
     if head.get(b"x-request-id") is None:
-        fields.append((b"X-Request-Id", b"x-request-id", request_id.encode()))
+        fields.append((b"X-Request-Id", request_id.encode()))
     return render(b"HTTP/1.1 %d %s" % (head.status, head.reason), fields)
 
 
@@ -139,14 +142,14 @@ def error_answer(request: RequestHead | None, fault: Fault, request_id: str, *, 
     error = {"message": fault.message, "type": fault.error_type, "code": fault.status}
     body = json.dumps({"error": error}).encode()
     fields: list[Field] = [
-        (b"Content-Type", b"content-type", b"application/json"),
-        (b"Content-Length", b"content-length", b"%d" % len(body)),
-        (b"Server", b"server", b"servescope-tap"),
-        (b"X-Request-Id", b"x-request-id", request_id.encode()),
-        (b"Connection", b"connection", b"keep-alive" if keep else b"close"),
+        (b"Content-Type", b"application/json"),
+        (b"Content-Length", b"%d" % len(body)),
+        (b"Server", b"servescope-tap"),
+        (b"X-Request-Id", request_id.encode()),
+        (b"Connection", b"keep-alive" if keep else b"close"),
     ]
     if fault.outcome is Outcome.REJECTED:
-        fields.append((b"Retry-After", b"retry-after", b"1"))
+        fields.append((b"Retry-After", b"1"))
     head = render(b"HTTP/1.1 %d %s" % (fault.status, _REASONS.get(fault.status, b"Error")), fields)
     return head, b"" if request is not None and request.method == b"HEAD" else body
 
@@ -154,13 +157,13 @@ def error_answer(request: RequestHead | None, fault: Fault, request_id: str, *, 
 def _trace_state(fields: list[Field], members: list[bytes]) -> list[Field]:
     """The first ``tracestate`` with all members in place of several (Trace Context §3.3.1.4); none without members."""
     joined = b",".join(filter(None, members))
-    first = next((f for f in fields if f[1] == b"tracestate"), None)
+    first = next((f for f in fields if f[0].lower() == b"tracestate"), None)
     kept = []
     for field in fields:
-        if field[1] != b"tracestate":
+        if field[0].lower() != b"tracestate":
             kept.append(field)
         elif field is first and joined:
-            kept.append((field[0], field[1], joined))
+            kept.append((field[0], joined))
     return kept
 
 

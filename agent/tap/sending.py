@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOLD_BYTES: Final = 65_536
 """Bytes of a request that wait for the connection to its server before its client is slowed down."""
+_NO_BODY: Final = LengthBody(0)
 
 
 class Sending:
@@ -37,8 +38,8 @@ class Sending:
     """
 
     __slots__ = (
-        "_account", "_client", "_connecting", "_core", "_counted", "_head", "_reader", "_retried", "_unsent", "done",
-        "moved", "upstream",
+        "_account", "_client", "_connecting", "_core", "_counted", "_head", "_length", "_reader", "_retried", "_unsent",
+        "done", "moved", "upstream",
     )  # fmt: skip
 
     def __init__(self, core: Core, client: ClientEnd, head: RequestHead | None, account: Account) -> None:
@@ -46,13 +47,13 @@ class Sending:
         self._client = client
         self._head = head
         self._account = account
-        length = 0 if head is None else head.length
-        self._reader: BodyReader = ChunkedBody() if length is None else LengthBody(length)
+        length = self._length = 0 if head is None else head.length
+        self._reader: BodyReader = ChunkedBody() if length is None else _NO_BODY
         self._connecting: asyncio.Task[None] | None = None
         self._counted = False
         self._retried = False
         self._unsent = b""
-        self.done = self._reader.done
+        self.done = length == 0
         self.moved = time.monotonic()
         self.upstream: UpstreamConnection | None = None
 
@@ -72,7 +73,18 @@ class Sending:
         Raises:
             HttpFault: The body's framing is malformed.
         """
-        if not data or self.done:
+        if self.done:
+            return 0
+        if (length := self._length) is not None:
+            if len(data) == length:  # all of it in one read, as of most requests
+                self.done = True
+                self._account.request_payload([data])
+                self._unsent = data
+                if length > _HOLD_BYTES:
+                    self._client.hold_reading("connecting", True)
+                return length
+            self._reader = LengthBody(length)
+        if not data:
             return 0
         raw = self._take(data)
         self._keep(raw)
@@ -125,11 +137,8 @@ class Sending:
     def end_at_edge(self) -> None:
         """From here on the time is the server's or the client's; said more than once, the first counts."""
         if not self._counted:
-            self._count(time.monotonic())
-
-    def _count(self, now: float) -> None:
-        self._counted = True
-        self._account.edge_seconds += now - self._client.arrived
+            self._counted = True
+            self._account.edge_seconds += time.monotonic() - self._client.arrived
 
     def lose(self) -> bool:
         """The server's connection is gone; returns whether the request may go out once more.
@@ -199,6 +208,7 @@ class Sending:
 
     def _sent(self) -> None:
         """All that is here was written: if that is all there is and the server has taken it, our part ends."""
-        if self.done and not self._counted and not self.stuck:
+        if self.done and not self._counted and (self.upstream is None or not self.upstream.full):
             self.moved = now = time.monotonic()
-            self._count(now)
+            self._counted = True
+            self._account.edge_seconds += now - self._client.arrived

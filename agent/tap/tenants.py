@@ -169,14 +169,17 @@ class Tenants:
             query: Whether a key may stand in its query.
         """
         declared = ""
-        if self._header and (values := head.all(self._header)) and _NAME.fullmatch(value := b", ".join(values)):
+        named = self._header and head.get(self._header) is not None
+        if named and _NAME.fullmatch(value := b", ".join(head.all(self._header))):
             declared = value.decode("utf-8", "replace")
             if _OURS.match(declared) or declared in self._of_keys:
                 declared = _DECLARED + declared
             else:
                 declared = self._names.get(declared, declared)
         key = self._key(head, query=query)
-        return Who(declared, self._names.get(key, key))
+        if self._names:
+            key = self._names.get(key, key)
+        return Who(declared, key)
 
     def _key(self, head: RequestHead, *, query: bool) -> str:
         bears = False

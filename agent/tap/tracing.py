@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from agent.entropy import draw
 
@@ -20,7 +21,8 @@ _MAX_STATE: Final = 512
 _LONG_MEMBER: Final = 128
 
 
-class TraceContext(NamedTuple):
+@dataclass(slots=True)
+class TraceContext:
     """Trace of a request.
 
     Attributes:
@@ -51,7 +53,8 @@ class TraceContext(NamedTuple):
         return bool(self.flags & _SAMPLED) if self.parent_span_id else None
 
 
-class Onward(NamedTuple):
+@dataclass(slots=True)
+class Onward:
     """What of a request's identity is handed on, both ways.
 
     Attributes:
@@ -85,9 +88,9 @@ def read_trace_context(values: list[bytes], *, sample: bool = True) -> TraceCont
     return TraceContext(trace_id, parent, flags, sample or bool(flags & _SAMPLED))
 
 
-def new_trace_context() -> TraceContext:
-    """A trace that begins here, sampled."""
-    return TraceContext(draw(16), b"", _SAMPLED)
+def new_trace_context(trace_id: bytes = b"") -> TraceContext:
+    """A trace that begins here, sampled; its id (16 random bytes) is drawn where none is given."""
+    return TraceContext(trace_id or draw(16), b"", _SAMPLED)
 
 
 def is_trace_state(values: list[bytes]) -> bool:

@@ -22,12 +22,13 @@ class UpstreamConnection(asyncio.Protocol):
         exchange: The request in flight, if any.
         reused: It has carried a request before.
         full: The server does not take our bytes for now.
+        reading: Its bytes are read.
     """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport | None = None
-        self._reading = True
+        self.reading = True
         self._poll: select.poll | None = None
         self.exchange: AnswerEnd | None = None
         self.reused = False
@@ -74,8 +75,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def read_on(self, reading: bool) -> None:
         """Stop or go on reading: the kernel's window then slows the server down."""
-        if reading != self._reading and self._transport is not None and not self._transport.is_closing():
-            self._reading = reading
+        if reading != self.reading and self._transport is not None and not self._transport.is_closing():
+            self.reading = reading
             if reading:
                 self._transport.resume_reading()
             else:
@@ -87,8 +88,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    @property
-    def usable(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether a new request may be sent on it."""
         return self._transport is not None and not self._transport.is_closing() and not self.full
 
@@ -148,7 +148,7 @@ class Pool:
         """An idle connection that is still good, newest first."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable and connection.is_silent():
+            if connection.is_usable() and connection.is_silent():
                 connection.reused = True
                 return connection
             connection.abort()
@@ -178,8 +178,9 @@ class Pool:
     def give_back(self, connection: UpstreamConnection, now: float) -> None:
         """Keep a connection whose exchange ended cleanly."""
         connection.exchange = None
-        connection.read_on(True)
-        if connection.usable and len(self._idle) < self._max_idle:
+        if not connection.reading:
+            connection.read_on(True)
+        if connection.is_usable() and len(self._idle) < self._max_idle:
             connection.idle_since = now
             self._idle.append(connection)
         else:

@@ -6,7 +6,6 @@ Dialects differ in one thing that matters: OpenAI's ``prompt_tokens`` hold the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 _MAX_COUNT: Final = 1 << 40
@@ -41,7 +40,6 @@ _FIELDS: Final = {
 _DETAILS: Final = frozenset({"prompt_tokens_details", "input_tokens_details"})
 
 
-@dataclass(slots=True)
 class Usage:
     """What was reported so far: of each field the greatest value, since servers count up or send placeholders first.
 
@@ -49,16 +47,23 @@ class Usage:
     is cut keeps what it had.
     """
 
-    _known: dict[str, int] = field(default_factory=dict)
-    _inclusive: bool = False
+    __slots__ = ("_inclusive", "_known")
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+        self._inclusive = False
 
     def read(self, report: Any) -> None:
         """Take one report; anything that isn't a count of a known field is passed over."""
         if not isinstance(report, dict):
             return
+        known = self._known
         for key, value in report.items():
             if (name := _FIELDS.get(key)) is not None:
-                self._raise(name, value)
+                if type(value) is int and known.get(name, 0) <= value < _MAX_COUNT:  # as nearly all are
+                    known[name] = value
+                else:
+                    self._raise(name, value)
             elif key in _DETAILS and isinstance(value, dict):
                 for name in ("cached_tokens", "cache_read_tokens"):
                     self._raise("hit", value.get(name))
@@ -83,6 +88,8 @@ class Usage:
             if "hit" in known and "miss" in known:
                 return known["hit"] + known["miss"]
             return known.get("total") if self.completion is None else None
+        if "read" not in known and "made" not in known:
+            return base  # there is nothing that it could have left out
         read, made = known.get("read", 0), known.get("made", 0)
         if (rest := known.get("total", 0) - (self.completion or 0)) in {base, base + read, base + read + made}:
             return rest  # the sum tells whether they are in

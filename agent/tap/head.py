@@ -47,6 +47,8 @@ _HOP: Final = frozenset(
     }
 )
 _SPECIAL: Final = (_HOP - {b"connection"}) | {b"traceparent", b"tracestate", b"x-request-id"}
+_KEPT: Final = frozenset({b"keep-alive", b"Keep-Alive"})
+"""What most clients that name an option of their connection say."""
 _END_TO_END: Final = frozenset(
     {b"host", b"content-length", b"content-type", b"authorization", b"cookie", b"expect", b"x-request-id"}
 )
@@ -123,8 +125,10 @@ class Head:
 
     def keeps_alive(self) -> bool:
         """Whether the peer means to use the connection again (RFC 9112 §9.3)."""
-        if b"connection" not in self._values:
+        if (said := self.get(b"connection")) is None:
             return self.minor == 1
+        if said in _KEPT and b"connection" not in self.repeated:
+            return True
         options = self.tokens(b"connection")
         if b"close" in options:
             return False
@@ -136,10 +140,15 @@ class Head:
         Args:
             but: Names of which none is in a head that is ``plain``.
         """
-        if self.plain and b"connection" not in self._values:
+        said = self.get(b"connection")
+        if said is None and self.plain:
             return self.fields.copy()
-        drop = _HOP.union(self.tokens(b"connection") - _END_TO_END, but)
-        return [f for f in self.fields if f[0].lower() not in drop]
+        if said in _KEPT and self.plain and b"connection" not in self.repeated:
+            drop = _HOP
+        else:
+            drop = _HOP.union(self.tokens(b"connection") - _END_TO_END, but)
+        names = [f[0].lower() for f in self.fields] if self.repeated else self._values
+        return [f for name, f in zip(names, self.fields, strict=True) if name not in drop]
 
 
 class RequestHead(Head):

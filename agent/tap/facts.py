@@ -7,6 +7,7 @@ it), Anthropic messages, Gemini, KServe v2 / Triton, and the own APIs of llama.c
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -59,6 +60,7 @@ _FRAME: Final = frozenset(
 """Fields of a message that are no piece of an answer, whatever they hold."""
 
 
+@dataclass(slots=True, init=False)
 class Facts:
     """What is known of an answer so far.
 
@@ -75,22 +77,24 @@ class Facts:
         begun: Choices that began in a dialect whose streams say how they end.
     """
 
-    __slots__ = (
-        "begun", "complete", "content_chunks", "error", "error_type", "finish", "model", "queue_full", "response_id",
-        "usage",
-    )  # fmt: skip
+    model: str
+    response_id: str
+    finish: dict[int, str]
+    usage: Usage
+    content_chunks: int
+    error: bool
+    error_type: str
+    queue_full: bool
+    complete: bool
+    begun: set[int]
 
-    def __init__(self) -> None:
-        self.model = ""
-        self.response_id = ""
-        self.finish: dict[int, str] = {}
+    def __init__(self) -> None:  # by hand: the one made of defaults asks of each what it is
+        self.model = self.response_id = self.error_type = ""
+        self.finish = {}
         self.usage = Usage()
         self.content_chunks = 0
-        self.error = False
-        self.error_type = ""
-        self.queue_full = False
-        self.complete = False
-        self.begun: set[int] = set()
+        self.error = self.queue_full = self.complete = False
+        self.begun = set()
 
     @property
     def given_up(self) -> str:

@@ -6,6 +6,7 @@ Dialects differ in one thing that matters: OpenAI's ``prompt_tokens`` hold the c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 _MAX_COUNT: Final = 1 << 40
@@ -40,6 +41,7 @@ _FIELDS: Final = {
 _DETAILS: Final = frozenset({"prompt_tokens_details", "input_tokens_details"})
 
 
+@dataclass(slots=True, init=False)
 class Usage:
     """What was reported so far: of each field the greatest value, since servers count up or send placeholders first.
 
@@ -47,10 +49,11 @@ class Usage:
     is cut keeps what it had.
     """
 
-    __slots__ = ("_inclusive", "_known")
+    _known: dict[str, int]
+    _inclusive: bool
 
     def __init__(self) -> None:
-        self._known: dict[str, int] = {}
+        self._known = {}
         self._inclusive = False
 
     def read(self, report: Any) -> None:

@@ -97,7 +97,7 @@ async def calls_of_a_small_answer(folder: Path, end: socket.socket) -> int:
     return least
 
 
-def test_a_small_answer_takes_few_steps(tmp_path: Path):
+def test_a_small_answer_takes_few_steps(tmp_path: Path) -> None:
     ends = socket.socketpair()
     with contextlib.closing(ends[0]), contextlib.closing(ends[1]):
         assert asyncio.run(calls_of_a_small_answer(tmp_path, ends[0])) <= MOST_CALLS

@@ -28,7 +28,9 @@ def all_of(fields: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
 
 
 @given(FIELDS, st.sampled_from([0, 1]), BUT)
-def test_fields_are_what_reading_each_says(fields: list[tuple[bytes, bytes]], minor: int, but: tuple[bytes, ...]):
+def test_fields_are_what_reading_each_says(
+    fields: list[tuple[bytes, bytes]], minor: int, but: tuple[bytes, ...]
+) -> None:
     head = RequestHead(minor, fields, b"GET", b"/", 0)
     for name in {name.lower() for name in NAMES} | {b"cookie"}:
         values = all_of(fields, name)

@@ -114,10 +114,10 @@ def _watch_nothing(flag_options: dict[str, Any]) -> None:
     """In the place of Streamlit's watchers of its configuration files."""
 
 
-async def _tick_seldom(server: uvicorn.Server) -> None:
+async def _tick_seldom(self: uvicorn.Server) -> None:
     """In the place of uvicorn's own clock, which wakes a server ten times a second that nobody asks."""
     ticks = 0
-    while not await server.on_tick(ticks):
+    while not await self.on_tick(ticks):
         ticks += _TICKS
         await asyncio.sleep(_TICKS / 10)
 

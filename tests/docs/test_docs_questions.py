@@ -33,7 +33,7 @@ def said(page: Path) -> set[str]:
         seen.add(path)
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                texts.add(node.value.removeprefix("#### "))
+                texts.add(node.value.removeprefix("## "))
             elif isinstance(node, ast.ImportFrom) and node.module == "dashboard":
                 waiting += [DASHBOARD / f"{each.name}.py" for each in node.names]
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dashboard."):

@@ -95,13 +95,13 @@ class Order(Generic[_Reader]):
     def take(self, put: Put, now: float) -> None:
         """A page, whenever it was scraped; ``now`` in seconds of a clock that never goes back."""
         before = self._before(put)
+        if before is not None and put.time_ns >= before.last_ns:
+            self._cadence.learn(put.time_ns - before.last_ns, put.came - before.came)
+            self._meet(now)  # what is near is known better now: this page may even lie within what has met
+            before = self._before(put)
         if before is not None and put.time_ns < before.last_ns:
             before.reader.alone(put)
             return
-        if before is not None:
-            self._cadence.learn(put.time_ns - before.last_ns, put.came - before.came)
-            self._meet(now)  # what is near is known better now
-            before = self._before(put)
         if before is not None and self._cadence.near(put.time_ns - before.last_ns):
             before.reader.read(put, tell=before.based or before.bare)
             if not before.based:

@@ -137,7 +137,7 @@ def _contend(ledger: Ledger, place: Place, places: list[Place], reference: Refer
         for other in places
         if other is not place and len(deployment) and other.requests.deployment.codes[other.rows[0]] == deployment[0]
     ]
-    contention.charge_standstill(ledger, place)
+    contention.charge_standstill(ledger, place, reference)
     gpus.charge_failed(ledger, place)
     contention.charge_readers(ledger, place, reference)
     contention.charge_cpu(ledger, place, calm)

@@ -52,11 +52,15 @@ EXPLAINED: Final = 0.4
 """Share of what decoding took above the reference that the batch has to explain to be its reason."""
 SLOPE_LIMIT: Final = 0.5
 """Most that one more sequence may cost, as a share of what a token costs alone: a batch is cheaper than turns."""
+COLD: Final = 0.5
+"""Share of the reference that the first requests of a server take longer at least where it is cold."""
 _ALL: Final = tuple(PHASES)
+_SERVED: Final = tuple(phase for phase in PHASES if phase != "edge")
+"""Where what a server does shows; what its clients do is in the other."""
 _WHOLE: Final = ("decode", "compute_infer", "compute_input", "compute_output", "other")
 
 
-def charge_standstill(ledger: Ledger, place: Place) -> None:
+def charge_standstill(ledger: Ledger, place: Place, reference: Reference) -> None:
     """``gpu_fault``, ``restart``, ``engine_frozen`` and ``cold_start``."""
     faulted = [span for span in place.faulted if not _starved(place, *span)]
     away = _apart(place.restarts, faulted)
@@ -68,14 +72,17 @@ def charge_standstill(ledger: Ledger, place: Place) -> None:
         taken = ledger.take(cause, (*FIRST_TOKEN, "transit", "edge"), before, place.part)
         rest = after + np.maximum(before - taken, 0.0)
         ledger.take(cause, _WHOLE, rest, place.part)
-    start = place.span[0]
+    start, usual = place.span[0], reference.expected[place.part].sum(axis=1)
     for begun in place.begun:
         young = (start >= begun - 1) & (start < begun + COLD_SECONDS)
         old = (start >= begun + COLD_SECONDS) & (start < begun + 3 * COLD_SECONDS)
         above = np.maximum(ledger.excess[place.part], 0.0)
-        # cold is what goes by: later ones of the same server do not show it
-        if young.any() and old.sum() >= 3 and np.median(above[young][:5]) > 3 * np.median(above[old]):  # noqa: PLR2004
-            ledger.take("cold_start", _ALL, np.inf, place.rows[young])
+        if not young.any() or old.sum() < 3:  # noqa: PLR2004 - what goes by is seen by what comes after it
+            continue
+        # cold is what the first are and later ones of the same server are not
+        least = max(COLD * float(np.median(usual[young][:5])), 3 * float(np.median(above[old])))
+        if np.median(above[young][:5]) > least:
+            ledger.take("cold_start", _SERVED, np.inf, place.rows[young])
 
 
 def _starved(place: Place, since: float, until: float) -> bool:

@@ -114,9 +114,12 @@ def _reasons(place: Place, peers: Sequence[Place], reference: Reference, first: 
         yield "gpu_throttled"
     if yields_less(place, first, last):
         yield "spec_acceptance_drop"
-    if _slower(place, reference, first, last):
+    uneven = _uneven(place, peers, first, last)
+    # a server that batches computes longer the more are sent to it
+    sent_here = uneven and _came_more(place, first, last)
+    if not sent_here and _slower(place, reference, first, last):
         yield _slower_cause(place, peers, reference, since, until)
-    if _uneven(place, peers, first, last):
+    if uneven:
         yield "router_imbalance"
     if _retried(place, since, until) or _failures_came_again(place, first, last):
         yield "retry_storm"
@@ -193,6 +196,13 @@ def _slower(place: Place, reference: Reference, first: int, last: int) -> bool:
     crowd = (place.queued + np.nan_to_num(place.sampled("waiting")))[first:last] + 1e-9
     asked, finished = (float(np.average(each[first:last], weights=crowd)) for each in (came, went))
     return ratio >= SLOWER and (rate == 0 or (ratio * rate >= asked and finished < SLOWER * rate))
+
+
+def _came_more(place: Place, first: int, last: int) -> bool:
+    """Whether `SKEW` times as many came in an episode as when nobody waited before it."""
+    calm = _calm_before(place, first, last)
+    usual = float(np.mean(place.arrivals[calm])) if len(calm) else 0.0
+    return usual > 0 and float(np.mean(place.arrivals[first:last])) >= SKEW * usual
 
 
 def _calm_before(place: Place, first: int, last: int) -> Ints:

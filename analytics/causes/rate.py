@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SLOWER: Final = 1.3
 """Times the reference, or the peers, from which a rate has changed."""
+SKEW: Final = 1.5
+"""Times the usual, and times its peers', that come to an instance to which more are sent."""
 _LEAST: Final = 5
 _AROUND: Final = 5.0
 """Seconds before and after a request in which arrivals are counted."""
@@ -57,7 +59,9 @@ def charge_rates(ledger: Ledger, requests: Requests, reference: Reference) -> No
             # each beside it by itself: one that is flooded has most requests, and is no measure for the others
             beside = [other for peer, (_, other) in paces.items() if peer != code]
             if beside and pace >= SLOWER * float(np.median(beside)):
-                ledger.take("slow_instance", WORK, np.inf, of_it)
+                others = [len(rows) for peer, (rows, _) in paces.items() if peer != code]
+                sent_here = len(of_it) >= SKEW * float(np.mean(others)) and _by_its_batch(requests, reference, of_it)
+                ledger.take("router_imbalance" if sent_here else "slow_instance", WORK, np.inf, of_it)
         _charge_models(ledger, requests, reference, mine)
 
 
@@ -69,6 +73,21 @@ def _paces(requests: Requests, ratio: Floats, mine: Flags) -> Iterator[tuple[int
         of_it = rows[codes == code]
         if len(of_it) >= _LEAST:
             yield int(code), (of_it, float(np.median(ratio[of_it])))
+
+
+def _by_its_batch(requests: Requests, reference: Reference, rows: Ints) -> bool:
+    """Whether an instance computes longer because it is asked for more, and as much more at once."""
+    infer, usual = requests.phases[:, PHASE["compute_infer"]], reference.expected[:, PHASE["compute_infer"]]
+    told = False
+    for code in present(requests.model.codes[rows]):
+        slow = rows[(requests.model.codes[rows] == code) & (infer[rows] >= SLOWER * usual[rows]) & (usual[rows] > 0)]
+        if not len(slow):
+            continue
+        asked_for, among = _crowds(requests, reference, code)
+        if np.median(asked_for[slow]) < SKEW or np.median(infer[slow] / usual[slow] / among[slow]) >= SLOWER:
+            return False
+        told = True
+    return told
 
 
 def _charge_models(ledger: Ledger, requests: Requests, reference: Reference, mine: Flags) -> None:

@@ -12,7 +12,7 @@ from analytics.causes.account import account_of
 from analytics.causes.advice import SHARED
 from analytics.causes.evidence import causes_of
 from analytics.causes.harm import harm_of
-from analytics.causes.table import Host
+from analytics.causes.table import Event, Host
 from tests.kits.causes_sim import Server, evidence, steady, traffic
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from analytics.causes.account import Account
     from analytics.causes.evidence import Cause
-    from analytics.causes.table import Event, Gpu
+    from analytics.causes.table import Gpu
     from tests.kits.causes_sim import Ask
 
 SINCE, UNTIL = 60.0, 105.0
@@ -169,6 +169,20 @@ def check(account: Account, found: list[Cause]) -> None:
     shared = sum(one.seconds for one in found if one.cause in SHARED)
     assert sum(taken.values()) + harm.nobodys_seconds == pytest.approx(shared)
     assert harm.unlisted_seconds == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_readers_that_are_slow_soon_after_a_server_began_are_no_cold_start(seed: int):
+    up = Event(45.0, "instance_up", "sim-0", "", "")
+    _, found = simulated(seed, events=(up,), **PLANTED["slow readers"][0])
+    assert [one.cause for one in found] == ["slow_client"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_first_requests_of_a_server_that_began_are_cold(seed: int):
+    up = Event(61.0, "instance_up", "sim-0", "", "")
+    _, found = simulated(seed, events=(up,), slower=lambda t: 3.0 if 59 < t < 68 else 1.0)
+    assert [one.cause for one in found[:1]] == ["cold_start"]
 
 
 def test_what_a_tenant_took_from_others_is_told_apart_from_what_it_took_from_itself():

@@ -189,6 +189,18 @@ def test_a_flood_of_a_model_that_batches_is_saturation_beside_a_steady_one(since
     assert not {"deploy", "model_slow"} & {one.cause for one in found}
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_large_batches_of_a_replica_that_is_sent_everything_are_the_routers(seed: int):
+    """It computes longer than the replicas beside it since it is asked for more at once, and is no slower."""
+    rows = []
+    for number, rate in enumerate((40.0, 1.0, 1.0)):
+        made = served(lambda t, rate=rate: rate if 70 < t < 95 else 10.0, lambda _: 0.02, seed=10 * seed + number)
+        rows += [row | {"instance": f"triton-{number}"} for row in batched(made)]
+    found = told(rows)
+    assert [(one.cause, one.who.get("instance")) for one in found] == [("router_imbalance", "triton-0")]
+    assert found[0].share > 0.9
+
+
 def test_a_model_that_batches_and_sleeps_is_slow():
     rows = batched(served(lambda _: 8.0, lambda t: 0.15 if 70 < t < 95 else 0.02))
     assert told(rows)[0].cause == "model_slow"

@@ -40,10 +40,10 @@ UNSETTLED: Final = "unsettled"
 _UNSETTLED_TINT = 0.6
 _NAMED_AT_END = 4
 _LEGEND_ITEM, _LEGEND_LETTER, _LEGEND_LINE = 52, 7, 19
-_LEGEND_MOST, _LEGEND_MARGIN = 9, 12
-"""Rows of a legend, of which the rest is scrolled to; pixels around them, and two more than Plotly has."""
 _LEGEND_WIDTH, _LEGEND_WIDE = 250, 690
 """Pixels of an entry's mark, of a letter, of a line; of the narrowest chart, half a page of 900, and of a whole one."""
+_LEGEND_MOST, _LEGEND_MARGIN = 9, 12
+"""Rows of a legend, of which the rest is scrolled to; pixels around them, and two more than Plotly has."""
 _LABELS_WITH_SECONDS = 480
 """Seconds of a span under which labels of times have seconds, and so stand wider apart."""
 _LEGEND_BOTTOM, _AXIS_LABELS = 54, 26

@@ -9,7 +9,7 @@ import structlog
 
 from agent.entropy import draw
 from agent.otlp.request import RequestRecord, time_coded_span_id
-from agent.tap.asked import may_name_model, read_request
+from agent.tap.asked import may_name_model, path_asks_for_stream, read_request
 from agent.tap.bodies import BodySample
 from agent.tap.counters import describe_fault
 from agent.tap.facts import Facts
@@ -132,6 +132,7 @@ class Account:
             self._who = self._core.tenants.look(head, query=bool(route.operation))
             if not route.probe or self._core.record_probes:
                 self._open(route, self._who, self.trace)
+            self._wants_stream = path_asks_for_stream(route.template, head.target)
             self._kind = head.get(b"content-type") or b""
             if route.reads_body and may_name_model(self._kind) and head.get(b"content-encoding") is None:
                 self._sample = BodySample()
@@ -175,7 +176,8 @@ class Account:
         if sample is None:
             return
         try:
-            model, self._wants_stream = read_request(sample, self._kind)
+            model, stream = read_request(sample, self._kind, self.route.template)
+            self._wants_stream = self._wants_stream or stream
             self._model = model or self._model
             self._core.open.name_model(self.span_id, self._model)
         except Exception:  # noqa: BLE001 - recording must never break serving

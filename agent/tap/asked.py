@@ -1,4 +1,4 @@
-"""What a request's body asks for: the model, and whether the answer is to be a stream."""
+"""What a request asks for: the model, and whether the answer is to be a stream."""
 
 from __future__ import annotations
 
@@ -26,6 +26,22 @@ _PART_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
 _QUOTED: Final = re.compile(rb'filename\*?="(?:[^"\\]|\\.)+"', re.IGNORECASE)
 _STREAM: Final = re.compile(rb'(?<!\\)"stream"\s*:\s*(true|false)\b')
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
+_STREAMS: Final = ("/generate_stream", "/infer_stream", ":streamRawPredict")
+"""Routes of which every answer is a stream of events, whatever the body says."""
+_STREAMS_AS_EVENTS: Final = ":streamGenerateContent"
+"""Answers with one growing JSON text, unless its query asks for events."""
+_STREAMS_UNLESS_TOLD: Final = ("/api/chat", "/api/generate")
+"""Ollama's: a body that says nothing of it asks for a stream."""
+
+
+def path_asks_for_stream(route: str, target: bytes) -> bool:
+    """Whether a request asks for a stream without a word of its body.
+
+    Args:
+        route: Its route's template.
+        target: Its target, as it came.
+    """
+    return route.endswith(_STREAMS) or (route.endswith(_STREAMS_AS_EVENTS) and b"alt=sse" in target)
 
 
 def may_name_model(kind: bytes) -> bool:
@@ -36,12 +52,13 @@ def may_name_model(kind: bytes) -> bool:
     return b"json" in what or what in _TEXTS or what == _FORM
 
 
-def read_request(sample: BodySample, kind: bytes = _JSON) -> tuple[str, bool]:
+def read_request(sample: BodySample, kind: bytes = _JSON, route: str = "") -> tuple[str, bool]:
     """Model and ``stream`` that a request body asks for; of a long one only beginning and end are read.
 
     Args:
         sample: The body.
         kind: Its ``content-type``.
+        route: Its route's template.
     """
     what = kind if kind == _JSON else kind.partition(b";")[0].strip().lower()
     if what == _FORM:
@@ -54,7 +71,7 @@ def read_request(sample: BodySample, kind: bytes = _JSON) -> tuple[str, bool]:
         fields = {name: values[0] for name, values in parse_qs(text).items() if name in {"model", "stream"}}
     else:
         fields = {}
-    model, stream = fields.get("model"), fields.get("stream")
+    model, stream = fields.get("model"), fields.get("stream", route in _STREAMS_UNLESS_TOLD)
     streams = stream is True or (isinstance(stream, str) and stream.lower() in _TRUE)
     return model[:_MAX_NAME] if isinstance(model, str) else "", streams
 

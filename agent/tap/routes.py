@@ -120,6 +120,7 @@ _KSERVE_ACTIONS: Final = {
     "infer": "inference",
     "generate": "text_completion",
     "generate_stream": "text_completion",
+    "infer_stream": "inference",
     "ready": "",
     "config": "",
     "stats": "",

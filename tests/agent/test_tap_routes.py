@@ -61,6 +61,7 @@ INFER = "/v2/models/{model}/infer"
             "inference",
             "m",
         ),
+        ("/v2/models/m/infer_stream", "/v2/models/{model}/infer_stream", "inference", "m"),
         ("/model/vendor.m-v2%3A1/invoke", "/model/{model}/invoke", "inference", "vendor.m-v2:1"),
         ("/model/m/converse-stream", "/model/{model}/converse-stream", "chat", "m"),
     ],

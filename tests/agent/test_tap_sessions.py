@@ -185,6 +185,37 @@ async def test_leaving_before_all_was_asked_is_the_clients_choice():
     assert record.outcome is Outcome.CLIENT_ABORT
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "stream"),
+    [
+        (b"/generate_stream", b'{"inputs":"x"}', True),
+        (b"/v2/models/m/generate_stream", b'{"text_input":"x","stream":false}', True),
+        (b"/v2/models/m/versions/1/infer_stream", b"{}", True),
+        (b"/v2/models/m/generate", b'{"text_input":"x"}', False),
+        (b"/v1beta/models/g:streamGenerateContent?alt=sse", b"{}", True),
+        (b"/v1beta/models/g:streamGenerateContent", b"{}", False),  # one JSON text, however slowly it comes
+        (b"/v1/projects/p/models/c:streamRawPredict", b"{}", True),
+        (b"/api/chat", b'{"model":"l"}', True),
+        (b"/api/generate", b'{"model":"l","stream":false}', False),
+        (b"/v1/chat/completions", b'{"model":"l"}', False),
+    ],
+)
+async def test_who_left_before_any_answer_had_asked_for_a_stream(path: bytes, body: bytes, stream: bool):
+    asked = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        asked.set()
+        await peer.gone()
+
+    async with upstream(script) as up, tap(up.port) as served:
+        async with connect(served.port) as peer:
+            await peer.send(post(path, body, close=False))
+            await asked.wait()
+        record = await served.memory.only()
+    assert (record.outcome, record.stream) == (Outcome.CLIENT_ABORT, stream)
+
+
 CALLER = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-%s"
 
 

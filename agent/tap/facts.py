@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.tap.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _MAX_TEXT: Final = 256
 _MAX_CHOICES: Final = 64
@@ -87,6 +90,7 @@ class Facts:
     queue_full: bool
     complete: bool
     begun: set[int]
+    _each: dict[int, Usage]
 
     def __init__(self) -> None:  # by hand: the one made of defaults asks of each what it is
         self.model = self.response_id = self.error_type = ""
@@ -95,6 +99,7 @@ class Facts:
         self.content_chunks = 0
         self.error = self.queue_full = self.complete = False
         self.begun = set()
+        self._each = {}
 
     @property
     def given_up(self) -> str:
@@ -127,6 +132,15 @@ class Facts:
         if message.get("object") == "response":  # a whole OpenAI response reads like its last event
             return self._read_responses_event(f"response.{message.get('status')}", {"response": message})
         return self._read_plain(message)
+
+    def read_whole(self, answer: Any) -> None:
+        """Take a whole answer: one message, or a list of those that belong to it."""
+        if isinstance(answer, dict):
+            self.read(answer)
+        elif isinstance(answer, list):
+            for index, one in enumerate(answer):  # SGLang's to several prompts; Gemini's stream as one JSON text
+                if isinstance(one, dict) and ("meta_info" in one or "candidates" in one or one.keys() == {"error"}):
+                    self.read({"index": index, **one})
 
     def read_error(self, error: Any, around: dict[str, Any] | None = None) -> None:
         """Take an error object or text, and the message that it stands in."""
@@ -206,10 +220,8 @@ class Facts:
         if isinstance(token := message.get("token"), dict):
             return self._read_tgi(token, message)
         done = message.get("done")
-        if isinstance(meta := message.get("meta_info"), dict):  # SGLang
-            self._begin(0)
-            self.usage.read(meta)
-            self._end(0, meta.get("finish_reason"))
+        if isinstance(meta := message.get("meta_info"), dict):
+            self._read_sglang(meta, message.get("index"))
         elif isinstance(done, bool):  # Ollama
             self._begin(0)
             self.usage.read(message)
@@ -219,6 +231,17 @@ class Facts:
         if done is True:
             return self._count(_said(message.get("message")) or bool(message.get("response")))
         return self._count(any(_holds(value) for key, value in message.items() if _speaks(key, value)))
+
+    def _read_sglang(self, meta: dict[str, Any], index: Any) -> None:
+        number = index if type(index) is int else 0
+        self._begin(number)
+        self._name({"id": meta.get("id")})
+        self._end(number, meta.get("finish_reason"))
+        if index is None:
+            self.usage.read(meta)
+        elif number in self._each or len(self._each) < _MAX_CHOICES:  # of several prompts each tells its own tokens
+            self._each.setdefault(number, Usage()).read(meta)
+            self.usage = _together(self._each.values())
 
     def _read_llamacpp(self, message: dict[str, Any]) -> bool:
         self._begin(0)
@@ -321,6 +344,16 @@ class Facts:
         for key in ("model", "model_name", "modelVersion"):
             if key in message and isinstance(model := message[key], str) and model:
                 self.model = model[:_MAX_TEXT]
+
+
+def _together(parts: Iterable[Usage]) -> Usage:
+    """Tokens of several answers that came as one."""
+    told = [(one.prompt, one.completion, one.cached) for one in parts]
+    names = ("prompt_tokens", "completion_tokens", "cached_tokens")
+    total = Usage()
+    total.read({name: sum(n or 0 for n in each) for name, each in zip(names, zip(*told, strict=True), strict=True)
+                if any(n is not None for n in each)})  # fmt: skip
+    return total
 
 
 @lru_cache(maxsize=256)

@@ -260,10 +260,8 @@ class AnswerWatch:
             self.has_content = self._read_event(event) or self.has_content
 
     def _read_sample(self, sample: BodySample) -> None:
-        if isinstance(whole := sample.json(), dict):
-            self.facts.read(whole)
-            return
         if sample.is_whole():
+            self.facts.read_whole(sample.json())
             return
         found = {"model": _MODEL.search(sample.head) or _MODEL.search(sample.tail), "id": _ID.search(sample.head)}
         usage = _USAGE.search(sample.tail) or _USAGE.search(sample.head)

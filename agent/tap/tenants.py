@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+import unicodedata
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -108,6 +109,12 @@ class BoundedNames:
         return True
 
 
+def _as_it_looks(name: str) -> str:
+    """A name without what nobody sees, and in plain forms of its letters; alphabets that look alike stay apart."""
+    plain = unicodedata.normalize("NFKC", name)
+    return "".join(letter for letter in plain if unicodedata.category(letter) != "Cf").strip()
+
+
 class Bound(Protocol):
     """What ``Tenants`` needs of ``BoundedNames``."""
 
@@ -172,7 +179,8 @@ class Tenants:
         named = self._header and head.get(self._header) is not None
         if named and _NAME.fullmatch(value := b", ".join(head.all(self._header))):
             declared = value.decode("utf-8", "replace")
-            if _OURS.match(declared) or declared in self._of_keys:
+            looks = declared if declared.isascii() else _as_it_looks(declared)
+            if _OURS.match(looks) or looks in self._of_keys:
                 declared = _DECLARED + declared
             else:
                 declared = self._names.get(declared, declared)

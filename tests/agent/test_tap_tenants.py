@@ -141,11 +141,17 @@ def test_a_key_that_the_server_took_beats_the_header():
     assert whose(tenants(), b"X-Tenant-Id: team a") == "team a"
 
 
-@pytest.mark.parametrize("name", ["v1:0123456789abcdef", "V1:0", "v2:x", "other", "Other", "header:x", KEY, "acme"])
+UNSEEN = ["v1\u200b:0", "\u2060v1:0", "\uff561:0", "v1\uff1a0", "oth\u00ader", "\u202eother", "ac\u200bme", "\uff41cme"]
+
+
+@pytest.mark.parametrize(
+    "name", ["v1:0123456789abcdef", "V1:0", "v2:x", "other", "Other", "header:x", KEY, "acme", *UNSEEN]
+)
 def test_a_header_cannot_pass_for_a_hash_or_a_keys_name(name: str):
     found = tenants({KEY: "acme", "team-7": "Seven"})
     assert whose(found, b"X-Tenant-Id: " + name.encode()) == "header:" + name
     assert whose(found, b"X-Tenant-Id: team-7") == "Seven"
+    assert whose(found, "X-Tenant-Id: Größe".encode()) == "Größe"
 
 
 def test_a_placeholder_is_no_key():

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     MessageT = TypeVar("MessageT", bound=Message)
 
 _IDS: Final = frozenset({"trace_id", "span_id", "parent_span_id"})
+NO_ID: Final = b"no hexadecimal"
+"""What an id becomes that is not written in hexadecimal digits: of no id's length, so that spans which have it are
+refused one by one and log records lose it alone, as with odd ids in protobuf."""
 _INTEGERS: Final = frozenset(
     {
         FieldDescriptor.CPPTYPE_INT32,
@@ -125,8 +128,15 @@ def _reader(field: FieldDescriptor) -> Callable[[Any], Any]:
     if field.cpp_type in {FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT}:
         return float  # takes "NaN" and "Infinity" too
     if field.type == FieldDescriptor.TYPE_BYTES:
-        return bytes.fromhex if field.name in _IDS else base64.b64decode
+        return _id if field.name in _IDS else base64.b64decode
     return _same
+
+
+def _id(value: Any) -> bytes:
+    try:
+        return bytes.fromhex(value)
+    except ValueError:
+        return NO_ID
 
 
 def _same(value: Any) -> Any:

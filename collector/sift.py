@@ -18,6 +18,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from base.otlp_json import NO_ID
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -137,7 +139,9 @@ def _span_fault(span: Span) -> tuple[str, str]:
             return early
         return "signal", "a record is no span; send logs to /v1/logs and metrics to /v1/metrics"
     text = f"trace_id must have 16 bytes and span_id 8, not all zeros; a span has {lengths[0]} and {lengths[1]}"
-    if lengths == (2 * _TRACE_ID_BYTES, 2 * _SPAN_ID_BYTES):
+    if NO_ID in {span.trace_id, span.span_id}:
+        text = "traceId and spanId are hexadecimal digits in OTLP's JSON, not base64 or other text"
+    elif lengths == (2 * _TRACE_ID_BYTES, 2 * _SPAN_ID_BYTES):
         text += ": send the bytes, not their hex text"
     elif lengths == (0, 0):
         text += "; send logs to /v1/logs and metrics to /v1/metrics"

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from base.otlp_json import MalformedJsonError, parse
+from base.otlp_json import NO_ID, MalformedJsonError, parse
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -110,7 +110,7 @@ def test_real_triton_json_reads_like_protobuf_s_own_parser():
         b'{"resourceSpans": [3]}',
         b'{"resourceSpans": [{"resource": []}]}',
         b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"name": 3}]}]}]}',
-        b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "0g"}]}]}]}',
+        b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": 7}]}]}]}',
         b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": "-1"}]}]}]}',
         b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"kind": "NO_SUCH"}]}]}]}',
         b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"kind": 1.5}]}]}]}',
@@ -120,3 +120,10 @@ def test_real_triton_json_reads_like_protobuf_s_own_parser():
 def test_what_is_not_the_shape_is_refused(body: bytes):
     with pytest.raises(MalformedJsonError):
         parse(body, ExportTraceServiceRequest())
+
+
+def test_an_id_that_is_not_hexadecimal_is_none_of_any_length():
+    body = b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "%s", "spanId": "0g"}]}]}]}' % (b"z" * 16)
+    span = parse(body, ExportTraceServiceRequest()).resource_spans[0].scope_spans[0].spans[0]
+    assert span.trace_id == span.span_id == NO_ID
+    assert len(NO_ID) not in {8, 16}

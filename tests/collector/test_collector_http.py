@@ -167,7 +167,7 @@ async def test_tritons_own_json(make: Callable[..., Any]):
         (b"{", "not JSON"),
         (b"[]", "not a JSON object"),
         (b'{"resourceSpans": 5}', "resource_spans is not a JSON array"),
-        (b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"zz"}]}]}]}', "traceId can't be read"),
+        (b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"zz"}]}]}]}', "traceId and spanId are hexadecimal"),
         (b'{"a":' * 3000, "not JSON"),
         (
             b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"startTimeUnixNano":"1e400"}]}]}]}',

@@ -79,7 +79,10 @@ def test_what_is_wrong_is_told():
         take("traces", traces([span(TRACE.hex().encode(), OWN.hex().encode())]))
 
 
-@pytest.mark.parametrize("ids", [("", ""), ("abcd", "ef"), ("00" * 16, "00" * 8)])
+BASE64 = "W47/95gDgQPSabYzgT/GDA==", "7uGbfsPBsbM="
+
+
+@pytest.mark.parametrize("ids", [("", ""), ("abcd", "ef"), ("00" * 16, "00" * 8), BASE64, ("z" * 16, OWN.hex())])
 def test_json_has_no_odd_ids_either(ids: tuple[str, str]):
     one = {"traceId": ids[0], "spanId": ids[1], "name": "s", "startTimeUnixNano": str(NOW)}
     good = one | {"traceId": TRACE.hex(), "spanId": OWN.hex()}
@@ -88,6 +91,16 @@ def test_json_has_no_odd_ids_either(ids: tuple[str, str]):
     assert taken.records == 1
     assert taken.refusal is not None
     assert taken.refusal.records == 1
+
+
+def test_a_log_in_json_loses_its_odd_ids_alone():
+    records = [{"timeUnixNano": str(NOW), "traceId": ids[0], "spanId": ids[1]} for ids in (BASE64, ("-", "z" * 8))]
+    records.append({"timeUnixNano": str(NOW), "traceId": TRACE.hex(), "spanId": OWN.hex()})
+    body = json.dumps({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}).encode()
+    taken = take("logs", body, as_json=True)
+    assert (taken.records, taken.refusal) == (3, None)
+    kept = ExportLogsServiceRequest.FromString(taken.body).resource_logs[0].scope_logs[0].log_records
+    assert [len(one.trace_id) == 16 for one in kept] == [len(one.span_id) == 8 for one in kept] == [False, False, True]
 
 
 def log_request(**more: Any) -> ExportLogsServiceRequest:

@@ -48,7 +48,7 @@ class Rule:
         beside: Series that the page must have too, so that a number means what the signal says: prompt tokens are
             look-ups in a cache only where hits are counted.
         scale: Factor from the page's unit to ours (µs → s: 1e-6).
-        where: Labels a series must have to count.
+        where: Labels a series must have to count, each with its value or one of its values.
         where_old: The same for series of ``old`` names, where those are labelled otherwise.
         combine: How several series of one model and rank become one value.
         of_server: Series without a rank belong to the first rank's sample, without a model to the first model's: one
@@ -61,8 +61,8 @@ class Rule:
     plus: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     scale: float = 1.0
-    where: Mapping[str, str] = field(default_factory=dict)
-    where_old: Mapping[str, str] | None = None
+    where: Mapping[str, str | frozenset[str]] = field(default_factory=dict)
+    where_old: Mapping[str, str | frozenset[str]] | None = None
     combine: Combine = "sum"
     of_server: bool = False
 

@@ -10,10 +10,13 @@ from agent.engine_families import because
 from agent.engine_table import Histogram, Rule, Table
 from base.vocabulary import Distribution, Signal
 
+_SERVER_ERRORS = frozenset(map(str, range(500, 600)))
+"""Its own: 500 of the service's code, 503 where it is busy, 504 where a request took too long."""
+
 RULES = (
     Rule(Signal.RUNNING, "bentoml_service_request_in_progress"),
     Rule(Signal.REQUESTS_FINISHED_TOTAL, "bentoml_service_request_total"),
-    Rule(Signal.REQUESTS_FAILED_TOTAL, "bentoml_service_request_total", where={"http_response_code": "500"}),
+    Rule(Signal.REQUESTS_FAILED_TOTAL, "bentoml_service_request_total", where={"http_response_code": _SERVER_ERRORS}),
     Rule(Signal.INFERENCES_TOTAL, "bentoml_service_adaptive_batch_size_sum"),
     Rule(Signal.EXECUTIONS_TOTAL, "bentoml_service_adaptive_batch_size_count"),
     Rule(Signal.REQUEST_SECONDS_TOTAL, "bentoml_service_request_duration_seconds_sum"),
@@ -31,7 +34,7 @@ TABLE = Table(
     health_path="/readyz",
     notes=lambda _page: [
         "a service is taken for a model; finished requests have every status and the health checks too",
-        "failed requests are those with status 500",
+        "failed requests are those with a status from 500 on",
     ],
     finished_includes_failed=True,
     counts_late=True,

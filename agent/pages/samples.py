@@ -266,7 +266,7 @@ def _arrange(
 
     def matching(name: str) -> Sequence[int]:
         where = rule.where if rule.where_old is None or name not in rule.old else rule.where_old
-        found = [slot for slot in slots.get(name, ()) if where.items() <= series[slot].labels.items()]
+        found = [slot for slot in slots.get(name, ()) if _has(series[slot].labels, where)]
         return _once(table, found, series) if rule.combine == "sum" else found
 
     groups: dict[Key, tuple[_Group, list[int]]] = {}
@@ -294,6 +294,11 @@ def _arrange(
             group.gauges.remove(before)
         where = (*(before.slots if before is not None else ()), *found)
         group.gauges.append(_Gauge(rule.signal, where, rule.scale, max if rule.combine == "max" else sum))
+
+
+def _has(labels: Mapping[str, str], where: Mapping[str, str | frozenset[str]]) -> bool:
+    values = ((labels.get(label), value) for label, value in where.items())
+    return all(got == value if isinstance(value, str) else got in value for got, value in values)
 
 
 def _arrange_buckets(

@@ -173,3 +173,13 @@ def test_steps_that_each_of_several_api_servers_counts_are_unknown():
     assert any("API servers" in note for note in describe(parse(text), About())["notes"])
     alone = Sampler(find_table("vllm")).sample(parse(f"{text}process_start_time_seconds 1795000000\n")).samples
     assert [one.totals[Signal.ENGINE_STEPS_TOTAL] for one in alone] == [886, 832]
+
+
+def test_every_status_of_a_server_error_is_a_failure():
+    codes = {"200": 90, "400": 5, "500": 1, "503": 7, "504": 2}
+    body = "".join(
+        f'bentoml_service_request_total{{service_name="Toy",http_response_code="{code}"}} {n}\n'
+        for code, n in codes.items()
+    )
+    signals = describe(parse(body), About())["signals"]
+    assert (signals["requests_finished_total"], signals["requests_failed_total"]) == (105, 10)

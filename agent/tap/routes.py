@@ -34,6 +34,7 @@ _OPENAI: Final = {
     "images/edits": "image_generation",
     "images/variations": "image_generation",
     "messages": "chat",
+    "chat": "chat",
     "rerank": "rerank",
     "reranking": "rerank",
     "score": "score",
@@ -44,6 +45,7 @@ _AZURE: Final = frozenset(ending for ending in _OPENAI if "/" in ending) | {"com
 """What a path without a version may end in: ``/openai/deployments/NAME/chat/completions``."""
 _OPERATIONS: Final = {
     **{f"/v1/{ending}": operation for ending, operation in _OPENAI.items()},
+    "/v2/chat": "chat",
     "/v2/rerank": "rerank",
     "/v1/infill": "text_completion",
     "/inference/v1/generate": "text_completion",
@@ -116,6 +118,7 @@ _VERBS: Final = {
     "explain": "inference",
 }
 _BEDROCK: Final = re.compile(r"(?:/.*)?/model/([^/]+)/(invoke|invoke-with-response-stream|converse|converse-stream)")
+_PREDICTIONS: Final = re.compile(r"(?:/.*)?/predictions/([^/]+)(/[^/]+)?")
 _KSERVE_ACTIONS: Final = {
     "infer": "inference",
     "generate": "text_completion",
@@ -213,12 +216,14 @@ def _find_kserve(path: str) -> tuple[str, str, str] | None:
 
 
 def _find_named(path: str) -> tuple[str, str, str] | None:
-    """APIs of clouds, whose paths name the model."""
+    """APIs of clouds and of TorchServe, whose paths name the model."""
     if (match := _VERB.fullmatch(path)) is not None and match[4] in _VERBS:
         model = _model(match[3]) if match[2] == "models" else ""
         return f"/{match[1][:8]}/{match[2]}/{{model}}:{match[4]}", _VERBS[match[4]], model
     if (match := _BEDROCK.fullmatch(path)) is not None:
         return f"/model/{{model}}/{match[2]}", "chat" if "converse" in match[2] else "inference", _model(match[1])
+    if (match := _PREDICTIONS.fullmatch(path)) is not None:
+        return "/predictions/{model}" + ("/{version}" if match[2] else ""), "inference", _model(match[1])
     if (match := _DEPLOYMENT.fullmatch(path)) is not None and match[2] in _AZURE:
         return f"/v1/{match[2]}", _OPENAI[match[2]], _model(match[1])
     return None

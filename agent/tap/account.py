@@ -212,6 +212,9 @@ class Account:
             except Exception:  # noqa: BLE001 - recording must never break serving
                 self._fault("answer")
                 return False
+            if watch.taken_back:
+                watch.taken_back = False
+                self._ttft = None
         return watch.facts.complete
 
     def answer_left_out(self, size: int) -> None:
@@ -295,6 +298,7 @@ class Account:
             if facts.content_chunks > (reported or 0):
                 counted = facts.content_chunks  # else a report of less than was seen is a placeholder
             gaps = watch.gaps.told()
+        stream = stream or (self._wants_stream and (self.status or 0) >= _CLIENT_ERROR)  # it failed as what it asked
         models, served = self._core.models, self.status not in _UNKNOWN_MODEL
         asked, answered = self._model, facts.model
         request_model = models(asked, trusted=served)

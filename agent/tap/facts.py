@@ -8,35 +8,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from agent.tap.usage import Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from agent.tap.failures import gives_up, is_fault
+from agent.tap.usage import Usage, together
 
 _MAX_TEXT: Final = 256
 _MAX_CHOICES: Final = 64
-_ERROR_STATUS: Final = 400
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 _QUEUE_FULL: Final = re.compile(
     r"exceeds maximum queue size|queue is full|queue full|too many (?:pending |concurrent )?requests|at capacity",
     re.IGNORECASE,
 )
 _QUEUE_TIMEOUT: Final = re.compile(r"request timeout expired", re.IGNORECASE)
-_GIVEN_UP: Final = re.compile(
-    r"(?:.*[_-])?(?:abort(?:ed)?|error|cancel(?:l?ed)?|fail(?:ed|ure)?|time(?:d_)?out|shutdown|preempted|evicted"
-    r"|overloaded|incomplete|insufficient_system_resources?|exception|killed|terminated|interrupted|rejected|expired"
-    r"|(?:deadline_)?exceeded|crashed|dead|died|oom|out_of_memory|exhausted|unavailable|unload(?:ed)?|disconnect(?:ed)?)"
-    r"|error_[a-z_]+|abort(?:ed)?_[a-z_]+|finishreason\.(?:abort|error)",
-    re.IGNORECASE,
-)
-"""Finish reasons that say that the engine gave the request up."""
-_FAULT_FIELDS: Final = ("errors", "detail", "error_msg", "error_message", "errorMessage", "fault", "__type")
-"""Fields in which a message without any piece of an answer tells of a failure, if they hold something."""
-_USAGES: Final = ("usage", "usageMetadata", "timings")
-_ANSWER_FIELDS: Final = ("choices", "candidates", "content", "text", "response", "outputs", "data", "token")
+_FINISHES: Final = ("finish_reason", "stop_reason", "stopReason")
+_USAGES: Final = ("usage", "usageMetadata", "timings", "meta", "x_groq")
 _SHORTENED: Final = frozenset({"max_output_tokens", "max_tokens", "length", "content_filter"})
 """Why an incomplete response is as its client asked for."""
 _TERMINAL: Final = {
@@ -48,9 +34,10 @@ _TERMINAL: Final = {
 }
 _UNSPOKEN: Final = frozenset(
     """role id index type name format signature expires_at provider_specific_fields annotations obfuscation
-    finish_reason""".split()  # noqa: SIM905 - a page of words, not a column
+    finish_reason extra_content phase thought thoughtSignature thought_signature""".split()  # noqa: SIM905 - a page of words, not a column
 )
 """Fields of a delta that are no piece of an answer."""
+_SEVERAL: Final = frozenset({"meta_info", "generated_text", "candidates"})
 _FRAME: Final = frozenset(
     """id object created created_at model model_name model_version usage usageMetadata type system_fingerprint
     service_tier provider timings prompt_progress progress sequence_id sequence_start sequence_end index stop
@@ -78,6 +65,7 @@ class Facts:
         queue_full: The error says that a queue is full.
         complete: An event said that the stream is over.
         begun: Choices that began in a dialect whose streams say how they end.
+        strict: The answer is in a dialect that has a place for each of its pieces: nothing else is one.
     """
 
     model: str
@@ -91,13 +79,14 @@ class Facts:
     complete: bool
     begun: set[int]
     _each: dict[int, Usage]
+    strict: bool
 
     def __init__(self) -> None:  # by hand: the one made of defaults asks of each what it is
         self.model = self.response_id = self.error_type = ""
         self.finish = {}
         self.usage = Usage()
         self.content_chunks = 0
-        self.error = self.queue_full = self.complete = False
+        self.error = self.queue_full = self.complete = self.strict = False
         self.begun = set()
         self._each = {}
 
@@ -105,7 +94,7 @@ class Facts:
     def given_up(self) -> str:
         """Finish reason by which the engine gave the request up; empty when it did not."""
         for reason in self.finish.values():
-            if _gives_up(reason):
+            if gives_up(reason):
                 return reason.lower()
         return ""
 
@@ -121,7 +110,12 @@ class Facts:
             Whether it carries content that its user waited for.
         """
         if not isinstance(message, dict):
-            return self._count(_holds(message) if isinstance(message, list) else bool(message) and message is not True)
+            if isinstance(message, list) and any(map(_is_one_of_several, message)):
+                before = self.content_chunks
+                self.read_whole(message)
+                return self.content_chunks > before
+            said = _holds(message) if isinstance(message, list) else bool(message) and message is not True
+            return self._count(said and not self.strict)
         if self._read_failure(message):
             return False
         kind = message.get("type")
@@ -139,7 +133,7 @@ class Facts:
             self.read(answer)
         elif isinstance(answer, list):
             for index, one in enumerate(answer):  # SGLang's to several prompts; Gemini's stream as one JSON text
-                if isinstance(one, dict) and ("meta_info" in one or "candidates" in one or one.keys() == {"error"}):
+                if _is_one_of_several(one):
                     self.read({"index": index, **one})
 
     def read_error(self, error: Any, around: dict[str, Any] | None = None) -> None:
@@ -169,13 +163,13 @@ class Facts:
 
     def _read_failure(self, message: dict[str, Any]) -> bool:
         """Whether the message tells of an error; then it is taken."""
-        if error := message.get("error"):
+        if error := message.get("error") or message.get("Error"):
             self.read_error(error, message)
         elif message.get("object") == "error" or message.get("type") == "error":  # vLLM of old, TensorRT-LLM; responses
             self.read_error(message)
         elif isinstance(base := message.get("base_resp"), dict) and base.get("status_code"):
             self.read_error({"code": base["status_code"], "message": base.get("status_msg")})
-        elif message.get("choices") or not _is_fault(message):
+        elif message.get("choices") or not is_fault(message):
             return False
         else:
             self.read_error(message, message)
@@ -191,6 +185,8 @@ class Facts:
             return self._read_responses_event(kind, message)
         if kind.startswith(("message_", "content_block")) or kind == "ping":
             return self._read_messages_event(kind, message)
+        if kind.startswith(("message-", "content-", "tool-call-", "tool-plan-", "citation-")):
+            return self._read_cohere_event(kind, message)
         if "." in kind:  # transcript.text.delta, speech.audio.delta and their kin
             self.usage.read(message.get("usage"))
             return self._count(kind.endswith(".delta") and bool(message.get("delta") or message.get("audio")))
@@ -206,10 +202,12 @@ class Facts:
             if not isinstance(choices, list):
                 return False
             said = False
+            self.strict = self.strict or bool(choices)
             for position, choice in enumerate(choices[:_MAX_CHOICES]):
                 said = self._read_choice(position, choice) or said
             return said
         if isinstance(candidates := message.get("candidates"), list):
+            self.strict = True
             return sum(self._read_candidate(n, one) for n, one in enumerate(candidates[:_MAX_CHOICES])) > 0
         return self._read_own(message)
 
@@ -221,18 +219,22 @@ class Facts:
             return self._read_tgi(token, message)
         done = message.get("done")
         if isinstance(meta := message.get("meta_info"), dict):
-            self._read_sglang(meta, message.get("index"))
+            self._read_meta(meta, message.get("index"))
         elif isinstance(done, bool):  # Ollama
             self._begin(0)
             self.usage.read(message)
             self._end(0, (message.get("done_reason") or "stop") if done else None)
         else:
-            self._end(0, message.get("finish_reason") or message.get("stop_reason"))
+            self._end(0, next(filter(None, map(message.get, _FINISHES)), None))
+            if "generated_text" in message and isinstance(details := message.get("details"), dict):  # TGI's whole one
+                self._read_meta(details, message.get("index"))
+            if self.strict:
+                return False
         if done is True:
             return self._count(_said(message.get("message")) or bool(message.get("response")))
         return self._count(any(_holds(value) for key, value in message.items() if _speaks(key, value)))
 
-    def _read_sglang(self, meta: dict[str, Any], index: Any) -> None:
+    def _read_meta(self, meta: dict[str, Any], index: Any) -> None:
         number = index if type(index) is int else 0
         self._begin(number)
         self._name({"id": meta.get("id")})
@@ -241,7 +243,7 @@ class Facts:
             self.usage.read(meta)
         elif number in self._each or len(self._each) < _MAX_CHOICES:  # of several prompts each tells its own tokens
             self._each.setdefault(number, Usage()).read(meta)
-            self.usage = _together(self._each.values())
+            self.usage = together(self._each.values())
 
     def _read_llamacpp(self, message: dict[str, Any]) -> bool:
         self._begin(0)
@@ -268,11 +270,12 @@ class Facts:
             self.begun.add(number)
         if (reason := choice.get("finish_reason")) is not None:
             self._end(number, reason)
-        if error := choice.get("error"):
+        delta = choice.get("delta")
+        if error := choice.get("error") or (delta.get("error") if isinstance(delta, dict) else None):
             self.read_error(error)
+            return False
         if "usage" in choice:
             self.usage.read(choice["usage"])
-        delta = choice.get("delta")
         said = _said(delta) if isinstance(delta, dict) else bool(choice.get("text")) or _said(choice.get("message"))
         self.content_chunks += said
         return said
@@ -284,11 +287,12 @@ class Facts:
         self._end(position, candidate.get("finishReason"))
         content = candidate.get("content")
         parts = content.get("parts") if isinstance(content, dict) else None
-        said = isinstance(parts, list) and any(isinstance(p, dict) and any(map(_holds, p.values())) for p in parts)
+        said = isinstance(parts, list) and any(isinstance(part, dict) and _holds(part) for part in parts)
         return self._count(said)
 
     def _read_responses_event(self, kind: str, message: dict[str, Any]) -> bool:
         response = message.get("response")
+        self.strict = True
         self._begin(0)
         if isinstance(response, dict):
             self._name(response)
@@ -305,6 +309,7 @@ class Facts:
         return self._count(kind.endswith(".delta") and bool(message.get("delta")))
 
     def _read_messages_event(self, kind: str, message: dict[str, Any]) -> bool:
+        self.strict = self.strict or kind != "ping"
         if kind == "message_start" and isinstance(start := message.get("message"), dict):
             self._begin(0)
             self._name(start)
@@ -322,6 +327,21 @@ class Facts:
             spoken = (value for key, value in delta.items() if key not in {"type", "signature", "citation"})
             return self._count(any(map(_holds, spoken)))
         return False
+
+    def _read_cohere_event(self, kind: str, message: dict[str, Any]) -> bool:
+        self.strict = True
+        delta = message.get("delta")
+        if not isinstance(delta, dict):
+            return False
+        if kind == "message-start":
+            self._begin(0)
+            self._name(message)
+        elif kind == "message-end":
+            self.usage.read(delta.get("usage"))
+            self._end(0, delta.get("finish_reason"))
+            if error := delta.get("error"):
+                self.read_error(error)
+        return self._count(kind.endswith("-delta") and _holds(delta))
 
     def _count(self, content: bool) -> bool:
         self.content_chunks += content
@@ -346,35 +366,15 @@ class Facts:
                 self.model = model[:_MAX_TEXT]
 
 
-def _together(parts: Iterable[Usage]) -> Usage:
-    """Tokens of several answers that came as one."""
-    told = [(one.prompt, one.completion, one.cached) for one in parts]
-    names = ("prompt_tokens", "completion_tokens", "cached_tokens")
-    total = Usage()
-    total.read({name: sum(n or 0 for n in each) for name, each in zip(names, zip(*told, strict=True), strict=True)
-                if any(n is not None for n in each)})  # fmt: skip
-    return total
-
-
-@lru_cache(maxsize=256)
-def _gives_up(reason: str) -> bool:
-    return _GIVEN_UP.fullmatch(reason) is not None
-
-
-def _is_fault(message: dict[str, Any]) -> bool:
-    """Whether a message of no known shape tells of a failure: a web framework's or a gateway's own words."""
-    if any(message.get(key) for key in _ANSWER_FIELDS):
-        return False
-    if any(message.get(key) for key in _FAULT_FIELDS) or message.get("success") is False:
-        return True
-    if message.get("status") == "error" or message.get("error_code"):
-        return True
-    code = message.get("status_code", message.get("code"))
-    return isinstance(message.get("message"), str) and isinstance(code, int) and code >= _ERROR_STATUS
+def _is_one_of_several(message: Any) -> bool:
+    """Whether a member of a list is a message: its own answer's, or a piece of one."""
+    return isinstance(message, dict) and (not _SEVERAL.isdisjoint(message) or message.keys() == {"error"})
 
 
 def _speaks(key: str, value: Any) -> bool:
-    return key not in _FRAME and not (key == "message" and isinstance(value, str))  # what a server says of itself
+    if key in _FRAME or (isinstance(value, str) and key.endswith(("_id", "Id"))):
+        return False
+    return not (key == "message" and isinstance(value, str))  # what a server says of itself
 
 
 def _said(delta: Any) -> bool:

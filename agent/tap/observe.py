@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from agent.tap.bodies import HEAD_BYTES, SURE_ERRORS, BodySample, loads, parse
 from agent.tap.facts import Facts
+from agent.tap.failures import FAULT_NAME
 from agent.tap.gaps import Gaps
 from agent.tap.sse import LineSplitter, SseEvent, SseSplitter
 
@@ -25,16 +26,18 @@ _WORD_BYTES: Final = 32
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _ID: Final = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.)*")')
-_LINE_KINDS: Final = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
+_LINE_KINDS: Final = frozenset(
+    b"application/" + kind
+    for kind in (b"x-ndjson", b"ndjson", b"jsonl", b"x-jsonl", b"jsonlines", b"x-jsonlines", b"stream+json")
+)
 _CONTROL: Final = frozenset(
     b"""ping heartbeat keepalive progress metadata status usage end done start open connected comment queue queued
-    waiting processing""".split()
+    waiting processing streamstart streamend""".split()
 )
 """Events of these names are no piece of an answer, whatever they hold."""
 _NO_GAPS: Final = Gaps()
 _NOTHING: Final = frozenset(b"ping pong heartbeat keepalive null none undefined nil ok".split())
 """Texts without JSON that say nothing before the first piece of an answer; after it they may be one."""
-_ERROR_NAMES: Final = frozenset({b"error", b"exception"})
 _ERROR_TEXT: Final = re.compile(rb"(?:error|exception)\s*:", re.IGNORECASE)
 _FINISH: Final = re.compile(rb'(?<!\\)"finish_reason"\s*:\s*"([A-Za-z_.]{1,64})"')
 
@@ -89,6 +92,7 @@ class AnswerWatch:
         size: Payload bytes that went by.
         ended_at: Payload bytes up to the end of the event that ends the stream; ``None`` before.
         has_content: The first content has come.
+        taken_back: What had been taken for the first content turned out to be none.
     """
 
     def __init__(self, head: ResponseHead) -> None:
@@ -100,7 +104,7 @@ class AnswerWatch:
         self.gaps = Gaps() if self.stream else _NO_GAPS
         self.size = 0
         self.ended_at: int | None = None
-        self.has_content = False
+        self.has_content = self.taken_back = False
         self._last_content = 0.0
         self._like_last: Likeness | None = None
         self._like_piece: Likeness | None = None
@@ -221,11 +225,17 @@ class AnswerWatch:
             message = parse(data)
         except SURE_ERRORS:
             return self._read_text(event, data)
-        if event.name.lower() in _ERROR_NAMES and not (isinstance(message, dict) and message.get("error")):
+        if _is_error(event.name) and not (isinstance(message, dict) and message.get("error")):
             self.facts.read_error(message)
             return False
         before = self.facts.content_chunks
+        strict = self.facts.strict
         content = self.facts.read(message)
+        if self.facts.strict and not strict and before:
+            self.facts.content_chunks -= before  # whatever came before the dialect's own first message
+            before = 0
+            self.gaps = Gaps()
+            self.has_content, self.taken_back = False, True
         if content and ((event.name and _bare(event.name) in _CONTROL) or _tells_control(message)):
             self.facts.content_chunks = before
             content = False
@@ -240,12 +250,12 @@ class AnswerWatch:
             said = said[match.end() :]  # llama.cpp's field, put into data by somebody between
             self.facts.read_error(loads(said))
             return False
-        if event.name.lower() in _ERROR_NAMES:
+        if _is_error(event.name):
             self.facts.read_error(data.decode(errors="replace"))
             return False
         torn = not said or said[:1] in b"{["
         idle = _bare(event.name) in _CONTROL or (not self.has_content and _bare(said) in _NOTHING)
-        content = not torn and not idle and not self.facts.finish
+        content = not (torn or idle or self.facts.finish or self.facts.strict)
         self.facts.content_chunks += content
         return content
 
@@ -309,11 +319,16 @@ def _bare(word: bytes) -> bytes:
     return re.sub(rb"[^a-z]", b"", word.lower()) if len(word) <= _WORD_BYTES else word
 
 
+def _is_error(name: bytes) -> bool:
+    """Whether an event of this name tells of a failure."""
+    return bool(name) and FAULT_NAME.fullmatch(name.decode("ascii", "replace")) is not None
+
+
 def _tells_control(message: Any) -> bool:
     """Whether a message says of itself that it is no piece of an answer."""
     if not isinstance(message, dict) or "choices" in message:
         return False
-    kinds = (message.get("type"), message.get("event"))
+    kinds = (message.get("type"), message.get("event"), message.get("event_type"))
     return any(isinstance(kind, str) and _bare(kind.encode()) in _CONTROL for kind in kinds)
 
 

@@ -7,7 +7,10 @@ Dialects differ in one thing that matters: OpenAI's ``prompt_tokens`` hold the c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _MAX_COUNT: Final = 1 << 40
 _FIELDS: Final = {
@@ -23,6 +26,7 @@ _FIELDS: Final = {
     "generated_tokens": "completion",
     "candidatesTokenCount": "candidates",
     "thoughtsTokenCount": "thoughts",
+    "reasoning_tokens": "reasoning",
     "total_tokens": "total",
     "totalTokens": "total",
     "totalTokenCount": "total",
@@ -38,6 +42,8 @@ _FIELDS: Final = {
     "cache_creation_input_tokens": "made",
     "cacheWriteInputTokens": "made",
 }
+_NESTED: Final = frozenset({"tokens", "billed_units", "usage", "completion_tokens_details", "output_tokens_details"})
+"""Objects in a report that are reports themselves."""
 _DETAILS: Final = frozenset({"prompt_tokens_details", "input_tokens_details"})
 
 
@@ -73,7 +79,7 @@ class Usage:
                 self._inclusive = self._inclusive or key == "input_tokens_details"
             elif key == "cache_creation" and isinstance(value, dict):
                 self._raise("made", sum(count for count in value.values() if _is_count(count)))
-            elif key == "tokens" and isinstance(value, dict):
+            elif key in _NESTED and isinstance(value, dict):
                 self.read(value)
 
     def _raise(self, name: str, value: Any) -> None:
@@ -94,7 +100,8 @@ class Usage:
         if "read" not in known and "made" not in known:
             return base  # there is nothing that it could have left out
         read, made = known.get("read", 0), known.get("made", 0)
-        if (rest := known.get("total", 0) - (self.completion or 0)) in {base, base + read, base + read + made}:
+        rest = known.get("total", 0) - (self.completion or 0)
+        if rest >= read and rest in {base, base + read, base + read + made}:
             return rest  # the sum tells whether they are in
         inclusive = "prompt" in known or self._inclusive
         return base if inclusive and base >= read else base + read + made
@@ -103,8 +110,10 @@ class Usage:
     def completion(self) -> int | None:
         """Tokens generated, reasoning included; ``None`` when no report says."""
         known = self._known
-        if "completion" in known:
-            return known["completion"]
+        if (said := known.get("completion")) is not None:
+            with_reasoning = said + known.get("reasoning", 0)
+            # xAI leaves reasoning out; the sum tells
+            return with_reasoning if known.get("prompt", 0) + with_reasoning == known.get("total") else said
         if "candidates" in known or "thoughts" in known:
             return known.get("candidates", 0) + known.get("thoughts", 0)
         return None
@@ -122,3 +131,13 @@ class Usage:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < _MAX_COUNT
+
+
+def together(parts: Iterable[Usage]) -> Usage:
+    """Tokens of several answers that came as one."""
+    told = [(one.prompt, one.completion, one.cached) for one in parts]
+    names = ("prompt_tokens", "completion_tokens", "cached_tokens")
+    total = Usage()
+    total.read({name: sum(n or 0 for n in each) for name, each in zip(names, zip(*told, strict=True), strict=True)
+                if any(n is not None for n in each)})  # fmt: skip
+    return total

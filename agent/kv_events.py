@@ -1,7 +1,7 @@
 """KV cache events as counts: how many blocks an engine stored and let go, and where.
 
-Events come once a step; what a page has of them is their sums, as lines of it (`agent.pages.lines`). Blocks are counted
-as they are told: an engine with several groups of layers tells each group's own.
+Events come once a step; what a page has of them is their sums, as lines of it (`agent.pages.exposition`). Blocks are
+counted as they are told: an engine with several groups of layers tells each group's own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from agent.engine_table import Rule
-from agent.pages.lines import counters
+from agent.pages.exposition import counters
 from base.vocabulary import Signal
 
 if TYPE_CHECKING:

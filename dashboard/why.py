@@ -21,7 +21,7 @@ from dashboard.viewer import colours, zone
 
 if TYPE_CHECKING:
     from analytics.answer import Answer
-    from analytics.questions.causes import Causes, Grounds
+    from analytics.questions.causes import Causes, KindReference
     from analytics.request_row import RequestRow
 
 AROUND: Final = timedelta(seconds=150)
@@ -90,7 +90,7 @@ def _account(row: RequestRow, selection: Selection) -> None:
         return
     took = row.e2e_seconds or row.engine_e2e_seconds or 0.0
     st.markdown(lead(took, told, selection.but(key="")))
-    st.html(tile_row(tiles_of(took, told, _grounds(row, told)), colours()))
+    st.html(tile_row(tiles_of(took, told, _reference_of(row, told)), colours()))
     if began := chained(told, selection.but(key=""), zone()):
         st.markdown(began)
     for cause in told.causes:
@@ -134,14 +134,15 @@ def lead(took: float, told: Causes, selection: Selection) -> str:
     return f"**Nothing stands out.** It took {words.seconds(took)}, and {against}."
 
 
-def tiles_of(took: float, told: Causes, grounds: Grounds | None) -> list[Tile]:
+def tiles_of(took: float, told: Causes, reference: KindReference | None) -> list[Tile]:
     """What it took, its reference, and the parts of the difference; they add up."""
     usual = Tile("Such a request", words.seconds(took - told.excess_seconds), "when all is well")
-    if grounds is not None:
+    if reference is not None:
         usual = Tile(
-            usual.name, usual.value, f"of {words.plural(grounds.requests, 'request')}",
-            help=f"Their mean is {words.seconds(grounds.e2e_seconds)} ± {words.seconds(grounds.uncertainty_seconds)}; "
-            "it is worked out for the tokens of this one where their number alone is not the matter",
+            usual.name, usual.value, f"of {words.plural(reference.requests, 'request')}",
+            help=f"Their mean is {words.seconds(reference.e2e_seconds)} ± "
+            f"{words.seconds(reference.uncertainty_seconds)}; it is worked out for the tokens of this one where their "
+            "number alone is not the matter",
         )  # fmt: skip
     parts = {name: sum(cause.seconds for cause in told.causes if cause.stage == name) for name in STAGES}
     shown = [
@@ -156,6 +157,6 @@ def _stage(name: str, seconds: float) -> tuple[str, str, str]:
     return title, words.signed(seconds), note
 
 
-def _grounds(row: RequestRow, told: Causes) -> Grounds | None:
+def _reference_of(row: RequestRow, told: Causes) -> KindReference | None:
     kind = (row.deployment, row.model, row.route, row.has_engine)
     return next((one for one in told.reference if (one.deployment, one.model, one.route, one.has_engine) == kind), None)

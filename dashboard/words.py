@@ -15,7 +15,7 @@ NOTHING: Final = "–"
 
 
 def seconds(value: float | None) -> str:
-    """A measured duration (`base.durations.rounded`)."""
+    """A measured duration (`base.formats.rounded`)."""
     return NOTHING if value is None or not math.isfinite(value) else rounded(value)
 
 

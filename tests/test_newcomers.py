@@ -29,7 +29,7 @@ async def test_the_next_look_follows_one_that_failed(monkeypatch: pytest.MonkeyP
         return []
 
     monkeypatch.setattr(newcomers, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(newcomers.Lookout, "look", look)
+    monkeypatch.setattr(newcomers.NewServers, "find", look)
     plan = cast("Any", SimpleNamespace(settings={"agent": {"targets": []}}, urls={}))
     watching = asyncio.create_task(newcomers.watch(plan, cast("Any", None), said.append, tap=True))
     await asyncio.wait_for(enough.wait(), 10)

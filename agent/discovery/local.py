@@ -93,15 +93,15 @@ class Local(Finder):
 
     async def run(self, tell: Tell) -> None:
         """Tell of all that were ever found here."""
-        lookout, found = Lookout(), dict[str, Target]()
+        new_servers, found = NewServers(), dict[str, Target]()
         while True:
-            new = await lookout.look(known=self._around.watched(), skip_ports=self._around.ports())
+            new = await new_servers.find(known=self._around.watched(), skip_ports=self._around.ports())
             found |= {target.instance: target for target in new}
             tell(list(found.values()))
             await asyncio.sleep(LOOK_SECONDS)
 
 
-class Lookout:
+class NewServers:
     """Finds servers that begin to listen later, and does not ask everybody else's ports over and over.
 
     A port is looked at when it appears, each time for its first five minutes (a server may answer long before its
@@ -112,7 +112,7 @@ class Lookout:
         self._appeared: dict[int, float] = {}
         self._looked: dict[int, float] = {}
 
-    async def look(self, *, known: Iterable[Target], skip_ports: Collection[int] = ()) -> list[Target]:
+    async def find(self, *, known: Iterable[Target], skip_ports: Collection[int] = ()) -> list[Target]:
         """Model servers that are not among ``known``, as ``find_local`` gives them."""
         now = time.monotonic()
         listening = await asyncio.to_thread(listening_ports)

@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field
 
 from agent.engine_families import because
 from agent.engine_table import SURE, About, Histogram, Rule, Statistics, Table
-from agent.pages.lines import histogram
+from agent.pages.exposition import histogram
 from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Distribution, Signal
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import aiohttp
 
 from agent.access import Access, KeyWantedError
 from agent.engine_table import About, detect, find_table
-from agent.pages import iterations, lines
+from agent.pages import exposition, iterations
 from agent.pages.beside import Beside
 from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, split_url
 from agent.pages.page import Limits, Page, PageReader
@@ -112,7 +112,7 @@ async def _probe_url(url: str, access: Access, timeout_seconds: float) -> dict[s
                     about = await learn_about(session, table, about_url(table, base, page_url), key)
                     beside = Beside()
                     await beside.ask(session, table, Target("", "", table.engine, base, access=access), page_url)
-                    whole = _read(lines.after(body, beside.lines), shown(page_url)) if beside.lines else page
+                    whole = _read(exposition.after(body, beside.lines), shown(page_url)) if beside.lines else page
                     found = describe(whole, about)
                     found["notes"] += [f"no batch sizes: {beside.problem}"] if beside.problem else []
                     return found

@@ -16,7 +16,7 @@ import structlog
 from agent.access import KeyWantedError
 from agent.engine_table import About, detect, find_table
 from agent.otlp.encode import attributes
-from agent.pages import iterations, lines
+from agent.pages import exposition, iterations
 from agent.pages.beside import Beside
 from agent.pages.contract import served
 from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, same_server
@@ -189,7 +189,7 @@ class Watch:
         if time.monotonic() >= self._left_until.get(url, 0.0):
             body = await fetch(session, url, self._limits.bytes, key)
             if not iterations.looks_like(body):
-                self._body = lines.after(lines.after(body, self._beside.lines), self._told_elsewhere())
+                self._body = exposition.after(exposition.after(body, self._beside.lines), self._told_elsewhere())
                 return self._reader.read(self._body)
             self._left_until[url] = time.monotonic() + _LEFT_SECONDS
         raise PageError(

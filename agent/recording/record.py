@@ -21,7 +21,7 @@ from agent.engine_table import HEALTH_PATH, detect, tables
 from agent.host.engines import Engines, find_processes
 from agent.host.machine import Machine
 from agent.host.process import Process
-from agent.pages import lines
+from agent.pages import exposition
 from agent.pages.beside import Beside
 from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, same_server
 from agent.pages.page import Limits, PageReader
@@ -163,7 +163,7 @@ class _Recorder(Writing):
                 for url in self._urls:
                     try:
                         key = self.target.access.headers()
-                        body = lines.after(await fetch(session, url, Limits().bytes, key), self._beside.lines)
+                        body = exposition.after(await fetch(session, url, Limits().bytes, key), self._beside.lines)
                         row["text"] = body.decode(errors="replace")
                     except (aiohttp.ClientError, TimeoutError, OSError, ServescopeError) as error:
                         problem = reason_of(error)

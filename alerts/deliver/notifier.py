@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from alerts.deliver.notice import Notice
+    from alerts.deliver.message import Message
 
 LONGEST_RETRY_AFTER_SECONDS: Final = 900.0
 """What another side may ask for at most: a page that waits for longer is no page."""
@@ -142,7 +142,7 @@ class Notifier(Protocol):
         """Where it sends, without any secret."""
         ...
 
-    def render(self, notice: Notice) -> dict[str, Any]:
+    def render(self, message: Message) -> dict[str, Any]:
         """The payload, within the other side's limits and without credentials; kept through all retries."""
         ...
 

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import structlog
 
 from alerts.deliver.notifier import Delivery, reached
-from alerts.incidents.incident import Moment, Wish
+from alerts.incidents.incident import Action, Moment
 from alerts.text import within
 from alerts.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from alerts.deliver.notice import Notice
+    from alerts.deliver.message import Message
     from alerts.deliver.notifier import Notifier
     from alerts.journal import Journal, Row
 
@@ -53,7 +53,7 @@ class Entry:
     order: int
     incident_id: str
     notifier: str
-    action: Wish
+    action: Action
     dedup_key: str
     destination: str
     payload: dict[str, Any]
@@ -192,37 +192,37 @@ class Outbox:
         """Notifiers that a trigger with this key was queued for."""
         return {e.notifier for e in self.entries() if e.dedup_key == dedup_key and e.action == "trigger"}
 
-    def queue(self, notice: Notice, names: Iterable[str]) -> list[Entry]:
-        """New entries for a notice; the caller writes them in its own transaction and then calls :meth:`wake`."""
+    def queue(self, message: Message, names: Iterable[str]) -> list[Entry]:
+        """New entries for a message; the caller writes them in its own transaction and then calls :meth:`wake`."""
         made = []
         for name in names:
             notifier = self._notifiers[name]
             self._order += 1
             made.append(
                 Entry(
-                    id=f"{notice.incident_id}-{notifier.name}-{self._order}",
+                    id=f"{message.incident_id}-{notifier.name}-{self._order}",
                     order=self._order,
-                    incident_id=notice.incident_id,
+                    incident_id=message.incident_id,
                     notifier=notifier.name,
-                    action=notice.action,
-                    dedup_key=notice.dedup_key,
+                    action=message.action,
+                    dedup_key=message.dedup_key,
                     destination=notifier.destination,
-                    payload=self._rendered(notifier, notice),
-                    at=notice.at,
-                    next_at=notice.at,
+                    payload=self._rendered(notifier, message),
+                    at=message.at,
+                    next_at=message.at,
                 )
             )
         return made
 
-    def _rendered(self, notifier: Notifier, notice: Notice) -> dict[str, Any]:
+    def _rendered(self, notifier: Notifier, message: Message) -> dict[str, Any]:
         """The payload; where its details can't be rendered, the page goes out without them."""
         try:
-            return notifier.render(notice)
+            return notifier.render(message)
         except Exception as error:
             self.trips += 1
-            log.exception("notice_rendered_without_details", notifier=notifier.name, incident=notice.incident_id)
+            log.exception("message_rendered_without_details", notifier=notifier.name, incident=message.incident_id)
             said = {"left_out": f"all details: {type(error).__name__}"}
-            return notifier.render(replace(notice, details=said, links=()))
+            return notifier.render(replace(message, details=said, links=()))
 
     def start(self) -> None:
         """Start a sender per notifier."""

@@ -146,7 +146,7 @@ class Moment:
     attributes: dict[str, str] = field(default_factory=dict)
 
 
-Wish = Literal["trigger", "acknowledge", "resolve"]
+Action = Literal["trigger", "acknowledge", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +156,13 @@ class Change:
     Attributes:
         incident: As it is now.
         moments: New entries of the timeline.
-        wish: What a pager should be told, None for nothing.
+        action: What a pager should be told, None for nothing.
         opened: The incident is new.
     """
 
     incident: Incident
     moments: tuple[Moment, ...] = ()
-    wish: Wish | None = None
+    action: Action | None = None
     opened: bool = False
 
 

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from alerts.deliver.notice import Notice
+from alerts.deliver.message import Message
 from alerts.deliver.outbox import SECTION as OUTBOX
 from alerts.deliver.outbox import Entry, Outbox, entry_changes, moment_row
 from alerts.deliver.route import Route, receivers
 from alerts.incidents.incident import (
     TITLE_LIMIT,
+    Action,
     Alert,
     Change,
     Incident,
     IncidentState,
     Moment,
-    Wish,
     acknowledge,
     clear,
     fire,
@@ -62,7 +62,7 @@ class Draft:
     acks: dict[str, float] = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    wishes: dict[str, list[Wish]] = field(default_factory=dict)
+    actions: dict[str, list[Action]] = field(default_factory=dict)
     evidence: dict[str, bool] = field(default_factory=dict)
     why: dict[str, int] = field(default_factory=dict)
     recorded: dict[str, str] = field(default_factory=dict)
@@ -163,10 +163,10 @@ class Register:
         incident = change.incident
         draft.incidents[incident.id] = incident
         draft.moments += change.moments
-        if change.wish is not None:
-            wishes = draft.wishes.setdefault(incident.id, [])
-            if change.wish not in wishes:
-                wishes.append(change.wish)
+        if change.action is not None:
+            actions = draft.actions.setdefault(incident.id, [])
+            if change.action not in actions:
+                actions.append(change.action)
         return incident.id
 
     def commit(self, draft: Draft) -> None:
@@ -176,12 +176,12 @@ class Register:
             OSError: The disk is full or gone; nothing of the draft happened then.
         """
         entries: list[Entry] = []
-        for identifier, wishes in draft.wishes.items():
+        for identifier, actions in draft.actions.items():
             incident = draft.incidents[identifier]
-            for wish in wishes:
-                for key in incident.keys[-1:] if wish == "trigger" else incident.keys:
-                    notice = self.notice(incident, wish, draft.now, key)
-                    entries += self._outbox.queue(notice, self._names(incident, wish, key, entries))
+            for action in actions:
+                for key in incident.keys[-1:] if action == "trigger" else incident.keys:
+                    message = self.message(incident, action, draft.now, key)
+                    entries += self._outbox.queue(message, self._names(incident, action, key, entries))
         values, rows = entry_changes(entries)
         draft.rows += [incident_row(one) for one in draft.incidents.values()]
         draft.rows += [moment_row(one) for one in draft.moments]
@@ -204,17 +204,17 @@ class Register:
         if entries:
             self._outbox.wake()
 
-    def _names(self, incident: Incident, wish: Wish, key: str, entries: Sequence[Entry]) -> tuple[str, ...]:
+    def _names(self, incident: Incident, action: Action, key: str, entries: Sequence[Entry]) -> tuple[str, ...]:
         """Who is told: of a trigger whom the routes name, of the rest whom a trigger with this key was sent to."""
-        if wish == "trigger":
+        if action == "trigger":
             return receivers(incident, self._routes, self._outbox.names)
         told = self._outbox.told(key) | {e.notifier for e in entries if e.dedup_key == key and e.action == "trigger"}
         return tuple(name for name in self._outbox.names if name in told)
 
-    def notice(self, incident: Incident, wish: Wish, now: float, key: str) -> Notice:
+    def message(self, incident: Incident, action: Action, now: float, key: str) -> Message:
         """The message about an incident as it is now; a further page is about what is new in it."""
         alerts = incident.firing or sorted(incident.alerts.values(), key=lambda a: a.fired_at)
-        further = wish == "trigger" and incident.pages > 1
+        further = action == "trigger" and incident.pages > 1
         fresh = [one for one in alerts if one.fired_at == now] if further else []
         lead = max(fresh or alerts, key=lambda a: (rank(a.severity), -a.fired_at))
         runbooks = dict.fromkeys(a.runbook for a in alerts if a.runbook)
@@ -234,7 +234,7 @@ class Register:
             "incident": incident.id,
             "runbook": ", ".join(runbooks),
         }
-        if wish == "trigger" and (known := self._known_why(incident, now)):
+        if action == "trigger" and (known := self._known_why(incident, now)):
             details["why"] = known
             books = (f"{RUNBOOKS}/{cause['runbook']}" for cause in known["causes"][:1])
             links += [
@@ -244,8 +244,8 @@ class Register:
             ]
         first = plain(lead.reason, TITLE_LIMIT) if fresh else incident.title
         title = first if len(alerts) == 1 else within(f"{first} (+{len(alerts) - 1} more)", 1024)
-        return Notice(
-            action=wish,
+        return Message(
+            action=action,
             incident_id=incident.id,
             dedup_key=key,
             at=now,

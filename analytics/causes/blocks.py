@@ -1,9 +1,9 @@
 """Columns by minute, kept from one look to the next: what has not changed since is not read again.
 
 A live window moves by seconds from look to look, and an account needs all of its requests and samples. What the store
-is asked for anew is a mark of each minute of each table, over few columns and in one statement; of minutes whose mark
-is another, the rows. So rows that come late, in any order, are in the next look, and what is worked out of kept columns
-is what would be worked out of all read anew.
+is asked for anew is a fingerprint of each minute of each table, over few columns and in one statement; of minutes whose
+fingerprint is another, the rows. So rows that come late, in any order, are in the next look, and what is worked out of
+kept columns is what would be worked out of all read anew.
 
 A minute into which rows came a moment ago is not kept: a second row of the same request might bear the same time.
 """
@@ -55,7 +55,7 @@ class Wanted:
 
 
 class Blocks:
-    """A bounded memory of blocks, by who asked what, and by their marks. Threads may share it.
+    """A bounded memory of blocks, by who asked what, and by their fingerprints. Threads may share it.
 
     Args:
         most_rows: Rows that are kept.
@@ -72,20 +72,20 @@ class Blocks:
         """How many are kept."""
         return self._rows
 
-    def get(self, key: Hashable, mark: int) -> Columns | None:
-        """Columns of a block whose mark is still that; None where they are not kept."""
+    def get(self, key: Hashable, fingerprint: int) -> Columns | None:
+        """Columns of a block whose fingerprint is still that; None where they are not kept."""
         with self._guard:
             known, columns, _ = self._kept.get(key, (None, {}, 0))
-            if known != mark:
+            if known != fingerprint:
                 return None
             self._kept.move_to_end(key)
             return columns
 
-    def put(self, key: Hashable, mark: int, columns: Columns, rows: int) -> None:
-        """Keep the columns of a block, read after its mark was asked for."""
+    def put(self, key: Hashable, fingerprint: int, columns: Columns, rows: int) -> None:
+        """Keep the columns of a block, read after its fingerprint was asked for."""
         with self._guard:
             self._rows += rows - self._kept.pop(key, (0, {}, 0))[2]
-            self._kept[key] = (mark, columns, rows)
+            self._kept[key] = (fingerprint, columns, rows)
             while self._rows > self._most_rows:
                 self._rows -= self._kept.popitem(last=False)[1][2]
 
@@ -112,7 +112,7 @@ KEPT: Final = Blocks()
 """What this process keeps."""
 
 
-class Mark(NamedTuple):
+class Fingerprint(NamedTuple):
     """What changes when anything of some rows does.
 
     Attributes:
@@ -127,8 +127,8 @@ class Mark(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Marks:
-    """Marks of a span.
+class Fingerprints:
+    """Fingerprints of a span.
 
     Attributes:
         whose: Who asks, and of live requests or recordings: part of the key of what is kept.
@@ -136,15 +136,15 @@ class Marks:
     """
 
     whose: Hashable
-    of: Mapping[str, Mapping[int, Mark]]
+    of: Mapping[str, Mapping[int, Fingerprint]]
 
     def n(self, part: str) -> int:
         """Rows of a table in the span."""
         return sum(one.n for one in self.of.get(part, {}).values())
 
 
-def marks_of(inquiry: Inquiry, fragments: Mapping[str, str], origin_ms: int) -> Marks:
-    """Marks of all that an account reads, asked for before it is read: what comes in between changes them later.
+def fingerprints_of(inquiry: Inquiry, fragments: Mapping[str, str], origin_ms: int) -> Fingerprints:
+    """Fingerprints of all that an account reads, asked for before it is read: what comes in between changes them later.
 
     Args:
         inquiry: Whose window; who asks whom.
@@ -153,30 +153,33 @@ def marks_of(inquiry: Inquiry, fragments: Mapping[str, str], origin_ms: int) -> 
     """
     first, last = origin_ms // BLOCK_MS * BLOCK_MS, -(-inquiry.window.to_ms // BLOCK_MS) * BLOCK_MS
     asked: dict[str, Any] = {"first_ms": first, "end_ms": last, "reference_ms": origin_ms}
-    found: dict[str, dict[int, Mark]] = {}
-    for row in inquiry.ask("marks", fragments, _SQL, block_ms=BLOCK_MS, fresh=FRESH_SECONDS, **asked):
-        mark = Mark(int(row["mark"]), bool(row["fresh"]), int(row["n"]))
-        found.setdefault(str(row["part"]), {})[int(row["begin_ms"])] = mark
-    return Marks((inquiry.store.asker, tuple(sorted(fragments.items()))), found)
+    found: dict[str, dict[int, Fingerprint]] = {}
+    for row in inquiry.ask("fingerprints", fragments, _SQL, block_ms=BLOCK_MS, fresh=FRESH_SECONDS, **asked):
+        fingerprint = Fingerprint(int(row["fingerprint"]), bool(row["fresh"]), int(row["n"]))
+        found.setdefault(str(row["part"]), {})[int(row["begin_ms"])] = fingerprint
+    return Fingerprints((inquiry.store.asker, tuple(sorted(fragments.items()))), found)
 
 
 def kept_blocks(
-    whose: Hashable, wanted: Sequence[Wanted], marks: Mapping[int, Mark], read: Callable[[Sequence[Wanted]], Columns]
+    whose: Hashable,
+    wanted: Sequence[Wanted],
+    fingerprints: Mapping[int, Fingerprint],
+    read: Callable[[Sequence[Wanted]], Columns],
 ) -> list[Columns]:
     """Columns of some blocks in order of time: kept ones, and the others read.
 
     Args:
         whose: What is read, for whom.
-        wanted: Blocks in order of time; those without a mark have no rows.
-        marks: By begin.
+        wanted: Blocks in order of time; those without a fingerprint have no rows.
+        fingerprints: By begin.
         read: Reads the columns of neighbours; ``at_ms`` among them tells each row's block, whose rows stay in order.
     """
     found: dict[int, Columns] = {}
     for one in wanted:
-        kept = KEPT.get((whose, one), marks[one.begin_ms].value) if one.begin_ms in marks else None
+        kept = KEPT.get((whose, one), fingerprints[one.begin_ms].value) if one.begin_ms in fingerprints else None
         if kept is not None:
             found[one.begin_ms] = kept
-    missing = [one for one in wanted if one.begin_ms in marks and one.begin_ms not in found]
+    missing = [one for one in wanted if one.begin_ms in fingerprints and one.begin_ms not in found]
     for stretch in _stretches(missing):
         columns = read(stretch)
         minute = np.asarray(columns["at_ms"], dtype=np.int64) // BLOCK_MS * BLOCK_MS
@@ -185,9 +188,9 @@ def kept_blocks(
             first, last = np.searchsorted(minute[order], [one.begin_ms, one.begin_ms + 1])
             mine = taken(columns, order[first:last])
             found[one.begin_ms] = mine
-            mark = marks[one.begin_ms]
-            if not mark.fresh:
-                KEPT.put((whose, one), mark.value, mine, int(last - first))
+            fingerprint = fingerprints[one.begin_ms]
+            if not fingerprint.fresh:
+                KEPT.put((whose, one), fingerprint.value, mine, int(last - first))
     return [found[begin] for begin in sorted(found)]
 
 
@@ -197,7 +200,7 @@ def rows_of(
     sql: Mapping[str, str],
     wanted: Sequence[Wanted],
     stride: int,
-    marks: Marks,
+    fingerprints: Fingerprints,
 ) -> Columns:
     """The columns of the statement ``rows`` over some blocks: kept ones, and the others read.
 
@@ -209,17 +212,17 @@ def rows_of(
         sql: Where ``rows`` is; it takes ``reference_ms``, ``until_ms``, ``stride`` and ``only``.
         wanted: Blocks in order of time.
         stride: Every which request is read.
-        marks: Of them.
+        fingerprints: Of them.
     """
     if not wanted:
         return {}
     # the selection decides what is told as selected; whose the window is does not
-    whose = ("rows", marks.whose, replace(inquiry.selection, window=EVER), stride)
+    whose = ("rows", fingerprints.whose, replace(inquiry.selection, window=EVER), stride)
 
     def read(stretch: Sequence[Wanted]) -> Columns:
         return _read(inquiry, fragments, sql, stretch, stride)
 
-    parts = kept_blocks(whose, wanted, marks.of.get("requests", {}), read)
+    parts = kept_blocks(whose, wanted, fingerprints.of.get("requests", {}), read)
     return joined(parts) if parts else read(wanted[:1])
 
 

@@ -1,11 +1,11 @@
--- name: marks
+-- name: fingerprints
 -- Of each block of a table what changes when anything of its rows does, and of what is asked of a whole span the same.
 -- Halves of requests are merged by maximum, so that merges of parts change nothing there; of the others a row is one
 -- from the start. Fresh: something came a moment ago.
 SELECT
     'requests' AS part,
     intDiv(toUnixTimestamp64Milli(time), {block_ms:Int64}) * {block_ms:Int64} AS begin_ms,
-    sum(cityHash64(key, has_edge, has_engine, moved, inserted_at, e2e_seconds, engine_e2e_seconds, completion_tokens)) AS mark,
+    sum(cityHash64(key, has_edge, has_engine, moved, inserted_at, e2e_seconds, engine_e2e_seconds, completion_tokens)) AS fingerprint,
     max(inserted_at) > now('UTC') - {fresh:Int32} AS fresh,
     count() AS n
 FROM requests_t FINAL

@@ -10,7 +10,7 @@ import numpy as np
 
 from analytics.causes import adapters, gpus, speculation, transfers
 from analytics.causes.advice import ADVICE, DRIVER, SHARED, advice_for, stage_of
-from analytics.causes.onset import happenings, onset_of
+from analytics.causes.onset import onset_of, possible_onsets
 from analytics.causes.table import PHASES
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def failures_of(account: Account, rows: Flags, from_seconds: float) -> list[Fail
         count = round(int(mine.sum()) * requests.scale)
         found.append((Failure(requests.outcome.names[outcome], requests.error.names[error], who, count, first), alike))
     found.sort(key=lambda one: (-one[0].requests, one[0].outcome, one[0].error_type))
-    known = happenings(account) if found else []
+    known = possible_onsets(account) if found else []
     began = [onset_of(requests, alike, alike & rows, known, from_seconds) for _, alike in found[:_ONSETS]]
     return [replace(one, onset=onset) for (one, _), onset in zip_longest(found, began)]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from analytics.causes.blocks import Mark, Marks
+from analytics.causes.blocks import Fingerprint, Fingerprints
 from analytics.causes.fit import Fit, Kind
 from analytics.causes.minutes import remembered
 from analytics.causes.table import PHASES
@@ -100,18 +100,20 @@ def kept_for(inquiry: Inquiry, at_ms: int | None = None) -> Kept:
     at_ms = inquiry.window.from_ms if at_ms is None else at_ms
     asked: dict[str, Any] = {"at_ms": at_ms, "fresh_ms": at_ms - int(FRESH_SECONDS * 1000), "limit": _MOST}
     found = {
-        str(row["part"]): Mark(int(row["mark"]), fresh=False, n=int(row["n"]))
-        for row in inquiry.ask("marks", sql=_SQL, **asked)
+        str(row["part"]): Fingerprint(int(row["fingerprint"]), fresh=False, n=int(row["n"]))
+        for row in inquiry.ask("fingerprints", sql=_SQL, **asked)
     }
-    marks = Marks((inquiry.store.asker, "kept"), {part: {0: mark} for part, mark in found.items()})
-    fits = [_fit(row) for row in remembered(inquiry, ("references", {}, _SQL), "references", marks, **asked)]
+    fingerprints = Fingerprints(
+        (inquiry.store.asker, "kept"), {part: {0: fingerprint} for part, fingerprint in found.items()}
+    )
+    fits = [_fit(row) for row in remembered(inquiry, ("references", {}, _SQL), "references", fingerprints, **asked)]
     if not fits:
         return Kept()
     noise = {
         (str(row["deployment"]), str(row["cause"])): Noise(
             int(row["blocks"]), float(row["mean_load"]), float(row["load_deviation"])
         )
-        for row in remembered(inquiry, ("noise", {}, _SQL), "noise", marks, **asked)
+        for row in remembered(inquiry, ("noise", {}, _SQL), "noise", fingerprints, **asked)
     }
     return Kept({fit.kind: fit for fit in fits}, noise)
 

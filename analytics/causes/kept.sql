@@ -1,6 +1,6 @@
--- name: marks
+-- name: fingerprints
 -- What changes when anything that the others look at does.
-SELECT 'references' AS part, sum(cityHash64(until, deployment, model, route, has_engine, computed_at)) AS mark, count() AS n
+SELECT 'references' AS part, sum(cityHash64(until, deployment, model, route, has_engine, computed_at)) AS fingerprint, count() AS n
 FROM cause_references
 WHERE until <= fromUnixTimestamp64Milli({at_ms:Int64}) AND until > fromUnixTimestamp64Milli({fresh_ms:Int64})
 UNION ALL

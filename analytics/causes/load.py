@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from analytics import engine_steps
-from analytics.causes.blocks import BLOCK_MS, Wanted, marks_of, rows_of
+from analytics.causes.blocks import BLOCK_MS, Wanted, fingerprints_of, rows_of
 from analytics.causes.cohorts import cohorts
 from analytics.causes.columns import Names, floats, taken
 from analytics.causes.gpus import gpus_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from analytics.causes.arrays import Ints
-    from analytics.causes.blocks import Marks
+    from analytics.causes.blocks import Fingerprints
     from analytics.causes.columns import Columns
     from analytics.causes.steps import Steps
     from analytics.causes.table import Requests
@@ -73,12 +73,12 @@ def load(inquiry: Inquiry, most: int = MOST_REQUESTS, *, kept: Collection[str] =
     since, many = _since(inquiry, fragments, most, kept)
     origin = min(since.values(), default=first)
     stride = max(1, -(-many // most))
-    marks = marks_of(inquiry, fragments, origin)
-    row = rows_of(inquiry, fragments, SQL, _wanted(since, first, inquiry.settled_ms), stride, marks)
+    fingerprints = fingerprints_of(inquiry, fragments, origin)
+    row = rows_of(inquiry, fragments, SQL, _wanted(since, first, inquiry.settled_ms), stride, fingerprints)
     if row:
         row = taken(row, _rows_between(row, since, first, inquiry.settled_ms))
         row |= {name: of.used() for name, of in row.items() if isinstance(of, Names)}
-    return _beside(inquiry, requests_of(row, origin, first, float(stride)), origin, marks)
+    return _beside(inquiry, requests_of(row, origin, first, float(stride)), origin, fingerprints)
 
 
 def _since(
@@ -144,7 +144,7 @@ def load_pages(inquiry: Inquiry, servers: int, most: int = MOST_REQUESTS) -> Evi
     # those that arrived in the window finish after it, too
     until = last + int(min(inquiry.window.seconds, LATE_SECONDS) * 1000)
     fragments = _period(inquiry)
-    marks = marks_of(inquiry, fragments, origin)
+    fingerprints = fingerprints_of(inquiry, fragments, origin)
     row = inquiry.ask(
         "finishers",
         fragments,
@@ -153,7 +153,7 @@ def load_pages(inquiry: Inquiry, servers: int, most: int = MOST_REQUESTS) -> Evi
         until_ms=until,
         sample_ms=_step_ms(until - origin, servers),
     )[0]
-    return _beside(inquiry, cohorts(row, origin, first, last, most), origin, marks)
+    return _beside(inquiry, cohorts(row, origin, first, last, most), origin, fingerprints)
 
 
 def _period(inquiry: Inquiry) -> dict[str, str]:
@@ -161,7 +161,7 @@ def _period(inquiry: Inquiry) -> dict[str, str]:
     return {"period": "" if recording == "include" else f"AND recording {'=' if recording == 'exclude' else '!='} ''"}
 
 
-def _beside(inquiry: Inquiry, requests: Requests, origin: int, marks: Marks) -> Evidence:
+def _beside(inquiry: Inquiry, requests: Requests, origin: int, fingerprints: Fingerprints) -> Evidence:
     """Evidence of these requests with what their servers and machines did."""
     fragments = _period(inquiry)
     found = Evidence(requests, origin_ms=origin)
@@ -169,10 +169,10 @@ def _beside(inquiry: Inquiry, requests: Requests, origin: int, marks: Marks) -> 
     span, span_ms = (origin, inquiry.window.to_ms), inquiry.window.to_ms - origin
 
     def slots(name: str, slot_ms: int, **more: Any) -> dict[str, Any]:
-        return slots_of(inquiry, (name, fragments, SQL), span, slot_ms, marks, limit=_MOST_SAMPLES, **more)
+        return slots_of(inquiry, (name, fragments, SQL), span, slot_ms, fingerprints, limit=_MOST_SAMPLES, **more)
 
     def rows(name: str, part: str, **asked: Any) -> list[dict[str, Any]]:
-        return remembered(inquiry, (name, fragments, SQL), part, marks, reference_ms=origin, **asked)
+        return remembered(inquiry, (name, fragments, SQL), part, fingerprints, reference_ms=origin, **asked)
 
     found.samples = samples_of(slots("samples", _step_ms(span_ms, len(names))), origin)
     host_ms = _step_ms(span_ms, len(names) * _PROCESSES)
@@ -191,7 +191,7 @@ def _beside(inquiry: Inquiry, requests: Requests, origin: int, marks: Marks) -> 
         found.gpus = gpus_of(
             slots("gpus", gpu_ms, gpus=gpus), whose, rows("gpu_events", "events", gpus=gpus), origin, gpu_ms
         )
-    if marks.n("steps"):
+    if fingerprints.n("steps"):
         found.steps = _steps(inquiry, fragments, names, origin)
     return found
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from analytics.causes.arrays import Floats
-    from analytics.causes.blocks import Marks
+    from analytics.causes.blocks import Fingerprints
     from analytics.causes.columns import Columns
     from analytics.inquiry import Inquiry
 
@@ -27,18 +27,18 @@ def slots_of(
     statement: tuple[str, Mapping[str, str], Mapping[str, str]],
     span: tuple[int, int],
     slot_ms: int,
-    marks: Marks,
+    fingerprints: Fingerprints,
     **more: Any,
 ) -> dict[str, Any]:
     """Columns of a statement that makes slots of a table's rows, in any order.
 
     Args:
         inquiry: Who asks whom.
-        statement: Its name, which is the table's among the marks, its fragments, and where it is. It takes
+        statement: Its name, which is the table's among the fingerprints, its fragments, and where it is. It takes
             ``reference_ms``, ``to_ms``, ``slot_ms`` and ``limit``; each row has the ``at_ms`` of a sample of its slot.
         span: From when on, and until when, Unix ms.
         slot_ms: Milliseconds of a slot.
-        marks: Of the span.
+        fingerprints: Of the span.
         more: What else it takes, ``limit`` among it.
     """
     name, fragments, sql = statement
@@ -56,7 +56,7 @@ def slots_of(
     def read_all(stretch: Sequence[Wanted]) -> Columns:
         return read(stretch[0].begin_ms, stretch[-1].begin_ms + BLOCK_MS)
 
-    parts = kept_blocks((name, marks.whose, slot_ms, given), wanted, marks.of.get(name, {}), read_all)
+    parts = kept_blocks((name, fingerprints.whose, slot_ms, given), wanted, fingerprints.of.get(name, {}), read_all)
     if not parts:
         return read(first, first)
     found = joined(parts)
@@ -70,28 +70,32 @@ def slots_of(
 
 
 def remembered(
-    inquiry: Inquiry, statement: tuple[str, Mapping[str, str], Mapping[str, str]], part: str, marks: Marks, **asked: Any
+    inquiry: Inquiry,
+    statement: tuple[str, Mapping[str, str], Mapping[str, str]],
+    part: str,
+    fingerprints: Fingerprints,
+    **asked: Any,
 ) -> list[dict[str, Any]]:
     """Rows of a statement over the whole span: none asked for where there is nothing, kept where nothing has changed.
 
     Args:
         inquiry: Who asks whom.
         statement: Its name, its fragments, and where it is.
-        part: Of the marks, which are of all rows that it may look at.
-        marks: Of the span.
+        part: Of the fingerprints, which are of all rows that it may look at.
+        fingerprints: Of the span.
         asked: What it takes; what is a list decides on its answer beside the rows.
     """
     name, fragments, sql = statement
-    if not marks.n(part):
+    if not fingerprints.n(part):
         return []
-    mark = marks.of[part][0]
-    key = (name, marks.whose, tuple(tuple(value) for value in asked.values() if isinstance(value, list)))
-    kept = KEPT.get(key, mark.value)
+    fingerprint = fingerprints.of[part][0]
+    key = (name, fingerprints.whose, tuple(tuple(value) for value in asked.values() if isinstance(value, list)))
+    kept = KEPT.get(key, fingerprint.value)
     if kept is not None:
         return list(kept["rows"])
     rows = inquiry.ask(name, fragments, sql, **asked)
-    if not mark.fresh:
-        KEPT.put(key, mark.value, {"rows": rows}, len(rows))
+    if not fingerprint.fresh:
+        KEPT.put(key, fingerprint.value, {"rows": rows}, len(rows))
     return rows
 
 

@@ -69,14 +69,14 @@ class Onset:
 
 
 @dataclass(frozen=True)
-class Happening:
+class PossibleOnset:
     """Something that failures may begin with.
 
     Attributes:
         event, what, instance: As of `Onset`.
         since, until: Seconds since the origin; the same for a moment.
         rows: Indices of requests that it may have hit.
-        ground: Indices of those that they are held against, of the time before.
+        baseline: Indices of those that they are held against, of the time before.
         others: Indices of those beside them that it can't have hit; they must not fail alike.
     """
 
@@ -86,7 +86,7 @@ class Happening:
     since: float
     until: float
     rows: Ints
-    ground: Ints
+    baseline: Ints
     others: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @property
@@ -95,7 +95,7 @@ class Happening:
         return 0.0 if self.event in {"deploy", "config_changed"} else SLACK_SECONDS
 
 
-def happenings(account: Account) -> list[Happening]:
+def possible_onsets(account: Account) -> list[PossibleOnset]:
     """All that failures of an account may begin with, in order of `ONSETS` and time."""
     found = [one for place in account.places for one in _at(place)] + list(_of_versions(account))
     found = sorted(found, key=lambda one: -one.since)[:_MOST]
@@ -104,7 +104,7 @@ def happenings(account: Account) -> list[Happening]:
 
 
 def onset_of(
-    requests: Requests, alike: Flags, rows: Flags, known: list[Happening], from_seconds: float
+    requests: Requests, alike: Flags, rows: Flags, known: list[PossibleOnset], from_seconds: float
 ) -> Onset | None:
     """What requests that failed alike began with; None where that is nothing, or not of most of them.
 
@@ -112,12 +112,12 @@ def onset_of(
         requests: All requests.
         alike: Those that failed in one way, whoever asked.
         rows: Of these, those asked about.
-        known: `happenings`.
+        known: `possible_onsets`.
         from_seconds: When the window begins, seconds since the origin.
     """
     refused = bool(alike.any()) and bool(requests.outcome.among(_REFUSING)[alike].all())
     hit: dict[str, Flags] = {}
-    by: dict[str, list[Happening]] = {}
+    by: dict[str, list[PossibleOnset]] = {}
     for one in known:
         if one.event == "kv_cache_full" and not refused:
             continue
@@ -133,7 +133,7 @@ def onset_of(
     return None
 
 
-def _begun(end: Floats, alike: Flags, one: Happening) -> Ints:
+def _begun(end: Floats, alike: Flags, one: PossibleOnset) -> Ints:
     """Indices of requests whose failing began with something; empty where it did not."""
     none = np.empty(0, dtype=np.int64)
     since, until = one.since - one.slack, one.until + AFTER_SECONDS
@@ -145,13 +145,13 @@ def _begun(end: Floats, alike: Flags, one: Happening) -> Ints:
     # until the last of them: a server that is back soon fails few of a minute
     last = float(end[near].max())
     during = mine[end[mine] <= last]
-    before = one.ground[end[one.ground] < since]
+    before = one.baseline[end[one.baseline] < since]
     before = before[np.argsort(end[before], kind="stable")]
     recent = before[end[before] >= since - AFTER_SECONDS]
-    grounds = [before, *(part for part in (recent, recent[-_NEWEST:]) if len(part) >= _LEAST)]
+    baselines = [before, *(part for part in (recent, recent[-_NEWEST:]) if len(part) >= _LEAST)]
     beside = one.others[(end[one.others] >= since) & (end[one.others] <= last)]
-    grounds += [beside] if len(beside) >= _LEAST else []
-    if len(before) < _LEAST or not all(_more(alike, near, during, ground) for ground in grounds):
+    baselines += [beside] if len(beside) >= _LEAST else []
+    if len(before) < _LEAST or not all(_more(alike, near, during, baseline) for baseline in baselines):
         return none
     hit, more = [near], failed[end[failed] >= until]
     while len(more):  # as long as it goes on
@@ -165,16 +165,16 @@ def _begun(end: Floats, alike: Flags, one: Happening) -> Ints:
     return np.concatenate(hit)
 
 
-def _more(alike: Flags, failed: Ints, during: Ints, ground: Ints) -> bool:
-    """Whether far more failed, and not by chance: by the share of the ground, one that failed added to it."""
+def _more(alike: Flags, failed: Ints, during: Ints, baseline: Ints) -> bool:
+    """Whether far more failed, and not by chance: by the share of the baseline, one that failed added to it."""
     count, n = len(failed), max(len(during), 1)
-    usual = float(alike[ground].mean())
-    chance = (float(alike[ground].sum()) + 1) / (len(ground) + 2)
+    usual = float(alike[baseline].mean())
+    chance = (float(alike[baseline].sum()) + 1) / (len(baseline) + 2)
     spread = float(np.sqrt(n * chance * (1 - chance)))
     return count >= max(FAILING, _TIMES * usual) * n and count - n * chance >= SIGMAS * spread
 
 
-def _at(place: Place) -> Iterator[Happening]:
+def _at(place: Place) -> Iterator[PossibleOnset]:
     """What happened to an instance."""
     restarts = place.restarts
     spans = [("restart", span, f"{place.name} was restarted") for span in restarts]
@@ -193,10 +193,10 @@ def _at(place: Place) -> Iterator[Happening]:
     spans += [("gpu_fault", (fault.time, fault.time), fault.what) for fault in place.faults]
     spans += [(_EVENTS[one.event], (one.time, one.time), one.message) for one in place.events if one.event in _EVENTS]
     for event, (since, until), what in spans:
-        yield Happening(event, _bare(what), place.name, since, until, place.rows, place.rows)
+        yield PossibleOnset(event, _bare(what), place.name, since, until, place.rows, place.rows)
 
 
-def _of_versions(account: Account) -> Iterator[Happening]:
+def _of_versions(account: Account) -> Iterator[PossibleOnset]:
     """Versions that none of the reference has, and deploys that are told of no instance."""
     requests = account.requests
     calm = account.reference.calm
@@ -208,11 +208,11 @@ def _of_versions(account: Account) -> Iterator[Happening]:
             if len(mine):
                 first = float(requests.start[mine].min())
                 what = f"Version {requests.version.names[new]} of {name or 'the deployment'} began to serve"
-                yield Happening("deploy", what, "", first, first, mine, rows, rows[versions != new])
+                yield PossibleOnset("deploy", what, "", first, first, mine, rows, rows[versions != new])
         for one in account.events:
             if one.event == "deploy" and not one.instance and one.deployment in {"", name}:
                 mine = rows[_of_version(requests, rows, one)]
-                yield Happening("deploy", _bare(one.message), "", one.time, one.time, mine, rows)
+                yield PossibleOnset("deploy", _bare(one.message), "", one.time, one.time, mine, rows)
 
 
 def _of_version(requests: Requests, rows: Ints, event: Event) -> Flags:

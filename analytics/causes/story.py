@@ -11,7 +11,7 @@ from analytics.causes.chains import Beginning, Chain, Episode, chained, links
 from analytics.causes.evidence import MORE_CAME, OWNER_SHARE, holder_of, top_of
 from analytics.causes.grid import runs
 from analytics.causes.mechanisms import BEGINNINGS, CROWDS, SLOWER, WORK
-from analytics.causes.onset import Happening, Onset, happenings
+from analytics.causes.onset import Onset, PossibleOnset, possible_onsets
 from analytics.causes.place import AFTER_SECONDS
 from analytics.causes.queueing import RETRY_SECONDS
 from analytics.causes.table import PHASE
@@ -122,12 +122,12 @@ def _beginnings(account: Account) -> list[Beginning]:
             frozenset([one.instance] if one.instance else _names(one, instance.codes, instance.names)),
             one.slack,
         )
-        for one in happenings(account)
+        for one in possible_onsets(account)
         if one.event in BEGINNINGS
     ]
 
 
-def _names(one: Happening, codes: Ints, names: tuple[str, ...]) -> Iterator[str]:
+def _names(one: PossibleOnset, codes: Ints, names: tuple[str, ...]) -> Iterator[str]:
     yield from (names[code] for code in np.unique(codes[one.rows]))
 
 

@@ -52,7 +52,7 @@ _UNCHAINED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Grounds:
+class KindReference:
     """What a kind of request cost when all was well.
 
     Attributes:
@@ -113,7 +113,7 @@ class Causes:
     unexplained_seconds: float
     failures: list[Failure] = field(default_factory=list)
     reference_seconds: float = 0.0
-    reference: list[Grounds] = field(default_factory=list)
+    reference: list[KindReference] = field(default_factory=list)
     harm: Harm = field(default_factory=lambda: Harm([]))
     chains: list[Chain] = field(default_factory=list)
 
@@ -162,7 +162,7 @@ def ask(store: Reader, selection: Selection, *, most: int = MOST_REQUESTS) -> An
         unexplained_seconds=unexplained,
         failures=failures_of(made, made.requests.inside & made.requests.selected, from_seconds),
         reference_seconds=float(made.requests.e2e[asked].sum()) * made.requests.scale - excess,
-        reference=_grounds(made.reference.fits),
+        reference=_kinds(made.reference.fits),
         harm=harm_of(made, found, asked),
         chains=[_told(chain, window.start, found) for chain in chains_of(made, found, asked, from_seconds)],
     )
@@ -189,7 +189,7 @@ def _summed(inquiry: Inquiry, cover: Coverage, found: Summed) -> Answer[Causes]:
         unexplained_seconds=unexplained,
         failures=found.failures,
         reference_seconds=found.reference_seconds,
-        reference=_grounds(fits.values()),
+        reference=_kinds(fits.values()),
         harm=found.harm,
     )
     note = (
@@ -225,10 +225,10 @@ def _told(chain: Chain, start: datetime, causes: Iterable[Cause]) -> Chain:
     return replace(chain, told=told, advice=advice)
 
 
-def _grounds(known: Iterable[Fit]) -> list[Grounds]:
+def _kinds(known: Iterable[Fit]) -> list[KindReference]:
     fits = sorted(known, key=lambda fit: -fit.n)[:_KINDS]
     return [
-        Grounds(
+        KindReference(
             *fit.kind,
             requests=fit.n,
             e2e_seconds=fit.e2e,

@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from agent.discovery.local import LOOK_SECONDS, Lookout
+from agent.discovery.local import LOOK_SECONDS, NewServers
 from agent.target import Target
 from base.errors import ServescopeError
 from base.redact import shown
@@ -41,18 +41,20 @@ async def watch(plan: Plan, supervisor: Supervisor, say: Callable[[str], None], 
         tap: Whether to put a tap in front of each.
 
     """
-    lookout = Lookout()
+    new_servers = NewServers()
     while True:
         try:
-            await _look(lookout, plan, supervisor, say, tap=tap)
+            await _look(new_servers, plan, supervisor, say, tap=tap)
         except (ServescopeError, OSError) as error:  # no port, a full disk: the next look may do better
             say(f"a look for new servers failed: {error}")
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _look(lookout: Lookout, plan: Plan, supervisor: Supervisor, say: Callable[[str], None], *, tap: bool) -> None:
+async def _look(
+    new_servers: NewServers, plan: Plan, supervisor: Supervisor, say: Callable[[str], None], *, tap: bool
+) -> None:
     known = [_target(settings) for settings in plan.settings["agent"]["targets"]]
-    found = await lookout.look(known=known, skip_ports=_own_ports(plan.urls))
+    found = await new_servers.find(known=known, skip_ports=_own_ports(plan.urls))
     if not found:
         return
     taps = plan.join([described(target, tap=tap) for target in found])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from agent.engine_table import find_table
-from agent.pages import lines
+from agent.pages import exposition
 from agent.pages.page import PageReader, parse
 from agent.pages.probe import probe
 from agent.pages.samples import Sampler
@@ -55,7 +55,7 @@ def told(**models: Mapping[int, int]) -> bytes:
 
 def page_of(reply: bytes | None) -> bytes:
     assert TABLE.statistics is not None
-    return PAGE if reply is None else lines.after(PAGE, TABLE.statistics.page(reply))
+    return PAGE if reply is None else exposition.after(PAGE, TABLE.statistics.page(reply))
 
 
 def increases(*replies: bytes | None) -> list[dict[tuple[str, str], tuple[dict[float, int], float]]]:

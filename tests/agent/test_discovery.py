@@ -79,17 +79,17 @@ async def test_a_server_that_listens_later_is_found_and_others_are_seldom_asked(
     monkeypatch.setattr(local, "listening_ports", lambda: listening)
     clock = 1000.0
     monkeypatch.setattr(local.time, "monotonic", lambda: clock)
-    lookout = local.Lookout()
+    new_servers = local.NewServers()
     with monkeypatch.context() as quiet:
         quiet.setattr(local, "_look", look)
         for clock in (1000.0, 1010.0, 1299.0, 1310.0, 1800.0, 1920.0, 1930.0):  # noqa: B007 - the clock itself
-            await lookout.look(known=[])
+            await new_servers.find(known=[])
     assert len(asked) == 4, "while it is young, and ten minutes later"
     listening.add(servers["vllm"])
     clock = 1940.0
-    (found,) = await lookout.look(known=[])
+    (found,) = await new_servers.find(known=[])
     assert found.instance == f"vllm-{servers['vllm']}"
-    assert await lookout.look(known=[found]) == []
+    assert await new_servers.find(known=[found]) == []
 
 
 def test_a_tap_is_no_server():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent import kv_wire
 from agent.engine_table import find_table
 from agent.kv_events import Counts, page_lines, tier_of
-from agent.pages import lines
+from agent.pages import exposition
 from agent.pages.page import PageReader
 from agent.pages.samples import Sampler
 from base.vocabulary import Signal
@@ -86,7 +86,7 @@ def test_a_deep_message_is_unread():
 def samples_of(*told: list[Counts]) -> list[dict[str, dict[Signal, float]]]:
     """Of each page, increases by rank; of a page without ranks under ""."""
     reader, sampler = PageReader(), Sampler(find_table("vllm"))
-    pages = [reader.read(lines.after(PAGE, page_lines(counts, "engine"))) for counts in told]
+    pages = [reader.read(exposition.after(PAGE, page_lines(counts, "engine"))) for counts in told]
     return [{one.key.dp_rank: dict(one.deltas) for one in sampler.sample(page).samples} for page in pages]
 
 

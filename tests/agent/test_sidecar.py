@@ -165,7 +165,7 @@ async def test_servers_that_appear_are_watched(tmp_path: Path, monkeypatch: pyte
         async def look(_self: object, *, known: list[Target], skip_ports: object) -> list[Target]:
             return [] if known else found
 
-        monkeypatch.setattr(local.Lookout, "look", look)
+        monkeypatch.setattr(local.NewServers, "find", look)
         async with living(Sidecar(config(collector.url, discover=True, host=False), tmp_path, [])) as agent:
             pages, spans = agent.sources["metrics_page"], agent.sources["spans"]
             await until(lambda: "vllm-new" in pages.stats and pages.stats["vllm-new"].last_good > 0)

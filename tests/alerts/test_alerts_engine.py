@@ -21,18 +21,18 @@ def test_an_overload_pages_once_within_ten_seconds_and_resolves_within_half_a_mi
     began = stage.now
     stage.run(10, waiting=57)
     assert stage.pages == ["trigger"]
-    (notice,) = stage.sent.notices
-    assert notice.at - began <= 10
-    assert notice.title.startswith("waiting 57 on a, model m, limit 20, for ")
-    assert notice.details["threshold"] == 20
-    assert notice.details["runbook"] == "docs/runbooks/engine-waiting.md"
-    assert dict(notice.links)["Incident in Servescope"] == f"http://d/incidents?id={notice.incident_id}"
+    (message,) = stage.sent.messages
+    assert message.at - began <= 10
+    assert message.title.startswith("waiting 57 on a, model m, limit 20, for ")
+    assert message.details["threshold"] == 20
+    assert message.details["runbook"] == "docs/runbooks/engine-waiting.md"
+    assert dict(message.links)["Incident in Servescope"] == f"http://d/incidents?id={message.incident_id}"
     stage.run(60, waiting=57)
     ended = stage.now
     stage.run(30, waiting=2)
     assert stage.pages == ["trigger", "resolve"]
-    assert stage.sent.notices[-1].at - ended <= 20
-    assert stage.sent.notices[0].dedup_key == stage.sent.notices[1].dedup_key
+    assert stage.sent.messages[-1].at - ended <= 20
+    assert stage.sent.messages[0].dedup_key == stage.sent.messages[1].dedup_key
     kinds = [row["kind"] for row in stage.rows_of("incident_events")]
     assert kinds[:4] == ["opened", "alert_firing", "notification_sent", "evidence"]
     assert {"notification_sent", "alert_resolved", "resolved"} <= set(kinds)
@@ -71,13 +71,13 @@ def test_a_store_that_goes_away_pages_from_memory_and_freezes_everything_else(st
         stage.now += 5
         stage.round()
     assert stage.pages == ["trigger", "trigger"]
-    down = stage.sent.notices[-1]
+    down = stage.sent.messages[-1]
     assert down.title == "the store has not answered for 20 s: the store at http://s does not answer"
-    assert down.incident_id != stage.sent.notices[0].incident_id
+    assert down.incident_id != stage.sent.messages[0].incident_id
     stage.error = None
     stage.run(5, waiting=57)
     assert stage.pages == ["trigger", "trigger", "resolve"]
-    assert stage.sent.notices[-1].dedup_key == down.dedup_key
+    assert stage.sent.messages[-1].dedup_key == down.dedup_key
     assert stage.engine.health.firing == 1
 
 
@@ -90,7 +90,7 @@ def test_a_store_that_refuses_from_the_start_is_away_too(stage: Stage):
     stage.now += 5
     stage.round()
     assert stage.pages == ["trigger"]
-    assert "does not exist" in stage.sent.notices[0].title
+    assert "does not exist" in stage.sent.messages[0].title
 
 
 def test_a_tap_that_loses_requests_is_an_alert_without_a_rule(stage: Stage):
@@ -103,10 +103,10 @@ def test_a_tap_that_loses_requests_is_an_alert_without_a_rule(stage: Stage):
         stage.now += 5
         stage.round()
     assert stage.pages == ["trigger"]
-    (notice,) = stage.sent.notices
-    assert notice.title == "requests at the tap of a in 5 min: 3 were served and not recorded"
-    assert (notice.severity, notice.source) == ("error", "a")
-    assert notice.details["runbook"] == "docs/runbooks/tap-losing.md"
+    (message,) = stage.sent.messages
+    assert message.title == "requests at the tap of a in 5 min: 3 were served and not recorded"
+    assert (message.severity, message.source) == ("error", "a")
+    assert message.details["runbook"] == "docs/runbooks/tap-losing.md"
     stage.engine.taps = told(0)
     stage.round()
     assert stage.pages == ["trigger", "resolve"]

@@ -72,8 +72,8 @@ def test_a_kind_is_one_file_and_pages_through_the_loop(full: None, tmp_path: Pat
         assert stage.pages == []
         stage.run(10, running=9)
         assert stage.pages == ["trigger"]
-        (notice,) = stage.sent.notices
-        assert (notice.title, notice.source, notice.severity) == ("a is full: 9", "a", "critical")
+        (message,) = stage.sent.messages
+        assert (message.title, message.source, message.severity) == ("a is full: 9", "a", "critical")
         assert stage.engine.watch.measurer is stage
         assert [rule.needs().columns for rule in stage.engine.rules] == [{"running": "sum"}]
         stage.run(30, running=1)

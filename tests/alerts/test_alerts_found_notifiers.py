@@ -48,8 +48,8 @@ class Letter:
     def __init__(self, folder, clock):
         self.destination, self._folder, self._clock = f"file:{folder}", folder, clock
 
-    def render(self, notice):
-        return {"action": notice.action, "title": notice.title}
+    def render(self, message):
+        return {"action": message.action, "title": message.title}
 
     def send(self, payload):
         (self._folder / f"{self._clock():.0f}.json").write_text(json.dumps(payload))

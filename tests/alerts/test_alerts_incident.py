@@ -34,7 +34,7 @@ def test_alerts_of_one_deployment_are_one_incident_and_one_page():
     first = fire([], alert("waiting", instance="a", deployment="d"), 1.0, new_id)
     second = fire([first.incident], alert("ttft", deployment="d"), 2.0, new_id)
     third = fire([second.incident], alert("other", deployment="e"), 3.0, new_id)
-    assert (first.wish, second.wish, third.wish) == ("trigger", None, "trigger")
+    assert (first.action, second.action, third.action) == ("trigger", None, "trigger")
     assert first.incident.id == second.incident.id != third.incident.id
     assert second.incident.title == "waiting is too high"
     assert "ttft is too high" in second.incident.summary
@@ -47,10 +47,10 @@ def test_an_incident_ends_with_its_last_alert():
     a, b = alert("x", instance="a"), alert("y", instance="a")
     incident = fire([fire([], a, 1.0, new_id).incident], b, 2.0, new_id).incident
     half = clear(incident, a.key, 3.0, "the condition no longer holds")
-    assert half.wish is None
+    assert half.action is None
     assert half.incident.state is IncidentState.OPEN
     over = clear(half.incident, b.key, 4.0, "the condition no longer holds")
-    assert over.wish == "resolve"
+    assert over.action == "resolve"
     assert over.incident.state is IncidentState.RESOLVED
     assert over.incident.resolved_at == 4.0
 
@@ -59,7 +59,7 @@ def test_a_worse_alert_raises_the_severity_and_tells():
     new_id = ids()
     first = fire([], alert("x", "warning", instance="a"), 1.0, new_id)
     worse = fire([first.incident], alert("y", "critical", instance="a"), 2.0, new_id)
-    assert worse.wish == "trigger"
+    assert worse.action == "trigger"
     assert worse.incident.severity == "critical"
     assert worse.moments[-1].kind == "severity_raised"
 
@@ -68,7 +68,7 @@ def test_acknowledging_twice_pages_once_and_keeps_the_last_owner():
     first = fire([], alert(instance="a"), 1.0, ids()).incident
     once = acknowledge(first, "ada\u202e", "looking", 2.0)
     twice = acknowledge(once.incident, "bob", "", 3.0)
-    assert (once.wish, twice.wish) == ("acknowledge", None)
+    assert (once.action, twice.action) == ("acknowledge", None)
     assert once.incident.owner == "ada"
     assert twice.incident.owner == "bob"
     assert twice.incident.state is IncidentState.ACKNOWLEDGED
@@ -110,13 +110,13 @@ def test_a_new_place_pages_again_under_a_key_of_its_own(place: dict[str, str], t
     if taken:
         incident = acknowledge(incident, "ada", "", 2.0).incident
     change = fire([incident], alert("x2", **place), 3.0, new_id)
-    assert change.wish == "trigger"
+    assert change.action == "trigger"
     assert change.incident.keys[-1] not in incident.keys
     assert change.opened == (
         taken or ("deployment" in place and place["deployment"] != "d") or place == {"instance": "b"}
     )
     again = fire([incident, change.incident], alert("x3", **place), 4.0, new_id)
-    assert (again.wish, again.incident.id) == (None, change.incident.id)
+    assert (again.action, again.incident.id) == (None, change.incident.id)
 
 
 @pytest.mark.parametrize("taken", [False, True])
@@ -126,9 +126,9 @@ def test_a_graver_alert_pages_again_under_a_key_of_its_own(taken: bool):
     if taken:
         incident = acknowledge(incident, "ada", "", 2.0).incident
     worse = fire([incident], alert("y", "critical", instance="a"), 3.0, new_id)
-    assert (worse.wish, worse.opened, worse.incident.severity) == ("trigger", taken, "critical")
+    assert (worse.action, worse.opened, worse.incident.severity) == ("trigger", taken, "critical")
     assert worse.incident.keys[-1] not in incident.keys
-    assert fire([worse.incident], alert("z", "error", instance="a"), 4.0, new_id).wish is None
+    assert fire([worse.incident], alert("z", "error", instance="a"), 4.0, new_id).action is None
 
 
 def test_an_incident_that_has_not_changed_for_long_takes_nothing_new():
@@ -136,7 +136,7 @@ def test_an_incident_that_has_not_changed_for_long_takes_nothing_new():
     incident = fire([], alert("x", instance="a"), 0.0, new_id).incident
     assert fire([incident], alert("y", instance="a"), GROUP_SECONDS, new_id).incident.id == incident.id
     late = fire([incident], alert("y", instance="a"), GROUP_SECONDS + 1, new_id)
-    assert (late.wish, late.opened) == ("trigger", True)
+    assert (late.action, late.opened) == ("trigger", True)
     half = clear(fire([incident], alert("y", instance="a"), 1.0, new_id).incident, "y\x1finstance=a", 2.0, "over")
     again = fire([half.incident], alert("y", instance="a"), 3 + GROUP_SECONDS, new_id)
     assert again.opened
@@ -189,7 +189,7 @@ def test_every_course_opens_and_ends_incidents_that_agree_with_their_alerts(cour
         assert Incident.from_dict(json.loads(json.dumps(change.incident.as_dict()))) == change.incident
         if change.opened:
             triggers.append(change.incident.id)
-        if change.wish == "resolve":
+        if change.action == "resolve":
             resolves.append(change.incident.id)
     still = [i.id for i in known.values() if i.state is not IncidentState.RESOLVED]
     assert len(set(triggers)) == len(triggers)

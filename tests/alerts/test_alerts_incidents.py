@@ -16,13 +16,13 @@ def test_alerts_of_one_place_are_one_page_and_a_worse_one_and_a_new_place_page_a
     stage.run(5, waiting=2, kv_cache_usage_ratio=0.97)
     stage.run(10, waiting=57, kv_cache_usage_ratio=0.97)
     assert stage.pages == ["trigger", "trigger"]
-    first, second = stage.sent.notices
+    first, second = stage.sent.messages
     assert first.dedup_key != second.dedup_key  # PagerDuty notifies of a key once, and never of one that is taken
     assert (first.severity, second.severity) == ("warning", "critical")
     assert second.title.startswith("waiting 57 on a, model m, ")
     stage.run(5, "b", waiting=2, kv_cache_usage_ratio=0.97)
     assert stage.pages == ["trigger", "trigger", "trigger"]
-    third = stage.sent.notices[-1]
+    third = stage.sent.messages[-1]
     assert third.title == "KV cache use 97 % on b, model m, limit 90 %, for 4 s (+2 more)"
     assert third.severity == "warning"
     assert stage.engine.health.open_incidents == 1
@@ -48,7 +48,7 @@ def test_an_incident_that_somebody_took_swallows_no_new_place(stage: Stage):
     stage.run(10, "b", waiting=57)
     assert stage.pages == ["trigger", "acknowledge", "trigger"]
     states = {one.id: one.state.value for one in stage.engine.register.open}
-    assert states == {incident.id: "acknowledged", stage.sent.notices[-1].incident_id: "open"}
+    assert states == {incident.id: "acknowledged", stage.sent.messages[-1].incident_id: "open"}
 
 
 def test_a_store_that_answers_nothing_more_holds_up_no_page(stage: Stage):
@@ -114,10 +114,10 @@ def test_events_around_an_incident_join_its_timeline_once(stage: Stage):
 def test_hostile_names_reach_pages_clean(stage: Stage):
     name = "a\u202e\n<script>" + "x" * 500
     stage.run(10, name, waiting=57)
-    title = stage.sent.notices[0].title
+    title = stage.sent.messages[0].title
     assert "\u202e" not in title
     assert "\n" not in title
     assert len(title) < 400
-    details = json.dumps(stage.sent.notices[0].details, ensure_ascii=False)
+    details = json.dumps(stage.sent.messages[0].details, ensure_ascii=False)
     assert "\u202e" not in details
     assert "x" * 100 not in details

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alerts.deliver.notice import Notice
+from alerts.deliver.message import Message
 from alerts.deliver.notifier import LONGEST_RETRY_AFTER_SECONDS, reached, retry_after
 from alerts.deliver.notify.pagerduty import MAX_BYTES, PagerDuty, Settings, _Answered
 from alerts.deliver.receiver import KEPT_PAGES, PER_MINUTE, Pages, Receiver, faults_of, read_pages
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from alerts.deliver.certificate import Certificate
 
 KEY = "k" * 31 + "K"
-NOTICE = Notice(
+MESSAGE = Message(
     "trigger",
     "i1",
     "servescope-i1",
@@ -46,11 +46,11 @@ def pager(receiver: Receiver) -> Iterator[PagerDuty]:
 
 
 def test_a_page_and_its_end_arrive_as_pagerduty_wants_them(pager: PagerDuty, receiver: Receiver):
-    assert pager.send(pager.render(NOTICE)).verdict == "sent"
-    assert pager.send(pager.render(replace(NOTICE, action="acknowledge"))).verdict == "sent"
-    assert pager.send(pager.render(replace(NOTICE, action="resolve"))).verdict == "sent"
+    assert pager.send(pager.render(MESSAGE)).verdict == "sent"
+    assert pager.send(pager.render(replace(MESSAGE, action="acknowledge"))).verdict == "sent"
+    assert pager.send(pager.render(replace(MESSAGE, action="resolve"))).verdict == "sent"
     trigger, acknowledge, resolve = (page["event"] for page in receiver.pages.all())
-    assert trigger["payload"]["summary"] == NOTICE.title
+    assert trigger["payload"]["summary"] == MESSAGE.title
     assert trigger["payload"]["severity"] == "critical"
     assert trigger["payload"]["source"] == "triton-a"
     assert trigger["payload"]["custom_details"]["value"] == 57.0
@@ -82,7 +82,7 @@ def test_every_answer_comes_back_at_once(
     asked: list[int] = []
     receiver.fail_with = lambda: asked.append(1) or (status, headers)
     began = time.monotonic()
-    delivery = pager.send(pager.render(NOTICE))
+    delivery = pager.send(pager.render(MESSAGE))
     assert (delivery.verdict, delivery.retry_after) == (verdict, after)
     assert f"HTTP {status}" in delivery.error
     assert len(asked) == 1  # the client's own retrying is off
@@ -92,13 +92,13 @@ def test_every_answer_comes_back_at_once(
 def test_a_receiver_that_is_down_or_not_trusted_is_a_retry(certificate: Certificate, tmp_path: Path):
     receiver = Receiver(certificate, Pages()).start()
     stranger = PagerDuty(KEY, base_url=receiver.url)
-    distrust = stranger.send(stranger.render(NOTICE))
+    distrust = stranger.send(stranger.render(MESSAGE))
     assert distrust.verdict == "retry"
     assert "CERTIFICATE_VERIFY_FAILED" in distrust.error
     stranger.close()
     receiver.stop()
     pager = PagerDuty(KEY, base_url=receiver.url, ca_file=certificate.authority)
-    away = pager.send(pager.render(NOTICE))
+    away = pager.send(pager.render(MESSAGE))
     assert away.verdict == "retry"
     assert "can't be reached" in away.error
     pager.close()
@@ -109,11 +109,11 @@ def test_the_key_is_in_no_log_and_no_error(
 ):
     caplog.set_level(logging.DEBUG)
     receiver.fail_with = lambda: (500, {})
-    assert KEY not in pager.send(pager.render(NOTICE)).error
+    assert KEY not in pager.send(pager.render(MESSAGE)).error
     assert pager._judge(_Answered(400, f"no such key {KEY}", "")).error == "HTTP 400: no such key …"
     assert KEY not in caplog.text
     assert KEY not in "".join(capsys.readouterr())
-    assert KEY not in repr(pager.render(NOTICE))
+    assert KEY not in repr(pager.render(MESSAGE))
 
 
 trees = st.recursive(
@@ -135,8 +135,8 @@ def test_whatever_the_notice_the_event_is_within_pagerdutys_limits(
     title: str, source: str, key: str, details: dict[str, Any], severity: Any
 ):
     pager = PagerDuty(KEY)
-    notice = Notice("trigger", "i", "k" + key, 0.0, severity, "t" + title, source, details=details)
-    event = {**pager.render(notice), "routing_key": KEY}
+    message = Message("trigger", "i", "k" + key, 0.0, severity, "t" + title, source, details=details)
+    event = {**pager.render(message), "routing_key": KEY}
     blank = {"'payload.source' is missing or blank"} if not (source or "s").strip() else set()
     assert set(faults_of(event)) - blank == set()
     assert len(json.dumps(event).encode()) <= MAX_BYTES
@@ -145,7 +145,7 @@ def test_whatever_the_notice_the_event_is_within_pagerdutys_limits(
 
 def test_huge_details_are_left_out_by_name_not_refused(pager: PagerDuty):
     details = {"rule": "r", "small": [1, 2], **{f"big{n}": ["ä" * 1000] * 100 for n in range(8)}}
-    event = pager.render(replace(NOTICE, details=details))
+    event = pager.render(replace(MESSAGE, details=details))
     kept = event["payload"]["custom_details"]
     assert kept["rule"] == "r"
     assert "big" in kept["left_out"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alerts.deliver.notice import Notice
+from alerts.deliver.message import Message
 from alerts.deliver.notifier import Delivery
 from alerts.deliver.outbox import (
     GIVE_UP_SECONDS,
@@ -48,8 +48,8 @@ class Pager:
         self.answer = answer
         self.got: list[dict[str, Any]] = []
 
-    def render(self, notice: Notice) -> dict[str, Any]:
-        return {"action": notice.action, "key": notice.dedup_key, "at": notice.at}
+    def render(self, message: Message) -> dict[str, Any]:
+        return {"action": message.action, "key": message.dedup_key, "at": message.at}
 
     def send(self, payload: dict[str, Any]) -> Delivery:
         delivery = self.answer(payload)
@@ -62,8 +62,8 @@ class Pager:
 
 
 def put(journal: Journal, outbox: Outbox, incident: str, action: Any, at: float = 1000.0) -> None:
-    notice = Notice(action, incident, f"servescope-{incident}", at, "critical", "waiting 57", "triton-a")
-    values, rows = entry_changes(outbox.queue(notice, outbox.names))
+    message = Message(action, incident, f"servescope-{incident}", at, "critical", "waiting 57", "triton-a")
+    values, rows = entry_changes(outbox.queue(message, outbox.names))
     journal.write({"outbox": values}, rows)
 
 
@@ -181,9 +181,9 @@ def test_a_notice_whose_details_cannot_be_rendered_is_sent_without_them(tmp_path
     clock, journal = Clock(), Journal(tmp_path)
 
     class Picky(Pager):
-        def render(self, notice: Notice) -> dict[str, Any]:
-            return super().render(notice) | {
-                "value": notice.details["value"] if "left_out" not in notice.details else 0
+        def render(self, message: Message) -> dict[str, Any]:
+            return super().render(message) | {
+                "value": message.details["value"] if "left_out" not in message.details else 0
             }
 
     pager = Picky()

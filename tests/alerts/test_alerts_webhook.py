@@ -11,13 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from alerts.deliver.notice import Notice
+from alerts.deliver.message import Message
 from alerts.deliver.notify.pagerduty import PagerDuty
 from alerts.deliver.notify.webhook import Webhook, sign
 from base.errors import ConfigError
 
 KEY = "k" * 31 + "K"
-NOTICE = Notice(
+MESSAGE = Message(
     "trigger",
     "i1",
     "servescope-i1",
@@ -70,7 +70,7 @@ def test_a_webhook_that_asks_to_come_again_later_is_heeded():
     ]
     server = Raw(*answers)
     hook = Webhook(f"http://127.0.0.1:{server.port}/", clock=lambda: 1000.0)
-    found = [hook.send(hook.render(NOTICE)) for _ in answers]
+    found = [hook.send(hook.render(MESSAGE)) for _ in answers]
     server.close()
     assert [(one.verdict, one.retry_after) for one in found] == [("retry", 9.0), ("retry", 30.0), ("retry", None)]
 
@@ -81,7 +81,7 @@ def test_a_webhook_that_asks_to_come_again_later_is_heeded():
 def test_a_webhook_that_speaks_no_http_is_tried_again(answer: bytes):
     server = Raw(answer)
     hook = Webhook(f"http://127.0.0.1:{server.port}/")
-    delivery = hook.send(hook.render(NOTICE))
+    delivery = hook.send(hook.render(MESSAGE))
     server.close()
     assert delivery.verdict == "retry"
 
@@ -89,11 +89,11 @@ def test_a_webhook_that_speaks_no_http_is_tried_again(answer: bytes):
 def test_a_login_in_a_webhooks_url_is_sent_and_never_said():
     server = Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     hook = Webhook(f"http://us%40er:s3cret@127.0.0.1:{server.port}/hook")
-    assert hook.send(hook.render(NOTICE)).verdict == "sent"
+    assert hook.send(hook.render(MESSAGE)).verdict == "sent"
     server.close()
     assert b"Authorization: Basic " + base64.b64encode(b"us@er:s3cret") in server.got[0]
     assert b"s3cret" not in server.got[0].splitlines()[0]
-    away = hook.send(hook.render(NOTICE))
+    away = hook.send(hook.render(MESSAGE))
     assert away.verdict == "retry"
     assert "s3cret" not in away.error + hook.destination + PagerDuty(KEY, base_url="https://u:s3cret@h").destination
 
@@ -117,7 +117,7 @@ def test_a_webhook_is_signed_and_its_answers_are_judged():
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     hook = Webhook(f"http://127.0.0.1:{server.server_address[1]}/secret-path", b"s3cret", clock=lambda: 1000.0)
-    verdicts = [hook.send(hook.render(NOTICE)) for _ in range(4)]
+    verdicts = [hook.send(hook.render(MESSAGE)) for _ in range(4)]
     server.shutdown()
     server.server_close()
     thread.join()
@@ -125,10 +125,10 @@ def test_a_webhook_is_signed_and_its_answers_are_judged():
     assert len(got) == 4  # a redirect is not followed
     headers, body = got[0]
     assert headers["X-Servescope-Signature"] == sign(b"s3cret", "1000", body)
-    assert json.loads(body)["title"] == NOTICE.title
+    assert json.loads(body)["title"] == MESSAGE.title
     assert {h["X-Servescope-Delivery"] for h, _ in got} == {headers["X-Servescope-Delivery"]}
     assert "secret-path" not in hook.destination + "".join(v.error for v in verdicts)
-    assert hook.send(hook.render(NOTICE)).verdict == "retry"
+    assert hook.send(hook.render(MESSAGE)).verdict == "retry"
     with pytest.raises(ConfigError, match="no http"):
         Webhook("file:///etc/passwd")
 
@@ -146,7 +146,7 @@ def test_a_webhook_goes_through_a_proxy_that_is_named_and_through_no_other(monke
     ):
         url = "http://hooks.example.com/x" if proxy else f"http://127.0.0.1:{server.port}/x"
         hook = Webhook(url, proxy=proxy)
-        assert hook.send(hook.render(NOTICE)).verdict == "sent"
+        assert hook.send(hook.render(MESSAGE)).verdict == "sent"
         hook.close()
         server.close()
         assert server.got[0].splitlines()[0] == line
@@ -155,6 +155,6 @@ def test_a_webhook_goes_through_a_proxy_that_is_named_and_through_no_other(monke
 def test_a_webhook_whose_body_never_ends_is_told_all_the_same():
     server = Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\nbegun")
     hook = Webhook(f"http://127.0.0.1:{server.port}/")
-    assert hook.send(hook.render(NOTICE)).verdict == "sent"
+    assert hook.send(hook.render(MESSAGE)).verdict == "sent"
     server.close()
     hook.close()

@@ -35,10 +35,10 @@ def told(stage: Stage) -> list[str]:
 def test_what_was_found_while_an_alert_was_pending_goes_with_its_page(stage: Stage) -> None:
     stage.causes = FOUND
     stage.run(5, waiting=57, every=1)
-    (notice,) = stage.sent.notices
-    assert notice.details["why"]["summary"] == FOUND["summary"]
-    assert notice.details["why"]["causes"] == FOUND["causes"]
-    assert ("Runbook: kv-cache-full.md", "docs/runbooks/kv-cache-full.md") in notice.links
+    (message,) = stage.sent.messages
+    assert message.details["why"]["summary"] == FOUND["summary"]
+    assert message.details["why"]["causes"] == FOUND["causes"]
+    assert ("Runbook: kv-cache-full.md", "docs/runbooks/kv-cache-full.md") in message.links
     place, start, end = stage.explained[0]
     assert place == {"deployment": ("d",), "instance": ("a",), "model": ("m",)}
     assert end - start == why.WINDOW_SECONDS
@@ -81,7 +81,7 @@ def test_what_has_no_time_of_pending_is_asked_about_when_it_comes_near(
     fail(bad[1])
     stage.run(5)
     assert stage.pages == ["trigger"]
-    assert stage.sent.notices[0].details["why"] == {name: found[name] for name in found if name != "place"}
+    assert stage.sent.messages[0].details["why"] == {name: found[name] for name in found if name != "place"}
     fail(bad[0])
     stage.run(5)
     assert len(stage.explained) == 2, "before, and when it opened"
@@ -99,7 +99,7 @@ def test_a_page_waits_for_no_account_and_the_timeline_gets_it(stage: Stage) -> N
             stage.engine.round()
             stage.outbox.deliver("pager")
         assert stage.pages == ["trigger"]
-        assert "why" not in stage.sent.notices[0].details
+        assert "why" not in stage.sent.messages[0].details
         assert told(stage) == []
     finally:
         stage.slow.set()
@@ -119,7 +119,7 @@ def test_what_was_found_long_ago_goes_with_no_page(stage: Stage) -> None:
     stage.causes = QUIET
     stage.run(6, waiting=57, every=1)
     assert stage.pages == ["trigger"]
-    assert "why" not in stage.sent.notices[0].details
+    assert "why" not in stage.sent.messages[0].details
 
 
 def test_it_is_asked_again_until_something_stands_out_also_after_a_restart(stage: Stage) -> None:
@@ -195,7 +195,7 @@ def test_no_trouble_with_what_is_known_keeps_a_page_back(stage: Stage) -> None:
     stage.engine.register.why = trip  # type: ignore[assignment]
     stage.run(10, waiting=57)
     assert stage.pages == ["trigger"]
-    assert "why" not in stage.sent.notices[0].details
+    assert "why" not in stage.sent.messages[0].details
 
 
 def test_a_resolve_carries_no_causes_and_a_forgotten_incident_leaves_nothing(stage: Stage) -> None:
@@ -203,7 +203,7 @@ def test_a_resolve_carries_no_causes_and_a_forgotten_incident_leaves_nothing(sta
     stage.run(10, waiting=57)
     stage.run(30, waiting=1)
     assert stage.pages == ["trigger", "resolve"]
-    assert "why" not in stage.sent.notices[-1].details
+    assert "why" not in stage.sent.messages[-1].details
     assert stage.journal.section("why")
     stage.now += 100_000
     stage.round()

@@ -17,7 +17,7 @@ from analytics.causes.advice import ADVICE, DRIVER, NAMES, STAGES, stage_of
 from analytics.causes.chains import Chain, Step
 from analytics.causes.evidence import Cause
 from analytics.causes.onset import Onset
-from analytics.questions.causes import Causes, Grounds
+from analytics.questions.causes import Causes, KindReference
 from analytics.request_row import RequestRow
 from analytics.selection import Filter, Selection
 from analytics.window import Window
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 START = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
 SELECTION = Selection(Window(START, START + timedelta(minutes=5)))
-KIND = Grounds("chat", "llama", "/v1/completions", True, 812, 1.0, 0.05, 1e-4, 1e-2, 100.0, 80.0, 60.0)
+KIND = KindReference("chat", "llama", "/v1/completions", True, 812, 1.0, 0.05, 1e-4, 1e-2, 100.0, 80.0, 60.0)
 
 
 def a_row(**values: Any) -> RequestRow:
@@ -52,7 +52,9 @@ def a_cause(cause: str = "kv_cache_full", seconds: float = 2.4, **who: str) -> C
     )  # fmt: skip
 
 
-def told(*causes: Cause, excess: float = 3.0, requests: int = 1, reference: tuple[Grounds, ...] = (KIND,)) -> Causes:
+def told(
+    *causes: Cause, excess: float = 3.0, requests: int = 1, reference: tuple[KindReference, ...] = (KIND,)
+) -> Causes:
     """An account of one request."""
     rest = excess - sum(cause.seconds for cause in causes)
     share = rest / excess if excess > 0 else None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import threading
     from pathlib import Path
 
-    from alerts.deliver.notice import Notice
+    from alerts.deliver.message import Message
 
 FILE = """
 rules:
@@ -42,12 +42,12 @@ class Sent:
     destination = "test"
 
     def __init__(self) -> None:
-        self.notices: list[Notice] = []
+        self.messages: list[Message] = []
         self.payloads: list[dict[str, Any]] = []
 
-    def render(self, notice: Notice) -> dict[str, Any]:
-        self.notices.append(notice)
-        return {"action": notice.action, "key": notice.dedup_key}
+    def render(self, message: Message) -> dict[str, Any]:
+        self.messages.append(message)
+        return {"action": message.action, "key": message.dedup_key}
 
     def send(self, payload: dict[str, Any]) -> Delivery:
         self.payloads.append(payload)

@@ -30,7 +30,7 @@ from base.urls import HttpUrl  # noqa: TC001 pydantic reads it at run time
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from alerts.deliver.notice import Notice
+    from alerts.deliver.message import Message
 
 log = structlog.get_logger()
 
@@ -144,7 +144,7 @@ def _client(routing_key: str, base_url: str, context: ssl.SSLContext) -> Any:
 
 
 class PagerDuty:
-    """Sends notices as events.
+    """Sends messages as events.
 
     Args:
         routing_key: Integration key of the service; secret.
@@ -181,29 +181,29 @@ class PagerDuty:
         self._client = _client(routing_key, base_url, context)
         self._key = routing_key
 
-    def render(self, notice: Notice) -> dict[str, Any]:
+    def render(self, message: Message) -> dict[str, Any]:
         """The event without its routing key."""
         event: dict[str, Any] = {
-            "event_action": notice.action,
-            "dedup_key": notice.dedup_key[:DEDUP_LIMIT],
+            "event_action": message.action,
+            "dedup_key": message.dedup_key[:DEDUP_LIMIT],
             "client": "Servescope",
         }
-        if notice.action != "trigger":
+        if message.action != "trigger":
             return event
         links = [
             {"href": url, "text": within(text, 255)}
-            for text, url in notice.links
+            for text, url in message.links
             if url.startswith(("https://", "http://"))
         ][:LINKS_LIMIT]
         event["payload"] = {
-            "summary": within(notice.title, SUMMARY_LIMIT),
-            "source": within(notice.source or "servescope", SOURCE_LIMIT),
-            "severity": SEVERITIES[notice.severity],
-            "timestamp": datetime.fromtimestamp(notice.at, UTC).isoformat(timespec="milliseconds"),
-            "component": within(notice.source, 255),
-            "group": within(notice.group, 255),
-            "class": within(notice.kind, 255),
-            "custom_details": _cut(notice.details, DETAIL_LIMIT),
+            "summary": within(message.title, SUMMARY_LIMIT),
+            "source": within(message.source or "servescope", SOURCE_LIMIT),
+            "severity": SEVERITIES[message.severity],
+            "timestamp": datetime.fromtimestamp(message.at, UTC).isoformat(timespec="milliseconds"),
+            "component": within(message.source, 255),
+            "group": within(message.group, 255),
+            "class": within(message.kind, 255),
+            "custom_details": _cut(message.details, DETAIL_LIMIT),
         }
         if links:
             event["links"] = links

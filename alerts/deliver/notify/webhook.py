@@ -1,4 +1,4 @@
-"""A signed JSON webhook: the notice as it is, with an HMAC over the body.
+"""A signed JSON webhook: the message as it is, with an HMAC over the body.
 
 The receiver checks ``X-Servescope-Signature: v1=<hex hmac-sha256(secret, "<timestamp>.<body>")>`` with
 ``X-Servescope-Timestamp`` (Unix seconds) and refuses old ones; ``X-Servescope-Delivery`` is the same for every retry.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from alerts.deliver.notice import Notice
+    from alerts.deliver.message import Message
 
 TIMEOUT_SECONDS: Final = 5.0
 
@@ -79,7 +79,7 @@ class Settings(NotifierSettings):
 
 
 class Webhook:
-    """Posts notices.
+    """Posts messages.
 
     Args:
         url: http or https.
@@ -111,7 +111,7 @@ class Webhook:
         self._url, self._secret, self._clock = url, secret, clock
         import httpx2  # noqa: PLC0415 - slow to import, and settings are read without it
 
-        # A redirect would carry the notice where nobody sent it, and so would a proxy of the environment's.
+        # A redirect would carry the message where nobody sent it, and so would a proxy of the environment's.
         self._client = httpx2.Client(
             verify=ssl.create_default_context(),
             timeout=TIMEOUT_SECONDS,
@@ -122,9 +122,9 @@ class Webhook:
         )
         self._faults = (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL)
 
-    def render(self, notice: Notice) -> dict[str, Any]:
-        """The notice's fields."""
-        return asdict(notice)
+    def render(self, message: Message) -> dict[str, Any]:
+        """The message's fields."""
+        return asdict(message)
 
     def send(self, payload: dict[str, Any]) -> Delivery:
         """One attempt; see :class:`alerts.deliver.notifier.Notifier`."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alerts.incidents.incident import Wish
+    from alerts.incidents.incident import Action
     from alerts.rules.rule import Severity
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Message:
     """One message about one incident.
 
     Attributes:
@@ -28,7 +28,7 @@ class Notice:
         links: (text, URL) pairs; only http and https ones are sent as links.
     """
 
-    action: Wish
+    action: Action
     incident_id: str
     dedup_key: str
     at: float

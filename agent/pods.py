@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -17,7 +17,7 @@ from agent.engine_table import tables
 from agent.target import Target
 
 if TYPE_CHECKING:
-    from agent.discovery.kubernetes import Settings
+    from agent.access import Access
 
 PROMETHEUS: Final = "prometheus.io"
 OURS: Final = "servescope.dev"
@@ -28,6 +28,25 @@ METRICS_PORTS: Final = ("http-metrics", "metrics")
 """What a port is called that shows a page, where a pod has several."""
 _NAME: Final = 100
 _PATH: Final = re.compile(r"/[!-~]*")
+
+
+class Unannotated(Protocol):
+    """What holds of a pod as far as it is not annotated otherwise."""
+
+    @property
+    def scheme(self) -> str: ...  # noqa: D102 - as of `agent.finder.Elsewhere`, all of them
+    @property
+    def engine(self) -> str: ...  # noqa: D102
+    @property
+    def metrics_path(self) -> str: ...  # noqa: D102
+    @property
+    def port(self) -> int | str | None: ...  # noqa: D102
+    @property
+    def deployment(self) -> str: ...  # noqa: D102
+    @property
+    def role(self) -> str: ...  # noqa: D102
+    @property
+    def access(self) -> Access: ...  # noqa: D102
 
 
 class OddPodError(ValueError):
@@ -146,7 +165,7 @@ class Pod(_Part):
         return [port for one in self.spec.containers for port in one.ports if port.protocol == "TCP"]
 
 
-def target_of(pod: Pod, settings: Settings, instance: str) -> Target:
+def target_of(pod: Pod, settings: Unannotated, instance: str) -> Target:
     """The target that a pod is.
 
     Args:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from alerts.incidents.register import Draft, Register
     from alerts.journal import Journal
     from alerts.measure.measured import Measured
-    from alerts.measure.store import Living
+    from alerts.measure.rows import Living
     from alerts.measure.taps import Loss
     from alerts.rules.reading import Reading
     from alerts.rules.rule import Rule

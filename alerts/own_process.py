@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from base.errors import ServescopeError
+from base.formats import spell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ def answer_of(what: Callable[..., Any], *args: Any, seconds: float) -> Any:
     there.close()
     try:
         if not here.poll(seconds):
-            raise ServescopeError(f"it took longer than {seconds:.0f} s", "`servescope causes` takes its time")
+            raise ServescopeError(f"it took longer than {spell(seconds)}", "`servescope causes` takes its time")
         answer, error = here.recv()
     except EOFError:
         process.join()

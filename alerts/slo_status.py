@@ -11,7 +11,7 @@ from alerts.rules.sli import sums_by
 from analytics.slo import budget_remaining, burn_rate
 
 if TYPE_CHECKING:
-    from alerts.measure.store import Rows
+    from alerts.measure.rows import Rows
     from alerts.rules.model import RulesFile
     from alerts.rules.slo import Slo
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.gpu.device import Device
-
 _MIB: Final = 1024.0 * 1024.0
 _PERCENT: Final = 0.01
 _FIGURES: Final[Mapping[str, tuple[str, float]]] = {
@@ -35,17 +33,17 @@ class Activity:
 
     Args:
         nvml: The binding.
-        gpu: Which.
+        handle: The driver's own of the GPU; of a part, that of its whole GPU, which is asked by the part's number.
+        part: The part's number; None of a whole GPU.
 
     Raises:
         nvml.NVMLError: This GPU, its driver or this user has no such figures.
     """
 
-    def __init__(self, nvml: Any, gpu: Device) -> None:
+    def __init__(self, nvml: Any, handle: Any, part: int | None) -> None:
         self._nvml = nvml
-        self._gpu = gpu
-        # Of a part its whole GPU is asked, by the part's number.
-        self._handle = gpu.handle if gpu.part is None else gpu.parent
+        self._handle = handle
+        self._part = part
         if not nvml.nvmlGpmQueryDeviceSupport(self._handle).isSupportedDevice:
             raise nvml.NVMLError(nvml.NVML_ERROR_NOT_SUPPORTED)
         self._before, self._after = nvml.nvmlGpmSampleAlloc(), nvml.nvmlGpmSampleAlloc()
@@ -62,10 +60,10 @@ class Activity:
         Raises:
             nvml.NVMLError: The GPU does not answer.
         """
-        if self._gpu.part is None:
+        if self._part is None:
             self._nvml.nvmlGpmSampleGet(self._handle, self._after)
         else:
-            self._nvml.nvmlGpmMigSampleGet(self._handle, self._gpu.part, self._after)
+            self._nvml.nvmlGpmMigSampleGet(self._handle, self._part, self._after)
         values: dict[str, float] = {}
         if self._seen:
             self._asked.sample1, self._asked.sample2 = self._before, self._after

@@ -214,7 +214,7 @@ class Gpus(Source):
     def _first(self, gpu: Device) -> bool:
         """Whether it answers at all; finds out what it does not have."""
         try:
-            gpu.activity = Activity(self._nvml, gpu)
+            gpu.activity = Activity(self._nvml, gpu.handle if gpu.part is None else gpu.parent, gpu.part)
         except self._nvml.NVMLError:
             gpu.unsupported.add("what works inside it (SM occupancy, tensor cores, memory)")
         return bool(self._sample(gpu, seldom=True))

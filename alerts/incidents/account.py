@@ -228,5 +228,5 @@ class _Bounded:
     def _bounded(self, settings: Mapping[str, Any] | None) -> dict[str, Any]:
         left = self._until - time.monotonic()
         if left <= 0:
-            raise ServescopeError(f"it took longer than {self._seconds:.0f} s", "`servescope causes` takes its time")
+            raise ServescopeError(f"it took longer than {spell(self._seconds)}", "`servescope causes` takes its time")
         return {**(settings or {}), "max_execution_time": math.ceil(left)}

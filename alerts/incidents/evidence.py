@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from alerts.incidents.incident import Incident
-    from alerts.measure.store import Rows
+    from alerts.measure.rows import Rows
 
 WINDOW_SECONDS: Final = 60.0
 """Span that the numbers are taken over, up to the moment of opening."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from alerts.history_writer import Sink
-    from alerts.measure.store import Rows
+    from alerts.measure.rows import Rows
 
 _SQL: Final = Path(__file__).with_name("history.sql")
 CAUSES: Final = "causes"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from alerts.journal import Journal
-    from alerts.measure.store import Rows
+    from alerts.measure.rows import Rows
 
 log = structlog.get_logger()
 _SQL: Final = Path(__file__).with_name("restore.sql")

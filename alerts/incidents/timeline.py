@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from alerts.config import AlertsConfig
     from alerts.incidents.register import Register
     from alerts.journal import Journal
-    from alerts.measure.store import Rows
+    from alerts.measure.rows import Rows
 
 log = structlog.get_logger()
 

@@ -12,7 +12,8 @@ from base.errors import ServescopeError
 
 if TYPE_CHECKING:
     from alerts.measure.measured import Measured
-    from alerts.measure.store import Living, Measurer
+    from alerts.measure.rows import Living
+    from alerts.measure.store import Measurer
 
 log = structlog.get_logger()
 

@@ -6,7 +6,7 @@ Long windows move slowly, so each is asked again only when it could have changed
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from alerts.measure.measured import Counted
     from alerts.measure.needs import Needs
+    from alerts.measure.rows import Living, Rows
     from analytics.slo import Measure
-    from collector.store.asker import Asker
 
 log = structlog.get_logger()
 
@@ -36,28 +36,6 @@ LOOK_BACK_SECONDS: Final = 30.0
 BREACHES_EVERY_SECONDS: Final = 15.0
 """A page must lack something for ten seconds before it is told at all."""
 _SQL: Final = Path(__file__).with_name("store.sql")
-
-
-class Rows(Protocol):
-    """What is needed of a store."""
-
-    @property
-    def asker(self) -> Asker:
-        """Who asks."""
-        ...
-
-    def rows(
-        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
-    ) -> list[dict[str, Any]]:
-        """Rows of a query; raises a ServescopeError when the store is away or refuses."""
-        ...
-
-
-class Living(Rows, Protocol):
-    """What is needed of a store that is watched."""
-
-    def alive(self) -> None:
-        """Return where it answers; raises a ServescopeError where it is away or refuses."""
 
 
 class Measurer:

@@ -13,7 +13,7 @@ from base.vocabulary import TAP_LOST, TAP_REFUSED
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from alerts.measure.store import Rows
+    from alerts.measure.rows import Rows
 
 WINDOW_SECONDS: Final = 300.0
 BEFORE_SECONDS: Final = 900.0

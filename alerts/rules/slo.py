@@ -41,7 +41,7 @@ class WindowSpec(Strict):
     @model_validator(mode="after")
     def _ordered(self) -> WindowSpec:
         if self.short > self.long:
-            raise ValueError(f"the short window ({self.short:g} s) is longer than the long one ({self.long:g} s)")
+            raise ValueError(f"the short window ({spell(self.short)}) is longer than the long one ({spell(self.long)})")
         return self
 
 

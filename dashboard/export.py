@@ -10,6 +10,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from analytics.window import iso
+from base.formats import spell
 from dashboard.escape import cell
 from dashboard.links import RECORDING_NAMES
 
@@ -63,8 +64,8 @@ def in_words(selection: Selection) -> str:
     if selection.outcome:
         chosen.append(f"outcome {', '.join(selection.outcome)}")
     if among := selection.latency:
-        low = "" if among.at_least is None else f" from {among.at_least:g} s"
-        high = "" if among.below is None else f" below {among.below:g} s"
+        low = "" if among.at_least is None else f" from {spell(among.at_least)}"
+        high = "" if among.below is None else f" below {spell(among.below)}"
         chosen.append(f"{among.signal}{low}{high}")
     chosen += [f"{name} {getattr(selection, name)}" for name in selection.ids]
     chosen.append(RECORDING_NAMES[selection.filter.recording].lower())

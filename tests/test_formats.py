@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,6 +47,15 @@ def test_a_measured_duration_always_has_a_unit_and_never_an_exponent(value: floa
     shown = rounded(value)
     assert shown.split()[-1] in {"µs", "ms", "s", "min", "h", "d"}
     assert "e" not in shown
+
+
+def test_nobody_else_tells_durations():
+    """``{x:.3g} s`` is a formatter of its own: 1234.5 is 1.23e+03 s there."""
+    own = re.compile(r"\{[^{}\"]*:[^{}\"]*[0-9]*[efg]\} ?(?:µs|ms|s|min|h)\b")
+    packages = ("base", "agent", "collector", "analytics", "alerts", "dashboard", "servescope", "demo")
+    files = [file for name in packages for file in Path(name).rglob("*.py") if file != Path("base/formats.py")]
+    assert len(files) > 500
+    assert [f"{file}: {found[0]}" for file in files for found in own.finditer(file.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize(

@@ -45,15 +45,17 @@ def test_a_terminals_lines_are_no_longer_than_it_is_wide(
 
 def test_how_much_to_what_whose_and_what_next_stands_first(capsys: pytest.CaptureFixture[str]):
     assert told(capsys)[1] == (
-        "3,200 requests took 40.0 s more than usual. First: KV cache full, tenant a7, instance vllm-0, "
+        "3,200 requests took 40 s more than usual. First: KV cache full, tenant a7, instance vllm-0, "
         f"30.2 s of 1,200. {ADVICE}"
     )
 
 
-@pytest.mark.parametrize(("excess", "word"), [(40.0, "more"), (-2.0, "less")])
-def test_a_quiet_window_says_so(excess: float, word: str):
+@pytest.mark.parametrize(
+    ("excess", "said_of_it"), [(40.0, "40 s more"), (-2.0, "2 s less"), (12345.6, "3 h 26 min more")]
+)
+def test_a_quiet_window_says_so(excess: float, said_of_it: str):
     said = sentence_of("causes", envelope([], excess))
-    assert said == f"3,200 requests took {abs(excess):.1f} s {word} than usual, and no cause stands out."
+    assert said == f"3,200 requests took {said_of_it} than usual, and no cause stands out."
 
 
 def test_other_questions_say_no_sentence():

@@ -16,6 +16,7 @@ from analytics.causes.grid import overlap, runs
 from analytics.causes.queueing import FULL, WAITED
 from analytics.causes.slower import LEAST
 from analytics.causes.table import PHASE
+from base.formats import rounded
 
 if TYPE_CHECKING:
     from analytics.causes.arrays import Flags, Floats
@@ -56,9 +57,8 @@ def shown(place: Place, calm: Flags, first: float, last: float) -> list[str]:  #
     taken = (running >= slots) & (slots > 0)
     if not taken.any():
         return []
-    found = (
-        f"{place.name}: all {np.nanmax(slots):.0f} adapter slots were taken for {taken.sum() * place.bins.step:.0f} s"
-    )
+    held = rounded(float(taken.sum()) * place.bins.step)
+    found = f"{place.name}: all {np.nanmax(slots):.0f} adapter slots were taken for {held}"
     most = np.nanmax(back) if np.isfinite(back).any() else 0
     return [found + (f", up to {most:.0f} adapters waited for one." if most else ".")]
 

@@ -12,6 +12,7 @@ from analytics.causes import adapters, gpus, speculation, transfers
 from analytics.causes.advice import ADVICE, DRIVER, SHARED, advice_for, stage_of
 from analytics.causes.onset import onset_of, possible_onsets
 from analytics.causes.table import PHASES
+from base.formats import rounded
 
 if TYPE_CHECKING:
     from analytics.causes.account import Account
@@ -250,9 +251,9 @@ def _evidence(account: Account, cause: str, each: Floats, who: dict[str, str], s
 
 
 def _step_words(name: str, cost: StepCost) -> str:
-    parts = [f"{cost.alone * 1000:.3g} ms", f"{cost.token * 1e6:.3g} ms a thousand prompt tokens"]
+    parts = [rounded(cost.alone), f"{rounded(cost.token * 1000)} a thousand prompt tokens"]
     if np.isfinite(cost.sequence):
-        parts.insert(1, f"{cost.sequence * 1000:.3g} ms a sequence")
+        parts.insert(1, f"{rounded(cost.sequence)} a sequence")
     return f"{name}: a calm step takes {', '.join(parts)}."
 
 
@@ -264,10 +265,10 @@ def _between_ends(place: Place, hit: Flags) -> tuple[float, float]:
 
 def _lost(seconds: Floats, scale: float) -> str:
     if len(seconds) * scale == 1:
-        return f"The request lost {seconds[0]:.3g} s."
+        return f"The request lost {rounded(float(seconds[0]))}."
     return (
-        f"{round(len(seconds) * scale)} requests lost {seconds.sum() * scale:.1f} s in sum, "
-        f"{np.median(seconds):.3g} s in the median, {seconds.max():.3g} s at most."
+        f"{round(len(seconds) * scale)} requests lost {rounded(float(seconds.sum()) * scale)} in sum, "
+        f"{rounded(float(np.median(seconds)))} in the median, {rounded(float(seconds.max()))} at most."
     )
 
 
@@ -286,7 +287,7 @@ def _seen(place: Place, cause: str, seconds: Floats) -> list[str]:
     if preempted:
         figures["preemptions"] = f"{preempted:.0f}"
     if cause == "engine_frozen":
-        spans = ", ".join(f"{last - first:.1f} s" for first, last in place.frozen)
+        spans = ", ".join(f"{rounded(last - first)}" for first, last in place.frozen)
         return [f"{place.name}: no token for {spans} with requests inside."]
     if not figures:
         return []

@@ -21,6 +21,7 @@ from analytics.causes.columns import Names, floats
 from analytics.causes.place import AFTER_SECONDS, SLACK_SECONDS
 from analytics.causes.slower import LEAST, are_slower, times_usual, worked
 from analytics.causes.table import GPU_AGE, GPU_AGE_MOST, PHASE, PHASES, WORK, Fault, Gpu
+from base.formats import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -273,7 +274,7 @@ def shown(place: Place, cause: str, first: float, last: float) -> list[str]:
         why = ", ".join(text for bit, text in REASONS.items() if bits & bit)
         held = lack[during & (lack > 0)]
         found.append(
-            f"{place.name}: {gpu.label} slowed down for {len(held) * place.bins.step:.0f} s ({why}), "
+            f"{place.name}: {gpu.label} slowed down for {rounded(len(held) * place.bins.step)} ({why}), "
             f"its clock {float(np.mean(held)):.0%} below the usual."
         )
     return found[:_FEWEST]

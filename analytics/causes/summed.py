@@ -16,6 +16,7 @@ from analytics.causes.due import PERIOD_SECONDS
 from analytics.causes.evidence import LEAST_SHARE, OWNER_SHARE, Cause, Failure
 from analytics.causes.harm import MOST, Harm, Pair
 from analytics.slo import BAD
+from base.formats import rounded
 from base.named_sql import beside
 
 if TYPE_CHECKING:
@@ -138,8 +139,8 @@ def _causes(charges: Sequence[Mapping[str, Any]], worst: Mapping[str, Mapping[st
                 share=seconds / excess if excess > 0 else 0.0,
                 requests=requests,
                 evidence=[
-                    f"{requests} requests lost {seconds:.1f} s in sum, in {len(times)} periods of five minutes.",
-                    f"Most of it from {at:%Y-%m-%d %H:%M} UTC on: {float(worst[cause]['lost']):.1f} s.",
+                    f"{requests} requests lost {rounded(seconds)} in sum, in {len(times)} periods of five minutes.",
+                    f"Most of it from {at:%Y-%m-%d %H:%M} UTC on: {rounded(float(worst[cause]['lost']))}.",
                 ],
                 advice=advice_for(cause, ""),
                 runbook=ADVICE[cause][1],

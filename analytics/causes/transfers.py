@@ -13,6 +13,7 @@ import numpy as np
 
 from analytics.causes.slower import are_slower, times_usual
 from analytics.causes.table import PHASE
+from base.formats import rounded
 
 if TYPE_CHECKING:
     from analytics.causes.arrays import Flags, Floats
@@ -84,7 +85,7 @@ def shown(place: Place, calm: Flags, first: float, last: float) -> list[str]:
     if not (usual > 0 and number[during].sum() > 0):
         return []
     took = float(seconds[during].sum() / number[during].sum())
-    return [f"{place.name}: a KV transfer took {took:.3g} s in the mean, {usual:.3g} s when calm."]
+    return [f"{place.name}: a KV transfer took {rounded(took)} in the mean, {rounded(float(usual))} when calm."]
 
 
 def _counted(place: Place) -> tuple[Floats, Floats]:

@@ -25,6 +25,7 @@ from analytics.causes.summed import summed
 from analytics.inquiry import Inquiry
 from analytics.question import Command, QuestionError
 from base.foreign_text import legible
+from base.formats import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -209,12 +210,14 @@ def sentence(result: Mapping[str, Any]) -> str:
         result: The answer's result as its envelope has it.
     """
     count, excess = result["requests"], result["excess_seconds"]
-    took = f"{count:,} request{'' if count == 1 else 's'} took {abs(excess):,.1f} s {'more' if excess >= 0 else 'less'}"
+    took = (
+        f"{count:,} request{'' if count == 1 else 's'} took {rounded(abs(excess))} {'more' if excess >= 0 else 'less'}"
+    )
     if not result["causes"]:
         return f"{took} than usual, and no cause stands out."
     first = result["causes"][0]
     who = "".join(f", {name} {legible(str(value), 60)}" for name, value in first["who"].items())
-    lost = f"{first['seconds']:,.1f} s of {first['requests']:,}"
+    lost = f"{rounded(first['seconds'])} of {first['requests']:,}"
     return f"{took} than usual. First: {NAMES[first['cause']]}{who}, {lost}. {first['advice']}"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from base.formats import spell
 from collector.embedded.statement import tokens
 
 if TYPE_CHECKING:
@@ -67,4 +68,6 @@ async def watch(places: Mapping[Group, Places], recycle: Recycle, entered: async
                     stay.cut()
                 if over >= stay.patience - 2 * _TICK_SECONDS:
                     kind = "a reader's" if group != "owner" else "an owner's"
-                    recycle.order(f"{kind} query did not end within {stay.patience:g} s of {stay.cause}", stay.client)
+                    recycle.order(
+                        f"{kind} query did not end within {spell(stay.patience)} of {stay.cause}", stay.client
+                    )

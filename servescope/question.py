@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from analytics import questions
 from base import found
 from base.durations import parse_duration
-from base.errors import ConfigError
+from base.errors import ConfigError, ServescopeError
 from base.formats import spell
 from servescope import config_file, options
 from servescope.launch import borrowed
@@ -58,7 +58,8 @@ def question(name: str) -> click.Command:
         from analytics.selection import Filter, Selection  # noqa: PLC0415 - as above
         from analytics.window import Window  # noqa: PLC0415 - as above
         from collector.store.address import locate  # noqa: PLC0415 - as above
-        from collector.store.client import Store  # noqa: PLC0415 - as above
+        from collector.store.client import Store, StoreError  # noqa: PLC0415 - as above
+        from collector.store.said import NO_SCHEMA  # noqa: PLC0415 - as above
 
         first, last = between(since, start, end)
         folder = meant(data, clickhouse)
@@ -75,7 +76,13 @@ def question(name: str) -> click.Command:
                 Window(first, last), Filter(model=model, tenant=tenant, instance=instance), outcome,
                 latency_range(slower_than, faster_than),
             ).found_by(request)  # fmt: skip
-            envelope = ask(name, store, selection, **own)
+            try:
+                envelope = ask(name, store, selection, **own)
+            except StoreError as error:
+                if error.code not in NO_SCHEMA:
+                    raise
+                fix = "Start a collector before it, or bring them: servescope migrate"
+                raise ServescopeError(f"{url} has none of Servescope's tables, or not all", fix) from error
         if as_json:
             click.echo(json.dumps(envelope))
         else:

@@ -16,7 +16,10 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
+from analytics import ask
+from collector.store.client import StoreError
 from servescope import cli
+from servescope.commands import migrate
 from tests.kits.line import wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -296,3 +299,25 @@ def test_no_data_is_an_error_that_says_what_to_do(tmp_path: Path, words: tuple[s
     done = servescope(*words, "--data", tmp_path / "none")
     assert done.returncode == 1
     assert "servescope up" in done.stderr
+
+
+@pytest.mark.parametrize(("code", "name"), [(60, "UNKNOWN_TABLE"), (81, "UNKNOWN_DATABASE")])
+def test_a_question_to_a_store_without_tables_says_what_brings_them(
+    monkeypatch: pytest.MonkeyPatch, code: int, name: str
+):
+    def refused(*_: object, **__: object) -> None:
+        raise StoreError(code, name, "Unknown table expression identifier 'requests'")
+
+    monkeypatch.setattr(ask, "ask", refused)
+    done = typed("tenants", "--clickhouse", "http://127.0.0.1:1")
+    assert done.exit_code == 1
+    assert "http://127.0.0.1:1 has none of Servescope's tables, or not all. " in done.stderr
+    assert "servescope migrate" in done.stderr
+
+
+def test_a_migration_is_of_the_store_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr(migrate, "meant", lambda data, clickhouse: asked.append((data, clickhouse)) or tmp_path)
+    monkeypatch.setattr(migrate.migrations, "apply", lambda store: [store.address.url])
+    done = typed("migrate", "--clickhouse", "http://127.0.0.1:1")
+    assert (done.exit_code, done.stdout, asked) == (0, "http://127.0.0.1:1\n", [(None, "http://127.0.0.1:1")])

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Final
+
+NO_SCHEMA: Final = frozenset({60, 81})
+"""No such table or database: the store is new, was emptied or replaced, and wants its migrations."""
 
 
 def plain(text: str) -> str:

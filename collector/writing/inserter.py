@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from collector.store.client import StoreError, StoreUnavailable
+from collector.store.said import NO_SCHEMA
 from collector.writing import backoff
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ UNREADABLE: Final = frozenset({27, 32, 33, 117, 435, 436, 437, 444})
 UNFIT: Final = frozenset({6, 38, 41, 53, 69, 70, 72, 128, 131, 190, 349, 395, 407, 441})
 """Codes that a view could throw on odd values. Views are total, so these mean a fault of ours; targets written before
 the throw hold rows under the old token, so the segment is only divided after ``UNFIT_PATIENCE`` attempts."""
-NO_SCHEMA: Final = frozenset({60, 81})
-"""No such table or database: the store was emptied or replaced, and wants its migrations again."""
 UNFIT_PATIENCE: Final = 5
 
 

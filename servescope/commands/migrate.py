@@ -10,8 +10,9 @@ import click
 from collector.store import migrate as migrations
 from collector.store.address import locate
 from collector.store.client import Store
-from servescope import data_folder, options
+from servescope import options
 from servescope.launch import borrowed
+from servescope.launch.running import meant
 from servescope.options import say
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 @options.data
 def migrate(clickhouse: str, as_json: bool, data: Path | None) -> None:
     """Bring the schema up to date; the collector does it by itself at its start."""
-    with borrowed.store(data or data_folder.default(), clickhouse, say, new=True) as url:
-        address = locate(data or data_folder.default(), url, role="owner")
+    folder = meant(data, clickhouse)
+    with borrowed.store(folder, clickhouse, say, new=True) as url:
+        address = locate(folder, url, role="owner")
         with Store(address, timeout_seconds=migrations.TIMEOUT_SECONDS) as store:
             applied = migrations.apply(store)
     if as_json:

@@ -15,10 +15,11 @@ from collector.log.segment import Segment
 from collector.log.segment_file import SegmentFile
 from collector.quarantine import Quarantine
 from collector.store.client import StoreError, StoreUnavailable
+from collector.store.said import NO_SCHEMA
 from collector.writing import backoff
 from collector.writing.divider import Divider
 from collector.writing.health import Health
-from collector.writing.inserter import NO_SCHEMA, UNFIT, UNFIT_PATIENCE, UNREADABLE, Inserter, Refusal, judge
+from collector.writing.inserter import UNFIT, UNFIT_PATIENCE, UNREADABLE, Inserter, Refusal, judge
 from collector.writing.schema_keeper import SchemaKeeper
 from tests.kits.collector_process import spans
 

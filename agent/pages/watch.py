@@ -13,36 +13,28 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 import structlog
 
-from agent.access import KeyWantedError
 from agent.engine_table import About, detect, find_table
 from agent.otlp.encode import attributes
-from agent.pages import exposition, iterations
+from agent.pages import exposition
 from agent.pages.beside import Beside
 from agent.pages.contract import served
-from agent.pages.fetch import about_url, fetch, learn_about, page_urls, reason_of, same_server
+from agent.pages.fetch import about_url, learn_about, reason_of, same_server
 from agent.pages.follow import Follower
-from agent.pages.page import Limits, PageReader
 from agent.pages.samples import Sampler
+from agent.pages.search import PageSearch
 from agent.source import Overheard, PageTold
 from agent.target import BOTH
-from base.errors import PageError, ServescopeError, UnknownEngineError
-from base.redact import shown
+from base.errors import ServescopeError, UnknownEngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from agent.engine_table import Table
     from agent.otlp.emit import Emit
     from agent.otlp.encode import Moment
-    from agent.pages.page import Page
+    from agent.pages.page import Limits, Page
     from agent.target import Place, Target
 
 _ABOUT_EVERY_SECONDS: Final = 300.0
 _ABOUT_RETRY_SECONDS: Final = 30.0
-_LEFT_SECONDS: Final = 600.0
-"""Time before a URL is asked again that had no page but what can be read only once."""
-_EAGER_TURNS: Final = 30
-"""Turns without a page after which each looks in one place, and every so many in all: a server may have none at all."""
 
 log = structlog.get_logger()
 
@@ -72,15 +64,9 @@ class Watch:
         self._auto = engine is None
         self._target = replace(target, engine=engine)
         self._place = place
-        self._limits = limits
         self._overheard = overheard or Overheard()
-        self._body: bytes | None = None
-        self._urls = [target.metrics_url] if target.metrics_url else page_urls(target.url, engine)
-        self._lacking = 0
-        self._problem: Exception | None = None
+        self._search = PageSearch(self._target, limits, self._completed)
         self._table: Table | None = find_table(engine) if engine else None
-        self._reader = PageReader(limits)
-        self._left_until: dict[str, float] = {}
         self._sampler: Sampler | None = None
         self._about = About()
         self._about_due = 0.0
@@ -123,7 +109,7 @@ class Watch:
         if table is None or table.statistics is None or self.stats.last_error or not self.stats.last_good:
             return
         try:
-            await self._beside.ask(session, table, self._target, self._urls[0])
+            await self._beside.ask(session, table, self._target, self._search.url)
         except Exception:  # a fault of ours must not stop the pages
             log.exception("statistics_failed", instance=self.instance)
             return
@@ -137,13 +123,15 @@ class Watch:
 
     async def _turn(self, session: aiohttp.ClientSession, emit: Emit) -> None:
         time_ns, begun = time.time_ns(), time.perf_counter()
-        self._body, problem = None, ""
+        problem = ""
         try:
-            page = await self._page(session)
+            page = await self._search.page(session, self._table)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, ServescopeError) as error:
             problem = reason_of(error) or type(error).__name__
         took = time.perf_counter() - begun
-        self._overheard.page(PageTold(self.instance, time_ns / 1e9, took, None if problem else self._body, problem))
+        self._overheard.page(
+            PageTold(self.instance, time_ns / 1e9, took, None if problem else self._search.body, problem)
+        )
         if problem:
             self._went_down(problem, time_ns, emit)
         else:
@@ -151,51 +139,9 @@ class Watch:
             await self._understand(session, page, moment, emit)
         self._follower.learn(self._overheard.inside.get(self.instance), time_ns, emit)
 
-    async def _page(self, session: aiohttp.ClientSession) -> Page:
-        """The page from the first URL that has one; that URL stays."""
-        key = self._target.access.headers()
-        if len(self._urls) == 1:
-            return await self._read(session, self._urls[0], key)
-        problem: Exception | None = None
-        stranger: Page | None = None
-        everywhere = self._lacking < _EAGER_TURNS or self._lacking % _EAGER_TURNS == 0
-        for url in self._urls if everywhere else [self._urls[self._lacking % len(self._urls)]]:
-            try:
-                page = await self._read(session, url, key)
-                table = self._table or detect(page)
-            except UnknownEngineError:
-                stranger = stranger or page
-            except KeyWantedError as error:
-                problem = error
-            except (aiohttp.ClientError, TimeoutError, OSError, PageError) as error:
-                problem = problem or error
-            else:
-                if table.recognises(page.layout):
-                    self._urls = [url]
-                    return page
-        if stranger is not None:
-            self._lacking = 0
-            return stranger  # it answers: up, though nobody here can read it
-        self._lacking += 1
-        if everywhere or self._problem is None:
-            self._problem = problem or PageError(
-                f"no page of {self._target.engine} at {shown(self._urls[0])}",
-                f"Set engine and metrics_url of target {self.instance} to what runs there",
-            )
-        raise self._problem.with_traceback(None)  # again and again, without where it was raised before
-
-    async def _read(self, session: aiohttp.ClientSession, url: str, key: Mapping[str, str]) -> Page:
-        """The page of a URL; what hands each statistic out once is left to whoever else reads it."""
-        if time.monotonic() >= self._left_until.get(url, 0.0):
-            body = await fetch(session, url, self._limits.bytes, key)
-            if not iterations.looks_like(body):
-                self._body = exposition.after(exposition.after(body, self._beside.lines), self._told_elsewhere())
-                return self._reader.read(self._body)
-            self._left_until[url] = time.monotonic() + _LEFT_SECONDS
-        raise PageError(
-            f"{shown(url)} is no page but iteration statistics, each of which is told to one reader only",
-            "Have the server show its metrics page too (trtllm-serve: return_perf_metrics, /prometheus/metrics)",
-        )
+    def _completed(self, body: bytes) -> bytes:
+        """A page with what stands elsewhere: what the server tells beside it, and what other sources count."""
+        return exposition.after(exposition.after(body, self._beside.lines), self._told_elsewhere())
 
     def _told_elsewhere(self) -> bytes:
         """What other sources count of the server."""
@@ -258,8 +204,8 @@ class Watch:
 
     async def _ask(self, session: aiohttp.ClientSession, table: Table, time_ns: int, emit: Emit) -> None:
         """Ask for version, model and settings, and tell of what changed."""
-        url = about_url(table, self._target.url, self._urls[0])
-        key = self._target.access.headers() if same_server(url, self._urls[0]) else None
+        url = about_url(table, self._target.url, self._search.url)
+        key = self._target.access.headers() if same_server(url, self._search.url) else None
         about = await learn_about(session, table, url, key)
         wait = _ABOUT_EVERY_SECONDS if about != About() or not table.about_path else _ABOUT_RETRY_SECONDS
         self._about_due = time_ns / 1e9 + wait

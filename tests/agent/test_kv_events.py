@@ -210,7 +210,7 @@ async def test_pages_take_the_counts_along(monkeypatch: pytest.MonkeyPatch):
     async def fetched(*_: object) -> bytes:
         return PAGE
 
-    monkeypatch.setattr("agent.pages.watch.fetch", fetched)
+    monkeypatch.setattr("agent.pages.search.fetch", fetched)
     async with publishing() as publisher, listening(KvEvents(publisher.endpoint)) as (source, overheard):
         bodies: list[bytes] = []
         overheard.pages.append(lambda page: bodies.append(page.body or b""))

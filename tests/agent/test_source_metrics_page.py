@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from agent.pages.page import Limits, PageReader
+from agent.pages.search import PageSearch
 from agent.pages.watch import Watch
 from agent.sources.metrics_page import MetricsPages
 from agent.target import Known, Place, Target
@@ -155,13 +156,13 @@ async def test_a_server_that_has_no_page_is_not_asked_everywhere_for_ever(monkey
     asked: list[str] = []
     there = ""
 
-    async def read(_: Watch, _session: object, url: str, _key: object) -> Page:
+    async def read(_: PageSearch, _session: object, url: str, _key: object) -> Page:
         asked.append(url)
         if url != there:
             raise PageError(f"{url} answers 404", "Give the URL of its metrics page")
         return PageReader(Limits()).read(vllm_page().encode())
 
-    monkeypatch.setattr(Watch, "_read", read)
+    monkeypatch.setattr(PageSearch, "_read", read)
     watch, seen = Watch(Target("a", "chat", url="http://127.0.0.1:9"), Place(), Limits()), Seen()
     async with aiohttp.ClientSession() as session:
 

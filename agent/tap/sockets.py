@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING, Final
@@ -24,6 +26,9 @@ data came; ``tcpi_notsent_bytes``; ``tcpi_rwnd_limited``, microseconds in which 
 _BEHIND_MICROSECONDS: Final = 100_000
 """Time for which a peer's window must have held an answer back before its last bytes wait for it too."""
 
+_MOST_UNREAD: Final = 1 << 20
+"""Bytes: an answer in place of one that could not be asked for in full is short."""
+
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:
     """Have the kernel end the connection when its peer's machine is gone."""
@@ -44,6 +49,22 @@ def _beside(transport: asyncio.BaseTransport) -> socket.socket | None:
         beside.detach()
         raise
     return beside
+
+
+def left_unread(transport: asyncio.BaseTransport) -> bytes:
+    """What the peer of a connection that broke had sent and nobody has read; b"" over TLS, where it says nothing.
+
+    A loop that can't write gives its connection up without a last look, though what came before the peer's reset still
+    lies in the kernel. To be asked in ``connection_lost``, after which the loop closes the socket.
+    """
+    known = transport.get_extra_info("socket")
+    if known is None or transport.get_extra_info("ssl_object") is not None:
+        return b""
+    found = bytearray()
+    with contextlib.suppress(OSError):  # nothing lies there, or no more
+        while len(found) < _MOST_UNREAD and (data := os.read(known.fileno(), _MOST_UNREAD - len(found))):
+            found += data
+    return bytes(found)
 
 
 class ClientSocket:

@@ -7,7 +7,7 @@ import select
 import ssl
 from typing import TYPE_CHECKING, Final, cast
 
-from agent.tap.sockets import keep_alive
+from agent.tap.sockets import keep_alive, left_unread
 
 if TYPE_CHECKING:
     from agent.tap.ends import AnswerEnd
@@ -50,6 +50,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
+        if exc is not None and self._transport is not None and self.exchange is not None and self.reading:
+            # A server that refuses an upload early closes before it has read all: its answer lies before the reset.
+            unread = left_unread(self._transport)
+            if unread:
+                self.exchange.answer_bytes(unread)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.upstream_lost(exc)

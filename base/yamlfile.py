@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 MAX_BYTES: Final = 4 << 20
+MAX_VALUES: Final = MAX_BYTES
+"""No file has more values without aliases; some lines of these may stand for more than any memory holds."""
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml where PyYAML was built with it: ten times faster, the same nodes and lines."""
 _SHOWN: Final = 60
@@ -162,6 +164,8 @@ def parse(text: str, origin: str) -> YamlFile:
         node = loader.get_single_node()
         # Before the values are made, for that puts what is merged (<<) among a mapping's own keys.
         repeated = [] if node is None else _repeated(node, "", set())
+        if node is not None:
+            _bound(node, {}, origin)
         data: Any = {} if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -263,6 +267,27 @@ def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node | None, i
     elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         return node.value[part], node.value[part].start_mark.line + 1
     return None, 0
+
+
+def _bound(node: yaml.Node, sizes: dict[int, int], origin: str) -> int:
+    """How many values a node stands for, what its aliases stand for included.
+
+    Raises:
+        FileError: More than a file may have.
+    """
+    if (known := sizes.get(id(node))) is not None:
+        return known
+    sizes[id(node)] = 1  # a part of itself, which is told when the values are checked
+    size = 1
+    if isinstance(node, yaml.MappingNode):
+        size += sum(_bound(key, sizes, origin) + _bound(value, sizes, origin) for key, value in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        size += sum(_bound(item, sizes, origin) for item in node.value)
+    if size > MAX_VALUES:
+        line = node.start_mark.line + 1
+        raise FileError([f"{origin}:{line}: stands for more than {MAX_VALUES} values with its aliases"])
+    sizes[id(node)] = size
+    return size
 
 
 def _repeated(node: yaml.Node, path: str, passed: set[int]) -> list[tuple[int, str]]:

@@ -44,7 +44,8 @@ class Measurer:
     Args:
         needs: What each of them needs.
         ingest_delay_seconds: How late rows may be; windows reach back so much further.
-        longest_request_seconds: Requests that run longer may be missed by a short window.
+        longest_request_seconds: Requests that run longer may be missed by a short window; what exceeds the largest
+            limit of any rule is looked for so much further back.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class Measurer:
         longest_request_seconds: float = LONGEST_SECONDS,
     ) -> None:
         self._delay = ingest_delay_seconds
-        self._longest = longest_request_seconds
+        self._needs = together(needs)
+        # A request that exceeds a limit has run for as long at least: no window would ever hold it otherwise.
+        limits = [seconds for need in self._needs.measures if need.source == "rows" for _, seconds in need.limits]
+        self._longest = longest_request_seconds + max(limits, default=0.0)
         self._kept: dict[float, tuple[float, list[Group]]] = {}
         self._breaches: tuple[float, dict[str, list[Breach]]] = (float("-inf"), {})
-        self._needs = together(needs)
         self._dimensions = tuple(name for name in DIMENSIONS if name in self._needs.dimensions)
 
     def measure(self, store: Living, now: float) -> Measured:

@@ -46,7 +46,7 @@ class Threshold(Named):
 
     def blind(self) -> Iterator[Blind]:
         """Fields for which it can never page, or always does."""
-        yield from blind.longest((("for",), self.for_))
+        yield from blind.longest((("for",), self.for_), (("keep_firing_for",), self.keep_firing_for))
         yield from self.when.blind(self.filter, self.for_)
 
 
@@ -64,7 +64,13 @@ class RulesFile(Strict):
             if self.slos or self.rules
             else ("no SLO and no rule: only an absent store and a tap that loses requests page",)
         )
-        return (*nothing, *(text for slo in self.slos for text in slo.warnings()))
+        # What looks at servers' samples was refused for it. Rows may come from anybody, under any engine's name.
+        strange = (
+            f"{entry.name}: {'.'.join(map(str, where))}: {text}"
+            for entry in (*self.slos, *self.rules)
+            for where, text in blind.strangers(entry.filter)
+        )
+        return (*nothing, *(text for slo in self.slos for text in slo.warnings()), *strange)
 
     def blind(self) -> list[Blind]:
         """Every field that keeps a rule from ever firing, or from ever being over."""

@@ -125,6 +125,12 @@ def blind_of(sli: Sli, at: Location, scope: Scope, by: Sequence[str], by_at: Loc
     """
     if isinstance(sli, AvailabilitySli) and not sli.bad:
         yield (*at, "bad"), "without any outcome nothing is ever bad: name some, or leave the field out"
+    if isinstance(sli, AvailabilitySli) and Outcome.OK in sli.bad:
+        yield (*at, "bad"), "with ok every answer is bad, so that it always holds: leave ok out"
+    if isinstance(sli, LatencySli):
+        yield from blind.longest(((*at, "threshold_seconds"), sli.threshold_seconds))
+    if isinstance(sli, GoodputSli):
+        yield from blind.longest(*(((*at, "limits", signal), limit) for signal, limit in sli.limits.items()))
     if sli.measure().source == "rows":
         return
     yield from blind.labels(scope, OF_SAMPLES, "the servers' own metrics")

@@ -113,6 +113,9 @@ class Slo(Named):
     def blind(self) -> Iterator[Blind]:
         """Fields for which it can never page."""
         yield from blind_of(self.sli, ("sli",), self.filter, self.by, ("by",))
+        yield from blind.longest((("keep_firing_for",), self.keep_firing_for))
+        longest = max((window.long_seconds for window in self.burn_windows()), default=self.period)
+        yield from blind.weight(("min_requests",), self.min_requests, longest)
         most = number(highest_burn_rate(self.target))
         if not self.windows and not self._default_windows():
             told = (

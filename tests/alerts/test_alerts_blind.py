@@ -70,6 +70,22 @@ def rule(text: str) -> str:
             "llamacpp shows no contract by version",
         ),
         ("when: {kind: contract, breaches: []}", "when.breaches", "at least 1"),
+        *(
+            (f"filter: {{engine: {engine}}}, when: {{kind: wedged}}", "filter.engine", "use llamacpp, lmdeploy, nim")
+            for engine in ("tgi", "trtllm", "infinity", "lmcache", "[tei, litellm]", "sglang_*")
+        ),
+        # engines that are none
+        *(
+            (f"filter: {{engine: {engine}}}, when: {{{when}}}", "filter.engine", f"no engine is called {strange}")
+            for engine, strange in (("vlm", "vlm"), ("vLLM", "vLLM"), ("[triton, sglnag*]", "sglnag*"))
+            for when in (
+                "kind: signal, signal: waiting, above: 2",
+                "kind: wedged",
+                "kind: silent",
+                "kind: contract",
+                "kind: share, above: 0.1, sli: {kind: latency, threshold_seconds: 1, source: metrics}",
+            )
+        ),
         # ranges
         ("when: {kind: signal, signal: kv_cache_usage_ratio, above: 90}", "when.above", "write 0.9 for 90 %"),
         ("when: {kind: signal, signal: kv_cache_usage_ratio, above: 1}", "when.above", "between 0 and 1"),
@@ -97,12 +113,22 @@ def rule(text: str) -> str:
             "finite",
         ),
         ("when: {kind: share, above: 0.1, sli: {kind: availability, bad: []}}", "when.sli.bad", "nothing is ever bad"),
+        ("when: {kind: share, above: 0.1, sli: {kind: availability, bad: [timeout, ok]}}", "when.sli.bad", "always"),
+        ("when: {kind: share, above: 0.1, min_requests: 3e8}", "when.min_requests", "no window of 30 s holds 3e+08"),
+        (
+            "when: {kind: share, above: 0.1, sli: {kind: latency, threshold_seconds: 2.7e6}}",
+            "when.sli.threshold_seconds",
+            "longer than the 30 d",
+        ),
         # spans
         ("when: {kind: silent, after: 2h, remember: 1h}", "when.after", "forgotten after 1 h"),
         ("for: 59m 30s, when: {kind: silent, after: 30s, remember: 1h}", "when.after", "lower after or for"),
         ("for: 40d, when: {kind: signal, signal: waiting, above: 2}", "for", "longer than the 30 d"),
         ("when: {kind: signal, signal: waiting, above: 2, over: 31d}", "when.over", "longer than the 30 d"),
         ("when: {kind: wedged, after: 31d}", "when.after", "longer than the 30 d"),
+        ("when: {kind: silent, after: 31d, remember: 60d}", "when.after", "longer than the 30 d"),
+        ("when: {kind: silent, after: 900ms}", "when.after", "shorter than 1 s"),
+        ("keep_firing_for: 31d, when: {kind: wedged}", "keep_firing_for", "longer than the 30 d"),
         ("when: {kind: share, above: 0.1, window: 200ms}", "when.window", "shorter than 1 s"),
         ("when: {kind: share, above: 0.1, window: 31d}", "when.window", "longer than the 30 d"),
     ],
@@ -159,6 +185,14 @@ def test_a_rule_that_sees_nothing_is_refused(text: str, field: str, said: str):
             "longer than the 30 d",
         ),
         ("sli: availability, target: 0.01, period: 90d", "target", "below every factor"),
+        ("sli: availability, target: 0.999, min_requests: 1e12", "min_requests", "no window of 3 d holds 1e+12"),
+        ("sli: availability, target: 0.999, keep_firing_for: 40d", "keep_firing_for", "longer than the 30 d"),
+        ("sli: {kind: goodput, limits: {e2e_seconds: 3e6}}, target: 0.99", "sli.limits.e2e_seconds", "the 30 d"),
+        (
+            "sli: {kind: availability, source: metrics}, target: 0.99, filter: {engine: vlm}",
+            "filter.engine",
+            "no engine is called vlm",
+        ),
     ],
 )
 def test_an_objective_that_pages_nobody_is_refused(text: str, field: str, said: str):
@@ -188,6 +222,18 @@ def test_every_objective_that_is_taken_has_rules_with_windows(period: str, tmp_p
     path = tmp_path / "slos.yaml"
     path.write_text(text)
     assert "1 SLOs, 2 rules" in check(path)
+
+
+def test_rows_of_an_engine_that_is_none_may_come_from_anybody_and_are_warned_of():
+    text = slo("sli: availability, target: 0.999, filter: {engine: vlm}")
+    (warning,) = parse(text).warnings()
+    assert warning.startswith("a: filter.engine: no engine is called vlm")
+    assert not parse(text.replace("vlm", "vllm")).warnings()
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "triton", "llamacpp", "v*", "'*'", "[tgi, vllm]", "''"])
+def test_engines_that_show_progress_are_taken(engine: str):
+    parse(rule(f"filter: {{engine: {engine}}}, when: {{kind: wedged}}"))
 
 
 @pytest.mark.parametrize("signal", SAMPLE_SIGNALS)

@@ -82,6 +82,9 @@ def test_a_server_that_never_came_up_is_not_down():
     a, b = down.judge(measured, NOW)
     assert (a.opens, b.opens) == (True, False)
     assert a.reason == "a does not answer, for 1 s"
+    there = rule("{name: u, when: {kind: signal, signal: up, above: 0, by: [instance]}}")
+    (reading,) = there.judge(Measured(series=[series("a", up=[1, 1])]), NOW)
+    assert reading.reason == "a answers, for 1 s"
 
 
 def test_a_wedged_engine_has_work_and_no_progress():

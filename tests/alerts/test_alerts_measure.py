@@ -49,6 +49,17 @@ def test_counts_requests_when_they_finish_and_leaves_recordings_out(fleet: Any):
     assert long.counts[slo["l"]] == Counted(9, 2)  # a client that gave up waited that long at least
 
 
+def test_a_window_holds_requests_that_exceed_a_limit_however_long_it_is(fleet: Any):
+    now = time.time()
+    sli = "{kind: latency, signal: e2e_seconds, threshold_seconds: 900}"
+    (rule,) = all_rules(parse(f"rules:\n  - {{name: a, when: {{kind: share, above: 0.1, sli: {sli}}}}}"))
+    fleet.requests(now - 5, 30)
+    fleet.requests(now - 1000, 10, e2e_seconds=990.0)
+    measured = Measurer([rule.needs()], ingest_delay_seconds=1).measure(fleet.store, now)
+    (reading,) = rule.judge(measured, now)
+    assert (reading.seen.breached, reading.seen.value) == (True, 0.25)
+
+
 def test_samples_of_ranks_add_up_and_the_newest_scrape_is_known(fleet: Any):
     now = time.time()
     for rank in ("0", "1"):

@@ -37,6 +37,13 @@ def faults(text: str) -> tuple[str, ...]:
     return caught.value.faults
 
 
+@pytest.mark.parametrize("rule", ["*x11", "[{name: a, when: {kind: *x11}}]", "[{name: a, for: *x11}]"])
+def test_aliases_that_stand_for_more_than_memory_holds_are_told_at_once(rule: str):
+    levels = [f"  - &x{level} [{', '.join([f'*x{level - 1}'] * 10)}]" for level in range(1, 12)]
+    text = "\n".join(["more:", "  - &x0 [a]", *levels, f"rules: {rule}"])
+    assert faults(text) == ("rules.yaml:9: stands for more than 4194304 values with its aliases",)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

@@ -68,3 +68,4 @@ class When(Condition):
         """Indicators that count nothing, windows that hold nothing."""
         yield from blind_of(self.sli, ("when", "sli"), scope, self.by, ("when", "by"))
         yield from blind.spans((("when", "window"), self.window))
+        yield from blind.weight(("when", "min_requests"), self.min_requests, self.window)

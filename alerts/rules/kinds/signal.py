@@ -83,7 +83,7 @@ class When(Condition):
                 continue
             limit = "limit" if side == "above" else "at least"
             told = (
-                f"{subject(labels)} does not answer"
+                f"{subject(labels)} {'does not answer' if side == 'below' else 'answers'}"
                 if self.signal == "up"
                 else f"{word} {number(run.seen.value, unit)} on {subject(labels)}, {limit} {number(bound, unit)}"
             )

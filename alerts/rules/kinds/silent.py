@@ -53,7 +53,8 @@ class When(Condition):
 
     def blind(self, scope: Scope, held: float) -> Iterator[Blind]:
         """Labels that a silent instance has not, and instances forgotten before they are silent for long enough."""
-        yield from blind.labels(scope, OF_INSTANCES, "an instance that sends nothing")
+        yield from blind.labels(scope, OF_INSTANCES, "instances that send nothing")
+        yield from blind.spans((("when", "after"), self.after))
         if self.after + held >= self.remember:
             yield (
                 ("when", "after"),

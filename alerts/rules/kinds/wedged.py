@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from agent.engine_table import tables
+from agent.engine_table import Table, tables
 from alerts.measure.needs import Needs
 from alerts.measure.signals import OF_SAMPLES, PROGRESS, columns_of
 from alerts.rules import blind
@@ -13,6 +13,7 @@ from alerts.rules.reading import Reading, apart, trailing_run
 from alerts.text import number, subject
 from base.durations import PositiveDuration  # noqa: TC001 pydantic reads it at run time
 from base.formats import rounded
+from base.vocabulary import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +30,14 @@ def _tells_late(engine: str, samples: Sequence[Sample]) -> bool:
     """Whether counters of this engine move only as requests end: a long answer is no wedge."""
     table = tables().get(engine)
     return table is not None and table.counts_late and not any(_STEPS in sample.values for sample in samples)
+
+
+def _can_tell(table: Table) -> bool:
+    """Whether a page of this engine can show work and no progress while requests are under way."""
+    shown = {rule.signal for rule in table.rules}
+    steady = [_STEPS] if table.counts_late else list(PROGRESS)
+    moves = {Signal(f"{column.removesuffix('_delta')}_total") for column in steady}
+    return bool(shown & {Signal.RUNNING, Signal.WAITING}) and bool(shown & moves)
 
 
 def _none_runs(sample: Sample) -> bool:
@@ -96,6 +105,7 @@ class When(Condition):
         return readings
 
     def blind(self, scope: Scope, held: float) -> Iterator[Blind]:  # noqa: ARG002 its own span counts
-        """Labels that samples have not, spans that nothing is kept for."""
+        """Labels that samples have not, engines whose counters move only as requests end, spans nothing is kept for."""
         yield from blind.labels(scope, OF_SAMPLES, "samples of a server")
+        yield from blind.engines(scope, _can_tell, "progress while requests are under way")
         yield from blind.longest((("when", "after"), self.after))

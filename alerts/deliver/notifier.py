@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 from urllib.parse import urlsplit
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 LONGEST_RETRY_AFTER_SECONDS: Final = 900.0
 """What another side may ask for at most: a page that waits for longer is no page."""
-COME_AGAIN: Final = frozenset({429, 503})
-"""HTTP statuses whose ``Retry-After`` is honoured."""
-
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -59,14 +57,15 @@ def retry_after(said: str, now: float) -> float | None:
     """Seconds that a ``Retry-After`` field asks for, bounded; None when it says nothing that can be read.
 
     Args:
-        said: Seconds or an HTTP date (RFC 9110, section 10.2.3).
+        said: Seconds or an HTTP date (RFC 9110, section 10.2.3), which is UTC also where it names no zone.
         now: Unix seconds.
     """
     try:
         seconds = float(said)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(said).timestamp() - now
+            date = parsedate_to_datetime(said)
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
         except (ValueError, OverflowError):
             return None
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS) if math.isfinite(seconds) else None

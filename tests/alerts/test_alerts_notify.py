@@ -69,7 +69,7 @@ def test_a_page_and_its_end_arrive_as_pagerduty_wants_them(pager: PagerDuty, rec
         (429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, "retry", 0.0),
         (429, {"Retry-After": "soon"}, "retry", None),
         (429, {"Retry-After": "1e12"}, "retry", LONGEST_RETRY_AFTER_SECONDS),
-        (500, {"Retry-After": "7"}, "retry", None),
+        (500, {"Retry-After": "7"}, "retry", 7.0),
         (503, {"Retry-After": "7"}, "retry", 7.0),
         (401, {}, "retry", None),
         (302, {"Location": "https://elsewhere.test/"}, "retry", None),
@@ -237,6 +237,19 @@ def test_the_routing_key_comes_from_file_or_environment_and_is_checked(tmp_path:
 )
 def test_retry_after_is_seconds_or_a_date_and_bounded(said: str, seconds: float | None):
     assert retry_after(said, 1000.0) == seconds
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
+@pytest.mark.parametrize(
+    "said", ["Thu Jan  1 00:17:10 1970", "Thu, 01 Jan 1970 00:17:10", "Thu, 01 Jan 1970 00:17:10 -0000"]
+)
+def test_a_date_without_a_zone_is_utc_wherever_the_pager_runs(monkeypatch: pytest.MonkeyPatch, said: str, zone: str):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        found = retry_after(said, 1000.0)
+    time.tzset()
+    assert found == 30
 
 
 def test_a_repeat_is_one_page_and_a_full_disk_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -66,13 +66,24 @@ def test_a_webhook_that_asks_to_come_again_later_is_heeded():
     answers = [
         b"HTTP/1.1 503 Busy\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 429 Slow\r\nRetry-After: Thu, 01 Jan 1970 00:17:10 GMT\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 500 Oh\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 500 Oh\r\nRetry-After: 8\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 502 Gateway\r\nRetry-After: Thu Jan  1 00:17:00 1970\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 There\r\nLocation: /x\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 413 For now\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 413 Never\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 410 Gone\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n",
     ]
     server = Raw(*answers)
     hook = Webhook(f"http://127.0.0.1:{server.port}/", clock=lambda: 1000.0)
     found = [hook.send(hook.render(MESSAGE)) for _ in answers]
     server.close()
-    assert [(one.verdict, one.retry_after) for one in found] == [("retry", 9.0), ("retry", 30.0), ("retry", None)]
+    assert [(one.verdict, one.retry_after) for one in found] == [
+        *(("retry", seconds) for seconds in (9.0, 30.0, 8.0, 20.0, 5.0, 60.0)),
+        ("refused", None),
+        ("refused", None),
+        ("retry", None),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import structlog
 from pydantic import AfterValidator, Field
 
-from alerts.deliver.notifier import COME_AGAIN, Around, Delivery, NotifierSettings, retry_after
+from alerts.deliver.notifier import Around, Delivery, NotifierSettings, retry_after
 from alerts.text import within
 from base.errors import ConfigError
 from base.redact import redacted, shown
@@ -233,9 +233,9 @@ class PagerDuty:
 
     def _judge(self, answer: _Answered) -> Delivery:
         text = self._clean(f"HTTP {answer.status}: {answer.body}")
-        if answer.status in COME_AGAIN:
-            return Delivery("retry", text, retry_after(answer.retry_after, self._clock()))
-        return Delivery("refused" if answer.status in {400, 413} else "retry", text)
+        if answer.status in {400, 413}:
+            return Delivery("refused", text)
+        return Delivery("retry", text, retry_after(answer.retry_after, self._clock()))
 
     def _clean(self, text: str) -> str:
         return within(redacted(text.replace(self._key, "…") if self._key else text), 1000)

@@ -12,13 +12,14 @@ import json
 import ssl
 import time
 from dataclasses import asdict
+from http import HTTPStatus
 from pathlib import Path  # noqa: TC003 pydantic reads it at run time
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from alerts.deliver.notifier import COME_AGAIN, Around, Delivery, NotifierSettings, retry_after
+from alerts.deliver.notifier import Around, Delivery, NotifierSettings, retry_after
 from alerts.text import within
 from base.errors import ConfigError
 from base.redact import redacted
@@ -149,9 +150,12 @@ class Webhook:
         if answer.is_success:
             return Delivery("sent")
         text = within(f"HTTP {answer.status_code} from {self.destination}", 500)
-        if answer.status_code in COME_AGAIN:
-            return Delivery("retry", text, retry_after(answer.headers.get("Retry-After", ""), self._clock()))
-        return Delivery("refused" if answer.status_code in {400, 410, 413} else "retry", text)
+        after = retry_after(answer.headers.get("Retry-After", ""), self._clock())
+        if answer.status_code in {400, 410} or (
+            answer.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and after is None
+        ):
+            return Delivery("refused", text)
+        return Delivery("retry", text, after)
 
     def close(self) -> None:
         """Close the connections."""

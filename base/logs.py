@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
@@ -49,7 +50,7 @@ def log_to_stderr(level: str = "info") -> None:
             *ending,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Lines(sys.stderr))),
     )
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_Plain())
@@ -57,6 +58,45 @@ def log_to_stderr(level: str = "info") -> None:
         sys.excepthook = _last_words
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = lambda args: _last_words(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+class _Lines:
+    """Where lines go. What the system refuses, a full disk's say, raises nothing in whoever had something to tell.
+
+    What can't be written is lost and counted, and the count is told in front of the next line that can. Standard error
+    is written to without a buffer: one that is full of refused lines would refuse those after them too.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._guard = threading.Lock()
+        self._lost = 0
+        self._torn = False
+
+    def write(self, text: str) -> int:
+        """Write a line whole, or count it."""
+        with self._guard:
+            told = f'{{"event": "log_lines_lost", "level": "warning", "lines": {self._lost}}}\n' if self._lost else ""
+            try:
+                self._put(f"{chr(10) if self._torn else ''}{told}{text}")
+            except OSError:
+                self._lost += 1
+            else:
+                self._lost = 0
+        return len(text)
+
+    def flush(self) -> None:
+        """Every line has been written or counted."""
+
+    def _put(self, text: str) -> None:
+        if self._stream is not sys.__stderr__:
+            self._stream.write(text)
+            self._stream.flush()
+            return
+        left = memoryview(text.encode(self._stream.encoding, "backslashreplace"))
+        while left:
+            self._torn, left = True, left[os.write(self._stream.fileno(), left) :]
+        self._torn = False
 
 
 def _last_words(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

@@ -3,6 +3,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WRITE = """
 import structlog
@@ -26,3 +30,30 @@ def test_logs_are_lines_of_json_on_stderr_without_the_values_of_variables():
     assert (found["event"], found["level"], found["path"]) == ("failed", "error", "/x")
     assert "ValueError: no" in found["exception"]
     assert "s3cret" not in line
+
+
+FULL = """
+import os, resource, structlog, sys
+from base.logs import log_to_stderr
+log_to_stderr()
+log = structlog.get_logger()
+log.info("before")
+resource.setrlimit(resource.RLIMIT_FSIZE, (os.fstat(2).st_size + 9, resource.RLIM_INFINITY))
+for number in range(200):
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        log.exception("refused", number=number)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+log.info("after")
+"""
+
+
+def test_a_line_that_the_disk_refuses_stops_nobody_and_is_counted(tmp_path: Path):
+    path = tmp_path / "log"
+    with path.open("ab") as stderr:
+        subprocess.run([sys.executable, "-c", FULL], check=True, stderr=stderr, timeout=60)
+    first, torn, *rest = path.read_text().splitlines()
+    assert (json.loads(first)["event"], len(torn)) == ("before", 9)
+    assert [json.loads(line)["event"] for line in rest] == ["log_lines_lost", "after"]
+    assert json.loads(rest[0])["lines"] == 200

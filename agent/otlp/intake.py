@@ -110,9 +110,9 @@ class NoSpansError(Exception):
 class TooLargeError(Exception):
     """A body that no try makes small enough; the text says how large it may be."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int) -> None:
         super().__init__(
-            f"a body may take {MAX_RECORD_BYTES} bytes with the attributes that are added to each of its resources; "
+            f"a body may take {largest} bytes with the attributes that are added to each of its resources; "
             "send smaller batches"
         )
 
@@ -126,6 +126,8 @@ class Intake:
         keep_prompts: Leave prompt text in; the operator's explicit choice.
         known: What an instance told of itself. Its engine serves where the target names none; its version and model
             are given to its spans, for vLLM's name neither.
+        largest: Bytes that a record may ever take: what would not go into an empty spool must not be told to come
+            again.
 
     Attributes:
         stats: What came in.
@@ -139,7 +141,9 @@ class Intake:
         *,
         keep_prompts: bool = False,
         known: Callable[[str], Known | None] = lambda _instance: None,
+        largest: int = MAX_RECORD_BYTES,
     ) -> None:
+        self._largest = min(largest, MAX_RECORD_BYTES)
         self.stats = SpanStats()
         self.emit: Emit = lambda _signal, _body: False
         self._targets = tuple(targets)
@@ -182,16 +186,16 @@ class Intake:
         if not self._keep_prompts and (as_json or may_hold_prompts(body, logs=signal == "logs")):
             self.stats.scrubbed += scrub_request(request)
         seen = []
-        room = MAX_RECORD_BYTES - request.ByteSize()
+        room = self._largest - request.ByteSize()
         for resource, scopes in groups(request):
             room += resource.ByteSize()
             seen.append(self._complete(resource, scopes))
             room -= resource.ByteSize()
             if room < 0:  # before a body of a million empty groups has grown to gigabytes
-                raise TooLargeError
+                raise TooLargeError(self._largest)
         whole = request.SerializeToString()
-        if len(whole) > MAX_RECORD_BYTES:
-            raise TooLargeError
+        if len(whole) > self._largest:
+            raise TooLargeError(self._largest)
         if self.emit(signal, whole) is False:
             self.stats.refused += 1
             return Taken(kept=False)

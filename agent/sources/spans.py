@@ -19,8 +19,10 @@ from agent.otlp.emit import SignalKind
 from agent.otlp.intake import Intake, NoSpansError, SpanStats, TooLargeError
 from agent.otlp.silence import Silence
 from agent.source import METRICS, Source
+from agent.spool.framing import FOOTER_BYTES, MAX_RECORD_BYTES
 from agent.target import Place
 from base.errors import PortInUseError
+from base.framed import LONGEST_VARINT
 from base.otlp_json import MalformedJsonError
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Spans(Source):
             are given to its spans, for vLLM's name neither.
         engines: The processes of those targets that run here: what they were started to send is told where it fails
             to come.
+        largest: Bytes that a record of the spool may ever take.
     """
 
     def __init__(
@@ -71,8 +74,9 @@ class Spans(Source):
         keep_prompts: bool = False,
         known: Callable[[str], Known | None] = lambda _instance: None,
         engines: Engines | None = None,
+        largest: int = MAX_RECORD_BYTES,
     ) -> None:
-        self.intake = Intake(targets, place, keep_prompts=keep_prompts, known=known)
+        self.intake = Intake(targets, place, keep_prompts=keep_prompts, known=known, largest=largest)
         self._engines = engines or Engines()
         self._silence = Silence(self._engines, self.intake.stats, known, place or Place())
         self.http_port = http_port
@@ -161,9 +165,10 @@ class Spans(Source):
         except (MalformedJsonError, DecodeError, NoSpansError, web.RequestPayloadError) as error:
             self._refuse(error)
             return web.Response(status=400, text=f"{error}\n")
-        except (TooLargeError, web.HTTPRequestEntityTooLarge):
+        except (TooLargeError, web.HTTPRequestEntityTooLarge) as refusal:
             self.intake.stats.too_large += 1
-            return web.Response(status=413, text=f"{TooLargeError()}\n")
+            limit = f"a body may take {MAX_BODY_BYTES} bytes; send smaller batches"
+            return web.Response(status=413, text=f"{refusal if isinstance(refusal, TooLargeError) else limit}\n")
         if not taken:
             return web.Response(status=503, text="the spool is full\n", headers={"Retry-After": _RETRY_AFTER_SECONDS})
         if as_json:
@@ -222,6 +227,7 @@ def source(scene: Scene) -> Spans:
         keep_prompts=config.store_prompts,
         known=scene.known,
         engines=scene.engines,
+        largest=config.spool_max_bytes * 9 // 10 - FOOTER_BYTES - LONGEST_VARINT,  # beyond, its reader gives it up
     )
 
 

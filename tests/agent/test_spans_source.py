@@ -6,7 +6,8 @@ import io
 import json
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 import grpc
@@ -15,7 +16,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from agent.sources.spans import MAX_BODY_BYTES, Spans
+from agent.config import AgentConfig
+from agent.sources.spans import MAX_BODY_BYTES, Spans, source
 from agent.spool.writer import SpoolWriter
 from agent.target import Known, Place, Target
 from base.errors import PortInUseError
@@ -266,6 +268,28 @@ async def test_a_body_as_large_as_is_received_goes_into_a_real_spool(tmp_path: P
         intake.spans.intake.emit = writer.append
         assert (await intake.post(body, Content_Type="application/x-protobuf"))[0] == 200
     assert writer.written["traces"] == 1
+    writer.close()
+
+
+async def test_a_body_that_an_empty_spool_never_takes_is_not_told_to_come_again(tmp_path: Path):
+    config = AgentConfig(spool_max_bytes=1_000_000, otlp_http_port=0, otlp_grpc_port=None)
+    scene: Any = SimpleNamespace(config=config, targets=[VLLM], place=None, known=lambda _: None, engines=None)
+    writer = SpoolWriter(tmp_path, config.spool_max_bytes)
+    async with Intake() as intake:
+        intake.spans.intake = source(scene).intake
+        intake.spans.intake.emit = writer.append
+        for size, status, said in (
+            (999_000, 413, "may take 8999"),
+            (900_000, 413, "may take 8999"),
+            (899_000, 200, ""),
+            (899_000, 503, "the spool is full"),
+        ):
+            body = trace("vllm-a", filler="x" * size).SerializeToString()
+            answer = await intake.post(body, Content_Type="application/x-protobuf")
+            assert answer[0] == status
+            assert said in answer[2]
+        large = await intake.post(b"x" * (MAX_BODY_BYTES + 1), Content_Type="application/x-protobuf")
+        assert "may take 8000000 bytes" in large[2]
     writer.close()
 
 

@@ -67,7 +67,7 @@ class Guard:
         # A name that is a harmless function too is refused as a table alone.
         self._calls = frozenset(known - reader.TABLE_FUNCTIONS - (scalar - reader.FORBIDDEN)) | {"python", "file"}
         self._tables = frozenset(known - reader.TABLE_FUNCTIONS)
-        self._wanted = self._tables | {"default", "system", *_ROW_FORMATS}
+        self._wanted = self._tables | {"default", "system", *_ROW_FORMATS, *reader.STRUCTURED}
         self._names = reader.FORBIDDEN | {word for word in scalar if word.startswith("ai")}
         formats = [line.split("\t") for line in engine.root("SELECT name, is_output FROM system.formats").splitlines()]
         self._formats = {name.lower(): name for name, writes in formats if writes == "1"}
@@ -205,6 +205,7 @@ class Guard:
         for name in sorted(statement.names & self._names):
             raise FenceError("function", f"The name {name} is not for readers", "Rename the alias or leave it out")
         self._check_calls(statement)
+        _check_columns(statement)
         hiding = self._check_tables(statement)
         for index in statement.places(_ROW_FORMATS):
             form = statement.at(index + 2)
@@ -336,6 +337,21 @@ def _selects(statement: Canonical, most: int) -> int:
     if statement.quoted > reader.COUNTED_QUOTED:
         raise too_much(f"has more than {reader.COUNTED_QUOTED} names in quotes", "Quote fewer")
     return selects(statement.outline, most)
+
+
+def _check_columns(statement: Canonical) -> None:
+    """Check the text in which a table function takes its columns: a program of its own, with all functions there are.
+
+    A name, a parameter or a text in brackets may stand for any text: the engine takes it, so that here it must be seen.
+    """
+    for index in statement.calls(reader.STRUCTURED):
+        first = statement.at(index + 2)
+        if first[:1] != "'" or statement.at(index + 3) not in {",", ")"} or reader.COMPUTED.search(plain(first)):
+            raise FenceError(
+                "table-function",
+                f"A reader's {plain(statement.at(index))} begins with its columns, a name and a type each",
+                "Write values('a UInt8, b String', (1, 'x'))",
+            )
 
 
 def _explained(head: str) -> str:

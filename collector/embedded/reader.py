@@ -60,6 +60,14 @@ TABLE_FUNCTIONS: Final = frozenset(
 )
 """Table functions by their names in small letters."""
 
+STRUCTURED: Final = frozenset({"null", "values"})
+"""Those of them that take their columns as a text."""
+
+COMPUTED: Final = re.compile(
+    r"\b(?:DEFAULT|MATERIALIZED|EPHEMERAL|ALIAS|TTL|AUTO_INCREMENT)\b", re.ASCII | re.IGNORECASE
+)
+"""What has the engine compute something where columns are named: whatever functions are called there, and at once."""
+
 FORBIDDEN: Final = frozenset(
     {
         "addresstoline",
@@ -89,6 +97,8 @@ FORBIDDEN: Final = frozenset(
         "showcertificate",
         "sleep",
         "sleepeachrow",
+        "structuretocapnprotoschema",
+        "structuretoprotobufschema",
     }
 )
 """Names that may stand nowhere in a reader's statement, whatever they mean there: APPLY, lambdas and aliases make

@@ -220,6 +220,20 @@ STATEMENTS = (
     ("table-function", "SELECT * FROM ytsaurus('a', 'b', 'c', 'd Int8')"),
     ("table-function", "SELECT * FROM dictionary('x')"),
     ("table-function", "SELECT * FROM zeros(10)"),
+    # the text of a table's columns is a program: the engine computes what stands in it
+    ("table-function", "SELECT * FROM null('a UInt8 DEFAULT toUInt8(file(\\'x\\'))')"),
+    ("table-function", "SELECT b FROM values('a Int8, b String ALIAS file(\\'x\\')', 1)"),
+    ("table-function", "SELECT 1 IN (SELECT b FROM `v\\x61lues`($$a Int8, b String\nmaterialized/**/hostName()$$, 1))"),
+    ("table-function", "SELECT b FROM VALUES(('a Int8, b String ALIAS serverUUID()'), 1)"),
+    ("table-function", "SELECT b FROM values('a Int8, b String ALIAS serverUUID()' AS x, 1)"),
+    ("table-function", "WITH 'a Int8, b String ALIAS serverUUID()' AS s SELECT b FROM values(s, 1)"),
+    ("table-function", "SELECT * FROM null(concat('a UInt8 DEF', 'AULT sleep(1)'))"),
+    ("table-function", "SELECT * FROM null('a UInt8 DEF' || 'AULT sleep(1)')"),
+    ("table-function", "SELECT * FROM null('a DateTime TTL a + toIntervalDay(file(\\'x\\'))')"),
+    ("table-function", "DESCRIBE TABLE null('a UInt8 EPHEMERAL toUInt8(file(\\'x\\'))')"),
+    ("table-function", "SELECT * FROM view(SELECT * FROM values('a UInt8 default getMacro(\\'x\\')', 1))"),
+    ("function", "SELECT structureToProtobufSchema('a UInt8 DEFAULT toUInt8(file(\\'x\\'))')"),
+    ("function", "SELECT structureToCapnProtoSchema(materialize('a UInt8'))"),
     ("function", "SELECT hasColumnInTable('127.0.0.1:1', 'u', 'p', 'd', 't', 'c')"),
     ("function", "SELECT defaultRoles()"),
     ("function", "SELECT joinGet('default./etc/passwd', 'x', 1)"),
@@ -314,6 +328,12 @@ def test_query_and_body_are_one_text(store_server: StoreServer):
 def test_bytes_that_are_no_text_are_refused(store_server: StoreServer):
     assert rule(store_server, b"SELECT '\xff'") == "text"
     assert rule(store_server, b"SELECT '\xe2\x80\x98; SET ROLE owner") == "syntax"
+
+
+def test_the_columns_of_a_table_are_no_parameter(store_server: StoreServer):
+    query = "?" + urllib.parse.urlencode({"param_x": "a Int8, b String ALIAS serverUUID()"})
+    for call in ("values({x:String}, 1)", "null({x:String})"):
+        assert rule(store_server, f"SELECT b FROM {call}".encode(), query) == "table-function"
 
 
 @pytest.mark.parametrize(

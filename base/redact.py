@@ -47,7 +47,9 @@ def _plain(rest: str) -> str:
     rest, mark, fragment = rest.partition("#")
     rest, asked, query = rest.partition("?")
     told = "&".join(map(_nameless, _PAIR.split(query))) if query else ""
-    return f"{rest}{asked}{told}{mark}{HIDDEN if '=' in fragment else fragment}"
+    # Behind a query it may be the end of a value with a raw # in it.
+    tail = HIDDEN if fragment and (query or "=" in fragment) else fragment
+    return f"{rest}{asked}{told}{mark}{tail}"
 
 
 def _nameless(pair: str) -> str:

@@ -14,6 +14,7 @@ from agent.pages.fetch import split_url
 from agent.target import Target
 from base.errors import ConfigError
 from base.redact import shown
+from base.urls import http_url
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -71,17 +72,17 @@ def target_of(url: str, taken: Collection[str] = ()) -> Target:
         name, address = "", url
     try:
         parts = split_url(address)
-        port = parts.port
-    except ValueError:
-        parts, port = split_url(""), None
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        http_url(parts.geturl())
+    except ValueError:  # its text says the same again
+        parts = split_url("")
+    if not parts.hostname:
         raise ConfigError(f"--target {shown(url)} is not a URL", "Give one such as http://127.0.0.1:8000 or NAME=URL")
     if name and not _NAME.match(name):
         raise ConfigError(f"--target {shown(url)}: {name!r} is no name for a server", "Use letters, digits and ._-")
     if name in taken:
         raise ConfigError(f"--target {shown(url)}: another server is called {name}", "Give each a name of its own")
     is_page = parts.path.rstrip("/").endswith("metrics")
-    wanted = name or re.sub(r"[^A-Za-z0-9.-]", "-", f"{parts.hostname}-{port or parts.scheme}")
+    wanted = name or re.sub(r"[^A-Za-z0-9.-]", "-", f"{parts.hostname}-{parts.port or parts.scheme}")
     instance = free_name(wanted, taken)
     whole = urlunsplit(parts).rstrip("/")
     return Target(instance, deployment=wanted, url="" if is_page else whole, metrics_url=whole if is_page else "")

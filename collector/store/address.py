@@ -67,9 +67,10 @@ class StoreAddress:
                 "Give one like http://127.0.0.1:8123 (HTTP interface).",
             )
         given = parse_qs(parts.query, keep_blank_values=True)
-        if others := sorted(given.keys() - {"database"}):
+        if given.keys() - {"database"}:
+            # By its name only as far as that is no secret: behind a raw ? in a password it is the password's end.
             raise ConfigError(
-                f"the address of the ClickHouse store has the parameter {others[0]!r}",
+                f"the address of the ClickHouse store has another parameter than database: {shown(url)}",
                 "Only ?database=NAME is known; settings belong into the user's profile on the server.",
             )
         if not all(_IDENTIFIER.match(name) for name in given.get("database", [])):

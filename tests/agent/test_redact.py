@@ -35,6 +35,7 @@ LETTERS = st.text(st.characters(min_codepoint=33, max_codepoint=0x17F, exclude_c
         (f"http://h/m?token={HIDDEN}&page=2", "http://h/m?token=…&page=…"),
         (f"http://h/m?{HIDDEN}", "http://h/m?…"),
         (f"http://h/#access={HIDDEN}", "http://h/#…"),
+        (f"http://h/?token=a#{HIDDEN}", "http://h/?token=…#…"),
         (f"http://u:a/{HIDDEN}?x#y@h/m", "http://…@h/m"),
         (f"http://u:{HIDDEN}@h/?k=a@b", "http://…@b"),
         (f"name=http://u:{HIDDEN}@h", "name=http://h"),
@@ -121,3 +122,16 @@ def test_settings_do_not_show_them():
     for shown_as in (target, target.target(), CollectorConfig(clickhouse=url)):
         assert HIDDEN not in repr(shown_as)
         assert HIDDEN not in str(shown_as)
+
+
+@pytest.mark.parametrize("blank", [" ", "\N{NO-BREAK SPACE}", "\N{LINE SEPARATOR}"])
+def test_a_server_whose_password_has_a_blank_is_refused_before_it_is_a_setting(blank: str):
+    with pytest.raises(ConfigError, match=r"--target http://h:1 is not a URL"):
+        target_of(f"http://user:a{blank}{HIDDEN}@h:1")
+
+
+@pytest.mark.parametrize("url", [f"http://user?{HIDDEN}@h:1", f"http://h:1/?{HIDDEN}"])
+def test_a_stores_parameter_is_not_named(url: str):
+    with pytest.raises(ConfigError, match="another parameter than database") as caught:
+        StoreAddress.parse(url)
+    assert HIDDEN not in str(caught.value)

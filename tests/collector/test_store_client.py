@@ -193,7 +193,7 @@ def test_addresses(url: str, plain: str, user: str, password: str):
 def test_an_address_names_the_database():
     assert StoreAddress.parse("http://me:pw@ch:8123/?database=observed").database == "observed"
     assert StoreAddress.parse("http://ch:8123").database == "servescope"
-    for query, fault in (("databse=x", "'databse'"), ("database=a;b", "no plain name"), ("database=", "no plain name")):
+    for query, fault in (("databse=x", "databse="), ("database=a;b", "no plain name"), ("database=", "no plain name")):
         with pytest.raises(ConfigError, match=fault):
             StoreAddress.parse(f"http://ch:8123/?{query}")
 

@@ -28,7 +28,13 @@ _JOINED: Final = re.compile(
 """Where Markdown's addresses, pictograms and arrows are recognised in plain text, after escapes are read."""
 _CODE: Final = re.compile(r"`([^`]+)`")
 _APART: Final = "\N{WORD JOINER}"
-_FORMULA: Final = re.compile(r"^[\t\r\n]|^\s*[=+\-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}]")  # fmt: skip  # noqa: E501 - one set
+_UNSEEN: Final = r"[\s\x00-\x1f\x7f\xad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]*"
+_SIGN: Final = (
+    r"[=+\-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}]"
+)
+_FORMULA: Final = re.compile(rf"^[\t\r\n]|^{_UNSEEN}{_SIGN}")
+_WITHIN: Final = re.compile(rf"(?<=[;\t])(?={_UNSEEN}{_SIGN})(?!\s*[+-]?\d+([.,]\d+)?\s*([;\t\n]|$))")
+"""Where a spreadsheet begins another cell, if its lists are parted by semicolons or tabs."""
 _NUMBER: Final = re.compile(r"^\s*[+-]?\d+(\.\d+)?([eE][+-]?\d+)?\s*$")
 
 
@@ -60,7 +66,7 @@ def cell(value: object) -> object:
     """
     if not isinstance(value, str):
         return value
-    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    text = _WITHIN.sub("'", value.replace("\r\n", "\n").replace("\r", "\n"))
     return f"'{text}" if _FORMULA.search(text) and not _NUMBER.match(text) else text
 
 

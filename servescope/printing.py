@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import click
 
+from base.foreign_text import legible
+
 _SHOWN_VALUES: Final = 8
 _LEAST_COLUMNS: Final = 40
 
@@ -46,6 +48,8 @@ def _tree(value: dict[str, Any], indent: str) -> None:
 
 
 def _say(text: str, indent: str = "") -> None:
+    # Names are whatever a client says: none steers the terminal, begins a line of its own or turns one round.
+    text = legible(text, len(text))
     columns = _columns()
     if columns and len(indent) + len(text) > columns:
         click.echo(

@@ -60,3 +60,19 @@ def test_a_quiet_window_says_so(excess: float, said_of_it: str):
 
 def test_other_questions_say_no_sentence():
     assert not sentence_of("tenants", {"result": {}})
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_name_steers_no_terminal_and_begins_no_line(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    name = "a\x1b]52;c;aGk=\x07\x1b[31m\n  tenant=forged\r\N{RIGHT-TO-LEFT OVERRIDE}\N{LINE SEPARATOR}\x9b1mz"
+    result = {"tenants": [{"tenant": name}], name: {name: name}, "names": [name]}
+    print_answer({"window": {"start": "a", "end": "b"}, "rows": 1, "level": "rows", "result": result}, name)
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\r", "\x9b", "\N{RIGHT-TO-LEFT OVERRIDE}", "\N{LINE SEPARATOR}"} & set(out)
+    assert "tenant=a" in out
+    assert "forged" in out
+    assert "\n  tenant=forged" not in out
+    assert terminal or len(out.splitlines()) == 7

@@ -1,4 +1,4 @@
-"""One request: its phases, and beneath on the same axis what the engine was doing."""
+"""One request: its phases and charges, and beneath on the same axis what engine, GPUs and machine were doing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 import streamlit as st
 
+from analytics.causes.advice import NAMES
 from analytics.selection import Selection
 from analytics.window import EVER, Window
-from dashboard import escape, request_steps, why, words
+from dashboard import escape, request_machine, request_steps, why, words
 from dashboard.data import ask
 from dashboard.figures import CONFIG, Interval, Lane, Style, Trace, story
 from dashboard.panel import foot, guarded
@@ -22,9 +23,11 @@ from dashboard.tiles import row as tile_row
 from dashboard.viewer import clock, colours, zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from analytics.questions.story import EnginePoint, Story
+    from analytics.causes.evidence import Cause
+    from analytics.questions.causes import Causes
+    from analytics.questions.story import EnginePoint, Phase, Story
     from analytics.request_row import RequestRow
 
 PHASES: Final = (
@@ -46,6 +49,8 @@ _FEW: Final = 5
 _READER: Final = 0.1
 """Seconds from which a client is said to read slowly: less is no longer the tap's to tell from its own work."""
 _MARGIN: Final = 3.0
+_CHARGES: Final = 5
+"""Causes that are drawn; the account beneath tells of all."""
 _MEANING: Final = {**dict(PHASES), "unaccounted": "in no phase that anybody measured"}
 
 
@@ -82,7 +87,7 @@ def _body() -> None:
         )
     st.html(tile_row(_tiles(row), colours()))
     with st.container(border=True, key="panel-phases"):
-        _picture(told)
+        drawn = _picture(told)
         if late := read_slowly(told):
             st.markdown(
                 f"**Its client read slowly.** :gray[The server had said all; it took the client "
@@ -90,15 +95,15 @@ def _body() -> None:
             )
         foot(
             "phases", answer,
-            "Phases as edge and engine measured them; beneath, the engine as it showed itself once a second. The "
-            "request's own time is tinted.",
+            "Phases as edge and engine measured them, and what of them is charged to a cause; beneath, engine, GPUs "
+            "and machine as they showed themselves, a second at a time. The request's own time is tinted.",
         )  # fmt: skip
     account = st.container()  # its answer takes longer than what stands beneath
     request_steps.section(told)
     _neighbours(told)
     _details(told, row)
     with account:
-        guarded(None, "why", lambda: why.section(row))
+        guarded(None, "why", lambda: why.section(row, drawn))
 
 
 def _tiles(row: RequestRow) -> list[Tile]:
@@ -127,7 +132,8 @@ def _tiles(row: RequestRow) -> list[Tile]:
     ]  # fmt: skip
 
 
-def _picture(told: Story) -> None:
+def _picture(told: Story) -> Callable[[Causes], None]:
+    """Draw it, and return what draws it again with what its causes took, once they are known."""
     if not told.phases:
         st.markdown("**No phases.** :gray[Neither the edge nor the engine measured any; the engine sent no span.]")
     if not told.samples:
@@ -136,7 +142,7 @@ def _picture(told: Story) -> None:
             "`servescope up --target http://host:port`]"
         )
     if told.start is None or told.end is None or not (told.phases or told.samples):
-        return
+        return lambda _: None
     start, total = told.start, max((told.end - told.start).total_seconds(), 0.001)
     style = Style(colours(), zone(), (start, start + timedelta(seconds=total)))
     intervals = [
@@ -157,11 +163,49 @@ def _picture(told: Story) -> None:
         help="Off: the axis shows the request alone",
     ) if lanes else False  # fmt: skip
     margin = max(0.25 * total, _MARGIN) if whole else 0.04 * total
-    figure = story(intervals, offsets, lanes, style, total=total, span=(-margin, total + margin))
-    st.plotly_chart(
-        figure, key="story", config=CONFIG, theme=None,
-        alt="Phases of the request over time, and the engine's state beneath on the same axis",
-    )  # fmt: skip
+    place = st.empty()
+
+    def draw(key: str, charges: list[Interval]) -> None:
+        figure = story(intervals, offsets, lanes, style, total=total, span=(-margin, total + margin), charges=charges)
+        place.plotly_chart(
+            figure, key=key, config=CONFIG, theme=None,
+            alt="Phases of the request and what is charged of them over time, and engine, GPUs and machine beneath on "
+            "the same axis",
+        )  # fmt: skip
+
+    def charged(found: Causes) -> None:
+        if found.causes:
+            draw("story-charged", charges_of(found.causes, told.phases, told.end, style))
+
+    draw("story", [])
+    return charged
+
+
+def charges_of(causes: Sequence[Cause], phases: Sequence[Phase], end: datetime, style: Style) -> list[Interval]:
+    """What causes took of a request, each at the end of the phase that lost most to it, those of one phase in a row.
+
+    Where in a phase its seconds lie nobody knows; what does not fit into the phase, for it was taken from others too,
+    reaches back before it.
+    """
+    start = phases[0].start if phases else end
+    ends = {phase.phase: phase.end for phase in sorted(phases, key=lambda phase: phase.seconds)}  # of two the longer
+    found = []
+    for cause in causes[:_CHARGES]:
+        until = ends.get(cause.phase, end)
+        since = max(start, until - timedelta(seconds=cause.seconds))
+        ends[cause.phase] = since
+        name = NAMES.get(cause.cause, cause.cause.replace("_", " "))
+        meaning = f"{words.seconds(cause.seconds)} charged to {name}, most of it {cause.phase.replace('_', ' ')}"
+        found.append(
+            Interval(
+                f"{name}, {words.signed(cause.seconds)}",
+                (since - start).total_seconds(),
+                (until - since).total_seconds(),
+                style.colours.quiet,
+                f"{meaning}; where within it is not known",
+            )
+        )
+    return found
 
 
 def read_slowly(told: Story) -> float:
@@ -187,6 +231,7 @@ def _lanes(told: Story, style: Style) -> list[Lane]:
         Lane("Preemptions", "per second", [trace("", "preemptions", lambda point: point.preemptions)]),
         Lane("Tokens out", "per second", [trace("", "tokens", lambda point: point.generation_tokens)]),
         *request_steps.lane(told, style),
+        *request_machine.lanes(told, style),
     ]
     known = (
         replace(lane, traces=[line for line in lane.traces if any(v is not None for v in line.values)])

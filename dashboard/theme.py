@@ -94,6 +94,10 @@ _SLOT: Final = {
     "decode": 6,
     "tokens": 6,
     "stall": 7,
+    "gpu": 0,
+    "slowed": 5,
+    "cpu": 3,
+    "cpu_waits": 1,
 }
 
 

@@ -20,6 +20,8 @@ from dashboard.tiles import row as tile_row
 from dashboard.viewer import colours, zone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from analytics.answer import Answer
     from analytics.questions.causes import Causes, KindReference
     from analytics.request_row import RequestRow
@@ -53,8 +55,13 @@ def asked_about(row: RequestRow) -> Selection:
     return Selection(Window(row.time - AROUND, end), place, key=row.key)
 
 
-def section(row: RequestRow) -> None:
-    """Draw it; while the request is not settled, again and again."""
+def section(row: RequestRow, known: Callable[[Causes], None]) -> None:
+    """Draw it; while the request is not settled, again and again.
+
+    Args:
+        row: The request.
+        known: Is told the account as soon as there is one.
+    """
     selection = asked_about(row)
     waits = _waits(row, selection)
 
@@ -62,7 +69,7 @@ def section(row: RequestRow) -> None:
     def drawn() -> None:
         st.markdown("## Why")
         with st.container(border=True, key="panel-why"):
-            guarded(None, "why", lambda: _account(row, selection))
+            guarded(None, "why", lambda: _account(row, selection, known))
 
     drawn()
 
@@ -73,7 +80,7 @@ def _waits(row: RequestRow, selection: Selection) -> bool:
     return edge is not None and row.time >= edge
 
 
-def _account(row: RequestRow, selection: Selection) -> None:
+def _account(row: RequestRow, selection: Selection, known: Callable[[Causes], None]) -> None:
     place = st.empty()
     place.markdown(":gray[The requests around it are being looked at.]")
     try:
@@ -88,6 +95,7 @@ def _account(row: RequestRow, selection: Selection) -> None:
         st.markdown(unaccounted(row, told))
         foot("why", answer, _ABOUT, worked_out(answer))
         return
+    known(told)
     took = row.e2e_seconds or row.engine_e2e_seconds or 0.0
     st.markdown(lead(took, told, selection.but(key="")))
     st.html(tile_row(tiles_of(took, told, _reference_of(row, told)), colours()))

@@ -1,4 +1,4 @@
-"""One request's story: its phases on the time axis, what the engine was doing, who else was there."""
+"""One request's story: its phases on the time axis, what engine, GPUs and machine were doing, who else was there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from analytics import engine_steps
 from analytics.answer import Answer, Coverage
 from analytics.conditions import one_of
 from analytics.inquiry import Inquiry
+from analytics.machines import GpuPoint, HostPoint, gpus_under, machine_under
 from analytics.question import QuestionError
 from analytics.request_row import COLUMNS, RequestRow
 from analytics.selection import Selection, refuse
@@ -136,6 +137,8 @@ class Story:
             its end; the slowest first, at most 2,000. Empty without a probe, and when they are no longer kept.
         steps_total: How many there were.
         step_median_seconds: Median length of those.
+        gpus: GPUs of its instance, over the time of ``samples``; empty where nobody tells of any.
+        hosts: Machine and processes of its instance, likewise.
     """
 
     request: RequestRow | None
@@ -149,6 +152,8 @@ class Story:
     steps: list[StepPoint] = field(default_factory=list)
     steps_total: int = 0
     step_median_seconds: float | None = None
+    gpus: list[GpuPoint] = field(default_factory=list)
+    hosts: list[HostPoint] = field(default_factory=list)
 
 
 def ask(
@@ -163,7 +168,7 @@ def ask(
         store: Where to ask.
         selection: Its key or trace id, of which the earliest request is told; and the window in which it arrived, which
             may be all time: a tap's key tells it too.
-        margin: Seconds of engine samples before and after.
+        margin: Seconds of samples before and after.
 
     Raises:
         QuestionError: Neither key nor trace id is given, or something else.
@@ -201,6 +206,8 @@ def ask(
         steps=[_step(row) for row in steps],
         steps_total=int(steps[0]["steps_total"]) if steps else 0,
         step_median_seconds=number(steps[0]["median_seconds"]) if steps else None,
+        gpus=gpus_under(inquiry, here, **where) if found.instance else [],
+        hosts=machine_under(inquiry, here, **where) if found.instance else [],
     )
     cover = Coverage(
         rows=1,

@@ -1,4 +1,4 @@
-"""One request: its phases, and beneath, on the same axis, what the engine was doing."""
+"""One request: its phases and charges, and beneath, on the same axis, what its server was doing."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 _BAR = 26
 _LANE = 92
-_HEAD = 26
+_HEAD = 30
 _FOOT = 40
 _LEFT = 112
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One phase: its start and length in seconds since the request's arrival; ``hatched`` when nobody measured it."""
+    """A phase, or a charge: start and length in seconds since the request's arrival; ``hatched`` when not measured."""
 
     name: str
     start: float
@@ -40,7 +40,7 @@ class Lane:
     """One picture of the engine under the phases: its title with unit, its lines, the top of its axis or None.
 
     Its lines stand over ``offsets`` of its own, in seconds since the arrival, where it has them; a value then is of the
-    time that ends there.
+    time that ends there, or, as an engine's sample, ``holds`` from then on.
     """
 
     title: str
@@ -48,6 +48,7 @@ class Lane:
     traces: Sequence[Trace]
     top: float | None = None
     offsets: Sequence[float] = ()
+    holds: bool = False
 
 
 def story(
@@ -58,6 +59,7 @@ def story(
     *,
     total: float,
     span: tuple[float, float],
+    charges: Sequence[Interval] = (),
 ) -> go.Figure:
     """Phases as a waterfall and the engine's state beneath, all over seconds since the request's arrival.
 
@@ -68,8 +70,9 @@ def story(
         style: Colours.
         total: Seconds that the request took; tinted in every lane.
         span: What the axis shows.
+        charges: What of the phases is charged to causes, a row each beneath them.
     """
-    heights = [_BAR * max(len(intervals), 1) + 14, *(_LANE for _ in lanes)]
+    heights = [_BAR * max(len(intervals) + len(charges), 1) + 14, *(_LANE for _ in lanes)]
     gap = _HEAD / max(sum(heights) + _HEAD * len(heights), 1)
     figure = make_subplots(
         rows=len(heights), cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=min(gap, 0.9 / len(heights))
@@ -78,10 +81,11 @@ def story(
     figure.update_layout(manners.layout)
     figure.update_layout(title=None, margin={"l": _LEFT, "r": RIGHT, "t": _HEAD, "b": _FOOT}, bargap=0.35)
     figure.update_layout(hovermode="x unified", hoversubplots="axis")
-    _bars(figure, intervals, style, span)
+    _bars(figure, [*intervals, *charges], style, span, named=len(intervals))
     for index, lane in enumerate(lanes, start=2):
         _lane(figure, index, offsets, lane, style)
-    for index, title in enumerate(["Phases · s", *(f"{lane.title} · {lane.unit}" for lane in lanes)], start=1):
+    first = "Phases, and what is charged of them · s" if charges else "Phases · s"
+    for index, title in enumerate([first, *(f"{lane.title} · {lane.unit}" for lane in lanes)], start=1):
         axis = "" if index == 1 else str(index)
         figure.add_annotation(
             text=escape.figure(title), xref="paper", x=0, xanchor="left", xshift=-_LEFT + 4, yref=f"y{axis} domain",
@@ -100,7 +104,10 @@ def story(
     return figure
 
 
-def _bars(figure: go.Figure, intervals: Sequence[Interval], style: Style, span: tuple[float, float]) -> None:
+def _bars(
+    figure: go.Figure, intervals: Sequence[Interval], style: Style, span: tuple[float, float], *, named: int
+) -> None:
+    """Bars, of which the first ``named`` are phases with their names beside the axis; a charge's name is at its bar."""
     names = [escape.figure(item.name) for item in intervals]
     figure.add_bar(
         y=names, base=[item.start for item in intervals], x=[item.seconds for item in intervals], orientation="h",
@@ -115,28 +122,31 @@ def _bars(figure: go.Figure, intervals: Sequence[Interval], style: Style, span: 
         hovertemplate="%{y}: %{customdata}<extra></extra>", showlegend=False, row=1, col=1,
     )  # fmt: skip
     wide = span[1] - span[0]
-    for item in intervals:
+    for number, item in enumerate(intervals):
         end = item.start + item.seconds
         left = end > span[0] + 0.9 * wide
         figure.add_annotation(
             x=item.start if left else end, y=escape.figure(item.name), xref="x", yref="y",
-            text=words.seconds(item.seconds), xanchor="right" if left else "left",
+            text=words.seconds(item.seconds) if number < named else escape.figure(item.name),
+            xanchor="right" if left else "left",
             xshift=-4 if left else 4, showarrow=False, font={"size": 12, "color": style.colours.text},
         )  # fmt: skip
     figure.update_yaxes(
-        autorange="reversed", showgrid=False, type="category", dtick=1,
+        autorange="reversed", showgrid=False, type="category", tickvals=names,
+        ticktext=[*names[:named], *("charged" for _ in names[named:])],
         tickfont={"size": 12, "color": style.colours.text}, row=1, col=1,
     )  # fmt: skip
 
 
 def _lane(figure: go.Figure, row: int, offsets: Sequence[float], lane: Lane, style: Style) -> None:
     unit = {"share": "ratio", "s": "seconds"}.get(lane.unit, lane.unit)
+    # a sample holds from its time on, what is of the time that ends there up to it
+    shape = "vh" if lane.offsets and not lane.holds else "hv"
     for trace in lane.traces:
         figure.add_scatter(
             x=list(lane.offsets or offsets), y=list(trace.values), mode="lines",
             name=escape.figure(trace.name or lane.title),
-            # a sample holds from its time on, what has offsets of its own up to it
-            line={"color": trace.colour, "width": 1.8, "shape": "vh" if lane.offsets else "hv"}, connectgaps=False,
+            line={"color": trace.colour, "width": 1.8, "shape": shape}, connectgaps=False,
             customdata=hover(trace, unit), hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
             showlegend=False, row=row, col=1,
         )  # fmt: skip

@@ -9,11 +9,13 @@ from urllib.parse import quote
 
 from analytics.patterns import expression, is_pattern
 from analytics.signals import signal_of
+from analytics.traits import NAMES, NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from analytics.selection import Filter, Selection
+    from analytics.traits import Trait
 
 
 _TRACE_ID: Final = re.compile("[0-9a-fA-F]{32}")
@@ -60,7 +62,7 @@ def conditions(
 
 
 def of_requests(selection: Selection) -> tuple[str, dict[str, Any]]:
-    """``AND …`` conditions on ``requests`` of a selection's outcome, latency and ids, and their parameters.
+    """``AND …`` conditions on ``requests`` of a selection's outcome, latency, traits and ids, and their parameters.
 
     An engine's half alone says nothing of its outcome, which then is ``ok``.
     """
@@ -77,6 +79,10 @@ def of_requests(selection: Selection) -> tuple[str, dict[str, Any]]:
             if bound is not None:
                 parts.append(f"AND {about.value} {test} {{of_{name}:Float64}}")
                 parameters[f"of_{name}"] = float(bound)
+    for number, trait in enumerate(selection.traits):
+        test, bound = _of_trait(trait, f"of_trait_{number}")
+        parts.append(f"AND {'NOT ' if trait.lacking else ''}({test})")
+        parameters |= bound
     if selection.trace_id:
         parts.append(f"AND {_OF_TRACE}")
         parameters["of_trace_id"] = selection.trace_id
@@ -92,6 +98,19 @@ def of_requests(selection: Selection) -> tuple[str, dict[str, Any]]:
         parts.append("AND key = {of_key:UInt64}")
         parameters["of_key"] = int(selection.key)
     return " ".join(parts), parameters
+
+
+def _of_trait(trait: Trait, parameter: str) -> tuple[str, dict[str, Any]]:
+    if trait.column in NAMES:
+        test, values = one_of(NAMES[trait.column], parameter, [trait.value])
+        return test, {parameter: values}
+    tests, bound = [], {}
+    for name, sign in (("at_least", ">="), ("below", "<")):
+        end = getattr(trait, name)
+        if end is not None:
+            tests.append(f"{NUMBERS[trait.column]} {sign} {{{parameter}_{name}:Float64}}")
+            bound[f"{parameter}_{name}"] = float(end)
+    return " AND ".join(tests), bound
 
 
 def like_any(column: str, parameter: str, patterns: Sequence[str]) -> tuple[str, str]:

@@ -6,12 +6,15 @@ import dataclasses
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from analytics.question import QuestionError
 from analytics.signals import LatencySignal, signal_of
 from analytics.values import trace_hex
 from analytics.window import EVER, Window, WindowError
+
+if TYPE_CHECKING:
+    from analytics.traits import Trait
 
 FILTER_COLUMNS: Final = ("model", "tenant", "instance", "deployment", "engine", "region", "version")
 
@@ -114,6 +117,7 @@ class Selection:
         request_id: The client's, the server's or its trace's id of a request; what proxies call a request's id may look
             like a trace's.
         key: `RequestRow.key` of a request.
+        traits: What requests have or lack, each of them (`analytics.traits`).
 
     Raises:
         WindowError: A field makes no sense.
@@ -126,6 +130,7 @@ class Selection:
     trace_id: str = ""
     request_id: str = ""
     key: str = ""
+    traits: tuple[Trait, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.outcome, str) or not isinstance(self.outcome, Sequence):
@@ -148,12 +153,12 @@ class Selection:
 
     @property
     def of_rows(self) -> tuple[str, ...]:
-        """Names of what is chosen and only request rows know: the filter's tenant, outcome, latency and ids."""
+        """Names of what is chosen and only request rows know: the filter's tenant, outcome, latency, traits and ids."""
         return tuple(name for name in self.chosen() if name not in FILTER_COLUMNS or name == "tenant")
 
     def chosen(self) -> tuple[str, ...]:
         """Names of all that narrows, but the window and ``recording``."""
-        named = ("outcome", "latency", "trace_id", "request_id", "key")
+        named = ("outcome", "latency", "traits", "trace_id", "request_id", "key")
         return (*(name for name, _ in self.filter.chosen()), *(name for name in named if getattr(self, name)))
 
     def but(self, **fields: Any) -> Selection:
@@ -166,12 +171,15 @@ class Selection:
         return self.but(request_id=text) if text else self
 
     def as_json(self) -> dict[str, object]:
-        """The filter's columns as lists and ``recording``; of ``outcome``, ``latency`` and ids what is chosen."""
+        """The filter's columns as lists and ``recording``; of outcome, latency, traits and ids what is chosen."""
         found = self.filter.as_json()
         if self.outcome:
             found["outcome"] = list(self.outcome)
         if self.latency:
             found["latency"] = dataclasses.asdict(self.latency)
+        for name, lacking in (("only", False), ("not", True)):
+            if told := [str(one) for one in self.traits if one.lacking is lacking]:
+                found[name] = told
         return found | {name: getattr(self, name) for name in self.ids}
 
 

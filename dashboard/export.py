@@ -67,6 +67,7 @@ def in_words(selection: Selection) -> str:
         low = "" if among.at_least is None else f" from {spell(among.at_least)}"
         high = "" if among.below is None else f" below {spell(among.below)}"
         chosen.append(f"{among.signal}{low}{high}")
+    chosen += [trait.in_words() for trait in selection.traits]
     chosen += [f"{name} {getattr(selection, name)}" for name in selection.ids]
     chosen.append(RECORDING_NAMES[selection.filter.recording].lower())
     return "; ".join([f"{iso(window.start)}/{iso(window.end)}", *chosen])

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from analytics.selection import LatencyRange
 from analytics.signals import SIGNALS
+from analytics.traits import Trait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,8 +30,8 @@ def link(path: str, selection: Selection) -> str:
     Args:
         path: URL path of the page.
         selection: Its window becomes ``from`` and ``to`` (Unix seconds), its filter ``model``, ``tenant``, ``instance``
-            and ``recording``; ``outcome``, ``order_by`` with ``at_least`` and ``below``, and ``find`` are what the list
-            of requests goes by besides.
+            and ``recording``; ``outcome``, ``order_by`` with ``at_least`` and ``below``, ``only`` and ``not``, its
+            traits, and ``find`` are what the list of requests goes by besides.
     """
     window, chosen = selection.window, selection.filter
     pairs = [("from", f"{window.start.timestamp():.3f}"), ("to", f"{window.end.timestamp():.3f}")]
@@ -41,6 +42,7 @@ def link(path: str, selection: Selection) -> str:
     if among := selection.latency:
         pairs.append(("order_by", SIGNALS[among.signal].title))
         pairs += [(name, repr(bound)) for name in ("at_least", "below") if (bound := getattr(among, name)) is not None]
+    pairs += [("not" if trait.lacking else "only", str(trait)) for trait in selection.traits]
     if sought := selection.trace_id or selection.request_id:
         pairs.append(("find", sought))
     return f"{path}?{urlencode(pairs)}"
@@ -54,6 +56,8 @@ def narrowed(
     at_least: float | None = None,
     below: float | None = None,
     find: str = "",
+    only: Iterable[str] = (),
+    lacking: Iterable[str] = (),
 ) -> Selection:
     """A page's selection, narrowed by what the address of the list of requests says besides.
 
@@ -64,14 +68,18 @@ def narrowed(
         at_least: Lowest seconds of it.
         below: Seconds of it that are too many.
         find: A trace's or a request's id.
+        only: Traits that they have.
+        lacking: Traits that they lack.
 
     Raises:
         WindowError: The bounds make no sense.
+        QuestionError: A trait does not.
     """
     among = None
     if at_least is not None or below is not None:
         among = LatencyRange(cast("LatencySignal", signal), at_least, below)
-    return selection.but(outcome=tuple(outcome), latency=among).found_by(find)
+    traits = (*map(Trait.of, only), *(Trait.of(text, lacking=True) for text in lacking))
+    return selection.but(outcome=tuple(outcome), latency=among, traits=traits).found_by(find)
 
 
 def outcome_in_words(outcome: str) -> str:

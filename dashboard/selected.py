@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
+from analytics.traits import Trait
 from base.formats import three
 from dashboard import words
 from dashboard.causes_in_words import chained, charged
@@ -31,15 +32,13 @@ _PATIENCE: Final = {True: 3.0, False: 15.0}
 """Seconds that a page waits for causes: one that is live comes again."""
 _IN_ADDRESSES: Final = ("model", "tenant", "instance")
 """Columns of a filter that an address names."""
-_MOST: Final = 30
-"""Values beside one that an address may name."""
 _HEADS: Final = (
     Head("More often here", "A value, or a range of numbers", words=True),
     Head("Here %", "Of these requests"),
     Head("Usual %", "Of those that they are compared with"),
     Head("Requests", "Of these requests, how many have it"),
     Head("Only", "Only requests that have it", words=True),
-    Head("Not this", "Only requests with one of the other values", words=True),
+    Head("Not this", "Only requests that do not have it", words=True),
     Head("The same requests", "Other values that these very requests have", words=True),
 )
 _ABOUT_WHY: Final = (
@@ -73,13 +72,13 @@ def _difference(context: PageContext, selection: Selection) -> None:
     if not told.findings:
         st.markdown("**Nothing stands out.** :gray[They have no value noticeably more often than the others.]")
     else:
-        rows = [_row(one, selection, context) for one in told.findings]
+        rows = [_row(one, selection) for one in told.findings]
         st.html(linked(_HEADS, rows, context.colours, called="What these requests have more often"))
     foot("difference", answer, "Values with the largest difference first, by the lower end of its 95 % interval.")
 
 
-def _row(one: Finding, selection: Selection, context: PageContext) -> list[Cell]:
-    only, others = ways(one, selection, context)
+def _row(one: Finding, selection: Selection) -> list[Cell]:
+    only, others = ways(one, selection)
     return [
         Cell(finding_in_words(one)),
         Cell(three(one.share * 100), share=one.share),
@@ -101,22 +100,21 @@ def finding_in_words(one: Finding) -> str:
     return f"{column}{low}{high}"
 
 
-def ways(one: Finding, selection: Selection, context: PageContext) -> tuple[str, str]:
-    """Addresses of the requests with a value, and of those with the other values that the filters know."""
-    if not one.value:
+def ways(one: Finding, selection: Selection) -> tuple[str, str]:
+    """Addresses of the requests that have it, and of all others; a value that is untold leads nowhere."""
+    if one.value == "":
         return "", ""
-    if one.column == "outcome":
-        known = context.choices.outcomes if context.choices else []
-        rest = tuple(name for name in known if name and name != one.value)
-        return _address(selection.but(outcome=(one.value,))), _address(selection.but(outcome=rest)) if rest else ""
-    if one.column not in _IN_ADDRESSES:
-        return "", ""
-    listed = getattr(context.choices, f"{one.column}s") if context.choices else []
-    rest = tuple(name for name in listed if name and name != one.value)
-    only = _address(selection.but(filter=selection.filter.narrowed(**{one.column: (one.value,)})))
-    if not rest or len(rest) > _MOST:
-        return only, ""
-    return only, _address(selection.but(filter=selection.filter.narrowed(**{one.column: rest})))
+    has = Trait(one.column, one.value or "", one.at_least, one.below)
+    others = _with(selection, replace(has, lacking=True))
+    if one.value and one.column in _IN_ADDRESSES:  # it has a box of its own on every page
+        return _address(selection.but(filter=selection.filter.narrowed(**{one.column: (one.value,)}))), others
+    if one.value and one.column == "outcome":
+        return _address(selection.but(outcome=(one.value,))), others
+    return _with(selection, has), others
+
+
+def _with(selection: Selection, trait: Trait) -> str:
+    return _address(selection.but(traits=tuple(dict.fromkeys([*selection.traits, trait]))))
 
 
 def _address(selection: Selection) -> str:

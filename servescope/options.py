@@ -53,6 +53,13 @@ def of_requests(command: Callable[_P, _R]) -> Callable[_P, _R]:
     """The options that narrow by what only rows of requests know."""
     seconds = "[LATENCY=]DURATION"
     for option in (
+        click.option("--not", "lacking", multiple=True, metavar="COLUMN=VALUE", help="All but those; as --only."),
+        click.option(
+            "--only",
+            multiple=True,
+            metavar="COLUMN=VALUE",
+            help="Requests with it: route=/v1/chat, prompt_tokens=900.. or =..900.",
+        ),
         click.option("--request", default="", metavar="ID", help="One request, by its id or its trace's."),
         click.option("--faster-than", default=None, metavar=seconds, help="As --slower-than; both may be given."),
         click.option(

@@ -53,9 +53,10 @@ def question(name: str) -> click.Command:
         since: str, start: str | None, end: str | None, model: tuple[str, ...], tenant: tuple[str, ...],
         instance: tuple[str, ...], as_json: bool, clickhouse: str, data: Path | None, slos: Path | None = None,
         outcome: tuple[str, ...] = (), slower_than: str | None = None, faster_than: str | None = None,
-        request: str = "", **own: object,
+        request: str = "", only: tuple[str, ...] = (), lacking: tuple[str, ...] = (), **own: object,
     ) -> None:  # fmt: skip
         from analytics.selection import Filter, Selection  # noqa: PLC0415 - as above
+        from analytics.traits import Trait  # noqa: PLC0415 - as above
         from analytics.window import Window  # noqa: PLC0415 - as above
         from collector.store.address import locate  # noqa: PLC0415 - as above
         from collector.store.client import Store, StoreError  # noqa: PLC0415 - as above
@@ -75,6 +76,7 @@ def question(name: str) -> click.Command:
             selection = Selection(
                 Window(first, last), Filter(model=model, tenant=tenant, instance=instance), outcome,
                 latency_range(slower_than, faster_than),
+                traits=(*map(Trait.of, only), *(Trait.of(text, lacking=True) for text in lacking)),
             ).found_by(request)  # fmt: skip
             try:
                 envelope = ask(name, store, selection, **own)

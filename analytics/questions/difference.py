@@ -14,6 +14,7 @@ from analytics.inquiry import Inquiry
 from analytics.over_represented import Count
 from analytics.question import Command, Option, QuestionError
 from analytics.selection import Filter
+from analytics.traits import NAMES, NUMBERS
 from base.named_sql import beside
 
 if TYPE_CHECKING:
@@ -28,15 +29,6 @@ Baseline = Literal["rest", "previous"]
 
 COMMAND: Final = Command((Option("baseline", "rest of the window, or previous: the window before."),))
 _SQL: Final = beside(__file__)
-_NUMBERS: Final = (
-    "prompt_tokens",
-    "uncached_prompt_tokens",
-    "cached_tokens",
-    "completion_tokens",
-    "request_bytes",
-    "response_bytes",
-    "preemptions",
-)
 _VALUES: Final = 40
 """Values of a column that are looked at: its most frequent ones among the selected requests."""
 _SAMPLE: Final = 20_000
@@ -82,11 +74,13 @@ def ask(store: Reader, selection: Selection, *, baseline: Baseline = "rest", lim
     selected, compared = int(sizes["selected"]), int(sizes["baseline"])
     found: list[over_represented.Judged] = []
     if selected and compared:
-        rows = inquiry.ask("names", shapes, first_ms=first_ms, values=_VALUES)
+        pairs = ", ".join(f"('{column}', {value})" for column, value in NAMES.items())
+        rows = inquiry.ask("names", shapes | {"pairs": pairs}, first_ms=first_ms, values=_VALUES)
         own = {name for name, _ in selection.filter.chosen()} | ({"outcome"} if selection.outcome else set())
+        own |= {trait.column for trait in selection.traits if not trait.lacking}
         found += over_represented.names([_count(row) for row in rows if row["column"] not in own])
         numbers = inquiry.ask("numbers", shapes, first_ms=first_ms, sample=_SAMPLE)
-        for column in _NUMBERS:
+        for column in [name for name in NUMBERS if name not in own]:
             sides: tuple[list[float], list[float]] = ([], [])
             for row in numbers:
                 sides[1 - int(row["is_selected"])].append(float(row[column]))

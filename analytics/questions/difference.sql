@@ -16,13 +16,7 @@ FROM
     weight,
     key,
     toUInt8(/*selected*/) AS is_selected,
-    arrayJoin([
-      ('model', model), ('tenant', tenant), ('engine', engine), ('deployment', deployment), ('instance', instance),
-      ('role', role), ('dp_rank', dp_rank), ('pod', pod), ('node', node), ('region', region), ('cluster', cluster),
-      ('version', version), ('operation', operation), ('route', route),
-      ('stream', if(stream = 1, 'yes', 'no')), ('outcome', if(outcome = '', 'ok', outcome)),
-      ('status', if(status = 0, '', toString(status))), ('finish_reason', finish_reason), ('error_type', error_type)
-    ]) AS pair
+    arrayJoin([/*pairs*/]) AS pair
   FROM requests
   WHERE time >= fromUnixTimestamp64Milli({first_ms:Int64}) AND time < fromUnixTimestamp64Milli({settled_ms:Int64})
     AND operation != '' /*universe*/

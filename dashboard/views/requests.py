@@ -20,6 +20,8 @@ from dashboard.tables import milliseconds, numbers
 from dashboard.viewer import clock, zone
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from analytics.request_row import RequestRow
     from analytics.selection import Selection
     from dashboard.page_context import PageContext
@@ -32,6 +34,10 @@ MISSING: Final = (
 _ORDER: Final = {"slowest": "Slowest first", "newest": "Newest first"}
 _LIST: Final = "List"
 _LIMIT: Final = 200
+_ONLY, _NOT = "only", "not"
+"""In the address: what requests have and what they lack (`analytics.traits`)."""
+_TRAIT: Final = 90
+"""Letters of one of these on the page."""
 
 TITLE: Final = "Requests"
 """In the navigation."""
@@ -80,13 +86,18 @@ def _list(context: PageContext) -> None:
             bind="query-params",
         )  # fmt: skip
     low, high = _bound("at_least"), _bound("below")
-    if low is not None or high is not None:
-        _narrowed(signal, low, high)
+    only, lacking = st.query_params.get_all(_ONLY), st.query_params.get_all(_NOT)
+    within = f"{SIGNALS[signal].title.lower()} {bounds(low, high)}" if (low, high) != (None, None) else ""
+    if within or only or lacking:
+        _narrowed(within, only, lacking)
     shown = st.segmented_control(
         "Show", [_LIST, DIFFERENT, WHY], key="show", default=_LIST, required=True, label_visibility="collapsed",
         bind="query-params",
     )  # fmt: skip
-    selection = narrowed(context.selection, signal=signal, outcome=outcome, at_least=low, below=high, find=wanted or "")
+    selection = narrowed(
+        context.selection, signal=signal, outcome=outcome, at_least=low, below=high, find=wanted or "", only=only,
+        lacking=lacking,
+    )  # fmt: skip
     if shown == DIFFERENT:
         difference(context, selection)
     elif shown == WHY:
@@ -130,15 +141,27 @@ def _rows(context: PageContext, selection: Selection, order: str, signal: str) -
         st.rerun(scope="app")
 
 
-def _narrowed(signal: str, low: float | None, high: float | None) -> None:
+def _narrowed(within: str, only: Sequence[str], lacking: Sequence[str]) -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        st.caption(
-            f"Only {SIGNALS[signal].title.lower()} {bounds(low, high)}, as drawn on the heatmap", width="content"
-        )
+        st.caption(narrowed_in_words(within, only, lacking), width="content")
         if st.button("Show all", key="unbound", type="tertiary"):
-            for name in ("at_least", "below"):
+            for name in ("at_least", "below", _ONLY, _NOT):
                 st.query_params.pop(name, None)
             st.rerun(scope="app")
+
+
+def narrowed_in_words(within: str, only: Sequence[str], lacking: Sequence[str]) -> str:
+    """Markdown of what the list is narrowed by that no box of the page says.
+
+    Args:
+        within: Bounds of a latency in words; "" for none.
+        only: Traits that the requests have, as the address has them.
+        lacking: Those that they lack.
+    """
+    drawn = [f"Only {within}, as drawn on the heatmap"] if within else []
+    told = [*(f"only {text}" for text in only), *(f"not {text}" for text in lacking)]
+    whole = " · ".join([*drawn, *(escape.markdown(text, _TRAIT) for text in told)])
+    return whole[:1].upper() + whole[1:]
 
 
 def bounds(low: float | None, high: float | None) -> str:

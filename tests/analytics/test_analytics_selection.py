@@ -13,6 +13,7 @@ from analytics.question import QuestionError
 from analytics.questions import budget, kvcache, latency, requests, story, tenants, traffic
 from analytics.selection import Filter, LatencyRange, Selection
 from analytics.slo import Objective
+from analytics.traits import NAMES, NUMBERS, Trait
 from analytics.window import Window, WindowError
 from tests.analytics.truth import latencies
 from tests.analytics.truth import latency as latency_of
@@ -20,16 +21,22 @@ from tests.analytics.truth import latency as latency_of
 if TYPE_CHECKING:
     from tests.analytics.lab import Lab
 
+EVERY_COLUMN = (
+    *(Trait(column, "of nobody", lacking=True) for column in NAMES),
+    *(Trait(column, at_least=1e9, lacking=True) for column in NUMBERS),
+)
 FIELDS: dict[str, Any] = {
     "tenant": {"filter": Filter(tenant=("a2",))},
     "outcome": {"outcome": ("timeout", "ok")},
     "latency": {"latency": LatencyRange("tpot_seconds", 0.001, 5.0)},
+    "traits": {"traits": (Trait.of("status=200"), Trait.of("prompt_tokens=..7654321"), *EVERY_COLUMN)},
     "trace_id": {},
     "request_id": {},
     "key": {},
 }
 IN_SQL = {
-    "tenant": "IN ['a2']", "outcome": "IN ['timeout', 'ok']", "latency": ">= 0.001", "trace_id": "unhex('",
+    "tenant": "IN ['a2']", "outcome": "IN ['timeout', 'ok']", "latency": ">= 0.001", "traits": "< 7654321",
+    "trace_id": "unhex('",
     "request_id": "request_id IN ['", "key": "key = ",
 }  # fmt: skip
 SPOKEN = {name: name.replace("_", " ") for name in FIELDS}
@@ -66,6 +73,14 @@ def kept(lab: Lab, selection: Selection) -> list[dict[str, Any]]:
     if (among := selection.latency) is not None:
         low, high = among.at_least or 0.0, among.below or 1e9
         found = [r for r in found if (v := latency_of(r, among.signal)) is not None and low <= v < high]
+    for trait in selection.traits:
+        low, high = trait.at_least or 0.0, trait.below or 1e9
+        found = [
+            r
+            for r in found
+            if (r[trait.column] == trait.value if trait.column in NAMES else low <= r[trait.column] < high)
+            is not trait.lacking
+        ]
     return found
 
 
@@ -75,6 +90,8 @@ def kept(lab: Lab, selection: Selection) -> list[dict[str, Any]]:
         {"outcome": ("ok",)},
         {"outcome": ("rejected", "timeout")},
         {"latency": LatencyRange("ttft_seconds", 0.2, 0.9)},
+        {"traits": (Trait("region", "eu"), Trait("tenant", "a1", lacking=True))},
+        {"traits": (Trait("prompt_tokens", at_least=300, below=900, lacking=True),), "outcome": ("ok",)},
         {"latency": LatencyRange("queue_seconds", below=0.1), "filter": Filter(model=("llama",))},
         {
             "latency": LatencyRange("e2e_seconds", at_least=1.0),

@@ -156,7 +156,11 @@ def colours_of(colours: Palette) -> dict[str, str]:
 
 def _stacked(result: Steps, context: PageContext) -> object:
     chosen = colours_of(context.style.colours)
-    traces = [Trace(NAMED[line.name], line.values, chosen[line.name]) for line in result.bindings if any(line.values)]
+    traces = [
+        Trace(NAMED[line.name], line.values, chosen[line.name], compared="hover")  # their sum is always all of it
+        for line in result.bindings
+        if any(line.values)
+    ]
     return stack(
         result.times,
         traces,

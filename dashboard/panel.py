@@ -12,7 +12,7 @@ from base.errors import ServescopeError
 from dashboard import escape, words
 from dashboard.data import ask, explain, now
 from dashboard.export import as_csv
-from dashboard.figures import CONFIG, behind
+from dashboard.figures import CONFIG, behind, beneath, has_lines
 from dashboard.tiles import Tile, row
 from dashboard.viewer import colours
 
@@ -72,15 +72,17 @@ def panel(
             empty(answer.state, missing, answer.coverage)
             foot(key, answer, about)
             return None
-        figure = draw(answer.result)
+        figure, other = draw(answer.result), None
         if question in context.compares:
-            _beside(figure, key, question, context, draw, has_data, options)
+            other = _beside(figure, key, question, context, draw, has_data, options)
         st.session_state[kept] = (now(), context.filter, figure)
         state = st.plotly_chart(
             figure, key=f"chart-{key}", config=CONFIG, theme=None,
             on_select="rerun" if select else "ignore", selection_mode=("box",) if select else ("points",),
             alt=about or question,
         )  # fmt: skip
+        if other is not None:
+            st.plotly_chart(other, key=f"other-{key}", config=CONFIG, theme=None, alt=f"The same of {context.against}")
         foot(key, answer, about, basis(answer.result) if basis else "")
         return state if select else None
 
@@ -93,23 +95,29 @@ def _beside(
     draw: Callable[[Any], Any],
     has_data: Callable[[Any], bool] | None,
     options: dict[str, Any],
-) -> None:
-    """Put the same figure of what the page compares with behind; without an answer to it there is none behind."""
+) -> Any:
+    """Put the same figure of what the page compares with behind, or return it where it is put beneath.
+
+    Without an answer to it there is none.
+    """
     reference = context.reference
     if reference is None:
-        return
+        return None
     try:
         answer = ask(question, reference, **options)
     except ServescopeError as error:
         _note(context, error, key)
-        return
+        return None
     then = None
     if has_data(answer.result) if has_data else answer.rows:
         result, later = answer.result, context.window.start - reference.window.start
         if hasattr(result, "times"):
             result = replace(result, times=[at + later for at in result.times])
         then = draw(result)
+    if not has_lines(figure):
+        return beneath(figure, then, context.style, context.against)
     behind(figure, then, context.style, context.against)
+    return None
 
 
 def tiles(context: PageContext, key: str, made: Callable[[], Sequence[Tile]]) -> None:

@@ -38,7 +38,8 @@ TILES: Final[Question] = ("traffic", {"models": False})
 _SPAN: Final = ("from", "to")
 _RECORDED: Final = "recording"
 """In the address, and of the box."""
-_AGAINST: Final = "Against "
+AGAINST: Final = "Against "
+"""Begins the name of a comparison in the address."""
 _BREATH: Final = 3.0
 """A page that takes long to draw is refreshed no more often than once in so many times that."""
 _PATIENCE_SECONDS: Final = 1.5
@@ -298,7 +299,7 @@ def _many(label: str, key: str, values: list[str]) -> tuple[str, ...]:
 
 
 def _compared(choices: Choices | None) -> str:
-    chosen = str(st.session_state.get("compare") or st.query_params.get("compare") or "").removeprefix(_AGAINST)
+    chosen = str(st.session_state.get("compare") or st.query_params.get("compare") or "").removeprefix(AGAINST)
     versions = choices.versions if choices and len(choices.versions) > 1 else []
     named = dict.fromkeys(f"{VERSION}{version}" for version in versions)
     if chosen.startswith(VERSION):
@@ -307,6 +308,6 @@ def _compared(choices: Choices | None) -> str:
     return st.selectbox(
         "Compare", options, key=kept("compare", options[0]), bind="query-params", width=176,
         label_visibility="collapsed",
-        format_func=lambda key: COMPARED.get(key) or f"{_AGAINST}{key}",
+        format_func=lambda key: COMPARED.get(key) or f"{AGAINST}{key}",
         help="Against a version: what is drawn of all beside what is of that version alone" if named else None,
     ) or ""  # fmt: skip

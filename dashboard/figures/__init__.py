@@ -5,7 +5,7 @@ their ends, incidents as bands and deploys as thin lines behind the data, the sa
 """
 
 from dashboard.figures.base import CONFIG, HEIGHT, Style, Trace
-from dashboard.figures.behind import behind
+from dashboard.figures.behind import behind, beneath, has_lines
 from dashboard.figures.by_size import Share, Sized, by_size, shares
 from dashboard.figures.distribution import heatmap, histogram
 from dashboard.figures.one_request import Interval, Lane, story
@@ -21,7 +21,9 @@ __all__ = [
     "Style",
     "Trace",
     "behind",
+    "beneath",
     "by_size",
+    "has_lines",
     "heatmap",
     "histogram",
     "lines",

@@ -1,4 +1,4 @@
-"""The same figure of another period or version, as a quiet broken line behind, and in what the pointer says."""
+"""The same figure of another period or version: a quiet broken line behind, what the pointer says, or beneath it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from dashboard import escape
+from dashboard.figures import distribution
 from dashboard.figures.base import log_ticks
 
 if TYPE_CHECKING:
@@ -22,8 +23,13 @@ BEHIND: Final = "behind"
 """Name of what is drawn."""
 
 
+def has_lines(figure: go.Figure) -> bool:
+    """Whether another figure can be put behind it; else it is put `beneath`."""
+    return any(trace.meta for trace in figure.data)
+
+
 def behind(figure: go.Figure, then: go.Figure | None, style: Style, against: str) -> None:
-    """Put one figure behind another that was drawn by the same hand; heatmaps have nothing to put.
+    """Put one figure behind another that was drawn by the same hand, where `has_lines`.
 
     Its lines are broken and of one colour, its columns a line of their sums, and where there are more than two of them
     (`Trace.compared`) the pointer alone tells them; it tells each line's figure beside the one of the same name.
@@ -57,6 +63,39 @@ def behind(figure: go.Figure, then: go.Figure | None, style: Style, against: str
     _entitle(figure, style, f"dashed: {named}" if drawn else f"{named}: at the pointer")
 
 
+def beneath(figure: go.Figure, then: go.Figure | None, style: Style, against: str) -> go.Figure | None:
+    """The figure of another period under one that has no lines to put anything behind, with the same axis and shades.
+
+    Args:
+        figure: What it stands under; is told where there is nothing, and its axis holds both.
+        then: Of the other period, its times moved onto those of this one; None where it has nothing. What happened in
+            this period is taken from it.
+        style: Of the page.
+        against: What it is, such as ``the day before``.
+    """
+    named = escape.figure(against)
+    if then is None:
+        _entitle(figure, style, f"{named}: nothing")
+        return None
+    cells = [trace for trace in then.data if trace.type == "heatmap"]
+    if cells:
+        then.data = cells
+        then.layout.shapes = then.layout.annotations = ()
+        distribution.alike(figure, then)
+        _entitle(then, style, f"{named}, moved onto these times")
+    else:
+        _entitle(then, style, named)
+    _widen(figure, then)
+    then.update_layout(dragmode=False)
+    then.update_yaxes(range=figure.layout.yaxis.range, **_ticks(figure))
+    return then
+
+
+def _ticks(figure: go.Figure) -> dict[str, Any]:
+    axis = figure.layout.yaxis
+    return {"tickvals": axis.tickvals, "ticktext": axis.ticktext} if axis.type == "log" else {}
+
+
 def _draw(figure: go.Figure, x: Sequence[Any], y: Sequence[float | None], line: dict[str, Any]) -> None:
     figure.add_scatter(
         x=x, y=y, mode="lines", connectgaps=False, hoverinfo="skip", showlegend=False, name=BEHIND, line=line
@@ -65,7 +104,10 @@ def _draw(figure: go.Figure, x: Sequence[Any], y: Sequence[float | None], line: 
 
 def _lines(theirs: Sequence[Any]) -> list[tuple[list[Any], list[float | None], str]]:
     """``x``, ``y`` and shape of what is drawn."""
-    columns = [trace for trace in theirs if trace.type == "bar"]
+    bars = [trace for trace in theirs if trace.type == "bar"]
+    columns = [trace for trace in bars if trace.meta["compared"] != "hover"]
+    if bars and not columns:
+        return []
     if columns:
         sums: list[float | None] = []
         for values in zip(*(trace.y for trace in columns), strict=True):

@@ -86,7 +86,8 @@ def heatmap(
     bounds = drawable(edges)
     wide = timedelta(seconds=step) if step else distance(times, style)
     ramp = style.colours.ramp
-    shown = _tones(counts, 1 / (len(ramp) - 1))
+    most = max(_FULL, *(number for row in counts for number in row))
+    shown = _tones(counts, 1 / (len(ramp) - 1), most)
     clocks = [f"{at_utc(at, style)}<br>{clock(at, style)} to {clock(at + wide, style)}" for at in times]
     hover = [
         [
@@ -108,8 +109,19 @@ def heatmap(
     figure.update_yaxes(
         type="log", range=[math.log10(low) - 0.08, math.log10(high) + 0.08], **log_ticks(low, high), showgrid=False
     )
-    figure.update_layout(hovermode="closest", dragmode="select")
+    figure.update_layout(hovermode="closest", dragmode="select", meta={"most": most})
     return figure
+
+
+def alike(one: go.Figure, other: go.Figure) -> None:
+    """Give two heatmaps the same shades for the same counts."""
+    most = max(figure.layout.meta["most"] for figure in (one, other))
+    for figure in (one, other):
+        shrunk = math.log(figure.layout.meta["most"]) / math.log(most)
+        for trace in figure.data:
+            if trace.type == "heatmap":
+                faintest = 1 / (len(trace.colorscale) - 1)
+                trace.z = [[None if z is None else faintest + (z - faintest) * shrunk for z in row] for row in trace.z]
 
 
 def drawable(edges: Sequence[float]) -> list[float]:
@@ -119,9 +131,9 @@ def drawable(edges: Sequence[float]) -> list[float]:
     return [smallest / 2 if edge <= 0 else largest * 2 if math.isinf(edge) else edge for edge in edges]
 
 
-def _tones(counts: Sequence[Sequence[int]], faintest: float) -> list[list[float | None]]:
+def _tones(counts: Sequence[Sequence[int]], faintest: float, most: int) -> list[list[float | None]]:
     """From ``faintest``, for a single request, to 1; Plotly keeps to a scale only where both of its ends are named."""
-    most = math.log(max(_FULL, *(number for row in counts for number in row)))
     return [
-        [faintest + (1 - faintest) * math.log(number) / most if number else None for number in row] for row in counts
+        [faintest + (1 - faintest) * math.log(number) / math.log(most) if number else None for number in row]
+        for row in counts
     ]

@@ -10,8 +10,9 @@ import streamlit as st
 from dashboard import escape, words
 from dashboard.data import ask
 from dashboard.figures import Trace, lines
+from dashboard.page_context import VERSION
 from dashboard.panel import empty, foot, guarded, panel, tiles
-from dashboard.shell import page
+from dashboard.shell import AGAINST, page
 from dashboard.tables import percent, table
 from dashboard.tiles import Tile
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from analytics.questions.gpus import GpuRow, Gpus
     from analytics.questions.hosts import HostRow, Hosts
+    from dashboard.data import Question
     from dashboard.page_context import PageContext
 
 TITLE: Final = "GPUs & hosts"
@@ -28,6 +30,8 @@ PLACE: Final = 35
 """Order in the navigation, the front page first."""
 QUESTION: Final = "What does the hardware do?"
 """Over the page."""
+COMPARE: Final = True
+"""Whether the page compares with an earlier period or another version."""
 
 MISSING: Final = (
     "An agent beside the GPUs reads NVIDIA's driver once a second: `servescope up` there, with `gpu: true`. "
@@ -48,7 +52,17 @@ _DRAWN: Final = 8
 
 def draw() -> None:
     """The page of GPUs and hosts."""
-    page(_body, needs=lambda: [("gpus", {}), ("hosts", {})])
+    page(_body, needs=_needs, compared=_compared)
+
+
+def _needs() -> list[Question]:
+    return [("gpus", {}), ("hosts", {})]
+
+
+def _compared() -> list[Question]:
+    """Processes know no version: of one alone they would be all again."""
+    by_version = str(st.session_state.get("compare") or "").removeprefix(AGAINST).startswith(VERSION)
+    return _needs()[:1] if by_version else _needs()
 
 
 def _body(context: PageContext) -> None:

@@ -31,7 +31,7 @@ MISSING_BATCHES: Final = (
     "Batches come from the metrics page of vLLM or Triton: `servescope up --target http://host:port`"
 )
 
-_CHARTS: Final[list[Question]] = [("kvcache", {}), ("batching", {})]
+_CHARTS: Final[list[Question]] = [("kvcache", {}), ("batching", {}), ("steps", {}), ("features", {})]
 
 TITLE: Final = "KV cache & batching"
 """In the navigation."""
@@ -45,8 +45,7 @@ COMPARE: Final = True
 
 def draw() -> None:
     """The KV cache and batching page."""
-    more: list[Question] = [("steps", {}), ("features", {})]
-    page(_body, arriving=True, needs=lambda: [*_CHARTS, *more], compared=lambda: _CHARTS)
+    page(_body, arriving=True, needs=lambda: _CHARTS, compared=lambda: _CHARTS)
 
 
 def _body(context: PageContext) -> None:

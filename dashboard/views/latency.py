@@ -59,7 +59,7 @@ COMPARE: Final = True
 
 def draw() -> None:
     """The latency page."""
-    page(_body, arriving=True, needs=_needs, compared=lambda: [one for one in _needs() if one[0] != "heatmap"])
+    page(_body, arriving=True, needs=_needs, compared=_needs)
 
 
 def _needs() -> list[Question]:

@@ -16,7 +16,7 @@ from alerts.slo_status import SloStatus, slo_statuses
 from base.formats import three
 from dashboard import escape, words
 from dashboard.data import ask, asker, store
-from dashboard.figures import CONFIG, Trace, lines
+from dashboard.figures import CONFIG, Trace, behind, lines
 from dashboard.panel import foot, guarded
 from dashboard.shell import page
 from dashboard.tables import percent, table
@@ -25,6 +25,10 @@ from dashboard.tiles import Tile, row
 from dashboard.viewer import colours
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    import plotly.graph_objects as go
+
     from alerts.rules.model import RulesFile
     from alerts.rules.slo import Slo
     from analytics.questions.budget import BudgetStatus
@@ -44,6 +48,8 @@ PLACE: Final = 50
 """Order in the navigation, the front page first."""
 QUESTION: Final = "Is the promise kept?"
 """Over the page."""
+COMPARE: Final = True
+"""Whether the page compares with an earlier period or another version."""
 
 
 def draw() -> None:
@@ -111,11 +117,12 @@ def _one(context: PageContext, slo: Slo, found: list[SloStatus]) -> None:
     answer = ask("budget", context.selection.but(filter=counted), objectives=(objective_of(slo),))
     shown: BudgetStatus = answer.result.objectives[0]
     if any(value is not None for value in shown.line):
-        trace = Trace("", shown.line, colour_of("requests", context.style.colours))
-        figure = lines(
-            shown.times, [trace], context.style, title="Good requests", unit="ratio", top=1.02, height=190,
-            limit=(slo.target, f"target {words.ratio(slo.target)}"),
-        )  # fmt: skip
+        figure = _good(shown.times, shown, slo, context)
+        if (reference := context.reference) is not None:
+            past = ask("budget", reference.but(filter=replace(reference.filter, recording=slo.filter.recordings)),
+                       objectives=(objective_of(slo),)).result.objectives[0]  # fmt: skip
+            later = context.window.start - reference.window.start
+            behind(figure, _good([at + later for at in past.times], past, slo, context), context.style, context.against)
         st.plotly_chart(
             figure, key=f"chart-slo-{slo.name}", config=CONFIG, theme=None,
             alt=f"Share of good requests over time for {slo.name}, against its target",
@@ -123,6 +130,14 @@ def _one(context: PageContext, slo: Slo, found: list[SloStatus]) -> None:
     else:
         st.markdown("**No traffic** for this objective in the window.")
     foot(f"slo-{slo.name}", answer)
+
+
+def _good(times: list[datetime], shown: BudgetStatus, slo: Slo, context: PageContext) -> go.Figure:
+    trace = Trace("", shown.line, colour_of("requests", context.style.colours))
+    return lines(
+        times, [trace], context.style, title="Good requests", unit="ratio", top=1.02, height=190,
+        limit=(slo.target, f"target {words.ratio(slo.target)}"),
+    )  # fmt: skip
 
 
 def tiles_of(status: SloStatus) -> list[Tile]:

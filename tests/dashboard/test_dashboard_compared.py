@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -16,8 +17,22 @@ from analytics.window import Window
 from collector.store.client import StoreUnavailable
 from dashboard import page_context as contexts
 from dashboard import panel as panels
-from dashboard.figures import Style, Trace, behind, heatmap, histogram, lines, percentiles, stack
+from dashboard.figures import (
+    Sized,
+    Style,
+    Trace,
+    behind,
+    beneath,
+    by_size,
+    has_lines,
+    heatmap,
+    histogram,
+    lines,
+    percentiles,
+    stack,
+)
 from dashboard.figures.behind import BEHIND
+from dashboard.navigation import found_views
 from dashboard.page_context import PageContext
 from dashboard.theme import LIGHT
 from dashboard.tiles import Tile, change_in_words, compared
@@ -102,17 +117,67 @@ def test_of_many_lines_none_is_drawn_and_of_percentiles_the_outermost() -> None:
     assert "then" in figure.data[3].customdata[0]
 
 
-def test_a_distribution_has_another_behind_and_a_heatmap_none() -> None:
+def test_a_distribution_has_another_behind() -> None:
     edges = [0.1, 0.2, 0.4]
     figure, then = (histogram(edges, counts, STYLE, title="t", colour="#111111") for counts in ([5, 1], [2, 9]))
     behind(figure, then, STYLE, "then")
     (line,) = dashed(figure)
     assert list(line.y) == [2, 9]
     assert figure.data[2].customdata[0].endswith("5 requests (then: 2 requests)")
-    cells = heatmap(TIMES, edges, [[1] * 6] * 2, STYLE, title="t")
-    before = cells.to_json()
-    behind(cells, None, STYLE, "then")
-    assert cells.to_json() == before
+
+
+def test_a_heatmap_has_another_beneath_with_the_same_axis_and_shades() -> None:
+    marked = replace(STYLE, marks=[(TIMES[2], "a deploy")], bands=[(TIMES[1], TIMES[3], "an incident")])
+    edges, then_edges = [0.1, 0.2, 0.4], [0.2, 0.4, 0.8]
+    figure = heatmap(TIMES, edges, [[1] * 6, [20] * 6], marked, title="t")
+    then = heatmap(TIMES, then_edges, [[20] * 6, [400] * 6], marked, title="t")
+    assert not has_lines(figure)
+    other = beneath(figure, then, marked, "the <b>day</b> before")
+    assert other is then
+    (cells,) = [trace for trace in figure.data if trace.type == "heatmap"]
+    (others,) = other.data
+    assert cells.z[1][0] == pytest.approx(others.z[0][0]), "twenty requests are as dark in both"
+    assert cells.z[0][0] == pytest.approx(1 / (len(LIGHT.ramp) - 1)), "one is the faintest"
+    assert others.z[1][0] == 1
+    assert list(figure.layout.yaxis.range) == list(other.layout.yaxis.range)
+    low, high = (10**end for end in other.layout.yaxis.range)
+    assert low < edges[0]
+    assert high > then_edges[-1]
+    assert (other.layout.shapes, other.layout.annotations) == ((), ()), "what happened then was something else"
+    assert other.layout.title.text.endswith("· the &lt;b&gt;day&lt;/b&gt; before, moved onto these times</span>")
+
+
+def test_so_has_whatever_has_no_lines_and_nothing_is_told_as_that() -> None:
+    figure = heatmap(TIMES, [0.1, 0.2], [[1] * 6], STYLE, title="t")
+    assert beneath(figure, None, STYLE, "then") is None
+    assert figure.layout.title.text.endswith("· then: nothing</span>")
+    one, two = (
+        by_size(
+            [Sized("decode", [(1, 8), (8, 16)], [0.01 * of, 0.02 * of], [5, 6], "#111111")],
+            STYLE,
+            title="t",
+            what="tokens",
+        )
+        for of in (1, 30)
+    )
+    assert not has_lines(one)
+    assert beneath(one, two, STYLE, "then") is two
+    assert list(one.layout.yaxis.range) == list(two.layout.yaxis.range)
+
+
+def test_columns_whose_sum_says_nothing_are_told_by_the_pointer_alone() -> None:
+    parts = [Trace(name, [0.5] * 6, "#111111", compared="hover") for name in ("idle", "KV blocks")]
+    figure, then = (stack(TIMES, parts, STYLE, title="t", unit="ratio") for _ in range(2))
+    behind(figure, then, STYLE, "then")
+    assert dashed(figure) == []
+    assert figure.data[0].customdata[0] == "50 % (then: 50 %)"
+
+
+@pytest.mark.parametrize("name", ["overview", "latency", "queue", "kv_cache", "tenants", "hardware", "slos"])
+def test_every_page_with_charts_over_time_compares(name: str) -> None:
+    assert {view.title: view for view in found_views()}[
+        importlib.import_module(f"dashboard.views.{name}").TITLE
+    ].compares
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,7 @@ class Verdict:
         for chain in answer.result.chains[:1]:
             since = self._selection.window.start + timedelta(seconds=chain.since_seconds)
             told += [(" ", ""), *led(asdict(chain), since, self._selection, zone())]
+            told += [(f" First: {chain.advice}", "")] if chain.advice else []
         return self._keep("why", as_html(told))
 
     def _when(self) -> str:

@@ -80,10 +80,10 @@ class Trait:
             return cls(column, said, lacking=lacking)
         low, to, high = said.partition(_TO)
         try:
-            bounds = [float(end) if end else None for end in (low, high)]
+            ends = float(low) if low and to else None, float(high) if high else None
         except ValueError:
-            bounds = [None, None]
-        return cls(column, "" if to else said, *bounds, lacking=lacking)
+            ends = None, None
+        return cls(column, "" if to else said, *ends, lacking)
 
     def __str__(self) -> str:
         """As `of` reads it."""

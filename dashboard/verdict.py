@@ -33,6 +33,7 @@ from dashboard.why import NOTABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import tzinfo
 
     from streamlit.delta_generator import DeltaGenerator
 
@@ -136,10 +137,7 @@ class Verdict:
         if answer is None:
             return self._kept("why", _quiet(LOOKING))
         told = causes_in_words(answer.result, self._selection, self._when())
-        for chain in answer.result.chains[:1]:
-            since = self._selection.window.start + timedelta(seconds=chain.since_seconds)
-            told += [(" ", ""), *led(asdict(chain), since, self._selection, zone())]
-            told += [(f" First: {chain.advice}", "")] if chain.advice else []
+        told += chain_in_words(answer.result, self._selection, zone())
         return self._keep("why", as_html(told))
 
     def _when(self) -> str:
@@ -259,6 +257,16 @@ def causes_in_words(told: Causes, selection: Selection, when: str) -> list[Piece
         first = False
     rest = told.unexplained_share or 0.0
     return [*said, (f"; {words.ratio(rest)} is unexplained." if rest >= _UNSAID else ".", "")]
+
+
+def chain_in_words(told: Causes, selection: Selection, zone: tzinfo) -> list[Piece]:
+    """How the first chain came about and what to turn first; nothing where there is none."""
+    said: list[Piece] = []
+    for chain in told.chains[:1]:
+        since = selection.window.start + timedelta(seconds=chain.since_seconds)
+        said += [(" ", ""), *led(asdict(chain), since, selection, zone)]
+        said += [(f" First: {chain.advice}", "")] if chain.advice else []
+    return said
 
 
 def _statuses(asked: Any, path: str, at: float) -> list[SloStatus]:

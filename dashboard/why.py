@@ -55,7 +55,7 @@ def asked_about(row: RequestRow) -> Selection:
     return Selection(Window(row.time - AROUND, end), place, key=row.key)
 
 
-def section(row: RequestRow, known: Callable[[Causes], None]) -> None:
+def section(row: RequestRow, known: Callable[[Causes], None] = lambda _: None) -> None:
     """Draw it; while the request is not settled, again and again.
 
     Args:

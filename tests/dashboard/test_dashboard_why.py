@@ -25,6 +25,7 @@ from dashboard import why
 from dashboard.causes_in_words import as_html, as_markdown, chained, led, named, page_of, runbook
 from dashboard.export import as_csv
 from dashboard.navigation import found_views
+from dashboard.verdict import chain_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,6 +129,9 @@ def test_a_chain_is_told_with_what_it_began_with_each_cause_a_link() -> None:
     assert said == as_markdown(pieces)
     advised = replace(account, chains=[replace(chain, advice="Roll *back*.")])
     assert chained(advised, SELECTION, UTC) == rf"{as_markdown(pieces)} First: Roll \*back\*\."
+    assert chain_in_words(account, SELECTION, UTC) == [(" ", ""), *pieces]
+    assert chain_in_words(advised, SELECTION, UTC)[-1] == (" First: Roll *back*.", ""), "on the front page too"
+    assert chain_in_words(told(a_cause()), SELECTION, UTC) == []
     assert re.findall(r"\]\(([^?)]*)", said) == ["kv-cache", "kv-cache", "queue", "./"]
     assert "instance=vllm-2" in said
     assert chained(told(a_cause()), SELECTION, UTC) == ""

@@ -143,7 +143,8 @@ def _picture(told: Story) -> Callable[[Causes], None]:
         )
     if told.start is None or told.end is None or not (told.phases or told.samples):
         return lambda _: None
-    start, total = told.start, max((told.end - told.start).total_seconds(), 0.001)
+    start, end = told.start, told.end
+    total = max((end - start).total_seconds(), 0.001)
     style = Style(colours(), zone(), (start, start + timedelta(seconds=total)))
     intervals = [
         Interval(
@@ -175,7 +176,7 @@ def _picture(told: Story) -> Callable[[Causes], None]:
 
     def charged(found: Causes) -> None:
         if found.causes:
-            draw("story-charged", charges_of(found.causes, told.phases, told.end, style))
+            draw("story-charged", charges_of(found.causes, told.phases, end, style))
 
     draw("story", [])
     return charged

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 import streamlit as st
@@ -26,8 +26,6 @@ from dashboard.viewer import colours
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    import plotly.graph_objects as go
 
     from alerts.rules.model import RulesFile
     from alerts.rules.slo import Slo
@@ -132,7 +130,7 @@ def _one(context: PageContext, slo: Slo, found: list[SloStatus]) -> None:
     foot(f"slo-{slo.name}", answer)
 
 
-def _good(times: list[datetime], shown: BudgetStatus, slo: Slo, context: PageContext) -> go.Figure:
+def _good(times: list[datetime], shown: BudgetStatus, slo: Slo, context: PageContext) -> Any:
     trace = Trace("", shown.line, colour_of("requests", context.style.colours))
     return lines(
         times, [trace], context.style, title="Good requests", unit="ratio", top=1.02, height=190,

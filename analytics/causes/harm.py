@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analytics.causes.advice import SHARED
+from analytics.causes.who import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,20 +73,18 @@ def harm_of(account: Account, causes: Iterable[Cause], rows: Flags, most: int = 
     requests = account.requests
     pairs: list[Pair] = []
     nobodys = 0.0
-    for cause in causes:
-        if cause.cause not in SHARED:
-            continue
-        driver = cause.who.get("tenant", "")
-        if not driver:
-            nobodys += cause.seconds
-            continue
-        each = account.ledger.of(cause.cause) * rows
-        names = requests.tenant.names
-        seconds = np.bincount(requests.tenant.codes, each, len(names)) * requests.scale
-        hit = np.bincount(requests.tenant.codes, each > 0, len(names)) * requests.scale
-        pairs += [
-            Pair(driver, names[place], cause.cause, float(seconds[place]), round(float(hit[place])))
-            for place in np.flatnonzero(seconds > 0)
-        ]
+    for cause in sorted({one.cause for one in causes} & SHARED.keys()):
+        for part in parts_of(account, cause, rows):
+            driver = part.who.get("tenant", "")
+            if not driver:
+                nobodys += float(part.seconds.sum()) * requests.scale
+                continue
+            names = requests.tenant.names
+            seconds = np.bincount(requests.tenant.codes, part.seconds, len(names)) * requests.scale
+            hit = np.bincount(requests.tenant.codes, part.seconds > 0, len(names)) * requests.scale
+            pairs += [
+                Pair(driver, names[place], cause, float(seconds[place]), round(float(hit[place])))
+                for place in np.flatnonzero(seconds > 0)
+            ]
     pairs.sort(key=lambda pair: (-pair.seconds, pair.driver, pair.victim, pair.cause))
     return Harm(pairs[:most], sum(pair.seconds for pair in pairs[most:]), nobodys)

@@ -16,11 +16,11 @@ import numpy as np
 from analytics.causes.account import account_of
 from analytics.causes.advice import DRIVER
 from analytics.causes.due import PERIOD_SECONDS
-from analytics.causes.evidence import causes_of
 from analytics.causes.kept import kept_for, noise_rows, reference_rows
 from analytics.causes.load import load
 from analytics.causes.reference import calm_fits
 from analytics.causes.table import PHASES
+from analytics.causes.who import parts_of
 from analytics.inquiry import Inquiry, Reader
 from analytics.selection import Filter, Selection
 from analytics.window import Window
@@ -94,18 +94,19 @@ def charges(account: Account, begin: datetime, now: datetime) -> list[dict[str, 
         same | one | blank | {"requests": float(n), "seconds": float(above), "reference_seconds": float(took - above)}
         for one, n, above, took in zip(whose, many, *sums, strict=True)
     ]
-    told = {cause.cause: cause.who for cause in causes_of(account, account.counted)}
     for cause in account.ledger.causes:
         held = account.ledger.charged(cause, counted)
         most = held.argmax(axis=1)  # a request counts once, where it lost most
-        who = nobody | {f"by_{name}": value for name, value in told.get(cause, {}).items()}
-        for column, phase in enumerate(PHASES):
-            seconds = np.bincount(group, held[:, column], len(whose)) * scale
-            hit = np.bincount(group, (held[:, column] > 0) & (most == column), len(whose)) * scale
-            rows += [
-                same | whose[place] | who | {"cause": cause, "phase": phase, "driver": DRIVER[cause],
-                "requests": float(hit[place]), "seconds": float(seconds[place]), "reference_seconds": 0.0}
-                for place in np.flatnonzero(seconds > 0)
-            ]  # fmt: skip
+        for part in parts_of(account, cause, account.counted):
+            mine = part.rows[counted]
+            who = nobody | {f"by_{name}": value for name, value in part.who.items()}
+            for column, phase in enumerate(PHASES):
+                seconds = np.bincount(group, held[:, column] * mine, len(whose)) * scale
+                hit = np.bincount(group, mine & (held[:, column] > 0) & (most == column), len(whose)) * scale
+                rows += [
+                    same | whose[place] | who | {"cause": cause, "phase": phase, "driver": DRIVER[cause],
+                    "requests": float(hit[place]), "seconds": float(seconds[place]), "reference_seconds": 0.0}
+                    for place in np.flatnonzero(seconds > 0)
+                ]  # fmt: skip
     # a period of which nothing can be said is kept too, else it were due for ever
     return rows or [same | dict.fromkeys(_GROUPS, "") | blank | dict.fromkeys(_SUMS, 0.0)]

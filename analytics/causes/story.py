@@ -8,7 +8,6 @@ import numpy as np
 
 from analytics.causes.advice import SHARED
 from analytics.causes.chains import Beginning, Chain, Episode, chained, links
-from analytics.causes.evidence import MORE_CAME, OWNER_SHARE, holder_of, top_of
 from analytics.causes.grid import runs
 from analytics.causes.mechanisms import BEGINNINGS, CROWDS, SLOWER, WORK
 from analytics.causes.onset import Onset, PossibleOnset, possible_onsets
@@ -16,6 +15,8 @@ from analytics.causes.place import AFTER_SECONDS
 from analytics.causes.queueing import RETRY_SECONDS
 from analytics.causes.table import PHASE
 from analytics.causes.table import WORK as WORK_PHASES
+from analytics.causes.who import MORE_CAME, OWNER_SHARE, holder_of, top_of
+from analytics.causes.work import FOUND
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
 GAP_SECONDS: Final = 10.0
 """Seconds without a charge that end an episode."""
+TOLD_SHARE: Final = 0.01
+"""Share of all charged seconds below which a cause is in no chain."""
 LEAST_SHARE: Final = 0.05
 """Share of a cause's seconds at an instance below which an episode is left out."""
-FOUND: Final = 0.1
-"""Share of its prompts that a tenant has to have found in the cache to have a cache to lose."""
 _LEAST: Final = 5
 _COMPUTE: Final = ("compute_input", "compute_infer", "compute_output")
 
@@ -47,7 +48,11 @@ def chains_of(account: Account, causes: Iterable[Cause], rows: Flags, from_secon
         rows: Requests whose seconds are looked at.
         from_seconds: When the window begins, seconds since the origin.
     """
-    told = [one.cause for one in causes]
+    ledger = account.ledger
+    sums = {
+        cause: float(ledger.sums(cause, account.counted).sum()) for cause in dict.fromkeys(one.cause for one in causes)
+    }
+    told = [cause for cause, seconds in sums.items() if seconds >= TOLD_SHARE * sum(sums.values())]
     if not told:
         return []
     places = {place.name: place for place in account.places}

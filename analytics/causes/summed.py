@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from analytics.causes.advice import ADVICE, SHARED, advice_for, stage_of
 from analytics.causes.due import PERIOD_SECONDS
-from analytics.causes.evidence import LEAST_SHARE, OWNER_SHARE, Cause, Failure
+from analytics.causes.evidence import Cause, Failure
 from analytics.causes.harm import MOST, Harm, Pair
+from analytics.causes.who import OWNER_SHARE
 from analytics.slo import BAD
 from base.formats import rounded
 from base.named_sql import beside
@@ -117,12 +118,9 @@ def _causes(charges: Sequence[Mapping[str, Any]], worst: Mapping[str, Mapping[st
     by_cause: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in charges:
         by_cause[str(row["cause"])].append(row)
-    total = sum(float(row["lost"]) for row in charges)
     found = []
     for cause, rows in by_cause.items():
         seconds = sum(float(row["lost"]) for row in rows)
-        if seconds < LEAST_SHARE * total:
-            continue
         phase, _ = _top(rows, "phase")
         who = {name: top for name in _WHO if (top := _top(rows, f"by_{name}"))[0] and top[1] > OWNER_SHARE}
         times = {int(at) for row in rows for at in row["times"]}

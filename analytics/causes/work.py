@@ -31,6 +31,8 @@ SIGMAS: Final = 5.0
 and fewer would be found by chance."""
 MATTERS: Final = 0.05
 """Share of the reference's seconds below which a change of work is not told."""
+FOUND: Final = 0.1
+"""Share of its prompts that a tenant has to have found in the cache to have a cache to lose."""
 CAUSES: Final = ("longer_prompts", "cold_prefix_cache", "longer_outputs")
 """Their names."""
 

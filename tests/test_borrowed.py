@@ -72,3 +72,17 @@ def test_a_command_that_meets_a_servescope_in_mid_start_waits_and_uses_it(tmp_pa
         asking.join(30)
     assert used == [idle]
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.heavy
+def test_a_replay_beside_a_store_that_runs_alone_is_in_its_tables(tmp_path: Path):
+    store = start_store(tmp_path)
+    try:
+        (tmp_path / "run.json").write_text(json.dumps({"pid": os.getpid(), "urls": {"store": store.url}}))
+        with (tmp_path / "lock").open("w") as folder:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            with borrowed.collector(tmp_path, "", print) as (otlp, keys):
+                report = asyncio.run(replaying.replay(SMALL, otlp, keys=keys))
+        assert store.ask("SELECT count() FROM requests WHERE has_edge = 1") == f"{report['requests']}\n"
+    finally:
+        store.stop()

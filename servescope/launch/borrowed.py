@@ -100,8 +100,9 @@ def collector(data: Path, clickhouse: str, say: Callable[[str], None]) -> Iterat
     with contextlib.ExitStack() as held:
         facts = held.enter_context(_turn(data))
         if facts is not None and (not clickhouse or _same_store(clickhouse, facts["urls"]["store"])):
-            otlp, keys = str(facts["urls"]["otlp"]), ensure_keys(data / "keys")
-            url = str(facts["urls"]["store"])
+            otlp, url, keys = facts["urls"].get("otlp"), str(facts["urls"]["store"]), ensure_keys(data / "keys")
+            if otlp is None:  # a store alone
+                otlp, url = held.enter_context(_own_collector(data, url, say))
         else:
             if facts is not None:
                 # The log in this folder belongs to the running collector and holds what goes into its store.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from base.foreign_text import legible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _SHOWN_VALUES: Final = 8
 _LEAST_COLUMNS: Final = 40
@@ -18,7 +21,7 @@ _LEAST_COLUMNS: Final = 40
 def print_answer(envelope: dict[str, Any], sentence: str = "") -> None:
     """Print the envelope of a question (`analytics.answer`): its window, then its result as a tree.
 
-    On a terminal lines are as long as it is wide; elsewhere each row is one line.
+    On a terminal lines are as long as it is wide; elsewhere each row is one line, and each of its texts one beneath.
 
     Args:
         envelope: As `analytics.ask.ask` gives it.
@@ -41,10 +44,19 @@ def _tree(value: dict[str, Any], indent: str) -> None:
             for row in item:
                 plain = {key: entry for key, entry in row.items() if not isinstance(entry, list)}
                 _say("  ".join(f"{key}={_short(entry)}" for key, entry in plain.items()), indent + "  ")
+                for key, text in _texts(row):
+                    _say(f"{key}: {text}", indent + "    ")
         elif isinstance(item, list):
             _say(f"{name}: {_series(item)}", indent)
         else:
             _say(f"{name}: {_short(item)}", indent)
+
+
+def _texts(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Texts that a row has several of, such as what shows a cause; each stands beneath it."""
+    for key, entry in row.items():
+        if isinstance(entry, list):
+            yield from ((key, text) for text in entry[:_SHOWN_VALUES] if isinstance(text, str))
 
 
 def _say(text: str, indent: str = "") -> None:

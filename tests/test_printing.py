@@ -15,7 +15,7 @@ from servescope.printing import print_answer
 ADVICE = "Limit the tenant's concurrency or max-num-seqs; give the cache more memory (gpu-memory-utilization)."
 CAUSE = {
     "cause": "kv_cache_full", "who": {"tenant": "a7", "instance": "vllm-0"}, "seconds": 30.25, "requests": 1_200,
-    "evidence": ["…"], "advice": ADVICE,
+    "evidence": ["1200 requests lost 30.2 s.", "vllm-0: KV cache up to 100%."], "advice": ADVICE,
 }  # fmt: skip
 
 
@@ -48,6 +48,12 @@ def test_how_much_to_what_whose_and_what_next_stands_first(capsys: pytest.Captur
         "3,200 requests took 40 s more than usual. First: KV cache full, tenant a7, instance vllm-0, "
         f"30.2 s of 1,200. {ADVICE}"
     )
+
+
+def test_what_shows_a_cause_stands_beneath_it(capsys: pytest.CaptureFixture[str]):
+    said = told(capsys)
+    at = next(place for place, line in enumerate(said) if "cause=kv_cache_full" in line)
+    assert said[at + 1 :] == ["    evidence: 1200 requests lost 30.2 s.", "    evidence: vllm-0: KV cache up to 100%."]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from analytics.causes.arrays import Flags, Floats, Ints
+    from analytics.causes.charge import Part
     from analytics.causes.table import Event, Evidence, Requests
 
 SIGMAS: Final = 4.0
@@ -53,6 +54,7 @@ class Account:
         events: What happened, to instances and elsewhere.
         expected: Seconds that each request's work costs, changes of work that were charged left out.
         noise: How much of each cause calm requests were charged with, by deployment and cause.
+        parted: What `who.parts_of` found.
     """
 
     requests: Requests
@@ -63,6 +65,7 @@ class Account:
     events: Sequence[Event] = ()
     expected: Floats = field(default_factory=lambda: np.empty(0))
     noise: dict[tuple[str, str], Noise] = field(default_factory=dict)
+    parted: dict[tuple[str, bytes], list[Part]] = field(default_factory=dict)
 
     @property
     def asked(self) -> Flags:

@@ -7,7 +7,7 @@ twice, no charge is below zero, and a request that was quick has none. What nobo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from analytics.causes.arrays import Flags, Floats, Ints
+
+
+class Part(NamedTuple):
+    """Seconds of a cause that are somebody's, or nobody's.
+
+    Attributes:
+        rows: Requests that it is of.
+        seconds: What each of all requests lost to it.
+        who: Whose, as `evidence.Cause` has it.
+        share: The share of the work that took the time.
+        work: Which work that is; empty where it is none.
+    """
+
+    rows: Flags
+    seconds: Floats
+    who: dict[str, str]
+    share: float
+    work: str
 
 
 class Ledger:

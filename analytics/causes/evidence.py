@@ -18,10 +18,10 @@ from analytics.causes.who import OF_GPUS, OWNER_SHARE, parts_of, top_of
 if TYPE_CHECKING:
     from analytics.causes.account import Account
     from analytics.causes.arrays import Flags, Floats
+    from analytics.causes.charge import Part
     from analytics.causes.onset import Onset
     from analytics.causes.place import Place
     from analytics.causes.steps import StepCost
-    from analytics.causes.who import Part
 
 _BY_STEPS: Final = frozenset({"batch_interference", "prefill_interference", "cold_prefix_cache"})
 _ONSETS: Final = 20

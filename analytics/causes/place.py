@@ -69,6 +69,7 @@ class Place:
     cost: StepCost | None = None
     deployed: Sequence[Samples] = ()
     yield_lost: Floats | None = None
+    _of_tenants: dict[str, dict[str, Floats]] = field(default_factory=dict)
 
     def learn(self, calm: Flags) -> None:
         """Learn what a step costs, and what a prompt token does, from calm seconds.
@@ -206,6 +207,11 @@ class Place:
 
     def by_tenant(self, what: str) -> dict[str, Floats]:
         """Per tenant and bin: ``held`` KV tokens, ``prefilled`` tokens, ``decoding``, ``arriving``, ``inside``."""
+        if what not in self._of_tenants:
+            self._of_tenants[what] = self._by_tenant(what)
+        return self._of_tenants[what]
+
+    def _by_tenant(self, what: str) -> dict[str, Floats]:
         start, begin, first, last = self.span
         requests = self.requests
         tokens = self.of(requests.prompt) + 0.5 * self.of(requests.output)

@@ -6,12 +6,13 @@ has a part of its seconds, told by itself; nobody is named for what was lost whe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from analytics.causes import gpus
 from analytics.causes.advice import DRIVER, SHARED
+from analytics.causes.charge import Part
 
 if TYPE_CHECKING:
     from analytics.causes.account import Account
@@ -30,24 +31,6 @@ _OF_INSTANCES: Final = frozenset({"instance", "routing"})
 """Drivers that are an instance beside its peers: of two, both are to be known."""
 
 
-class Part(NamedTuple):
-    """Seconds of a cause that are somebody's, or nobody's.
-
-    Attributes:
-        rows: Requests that it is of.
-        seconds: What each of all requests lost to it.
-        who: Whose, as `evidence.Cause` has it.
-        share: The share of the work that took the time.
-        work: Which work that is; empty where it is none.
-    """
-
-    rows: Flags
-    seconds: Floats
-    who: dict[str, str]
-    share: float
-    work: str
-
-
 def parts_of(account: Account, cause: str, rows: Flags) -> list[Part]:
     """A cause's seconds of some requests by whose they are, in sum all of them.
 
@@ -56,8 +39,11 @@ def parts_of(account: Account, cause: str, rows: Flags) -> list[Part]:
         cause: Its name.
         rows: Requests that are looked at.
     """
+    key = cause, rows.tobytes()
+    if key in account.parted:
+        return account.parted[key]
     charged = account.ledger.of(cause)
-    found = []
+    found = account.parted[key] = []
     for those in _apart(account, cause, rows & (charged > 0)):
         each = np.where(those, charged, 0.0)
         if each.any():

@@ -14,6 +14,7 @@ from analytics.causes.onset import onset_of, possible_onsets
 from analytics.causes.shown import shown
 from analytics.causes.table import PHASES
 from analytics.causes.who import OF_GPUS, OWNER_SHARE, parts_of, top_of
+from base.formats import rounded
 
 if TYPE_CHECKING:
     from analytics.causes.account import Account

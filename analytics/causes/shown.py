@@ -9,6 +9,7 @@ import numpy as np
 from analytics.causes.contention import COLD_SECONDS
 from analytics.causes.table import PHASE, WORK
 from analytics.causes.work import FOUND
+from base.formats import rounded, three
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ def _tokens(name: str, what: str) -> Callable[[Account, Place, Flags], str]:
     def told(account: Account, place: Place, hit: Flags) -> str:
         own = place.of(getattr(account.requests, name))[hit].mean()
         usual = account.reference.each(name, place.part)[hit].mean()
-        return f"{own:.0f} {what} a request, {usual:.0f} by the reference"
+        return f"{own:,.0f} {what} a request, {usual:,.0f} by the reference"
 
     return told
 
@@ -58,7 +59,7 @@ def _found(account: Account, place: Place, hit: Flags) -> str:
 def _work(account: Account, place: Place, hit: Flags) -> str:
     took = account.requests.phases[place.part][:, _WORKS][hit].sum()
     usual = account.reference.expected[place.part][:, _WORKS][hit].sum()
-    return f"work took {took / usual:.2g} times the reference" if usual > 0 else ""
+    return f"work took {three(float(took / usual))} times the reference" if usual > 0 else ""
 
 
 def _arrivals(account: Account, place: Place, hit: Flags) -> str:
@@ -69,7 +70,7 @@ def _arrivals(account: Account, place: Place, hit: Flags) -> str:
     if not calm.any():
         return ""
     own, usual = (float(place.arrivals[those].mean()) for those in (during, calm))
-    return f"{own:.3g} requests a second came, {usual:.3g} when all is well"
+    return f"{three(own)} requests a second came, {three(usual)} when all is well"
 
 
 def _cpu(account: Account, place: Place, hit: Flags) -> str:
@@ -95,19 +96,19 @@ def _share(account: Account, place: Place, hit: Flags, words: str, time: Floats,
 
 def _late(account: Account, place: Place, hit: Flags) -> str:
     late = (place.of(account.requests.end) - place.span[3])[hit]
-    return f"its clients had it all {np.median(late):.3g} s after the last token, in the median"
+    return f"its clients had it all {rounded(float(np.median(late)))} after the last token, in the median"
 
 
 def _away(_: Account, place: Place, hit: Flags) -> str:
     since, until = _during(place, hit)
     spans = [span for span in place.restarts if span[0] <= until and since <= span[1]]
-    return f"began anew, away for {', '.join(f'{last - first:.1f} s' for first, last in spans)}" if spans else ""
+    return f"began anew, away for {', '.join(f'{rounded(last - first)}' for first, last in spans)}" if spans else ""
 
 
 def _cold(_: Account, place: Place, hit: Flags) -> str:
     start = place.span[0][hit]
     begun = [at for at in place.begun if ((start >= at - 1) & (start < at + COLD_SECONDS)).any()]
-    return f"these came within {max(start.max() - begun[0], 0.0):.0f} s of its beginning" if begun else ""
+    return f"these came within {rounded(max(float(start.max()) - begun[0], 0.0))} of its beginning" if begun else ""
 
 
 def _failed(account: Account, place: Place, hit: Flags) -> str:
@@ -127,8 +128,8 @@ def _failed(account: Account, place: Place, hit: Flags) -> str:
 def _crowd(account: Account, place: Place, hit: Flags) -> str:
     among = place.among(place.span[2], place.span[3])
     calm = account.reference.calm[place.part]
-    usual = f", {among[calm].mean():.3g} when all is well" if calm.any() else ""
-    return f"{among[hit].mean():.3g} sequences decoded at once{usual}"
+    usual = f", {three(float(among[calm].mean()))} when all is well" if calm.any() else ""
+    return f"{three(float(among[hit].mean()))} sequences decoded at once{usual}"
 
 
 def _prompts(account: Account, place: Place, hit: Flags) -> str:

@@ -13,6 +13,28 @@ _ODD: Final = "\ufffd"
 _MARKS: Final = 4
 """Accents on one letter; a longer pile grows over its neighbours."""
 
+_STEERS: Final = str.maketrans(
+    dict.fromkeys(
+        [
+            *range(9),
+            *range(11, 32),
+            *range(127, 160),
+            0x061C,
+            0x200E,
+            0x200F,
+            *range(0x2028, 0x202F),
+            *range(0x2066, 0x206A),
+        ],
+        _ODD,
+    )
+)
+"""Controls but tab and line feed, lines' and paragraphs' separators, and marks that turn the direction."""
+
+
+def steady(text: str) -> str:
+    """Lines of text as they may go to a terminal: what would steer it becomes ``\N{REPLACEMENT CHARACTER}``."""
+    return text.replace("\r\n", "\n").translate(_STEERS)
+
 
 def legible(text: str, most: int = 200) -> str:
     """One line of at most ``most`` letters in which everything is seen.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -261,6 +262,23 @@ def test_the_example_of_slos_is_answered(replayed: Path):
     told = json.loads(done.stdout)
     assert "stream-stalls" in {row["objective"] for row in told["result"]["objectives"]}
     assert told["window"]["seconds"] == 30 * 86400, "the period of the budgets, where no other window is asked for"
+
+
+def test_an_ad_hoc_answer_steers_no_terminal_and_is_whole_in_a_pipe(replayed: Path):
+    statement = r"SELECT 'a\x1b]0;owned\x07\xc2\x9b1m\r\xe2\x80\xaeb\tc' FORMAT TSVRaw"
+    command = [sys.executable, "-m", "servescope", "sql", statement, "--data", str(replayed)]
+    ours, theirs = pty.openpty()
+    try:
+        done = subprocess.run(command, cwd=ROOT, stdout=theirs, stderr=subprocess.PIPE, check=False)
+        shown = os.read(ours, 4096) if not done.returncode else b""
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert done.returncode == 0, done.stderr
+    assert shown.decode() == "a\ufffd]0;owned\ufffd\ufffd1m\ufffd\ufffdb\tc\r\n", (
+        "the terminal adds the carriage return"
+    )
+    assert subprocess.check_output(command, cwd=ROOT) == b"a\x1b]0;owned\x07\xc2\x9b1m\r\xe2\x80\xaeb\tc\n"
 
 
 @pytest.mark.heavy

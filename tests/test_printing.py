@@ -10,6 +10,7 @@ import pytest
 
 from analytics.ask import sentence_of
 from servescope import printing
+from servescope.commands.sql import _shown
 from servescope.printing import print_answer
 
 ADVICE = "Limit the tenant's concurrency or max-num-seqs; give the cache more memory (gpu-memory-utilization)."
@@ -82,3 +83,7 @@ def test_a_name_steers_no_terminal_and_begins_no_line(
     assert "forged" in out
     assert "\n  tenant=forged" not in out
     assert terminal or len(out.splitlines()) == 7
+
+
+def test_characters_in_two_pieces_are_shown_whole():
+    assert b"".join(_shown([b"\xc3", b"\xa9\xc2", b"\x9b\n", b"\xe2\x82"])).decode() == "é\ufffd\n\ufffd"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from base.errors import ConfigError
+from base.foreign_text import steady
 from collector.embedded.statement import before_data, output_clause
 from collector.store.address import locate
 from collector.store.client import Store
@@ -18,6 +20,7 @@ from servescope.launch.running import meant
 from servescope.options import say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
@@ -38,6 +41,15 @@ def sql(statement: str, format_: str | None, as_json: bool, clickhouse: str, dat
     with borrowed.store(folder, clickhouse, say) as url:
         # What somebody writes by hand waits behind the questions of dashboard and commands.
         store = Store(replace(locate(folder, url, role="reader"), token=""))
-        for chunk in store.stream(statement, wanted):
+        answer = store.stream(statement, wanted)
+        for chunk in _shown(answer) if sys.stdout.isatty() else answer:
             sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
+
+
+def _shown(answer: Iterable[bytes]) -> Iterator[bytes]:
+    # What stands in the tables is whatever clients say; a file or a pipe gets it byte by byte.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for chunk in answer:
+        yield steady(decoder.decode(chunk)).encode()
+    yield steady(decoder.decode(b"", final=True)).encode()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.causes.advice import NAMES, ONSETS, SHARED
 from analytics.causes.chains import PLACES, Step, way_of
+from analytics.causes.driving import SAID, shown_id
+from analytics.selection import Filter, Selection
+from analytics.window import Window
 from dashboard import escape, words
 from dashboard.links import link
 
@@ -17,7 +21,6 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from analytics.questions.causes import Causes
-    from analytics.selection import Selection
 
 Piece = tuple[str, str]
 """Words and where they lead; "" for nowhere."""
@@ -34,6 +37,8 @@ _PAGES: Final = {
 """Page on which a cause shows; of all others that of latencies."""
 _CHAINS: Final = 3
 """Chains that a page tells."""
+_BEFORE: Final = timedelta(seconds=1)
+"""Before its arrival begins a window in which a request is looked for."""
 _RUNBOOKS: Final = "docs/runbooks"
 """Folder of the pages that causes name."""
 
@@ -71,9 +76,25 @@ def charged(cause: Mapping[str, Any], selection: Selection, excess: float) -> st
     seconds = words.signed(float(cause["seconds"]))
     share = f" · {words.ratio(min(float(cause['share']), 1.0))}" if excess > 0 else ""
     told = as_markdown(named(str(cause["cause"]), cause["who"], selection))
-    shown = " ".join(escape.markdown(str(sentence)) for sentence in cause["evidence"])
+    shown = " ".join(_shown(str(sentence), cause.get("driving", ()), selection) for sentence in cause["evidence"])
     next_ = escape.markdown(str(cause["advice"]))
     return f"**{seconds}**{share} · {told}  \n:gray[{shown}]  \nNext: {next_} {runbook(str(cause['runbook']))}"
+
+
+def _shown(sentence: str, driving: Iterable[Mapping[str, Any]], selection: Selection) -> str:
+    """Markdown of what shows a cause; the requests that it names are the ways to them."""
+    ways = {shown_id(one): _way_to(one, selection) for one in driving if shown_id(one)}
+    if not ways or not sentence.startswith(SAID):
+        return escape.markdown(sentence)
+    ids = "|".join(re.escape(name) for name in sorted(ways, key=len, reverse=True))
+    return as_markdown((piece, ways.get(piece, "")) for piece in re.split(f"({ids})", sentence) if piece)
+
+
+def _way_to(one: Mapping[str, Any], selection: Selection) -> str:
+    """Where one request is: it may have come before the window, and is whoever's."""
+    at = one["time"] if isinstance(one["time"], datetime) else datetime.fromisoformat(str(one["time"]))
+    window = Window(min(at - _BEFORE, selection.window.start), selection.window.end)
+    return link("requests", Selection(window, Filter(recording=selection.filter.recording)).found_by(shown_id(one)))
 
 
 def led(chain: Mapping[str, Any], since: datetime, selection: Selection, zone: tzinfo) -> list[Piece]:

@@ -68,7 +68,8 @@ def explain(store: Reader, place: Place, start: float, end: float) -> dict[str, 
     Returns:
         ``summary`` (a sentence), ``window`` (``start``, ``end``), ``place``, ``requests``, ``excess_seconds``,
         ``unexplained_share`` (None without an excess), ``causes`` (at most three, most seconds first: ``cause``,
-        ``name``, ``seconds``, ``share``, ``who``, ``evidence``, ``advice``, ``runbook``; empty where none stands out),
+        ``name``, ``seconds``, ``share``, ``who``, ``evidence``, ``advice``, ``runbook``, ``driving``: requests whose
+        work took the time, as ``time``, ``response_id``, ``request_id``, ``trace_id``; empty where none stands out),
         ``chains`` (at most three, most seconds first: ``told``, ``advice``, ``since``, ``seconds``, ``share``,
         ``instances``, ``began``: None, or the event as ``event``, ``name``, ``what``, ``instance``, ``since``;
         ``steps``: ``cause``, ``name``, ``after``, ``because``, ``seconds``; of which cause brought about which),
@@ -153,6 +154,15 @@ def _cause(one: Cause) -> dict[str, Any]:
         "evidence": [plain(sentence, 300) for sentence in one.evidence],
         "advice": one.advice,
         "runbook": one.runbook,
+        "driving": [
+            {
+                "time": iso(each.time),
+                "response_id": plain(each.response_id, 100),
+                "request_id": plain(each.request_id, 100),
+                "trace_id": plain(each.trace_id, 100),
+            }
+            for each in one.driving
+        ],
     }
 
 

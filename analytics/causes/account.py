@@ -54,6 +54,7 @@ class Account:
         events: What happened, to instances and elsewhere.
         expected: Seconds that each request's work costs, changes of work that were charged left out.
         noise: How much of each cause calm requests were charged with, by deployment and cause.
+        origin_ms: Unix ms of the origin that times are seconds since.
         parted: What `who.parts_of` found.
     """
 
@@ -65,6 +66,7 @@ class Account:
     events: Sequence[Event] = ()
     expected: Floats = field(default_factory=lambda: np.empty(0))
     noise: dict[tuple[str, str], Noise] = field(default_factory=dict)
+    origin_ms: int = 0
     parted: dict[tuple[str, bytes], list[Part]] = field(default_factory=dict)
 
     @property
@@ -111,7 +113,7 @@ def account_of(evidence: Evidence, kept: Kept | None = None) -> Account:
     contention.charge_failures(ledger, requests)
     counted = requests.inside & known & (requests.whole | requests.failed)
     whole = sum(expected, start=np.zeros(len(requests)))
-    made = Account(requests, reference, ledger, places, counted, evidence.events, whole)
+    made = Account(requests, reference, ledger, places, counted, evidence.events, whole, origin_ms=evidence.origin_ms)
     _judge(made, kept)
     return made
 

@@ -86,6 +86,7 @@ def cohorts(row: Mapping[str, Any], origin_ms: int, from_ms: int, to_ms: int, mo
         error=blank,
         scale=scale,
         cohort=which,
+        key=np.empty(0, dtype=np.uint64),
         **names,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from analytics.causes import adapters, gpus, speculation, transfers
 from analytics.causes.advice import ADVICE, DRIVER, advice_for, stage_of
+from analytics.causes.driving import driving_of
 from analytics.causes.onset import onset_of, possible_onsets
 from analytics.causes.shown import shown
 from analytics.causes.table import PHASES
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from analytics.causes.account import Account
     from analytics.causes.arrays import Flags, Floats
     from analytics.causes.charge import Part
+    from analytics.causes.driving import DrivingRequest
     from analytics.causes.onset import Onset
     from analytics.causes.place import Place
     from analytics.causes.steps import StepCost
@@ -45,6 +47,8 @@ class Cause:
         evidence: Plain sentences with figures.
         advice: What to turn.
         runbook: Its page.
+        driving: The requests whose work took the time, most of it first, where it is others' work that did; see
+            `driving.named` for their ids.
     """
 
     cause: str
@@ -58,6 +62,7 @@ class Cause:
     evidence: list[str]
     advice: str
     runbook: str
+    driving: list[DrivingRequest] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,7 @@ def causes_of(account: Account, rows: Flags) -> list[Cause]:
                     evidence=_evidence(account, cause, part),
                     advice=advice_for(cause, engine if most > OWNER_SHARE else ""),
                     runbook=ADVICE[cause][1],
+                    driving=driving_of(account, cause, part),
                 )
             )
     return sorted(found, key=lambda one: (-one.seconds, one.cause, sorted(one.who.items())))

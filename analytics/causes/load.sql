@@ -74,6 +74,19 @@ FROM
       AND ({stride:UInt32} = 1 OR modulo(cityHash64(key), {stride:UInt32}) = 0)
 )
 
+-- name: driving
+-- Ids of requests by their keys, which are found in few columns.
+SELECT key, request_id, response_id, trace_id
+FROM requests
+WHERE time >= fromUnixTimestamp64Milli({since_ms:Int64}) AND time < fromUnixTimestamp64Milli({until_ms:Int64})
+  AND (time, key) IN
+(
+    SELECT time, key
+    FROM requests_t
+    WHERE time >= fromUnixTimestamp64Milli({since_ms:Int64}) AND time < fromUnixTimestamp64Milli({until_ms:Int64})
+      AND has({keys:Array(UInt64)}, key)
+)
+
 -- name: finishers
 -- What servers' pages say of the requests that finished between two samples: how many, and their seconds and tokens in
 -- sum. A router's requests are its servers'. One row of arrays.

@@ -31,6 +31,9 @@ AFTER_SECONDS: Final = 60.0
 SLACK_SECONDS: Final = 5.0
 """Seconds by which the fault may be told later than what it did."""
 
+_SPREAD: Final = frozenset({"prefilled", "arriving"})
+"""Kinds of work that are done once, however long it takes; of the others there is some at every moment."""
+
 
 @dataclass
 class Place:
@@ -211,18 +214,32 @@ class Place:
             self._of_tenants[what] = self._by_tenant(what)
         return self._of_tenants[what]
 
-    def _by_tenant(self, what: str) -> dict[str, Floats]:
+    def work(self, what: str) -> tuple[Floats, Floats, Floats]:
+        """A kind of work of `by_tenant` by request: since when, until when, and how much.
+
+        That is all of it where it is in `_SPREAD`, else how much there is of it at every moment between.
+        """
         start, begin, first, last = self.span
         requests = self.requests
-        tokens = self.of(requests.prompt) + 0.5 * self.of(requests.output)
-        since, until, height = {
-            "held": (begin, last, tokens),
-            "prefilled": (begin, first, self.of(requests.uncached)),
-            "decoding": (first, last, self._generates),
-            "arriving": (start, start, np.ones(len(start))),
-        }.get(what, (start, last, np.ones(len(start))))
+        if what == "held":
+            return begin, last, self.of(requests.prompt) + 0.5 * self.of(requests.output)
+        if what == "prefilled":
+            return begin, first, self.of(requests.uncached)
+        if what == "decoding":
+            return first, last, self._generates
+        return start, start if what == "arriving" else last, np.ones(len(start))
+
+    def work_while(self, what: str, lost: Floats) -> Floats:
+        """How much of a kind of work each request had there while seconds were lost, given those of each bin."""
+        since, until, height = self.work(what)
+        while_ = self.bins.mean(lost, since, until) * height
+        return while_ if what in _SPREAD else while_ * np.maximum(until - since, 0.0)
+
+    def _by_tenant(self, what: str) -> dict[str, Floats]:
+        requests = self.requests
+        since, until, height = self.work(what)
         codes, names = requests.tenant.codes[self.part], requests.tenant.names
-        spread = what in {"prefilled", "arriving"}
+        spread = what in _SPREAD
         work = np.bincount(codes, height if spread else height * np.maximum(until - since, 0.0), len(names))
         busiest = np.argsort(-work, kind="stable")[:TENANTS]
         found: dict[str, Floats] = {}

@@ -70,6 +70,7 @@ class Requests:
         scale: Requests that each stands for, where only one of several was read.
         cohort: Of those that are known by their mean alone (`cohorts`), which belong together; empty where each is
             known by itself.
+        key: What tells apart those of one arrival in the store; empty where none is known by itself.
     """
 
     start: Floats
@@ -97,6 +98,7 @@ class Requests:
     error: Names
     scale: float = 1.0
     cohort: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    key: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
 
     def known(self, rows: Ints) -> int:
         """How many things are known of some requests, by their places: their number, or that of their cohorts."""
@@ -278,7 +280,8 @@ def requests_of(row: Columns, origin_ms: int, from_ms: int, scale: float = 1.0) 
     at = floats(row["at_ms"])
     texts = {name: Names.of(row[name]) for name in _TEXTS}
     # a store hands out rows of one millisecond in any order, and estimates go by order
-    order = in_order(texts["instance"].codes, at, np.asarray(row["key"], dtype=np.uint64))
+    key = np.asarray(row["key"], dtype=np.uint64)
+    order = in_order(texts["instance"].codes, at, key)
     column = {name: floats(row[name])[order] for name in _NUMBERS}
     # a phase lies together in memory, since one is what is asked for mostly
     phases = np.stack([column[f"{name}_s"] for name in PHASES[:-1]] + [np.zeros(len(at))]).T
@@ -312,6 +315,7 @@ def requests_of(row: Columns, origin_ms: int, from_ms: int, scale: float = 1.0) 
         selected=column["selected"] > 0,
         scale=scale,
         cohort=np.empty(0, dtype=np.int64),
+        key=key[order],
         **texts,
     )
 

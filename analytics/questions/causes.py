@@ -16,6 +16,8 @@ import numpy as np
 from analytics.causes.account import account_of
 from analytics.causes.advice import BEGAN, NAMES
 from analytics.causes.chains import Chain, in_words
+from analytics.causes.driving import in_words as driving_in_words
+from analytics.causes.driving import named
 from analytics.causes.evidence import Cause, Failure, causes_of, failures_of
 from analytics.causes.harm import Harm, harm_of
 from analytics.causes.kept import Kept, kept_for
@@ -152,7 +154,7 @@ def ask(store: Reader, selection: Selection, *, most: int = MOST_REQUESTS) -> An
             f"There is no request {asked_for!r} in the window", "Give its request, response or trace id, and its time"
         )
     excess = float(made.ledger.excess[asked].sum()) * made.requests.scale
-    found = causes_of(made, asked)
+    found = _with_ids(inquiry, causes_of(made, asked))
     unexplained = excess - sum(cause.seconds for cause in found)
     from_seconds = (window.from_ms - evidence.origin_ms) / 1000
     result = Causes(
@@ -176,6 +178,15 @@ def ask(store: Reader, selection: Selection, *, most: int = MOST_REQUESTS) -> An
         samples_used=cover.samples > 0,
         notes=(*((_BY_PAGES,) if by_pages else ()), *_notes(made)),
     )
+
+
+def _with_ids(inquiry: Inquiry, found: list[Cause]) -> list[Cause]:
+    """Causes with the ids of the requests whose work took the time, which are evidence, too."""
+    told = named(inquiry, [one.driving for one in found])
+    return [
+        replace(one, driving=driving, evidence=[*one.evidence, *filter(None, [driving_in_words(driving)])])
+        for one, driving in zip(found, told, strict=True)
+    ]
 
 
 def _summed(inquiry: Inquiry, cover: Coverage, found: Summed) -> Answer[Causes]:

@@ -130,5 +130,17 @@ def test_a_deploy_that_lost_the_cache_is_told_as_what_it_began_with(lab: Lab, ca
     began = f"began with a deploy at {start + timedelta(seconds=69):%H:%M:%S} UTC (v2 goes out): "
     assert chain["advice"] == BEGAN["deploy"]
     assert chain["told"].startswith(f"{began}cold prefix cache → KV cache full on sim-chain (")
+    (full,) = [one for one in result["causes"] if one["cause"] == "kv_cache_full"]
+    ids = [one["request_id"] for one in full["driving"]]
+    assert [one["tenant"] for one in full["driving"]] == ["acme"] * len(ids)
+    assert len(set(ids)) == 5
+    for one in full["driving"]:
+        row = next(row for row in rows if row["engine_request_id"] == one["request_id"])
+        assert (one["trace_id"], one["key"]) == (row["trace_id"].encode().hex(), str(row["key"]))
+        assert row["prompt_tokens"] >= 1500
+        assert one["time"] == row["time"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    assert full["evidence"][-1].startswith(f"Most of that work is requests {ids[0]} (")
+    first = Selection(window, request_id=ids[0])
+    assert causes.ask(lab.store, first).result.requests == (full["driving"][0]["time"] >= envelope["window"]["start"])
     print_answer(envelope)
     assert chain["told"] in capsys.readouterr().out

@@ -79,7 +79,7 @@ FROM
 SELECT key, request_id, response_id, trace_id
 FROM requests
 WHERE time >= fromUnixTimestamp64Milli({since_ms:Int64}) AND time < fromUnixTimestamp64Milli({until_ms:Int64})
-  AND (time, key) IN
+  AND operation != '' AND (time, key) IN
 (
     SELECT time, key
     FROM requests_t

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from analytics.causes.columns import Names
-from analytics.causes.table import PHASE, PHASES, Requests
+from analytics.causes.table import PHASE, PHASES, Requests, measured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,6 +123,7 @@ def _means(values: Mapping[str, Floats], series: Ints) -> tuple[Floats, Floats, 
     e2e = np.where(little, (waited + ran) / some, np.nan_to_num(values["e2e_s"]) / some)
     phases[n == 0] = 0.0
     e2e[n == 0] = 0.0
+    phases, e2e = measured(phases), measured(e2e)
     # sums that a page adds up apart may differ by what was rounded
     whole = phases.sum(axis=1)
     over = whole > e2e

@@ -35,6 +35,14 @@ WORK: Final = ("prefill", "decode", "compute_input", "compute_infer", "compute_o
 """Phases in which an engine works for the request."""
 
 
+_LEAST_SECONDS: Final = 1e-9
+
+
+def measured(seconds: Floats) -> Floats:
+    """Durations of which what is below a nanosecond is nothing: no clock told it, and what is divided by it is not."""
+    return np.where(seconds < _LEAST_SECONDS, 0.0, seconds)
+
+
 def new_versions(version: Names, usual: Ints) -> Ints:
     """Codes of the versions that are none of the usual ones; none where no usual one is known.
 
@@ -284,9 +292,9 @@ def requests_of(row: Columns, origin_ms: int, from_ms: int, scale: float = 1.0) 
     order = in_order(texts["instance"].codes, at, key)
     column = {name: floats(row[name])[order] for name in _NUMBERS}
     # a phase lies together in memory, since one is what is asked for mostly
-    phases = np.stack([column[f"{name}_s"] for name in PHASES[:-1]] + [np.zeros(len(at))]).T
+    phases = np.stack([measured(column[f"{name}_s"]) for name in PHASES[:-1]] + [np.zeros(len(at))]).T
     engine_half = column["has_engine"] > 0
-    e2e, ttft = column["e2e_s"], column["ttft_s"]
+    e2e, ttft = measured(column["e2e_s"]), measured(column["ttft_s"])
     bare = ~engine_half
     edge = np.clip(phases[:, PHASE["edge"]], 0.0, e2e)
     first = np.minimum(ttft, e2e)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from analytics.causes.account import account_of
 from analytics.causes.cohorts import cohorts
 from analytics.causes.evidence import causes_of
-from analytics.causes.table import PHASE, Evidence, requests_of
+from analytics.causes.table import PHASE, Evidence, measured, requests_of
 from analytics.questions import causes
 from analytics.selection import Filter, Selection
 from analytics.window import Window
@@ -128,7 +128,7 @@ def test_requests_sum_to_what_the_pages_say():
     assert few.scale * few.e2e.sum() == pytest.approx(made.e2e.sum(), rel=0.2)
 
 
-figures = st.one_of(st.just(float("nan")), st.floats(0, 1e6), st.just(-1.0))
+figures = st.one_of(st.just(float("nan")), st.floats(0, 1e6), st.just(-1.0), st.just(1e-309))
 
 
 @st.composite
@@ -166,6 +166,10 @@ def test_whatever_pages_say_makes_whole_requests(row: dict[str, list[Any]]):
     assert np.isfinite(made.prompt + made.cached + made.output).all()
     account = account_of(Evidence(made))
     causes_of(account, account.asked)
+
+
+def test_seconds_below_what_a_clock_tells_are_none():
+    assert list(measured(np.array([5e-324, 1e-309, 9e-10, 1e-9, 0.0, 2.0]))) == [0, 0, 0, 1e-9, 0, 2]
 
 
 def written(now: float, seconds: int, full_from: int) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:

@@ -68,13 +68,13 @@ def driving_of(account: Account, cause: str, part: Part) -> list[DrivingRequest]
     requests = account.requests
     if cause not in SHARED or not part.work or not len(requests.key):
         return []
-    weights = np.zeros(len(requests))
+    weights, total = np.zeros(len(requests)), 0.0
     for place in account.places:
         seconds = place.of(part.seconds)
         if seconds.any():
             lost = place.bins.spread(place.of(requests.start), place.of(requests.end), seconds)
-            weights[place.part] = place.work_while(part.work, lost)
-    total = float(weights.sum()) * requests.scale
+            own = weights[place.part] = place.work_while(part.work, lost)
+            total += float(own.sum()) * requests.scale  # by place: whatever else is in the store, the sum is the same
     if not total > 0:
         return []
     if tenant := part.who.get("tenant"):

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def row(lab: Lab) -> RequestRow:
     """A request at an instance with two GPUs, one of them slowed down from its arrival on, and two processes."""
-    found = requests.ask(lab.store, Selection(lab.window, Filter(instance=("vllm-2",)))).result.requests[30]
+    at = lab.start - timedelta(days=17)  # apart from what other tests count
+    lab.owner.insert("requests_t", [{
+        "time": at, "key": 1717, "trace_id": "machines00000017", "has_engine": 1, "engine": "vllm",
+        "engine_model": "m", "engine_instance": "vllm-2", "engine_deployment": "machines", "engine_outcome": "ok",
+        "engine_request_id": "machines-1", "queue_seconds": 1.0, "prefill_seconds": 1.0, "decode_seconds": 8.0,
+        "engine_ttft_seconds": 2.0, "engine_e2e_seconds": 10.0, "completion_tokens": 5,
+    }])  # fmt: skip
+    (found,) = requests.ask(lab.store, Selection.one(request_id="machines-1")).result.requests
     start = found.time - timedelta(seconds=8)
     gpus: list[dict[str, Any]] = []
     hosts: list[dict[str, Any]] = []

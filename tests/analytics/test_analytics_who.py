@@ -180,7 +180,16 @@ def test_every_statement_takes_values_as_parameters_alone():
             assert "%" not in sql.replace("'%'", ""), (file, name)
             assert sql.count("{") == sql.count(":Int64}") + sum(
                 sql.count(f":{kind}}}")
-                for kind in ("Array(String)", "Array(Int64)", "String", "UInt32", "UInt64", "Int32", "Float64")
+                for kind in (
+                    "Array(String)",
+                    "Array(Int64)",
+                    "Array(UInt64)",
+                    "String",
+                    "UInt32",
+                    "UInt64",
+                    "Int32",
+                    "Float64",
+                )
             ), (file, name)
 
 

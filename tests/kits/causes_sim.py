@@ -273,8 +273,11 @@ def evidence(
     deployed = deployments or {}
     row = _edge_row if taps_alone else _row
     hidden = {} if streamed else {"ttft_s": 0.0, "gap_max_s": 0.0}
-    rows = [row(one) | hidden | {"deployment": deployed.get(one.instance, "sim")} for one in asks if one.last >= 0]
-    columns = {name: [row[name] for row in rows] for name in rows[0]} | {"key": list(range(len(rows)))}
+    rows = [
+        row(one) | hidden | {"deployment": deployed.get(one.instance, "sim"), "key": round(one.at * 1e6)}
+        for one in asks if one.last >= 0
+    ]  # fmt: skip
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
     told = [row | {"deployment": deployed.get(server.name, "sim")} for server in servers for row in server.samples]
     every = dict.fromkeys(name for row in told for name in row)
     names = {name: [row.get(name, np.nan) for row in told] for name in every}

@@ -70,11 +70,18 @@ def _difference(context: PageContext, selection: Selection) -> None:
         f"{words.plural(told.selected_requests, 'request')} beside {words.count(told.baseline_requests)} of {against}."
     )
     if not told.findings:
-        st.markdown("**Nothing stands out.** :gray[They have no value noticeably more often than the others.]")
+        st.markdown(none_in_words(told.baseline_requests))
     else:
         rows = [_row(one, selection) for one in told.findings]
         st.html(linked(_HEADS, rows, context.colours, called="What these requests have more often"))
     foot("difference", answer, "Values with the largest difference first, by the lower end of its 95 % interval.")
+
+
+def none_in_words(baseline_requests: int) -> str:
+    """Markdown of no finding: nothing stands out, or there was nothing to compare with."""
+    if not baseline_requests:
+        return "**Nothing to compare with.** :gray[Choose some of the requests, or a range with requests before it.]"
+    return "**Nothing stands out.** :gray[They have no value noticeably more often than the others.]"
 
 
 def _row(one: Finding, selection: Selection) -> list[Cell]:

@@ -27,7 +27,7 @@ MOST: Final = 5
 """Requests of a cause that are told."""
 IDS: Final = ("response_id", "request_id", "trace_id")
 """By which people find a request: first the response's, as its client knows that one."""
-SAID: Final = "Most of that work is request"
+SAID: Final = "The largest of it: request"
 """What `in_words` begins with."""
 _IN_WORDS: Final = 3
 _ID_LETTERS: Final = 80
@@ -122,7 +122,7 @@ def shown_id(one: Mapping[str, Any]) -> str:
 
 
 def in_words(driving: Sequence[DrivingRequest]) -> str:
-    """``Most of that work is requests chatcmpl-a (4.1%), chatcmpl-b (3.0%).``; "" where none has an id."""
+    """``The largest of it: requests chatcmpl-a (4.1%), chatcmpl-b (3.0%).``; "" where none has an id."""
     told = [f"{one.id} ({one.share:.1%})" for one in driving if one.id][:_IN_WORDS]
     if not told:
         return ""

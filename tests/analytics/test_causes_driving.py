@@ -76,5 +76,5 @@ def test_ids_are_those_that_clients_know():
         replace(one, request_id="engine-b", share=0.03),
         one,
     ]
-    assert in_words(told[:1]) == "Most of that work is request chatcmpl-a (4.1%)."
-    assert in_words(told) == "Most of that work is requests chatcmpl-a (4.1%), engine-b (3.0%)."
+    assert in_words(told[:1]) == "The largest of it: request chatcmpl-a (4.1%)."
+    assert in_words(told) == "The largest of it: requests chatcmpl-a (4.1%), engine-b (3.0%)."

@@ -139,7 +139,7 @@ def test_a_deploy_that_lost_the_cache_is_told_as_what_it_began_with(lab: Lab, ca
         assert (one["trace_id"], one["key"]) == (row["trace_id"].encode().hex(), str(row["key"]))
         assert row["prompt_tokens"] >= 1500
         assert one["time"] == row["time"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    assert full["evidence"][-1].startswith(f"Most of that work is requests {ids[0]} (")
+    assert full["evidence"][-1].startswith(f"The largest of it: requests {ids[0]} (")
     first = Selection(window, request_id=ids[0])
     assert causes.ask(lab.store, first).result.requests == (full["driving"][0]["time"] >= envelope["window"]["start"])
     print_answer(envelope)

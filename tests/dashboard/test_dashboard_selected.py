@@ -12,7 +12,7 @@ from analytics.selection import LatencyRange, Selection
 from analytics.traits import NAMES, NUMBERS, Trait
 from analytics.window import Window
 from dashboard.links import narrowed
-from dashboard.selected import finding_in_words, ways
+from dashboard.selected import finding_in_words, none_in_words, ways
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SELECTION = Selection(Window(START, START + timedelta(minutes=5)), latency=LatencyRange("ttft_seconds", 0.5, 2.0))
@@ -67,3 +67,8 @@ def test_findings_are_told_in_words() -> None:
     assert finding_in_words(found("prompt_tokens", None, at_least=900.0)) == "prompt tokens from 900"
     assert finding_in_words(found("prompt_tokens", None, below=3.0)) == "prompt tokens below 3"
     assert finding_in_words(found("tenant", "")) == "tenant none"
+
+
+def test_without_anything_to_compare_with_nobody_says_that_nothing_stands_out() -> None:
+    assert "Nothing to compare with" in none_in_words(0)
+    assert "Nothing stands out" in none_in_words(1)

@@ -67,7 +67,7 @@ class Guest:
         self._number = number
         self._stop = threading.Event()
         self._connection = http.client.HTTPConnection(self._address, timeout=120)
-        self._thread = threading.Thread(target=self._ask)
+        self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
 
     def _ask(self) -> None:

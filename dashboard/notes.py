@@ -21,34 +21,38 @@ _LEAST: Final = timedelta(minutes=1)
 _GRID_SECONDS: Final = 5
 _WORTH: Final = 0.1
 """Share of a window that must be empty before it is left out."""
+_SINCE: Final = "so do charts, and rates are since then"
 _SHOWN: Final = 3
 _TITLE: Final = 80
 """Letters of an incident's title; its page has it whole."""
 
 
-def begun(selection: Selection) -> Selection:
-    """The selection with its window from where data begin, when nothing was there before; else as it is.
+def begun(selection: Selection) -> tuple[Selection, datetime | None]:
+    """The selection with its window from about where data begin, and when they do; else as it is, and None.
 
     Of a first start the hour before it is no gap: an axis that shows it hides the minutes that there are, and a rate
-    over it is of a time in which nobody was there to be asked.
+    over it is of a time in which nobody was there to be asked. Younger data than `_LEAST` have a window of that.
     """
     window = selection.window
     try:
         first = ask("beginning", Selection(window, Filter(recording=selection.filter.recording))).result.at
     except ServescopeError:
-        return selection  # the panels themselves say that the store does not answer
+        return selection, None  # the panels themselves say that the store does not answer
     if first is None or (first - window.start).total_seconds() < _WORTH * window.seconds:
-        return selection
+        return selection, None
     whole = datetime.fromtimestamp(first.timestamp() // _GRID_SECONDS * _GRID_SECONDS, window.start.tzinfo)
-    return selection.but(window=Window(max(min(whole, window.end - _LEAST), window.start), window.end))
+    start = max(min(whole, window.end - _LEAST), window.start)
+    return (selection, None) if start == window.start else (selection.but(window=Window(start, window.end)), first)
 
 
 def beginning(context: PageContext) -> str:
     """That all begins later than the range says; nothing where it does not."""
-    if context.asked is None or context.window.start == context.asked.start:
+    first, window = context.begins, context.window
+    if first is None:
         return ""
-    ago = f"{words.ago(context.window.start, context.window.end)}, " if context.live else ""
-    return f":material/start: Data begin {ago}at {clock(context.window.start)}: so do charts, and rates are since then."
+    ago = f"{words.ago(first, window.end)}, " if context.live else ""
+    of = "charts and rates are of one minute" if window.seconds <= _LEAST.total_seconds() else _SINCE
+    return f":material/start: Data begin {ago}at {clock(first)}: {of}."
 
 
 def recorded(context: PageContext) -> str:

@@ -53,6 +53,7 @@ class PageContext:
         troubles: What went wrong on this page so far; each trouble is told once, in full, at the top.
         told: Ids of incidents that the page tells of in a place of its own.
         asked: The window that was asked for, where that is not the window itself because data begin later.
+        begins: The first moment of data, where the window was cut because of it.
     """
 
     selection: Selection
@@ -63,6 +64,7 @@ class PageContext:
     troubles: list[ServescopeError] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
     asked: Window | None = None
+    begins: datetime | None = None
     compares: Collection[str] = ()
 
     @property

@@ -122,12 +122,20 @@ def page(
     @st.fragment(run_every=refresh if moving else None)
     def drawn() -> None:
         asked = chosen.absolute or _window(chosen.seconds, moving=moving, refresh=refresh)
-        selection = Selection(asked, chosen.filter)
-        selection = notes.begun(selection) if marks else selection
+        selection, begins = Selection(asked, chosen.filter), None
+        if marks:
+            selection, begins = notes.begun(selection)
         choices = chosen.choices or _known(chosen.around)
         beside = compared()
         context = PageContext(
-            selection, chosen.live, choices, chosen.compare, marks, asked=asked, compares={name for name, _ in beside}
+            selection,
+            chosen.live,
+            choices,
+            chosen.compare,
+            marks,
+            asked=asked,
+            begins=begins,
+            compares={name for name, _ in beside},
         )
         more: list[Question] = [("arrivals", {})] if arriving else []
         ahead([*needs(), *more, *([("events", {})] if marks else [])], selection)

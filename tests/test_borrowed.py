@@ -63,7 +63,7 @@ def test_a_command_that_meets_a_servescope_in_mid_start_waits_and_uses_it(tmp_pa
     with (tmp_path / "lock").open("w") as folder, (tmp_path / "turn").open("w") as turn:
         fcntl.flock(folder, fcntl.LOCK_EX)
         fcntl.flock(turn, fcntl.LOCK_EX)
-        asking = threading.Thread(target=command)
+        asking = threading.Thread(target=command, daemon=True)
         asking.start()
         time.sleep(0.5)
         assert not used

@@ -30,7 +30,7 @@ def test_other_threads_are_not_counted():
         while not ended.is_set():
             straight(1_000)
 
-    other = threading.Thread(target=busy)
+    other = threading.Thread(target=busy, daemon=True)
     other.start()
     try:
         assert effort(lambda: time.sleep(0.5)) < 100_000_000

@@ -25,7 +25,7 @@ def test_it_answers_until_it_is_told_to_end_and_ends_then():
     server = PromptServer(("127.0.0.1", 0), Handler)
     url = f"http://127.0.0.1:{server.server_port}"
     # The library would look an hour later.
-    thread = threading.Thread(target=server.serve_forever, args=(3600.0,))
+    thread = threading.Thread(target=server.serve_forever, args=(3600.0,), daemon=True)
     thread.start()
     for _ in range(3):
         with urllib.request.urlopen(url, timeout=60) as answer:

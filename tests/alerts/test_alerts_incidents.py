@@ -54,7 +54,7 @@ def test_an_incident_that_somebody_took_swallows_no_new_place(stage: Stage):
 def test_a_store_that_answers_nothing_more_holds_up_no_page(stage: Stage):
     stage.run(10, "a", waiting=57)
     stage.slow = threading.Event()
-    beside = threading.Thread(target=stage.illustrator.once)
+    beside = threading.Thread(target=stage.illustrator.once, daemon=True)
     beside.start()
     try:
         for number in range(20):

@@ -90,7 +90,7 @@ class Load:
     def __init__(self, store: Store) -> None:
         self.store, self.waiting = store, 2.0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:

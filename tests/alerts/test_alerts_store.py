@@ -308,7 +308,7 @@ def test_a_store_that_is_slow_to_take_history_holds_up_no_round(fleet: Any, tmp_
     config = AlertsConfig(slos=rules, health_port=0, receiver_port=0, evaluate_every_seconds=0.1)
     pager = build(config, tmp_path, Slow(), clock=time.time)  # type: ignore[arg-type]
     pager.journal.write({}, [("alert_transitions", {"time": time.time(), "rule": "x", "state": "firing"})])
-    running = threading.Thread(target=pager.run, args=(stop,))
+    running = threading.Thread(target=pager.run, args=(stop,), daemon=True)
     running.start()
     try:
         assert asked.wait(60)

@@ -40,7 +40,7 @@ class Raw:
         self._answers = list(answers)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
@@ -125,7 +125,7 @@ def test_a_webhook_is_signed_and_its_answers_are_judged():
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     hook = Webhook(f"http://127.0.0.1:{server.server_address[1]}/secret-path", b"s3cret", clock=lambda: 1000.0)
     verdicts = [hook.send(hook.render(MESSAGE)) for _ in range(4)]

@@ -91,7 +91,7 @@ def test_a_page_waits_for_no_account_and_the_timeline_gets_it(stage: Stage) -> N
     stage.causes, stage.slow = FOUND, threading.Event()
     stage.run(2, waiting=57, every=100)
     stage.engine.round()  # pending
-    beside = threading.Thread(target=stage.explainer.once)
+    beside = threading.Thread(target=stage.explainer.once, daemon=True)
     beside.start()
     try:
         for _ in range(2):

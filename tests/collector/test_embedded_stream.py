@@ -68,7 +68,7 @@ def test_a_session_serves_one_request_at_a_time(store_server: StoreServer):
         endless = "SELECT count(), 'busymark' FROM system.numbers WHERE number % 7 = 9"
         first.append(call(store_server, endless, session_id="busy"))
 
-    thread = threading.Thread(target=slow)
+    thread = threading.Thread(target=slow, daemon=True)
     thread.start()
     wait_for(store_server, "busymark", 1, 60)
     second = call(store_server, "SELECT 1", session_id="busy")

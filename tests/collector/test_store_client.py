@@ -137,7 +137,7 @@ def test_what_is_no_clickhouse_is_told_and_may_be_one_later(status: int, body: b
         def log_message(self, *_: object) -> None: ...
 
     with PromptServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         wrong = Store(StoreAddress(f"http://127.0.0.1:{server.server_address[1]}"))
         with wrong, pytest.raises(StoreUnavailable, match="is no ClickHouse"):

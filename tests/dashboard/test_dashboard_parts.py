@@ -48,7 +48,7 @@ def test_a_result_is_worked_out_once_for_all_who_ask_at_the_same_time() -> None:
         return 42
 
     got: list[int] = []
-    threads = [threading.Thread(target=lambda: got.append(once.get("key", slow))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: got.append(once.get("key", slow)), daemon=True) for _ in range(4)]
     threads[0].start()
     assert began.wait(30)
     for thread in threads[1:]:

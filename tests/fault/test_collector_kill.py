@@ -46,7 +46,7 @@ class Traffic:
     def __init__(self, url: str, workers: int = 2) -> None:
         self._url = url
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._send, args=(w,)) for w in range(workers)]
+        self._threads = [threading.Thread(target=self._send, args=(w,), daemon=True) for w in range(workers)]
         self.acknowledged = [0] * workers
         for thread in self._threads:
             thread.start()
@@ -185,7 +185,7 @@ def test_what_is_held_back_is_there_once_after_a_kill(
         assert holding.post("traces", spans(1 + BATCH * number, BATCH, scope="kill-test"))[0] == 200
     time.sleep(1)  # five times what it would take if they were not held back
     assert holding.health()["ledger"]["traces"]["pending"] == 3 * BATCH
-    reader = threading.Thread(target=_read, args=(store[0],))
+    reader = threading.Thread(target=_read, args=(store[0],), daemon=True)
     if asked:  # the kill comes while they are brought in
         reader.start()
         time.sleep(random.Random().uniform(0, 0.3))

@@ -147,7 +147,7 @@ class Killer:
         self.killed: Counter[str] = Counter()
         self._line = line
         self._parts = parts
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     @property

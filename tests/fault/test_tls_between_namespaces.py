@@ -102,11 +102,13 @@ def writing(agent: Agent) -> Iterator[None]:
         while not over.wait(0.1):
             agent.write()
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    yield
-    over.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_nothing_is_lost_over_certificates_that_change_and_a_cable_that_is_pulled(

@@ -29,7 +29,7 @@ def health_server(told: Mapping[str, Any]) -> Iterator[str]:
         def log_message(self, *_: object) -> None: ...
 
     with PromptServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -43,7 +43,7 @@ class Namespace:
                 failed.append(error)
 
         # Namespaces are a thread's, not the process's: no other thread of this test moves.
-        thread = threading.Thread(target=work)
+        thread = threading.Thread(target=work, daemon=True)
         thread.start()
         thread.join()
         if failed:

@@ -64,7 +64,7 @@ LOOKING: Final = "Why is being looked into."
 
 
 class Verdict:
-    """The line, drawn twice: with what is known at once, and when the page stands.
+    """The line, drawn twice: with what is known at once, and when the page stands; until then as it was a moment ago.
 
     Args:
         context: What the page looks at.
@@ -76,6 +76,8 @@ class Verdict:
         self._selection = asked_about(context)
         self._found: list[IncidentRow] | None = None
         self._silent: tuple[str, ...] = ()
+        if said := self._kept("drawn", ""):
+            self._place.html(said)  # a page that is drawn anew every few seconds must not lose its answer meanwhile
 
     def first(self) -> None:
         """Say which incidents last, and begin to work out the rest."""
@@ -87,6 +89,7 @@ class Verdict:
             if context.live:
                 self._silent = ask(TILES[0], context.selection, **TILES[1]).coverage.instances_down
         except ServescopeError:
+            self._place.empty()
             return  # the tiles have met the same trouble and told it
         self._found = sorted(found, key=_gravity)
         if context.live:
@@ -107,7 +110,8 @@ class Verdict:
         body = "".join(f"<div>{line}</div>" for line in lines if line)
         if body:
             style = f"--edge:{edge};--text:{colours.text};--accent:{colours.accent};--quiet:{colours.quiet}"
-            self._place.html(f'<div class="servescope-answer" style="{style}">{body}</div>')
+            whole = f'<div class="servescope-answer" style="{style}">{body}</div>'
+            self._place.html(self._keep("drawn", whole))
 
     def _is_well(self, seconds: float, found: Sequence[IncidentRow]) -> str:
         if found:

@@ -124,6 +124,9 @@ def _page() -> None:
 
     context = here.PageContext(here.SELECTION, live=True, choices=None, marks=False, asked=here.WINDOW)
     shown = verdict.Verdict(context, st.empty())
+    if here.STAGE.get("slow"):
+        st.markdown("The rest of the page.")
+        return
     shown.first()
     st.markdown("The rest of the page.")
     shown.whole()
@@ -180,6 +183,19 @@ def test_what_is_not_known_yet_is_said_and_what_was_known_stays(page: Callable[.
     assert "Nothing stands out from the usual" in said
     assert "Yes,</b> by" in said
     assert verdict.LOOKING not in said
+
+
+def test_while_a_page_is_drawn_anew_its_answer_stays(
+    page: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = page([an_incident()], answer(told(excess=0.1)))
+    before = html(test.run())
+    assert "<b>No:</b>" in before
+    monkeypatch.setitem(STAGE, "slow", True)
+    assert html(test.run()) == before
+    monkeypatch.delitem(STAGE, "slow")
+    page(StoreUnavailable("the store does not answer", "Start it."), None)
+    assert "servescope-answer" not in html(test.run())
 
 
 def test_an_account_that_fails_leaves_the_rest_of_the_line(page: Callable[..., AppTest]) -> None:

@@ -82,11 +82,12 @@ SHARED: Final = {
     "kv_cache_full": "held",
     "preemption": "held",
     "prefill_interference": "prefilled",
+    "cold_prefix_cache": "prefilled",
     "batch_interference": "decoding",
     "queue_saturated": "inside",
     "retry_storm": "inside",
 }
-"""Causes in which some work took others' time, and which work (`Place.by_tenant`)."""
+"""Causes in which some work took time, others' mostly, and which work (`Place.by_tenant`)."""
 ADVICE: Final = {
     "longer_prompts": (
         "Bound the prompt (max-model-len, max_tokens of retrieval), or route long ones apart.",

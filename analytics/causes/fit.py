@@ -2,7 +2,8 @@
 
 Each part is robust (values above the 95th percentile count as that):
 
-- ``prefill = a + c · uncached tokens``, the slope by Theil and Sen (Sen, *JASA* 63, 1968), never below zero,
+- ``prefill = a + c · uncached tokens``, the slope by Theil and Sen (Sen, *JASA* 63, 1968) of pairs of one tenant,
+  never below zero: to read what is cached takes time too, and what is cached differs by tenant,
 - ``decode = d · (output tokens − 1)``, a ratio of sums (its error: of groups, Cochran, *Sampling Techniques*, ch. 6),
 - every other phase its mean.
 """
@@ -19,12 +20,14 @@ from analytics.causes.table import PHASE
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from analytics.causes.arrays import Flags, Floats
+    from analytics.causes.arrays import Flags, Floats, Ints
     from analytics.causes.table import Requests
 
 LEAST: Final = 8
 """Requests a kind needs for a reference."""
 _PAIRS: Final = 4_000
+_APART: Final = 0.05
+"""Share of the usual range by which the two of a pair differ at least."""
 _CLIP: Final = 0.95
 _GROUPS: Final = 20
 """Groups in order of arrival by which an error is told."""
@@ -86,7 +89,7 @@ def fit_of(requests: Requests, those: Flags, kind: Kind) -> Fit:
     phases, uncached = requests.phases[ground], requests.uncached[ground]
     tokens = np.maximum(requests.output[ground] - 1, 0)
     decode, prefill = phases[:, PHASE["decode"]], phases[:, PHASE["prefill"]]
-    slope = _slope(uncached, prefill)
+    slope = slope_of(uncached, prefill, requests.tenant.codes[ground])
     output_token = output_token_error = 0.0
     if (counted := tokens > 0).sum() >= LEAST:
         rate = decode[counted] / tokens[counted]
@@ -122,17 +125,33 @@ def fit_of(requests: Requests, those: Flags, kind: Kind) -> Fit:
     )
 
 
-def _slope(x: Floats, y: Floats) -> float:
-    """Median slope of pairs that differ in x (Theil–Sen), at least 0; pairs at fixed distances, so that it repeats."""
-    slopes: list[Floats] = []
+def slope_of(x: Floats, y: Floats, of: Ints) -> float:
+    """Median slope of pairs that differ in x (Theil–Sen), at least 0; pairs at fixed distances, so that it repeats.
+
+    Args:
+        x: What the slope is over. Few extreme values do not keep all others from being pairs.
+        y: What grows with it.
+        of: Whose each is; pairs are of one's own where there are enough of those.
+    """
+    low, high = np.quantile(x, [1 - _CLIP, _CLIP])
+    least = max(_APART * float(high - low), 1.0)
+    own = [slopes for one in np.unique(of) for slopes in _slopes(x[of == one], y[of == one], least)]
+    every = np.concatenate(own)
+    if len(every) < LEAST:
+        every = np.concatenate(_slopes(x, y, least))
+    return max(float(np.median(every)), 0.0) if len(every) >= LEAST else 0.0
+
+
+def _slopes(x: Floats, y: Floats, least: float) -> list[Floats]:
+    """Slopes of pairs at three distances in order of x, of those that are ``least`` apart."""
     order = np.argsort(x, kind="stable")
     x, y = x[order], y[order]
+    found: list[Floats] = []
     for step in {max(len(x) // 2, 1), max(len(x) // 3, 1), max(2 * len(x) // 3, 1)}:
         apart, risen = x[step:] - x[:-step], y[step:] - y[:-step]
-        far = apart > max(0.05 * float(np.ptp(x)), 1.0)
-        slopes.append((risen[far] / apart[far])[:_PAIRS])
-    every = np.concatenate(slopes)
-    return max(float(np.median(every)), 0.0) if len(every) >= LEAST else 0.0
+        far = apart > least
+        found.append((risen[far] / apart[far])[:_PAIRS])
+    return found
 
 
 def _slope_error(x: Floats, rest: Floats) -> float:

@@ -25,6 +25,8 @@ LEAST_SECONDS: Final = 20
 """Calm seconds with steps below which nothing is learnt of their cost."""
 SPREAD: Final = 1.25
 """Times by which a step's sequences differ between calm seconds, 90th percentile over 10th, so that they tell."""
+TOLD_SHARE: Final = 0.9
+"""Share of slots that tell their batch, below which batches are taken for unknown."""
 FEATURES: Final = ("generated", "drafts", "accepted")
 """What steps tell of `table.FEATURES`: tokens made, drafts of them, drafted tokens that were accepted."""
 _EDGE: Final = 0.25
@@ -89,8 +91,12 @@ class Steps:
 
     @property
     def batch_told(self) -> bool:
-        """Whether each step's batch is known."""
-        return bool(len(self.count)) and not bool(np.isnan(self.decoded).any())
+        """Whether steps tell their batch: nearly all, since single ones may not."""
+        return bool(len(self.count)) and float(np.mean(self._told)) >= TOLD_SHARE
+
+    @property
+    def _told(self) -> Flags:
+        return np.isfinite(self.decoded) & np.isfinite(self.prefilled)
 
     def between(self, name: str, start: Floats, end: Floats) -> Floats:
         """Sum of a column between each start and end; a slot that is cut counts by its share."""
@@ -109,6 +115,10 @@ class Steps:
     def over(self, name: str, bins: Bins) -> Floats:
         """Sum of a column in each bin."""
         return self._added(getattr(self, name), bins)
+
+    def untold(self, bins: Bins) -> Floats:
+        """How many slots of each bin do not tell their batch."""
+        return self._added((~self._told).astype(np.float64), bins)
 
     def counted(self, name: str, bins: Bins) -> Floats | None:
         """The same of one of `features`: NaN in bins without a step; None where no step told it."""
@@ -162,7 +172,7 @@ def cost_of(steps: Steps, calm: Flags, bins: Bins) -> StepCost | None:
     count, busy, decoded, prefilled = (
         steps.over(name, bins)[calm] for name in ("count", "busy", "decoded", "prefilled")
     )
-    used = (count > 0) & (busy > 0)
+    used = (count > 0) & (busy > 0) & (steps.untold(bins)[calm] == 0)
     if used.sum() < LEAST_SECONDS:
         return None
     count, busy, decoded, prefilled = (column[used] for column in (count, busy, decoded, prefilled))

@@ -66,7 +66,7 @@ def chains_of(account: Account, causes: Iterable[Cause], rows: Flags, from_secon
             if other.cause in WORK:
                 return _growth(account, place, other, _during(account, place, other)) >= 1 + MORE_CAME
             return not _by_a_newcomer(account, place, other)
-        if one.cause not in SHARED and _by_a_newcomer(account, place, other):
+        if (one.cause in WORK or one.cause not in SHARED) and _by_a_newcomer(account, place, other):
             return False
         return _same_tenant(account, place, one, other) and _more_than_the_crowd(account, place, one, other)
 

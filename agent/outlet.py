@@ -39,8 +39,9 @@ class Outlet:
     def __init__(self, config: AgentConfig, data: Path) -> None:
         key, self._tls = _key(config, data), _tls(config)
         self._config = config
-        self.reader = SpoolReader(data / "spool", max_bytes=config.spool_max_bytes * 9 // 10)
-        self.writer = SpoolWriter(producer_folder(data / "spool", PRODUCER), config.spool_max_bytes)
+        self.spool = data / "spool"
+        self.reader = SpoolReader(self.spool, max_bytes=config.spool_max_bytes * 9 // 10)
+        self.writer = SpoolWriter(producer_folder(self.spool, PRODUCER), config.spool_max_bytes)
         self._end_spans: Callable[[], None] = lambda: None
         span: OpenSpan | None = None
         if config.self_spans:

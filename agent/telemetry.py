@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from agent.source import METRICS
 from agent.supervision import State
+from agent.tap.page import families as tap_metrics
 from base import certificates
 from base.certificates import Expirations
 from base.errors import PortInUseError
@@ -56,6 +57,7 @@ class _Families:
         yield from self._targets()
         yield from self._spool()
         yield from self._ship()
+        yield from tap_metrics(self._watched.outlet.spool)
         restarts = CounterMetricFamily(
             f"{METRICS}_source_restarts", "Times a source failed and was begun again.", labels=["source"]
         )

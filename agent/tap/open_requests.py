@@ -35,7 +35,7 @@ from base import locks
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from agent.tap.counters import Counters
@@ -119,6 +119,11 @@ class OpenRequests:
             raise
         self._own = own
         self._free = list(range(size - _SLOT_BYTES, 0, -_SLOT_BYTES))
+
+    @property
+    def folder(self) -> Path | None:
+        """What this process has below ``open``; None where nothing is kept on disk."""
+        return self._own
 
     def begin(self, request: OpenRequest) -> None:
         """A request has come."""
@@ -268,6 +273,23 @@ def find_left(folder: Path) -> list[Left]:
             left = _lock_left(own)
             if left is not None:
                 found.append(left)
+    return found
+
+
+def living(spool: Path, producer: str = "*") -> Iterator[Path]:
+    """The folders below ``DIR/spool/<producer>/open`` whose process lives."""
+    for table in sorted(spool.glob(f"{producer}/{FOLDER}/*/{TABLE}")):
+        with contextlib.suppress(OSError):  # it has just ended, or is another user's
+            if not locks.is_free(table):
+                yield table.parent
+
+
+def open_now(folder: Path) -> list[OpenRequest]:
+    """Requests that are open in a producer's processes that live; ``folder`` is ``DIR/spool/<producer>``."""
+    found: list[OpenRequest] = []
+    for own in living(folder.parent, folder.name):
+        with contextlib.suppress(FileNotFoundError):  # it has just ended
+            found += _read_table((own / TABLE).read_bytes())[1]
     return found
 
 

@@ -1,4 +1,4 @@
-"""A tap's own figures as OTLP metrics in its spool: under ``servescope up`` nobody scrapes its page."""
+"""A tap's own figures as OTLP metrics in its spool, and as a page for its agent's: nobody scrapes a tap itself."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from agent.tap.open_requests import settle
+from agent.tap.page import Page
 from base.vocabulary import SERVICE_TAP, Resource
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Reporter:
         self._spool = spool
         self._folder = folder
         self._append = append
+        self._page = Page(core.open.folder, core.counters.registry, recorder.resource.get(Resource.INSTANCE, ""))
         self._started_ns = time.time_ns()
         self._stopped = asyncio.Event()
         self._last: tuple[float, ...] = ()
@@ -96,6 +98,7 @@ class Reporter:
         self._core.lag_seconds = 0.0
         resource = {**self._recorder.resource, Resource.DEPLOYMENT: SERVICE_TAP, _PID: str(os.getpid())}
         body = encode(found, resource, now_ns, self._started_ns)
+        await asyncio.to_thread(self._page.write)
         if not await asyncio.to_thread(self._spool.append, "metrics", body):
             log.warning("tap_report_refused_by_spool")
 

@@ -114,6 +114,11 @@ class Step(NamedTuple):
     loras_waiting: int
     elapsed_seconds: float
 
+    @property
+    def left(self) -> int | None:
+        """Requests that the core has not done with; None where it does not say."""
+        return self.running + max(0, self.waiting) + max(0, self.deferred) if self.running >= 0 else None
+
 
 class Finished(NamedTuple):
     """A request that the engine finished; -1, NaN and "" are unknown."""

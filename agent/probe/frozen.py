@@ -1,7 +1,8 @@
 """Tells a frozen engine: requests are open at the server's door, and no process of it tells of a step any more.
 
 The page of such a server is calm and its health is good: the API server lives, its engine core does not move. One
-process's silence says nothing where there are several, since each sees a part of the steps.
+process's silence says nothing where there are several, since each sees a part of the steps. Nor does silence after a
+step that left nothing to do: whoever is still open then is a client that reads slowly.
 """
 
 from __future__ import annotations
@@ -13,6 +14,21 @@ if TYPE_CHECKING:
 
 FROZEN_SECONDS: Final = 15.0
 """Longer than any step but those of a machine that is no server: a long prompt is prefilled in parts."""
+_MOST_RANKS: Final = 1_024
+
+
+class Waiting(NamedTuple):
+    """A request that the model is asked for.
+
+    Attributes:
+        instance: Which server.
+        since: When it was wholly asked, steady seconds.
+        begun: Whether its answer may have begun: then the engine may be done with it.
+    """
+
+    instance: str
+    since: float
+    begun: bool
 
 
 class Change(NamedTuple):
@@ -41,26 +57,39 @@ class Freezes:
     def __init__(self) -> None:
         self.frozen: dict[str, float] = {}
         self._stepped: dict[str, float] = {}
+        self._left: dict[str, dict[int, int]] = {}
 
-    def stepped(self, instance: str, now: float) -> None:
-        """A step of this instance was told at ``now`` (steady seconds)."""
+    def stepped(self, instance: str, now: float, rank: int = -1, left: int | None = None) -> None:
+        """A step of this instance was told at ``now`` (steady seconds).
+
+        Args:
+            instance: Which.
+            now: When it was heard of.
+            rank: Of the engine core.
+            left: Requests that the core still has; None where the step does not say.
+        """
         self._stepped[instance] = now
+        if left is not None:
+            ranks = self._left.setdefault(instance, {})
+            if len(ranks) >= _MOST_RANKS:
+                ranks.clear()
+            ranks[rank] = left
 
     def forget(self, instance: str) -> None:
         """Judge an instance no longer."""
-        self.frozen.pop(instance, None)
-        self._stepped.pop(instance, None)
+        for known in (self.frozen, self._stepped, self._left):
+            known.pop(instance, None)
 
-    def look(self, waiting: Iterable[tuple[str, float]], now: float) -> list[Change]:
-        """What has changed by ``now``.
+    def silent(self, now: float) -> list[str]:
+        """Instances of which no step was told for long."""
+        return [instance for instance, stepped in self._stepped.items() if now - stepped > FROZEN_SECONDS]
 
-        Args:
-            waiting: Instance, and since when it is asked, of each request that waits for a model.
-            now: Steady seconds.
-        """
+    def look(self, waiting: Iterable[Waiting], now: float) -> list[Change]:
+        """What has changed by ``now`` (steady seconds), while these wait."""
         asked: dict[str, list[float]] = {}
-        for instance, since in waiting:
-            asked.setdefault(instance, []).append(since)
+        for one in waiting:
+            if not (one.begun and self._is_done(one)):
+                asked.setdefault(one.instance, []).append(one.since)
         changes = []
         for instance, stepped in self._stepped.items():
             sinces = asked.get(instance, [])
@@ -75,3 +104,8 @@ class Freezes:
             elif before is not None and not sinces:  # whoever waited has left: nothing tells any more
                 del self.frozen[instance]
         return changes
+
+    def _is_done(self, one: Waiting) -> bool:
+        """Whether the engine has nothing left to do of what it was asked before its last step."""
+        ranks = self._left.get(one.instance, {})
+        return bool(ranks) and not any(ranks.values()) and one.since <= self._stepped[one.instance]

@@ -128,11 +128,11 @@ class Requests:
         """Processes with open requests."""
         return {process for process, _ in self._open}
 
-    def waiting(self) -> Iterator[tuple[datagram.Process, float]]:
-        """Of each request that the model is asked for: its process, and when it was wholly asked."""
+    def waiting(self) -> Iterator[tuple[datagram.Process, float, bool]]:
+        """Of each request for a model: its process, when it was wholly asked, whether its answer has begun."""
         for (process, _), one in self._open.items():
             if one.asked is not None:
-                yield process, one.asked
+                yield process, one.asked, one.answered
 
     def take(self, process: datagram.Process, record: datagram.Record, now: float) -> None:
         """Take a record of the middleware.
@@ -208,7 +208,10 @@ class Requests:
             return
         one.clock.seconds = answer.seconds
         one.answered = True
-        one.account.answer_began(_response_head(answer))
+        head = _response_head(answer)
+        if head.length is not None:
+            one.asked = None  # an answer that says how long it is was made before it began: its client may be slow
+        one.account.answer_began(head)
 
     def _pieces(self, process: datagram.Process, pieces: datagram.Pieces, now: float) -> None:
         if (one := self._find(process, pieces.number, now)) is None:

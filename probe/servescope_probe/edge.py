@@ -83,6 +83,7 @@ class Edge:
         how = wire.CUT
         try:
             await self.app(watch.scope, watch.receive, watch.send)
+            how = wire.FAILED  # unless it has answered: the server says 500 in its place, as when it raises
         except asyncio.CancelledError:
             raise
         except BaseException:

@@ -7,6 +7,7 @@ its own class; without vLLM the module can be imported all the same.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from typing import Any
 
@@ -16,6 +17,8 @@ from servescope_probe.steps import Steps, finished
 
 log = logging.getLogger("servescope_probe")
 
+_told: set[str] = set()
+"""What was said in this process: there is a logger for each engine core."""
 _CONFIG_SECONDS = 60.0
 """Time after which the configuration is told again: a datagram may be lost, and blocks are counted after the start."""
 
@@ -23,7 +26,11 @@ _CONFIG_SECONDS = 60.0
 def _base() -> Any:
     try:
         from vllm.v1.metrics.loggers import StatLoggerBase  # noqa: PLC0415 - only vLLM's own process has it
-    except Exception:  # noqa: BLE001 - no vLLM, or one that has it elsewhere: it will say so itself
+    except Exception as error:
+        if (
+            "vllm" in sys.modules
+        ):  # it starts without a plugin that can't be loaded, and not with one that is no subclass
+            raise ImportError("servescope-probe does not know this version of vLLM: no step is told") from error
         return object
     return StatLoggerBase
 
@@ -111,12 +118,19 @@ class StepLogger(_base()):  # type: ignore[misc] # vLLM wants its own class, whe
             self._config_due, self._config_told_to = now + _CONFIG_SECONDS, self._sender.connections
         except Exception as error:  # noqa: BLE001 - as above; steps are told all the same
             self._config = None
-            log.warning("servescope-probe does not know this version's configuration: %s", error)
+            _say("servescope-probe does not know this version's configuration: %s", error)
 
     def _disable(self, error: Exception) -> None:
         self._disabled = True
-        log.warning("servescope-probe does not know this version's statistics and is off: %s", error)
+        _say("servescope-probe does not know this version's statistics and is off: %s", error)
 
 
 # A method that a later version asks for must not keep the server from starting.
 StepLogger.__abstractmethods__ = frozenset()
+
+
+def _say(what: str, error: Exception) -> None:
+    """Say something once."""
+    if what not in _told:
+        _told.add(what)
+        log.warning(what, error)

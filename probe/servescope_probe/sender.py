@@ -147,8 +147,9 @@ class Sender:
     def _connect(self, clock: float) -> bool:
         if clock >= self._retry_at:
             self._retry_at = clock + _RETRY_SECONDS
-            made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            made = None
             try:
+                made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
                 if self._is_ours():
                     made.connect(self._path)
@@ -156,8 +157,9 @@ class Sender:
                     self.connections += 1
                     return True
             except OSError:
-                pass  # nobody listens
-            made.close()
+                pass  # nobody listens, or the server has no descriptor left
+            if made is not None:
+                made.close()
         # Nobody is there: what is held would be old news by the time somebody is.
         self._give_up(len(self._held))
         return False

@@ -107,7 +107,7 @@ END_BODY = struct.Struct("<QBdddIQQ")
 the server waited for its client; pieces, bytes of them, bytes of the request."""
 
 DONE, LEFT, FAILED, CUT = range(4)
-"""How a request ended: answered, its client left, the application raised, the answer stopped in the middle."""
+"""How a request ended: answered, its client left, the application raised or returned before the end, it was cut off."""
 
 
 def text(value: Any) -> bytes:

@@ -57,6 +57,8 @@ async def application(  # noqa: C901, PLR0912 - a server in small, case by case
         await whole(429, {"error": {"message": "too many requests", "type": "overloaded", "code": 429}})
     elif model == "broken":
         raise RuntimeError("broken on purpose")
+    elif model == "silent":
+        return
     elif asked.get("stream"):
         await start(200, "text/event-stream; charset=utf-8")
         for number in range(asked.get("pieces", 5)):
@@ -132,6 +134,7 @@ CALLS: list[Call] = [
     ask(12, model="tiny", messages=[{"role": "user", "content": PROMPT}], stream=True),
     ask(13, model="endless", stream=True, leave=10),
     ask(14, "/v1/chat/completions?x=1", model="tiny"),
+    ask(15, model="silent"),
     _look,
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -168,3 +169,22 @@ def test_both_sides_look_for_the_socket_at_one_place(monkeypatch: pytest.MonkeyP
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert probe_sender.default_path() == str(agents.default_path())
+
+
+def test_a_server_that_had_no_descriptor_left_is_told_of_again(
+    tmp_path: Path, made: Callable[..., Sender], monkeypatch: pytest.MonkeyPatch
+):
+    def none_left(*_arguments: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    box = Mailbox(tmp_path / "probe.sock")
+    sender = made(box.path)
+    monkeypatch.setattr(probe_sender.socket, "socket", none_left)
+    sender.put(wire.STEP, 0, BODY, now=True)
+    assert (sender.dropped, sender.connections) == (1, 0)
+    monkeypatch.undo()
+    sender._retry_at = 0.0
+    sender.put(wire.STEP, 0, BODY, now=True)
+    (told,) = box.datagrams()
+    assert (told.dropped, len(told.records)) == (1, 1)
+    box.close()

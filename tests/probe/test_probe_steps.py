@@ -258,3 +258,21 @@ def test_it_is_what_vllm_wants_and_starts_with_a_later_version_too(tmp_path: Pat
 
 def test_without_vllm_it_is_a_class_all_the_same():
     assert StepLogger.__bases__ == (object,)
+
+
+def test_a_vllm_whose_loggers_are_elsewhere_starts_without_it(tmp_path: Path):
+    """vLLM passes over a plugin that can't be loaded, and does not start with one that is no subclass."""
+    folder = tmp_path / "vllm" / "v1" / "metrics"
+    folder.mkdir(parents=True)
+    (folder / "loggers.py").write_text("class StatLogger: ...\n")
+    script = "import vllm\ntry:\n    import servescope_probe.plugin\nexcept ImportError as error:\n    print(error)\n"
+    environment = {"PYTHONPATH": f"{PROBE.parent}:{tmp_path}"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
+    assert "does not know this version of vLLM" in done.stdout
+
+
+def test_several_cores_of_an_unknown_interface_say_it_once(mailbox: Mailbox, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING, logger="servescope_probe"):
+        for rank in range(4):
+            logger(mailbox, vllm_config=None, engine_index=rank).record(SimpleNamespace(), SimpleNamespace())
+    assert len(caplog.records) == 1

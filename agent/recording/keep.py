@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from agent.recording.writing import Recorded, Writing, sort_logs, sort_metrics, 
 from agent.spool.framing import is_checked, split_records
 from base.errors import ServescopeError
 from base.logs import log_to_stderr
-from base.vocabulary import Resource
+from base.vocabulary import SERVICE_TAP, Resource
 
 KEPT: Final = "recordings"
 """Folder below the data folder in which recordings are kept that nobody named."""
@@ -73,7 +74,9 @@ class _Writers(dict[str, Writing]):
 
     def of(self, instance: str) -> Writing:
         if instance not in self:
-            self[instance] = Writing(self._out / _as_folder(instance), instance)
+            taken = {one.folder.name for one in self.values()}
+            names = chain([name := _as_folder(instance)], (f"{name}-{number}" for number in count(2)))
+            self[instance] = Writing(self._out / next(each for each in names if each not in taken), instance)
         return self[instance]
 
 
@@ -93,7 +96,8 @@ def _identify(body: bytes, writers: _Writers) -> None:
     """Note whose the metrics of a body are."""
     for group in ExportMetricsServiceRequest.FromString(body).resource_metrics:
         whose = texts(group.resource.attributes)
-        if instance := whose.get(Resource.INSTANCE, ""):
+        instance = whose.get(Resource.INSTANCE, "")
+        if instance and whose.get(Resource.DEPLOYMENT) != SERVICE_TAP:  # what a tap counts of itself is no server's
             one = writers.of(instance)
             one.deployment = one.deployment or whose.get(Resource.DEPLOYMENT, "")
             one.version = whose.get(Resource.VERSION, "") or one.version

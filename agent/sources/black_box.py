@@ -33,8 +33,10 @@ TURN_SECONDS: Final = 10.0
 AFTER_SECONDS: Final = 15.0
 """What still goes into a recording after the event for which it is kept."""
 AGAIN_SECONDS: Final = 120.0
-"""Events within that time of a recording make no other."""
-_EVENTS: Final = frozenset({"instance_down", "engine_frozen"})
+"""Between two recordings; what happens to another server meanwhile has one when that time is over."""
+_EVENTS: Final = frozenset({"instance_down", "instance_restarted", "engine_frozen"})
+_UP: Final = "instance_up"
+_SAME_PAGE_SECONDS: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -59,6 +61,8 @@ class BlackBox(Source):
         self._ring = Ring(data / RING, data / "spool", seconds, max_bytes)
         self._due: tuple[float, str] | None = None
         self._made_at = float("-inf")
+        self._kept_for = ""
+        self._came_up: dict[str, float] = {}
         self._answered: set[str] = set()
 
     def page(self, told: PageTold) -> None:
@@ -70,10 +74,17 @@ class BlackBox(Source):
     def event(self, name: str, instance: str) -> None:
         """Something happened to a server; after some events a recording is kept."""
         now = self._clock()
-        if instance not in self._answered:
-            return  # it was never there
-        if name in _EVENTS and self._due is None and now - self._made_at >= AGAIN_SECONDS:
-            self._due = now + AFTER_SECONDS, f"{name}-{instance}"
+        if name == _UP:
+            self._came_up[instance] = now
+        if name not in _EVENTS or self._due is not None or instance not in self._answered:
+            return  # or it was never there
+        if name == "instance_restarted" and now - self._came_up.get(instance, float("-inf")) < _SAME_PAGE_SECONDS:
+            return  # it had been down, which was an event
+        again = self._made_at + AGAIN_SECONDS
+        if now < again and instance == self._kept_for:
+            return
+        self._kept_for = instance
+        self._due = max(now + AFTER_SECONDS, again), f"{name}-{instance}"
 
     async def run(self, emit: Emit) -> None:  # noqa: ARG002 - it tells nothing
         """Turn the ring until cancelled."""
@@ -90,7 +101,10 @@ class BlackBox(Source):
 
     def forget(self, targets: Sequence[Target]) -> None:
         """One that left and comes again has to answer first."""
-        self._answered.difference_update(target.instance for target in targets)
+        for target in targets:
+            self._answered.discard(target.instance)
+            self._came_up.pop(target.instance, None)
+            self._kept_for = "" if self._kept_for == target.instance else self._kept_for
 
     async def close(self) -> None:
         """End the file of pages."""

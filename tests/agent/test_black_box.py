@@ -28,8 +28,9 @@ from agent.source import Overheard, PageTold, Scene
 from agent.sources import black_box
 from agent.sources.metrics_page import MetricsPages
 from agent.spool.writer import SpoolWriter
+from agent.tap import report
 from agent.target import Place, Target
-from base.vocabulary import EVENT_STEPS, SCOPE_GPU, SCOPE_HOST, SCOPE_STEP, Resource
+from base.vocabulary import EVENT_STEPS, SCOPE_GPU, SCOPE_HOST, SCOPE_STEP, SERVICE_TAP, Resource
 from tests.agent.test_recording import WHOSE, engine_span, request
 from tests.kits.agent_fakes import until
 
@@ -329,3 +330,69 @@ def test_what_a_kill_leaves_in_the_middle_of_a_line_is_passed_over(tmp_path: Pat
     found = list(pages_in(tmp_path / RING))
     assert found[0] == ("a", {"t": NOW, "took_s": 0.1, "status": 0, "error": "away"})
     assert len(found) <= 2
+
+
+def test_each_servers_death_is_kept_also_one_that_nobody_saw_and_the_next_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(black_box, "LOOK_SECONDS", 0.005)
+    (tmp_path / "spool").mkdir()
+    scene = Scene(AgentConfig(), Place(), (), lambda _instance: None, tmp_path)
+    box = black_box.source(scene)
+    assert box is not None
+    clock, made = [NOW], list[str]()
+    box._clock = lambda: clock[0]
+
+    async def keep(why: str) -> None:
+        made.append(f"{why} {clock[0] - NOW:.0f}")
+
+    monkeypatch.setattr(box, "_keep", keep)
+    tell = scene.overheard.event
+    after, again = black_box.AFTER_SECONDS, black_box.AGAIN_SECONDS
+
+    async def main() -> None:
+        for name in ("a", "b"):
+            scene.overheard.page(PageTold(name, NOW, 0.01, b""))
+        task = asyncio.create_task(box.run(lambda _signal, _body: True))
+        tell("instance_restarted", "a")  # down and up again between two pages
+        clock[0] = NOW + after
+        await until(lambda: len(made) == 1)
+        tell("engine_frozen", "a")
+        clock[0] = NOW + 60
+        tell("instance_down", "b")
+        clock[0] = NOW + 60 + after
+        await asyncio.sleep(0.05)  # a recording so soon would be a fault
+        clock[0] = NOW + after + again
+        await until(lambda: len(made) == 2)
+        clock[0] = NOW + 500
+        tell("instance_up", "b")
+        tell("instance_restarted", "b")  # it had been down, for which there is one
+        clock[0] = NOW + 600
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await box.close()
+
+    asyncio.run(main())
+    assert made == [f"instance_restarted-a {after:.0f}", f"instance_down-b {after + again:.0f}"]
+
+
+def test_servers_whose_names_are_one_as_folders_have_each_their_own_and_a_taps_figures_name_none(tmp_path: Path):
+    ring = a_ring(tmp_path)
+    whose = WHOSE | {Resource.INSTANCE: "a:1", Resource.DEPLOYMENT: SERVICE_TAP}
+    tap, writer = (SpoolWriter(tmp_path / "spool" / name) for name in ("tap-a_1", "agent"))
+    assert tap.append("metrics", report.encode([("servescope.tap.places", 1.0, {}, False)], whose, NS, 0))
+    for name in ("a:1", "a_1", "a/1"):
+        ring.page(name, NOW, 0.01, None, "away")
+        assert writer.append("metrics", host(1, name))
+    tap.close()
+    writer.close()
+    ring.turn(NOW)
+    ring.close()
+    made = keep(tmp_path, tmp_path / "out")
+    assert sorted((one.folder.name, one.instance) for one in made) == [
+        ("a_1", "a:1"),
+        ("a_1-2", "a_1"),
+        ("a_1-3", "a/1"),
+    ]
+    assert {Recording(one.folder).about["deployment"] for one in made} == {WHOSE[Resource.DEPLOYMENT]}

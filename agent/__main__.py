@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import os
 import signal
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 import structlog
@@ -23,9 +24,15 @@ from base.errors import ServescopeError
 from base.logs import log_to_stderr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from agent.target import Target
+
+
+_STAY: Final = sorted(AgentConfig.model_fields.keys() - {"targets"})
+"""Settings that are read at the start alone."""
+
+log = structlog.get_logger()
 
 
 @click.command(context_settings={"auto_envvar_prefix": "SERVESCOPE"})
@@ -62,10 +69,11 @@ def main(
             "DISCOVERY": f"[{', '.join(entries)}]" if entries else None,
         }
         given = {f"{ENVIRONMENT_PREFIX}{name}": value for name, value in over.items() if value}
-        settings = load(config, dict(os.environ) | given)
+        read = partial(load, config, dict(os.environ) | given)
+        settings = read()
         for name in unknown_variables(os.environ):
-            structlog.get_logger().warning("unknown_variable", variable=name, effect="it is no setting of the agent")
-        asyncio.run(_live(Sidecar(settings, data, _named(settings, targets)), config, targets))
+            log.warning("unknown_variable", variable=name, effect="it is no setting of the agent")
+        asyncio.run(_live(Sidecar(settings, data, _named(settings, targets)), settings, read, targets))
 
 
 def _named(settings: AgentConfig, urls: tuple[str, ...]) -> list[Target]:
@@ -77,10 +85,12 @@ def _warned() -> Iterator[None]:
     try:
         yield
     except ServescopeError as error:
-        structlog.get_logger().warning("reload_failed", error=str(error))
+        log.warning("reload_failed", error=str(error))
 
 
-async def _live(sidecar: Sidecar, config: Path | None, urls: tuple[str, ...]) -> None:
+async def _live(
+    sidecar: Sidecar, settings: AgentConfig, read: Callable[[], AgentConfig], urls: tuple[str, ...]
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -88,12 +98,15 @@ async def _live(sidecar: Sidecar, config: Path | None, urls: tuple[str, ...]) ->
 
     def reload() -> None:
         with _warned():
-            sidecar.tell(CONFIGURATION, _named(load(config), urls))
+            anew = read()
+            sidecar.tell(CONFIGURATION, _named(anew, urls))
+            log.info("agent_reloaded", targets=[target.instance for target in sidecar.targets])
+            # What servers there are and what lies in certificates is all that changes while it runs.
+            if left := [name for name in _STAY if getattr(anew, name) != getattr(settings, name)]:
+                log.warning("settings_changed_in_vain", settings=left, effect="they count from the next start on")
         with _warned():
             sidecar.renew()
 
-    # What servers there are and what lies in certificates is all that changes while it runs; other settings want a
-    # new start.
     loop.add_signal_handler(signal.SIGHUP, reload)
     await sidecar.run(stop)
 

@@ -8,7 +8,6 @@ import base.quiet  # noqa: F401 - before all others
 import asyncio
 import gc
 import os
-import signal
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +32,7 @@ from agent.tap.report import Reporter
 from agent.tap.server import TapServer
 from agent.tap.tenants import BoundedNames, Tenants
 from agent.tap.upstream import Pool
+from base import stopping
 from base.command import ending_in_words
 from base.errors import PortInUseError, ServescopeError
 from base.keys import ensure_keys
@@ -69,7 +69,7 @@ class Options:
 
 
 async def serve(options: Options, listener: socket.socket | None = None) -> None:
-    """Run a tap until SIGTERM or SIGINT, on a listening socket that was handed over if there is one.
+    """Run a tap until it is told to end, on a listening socket that was handed over if there is one.
 
     Raises:
         ServescopeError: It can't start.
@@ -79,7 +79,7 @@ async def serve(options: Options, listener: socket.socket | None = None) -> None
     core, recorder, reporter = _build(options, counters)
     server = TapServer(core)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stopping.signals():
         loop.add_signal_handler(number, stop.set)
     await server.start(options.host, options.port, listener)
     if options.health_port:

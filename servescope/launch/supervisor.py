@@ -22,7 +22,7 @@ import psutil
 import structlog
 
 from agent.tap.listening import LEAVING, open_socket
-from base import locks
+from base import locks, stopping
 from base.errors import DataFolderInUseError, PortInUseError, ServescopeError
 from base.formats import spell
 from servescope.launch.running import noted
@@ -108,7 +108,7 @@ class Supervisor:
     async def run(
         self, announce: Callable[[], None] | None = None, meanwhile: Callable[[], Awaitable[None]] | None = None
     ) -> None:
-        """Start everything, call ``announce``, watch until SIGTERM or SIGINT, stop everything.
+        """Start everything, call ``announce``, watch until told to end, stop everything.
 
         Args:
             announce: Called once everything has started.
@@ -123,7 +123,7 @@ class Supervisor:
         beside: asyncio.Task[None] | None = None
         held = contextlib.ExitStack()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stopping.signals():
             loop.add_signal_handler(number, self._stop)
         try:
             for part in self.parts:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import os
 import signal
 import socket
@@ -248,3 +249,35 @@ print(*(name in sys.modules for name in ("grpc", "pandas", "opentelemetry.sdk", 
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["False"] * 4
+
+
+def test_what_is_read_again_is_said_and_what_is_not_too(tmp_path: Path):
+    file = tmp_path / "servescope.yaml"
+    quiet = FREE | {"otlp_http_port": None, "collector": "http://127.0.0.1:9", "gpu": False, "host": False}
+
+    def write(**more: Any) -> None:
+        file.write_text(json.dumps({"agent": quiet | {"drain_seconds": 0.1, "probe": False} | more}))
+
+    write(targets=[{"instance": "a", "url": "http://127.0.0.1:9"}])
+    command = [sys.executable, "-m", "agent", "--data", str(tmp_path / "data"), "--config", str(file)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+
+    def told(event: str) -> dict[str, Any]:
+        for line in process.stderr or ():
+            if line.startswith("{") and (found := json.loads(line)).get("event") == event:
+                return dict(found)
+        raise AssertionError(event)
+
+    told("agent_started")
+    write(targets=[{"instance": "b", "url": "http://127.0.0.1:9"}], interval_seconds=2, region="north")
+    process.send_signal(signal.SIGHUP)
+    assert told("agent_reloaded")["targets"] == ["b"]
+    assert told("settings_changed_in_vain")["settings"] == ["interval_seconds", "region"]
+    file.write_text("agent: [")
+    process.send_signal(signal.SIGHUP)
+    assert str(file) in told("reload_failed")["error"]
+    process.send_signal(signal.SIGTERM)
+    assert "agent_stopped" in process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0

@@ -83,3 +83,11 @@ def test_systemd_finds_no_fault_where_it_is_here(tmp_path: Path):
     )
     faults = [line for line in told.stderr.splitlines() if str(tmp_path) in line or "servescope" in line]
     assert faults == []
+
+
+def test_what_reads_its_files_again_is_reloaded_by_systemd_and_nothing_else_gets_that_signal():
+    parts = {path.stem.removeprefix("servescope-").removesuffix("@"): unit(path)["Service"] for path in UNITS}
+    told = {name for name, service in parts.items() if "HUP" in service.get("ExecReload", "")}
+    code = FOLDER.parents[1]
+    assert told == {name for name in ("agent", "collector") if "SIGHUP" in (code / name / "__main__.py").read_text()}
+    assert told == {"agent", "collector"}

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+OUTAGE_SECONDS = float(os.environ.get("SERVESCOPE_OUTAGE_SECONDS", "10"))
+
+
 class Agent:
     """``python -m agent`` that ships a data folder and watches nothing."""
 
@@ -127,20 +130,22 @@ async def test_killed_at_200_random_points(tmp_path: Path):
 
 
 @pytest.mark.heavy
-async def test_a_collector_that_is_gone_for_ten_seconds_costs_nothing(tmp_path: Path):
+@pytest.mark.timeout(300 + 2 * OUTAGE_SECONDS)
+async def test_a_collector_that_is_gone_for_long_costs_nothing(tmp_path: Path):
     writer = SpoolWriter(tmp_path / "spool" / "tap-a", segment_bytes=2_000)
     collector = FakeCollector()
     await collector.__aenter__()
     agent = Agent(tmp_path, collector.url)
     try:
-        producing = asyncio.create_task(produce(writer, 1200, 14.0))
+        count = int(85 * (OUTAGE_SECONDS + 4))
+        producing = asyncio.create_task(produce(writer, count, OUTAGE_SECONDS + 4))
         await until(lambda: bool(collector.accepted["traces"]), 60)
         await collector.stop()
-        await asyncio.sleep(10)
+        await asyncio.sleep(OUTAGE_SECONDS)
         await collector.start_again()
         await producing
-        await until(lambda: len(numbers(collector.merged("traces"))) >= 1200, 90)
-        assert numbers(collector.merged("traces")) == Counter(range(1200))
+        await until(lambda: len(numbers(collector.merged("traces"))) >= count, 90 + OUTAGE_SECONDS)
+        assert numbers(collector.merged("traces")) == Counter(range(count))
     finally:
         assert agent.stop() == 0
         await collector.stop()

@@ -140,3 +140,30 @@ async def test_spool_that_can_not_be_written_serves_on(tmp_path: Path):
             assert (await talk(port, post())).startswith(b"HTTP/1.1 200 ")
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_who_is_told_to_end_lets_a_stream_end(tmp_path: Path, number: signal.Signals):
+    go = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(STREAM_HEAD, chunked(event("a"), end=False))
+        await asyncio.wait_for(go.wait(), PATIENCE)
+        await peer.send(chunked(event("b", "stop"), DONE))
+
+    async with (
+        upstream(script) as up,
+        tap_process(up.port, tmp_path) as (process, port),
+        connect(port) as client,
+    ):
+        await client.send(post(body=b'{"model":"tiny","stream":true}'))
+        await asyncio.wait_for(client.reader.readuntil(b'"a"'), PATIENCE)
+        process.send_signal(number)
+        while b"tap_draining" not in await asyncio.wait_for(process.stderr.readline(), PATIENCE):
+            pass
+        go.set()
+        assert DONE in await asyncio.wait_for(client.reader.read(), PATIENCE)
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+    (span,) = spooled(tmp_path / "spool")
+    assert attribute(span, Edge.OUTCOME) == "ok"

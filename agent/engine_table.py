@@ -145,6 +145,8 @@ class Table:
         engine: Engine id, equal to the folder name of its fixtures.
         prefixes: A page is this engine's when one of its series begins with one of these.
         signs: Whether a page is this engine's though no name begins so, or by more than its names.
+        marks: Text in what others send of such a page, by which it is looked for there where no name begins so: whole
+            names or values of labels. Whether a page is this engine's is then for `signs` to say.
         strength: How much recognising a page says (:data:`SURE` to :data:`BARE`); of several the strongest counts.
         role: What the program is, or by its page: ``router`` hands requests on and runs no model itself.
         rules: Signals.
@@ -162,11 +164,13 @@ class Table:
         host_labels: Labels that a host program puts on every series.
         info: Families whose labels are the server's configuration, with the labels to take; none named takes all.
         optional: Signals that only some set-ups of the engine show, so that their absence is no news.
-        since: Versions (their first two numbers) from which on a page has a signal from its start; empty where nobody
-            knows, or series begin with requests.
+        since: Versions (their first two numbers) from which on a page has a signal or a distribution; what is not named
+            is promised by none.
+        begins_with_requests: Whether most series begin with the first request that ends: before, none is missed.
         metrics_port_offset: Port of the metrics page less the port of the serving API; 0 where they are one.
         page_path: Path of the metrics page.
         about_path: Path on the serving API that tells the version.
+        about_older: Where older versions tell it.
         about: Reads the JSON of ``about_path``.
         health_path: Path on the serving API that answers 200 while the server can be used.
         statistics: What the engine counts and shows on no page.
@@ -187,6 +191,7 @@ class Table:
     prefixes: tuple[str, ...]
     rules: tuple[Rule, ...]
     signs: Callable[[Layout], bool] = lambda _layout: False
+    marks: tuple[str, ...] = ()
     strength: int = OWN
     role: Role | Callable[[Layout], Role] = "both"
     histograms: tuple[Histogram, ...] = ()
@@ -201,10 +206,12 @@ class Table:
     host_labels: frozenset[str] = frozenset()
     info: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional: frozenset[Signal] = frozenset()
-    since: Mapping[Signal, tuple[int, ...]] = field(default_factory=dict)
+    since: Mapping[Signal | Distribution, tuple[int, ...]] = field(default_factory=dict)
+    begins_with_requests: bool = True
     metrics_port_offset: int = 0
     page_path: str = METRICS_PATH
     about_path: str = ""
+    about_older: str = ""
     about: Callable[[Mapping[str, Any]], About] = lambda _reply: About()
     health_path: str = HEALTH_PATH
     statistics: Statistics | None = None

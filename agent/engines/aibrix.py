@@ -91,6 +91,7 @@ TABLE = Table(
     engine="aibrix",
     prefixes=(),
     signs=_signs,
+    marks=_OWN,
     strength=HOST,
     role="router",
     rules=RULES,

@@ -33,6 +33,7 @@ TABLE = Table(
     engine="infinity",
     prefixes=(),
     signs=_signs,
+    marks=("/embeddings",),
     strength=BARE,
     rules=RULES,
     optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}),

@@ -57,6 +57,7 @@ TABLE = Table(
     engine="kserve",
     prefixes=(),
     signs=_signs,
+    marks=(*_STEPS, "revision_app_request_count", "queue_average_concurrent_requests", "queue_requests_per_second"),
     strength=HOST,
     role=_role,
     rules=RULES,

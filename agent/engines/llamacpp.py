@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agent.engine_families import because
 from agent.engine_table import About, Rule, Table
 from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Signal
 
@@ -41,6 +42,12 @@ IGNORED = {
     "llamacpp:predicted_tokens_seconds": "an average since start; the counters give it",
     "llamacpp:n_busy_slots_per_decode": "an average since start",
     "llamacpp:kv_cache_tokens": "cells of the cache, gone in newer builds; the ratio is read",
+    **because(
+        "a router's word on which models are loaded; their own series are read",
+        "llamacpp_router:model_up",
+        "llamacpp_router:model_loaded",
+        "llamacpp_router:model_last_used_seconds",
+    ),
 }
 
 
@@ -59,6 +66,8 @@ def _notes(page: Page) -> list[str]:
         "prompt_tokens_total leaves cached prompt tokens out; they are prefix_cache_hits_total",
         "this engine shows sums and no histogram: latencies are means, and requests are not counted",
     ]
+    if any(one.name.startswith("llamacpp_router:") for one in page.layout.series):
+        notes.append("a router: to ask for its page may keep a model awake that is to sleep when idle")
     if not named:
         notes.append("this page does not name its model: it is known only where /props can be reached")
     return notes

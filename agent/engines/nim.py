@@ -67,6 +67,7 @@ TABLE = Table(
     engine="nim",
     prefixes=(),
     signs=_signs,
+    marks=_OWN,
     strength=BARE,
     rules=RULES,
     histograms=HISTOGRAMS,

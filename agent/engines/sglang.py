@@ -338,7 +338,24 @@ TABLE = Table(
         }
     )
     | SIGNALS_WITHOUT_COLUMN,
-    about_path="/get_server_info",
+    # By the points at which its source was read; one of 0.4 may lack what came within it.
+    since={
+        **dict.fromkeys(
+            (
+                Signal.RUNNING,
+                Signal.WAITING,
+                Signal.KV_CACHE_USAGE_RATIO,
+                Signal.PROMPT_TOKENS_TOTAL,
+                Signal.GENERATION_TOKENS_TOTAL,
+                Signal.REQUEST_SECONDS_TOTAL,
+                Distribution.E2E_SECONDS,
+            ),
+            (0, 4),
+        ),
+        Signal.REQUESTS_FINISHED_TOTAL: (0, 5),
+    },
+    about_path="/server_info",
+    about_older="/get_server_info",
     about=_about,
     notes=_notes,
     counts_late=True,

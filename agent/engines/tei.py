@@ -53,7 +53,17 @@ IGNORED = because(
 
 
 def _about(reply: Mapping[str, Any]) -> About:
-    return About(version=str(reply.get("version", "")), model=str(reply.get("model_id", "")))
+    told = (
+        "model_sha",
+        "model_dtype",
+        "max_concurrent_requests",
+        "max_client_batch_size",
+        "max_input_length",
+        "max_batch_tokens",
+        "max_batch_requests",
+    )
+    config = {key: str(reply[key]) for key in told if isinstance(reply.get(key), str | int | float)}
+    return About(str(reply.get("version", "")), str(reply.get("model_id", "")), config)
 
 
 TABLE = Table(

@@ -60,7 +60,21 @@ IGNORED = {
 
 
 def _about(reply: Mapping[str, Any]) -> About:
-    return About(version=str(reply.get("version", "")), model=str(reply.get("model_id", "")))
+    told = (
+        "model_sha",
+        "model_dtype",
+        "router",
+        "max_concurrent_requests",
+        "max_client_batch_size",
+        "max_input_tokens",
+        "max_total_tokens",
+        "max_batch_total_tokens",
+        "max_batch_prefill_tokens",
+        "max_batch_size",
+        "waiting_served_ratio",
+    )
+    config = {key: str(reply[key]) for key in told if isinstance(reply.get(key), str | int | float)}
+    return About(str(reply.get("version", "")), str(reply.get("model_id", "")), config)
 
 
 def _notes(page: Page) -> list[str]:
@@ -81,6 +95,17 @@ TABLE = Table(
     ignored=IGNORED,
     # A counter has no series before its first request.
     optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}),
+    # Of its documentation, which is of 3; what other backends than its own may lack is not promised.
+    since=dict.fromkeys(
+        (
+            Signal.PROMPT_TOKENS_TOTAL,
+            Signal.GENERATION_TOKENS_TOTAL,
+            Signal.REQUESTS_FINISHED_TOTAL,
+            Signal.REQUEST_SECONDS_TOTAL,
+            Distribution.E2E_SECONDS,
+        ),
+        (3, 0),
+    ),
     about_path="/info",
     about=_about,
     notes=_notes,

@@ -52,8 +52,9 @@ TABLE = Table(
     rules=RULES,
     ignored=IGNORED,
     model_labels=("model_name",),
-    # A status has a series once it happened.
-    optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
+    # A status has a series once it happened, times have one with the first request: until then pings alone are counted.
+    optional=frozenset({Signal.REQUESTS_FAILED_TOTAL, Signal.REQUEST_SECONDS_TOTAL, Signal.QUEUE_SECONDS_TOTAL})
+    | SIGNALS_WITHOUT_COLUMN,
     health_path="/ping",
     notes=lambda _page: ["finished and failed requests are of the whole server and name no model"],
     counts_late=True,

@@ -313,4 +313,19 @@ TABLE = Table(
     off=_off,
     told_twice=True,
     gone_is_over=True,
+    # Of a model that is loaded; what waits is on no page of 2.38 and on that of 2.51.
+    since={
+        Signal.WAITING: (2, 51),
+        **dict.fromkeys(
+            (
+                Signal.REQUESTS_FINISHED_TOTAL,
+                Signal.REQUESTS_FAILED_TOTAL,
+                Signal.INFERENCES_TOTAL,
+                Signal.EXECUTIONS_TOTAL,
+                *_DURATIONS,
+            ),
+            (2, 38),
+        ),
+    },
+    begins_with_requests=False,
 )

@@ -168,6 +168,7 @@ TABLE = Table(
     engine="trtllm",
     prefixes=("trtllm_", "trtllm:"),
     signs=_signs,
+    marks=("engine_type",),
     rules=RULES,
     histograms=HISTOGRAMS,
     ignored=IGNORED,
@@ -183,6 +184,18 @@ TABLE = Table(
     host_labels=frozenset({"engine_type"}),
     # Errors have a series once one happened; iteration statistics are behind a flag.
     optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
+    # Families of 1.0, which all later ones have too; the fifth, time per token, wants answers of several.
+    since=dict.fromkeys(
+        (
+            Signal.REQUESTS_FINISHED_TOTAL,
+            Signal.REQUEST_SECONDS_TOTAL,
+            Signal.QUEUE_SECONDS_TOTAL,
+            Distribution.TTFT_SECONDS,
+            Distribution.E2E_SECONDS,
+            Distribution.QUEUE_SECONDS,
+        ),
+        (1, 0),
+    ),
     page_path="/prometheus/metrics",
     about_path="/version",
     notes=_notes,

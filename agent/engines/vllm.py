@@ -276,7 +276,7 @@ def _notes(page: Page) -> list[str]:
 
 _V0, _V1 = (0, 6), (0, 11)
 """Versions; until 0.10 another engine could be chosen, which shows less and begins its counters with requests."""
-_SINCE = {
+_SINCE: dict[Signal | Distribution, tuple[int, ...]] = {
     **dict.fromkeys((Signal.RUNNING, Signal.WAITING, Signal.KV_CACHE_USAGE_RATIO, Signal.PROMPT_TOKENS_TOTAL), _V0),
     **dict.fromkeys((Signal.GENERATION_TOKENS_TOTAL, Signal.PREEMPTIONS_TOTAL), _V0),
     **dict.fromkeys(
@@ -290,6 +290,15 @@ _SINCE = {
             Signal.QUEUE_SECONDS_TOTAL,
             Signal.PREFILL_SECONDS_TOTAL,
             Signal.DECODE_SECONDS_TOTAL,
+            Distribution.TTFT_SECONDS,
+            Distribution.ITL_SECONDS,
+            Distribution.E2E_SECONDS,
+            Distribution.QUEUE_SECONDS,
+            Distribution.PREFILL_SECONDS,
+            Distribution.DECODE_SECONDS,
+            Distribution.PROMPT_TOKENS,
+            Distribution.COMPLETION_TOKENS,
+            Distribution.BATCH_TOKENS,
         ),
         _V1,
     ),
@@ -326,6 +335,7 @@ TABLE = Table(
     # Versions that show a finished_reason only once it happened have no series for it before.
     optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
     since=_SINCE,
+    begins_with_requests=False,
     about_path="/version",
     about=_about,
     extras=_extras,

@@ -3,11 +3,13 @@
 A page that changes its names, its units or what it counts says so nowhere; whoever reads on reads nothing, or nonsense.
 Kinds of breach:
 
-- ``absent``: a signal that every page of this version has is not there. ``gone``: one that was there is not any more.
-  Families that nobody knows and that came with it are named: one of them may be its new name.
+- ``absent``: a signal or a distribution that every page of this version has is not there. ``gone``: one that was
+  there is not any more. Families that nobody knows and that came with it are named: one of them may be its new name.
+  Series of most engines begin with requests: of a server that was started again nothing is gone before it answered
+  somebody.
 - ``unknown``: families that the engine's table neither reads nor leaves out.
 - ``doubled``: the same counts under an old and a new name. One of them counts.
-- ``unit``: a ratio above 1, or more hits than look-ups.
+- ``unit``: a ratio above 1, more hits than look-ups, or more time in a part of requests than in the whole of them.
 - ``frozen``: a counter that had moved stands still while requests finish. Those that failed or were given up need not
   move it; nor do requests move prompt tokens at their end where a server counts those at the start of each.
 
@@ -22,10 +24,11 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from base.vocabulary import Signal
+from base.vocabulary import Distribution, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from agent.engine_table import Table
     from agent.pages.page import Layout
@@ -34,6 +37,8 @@ PATIENCE: Final = 10
 """Pages in a row that must lack a signal: a page that is cut once is no new version."""
 _MOVED_REQUESTS: Final = 20
 """Requests that finish without a counter's moving before it counts as frozen."""
+_WORK_PAGES: Final = 300
+"""Pages with work, and no word of an answer, after which a server that was started again shows all that it will."""
 _MOVING: Final = (
     Signal.PROMPT_TOKENS_TOTAL,
     Signal.GENERATION_TOKENS_TOTAL,
@@ -43,12 +48,17 @@ _MOVING: Final = (
 """Counters that every finished request moves where they move at all."""
 _RATIOS: Final = (Signal.KV_CACHE_USAGE_RATIO, Signal.KV_CACHE_HOST_USAGE_RATIO)
 _ROUNDING: Final = 1.01
+_PARTS: Final = (Signal.PREFILL_SECONDS_TOTAL, Signal.DECODE_SECONDS_TOTAL, Signal.COMPUTE_INFER_SECONDS_TOTAL)
+"""Sums of a part of each request that are counted when it ends, as its whole time is."""
+_SEAM: Final = 2.0
+"""A server writes its sums one by one while requests end; another unit is a thousandfold."""
 _NAMED: Final = 10
 _TOLD_KEPT: Final = 256
 """Families by which nobody is troubled again: a page may show new ones for ever."""
 _NUMBERS: Final = re.compile(r"\d+")
 
 Totals = tuple["Mapping[Signal, float]", "Mapping[Signal, float]", "Mapping[Signal, float]"]
+Shown = Signal | Distribution
 
 
 class Breach(NamedTuple):
@@ -56,7 +66,7 @@ class Breach(NamedTuple):
 
     Attributes:
         kind: ``absent``, ``gone``, ``unknown``, ``doubled``, ``unit`` or ``frozen``.
-        what: The signal or the family.
+        what: The signal, the distribution or the family.
         message: For a person; begins with what and has no name of the server.
         mended: Whether it is over.
     """
@@ -80,6 +90,18 @@ def served(table: Table, deltas: Mapping[Signal, float]) -> float:
     return finished - deltas.get(Signal.REQUESTS_ABORTED_TOTAL, 0.0)
 
 
+def _told_twice(table: Table, spelled: AbstractSet[str]) -> tuple[tuple[str, str], ...]:
+    """Old and new name of what a page tells under both."""
+    there = [(old, rule.source) for rule in table.rules for old in rule.old if {old, rule.source} <= spelled]
+    there += [
+        (old, one.source)
+        for one in table.histograms
+        for old in one.old
+        if {f"{old}_bucket", f"{one.source}_bucket"} <= spelled
+    ]
+    return tuple(there)[:_NAMED]
+
+
 @dataclass(slots=True)
 class Contract:
     """Watches the pages of one server.
@@ -91,13 +113,16 @@ class Contract:
 
     table: Table
     version: str = ""
-    _seen: set[Signal] = field(default_factory=set)
-    _lacking: tuple[Signal, ...] = ()
-    _back: tuple[Signal, ...] = ()
+    _seen: set[Shown] = field(default_factory=set)
+    _lacking: tuple[Shown, ...] = ()
+    _back: tuple[Shown, ...] = ()
+    _anew: bool = False
+    _worked: int = 0
+    _answered: bool = False
     _strange: frozenset[str] = frozenset()
     _unknown: tuple[str, ...] = ()
     _doubled: tuple[tuple[str, str], ...] = ()
-    _missed: dict[Signal, int] = field(default_factory=dict)
+    _missed: dict[Shown, int] = field(default_factory=dict)
     _still: dict[Signal, float] = field(default_factory=dict)
     _away: dict[tuple[str, str], int] = field(default_factory=dict)
     _told: dict[tuple[str, str], None] = field(default_factory=dict)
@@ -113,9 +138,15 @@ class Contract:
             _told=dict(self._told),
         )
 
-    def laid_out(self, layout: Layout, shown: Iterable[Signal]) -> None:
+    def away(self) -> None:
+        """The server did not answer, or was started again: series that begin with requests need not be there yet."""
+        self._anew, self._worked = True, 0
+
+    def laid_out(self, layout: Layout, shown: Iterable[Shown]) -> None:
         """Series came or went: this is what the page has."""
-        there_now, expected = frozenset(shown), self.table.expected()
+        there_now = frozenset(shown)
+        expected: list[Shown] = [*self.table.expected()]
+        expected += [one.distribution for one in self.table.histograms if not one.beside]
         for one in self._still.keys() - there_now:  # what comes again has to move again first
             del self._still[one]
         self._lacking = tuple(one for one in expected if one not in there_now)
@@ -123,10 +154,7 @@ class Contract:
         strange = tuple(name for name in layout.families() if not self.table.knows(name))
         self._strange, self._unknown = frozenset(strange), strange[:_NAMED]
         spelled = {self.table.spelled(name) for name in layout.places}
-        rules = () if self.table.told_twice else self.table.rules
-        self._doubled = tuple(
-            (old, rule.source) for rule in rules for old in rule.old if {old, rule.source} <= spelled
-        )[:_NAMED]
+        self._doubled = () if self.table.told_twice else _told_twice(self.table, spelled)
 
     def look(self, samples: Sequence[Totals], *, restarted: bool = False) -> list[Breach]:
         """What is new to tell of a page.
@@ -137,16 +165,28 @@ class Contract:
         """
         found: list[Breach] = []
         if restarted:
+            self.away()
             for signal in _RATIOS:
                 self._mend(found, "unit", signal, f"{signal} is judged anew: the server was started again")
         if samples:
+            self._look_whether_begun(samples)
             self._look_for_signals(found)
             self._look_at_families(found)
             self._look_at_hits(found, [totals for _, totals, _ in samples])
+            self._look_at_parts(found, [totals for _, totals, _ in samples])
         for gauges, _, _ in samples:
             self._look_at_ratios(found, gauges)
         self._look_for_frozen(found, samples)
         return found
+
+    def _look_whether_begun(self, samples: Sequence[Totals]) -> None:
+        self._answered = any(
+            served(self.table, totals) > 0 or totals.get(Signal.REQUEST_SECONDS_TOTAL, 0.0) > 0
+            for _, totals, _ in samples
+        )
+        if self._anew:
+            self._worked += any(gauges.get(Signal.RUNNING) or any(totals.values()) for gauges, totals, _ in samples)
+            self._anew = not self._answered and self._worked < _WORK_PAGES
 
     def _look_at_families(self, found: list[Breach]) -> None:
         for name in self._unknown:
@@ -173,16 +213,24 @@ class Contract:
                 message = f"{signal} is nothing that a page of version {self.version or 'unknown'} must have"
                 self._mend(found, kind, signal, message)
                 continue
+            if not self._begun(signal, kind):
+                continue
             self._missed[signal] = self._missed.get(signal, 0) + 1
             if self._missed[signal] == PATIENCE:
                 why = "is on the page no longer" if kind == "gone" else f"is not on the page of version {self.version}"
                 new = f"; nobody here knows {', '.join(self._unknown)}" if self._unknown else ""
                 self._tell(found, kind, signal, f"{signal} {why}: it is unknown, not 0{new}")
 
-    def _promised(self, signal: Signal) -> bool:
-        """Whether a page of this version has a signal from its start."""
-        since, version = self.table.since, version_of(self.version)
-        return bool(since and version) and version >= since.get(signal, version)
+    def _promised(self, signal: Shown) -> bool:
+        """Whether a page of this version has a signal."""
+        since, version = self.table.since.get(signal), version_of(self.version)
+        return since is not None and bool(version) and version >= since
+
+    def _begun(self, signal: Shown, kind: str) -> bool:
+        """Whether a series would be there by now: those of most engines begin with requests."""
+        if self._promised(signal) and not self.table.begins_with_requests:
+            return True
+        return not self._anew if kind == "gone" else self._answered
 
     def _look_at_ratios(self, found: list[Breach], gauges: Mapping[Signal, float]) -> None:
         for signal in _RATIOS:
@@ -198,6 +246,16 @@ class Contract:
             self._tell(found, "unit", signal, f"{signal} is above its look-ups: the two may have different units")
         elif any(asked for _, asked in pairs):
             self._mend(found, "unit", signal, f"{signal} is not above its look-ups any more")
+
+    def _look_at_parts(self, found: list[Breach], totals: Sequence[Mapping[Signal, float]]) -> None:
+        whole = Signal.REQUEST_SECONDS_TOTAL
+        for part in _PARTS:
+            pairs = [(one[part], one[whole]) for one in totals if part in one and one.get(whole)]
+            if any(took > _SEAM * all_of_it for took, all_of_it in pairs):
+                message = f"{part} is above {whole}, of which it is a part: the two may have different units"
+                self._tell(found, "unit", part, message)
+            elif pairs:
+                self._mend(found, "unit", part, f"{part} is not above {whole} any more")
 
     def _look_for_frozen(self, found: list[Breach], samples: Sequence[Totals]) -> None:
         for signal in _MOVING:

@@ -135,13 +135,17 @@ async def learn_about(
         url: From `about_url`.
         key: As `fetch` takes it.
     """
-    if not url:
-        return About()
-    try:
-        reply = json.loads(await fetch(session, url, _ABOUT_BYTES, key))
-    except (aiohttp.ClientError, TimeoutError, OSError, PageError, ValueError):
-        return About()  # a server need not tell: the page is the truth, this is a courtesy
-    return table.about(reply).within(_NAMES_KEPT) if isinstance(reply, dict) else About()
+    places = [url] if url else []
+    if url and table.about_older:
+        places.append(url.removesuffix(table.about_path) + table.about_older)
+    for place in places:
+        try:
+            reply = json.loads(await fetch(session, place, _ABOUT_BYTES, key))
+        except (aiohttp.ClientError, TimeoutError, OSError, PageError, ValueError):
+            continue  # a server need not tell: the page is the truth, this is a courtesy
+        if isinstance(reply, dict):
+            return table.about(reply).within(_NAMES_KEPT)
+    return About()
 
 
 def reason_of(error: Exception) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agent.pages.contract import Breach
     from agent.pages.counting import Identity
     from agent.pages.page import Layout, Page, Series
-    from base.vocabulary import Signal
+    from base.vocabulary import Distribution, Signal
 
 __all__ = ["EngineSample", "Increase", "Key", "Sampler", "Scrape"]
 
@@ -218,8 +218,11 @@ class Sampler:
             )
         self._groups, self._layout = groups, layout
         self._config = config_of(table, layout)
-        arranged = {one.signal for group in groups.values() for one in group.gauges}
-        arranged |= {one.signal for group in groups.values() for one in group.counters}
+        arranged: set[Signal | Distribution] = set()
+        for group in groups.values():
+            arranged |= {one.signal for one in group.gauges}
+            arranged |= {one.signal for one in group.counters}
+            arranged |= {one.rule.distribution for one in group.buckets}
         self.contract.laid_out(layout, arranged)
         named = (slots.get(START_TIME) or [])[:_MOST_KEYS]
         self._start_slots = {_identity(layout.series[slot]): slot for slot in named}

@@ -226,6 +226,8 @@ class Watch:
         self.stats.last_error = reason
         if self._follower.down(reason, time_ns, emit):
             self._about_due = 0.0  # what comes back may be another version
+            if self._sampler is not None:
+                self._sampler.contract.away()
 
     def _told(self, event: str, message: str, warning: bool) -> None:
         self._overheard.event(event, self.instance)

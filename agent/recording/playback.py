@@ -313,6 +313,7 @@ class _PageState:
         made: list[tuple[SignalKind, bytes]] = []
         page, problem = self._page(row)
         if page is None:
+            self._sampler.contract.away()
             self._follower.down(problem, time_ns, lambda kind, body: made.append((kind, body)))
             return made
         scrape = self._sampler.sample(page)

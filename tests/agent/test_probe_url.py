@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from agent.engine_table import find_table
 from agent.pages.fetch import page_urls
 from agent.pages.probe import probe
 from base.errors import PageError, UnknownEngineError
@@ -217,3 +218,27 @@ async def test_a_server_without_a_page_says_its_status():
     async with serving({}) as url:
         with pytest.raises(PageError, match="404"):
             await probed(f"{url}/metrics")
+
+
+@pytest.mark.parametrize("path", ["/server_info", "/get_server_info"])
+async def test_sglang_tells_its_version_where_it_does_now_and_where_it_did(path: str):
+    routes: Routes = {
+        "/metrics": page("sglang/0.4.3_busy_queue.txt"),
+        path: {"version": "0.5.23", "served_model_name": "llama", "tp_size": 8, "secret": "x"},
+    }
+    async with serving(routes) as url:
+        assert (await probed(url))["version"] == "0.5.23"
+
+
+@pytest.mark.parametrize("engine", ["tgi", "tei"])
+def test_what_a_server_tells_of_its_settings_is_its_configuration(engine: str):
+    told = {
+        "version": "3.3.4",
+        "model_id": "m",
+        "model_sha": "4af",
+        "max_concurrent_requests": 128,
+        "docker_label": "x",
+    }
+    about = find_table(engine).about(told)
+    assert (about.version, about.model) == ("3.3.4", "m")
+    assert about.config == {"model_sha": "4af", "max_concurrent_requests": "128"}

@@ -151,7 +151,8 @@ llamacpp:requests_deferred{model="large",mode="completion"} 2
 def test_a_router_of_llamacpp_servers_shows_each_model():
     found = describe(parse(ROUTER), About(model="alias"))
     assert found["by_model"] == {"small": {"running": 1, "waiting": 0}, "large": {"running": 3, "waiting": 2}}
-    assert found["unmapped"] == ["llamacpp_router:model_up"]
+    assert found["unmapped"] == []
+    assert any("awake" in note for note in found["notes"])
     assert not any("does not name its model" in note for note in found["notes"])
     plain = describe(parse("llamacpp:requests_processing 1\n"), About(model="alias"))
     assert plain["models"] == ["alias"]

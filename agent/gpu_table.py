@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent import gpu_exporters
 from agent.engine_families import is_common
+from agent.xids import meaning
 from base import found
 from base.vocabulary import Resource
 
@@ -46,7 +47,7 @@ class Whose:
         name: Product.
         index: Number on its machine.
         node: Machine.
-        pod: Pod that has it.
+        pod, namespace: Pod that has it.
         driver: Version of the driver.
     """
 
@@ -57,13 +58,14 @@ class Whose:
     node: str = ""
     pod: str = ""
     driver: str = ""
+    namespace: str = ""
 
     def whole(self) -> Whose:
         """The GPU that a part is of; itself where it is none."""
         if not self.parent:
             return self
         name, index = self.name.partition(_PART_OF_NAME)[0], self.index.partition(":")[0]
-        return replace(self, gpu=self.parent, parent="", name=name, index=index, pod="")
+        return replace(self, gpu=self.parent, parent="", name=name, index=index, pod="", namespace="")
 
     def with_(self, other: Whose) -> Whose:
         """What this leaves open as another says of the same GPU."""
@@ -167,6 +169,11 @@ class Row(NamedTuple):
     whose: Whose
     values: dict[str, float]
     fault: int
+
+
+def fault_told(row: Row) -> str:
+    """A row's new fault, in a sentence."""
+    return f"GPU {row.whose.index} ({row.whose.gpu}) reports Xid {row.fault}: {meaning(row.fault)}"
 
 
 class GpuReader:

@@ -33,7 +33,8 @@ def _whose(labels: Mapping[str, str]) -> Whose | None:
         name=told.get("card_model", ""),
         index=told.get("gpu_id", ""),
         node=told.get("hostname", ""),
-        pod=told.get("pod") or told.get("exported_pod") or "",
+        pod=told.get("exported_pod") or told.get("pod") or "",
+        namespace=told.get("exported_namespace") or told.get("namespace") or "",
         driver=told.get("driver_version", ""),
     )
     if partition in {"", "0"}:

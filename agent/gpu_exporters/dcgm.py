@@ -32,7 +32,9 @@ def _whose(labels: Mapping[str, str]) -> Whose | None:
         name=name,
         index=index,
         node=labels.get("Hostname", ""),
-        pod=labels.get("pod") or labels.get("exported_pod") or labels.get("pod_name") or "",
+        # Where a scraper labels its target with a pod of its own, the one that has the GPU is the exported one.
+        pod=labels.get("exported_pod") or labels.get("pod") or labels.get("pod_name") or "",
+        namespace=labels.get("exported_namespace") or labels.get("namespace") or labels.get("pod_namespace") or "",
         driver=labels.get("DCGM_FI_DRIVER_VERSION", ""),
     )
     if not part:

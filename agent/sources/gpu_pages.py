@@ -16,8 +16,7 @@ import aiohttp
 import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from agent.gpu.faults import meaning
-from agent.gpu_table import TOTALS, GpuReader, gpu_tables, reader_of
+from agent.gpu_table import TOTALS, GpuReader, fault_told, gpu_tables, reader_of
 from agent.otlp.encode import attributes, encode_event, encode_gauges, resource
 from agent.pages.fetch import fetch, reason_of
 from agent.pages.page import Limits, PageReader
@@ -80,7 +79,7 @@ class GpuPages(Source):
         self._targets: list[Target] = []
 
     def watch(self, targets: Sequence[Target]) -> None:
-        """A GPU of this agent's own pod is its model server's, where there is one alone."""
+        """A GPU is the model server's that runs in its pod, where there is one alone."""
         self._targets += targets
 
     def forget(self, targets: Sequence[Target]) -> None:
@@ -157,17 +156,20 @@ class GpuPages(Source):
                 what = row.whose.name or "GPU"
                 self._event(emit, "gpu_found", f"GPU {row.whose.index} ({row.whose.gpu}) is a {what}", whose)
             if row.fault:
-                message = f"GPU {row.whose.index} ({row.whose.gpu}) reports Xid {row.fault}: {meaning(row.fault)}"
-                self._event(emit, "gpu_xid", message, whose | {"xid": str(row.fault)}, warning=True)
+                self._event(emit, "gpu_xid", fault_told(row), whose | {"xid": str(row.fault)}, warning=True)
         one.found = frozenset(row.whose.gpu for row in rows)
         if told:
             emit("metrics", encode_gauges([(resource(whose), row.values) for whose, row in told], SCOPE_GPU, time_ns,
                                           TOTALS))  # fmt: skip
 
     def _instance(self, row: Row) -> dict[str, str]:
-        if len(self._targets) != 1 or not self._pod or row.whose.pod != self._pod:
-            return {}
-        return attributes(self._targets[0], Place())
+        pod, namespace = row.whose.pod, row.whose.namespace
+        here = [
+            one
+            for one in self._targets
+            if pod and (one.pod or self._pod) == pod and one.namespace in {"", namespace or one.namespace}
+        ]
+        return attributes(here[0], Place()) if len(here) == 1 else {}
 
     def _missing(self, one: _Exporter, why: str, emit: Emit) -> None:
         # what a server says of its own state differs in its numbers from one answer to the next

@@ -13,25 +13,27 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final
 
 import structlog
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from agent.engine_table import tables
+from agent.engine_table import Table, known_families, tables
 from agent.gpu_table import gpu_tables
+from agent.pages.page import Layout, Series
 from base.vocabulary import SCOPE_GPU, SCOPE_SAMPLE, Resource
 from collector.intake import BusyError
 from collector.scraped.order import Order
 from collector.scraped.pages import MOST_OPEN, Assembly
+from collector.scraped.pods import Pods
 from collector.scraped.reader import maker
 from collector.scraped.series import groups
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from collector.auth import Sender
     from collector.intake import Intake
@@ -62,6 +64,7 @@ _REPLICAS: Final = ("prometheus_replica", "__replica__", "replica", "prometheus"
 """Labels by which scrapers of the same targets tell themselves apart."""
 _FAILED_SCRAPE: Final = b"scrape_duration_seconds"
 """In what a scraper sends of a target that shows nothing."""
+_PARTS: Final = ("_bucket", "_sum", "_count")
 _OURS: Final = SCOPE_SAMPLE.encode(), SCOPE_GPU.encode()
 
 
@@ -70,7 +73,34 @@ def _beginnings() -> re.Pattern[bytes]:
     """How names of series begin that engines, and exporters of GPUs, show."""
     names = {one for table in tables().values() for one in (*table.prefixes, *table.spellings)}
     names |= {one for gpus in gpu_tables().values() for one in gpus.marks}
-    return re.compile(b"|".join(sorted(re.escape(name).encode() for name in names)))
+    return _any_of(names)
+
+
+@cache
+def _marks() -> re.Pattern[bytes]:
+    """What is in a request that may hold a page of an engine whose names begin with nothing of its own."""
+    return _any_of({mark for table in tables().values() for mark in table.marks})
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[bytes]:
+    return re.compile(b"|".join(sorted(re.escape(text).encode() for text in texts)))
+
+
+@lru_cache(maxsize=8192)
+def _may_be_of(name: str) -> tuple[Table, ...]:
+    """Engines without a beginning of their own that have a metric of this name."""
+    whole = next((name.removesuffix(part) for part in _PARTS if name.endswith(part)), name)
+    return tuple(one for one in tables().values() if one.marks and {name, whole} & known_families(one.engine))
+
+
+def _is_signed(group: Group) -> bool:
+    """Whether an engine is told by what its series are, together, and not by how one begins."""
+    found: dict[str, list[Series]] = {}
+    for metric in group.metrics:
+        for table in _may_be_of(metric.name):
+            series = [Series(one.name, one.labels, frozenset()) for one in group._replace(metrics=[metric]).points()]
+            found.setdefault(table.engine, []).extend(series)
+    return any(tables()[engine].signs(Layout(tuple(series), {})) for engine, series in found.items())
 
 
 @dataclass(slots=True)
@@ -103,6 +133,7 @@ class Deriver:
         self._intake = intake
         self._ledger = ledger
         self._targets: OrderedDict[tuple[str, str, str, str], _Target] = OrderedDict()
+        self._pods: dict[tuple[str, str], Pods] = defaultdict(Pods)
         self._waiting: deque[tuple[str, bytes, Sender]] = deque()
         self._unread: deque[tuple[bytes, Sender]] = deque()
         self._unread_bytes = 0
@@ -111,7 +142,7 @@ class Deriver:
     def look(self, body: bytes, sender: Sender) -> None:
         """Keep a metrics request, just stored, that may hold what a target of ours shows: a search in its bytes."""
         if any(ours in body for ours in _OURS) or not (
-            _beginnings().search(body) or (self._targets and _FAILED_SCRAPE in body)
+            _beginnings().search(body) or _marks().search(body) or (self._targets and _FAILED_SCRAPE in body)
         ):
             return
         if self._unread_bytes + len(body) > _MOST_BYTES:
@@ -158,19 +189,21 @@ class Deriver:
     def _read(self, body: bytes, sender: Sender) -> None:
         try:
             now, wall_ns = time.monotonic(), time.time_ns()
+            marked = _marks().search(body) is not None
             for group in groups(ExportMetricsServiceRequest.FromString(body)):
-                self._add(group, sender, now, wall_ns)
+                self._add(group, sender, now, wall_ns, marked=marked)
         except Exception:  # one request of many; the series are stored
             self._ledger.derive_errors.inc()
             LOG.exception("derive_failed")
 
-    def _add(self, group: Group, sender: Sender, now: float, wall_ns: int) -> None:
+    def _add(self, group: Group, sender: Sender, now: float, wall_ns: int, *, marked: bool) -> None:
         whose = group.resource
         key = sender.key_id, sender.tenant, whose.get(Resource.DEPLOYMENT, ""), whose[Resource.INSTANCE]
         target = self._targets.get(key)
         if target is None:
             begins = _beginnings().match
-            if not any(begins(metric.name.encode()) for metric in group.metrics):
+            begun = any(begins(metric.name.encode()) for metric in group.metrics)
+            if not begun and not (marked and _is_signed(group)):
                 return
             target = self._targets[key] = _Target(sender, whose)
         self._targets.move_to_end(key)
@@ -198,7 +231,8 @@ class Deriver:
             full = size > _MOST_SERIES or len(self._targets) > _MOST_TARGETS
             if not full and now - oldest.seen < _IDLE_SECONDS:
                 break
-            self._targets.popitem(last=False)
+            (key_id, tenant, _, instance), _ = self._targets.popitem(last=False)
+            self._pods[key_id, tenant].forget(instance)
             size -= oldest.assembly.size
             if full:
                 self._ledger.derive_dropped.inc()
@@ -234,7 +268,8 @@ class Deriver:
         def emit(signal: str, body: bytes) -> None:
             self._put(signal, body, target.sender)
 
-        fresh = maker(put.page, target.resource, emit, self._ledger.derived.inc)
+        pods = self._pods[target.sender.key_id, target.sender.tenant]
+        fresh = maker(put.page, target.resource, emit, self._ledger.derived.inc, pods)
         return Order(fresh) if fresh is not None else None
 
     def _put(self, signal: str, body: bytes, sender: Sender) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from agent.engine_table import detect
-from agent.gpu_table import TOTALS, GpuReader, reader_of
-from agent.otlp.encode import encode_gauges, resource
+from agent.gpu_table import TOTALS, GpuReader, fault_told, reader_of
+from agent.otlp.encode import encode_event, encode_gauges, resource
 from agent.pages.follow import Follower
 from agent.pages.samples import Sampler
 from base.errors import UnknownEngineError
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from agent.otlp.emit import Emit
     from agent.pages.page import Page
     from collector.scraped.pages import Put
+    from collector.scraped.pods import Pods
 
 _SCRAPE_SECONDS: Final = "scrape_duration_seconds"
 _PLACES: Final[Mapping[str, tuple[str, ...]]] = {
     Resource.REGION: ("region", "cloud_region"),
     Resource.CLUSTER: ("cluster", "k8s_cluster_name"),
     Resource.POD: ("pod", "kubernetes_pod_name", "k8s_pod_name"),
+    Resource.NAMESPACE: ("namespace", "kubernetes_namespace", "k8s_namespace_name"),
     Resource.NODE: ("node", "kubernetes_node", "host_name"),
 }
 """Attributes of our resource → labels by which scrapers commonly tell the same, likeliest first."""
@@ -59,6 +61,7 @@ class EngineReader:
         """Read the next page."""
         emit: Emit = self.emit if tell else lambda _kind, _body: None
         if not put.shows:
+            self.sampler.contract.away()
             self.follower.down("it was not scraped (up is 0)", put.time_ns, emit)
             return
         scrape = self.sampler.sample(put.page)
@@ -82,17 +85,19 @@ class EngineReader:
 
 @dataclass(frozen=True, slots=True)
 class GpusReader:
-    """Rows of GPUs of an exporter's page.
+    """Rows of GPUs of an exporter's page, and their faults.
 
     Attributes:
         reader: The exporter's.
         place: Attributes of all rows' resources.
+        pods: Whose a GPU is that a pod has.
         emit: Takes the bodies.
         told: Called with the number of rows that were told.
     """
 
     reader: GpuReader
     place: Mapping[str, str]
+    pods: Pods
     emit: Emit
     told: Callable[[int], object]
 
@@ -103,12 +108,18 @@ class GpusReader:
     def read(self, put: Put, *, tell: bool = True) -> None:
         """Read the next page."""
         rows = [
-            (resource({**self.place, **row.whose.attributes()}), row.values)
+            (row, {**self.place, **row.whose.attributes(), **self.pods.of(row.whose.pod, row.whose.namespace)})
             for row in self.reader.read(put.page, put.time_ns / 1e9)
         ]
-        if rows and tell:
-            self.emit("metrics", encode_gauges(rows, SCOPE_GPU, put.time_ns, TOTALS))
-            self.told(len(rows))
+        if not rows or not tell:
+            return
+        told = [(resource(whose), row.values) for row, whose in rows]
+        self.emit("metrics", encode_gauges(told, SCOPE_GPU, put.time_ns, TOTALS))
+        self.told(len(rows))
+        for row, whose in rows:
+            if row.fault:
+                details = row.whose.attributes() | {"xid": str(row.fault)}
+                self.emit("logs", encode_event(whose, "gpu_xid", fault_told(row), put.time_ns, details, warning=True))
 
     def alone(self, put: Put) -> None:
         """Tell a page between two that were read."""
@@ -119,7 +130,7 @@ Reader = EngineReader | GpusReader
 
 
 def maker(
-    page: Page, whose: Mapping[str, str], emit: Emit, told: Callable[[int], object]
+    page: Page, whose: Mapping[str, str], emit: Emit, told: Callable[[int], object], pods: Pods
 ) -> Callable[[Put], Reader] | None:
     """What makes readers for the target of a page; None where nobody here can read it.
 
@@ -128,18 +139,21 @@ def maker(
         whose: Attributes of the target, as its sender tells them.
         emit: Takes the bodies.
         told: Called with the number of rows that were told.
+        pods: Which server runs in which pod; told of this one.
     """
     gpus = reader_of(page)
     if gpus is not None:
-        exporter, place = gpus.table, {name: whose[name] for name in _PLACES if whose.get(name)}
-        return lambda _put: GpusReader(GpuReader(exporter), place, emit, told)
+        exporter, place = gpus.table, _exporters_place(whose, page)
+        return lambda _put: GpusReader(GpuReader(exporter), place, pods, emit, told)
     try:
         table = detect(page)
     except UnknownEngineError:
         return None
 
     def reader(put: Put) -> Reader:
-        follower = Follower(whose[Resource.INSTANCE], _whose(table, whose, put.page))
+        served = _whose(table, whose, put.page)
+        pods.put(served)
+        follower = Follower(whose[Resource.INSTANCE], served)
         return EngineReader(table, follower, Sampler(table, whole=False), emit, told)
 
     return reader
@@ -147,12 +161,24 @@ def maker(
 
 def _whose(table: Table, target: Mapping[str, str], page: Page) -> dict[str, str]:
     """Attributes of a sample's resource: the target's own, and where the engine's series say that it runs."""
-    told: dict[str, str] = {}
-    for one in page.layout.series:
-        if one.name.startswith((*table.prefixes, *table.spellings)):
-            for attribute, labels in _PLACES.items():
-                if named := next((value for label in labels if (value := one.labels.get(label))), ""):
-                    told[attribute] = named
-            break
+    begins = (*table.prefixes, *table.spellings)
+    own = next((one for one in page.layout.series if not begins or one.name.startswith(begins)), None)
+    told = _places(own.labels) if own is not None else {}
     kept = {name: target[name] for name in (*_PLACES, *_KEPT) if target.get(name)}
     return {**told, **kept, Resource.ENGINE: table.engine}
+
+
+def _exporters_place(target: Mapping[str, str], page: Page) -> dict[str, str]:
+    """Where an exporter's GPUs are. The pod that it runs in itself is none of a GPU's."""
+    told = _places(page.layout.series[0].labels)
+    told |= {name: target[name] for name in _PLACES if target.get(name)}
+    return {name: value for name, value in told.items() if name not in {Resource.POD, Resource.NAMESPACE}}
+
+
+def _places(labels: Mapping[str, str]) -> dict[str, str]:
+    """Attributes that the labels of a series tell."""
+    found = {
+        attribute: next((value for label in names if (value := labels.get(label))), "")
+        for attribute, names in _PLACES.items()
+    }
+    return {attribute: named for attribute, named in found.items() if named}

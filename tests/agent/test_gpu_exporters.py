@@ -313,3 +313,31 @@ def test_without_pages_there_is_no_source(monkeypatch: Any):
         config = AgentConfig()
 
     assert gpu_pages.source(Scene()) is None  # type: ignore[arg-type]
+
+
+def test_of_two_pods_on_a_line_the_exported_one_has_the_gpu():
+    labels = f'{GPU},pod="dcgm-exporter-x2",exported_pod="chat-0",namespace="gpu-operator",exported_namespace="models"'
+    whose = rows(f"DCGM_FI_DEV_GPU_UTIL{{{labels}}} 50\n")["GPU-a"].whose
+    assert (whose.pod, whose.namespace) == ("chat-0", "models")
+    labels = 'serial_number="7",gpu_id="1",hostname="n",pod="exporter-1",exported_pod="chat-1"'
+    assert rows(f"gpu_gfx_activity{{{labels}}} 70\n")["AMD-7"].whose.pod == "chat-1"
+
+
+def test_a_gpu_is_of_the_watched_server_in_its_pod():
+    source = GpuPages(["http://127.0.0.1:1/metrics"], Place(node="agents", pod="agent-1"))
+    source.watch([
+        Target("chat-0", "chat", url="http://10.0.0.1:1", pod="chat-0", namespace="models"),
+        Target("chat-0.tests", "chat", url="http://10.0.0.2:1", pod="chat-0", namespace="tests"),
+        Target("plain", "chat", url="http://10.0.0.3:1"),
+    ])  # fmt: skip
+
+    def named(**labels: str) -> str:
+        text = ",".join(f'{name}="{value}"' for name, value in labels.items())
+        row = rows(f"DCGM_FI_DEV_GPU_UTIL{{{GPU},{text}}} 50\n")["GPU-a"]
+        return source._instance(row).get("service.instance.id", "")
+
+    assert named(pod="chat-0", namespace="tests") == "chat-0.tests"
+    assert named(pod="chat-0") == "", "two have that name"
+    assert named(pod="agent-1") == "plain"
+    assert named(pod="", namespace="models") == ""
+    assert named(pod="chat-0", namespace="elsewhere") == ""

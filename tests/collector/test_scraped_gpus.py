@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from agent.gpu_table import reader_of
 from agent.pages.page import parse
@@ -11,6 +14,9 @@ from collector.auth import NOBODY
 from collector.ledger import Ledger
 from collector.scraped.derive import Deriver
 from tests.kits.scraped import SECOND, START, Taker, clock, page, sent, settled, told, waited, written
+
+if TYPE_CHECKING:
+    from agent.pages.page import Page
 
 __all__ = ["clock"]
 PAGES = Path(__file__).parent.parent / "fixtures" / "gpu_exporters"
@@ -47,3 +53,66 @@ async def test_an_engines_page_of_the_same_sender_is_read_as_ever(clock: list[fl
     ((_, whose, values),) = told(body for signal, body, _ in taker.taken if signal == "metrics")
     assert whose["servescope.engine"] == "vllm"
     assert "hw.power" not in values
+
+
+LABELS = 'gpu="0",UUID="GPU-a",modelName="H100",Hostname="n1",pod="dcgm-exporter-x2",exported_pod="chat-0"'
+
+
+def dcgm(xid: int, namespace: str = "models") -> Page:
+    labels = f'{{{LABELS},namespace="gpu-operator",exported_namespace="{namespace}"}}'
+    return parse(f"DCGM_FI_DEV_GPU_UTIL{labels} 97\nDCGM_FI_DEV_XID_ERRORS{labels} {xid}\n")
+
+
+def chat(namespace: str, *, model: str = "m") -> Page:
+    where = f'model_name="{model}",pod="chat-0",namespace="{namespace}"'
+    return parse(f"vllm:num_requests_running{{{where}}} 3\nvllm:generation_tokens_total{{{where}}} 70\n")
+
+
+def of_target(shown: Page, at: int, instance: str) -> bytes:
+    series = written([(at, shown)])
+    for one in series:
+        next(label for label in one.labels if label.name == "instance").value = instance
+    return sent(series)
+
+
+async def test_a_gpu_has_the_server_of_the_pod_that_has_it(clock: list[float]) -> None:
+    """Prometheus puts its target's own pod over the exporter's word, which it then calls exported."""
+    taker = Taker()
+    deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
+    deriver.look(of_target(chat("models"), START, "chat:8000"), NOBODY)
+    deriver.look(of_target(chat("tests", model="other"), START, "tests:8000"), NOBODY)
+    await waited(deriver, clock)
+    for turn, xid in enumerate((0, 0, 79)):
+        deriver.look(of_target(dcgm(xid), START + turn * SECOND, "dcgm:9400"), NOBODY)
+        await waited(deriver, clock)
+    await settled(deriver, clock)
+    gpus = [one for one in told(body for kind, body, _ in taker.taken if kind == "metrics") if "hw.id" in one[1]]
+    assert len(gpus) == 3
+    for _, whose, values in gpus:
+        assert values["hw.gpu.utilization"] == 0.97
+        assert (whose["k8s.pod.name"], whose["host.name"]) == ("chat-0", "n1")
+        assert (whose["service.instance.id"], whose["servescope.engine"]) == ("chat:8000", "vllm")
+    (fault,) = [
+        (group.resource.attributes, record)
+        for kind, body, _ in taker.taken
+        if kind == "logs"
+        for group in ExportLogsServiceRequest.FromString(body).resource_logs
+        for record in group.scope_logs[0].log_records
+        if record.event_name == "gpu_xid"
+    ]
+    assert fault[1].body.string_value.startswith("GPU 0 (GPU-a) reports Xid 79: ")
+    assert "chat:8000" in [pair.value.string_value for pair in fault[0]]
+
+
+async def test_a_gpu_of_a_pod_with_several_servers_or_none_is_nobodys(clock: list[float]) -> None:
+    taker = Taker()
+    deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
+    for instance in ("chat:8000", "chat:8001"):
+        deriver.look(of_target(chat("models"), START, instance), NOBODY)
+    await waited(deriver, clock)
+    deriver.look(of_target(dcgm(0), START, "dcgm:9400"), NOBODY)
+    deriver.look(of_target(dcgm(0, "elsewhere"), START, "dcgm:9401"), NOBODY)
+    await waited(deriver, clock)
+    gpus = [one for one in told(body for kind, body, _ in taker.taken if kind == "metrics") if "hw.id" in one[1]]
+    assert len(gpus) == 2
+    assert not any("service.instance.id" in whose for _, whose, _ in gpus)

@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from collector.scraped.cadence import Cadence
 from collector.scraped.order import HOLD_SECONDS, Order
 from collector.scraped.pages import OLD_PATIENCE_SECONDS, PATIENCE_SECONDS, Assembly
+from collector.scraped.pods import Pods
 from collector.scraped.reader import Reader, maker
 from collector.scraped.series import Point
 from tests.kits.scraped import SECOND, START, told
@@ -72,7 +73,7 @@ class Target:
     def hand_on(self, *, last: bool = False) -> None:
         for put in self.assembly.ready(self.now, last=last):
             if self.order is None:
-                fresh = maker(put.page, WHOSE, self.emit, lambda _count: None)
+                fresh = maker(put.page, WHOSE, self.emit, lambda _count: None, Pods())
                 assert fresh is not None
                 self.order: Order[Reader] | None = Order(fresh)
             self.order.take(put, self.now)

@@ -217,6 +217,10 @@ class ClientConnection(asyncio.Protocol):
         elif 0 < limits.keep_alive_seconds < now - self._idle_since or (self._closing and not self._may_ask(now)):
             self._close()
 
+    def owed(self, now: float) -> float:
+        """For how long the server has sent nothing of an answer that it owes, 0 where it owes none."""
+        return self.exchange.owed(now) if self.exchange is not None else 0.0
+
     def _is_stuck(self, now: float) -> bool:
         """Whether the client has taken nothing for too long of the bytes that wait for it here."""
         waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0

@@ -44,6 +44,7 @@ class Core:
         open: Requests whose record is not written yet.
         lag_seconds: Longest lateness of the event loop since whoever reports it set it back to 0.
         door: Turns away what has no place.
+        owed: For how long the server has sent nothing of an answer that it owes, by the monotonic clock: the longest.
     """
 
     pool: Pool
@@ -59,6 +60,7 @@ class Core:
     lag_seconds: float = 0.0
     open: OpenRequests = field(default_factory=OpenRequests)
     door: Door = field(init=False)
+    owed: Callable[[float], float] = lambda _now: 0.0
 
     def __post_init__(self) -> None:
         self.door = Door(self.counters)

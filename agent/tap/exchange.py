@@ -351,6 +351,16 @@ class Exchange:
         self._sending.done = False  # whatever follows on this connection can't be trusted
         self.fail(Fault(fault.status, Outcome.CLIENT_ERROR, fault.reason, str(fault)))
 
+    def owed(self, now: float) -> float:
+        """For how many seconds the server has sent nothing of a model's answer that it owes; 0 where it owes none.
+
+        Who has not asked wholly, or does not take what was sent, waits for no server.
+        """
+        waits = self._stage in {_ASKING, _ANSWERING} and self.request_done and not self._answer.tunnel
+        if not waits or self._stalled_since or self._sending.connecting or not self._account.route.operation:
+            return 0.0
+        return max(0.0, now - max(self._moved, self._sending.moved))
+
     def check(self, now: float) -> None:
         """End what takes too long (``now`` on the monotonic clock)."""
         if self._stage in {_HELD, _OVER} or self._sending.connecting or self._stalled_since:

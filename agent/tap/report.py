@@ -111,6 +111,7 @@ def figures(core: Core, oldest_seconds: float) -> Iterator[_Figure]:
     """All figures of a tap: its counters and gauges under dotted names, and what only this report has."""
     yield "servescope.tap.requests.open", float(len(core.open)), {}, False
     yield "servescope.tap.requests.oldest_age", oldest_seconds, {}, False
+    yield "servescope.tap.requests.owed_age", core.owed(time.monotonic()), {}, False
     yield "servescope.tap.places", float(core.limits.max_connections), {}, False
     yield "servescope.tap.tunnels", float(core.tunnels), {}, False
     yield "servescope.tap.loop_lag", core.lag_seconds, {}, False

@@ -35,6 +35,7 @@ class TapServer:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        core.owed = self._owed
         self._connections: set[ClientConnection] = set()
         self._listener: socket.socket | None = None
         self._listening = False
@@ -137,6 +138,9 @@ class TapServer:
                 except Exception:  # one connection's trouble is not the others'
                     self._core.counters.faults.labels("check").inc()
                     log.exception("tap_check_failed")
+
+    def _owed(self, now: float) -> float:
+        return max((connection.owed(now) for connection in self._connections), default=0.0)
 
     def _nobody(self) -> bool:
         return not (self._connections or self._entering or len(self._core.open)) and self._listening

@@ -68,10 +68,17 @@ class Breach(NamedTuple):
 
 
 class Open(NamedTuple):
-    """Requests that a tap has open, and seconds for which it has had none (0 where it has some)."""
+    """What a tap has open.
+
+    Attributes:
+        requests: How many.
+        none_for: Seconds for which it has had none, 0 where it has some.
+        owed_since: Unix time since which its server has sent nothing of an answer that it owes, 0 where it owes none.
+    """
 
     requests: float
     none_for: float
+    owed_since: float = 0.0
 
 
 @dataclass(slots=True)

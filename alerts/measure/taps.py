@@ -51,12 +51,18 @@ def open_requests(store: Rows, now: float) -> dict[str, Open]:
         if now - int(row["at_ms"]) / 1000 > LIVE_SECONDS:
             continue  # it is gone: others may stand there
         since = max(int(row["busy_ms"]), int(row["first_ms"])) / 1000
-        told = Open(float(row["open"]), 0.0 if row["open"] else max(now - since, 0.0))
+        owed = float(row["owed"])
+        owed_since = int(row["at_ms"]) / 1000 - owed if owed and row["open"] else 0.0
+        told = Open(float(row["open"]), 0.0 if row["open"] else max(now - since, 0.0), owed_since)
         other = found.get(str(row["instance"]))
-        found[str(row["instance"])] = (
-            told if other is None else Open(other.requests + told.requests, min(other.none_for, told.none_for))
-        )
+        found[str(row["instance"])] = told if other is None else _together(other, told)
     return found
+
+
+def _together(one: Open, other: Open) -> Open:
+    """What two taps before one instance have open."""
+    since = min((each.owed_since for each in (one, other) if each.owed_since), default=0.0)
+    return Open(one.requests + other.requests, min(one.none_for, other.none_for), since)
 
 
 def losses(store: Rows, now: float) -> list[Loss]:

@@ -26,15 +26,16 @@ GROUP BY instance, metric, reason
 LIMIT 1000
 
 -- name: open
--- What each tap said last of its open requests, and when it last had some.
+-- What each tap said last of its open requests and of what its server owes, and when it last had some.
 SELECT
     ResourceAttributes['service.instance.id'] AS instance,
-    argMax(Value, TimeUnix) AS open,
+    argMaxIf(Value, TimeUnix, MetricName = 'servescope.tap.requests.open') AS open,
+    argMaxIf(Value, TimeUnix, MetricName = 'servescope.tap.requests.owed_age') AS owed,
     toUnixTimestamp64Milli(CAST(max(TimeUnix), 'DateTime64(3)')) AS at_ms,
-    toUnixTimestamp64Milli(CAST(maxIf(TimeUnix, Value > 0), 'DateTime64(3)')) AS busy_ms,
+    toUnixTimestamp64Milli(CAST(maxIf(TimeUnix, Value > 0 AND MetricName = 'servescope.tap.requests.open'), 'DateTime64(3)')) AS busy_ms,
     toUnixTimestamp64Milli(CAST(min(TimeUnix), 'DateTime64(3)')) AS first_ms
 FROM otel_metrics_gauge
-WHERE ServiceName = 'servescope-tap' AND MetricName = 'servescope.tap.requests.open'
+WHERE ServiceName = 'servescope-tap' AND MetricName IN ('servescope.tap.requests.open', 'servescope.tap.requests.owed_age')
   AND TimeUnix >= fromUnixTimestamp64Milli({since:Int64}) AND TimeUnix < fromUnixTimestamp64Milli({until:Int64})
   AND recording = ''
 GROUP BY ResourceAttributes

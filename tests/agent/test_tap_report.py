@@ -20,6 +20,7 @@ from agent.tap.listening import adopt, inherited
 from agent.tap.recorder import Recorder
 from agent.tap.report import Reporter
 from base.errors import ServescopeError
+from tests.kits.agent_fakes import until
 from tests.kits.tap import PATIENCE, Tap, answer, connect, post, replying, tap, tap_command, tap_process, upstream
 
 if TYPE_CHECKING:
@@ -213,3 +214,38 @@ def test_a_socket_for_another_process_is_not_ours():
         environment = {"LISTEN_FDS": count, "LISTEN_PID": pid, "PATH": "/"}
         assert inherited(environment) is None
         assert environment == {"PATH": "/"}
+
+
+async def test_what_the_server_owes_is_its_silence_and_not_its_clients(tmp_path: Path):
+    """Who has not asked wholly waits for nobody; of a stream the time since its last bytes counts."""
+    begun = asyncio.Event()
+
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        begun.set()
+        await peer.gone()
+
+    def owed(bodies: list[bytes]) -> float:
+        return float(points(bodies[-1])[1]["servescope.tap.requests.owed_age"][0][1].as_double)
+
+    pages = Pages()
+    async with upstream(script) as up, tap(up.port) as served:
+        reports = reporter(served, pages, tmp_path)
+        await reports.report()
+        assert owed(pages.bodies) == 0
+        async with connect(served.port) as client:
+            whole = post()
+            await client.send(whole[:-1])
+            await until(lambda: len(served.core.open) == 1)
+            await reports.report()
+            assert owed(pages.bodies) == 0
+            await client.send(whole[-1:])
+            await asyncio.wait_for(begun.wait(), PATIENCE)
+            await client.head()
+            asked = time.monotonic()
+            assert served.core.owed(asked + 40) > 39
+            await reports.report()
+            assert owed(pages.bodies) > 0
+        await served.memory.only()
+        assert served.core.owed(time.monotonic() + 40) == 0

@@ -72,7 +72,7 @@ def rule(text: str) -> str:
         ("when: {kind: contract, breaches: []}", "when.breaches", "at least 1"),
         *(
             (f"filter: {{engine: {engine}}}, when: {{kind: wedged}}", "filter.engine", "use llamacpp, lmdeploy, nim")
-            for engine in ("tgi", "trtllm", "infinity", "lmcache", "[tei, litellm]", "sglang_*")
+            for engine in ("tgi", "infinity", "lmcache", "[tei, litellm]", "sglang_*")
         ),
         # engines that are none
         *(
@@ -231,7 +231,7 @@ def test_rows_of_an_engine_that_is_none_may_come_from_anybody_and_are_warned_of(
     assert not parse(text.replace("vlm", "vllm")).warnings()
 
 
-@pytest.mark.parametrize("engine", ["vllm", "sglang", "triton", "llamacpp", "v*", "'*'", "[tgi, vllm]", "''"])
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm", "triton", "llamacpp", "v*", "'*'", "[tgi, vllm]", "''"])
 def test_engines_that_show_progress_are_taken(engine: str):
     parse(rule(f"filter: {{engine: {engine}}}, when: {{kind: wedged}}"))
 

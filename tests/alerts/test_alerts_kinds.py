@@ -140,6 +140,29 @@ def test_work_that_no_client_has_open_is_told_from_work_that_stands_still():
     )
 
 
+def test_a_page_that_shows_nothing_while_answers_are_owed_is_of_a_dead_engine():
+    wedged = rule("{name: w, when: {kind: wedged, after: 3s}}")
+    idle = {"running": [0.0] * 8, "waiting": [0.0] * 8, "generation_tokens_delta": [0.0] * 8}
+
+    def judged(tap: Open | None, *more: Series, **columns: list[float]) -> list[tuple[bool | None, float | None]]:
+        taps = {"a": tap} if tap is not None else {}
+        found = wedged.judge(Measured(series=[series("a", **(idle | columns)), *more], open_requests=taps), NOW)
+        return [(one.seen.breached, one.seen.since) for one in found if one.labels["instance"] == "a"]
+
+    owes = Open(96.0, 0.0, NOW - 5)
+    assert judged(owes) == [(True, NOW - 5)]
+    (reading,) = wedged.judge(Measured(series=[series("a", **idle)], open_requests={"a": owes}), NOW)
+    assert reading.reason == (
+        "a, model m has 96 requests and made no progress for 5 s: its page shows none of them, its tap has them open, "
+        "and an answer that it owes does not come; the engine may be dead behind its API"
+    )
+    assert judged(None) == judged(Open(96.0, 0.0)) == [(False, None)], "clients that read slowly wait for nobody"
+    assert judged(owes, generation_tokens_delta=[0.0] * 7 + [1.0]) == [(False, None)]
+    assert judged(owes, series("a", "other", **idle)) == [(False, None)] * 2, "nobody knows which model owes it"
+    del idle["running"]
+    assert judged(owes) == [(False, None)], "a server that does not say how many run (Triton) may be at work"
+
+
 def test_an_engine_whose_counters_move_as_requests_end_is_no_wedge_while_it_answers():
     wedged = rule("{name: w, when: {kind: wedged, after: 3s}}")
 
@@ -153,6 +176,32 @@ def test_an_engine_whose_counters_move_as_requests_end_is_no_wedge_while_it_answ
     assert judged("sglang", engine_steps_delta=[30, 0, 0, 0, 0]) == [True]
     assert judged("sglang", engine_steps_delta=[30, 31, 30, 29, 30]) == [False]
     assert judged("vllm") == [True]
+
+
+def test_where_counters_move_late_a_wedge_is_that_all_wait_none_runs_and_the_cache_is_empty():
+    wedged = rule("{name: w, when: {kind: wedged, after: 3s}}")
+    none = {"generation_tokens_delta": [0.0] * 5, "requests_finished_delta": [0.0] * 5}
+
+    def judged(engine: str = "trtllm", **columns: list[float]) -> list[tuple[bool | None, str]]:
+        one = series("a", **(none | columns))
+        one.labels["engine"] = engine  # type: ignore[index]
+        return [(one.seen.breached, one.reason) for one in wedged.judge(Measured(series=[one]), NOW)]
+
+    shut = {"running": [0.0] * 5, "waiting": [3.0] * 5, "kv_cache_usage_ratio": [0.0] * 5}
+    ((breached, reason),) = judged(**shut)
+    assert breached
+    assert reason.endswith("is empty; the engine takes nobody in, or is dead behind its API")
+    assert judged("sglang", **shut)[0][0] is True
+    for one_works in (
+        {"running": [1.0] * 5},
+        {"kv_cache_usage_ratio": [0.02] * 5},  # a long prompt is computed in parts
+        {"waiting": [0.0] * 5},
+        {"requests_finished_delta": [0.0, 0.0, 0.0, 0.0, 1.0]},
+    ):
+        assert [breached for breached, _ in judged(**(shut | one_works))] == [False]
+    del shut["kv_cache_usage_ratio"]
+    assert judged("tgi", **shut) == [], "it does not say what it holds"
+    assert judged("dynamo", **shut) == []
 
 
 def test_silence_is_measured_from_the_last_sample():

@@ -52,11 +52,11 @@ def test_a_tap_that_loses_requests_pages_without_any_rule(fleet: Any):
 def test_what_taps_have_open_is_theirs_who_are_there(fleet: Any):
     now = float(int(time.time()))
 
-    def said(age: float, value: float, instance: str, pid: int = 1) -> None:
+    def said(age: float, value: float, instance: str, pid: int = 1, what: str = "open") -> None:
         row = {
             "ResourceAttributes": {"service.instance.id": instance, "process.pid": str(pid)},
             "ServiceName": "servescope-tap",
-            "MetricName": "servescope.tap.requests.open",
+            "MetricName": f"servescope.tap.requests.{what}",
             "TimeUnix": at(now - age),
             "Value": value,
         }
@@ -72,6 +72,10 @@ def test_what_taps_have_open_is_theirs_who_are_there(fleet: Any):
         said(age, 0.0, "two")
         said(age, 0.0, "never")
     said(20, 4.0, "two", pid=2)
+    said(20, 12.0, "two", pid=2, what="owed_age")
+    said(5, 0.0, "busy", what="owed_age")
+    said(40, 9.0, "emptied", what="owed_age")
+    said(10, 0.0, "emptied", what="owed_age")
     assert taps.open_requests(fleet.store, now) == {
-        "emptied": (0.0, 60.0), "busy": (3.0, 0.0), "two": (4.0, 0.0), "never": (0.0, 70.0),
+        "emptied": (0.0, 60.0, 0.0), "busy": (3.0, 0.0, 0.0), "two": (4.0, 0.0, now - 32), "never": (0.0, 70.0, 0.0),
     }  # fmt: skip

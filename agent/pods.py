@@ -123,8 +123,8 @@ class Pod(_Part):
 
     @property
     def where(self) -> str:
-        """Namespace and name."""
-        return f"{self.metadata.namespace}/{self.metadata.name}"
+        """Namespace, where it is known, and name."""
+        return f"{self.metadata.namespace}/{self.metadata.name}".lstrip("/")
 
     @property
     def plain_name(self) -> str:

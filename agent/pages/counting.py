@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -68,18 +68,19 @@ class Counter:
     def look(self, values: Sequence[float]) -> tuple[float, float | None]:
         """Total and increase of a page, in our unit.
 
-        The total is NaN where a series has no finite value: what is missing is no 0. The increase is of those that
-        have one, and None where none was seen before.
+        The total is NaN where a series has no value that a counter may have: what is missing is no 0. The increase is
+        of those that have one, and None where none was seen before.
         """
         total, gain, known = 0.0, 0.0, False
         last = self.last
         self.fell = self.stayed = False
         for index, slot in enumerate(self.slots):
             value = values[slot]
+            if not 0 <= value < inf:  # neither NaN nor the -1 of servers that do not know
+                total = nan
+                continue  # what it had stays: the next value says what was gained meanwhile
             total += value
             before = last[index]
-            if not isfinite(value):
-                continue  # what it had stays: the next value says what was gained meanwhile
             last[index] = value
             if value >= before:
                 gain += value - before

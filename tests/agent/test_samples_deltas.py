@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,9 +76,13 @@ def test_increases_go_on_when_series_come():
     assert gained(second) == 2
 
 
-def test_a_gap_in_a_counter_is_bridged():
-    _, middle, last = scrapes(tokens(7), tokens(float("nan")), tokens(12))
+@pytest.mark.parametrize("missing", [float("nan"), float("inf"), -1.0])
+def test_a_gap_in_a_counter_is_bridged(missing: float):
+    """Servers write -1 for what they do not know, of counters too."""
+    _, middle, last = scrapes(tokens(7), tokens(missing), tokens(12))
     assert gained(middle) is None
+    assert not middle.restarted
+    assert middle.samples[0].totals == {}
     assert gained(last) == 5
 
 

@@ -36,6 +36,9 @@ class Activity:
         handle: The driver's own of the GPU; of a part, that of its whole GPU, which is asked by the part's number.
         part: The part's number; None of a whole GPU.
 
+    Attributes:
+        seen: There was a look before, so that the next has figures.
+
     Raises:
         nvml.NVMLError: This GPU, its driver or this user has no such figures.
     """
@@ -52,7 +55,7 @@ class Activity:
         self._asked.numMetrics = len(_FIGURES)
         for place, (metric, _) in enumerate(_FIGURES.values()):
             self._asked.metrics[place].metricId = getattr(nvml, metric)
-        self._seen = False
+        self.seen = False
 
     def sample(self) -> dict[str, float]:
         """Figures since the last look; none at the first.
@@ -65,7 +68,7 @@ class Activity:
         else:
             self._nvml.nvmlGpmMigSampleGet(self._handle, self._part, self._after)
         values: dict[str, float] = {}
-        if self._seen:
+        if self.seen:
             self._asked.sample1, self._asked.sample2 = self._before, self._after
             self._nvml.nvmlGpmMetricsGet(self._asked)
             for place, (name, (_, worth)) in enumerate(_FIGURES.items()):
@@ -73,7 +76,7 @@ class Activity:
                 # a figure that one GPU lacks is an error of its own, or not a number
                 if metric.nvmlReturn == self._nvml.NVML_SUCCESS and math.isfinite(metric.value):
                     values[name] = metric.value * worth
-        self._before, self._after, self._seen = self._after, self._before, True
+        self._before, self._after, self.seen = self._after, self._before, True
         return values
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from agent.otlp.encode import resource
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from agent.gpu.activity import Activity
 
@@ -34,6 +34,8 @@ class Device:
         processes_since: Driver time (µs) of the newest process figure that was read.
         lost: It stopped answering.
         hung: Set while a call about it has not returned.
+        cut: Of a whole GPU, the parts that it was cut into when it was opened.
+        said: How much it lacked when that was said last; None before.
     """
 
     handle: Any
@@ -48,6 +50,8 @@ class Device:
     processes_since: int = 0
     lost: bool = False
     hung: threading.Event | None = None
+    cut: frozenset[str] = frozenset()
+    said: int | None = None
 
     def __post_init__(self) -> None:
         self.resource = resource(self.whose)
@@ -84,8 +88,9 @@ def devices(
         except nvml.NVMLError as error:
             failed(index, error)
             continue
-        yield Device(handle, identity, whole | identity)
-        for number, part in enumerate(_parts(nvml, handle)):
+        parts = _parts(nvml, handle)
+        yield Device(handle, identity, whole | identity, cut=_uuids(nvml, parts))
+        for number, part in enumerate(parts):
             try:
                 own = _identity(nvml, part, f"{index}:{number}") | version | {"hw.parent": identity["hw.id"]}
                 instance = int(nvml.nvmlDeviceGetGpuInstanceId(part))
@@ -93,6 +98,27 @@ def devices(
                 failed(index, error)
                 continue
             yield Device(part, own, whole | own, part=instance, parent=handle)
+
+
+def cut_anew(nvml: Any, gpus: Iterable[Device], at: Callable[[Device], None]) -> bool:
+    """Whether MIG cuts one of these GPUs into other parts than when it was opened.
+
+    Args:
+        nvml: The binding.
+        gpus: Those that were opened.
+        at: Told which one is asked next, should that hang.
+    """
+    for gpu in gpus:
+        if gpu.part is None and gpu.answers:
+            at(gpu)
+            if _uuids(nvml, _parts(nvml, gpu.handle)) != gpu.cut:
+                return True
+    return False
+
+
+def lacking(nvml: Any) -> tuple[type[Exception], ...]:
+    """Errors that say for good that a GPU, its driver or this user does not have what was asked for."""
+    return nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission
 
 
 def _identity(nvml: Any, handle: Any, index: str) -> dict[str, str]:
@@ -121,6 +147,16 @@ def _parts(nvml: Any, handle: Any) -> list[Any]:
         except nvml.NVMLError:
             continue  # not every place is taken
     return found
+
+
+def _uuids(nvml: Any, parts: Iterable[Any]) -> frozenset[str]:
+    found = set()
+    for part in parts:
+        try:
+            found.add(_text(nvml.nvmlDeviceGetUUID(part)))
+        except nvml.NVMLError:
+            continue  # as it is opened it is told why
+    return frozenset(found)
 
 
 def _text(name: str | bytes) -> str:

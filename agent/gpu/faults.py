@@ -22,6 +22,8 @@ __all__ = ["Faults", "meaning"]
 
 _WAIT_MILLISECONDS: Final = 250
 """How long a wait takes that nothing ends; closing waits for it."""
+_AGAIN_SECONDS: Final = 1.0
+"""After a wait that failed."""
 
 log = structlog.get_logger()
 
@@ -33,11 +35,15 @@ class Faults:
         nvml: The binding.
         gpus: Whole GPUs to be told of; those whose driver can't tell get ``Xid events`` among what they do not have.
         tell: Called in this thread with a GPU and its Xid.
+
+    Attributes:
+        problem: Why none is told of at this moment; empty while all are.
     """
 
     def __init__(self, nvml: Any, gpus: Sequence[Device], tell: Callable[[Device, int], None]) -> None:
         self._nvml = nvml
         self._tell = tell
+        self.problem = ""
         self._closing = threading.Event()
         self._over = threading.Event()
         self._gpus: dict[int, Device] = {}
@@ -77,15 +83,24 @@ class Faults:
                 try:
                     event = nvml.nvmlEventSetWait_v2(self._set, _WAIT_MILLISECONDS)
                 except nvml.NVMLError_Timeout:
+                    self.problem = ""
                     continue
+                except nvml.NVMLError as error:
+                    # A GPU that fell off the bus fails the wait for all until the driver is opened anew.
+                    self._fail(str(error))
+                    continue
+                self.problem = ""
                 gpu = self._gpus.get(_address(event.device))
                 if gpu is not None and event.eventType & nvml.nvmlEventTypeXidCriticalError:
                     self._tell(gpu, int(event.eventData))
-        except nvml.NVMLError as error:
-            # A GPU that fell off the bus ends the wait for all: the next look at the driver begins another.
-            log.warning("gpu_faults_not_watched", error=str(error))
         finally:
             self._over.set()
+
+    def _fail(self, error: str) -> None:
+        if not self.problem:
+            log.warning("gpu_faults_not_watched", error=error)
+        self.problem = error
+        self._closing.wait(_AGAIN_SECONDS)
 
 
 def _address(handle: Any) -> int:

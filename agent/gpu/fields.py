@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from agent.gpu.device import Device
 
@@ -46,6 +46,14 @@ def _remapped(nvml: Any, gpu: Any) -> Mapping[str, float]:
     }
 
 
+def _reasons(nvml: Any, gpu: Any) -> Mapping[str, float]:
+    try:
+        reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(gpu)
+    except nvml.NVMLError_FunctionNotFound:  # before driver 535 it had another name
+        reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)
+    return {"throttle_reasons": float(reasons)}
+
+
 EACH_SECOND: Final[Mapping[str, Callable[[Any, Any], Mapping[str, float]]]] = {
     "utilization": _utilization,
     "memory": _memory,
@@ -58,7 +66,7 @@ EACH_SECOND: Final[Mapping[str, Callable[[Any, Any], Mapping[str, float]]]] = {
     "memory clock": lambda nvml, gpu: {
         "memory_clock_hertz": nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM) * 1e6
     },
-    "throttle reasons": lambda nvml, gpu: {"throttle_reasons": float(nvml.nvmlDeviceGetCurrentClocksEventReasons(gpu))},
+    "throttle reasons": _reasons,
 }
 """What changes from second to second."""
 
@@ -83,12 +91,14 @@ _COUNTERS: Final = {
     "nvlink_rx_bytes_per_second": ("NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX", _ALL_LINKS, _KIB),
 }
 """Rate → the counter it is the increase of, its scope, and how many bytes a count is."""
+RATES: Final = frozenset(_COUNTERS)
+"""What may be told otherwise, too."""
 _MEMORY_TEMPERATURE: Final = "memory temperature"
 COUNTED: Final = frozenset({_MEMORY_TEMPERATURE, *_COUNTERS})
 """What one call tells together."""
 
 
-def counted(nvml: Any, gpu: Device, now: float, known: Mapping[str, float]) -> dict[str, float]:
+def counted(nvml: Any, gpu: Device, now: float, known: Collection[str]) -> dict[str, float]:
     """Memory temperature and link rates, in one call.
 
     Args:

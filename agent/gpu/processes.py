@@ -9,10 +9,16 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
+from agent.gpu.device import lacking
+
 if TYPE_CHECKING:
     from agent.gpu.device import Device
 
 _PROCESSES: Final = 64
+
+log = structlog.get_logger()
 
 
 def processes(nvml: Any, gpu: Device) -> dict[int, dict[str, float]]:
@@ -30,7 +36,7 @@ def processes(nvml: Any, gpu: Device) -> dict[int, dict[str, float]]:
             found[int(one.pid)] = {"process_present": 1.0} | (
                 {} if used is None else {"process_memory_bytes": float(used)}
             )
-    except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission):
+    except lacking(nvml):
         gpu.unsupported.add("processes")
         return {}
     if found:
@@ -49,8 +55,11 @@ def _activity(nvml: Any, gpu: Device) -> dict[int, float]:
         samples = nvml.nvmlDeviceGetProcessUtilization(gpu.handle, gpu.processes_since)
     except nvml.NVMLError_NotFound:
         return {}  # nothing ran since
-    except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission):
+    except lacking(nvml):
         gpu.unsupported.add(name)
+        return {}
+    except nvml.NVMLError as error:  # whose the GPU is is known all the same
+        log.debug("gpu_process_activity_unreadable", gpu=gpu.name, error=str(error))
         return {}
     by_pid: dict[int, list[float]] = {}
     for one in samples:

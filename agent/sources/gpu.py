@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
-from agent.gpu import faults, fields
-from agent.gpu.activity import Activity
-from agent.gpu.device import Device, devices
+from agent.gpu import faults
+from agent.gpu.device import Device, cut_anew, devices
 from agent.gpu.driver import OPENING_PATIENCE_SECONDS, PATIENCE_SECONDS, Caller, HungError
+from agent.gpu.looking import begin_inside, look
 from agent.gpu.processes import processes
 from agent.gpu_table import TOTALS
 from agent.host.engines import Engines, rank_of
@@ -125,6 +125,8 @@ class Gpus(Source):
                 yield f"{gpu.name} does not answer"
         for index in sorted(self._unopenable):
             yield f"GPU {index} cannot be opened"
+        if self._faults is not None and self._faults.problem:
+            yield f"Faults of GPUs (Xid) are not watched: {self._faults.problem}"
 
     async def run(self, emit: Emit) -> None:
         """Sample until cancelled."""
@@ -199,10 +201,10 @@ class Gpus(Source):
             self._shutdown(found, watch)
             return
         for gpu in found:
-            without = ", ".join(sorted(gpu.unsupported))
-            what = f"{gpu.name} is a {gpu.identity['hw.name']}"
-            message = what + (f"; it does not tell: {without}" if without else "")
-            self._say("gpu_found", message, {**gpu.identity, "unsupported": without})
+            self._introduce(gpu)
+
+    def _ask_about(self, gpu: Device) -> None:
+        self._asked = gpu.identity["hw.id"]
 
     def _ask(self, index: int) -> None:
         self._asked = f"GPU {index}"
@@ -213,11 +215,21 @@ class Gpus(Source):
 
     def _first(self, gpu: Device) -> bool:
         """Whether it answers at all; finds out what it does not have."""
-        try:
-            gpu.activity = Activity(self._nvml, gpu.handle if gpu.part is None else gpu.parent, gpu.part)
-        except self._nvml.NVMLError:
-            gpu.unsupported.add("what works inside it (SM occupancy, tensor cores, memory)")
-        return bool(self._sample(gpu, seldom=True))
+        begin_inside(self._nvml, gpu)
+        answers = bool(self._sample(gpu, seldom=True))
+        if answers:
+            self._processes(gpu)
+        return answers
+
+    def _introduce(self, gpu: Device) -> None:
+        """Say what it is and what it does not have, again where that became more."""
+        if gpu.said == len(gpu.unsupported):
+            return
+        gpu.said = len(gpu.unsupported)
+        without = ", ".join(sorted(gpu.unsupported))
+        what = f"{gpu.name} is a {gpu.identity['hw.name']}"
+        message = what + (f"; it does not tell: {without}" if without else "")
+        self._say("gpu_found", message, {**gpu.identity, "unsupported": without})
 
     def _shutdown(self, gpus: Sequence[Device], watch: faults.Faults | None) -> None:
         if watch is not None:
@@ -231,45 +243,15 @@ class Gpus(Source):
             log.warning("nvml_shutdown_failed", error=str(error))
 
     def _sample(self, gpu: Device, *, seldom: bool) -> dict[str, float]:
-        nvml = self._nvml
-        values: dict[str, float] = {}
-        problem: Exception | None = None
-        reads = {**fields.EACH_SECOND, **fields.SELDOM} if seldom else fields.EACH_SECOND
-        for name, read in reads.items():
-            if name in gpu.unsupported:
-                continue
-            try:
-                values.update(read(nvml, gpu.handle))
-            except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission):
-                gpu.unsupported.add(name)
-            except nvml.NVMLError as error:
-                problem = error  # this second has no such value; a GPU without any is lost
-        if values:
-            values |= self._more(gpu, values)
-        elif problem is not None:
+        values, problem = look(self._nvml, gpu, seldom=seldom)
+        if values and gpu.part is None and "Xid events" not in gpu.unsupported:
+            values["xid_total"] = float(self._xids.get(gpu.identity["hw.id"], 0))
+        if problem is not None:
             gpu.lost = True
             message = f"{gpu.name} stopped answering: {problem}"
             self._forget(gpu)
             self._say("gpu_unavailable", message, gpu.identity, warning=True)
         return values
-
-    def _more(self, gpu: Device, values: Mapping[str, float]) -> dict[str, float]:
-        nvml = self._nvml
-        found: dict[str, float] = {}
-        try:
-            if gpu.activity is not None:
-                found |= gpu.activity.sample()
-        except nvml.NVMLError as error:
-            log.debug("gpu_activity_unreadable", gpu=gpu.name, error=str(error))
-        try:
-            found |= fields.counted(nvml, gpu, time.time(), found)
-        except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission):
-            gpu.unsupported |= fields.COUNTED
-        except nvml.NVMLError as error:
-            log.debug("gpu_counters_unreadable", gpu=gpu.name, error=str(error))
-        if gpu.part is None and "Xid events" not in gpu.unsupported and values:
-            found["xid_total"] = float(self._xids.get(gpu.identity["hw.id"], 0))
-        return found
 
     def _round(self, gpus: Sequence[Device], rows: list[_Row], *, seldom: bool) -> None:
         """Add a row of each GPU and of each process on one; ``rows`` has what was read also where a call hangs."""
@@ -283,20 +265,24 @@ class Gpus(Source):
                 rows.append((gpu.resource, values))
             if values and seldom:
                 rows += self._processes(gpu)
+            if values:
+                self._introduce(gpu)
 
-    def _processes(self, gpu: Device) -> Iterable[_Row]:
+    def _processes(self, gpu: Device) -> list[_Row]:
         try:
             found = processes(self._nvml, gpu)
         except self._nvml.NVMLError as error:
             log.debug("gpu_processes_unreadable", gpu=gpu.name, error=str(error))
-            return
+            return []
+        rows: list[_Row] = []
         for pid, values in found.items():
             owner = self._engines.owner(pid)
             target, name = owner or (None, "")
             whose = attributes(target, self._where) | gpu.whose | {"process.pid": str(pid)}
             rank = rank_of(name)
             more = {"process.name": name, Resource.RANK: rank}
-            yield resource(whose | {key: value for key, value in more.items() if value}), values
+            rows.append((resource(whose | {key: value for key, value in more.items() if value}), values))
+        return rows
 
     def _xid(self, gpu: Device, xid: int) -> None:
         uuid = gpu.identity["hw.id"]
@@ -315,8 +301,11 @@ class Gpus(Source):
         while any(gpu.answers or gpu.hung for gpu in self._gpus):
             self._unhang()
             stuck = any(gpu.hung is not None for gpu in self._gpus)  # it would be asked again as it is opened
-            if loop.time() >= again and not stuck and (self._unopenable or any(gpu.lost for gpu in self._gpus)):
-                return True  # the driver sees a GPU that came back only when it is opened anew
+            if loop.time() >= again and not stuck:
+                # the driver sees a GPU that came back, and MIG's new parts are opened, only when it is opened anew
+                if self._unopenable or any(gpu.lost for gpu in self._gpus) or await self._cut_anew():
+                    return True
+                again = loop.time() + self._look_again
             await self._engines.look(loop.time())
             rows: list[_Row] = []
             answering = [gpu for gpu in self._gpus if gpu.answers]
@@ -334,6 +323,13 @@ class Gpus(Source):
             turn = max(turn + 1, int((loop.time() - start) / self._interval) + 1)
             await asyncio.sleep(max(0.0, start + turn * self._interval - loop.time()))
         return False
+
+    async def _cut_anew(self) -> bool:
+        try:
+            return await self._caller.call(cut_anew, self._nvml, self._gpus, self._ask_about)
+        except HungError as hung:
+            self._abandon(hung)
+            return False
 
     def _abandon(self, hung: HungError) -> None:
         for gpu in self._gpus:

@@ -221,6 +221,11 @@ int nvmlDeviceGetCurrentClocksEventReasons(device_t device, u64 *reasons) {
   *reasons = !moving || index_of(device) == 5 ? 0x44 : 0;
   return 0;
 }
+int nvmlDeviceGetCurrentClocksThrottleReasons(device_t device, u64 *reasons) { /* as it was called before 535 */
+  WHOLE(device);
+  *reasons = 0x44;
+  return 0;
+}
 int nvmlDeviceGetTotalEccErrors(device_t device, unsigned kind, unsigned since, u64 *errors) {
   (void)since;
   WHOLE(device);

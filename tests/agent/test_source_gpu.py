@@ -8,7 +8,7 @@ import pytest
 from agent.host.engines import Engines, rank_of
 from agent.sources.gpu import Gpus
 from agent.target import Place, Target
-from tests.kits.gpu import FUNCTION_NOT_FOUND, NO_PERMISSION, Driver, Seen, watching
+from tests.kits.gpu import FUNCTION_NOT_FOUND, NO_PERMISSION, UNKNOWN, Driver, Seen, watching
 
 ROOT = Path(__file__).parents[2]
 
@@ -231,3 +231,56 @@ async def test_gpus_that_do_not_answer_are_a_problem_of_the_agent(driver: Driver
     assert list(gpus.problems(0, 0)) == ["GPU 1 (GPU-stub-1) does not answer"]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_is_refused_only_when_it_is_asked_for_is_told_too(driver: Driver):
+    driver.reset(1)
+    driver.run(0, 4711, 2**30, 50)
+    driver.refuse("nvmlGpmMetricsGet", NO_PERMISSION)
+    driver.refuse("nvmlDeviceGetProcessUtilization")
+    async with watching() as seen:
+        await seen.until(lambda: len(seen.of("GPU-stub-0")) >= 4)
+    told = seen.told("gpu_found")
+    assert told[0].endswith("it does not tell: activity of processes")
+    assert "what works inside it" in told[-1]
+    assert len(told) == 2, "each once"
+    row = seen.of("GPU-stub-0")[-1]
+    assert "sm_active_ratio" not in row
+    assert "nvlink_tx_bytes_per_second" in row, "its counters tell"
+
+
+async def test_rates_that_come_from_the_inside_are_not_said_to_lack(driver: Driver):
+    driver.reset(1)
+    driver.refuse("counters")
+    async with watching() as seen:
+        await seen.until(lambda: len(seen.of("GPU-stub-0")) >= 3)
+    assert seen.of("GPU-stub-0")[-1]["nvlink_tx_bytes_per_second"] == 2000 * 2**20
+    assert "does not tell" not in "".join(seen.told("gpu_found"))
+
+
+async def test_whose_a_gpu_is_is_known_where_the_activity_of_processes_is_not(driver: Driver):
+    driver.reset(1)
+    driver.run(0, 4711, 2**30, 50)
+    driver.refuse("nvmlDeviceGetProcessUtilization", UNKNOWN)
+    async with watching() as seen:
+        await seen.until(lambda: any("process.pid" in whose for whose, _ in seen.rows))
+    (values,) = {tuple(values.items()) for whose, values in seen.rows if "process.pid" in whose}
+    assert dict(values) == {"process_present": 1, "process_memory_bytes": 2**30}
+
+
+async def test_drivers_that_know_the_older_name_of_throttle_reasons_are_asked_by_it(driver: Driver):
+    driver.reset(1)
+    driver.refuse("nvmlDeviceGetCurrentClocksEventReasons", FUNCTION_NOT_FOUND)
+    async with watching() as seen:
+        await seen.until(lambda: len(seen.of("GPU-stub-0")) >= 2)
+    assert seen.of("GPU-stub-0")[-1]["throttle_reasons"] == 0x44
+    assert "does not tell" not in "".join(seen.told("gpu_found"))
+
+
+async def test_parts_that_are_cut_later_are_found(driver: Driver):
+    driver.reset(1)
+    async with watching(look_again_seconds=0.2) as seen:
+        await seen.until(lambda: len(seen.of("GPU-stub-0")) >= 2)
+        driver.cut(0, 2)
+        await seen.until(lambda: seen.of("MIG-stub-1"))
+    assert any("MIG-stub-1" in message for message in seen.told("gpu_found"))

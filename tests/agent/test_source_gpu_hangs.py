@@ -14,7 +14,7 @@ import pytest
 
 from agent.sources.gpu import Gpus
 from agent.target import Place
-from tests.kits.gpu import SOON, Driver, Seen, watching
+from tests.kits.gpu import LOST, SOON, Driver, Seen, watching
 
 ROOT = Path(__file__).parents[2]
 
@@ -172,3 +172,18 @@ async def test_what_is_opened_for_a_source_that_has_ended_is_let_go(driver: Driv
         await asyncio.to_thread(thread.join, SOON)
     left = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("gpu-")]
     assert left == []
+
+
+async def test_faults_are_watched_again_after_a_wait_that_failed(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("agent.gpu.faults._AGAIN_SECONDS", 0.02)
+    driver.reset(1)
+    driver.refuse("nvmlEventSetWait_v2", LOST)
+    gpus, seen = Gpus(Place(), interval_seconds=0.02), Seen()
+    task = asyncio.create_task(gpus.run(seen.emit))
+    await seen.until(lambda: list(gpus.problems(0, 0)) == ["Faults of GPUs (Xid) are not watched: GPU is lost"])
+    driver.answer()
+    driver.xid(0, 79)
+    await seen.until(lambda: seen.told("gpu_xid"))
+    await seen.until(lambda: not list(gpus.problems(0, 0)))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -259,3 +259,27 @@ async def test_a_server_that_is_found_later_has_rows_of_its_own():
     assert {one.get("process.pid") for one in whose} == {None, str(pid), str(child)}
     assert len(whose) == 3, "the machine has one row alone"
     assert {one["service.instance.id"] for one in whose} == {"vllm-a"}
+
+
+def test_switches_are_those_of_all_threads_and_survive_the_end_of_one(tmp_path: Path):
+    def tell(thread: int, given: int, own: int, forced: int) -> None:
+        folder = tmp_path / "7/task" / str(thread)
+        (folder / "schedstat").write_text(f"1 0 {given}\n")
+        (folder / "status").write_text(
+            f"Name:\ta\nvoluntary_ctxt_switches:\t{own}\nnonvoluntary_ctxt_switches:\t{forced}\n"
+        )
+
+    def switched() -> tuple[float, float]:
+        values = process.sample(proc)
+        return values["voluntary_switches_total"], values["involuntary_switches_total"]
+
+    proc, process = fake_proc(tmp_path, delays={7: 0, 8: 0, 9: 0}), Process(7, b"")
+    tell(8, 1, 5, 8)
+    tell(9, 1, 0, 100)
+    assert switched() == (6, 150), "1 and 42 are the first thread's"
+    tell(8, 2, 6, 10)
+    tell(9, 1, 50, 500)  # it was given no core since, so that nobody looks
+    assert switched() == (7, 152)
+    for name in ("schedstat", "status"):
+        (tmp_path / "7/task/8" / name).unlink()
+    assert switched() == (7, 152)

@@ -19,6 +19,7 @@ _DEVIATIONS: Final = 3.0
 _SCALE: Final = 1.4826
 """Makes the median absolute deviation of a normal distribution its standard deviation."""
 _SHARE: Final = 0.1
+_MANY: Final = 9.0
 
 
 def outliers(values: Mapping[str, float | None]) -> dict[str, float]:
@@ -36,3 +37,10 @@ def outliers(values: Mapping[str, float | None]) -> dict[str, float]:
     return {
         name: (value - middle) / abs(middle) for name, value in known.items() if middle and abs(value - middle) > least
     }
+
+
+def beside_median(away: float) -> str:
+    """A difference, as a share of the median, in words: many times it is no percentage that anybody reads."""
+    if away >= _MANY:
+        return f"{away + 1:.0f} times the median"
+    return f"{abs(away):.0%} {'above' if away > 0 else 'below'} the median"

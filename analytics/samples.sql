@@ -40,6 +40,7 @@ WITH series AS
 SELECT
     /*keys*/,
     sum(d_samples) AS samples,
+    uniqExact(series.slot) AS slots,
     groupUniqArrayArray(10)(engines_seen) AS engines,
     groupUniqArrayArray(100)(deployments_seen) AS deployments,
     groupUniqArray(1000)(name_of_instance) AS instances,

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from analytics.answer import Exactness, State
 
-Unit = Literal["seconds", "per_second", "ratio", "count", "tokens", "tokens_per_second"]
+Unit = Literal[
+    "seconds", "per_second", "ratio", "count", "tokens", "tokens_per_second", "bytes_per_second", "flop_per_second"
+]
 
 By = Literal["all", "model", "instance", "deployment", "version", "region", "tenant"]
 """What a question may split its lines by; ``tenant`` exists in request rows alone."""

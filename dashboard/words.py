@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
 NOTHING: Final = "–"
+_SCALED: Final = {"bytes_per_second": "B/s", "flop_per_second": "FLOP/s"}
 
 
 def seconds(value: float | None) -> str:
@@ -51,6 +52,16 @@ def per_second(value: float | None) -> str:
     return NOTHING if value is None else f"{count(value)} /s"
 
 
+def scaled(value: float | None, unit: str) -> str:
+    """An amount of a unit that takes prefixes: ``12.3 MB/s``, ``312 TFLOP/s``."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{three(value / size)} {prefix}{unit}"
+    return f"{three(value)} {unit}"
+
+
 def figure(value: float | None, unit: str) -> str:
     """A value in the unit of `analytics.series.Unit`."""
     if unit == "seconds":
@@ -59,6 +70,8 @@ def figure(value: float | None, unit: str) -> str:
         return ratio(value)
     if unit in {"per_second", "tokens_per_second"}:
         return per_second(value)
+    if unit in _SCALED:
+        return scaled(value, _SCALED[unit])
     return count(value)
 
 

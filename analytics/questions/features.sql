@@ -1,6 +1,7 @@
 -- name: signals
--- Signals without a column of their own: increases add up; gauges are averaged within a series and added up over series.
-SELECT slot, name, sum(series_sum) AS added, sum(series_mean) AS level
+-- Signals without a column of their own: increases add up, and of_each is what one series had of them; gauges are averaged
+-- within a series and added up over series.
+SELECT slot, name, sum(series_sum) AS added, sum(series_mean) AS level, avg(series_sum) AS of_each
 FROM
 (
     SELECT

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from analytics.grid import Grid
 from analytics.inquiry import Inquiry
-from analytics.outliers import outliers
+from analytics.outliers import beside_median, outliers
 from analytics.question import Command
 from analytics.samples import INSTANCE_STEP, held, line_of, sampled
 from analytics.values import moment, names, number, ratio
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 COMMAND: Final = Command()
 _SQL: Final = beside(__file__)
-_MANY: Final = 9.0
 _HARMLESS: Final = frozenset({"idle", "application clocks", "sync boost", "display clocks"})
 _COMPARED: Final = {
     "sm_clock_hertz": ("SM clock", (-1,)),
@@ -261,13 +260,6 @@ def _line(steps: list[dict[str, Any]], grid: Grid, column: str) -> list[float | 
     return held(line_of(steps, grid, column), grid.step)
 
 
-def _beside_median(away: float) -> str:
-    """A difference, as a share of the median, in words: many times it is no percentage that anybody reads."""
-    if away >= _MANY:
-        return f"{away + 1:.0f} times the median"
-    return f"{abs(away):.0%} {'above' if away > 0 else 'below'} the median"
-
-
 def _judged(rows: list[GpuRow]) -> list[GpuRow]:
     """The rows with what stands out among GPUs of one kind, those first."""
     told: dict[str, list[tuple[float, str]]] = {}
@@ -277,7 +269,7 @@ def _judged(rows: list[GpuRow]) -> list[GpuRow]:
             for gpu, away in outliers({row.gpu: getattr(row, figure) for row in peers}).items():
                 if math.copysign(1, away) not in sides:
                     continue
-                told.setdefault(gpu, []).append((abs(away), f"{name} {_beside_median(away)}"))
+                told.setdefault(gpu, []).append((abs(away), f"{name} {beside_median(away)}"))
     judged = [
         replace(
             row,

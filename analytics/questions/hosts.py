@@ -43,6 +43,7 @@ class HostRow:
         quota_cores: Its CPU limit; None for none.
         stuck_ratio: Share of the samples that tell its processes' states with one stopped or waiting for a device.
         involuntary_switches_per_second, major_faults_per_second: Of all its processes.
+        rss_bytes: Memory that all its processes hold, mean.
         memory_of_limit_ratio: Highest memory of its cgroup over the limit; None without one.
         oom_kills: Processes that the kernel killed for lack of memory.
         cpu_usage_ratio: Of the machine.
@@ -66,6 +67,7 @@ class HostRow:
     stuck_ratio: float | None
     involuntary_switches_per_second: float | None
     major_faults_per_second: float | None
+    rss_bytes: float | None
     memory_of_limit_ratio: float | None
     oom_kills: float | None
     cpu_usage_ratio: float | None
@@ -148,6 +150,7 @@ def _row(grid: Grid, whole: Mapping[str, Any], steps: list[dict[str, Any]]) -> H
         stuck_ratio=ratio(int(whole["stuck_samples"]), int(whole["instants"])),
         involuntary_switches_per_second=rate("involuntary"),
         major_faults_per_second=rate("majors"),
+        rss_bytes=number(whole["rss"]),
         memory_of_limit_ratio=number(whole["memory_of_limit"]),
         oom_kills=number(whole["oom_kills"]),
         cpu_usage_ratio=number(whole["cpu_usage"]),

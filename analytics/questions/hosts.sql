@@ -37,6 +37,7 @@ SELECT
     sumIf(delay, delay >= 0) AS delay_seconds,
     sumIf(switches, switches >= 0) AS involuntary,
     sumIf(major_faults, major_faults >= 0) AS majors,
+    sum(rss_bytes) / nullIf(uniqExactIf(time, rss_bytes IS NOT NULL), 0) AS rss,
     sumIf(held, held >= 0) AS throttled_seconds,
     sumIf(kills, kills >= 0) AS oom_kills,
     sumIf(received, received >= 0) AS received_bytes,

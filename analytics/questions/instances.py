@@ -34,6 +34,7 @@ class InstanceRow:
         models: Models seen.
         ranks: Data-parallel ranks seen.
         up: Whether its newest sample says up; None when it has requests and no samples, and when it left.
+        asleep: Whether its weights are off the GPU, by an operator's order; None where it does not say, or left.
         left: When it left on purpose; None where it did not, or has samples since.
         left_by: Who let it go, such as ``dns:chat.serving``; empty where it did not leave.
         last_sample: Time of the newest sample.
@@ -56,6 +57,7 @@ class InstanceRow:
     models: list[str]
     ranks: list[str]
     up: bool | None
+    asleep: bool | None
     left: datetime | None
     left_by: str
     last_sample: datetime | None
@@ -101,6 +103,7 @@ def ask(store: Reader, selection: Selection) -> Answer[Instances]:
                 models=list(names([*row["models"], *(requests.models if requests else ())])),
                 ranks=list(names(row["ranks"])),
                 up=bool(row["is_up"]) if left is None else None,
+                asleep=None if row["asleep"] is None or left is not None else bool(row["asleep"]),
                 left=left,
                 left_by=str(row["left_by"]) if left else "",
                 last_sample=moment(row["newest_ms"]),
@@ -138,6 +141,7 @@ def _without_samples(row: Asked) -> InstanceRow:
         models=list(names([*row.models])),
         ranks=list(names([*row.ranks])),
         up=None,
+        asleep=None,
         left=None,
         left_by="",
         last_sample=None,

@@ -17,6 +17,7 @@ WITH series AS
         argMax(tuple(running), time).1 AS last_running,
         argMax(tuple(waiting), time).1 AS last_waiting,
         argMax(tuple(kv_cache_usage_ratio), time).1 AS last_kv,
+        argMax(tuple(if(mapContains(other_signals, 'asleep'), other_signals['asleep'], NULL)), time).1 AS last_asleep,
         sum(up) AS ups,
         count() AS samples,
         sum(scrape_seconds) AS scrapes
@@ -42,6 +43,7 @@ SELECT
     sum(last_running) AS running,
     sum(last_waiting) AS waiting,
     max(last_kv) AS kv,
+    max(last_asleep) AS asleep,
     sum(ups) / sum(samples) AS up_ratio,
     sum(scrapes) / sum(samples) AS scrape_seconds,
     sum(samples) AS n

@@ -6,21 +6,23 @@ Arrivals stand against finishes, and a backlog against the time that it takes to
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.answer import Answer, weakest
 from analytics.grid import Grid
 from analytics.inquiry import Inquiry
 from analytics.latencies import latency_lines
+from analytics.outliers import beside_median, outliers
 from analytics.question import Command
-from analytics.samples import INSTANCE_STEP, STEP, gauge_peaks, line_of, sampled
+from analytics.samples import INSTANCE_STEP, SERIES, STEP, gauge_peaks, line_of, sampled
 from analytics.series import Line
 from analytics.signals import SIGNALS
-from analytics.values import ratio
+from analytics.values import number, ratio
 from base.named_sql import beside
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from analytics.answer import Coverage, Exactness
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 COMMAND: Final = Command()
 _SQL: Final = beside(__file__)
+_APART: Final = 1.0
+"""Requests in flight by which a replica differs from the usual one at least: less is nothing to act on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class QueueDynamics:
             None while none finish, and where only some requests are selected: those who wait are told of all.
         waiting_by_instance: One line per instance.
         running_by_instance: One line per instance.
+        uneven: Instance → in words, how far its mean of requests in flight is from that of the other replicas of its
+            model, where there are three at least; the furthest first.
         waiting_peak: Most waiting at one time: the highest sum over instances within a second; None without samples.
         drain_seconds: ``drain`` of the newest step that has samples: 0 when nobody waits.
         littles_law: ``arrival rate × mean end-to-end time`` beside the measured mean of running + waiting, both over
@@ -69,6 +75,7 @@ class QueueDynamics:
     drain: Line
     waiting_by_instance: list[Line]
     running_by_instance: list[Line]
+    uneven: dict[str, str]
     waiting_peak: float | None
     drain_seconds: float | None
     littles_law: dict[str, float | None]
@@ -80,7 +87,7 @@ def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Que
     inquiry = Inquiry(store, selection, sql=_SQL)
     cover = inquiry.coverage()
     grid = Grid.of(selection.window, points)
-    samples = sampled(inquiry, grid, (STEP, INSTANCE_STEP))
+    samples = sampled(inquiry, grid, (STEP, INSTANCE_STEP, SERIES))
     steps = samples[STEP]
     waiting, running = line_of(steps, grid, "waiting"), line_of(steps, grid, "running")
     flow_rows = inquiry.ask("flow_rows", step_ms=grid.step_ms) if cover.rows else []
@@ -103,6 +110,7 @@ def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Que
         drain=Line("", drain, "seconds", "derived", cover.samples),
         waiting_by_instance=_by_instance(samples[INSTANCE_STEP], grid, "waiting"),
         running_by_instance=_by_instance(samples[INSTANCE_STEP], grid, "running"),
+        uneven=_uneven(samples[SERIES]),
         waiting_peak=gauge_peaks(inquiry)["waiting"] if cover.samples else None,
         drain_seconds=next(
             (left for held, left in zip(reversed(waiting), reversed(drain), strict=True) if held is not None), None
@@ -182,6 +190,24 @@ def _by_instance(rows: Sequence[dict[str, Any]], grid: Grid, column: str) -> lis
         for name, found in held.items()
     ]
     return sorted((line for line in lines if any(v is not None for v in line.values)), key=lambda line: line.name)
+
+
+def _uneven(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    told: dict[str, float] = {}
+    for model in {str(row["model"]) for row in rows}:
+        shown = {str(row["instance"]): _in_flight(row) for row in rows if str(row["model"]) == model}
+        peers = {instance: value for instance, value in shown.items() if value is not None}
+        for instance, away in outliers(peers).items():
+            if abs(peers[instance] - median(peers.values())) >= _APART:
+                told[instance] = max(told.get(instance, away), away, key=abs)
+    furthest = sorted(told.items(), key=lambda item: -abs(item[1]))
+    return {instance: f"in flight {beside_median(away)}" for instance, away in furthest}
+
+
+def _in_flight(row: Mapping[str, Any]) -> float | None:
+    """Mean of running and waiting over the steps in which it was seen."""
+    shown = [value for name in ("running", "waiting") if (value := number(row[name])) is not None]
+    return ratio(sum(shown), number(row["slots"])) if shown else None
 
 
 def _littles_law(

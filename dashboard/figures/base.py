@@ -115,7 +115,10 @@ def blank(style: Style, title: str, unit: str, height: int) -> go.Figure:
     """An empty figure with the title, the axes and the manners that all charts share."""
     colours = style.colours
     figure = go.Figure()
-    label = {"seconds": "s", "per_second": "per second", "ratio": "share", "tokens_per_second": "tokens per second"}
+    label = {
+        "seconds": "s", "per_second": "per second", "ratio": "share", "tokens_per_second": "tokens per second",
+        "bytes_per_second": "bytes per second", "flop_per_second": "FLOP per second",
+    }  # fmt: skip
     figure.update_layout(
         height=height,
         margin={"l": LEFT, "r": RIGHT, "t": 36, "b": 30, "autoexpand": False},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 import streamlit as st
 
+from analytics.outliers import LEAST
 from dashboard import escape, words
 from dashboard.data import ask
 from dashboard.figures import Trace, lines
@@ -48,6 +49,10 @@ _ABOUT: Final = {
 }
 _DRAWN: Final = 8
 """Lines of a chart: those that stand out, were slowed down or worked most."""
+_SAID: Final = 3
+"""GPUs and engines that are named above all figures."""
+_STARVED: Final = 0.1
+"""Seconds a second without a CPU that are worth a word."""
 
 
 def draw() -> None:
@@ -66,8 +71,8 @@ def _compared() -> list[Question]:
 
 
 def _body(context: PageContext) -> None:
-    tiles(context, "tiles", lambda: _tiles(context))
     guarded(context, "answer", lambda: _answer(context))
+    tiles(context, "tiles", lambda: _tiles(context))
     guarded(context, "charts", lambda: _charts(context))
     guarded(context, "gpus", lambda: _gpu_table(context))
     guarded(context, "hosts", lambda: _host_table(context))
@@ -166,15 +171,49 @@ def _answer(context: PageContext) -> None:
     """The question, answered in words."""
     result: Gpus = ask("gpus", context.selection).result
     hosts: list[HostRow] = ask("hosts", context.selection).result.hosts
+    ailing = [row for row in result.gpus if _ails(row)]
     if not result.gpus:
         st.markdown(f"**No GPU is watched.** :gray[{escape.markdown(result.told) if result.told else MISSING}]")
-    for row in [row for row in result.gpus if _ails(row)][:3]:
+    elif not ailing:
+        st.markdown(well_in_words(result.gpus))
+    for row in ailing[:_SAID]:
         st.markdown(f"**{escape.markdown(_named(row))}**: {escape.markdown(_ails(row))}")
-    for host in [host for host in hosts if host.oom_kills][:3]:
-        kills = (
-            words.plural(host.oom_kills or 0.0, "process") if host.oom_kills == 1 else f"{host.oom_kills:.0f} processes"
-        )
-        st.markdown(f"**{escape.markdown(host.instance)}**: the kernel killed {kills} for lack of memory")
+    for text in starved_in_words(hosts):
+        st.markdown(text)
+
+
+def well_in_words(gpus: Sequence[GpuRow]) -> str:
+    """What GPUs do of which none ails; what none of them tells is not said to be well."""
+    whole = [row for row in gpus if not row.parent]
+    active = [row.activity_ratio for row in gpus if row.activity_ratio is not None]
+    power = [row.power_watts for row in whole if row.power_watts is not None]
+    does = [f"{words.ratio(sum(active) / len(active))} active"] if active else []
+    does += [f"at {words.count(sum(power))} W"] if power else []
+    quiet = ["none stands out"] if len(gpus) >= LEAST else []
+    quiet += ["none was slowed down"] if any(row.throttled_ratio is not None for row in gpus) else []
+    quiet += ["no fault was told"] if any(row.xids is not None for row in gpus) else []
+    what = f" {' '.join(does)}" if does else ""
+    return f"**{words.plural(len(whole), 'GPU')}**{what}{': ' if quiet else ''}{', '.join(quiet)}."
+
+
+def starved_in_words(hosts: Sequence[HostRow]) -> list[str]:
+    """Which engines lack a CPU or memory, a line each in Markdown; that none does where that is known; else nothing."""
+    told = []
+    for row in hosts:
+        lacks = []
+        if row.oom_kills:
+            kills = "a process" if row.oom_kills == 1 else f"{row.oom_kills:.0f} processes"
+            lacks.append(f"the kernel killed {kills} for lack of memory")
+        if (row.delay_ratio or 0.0) >= _STARVED:
+            lacks.append(f"its threads waited {words.seconds(row.delay_ratio)} a second for a CPU")
+        if (row.throttled_ratio or 0.0) >= _STARVED:
+            lacks.append(f"its CPU limit held it back {words.seconds(row.throttled_ratio)} a second")
+        if lacks:
+            told.append(f"**{escape.markdown(row.instance or row.node)}**: {'; '.join(lacks)}")
+    known = [row.delay_ratio for row in hosts if row.delay_ratio is not None]
+    if not told and known:
+        return [f"**No engine is starved**: at most {words.seconds(max(known))} a second without a CPU."]
+    return told[:_SAID]
 
 
 def _named(row: GpuRow) -> str:
@@ -210,6 +249,7 @@ def _gpu_table(context: PageContext) -> None:
             "Instance": ", ".join(row.instances),
             "Stands out": _ails(row),
             "Activity %": percent(row.activity_ratio),
+            "Occupancy %": percent(row.sm_occupancy_ratio),
             "Tensor %": percent(row.tensor_active_ratio),
             "Memory bandwidth %": percent(row.dram_active_ratio),
             "Memory %": percent(row.memory_used_ratio),
@@ -219,6 +259,7 @@ def _gpu_table(context: PageContext) -> None:
             "Tokens per watt": row.tokens_per_watt,
             "Slowed down %": percent(row.throttled_ratio),
             "Hottest, °C": row.temperature_celsius,
+            "Memory, °C": row.memory_temperature_celsius,
             "SM clock, MHz": None if row.sm_clock_hertz is None else row.sm_clock_hertz / 1e6,
             "Links, GB/s": _gigabytes(row.pcie_bytes_per_second, row.nvlink_bytes_per_second),
             "Product": row.name,
@@ -254,6 +295,8 @@ def _host_table(context: PageContext) -> None:
             "Held by limit, s/s": row.throttled_ratio,
             "CPU limit, cores": row.quota_cores,
             "Stuck %": percent(row.stuck_ratio),
+            "Taken off CPU, /s": row.involuntary_switches_per_second,
+            "Memory, GB": None if row.rss_bytes is None else row.rss_bytes / 1e9,
             "Memory of limit %": percent(row.memory_of_limit_ratio),
             "Killed": row.oom_kills,
             "Major faults, /s": row.major_faults_per_second,
@@ -269,5 +312,7 @@ def _host_table(context: PageContext) -> None:
         "Waited for CPU, s/s": "Time that its threads could have run and no core was free, all together",
         "Held by limit, s/s": "Time that the CPU limit of its cgroup held its tasks back",
         "Stuck %": "Share of samples with a process stopped or waiting for a device",
+        "Taken off CPU, /s": "Involuntary context switches of all its threads",
+        "Memory, GB": "What all its processes hold, mean",
     })  # fmt: skip
     foot("hosts", answer, rows=hosts)

@@ -40,7 +40,9 @@ MISSING_CONFIG: Final = "vLLM, SGLang and others show settings on their pages; T
 MISSING_BOOKS: Final = "A collector tells its books every 15 s; none did in this window."
 _SILENT_SECONDS: Final = 60.0
 _LEFT: Final = "left"
-_WELL: Final = frozenset({"up", "not scraped", _LEFT})
+_ASLEEP: Final = "asleep"
+_UNSCRAPED: Final = "not scraped"
+_WELL: Final = frozenset({"up", _ASLEEP, _UNSCRAPED, _LEFT})
 _ROWS: Final = 10
 _HIGH: Final = 340
 """Rows of a table that is as high as it is long, and pixels of a longer one, which scrolls."""
@@ -71,8 +73,8 @@ def draw() -> None:
 
 
 def _body(context: PageContext) -> None:
-    tiles(context, "tiles", lambda: _tiles(context))
     guarded(context, "answer", lambda: _answer(context))
+    tiles(context, "tiles", lambda: _tiles(context))
     guarded(context, "instances", lambda: _instances(context))
     guarded(context, "contract", lambda: _contract(context))
     guarded(context, "configuration", lambda: _configuration(context))
@@ -84,10 +86,12 @@ def _state(row: InstanceRow, end: datetime) -> str:
     if row.left is not None:
         return _LEFT
     if row.last_sample is None:
-        return "not scraped"
+        return _UNSCRAPED
     if (end - row.last_sample).total_seconds() > _SILENT_SECONDS:
         return "silent"
-    return "up" if row.up else "down"
+    if not row.up:
+        return "down"
+    return _ASLEEP if row.asleep else "up"
 
 
 def _height(rows: int) -> int | str:
@@ -123,9 +127,10 @@ def _tiles(context: PageContext) -> list[Tile]:
 
 
 def _of_how_many(states: Sequence[str]) -> str:
-    """What stands below the number of those that are up: those that left are none of them."""
+    """What stands below the number of those that are up: those that left are none of them, those asleep are named."""
     left = states.count(_LEFT)
-    return f"of {len(states) - left}{f', {left} left' if left else ''}" if states else ""
+    told = [f"{count} {state}" for state in (_ASLEEP, _LEFT) if (count := states.count(state))]
+    return ", ".join([f"of {len(states) - left}", *told]) if states else ""
 
 
 def _answer(context: PageContext) -> None:
@@ -145,13 +150,26 @@ def _answer(context: PageContext) -> None:
         told.append(f"**{escape.markdown(instance)}** does not tell what it must: {escape.markdown(named)}{more}")
     for text in told:
         st.markdown(text)
+    _serving(rows, end, ails=bool(told))
+
+
+def _serving(rows: Sequence[InstanceRow], end: datetime, *, ails: bool) -> None:
+    """That all is well, or why nobody knows; and who is asleep."""
     here = [row for row in rows if row.left is None]
+    asked = [state for row in here if (state := _state(row, end)) != _UNSCRAPED]
     if rows and not here:
         st.markdown(f"**Nothing** serves: all {len(rows)} left on purpose." if len(rows) > 1
                     else "**Nothing** serves: it left on purpose.")  # fmt: skip
-    elif rows and not told:
-        st.markdown(f"**Yes**: all {len(here)} answer, and nothing stands broken." if len(here) > 1
+    elif rows and not ails and not asked:
+        st.markdown("**Not known**: requests name these servers, and no agent reads their pages.")
+    elif rows and not ails:
+        which = f"all {len(here)}" if len(asked) == len(here) else f"those {len(asked)} whose pages are read"
+        st.markdown(f"**Yes**: {which} answer, and nothing stands broken." if len(here) > 1
                     else "**Yes**: it answers, and nothing stands broken.")  # fmt: skip
+    if asleep := [row.instance for row in here if _state(row, end) == _ASLEEP]:
+        named = ", ".join(escape.markdown(name) for name in asleep[:3])
+        more = f" and {len(asleep) - 3} more" if len(asleep) > 3 else ""  # noqa: PLR2004 three are named
+        st.markdown(f"**Asleep**, with weights off the GPU by an operator's order: {named}{more}")
 
 
 def _in_words(kind: str) -> str:
@@ -160,7 +178,7 @@ def _in_words(kind: str) -> str:
 
 def _rank(state: str) -> int:
     """Place of a state in the table: what ails, what serves, what left."""
-    return 2 if state == _LEFT else int(state == "up")
+    return 2 if state == _LEFT else int(state in {"up", _ASLEEP})
 
 
 def _farewell(row: InstanceRow) -> str:

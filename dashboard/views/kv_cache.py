@@ -117,6 +117,14 @@ def _features(context: PageContext) -> None:
                 about="Blocks that entered the prefix cache and that were evicted, by where they lie, as KV events "
                 f"tell it. Cleared as a whole: {words.count(told.cache_clears)}.{lost}",
             )  # fmt: skip
+    if told.moved:
+        with st.container(key="half-moved"):
+            panel(
+                "moved", "features", context, lambda result: _of_features(result.moved, result, context,
+                "KV cache moved", "bytes_per_second"), missing="", about=moved_in_words(told),
+            )  # fmt: skip
+    elif told.transfers or told.transfer_failures:
+        st.markdown(f":gray[{moved_in_words(told)}]")
     if told.acceptance:
         with st.container(key="half-acceptance"):
             panel(
@@ -132,6 +140,41 @@ def _features(context: PageContext) -> None:
                 "adapters", "features", context, lambda result: _adapters(result, context), missing="",
                 about="LoRA adapters whose requests run or wait, against how many fit at one time.",
             )  # fmt: skip
+    _estimates(context, told)
+
+
+def _estimates(context: PageContext, told: Features) -> None:
+    """What engines reckon that they ask of a GPU; its peak for a model is known to nobody here."""
+    if told.work:
+        with st.container(key="half-work"):
+            panel(
+                "work", "features", context, lambda result: _of_features(result.work, result, context,
+                "Estimated work of a GPU", "flop_per_second"), missing="",
+                about="By the engines' own reckoning of their model, mean over engines. Over what the GPU can do in "
+                "its model's number format it is the model FLOPs utilisation.",
+            )  # fmt: skip
+    if told.memory_traffic:
+        with st.container(key="half-traffic"):
+            panel(
+                "traffic", "features", context, lambda result: _of_features(result.memory_traffic, result, context,
+                "Estimated memory traffic of a GPU", "bytes_per_second"), missing="",
+                about="Bytes of weights, activations and KV cache, by the engines' own reckoning, mean over engines.",
+            )  # fmt: skip
+
+
+def moved_in_words(told: Features) -> str:
+    """What the chart of moved KV cache shows, and how fast and how often it went over the window."""
+    found = ["KV cache that went between engines or to a store (transferred), and out of the GPU and back (offloaded)."]
+    if told.transfers:
+        each = f", {words.seconds(told.transfer_mean_seconds)} each" if told.transfer_mean_seconds is not None else ""
+        found.append(f"{words.plural(told.transfers, 'transfer')}{each}.")
+    if told.transfer_failures:
+        found.append(f"Failed: {words.count(told.transfer_failures)}.")
+    found += [
+        f"{name.capitalize()} at {words.figure(speed, 'bytes_per_second')} while it went on."
+        for name, speed in told.moved_while.items()
+    ]
+    return " ".join(found)
 
 
 def _of_features(shown: list[Line], result: Features, context: PageContext, title: str, unit: str) -> object:

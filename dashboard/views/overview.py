@@ -197,7 +197,7 @@ def _instances(context: PageContext) -> None:
     frame = pd.DataFrame([
         {
             "Instance": row.instance,
-            "State": told[row.up],
+            "State": "asleep" if row.up and row.asleep else told[row.up],
             "Engine": row.engine,
             "Version": row.version or words.NOTHING,
             "Models": ", ".join(row.models),

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
-from dashboard import words
+from dashboard import escape, words
 from dashboard.data import ask
 from dashboard.drawings import newest, one_each, settled, with_values
 from dashboard.figures import Trace, lines
-from dashboard.panel import panel, tiles
+from dashboard.panel import guarded, panel, tiles
 from dashboard.shell import page
 from dashboard.theme import colour_of, tints
 from dashboard.tiles import Tile, compared
@@ -19,6 +19,7 @@ from dashboard.tiles import Tile, compared
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from analytics.questions.features import Features
     from analytics.questions.queue import QueueDynamics
     from analytics.series import Line
     from dashboard.data import Question
@@ -37,6 +38,8 @@ QUESTION: Final = "Does work pile up?"
 """Over the page."""
 COMPARE: Final = True
 """Whether the page compares with an earlier period or another version."""
+_NAMED: Final = 3
+"""Replicas that are named."""
 
 
 def draw() -> None:
@@ -45,10 +48,11 @@ def draw() -> None:
 
 
 def _needs() -> list[Question]:
-    return [("queue", {})]
+    return [("queue", {}), ("features", {})]
 
 
 def _body(context: PageContext) -> None:
+    guarded(context, "uneven", lambda: _uneven(context))
     tiles(context, "tiles", lambda: _tiles(context))
     with st.container(horizontal=True, gap="small"):
         for key, (figure, needs, about) in _FIGURES.items():
@@ -57,6 +61,33 @@ def _body(context: PageContext) -> None:
                     key, "queue", context, partial(figure, context=context), missing=MISSING,
                     about=about, has_data=partial(_any, needs),
                 )  # fmt: skip
+        guarded(context, "reasons", lambda: _reasons(context))
+
+
+def _uneven(context: PageContext) -> None:
+    """Who is loaded otherwise than the other replicas; nothing where the load is even."""
+    uneven: dict[str, str] = ask("queue", context.selection).result.uneven
+    told = [f"**{escape.markdown(name)}** has {escape.markdown(how)}" for name, how in list(uneven.items())[:_NAMED]]
+    if told:
+        more = f"; and {len(uneven) - _NAMED} more" if len(uneven) > _NAMED else ""
+        st.markdown(f"**Replicas are not evenly loaded**: {'; '.join(told)}{more}.")
+
+
+def _reasons(context: PageContext) -> None:
+    """Why requests wait, where servers say it."""
+    told: Features = ask("features", context.selection).result
+    if told.waiting:
+        with st.container(key="half-reasons"):
+            panel(
+                "reasons", "features", context, lambda result: _by_reason(result, context), missing="",
+                about="Capacity: KV blocks, sequences or the token budget. Deferred: a LoRA adapter, a KV transfer or "
+                "a grammar is not there yet.",
+            )  # fmt: skip
+
+
+def _by_reason(result: Features, context: PageContext) -> object:
+    return lines(result.times, one_each(result.waiting, context), context.style, title="Waiting by reason",
+                 unit="requests")  # fmt: skip
 
 
 def _tiles(context: PageContext) -> list[Tile]:

@@ -18,6 +18,7 @@ from dashboard.selected import DIFFERENT, WHY, difference, why
 from dashboard.shell import page
 from dashboard.tables import milliseconds, numbers
 from dashboard.viewer import clock, zone
+from dashboard.what_they_are import WHAT, what_they_are
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,14 +92,16 @@ def _list(context: PageContext) -> None:
     if within or only or lacking:
         _narrowed(within, only, lacking)
     shown = st.segmented_control(
-        "Show", [_LIST, DIFFERENT, WHY], key="show", default=_LIST, required=True, label_visibility="collapsed",
+        "Show", [_LIST, WHAT, DIFFERENT, WHY], key="show", default=_LIST, required=True, label_visibility="collapsed",
         bind="query-params",
     )  # fmt: skip
     selection = narrowed(
         context.selection, signal=signal, outcome=outcome, at_least=low, below=high, find=wanted or "", only=only,
         lacking=lacking,
     )  # fmt: skip
-    if shown == DIFFERENT:
+    if shown == WHAT:
+        what_they_are(context, selection)
+    elif shown == DIFFERENT:
         difference(context, selection)
     elif shown == WHY:
         why(context, selection)

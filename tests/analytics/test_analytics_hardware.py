@@ -145,7 +145,8 @@ def test_starvation_is_the_increase_of_counters_over_the_time_that_was_seen(lab:
         insert(lab, "host_samples", [
             {**machine, "process_name": "VLLM::EngineCore", "process_pid": pid, "time": time,
              "cpu_seconds_total": (place if place < 300 else place - 300) * 0.5, "state": "S" if place % 4 else "D",
-             "cpu_delay_seconds_total": place * 0.75}
+             "cpu_delay_seconds_total": place * 0.75, "rss_bytes": 2e9 + 1e9 * (pid == "2"),
+             "involuntary_switches_total": place * 4.0}
             for place, time in enumerate(times)
         ])  # fmt: skip
     row = next(row for row in hosts.ask(lab.store, Selection(lab.window)).result.hosts if row.node == "n2")
@@ -154,6 +155,8 @@ def test_starvation_is_the_increase_of_counters_over_the_time_that_was_seen(lab:
     assert row.cpu_cores == pytest.approx(1.0, rel=0.01), "a counter that began again adds nothing"
     assert row.throttled_ratio == pytest.approx(0.25, rel=0.01)
     assert (row.memory_of_limit_ratio, row.oom_kills, row.stuck_ratio) == (0.5, 1, 0.25)
+    assert row.rss_bytes == 5e9, "of two processes"
+    assert row.involuntary_switches_per_second == pytest.approx(8, rel=0.01)
     assert (row.major_faults_per_second, row.network_bytes_per_second, row.quota_cores) == (None, None, None)
     assert [value for value in row.delay if value is not None][5] == pytest.approx(1.5, rel=0.01)
     hidden = hosts.ask(lab.store, Selection(lab.window, Filter(instance=("vllm-1",)))).result.hosts

@@ -243,3 +243,15 @@ def test_agents_are_who_sent_the_samples(fleet: Lab):
     assert agent.instances == ["chat-a", "chat-b", "chat-t"]
     assert agent.samples == 3 * SECONDS / 10
     assert agent.started == start_of(fleet) - timedelta(seconds=90)
+
+
+def test_one_whose_weights_are_off_the_gpu_is_asleep(lab: Lab):
+    start = lab.start - timedelta(hours=11)
+    told = {"woken": [1.0, 0.0], "put to sleep": [0.0, 1.0], "says nothing": [None, None]}
+    lab.owner.insert("engine_samples", [
+        {"time": start + timedelta(seconds=10 + place), "instance": name, "engine": "vllm", "model": "m", "up": 1,
+         "other_signals": {} if asleep is None else {"asleep": asleep}}
+        for name, states in told.items() for place, asleep in enumerate(states)
+    ])  # fmt: skip
+    found = instances.ask(lab.store, Selection(Window(start, start + timedelta(seconds=60)))).result.instances
+    assert {one.instance: one.asleep for one in found} == {"woken": False, "put to sleep": True, "says nothing": None}

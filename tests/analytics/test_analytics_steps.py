@@ -296,12 +296,33 @@ def test_features_are_told_where_a_server_has_them(store: Store):
     assert (result.cache_clears, result.blocks_lost) == (1.0, 0.0)
 
 
+def test_features_tell_moved_cache_reasons_to_wait_and_estimates(store: Store):
+    def told(second: int, instance: str, **signals: float) -> dict[str, Any]:
+        return sample(second, instance) | {"other_signals": signals}
+
+    moved = {"kv_transfer_bytes_delta": 6e6, "kv_transfer_seconds_delta": 0.5, "kv_transfers_delta": 4.0}
+    store.insert("engine_samples", [
+        told(1, "one", **moved, waiting_capacity=3.0, estimated_flops_delta=2e12, estimated_read_bytes_delta=4e9),
+        told(1, "two", waiting_capacity=1.0, waiting_deferred=2.0, estimated_flops_delta=4e12,
+             kv_offload_bytes_delta=1e6),
+    ])  # fmt: skip
+    result = features.ask(store, looked(), points=10).result
+    assert {line.name: (line.unit, line.values[1]) for line in result.moved} == {
+        "transferred": ("bytes_per_second", 6e6), "offloaded": ("bytes_per_second", 1e6),
+    }  # fmt: skip
+    assert (result.moved_while, result.transfers, result.transfer_mean_seconds) == ({"transferred": 12e6}, 4.0, 0.125)
+    assert {line.name: line.values[1] for line in result.waiting} == {"capacity": 4.0, "deferred": 2.0}
+    assert [(line.unit, line.values[1]) for line in result.work] == [("flop_per_second", 3e12)], "of a GPU, not of all"
+    assert {line.name: line.values[1] for line in result.memory_traffic} == {"read": 4e9}
+
+
 def test_features_that_are_off_have_no_line(store: Store):
     store.insert("engine_samples", [sample(1, "plain") | {"other_signals": {"lora_slots": 0.0, "asleep": 1.0}}])
     result = features.ask(store, looked()).result
     assert (result.tiers, result.acceptance, result.adapters, result.moved) == ([], [], [], [])
     assert (result.acceptance_share, result.transfer_failures) == (None, None)
     assert (result.blocks, result.cache_clears, result.blocks_lost) == ([], None, None)
+    assert (result.waiting, result.work, result.memory_traffic, result.moved_while) == ([], [], [], {})
 
 
 def test_a_request_tells_the_steps_it_sat_in(store: Store):

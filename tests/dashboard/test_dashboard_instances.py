@@ -14,8 +14,8 @@ from dashboard.views.instances import _farewell, _of_how_many, _rank, _state, co
 END = datetime(2026, 5, 1, 12, tzinfo=UTC)
 ROW = InstanceRow(
     instance="a", deployment="chat", engine="vllm", region="", version="", role="", node="", models=[], ranks=[],
-    up=True, left=None, left_by="", last_sample=END - timedelta(seconds=2), last_request=None, requests=0, running=None,
-    waiting=None, kv_cache_usage_ratio=None, up_ratio=1.0, scrape_seconds=None, recording="",
+    up=True, asleep=None, left=None, left_by="", last_sample=END - timedelta(seconds=2), last_request=None, requests=0,
+    running=None, waiting=None, kv_cache_usage_ratio=None, up_ratio=1.0, scrape_seconds=None, recording="",
 )  # fmt: skip
 LEFT = replace(
     ROW, up=None, left=END - timedelta(minutes=5), left_by="dns:chat", last_sample=END - timedelta(minutes=6)
@@ -26,7 +26,9 @@ LEFT = replace(
     ("row", "state"),
     [
         (ROW, "up"),
-        (replace(ROW, up=False), "down"),
+        (replace(ROW, asleep=False), "up"),
+        (replace(ROW, asleep=True), "asleep"),
+        (replace(ROW, up=False, asleep=True), "down"),
         (replace(ROW, last_sample=END - timedelta(minutes=6)), "silent"),
         (replace(ROW, up=None, last_sample=None), "not scraped"),
         (LEFT, "left"),
@@ -40,6 +42,7 @@ def test_those_that_left_are_not_counted_and_stand_last(monkeypatch: pytest.Monk
     monkeypatch.setattr("dashboard.views.instances.zone", lambda: UTC)
     assert _of_how_many(["up", "left", "down", "left"]) == "of 2, 2 left"
     assert _of_how_many(["up", "down"]) == "of 2"
+    assert _of_how_many(["up", "asleep", "left"]) == "of 2, 1 asleep, 1 left"
     assert _of_how_many([]) == ""
     assert sorted(["left", "up", "silent"], key=_rank) == ["silent", "up", "left"]
     assert _farewell(LEFT).endswith(", by dns:chat")

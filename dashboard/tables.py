@@ -51,9 +51,11 @@ def table(
     height: Any = "content",
     helps: Mapping[str, str] | None = None,
     whole: Collection[str] = (),
+    wide: Collection[str] = (),
 ) -> None:
-    """A table of figures; what is not there is a dash, never *None*."""
+    """A table of figures; what is not there is a dash, never *None*; columns that are ``wide`` hold sentences."""
+    sentences = {name: st.column_config.TextColumn(width="large", help=(helps or {}).get(name)) for name in wide}
     st.dataframe(
         escape.frame(frame), hide_index=True, placeholder=words.NOTHING, key=key,
-        column_config=numbers(frame, helps, whole), height=height,
+        column_config=numbers(frame, helps, whole, **sentences), height=height,
     )  # fmt: skip

@@ -143,10 +143,18 @@ def _tops(listeners: set[int]) -> list[psutil.Process]:
     for pid in listeners:
         try:
             top = psutil.Process(pid)
-            parent = top.parent()
-            parents.add(parent if parent is not None and parent.exe() == top.exe() != "" else None)
-            tops.append(top)
         except psutil.Error:
-            continue  # ended meanwhile, or another user's
+            continue  # ended meanwhile
+        tops.append(top)
+        parents.add(_starter(top))
     common = parents.pop() if len(tops) > 1 and len(parents) == 1 else None
     return tops if common is None else [common]
+
+
+def _starter(top: psutil.Process) -> psutil.Process | None:
+    """Who started it, where that runs the same program; systemd and other users' programs are not ours to read."""
+    try:
+        parent = top.parent()
+        return parent if parent is not None and parent.exe() == top.exe() != "" else None
+    except psutil.Error:
+        return None

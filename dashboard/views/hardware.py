@@ -39,6 +39,11 @@ MISSING: Final = (
     "An exporter's page counts too, by `gpu_pages` or by remote write."
 )
 MISSING_HOSTS: Final = "An agent on the engine's machine reads its processes: `servescope up` there, with `host: true`."
+_UNSEEN: Final = (
+    "The machine is read, and none of its engine's processes is seen: the agent has to share the engine's machine and "
+    "process ids, and run as its user or as root."
+)
+_NOBODYS: Final = "Whose a GPU is is not known: an agent tells it that sees the engine's processes, or an exporter that names its pod."
 _ABOUT: Final = {
     "activity": "Share of the multiprocessors that had work (Hopper and later); of older GPUs the share of time with "
     "any kernel, which reads 100 % on every busy LLM server.",
@@ -91,7 +96,8 @@ def _charts(context: PageContext) -> None:
             panel(
                 "delay", "hosts", context,
                 lambda result: _hosts(result, context, "Waited for a CPU", lambda row: row.delay),
-                missing=MISSING_HOSTS, has_data=lambda result: any(_some(row.delay) for row in result.hosts),
+                missing=_UNSEEN if ask("hosts", context.selection).result.hosts else MISSING_HOSTS,
+                has_data=lambda result: any(_some(row.delay) for row in result.hosts),
                 about="Seconds a second that threads of the engine could have run and no core was free, all together.",
             )  # fmt: skip
 
@@ -115,7 +121,7 @@ def _gpu_panel(
 
     with st.container(key=f"half-{key}"):
         panel(
-            key, "gpus", context, drawn, missing=MISSING, about=_ABOUT[key],
+            key, "gpus", context, drawn, missing=_NOBODYS if key == "tokens" else MISSING, about=_ABOUT[key],
             has_data=lambda result: any(_some(values(row)) for row in result.gpus),
         )  # fmt: skip
 
@@ -246,7 +252,7 @@ def _gpu_table(context: PageContext) -> None:
         {
             "GPU": row.index,
             "Machine": row.node,
-            "Instance": ", ".join(row.instances),
+            "Instance": ", ".join(row.instances) or words.NOTHING,
             "Stands out": _ails(row),
             "Activity %": percent(row.activity_ratio),
             "Occupancy %": percent(row.sm_occupancy_ratio),
@@ -267,7 +273,7 @@ def _gpu_table(context: PageContext) -> None:
         }
         for row in gpus
     ])  # fmt: skip
-    table(frame, "gpus", helps={
+    table(frame, "gpus", wide=("Stands out",), helps={
         "Stands out": "Against the median of GPUs of the same product: more than a tenth, and three deviations",
         "Links, GB/s": "PCIe and NVLink, both ways together",
     })  # fmt: skip

@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import psutil
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
@@ -21,6 +22,8 @@ from agent.target import Place, Target
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import pytest
 
 SOON = 30.0
 SERVER = """
@@ -64,6 +67,20 @@ def test_the_listener_and_its_children_are_the_engine():
         found = find_processes([target(port)])
         assert set(found["vllm-a"]) == {pid, child}
         assert all("python" in name for name in found["vllm-a"].values())
+
+
+def test_an_engine_that_a_stranger_started_is_found(monkeypatch: pytest.MonkeyPatch):
+    """As under systemd, whose program only root may read."""
+    readable = psutil.Process.exe
+
+    def exe(process: psutil.Process) -> str:
+        if process.pid == os.getpid():
+            raise psutil.AccessDenied(process.pid)
+        return readable(process)
+
+    monkeypatch.setattr(psutil.Process, "exe", exe)
+    with server() as (port, pid, child):
+        assert set(find_processes([target(port)])["vllm-a"]) == {pid, child}
 
 
 def test_nobody_listening_is_no_process():

@@ -44,7 +44,8 @@ def _draw(context: PageContext) -> None:
             panel(
                 "lengths", "workload", context, lambda result: _lengths(result, context), missing=MISSING,
                 has_data=lambda result: bool(result.lengths),
-                about="Share of prompts and of answers by their tokens, of those that have any.",
+                about="Share of prompts and of answers by their tokens, of those that have any. A bar begins at its "
+                "number and ends before the next.",
             )  # fmt: skip
     if told.lengths:
         st.markdown("## Lengths in tokens")
@@ -84,12 +85,8 @@ def _lengths(result: Workload, context: PageContext) -> object:
 
 
 def label(held: LengthBin) -> str:
-    """``1``, ``64 to 127``, ``4,096 and more``."""
-    if held.tokens_to is None:
-        return f"{held.tokens_from:,} and more"
-    return (
-        f"{held.tokens_from:,}" if held.tokens_from == held.tokens_to else f"{held.tokens_from:,} to {held.tokens_to:,}"
-    )
+    """``64+``: bars are many, and their names must not touch."""
+    return f"{held.tokens_from:,}+"
 
 
 def _length(one: Length) -> dict[str, object]:

@@ -43,7 +43,9 @@ _UNSEEN: Final = (
     "The machine is read, and none of its engine's processes is seen: the agent has to share the engine's machine and "
     "process ids, and run as its user or as root."
 )
-_NOBODYS: Final = "Whose a GPU is is not known: an agent tells it that sees the engine's processes, or an exporter that names its pod."
+_NOBODYS: Final = (
+    "Nobody says whose a GPU is: an agent does that sees the engine's processes, or an exporter that names its pod."
+)
 _ABOUT: Final = {
     "activity": "Share of the multiprocessors that had work (Hopper and later); of older GPUs the share of time with "
     "any kernel, which reads 100 % on every busy LLM server.",

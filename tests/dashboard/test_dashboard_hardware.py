@@ -84,8 +84,5 @@ def test_amounts_with_prefixes(value: float | None, unit: str, said: str):
     assert words.figure(value, unit) == said
 
 
-@pytest.mark.parametrize(
-    ("held", "said"), [((1, 1), "1"), ((1024, 2047), "1,024 to 2,047"), ((4097, None), "4,097 and more")]
-)
-def test_lengths_are_told_by_their_bounds(held: tuple[int, int | None], said: str):
-    assert label(LengthBin(*held, requests=1)) == said
+def test_a_length_is_told_by_where_it_begins():
+    assert label(LengthBin(1024, 2047, requests=1)) == "1,024+"

@@ -89,9 +89,12 @@ class TapServer:
 
     async def _enter(self, connection: socket.socket) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
+            _, client = await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
         except OSError:  # it is gone already
             connection.close()
+        else:
+            if self._core.draining and client in self._connections:
+                client.drain()
 
     def _connection(self) -> ClientConnection:
         return ClientConnection(self._core, self._connections)
@@ -109,7 +112,7 @@ class TapServer:
         for connection in list(self._connections):
             connection.drain()
         end = time.monotonic() + self._core.limits.drain_seconds
-        while self._connections and time.monotonic() < end:  # noqa: ASYNC110 - only at the very end
+        while (self._connections or self._entering) and time.monotonic() < end:  # noqa: ASYNC110 - only at the very end
             await asyncio.sleep(_TICK_SECONDS / 4)
         if self._connections:
             log.warning("tap_cut_off_open_requests", connections=len(self._connections))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -273,3 +274,26 @@ async def test_who_was_let_in_before_a_drain_is_served():
             assert await asyncio.wait_for(silent.reader.read(), PATIENCE) == b""
             await asyncio.wait_for(stopping, PATIENCE)
         assert len(await served.memory.wait(2)) == 2
+
+
+async def test_who_is_still_on_the_way_in_as_a_drain_begins_is_served(monkeypatch: pytest.MonkeyPatch):
+    loop, held = asyncio.get_running_loop(), asyncio.Event()
+    let_in = loop.connect_accepted_socket
+
+    async def late(factory: Any, sock: Any) -> Any:
+        await asyncio.wait_for(held.wait(), PATIENCE)
+        return await let_in(factory, sock)
+
+    async with upstream(serve_both) as up, tap(up.port, drain_seconds=PATIENCE) as served:
+        monkeypatch.setattr(loop, "connect_accepted_socket", late)
+        async with connect(served.port) as asking, connect(served.port) as silent:
+            await asking.send(post(b"/v1/completions", b"{}", close=False))
+            async with asyncio.timeout(PATIENCE):
+                while len(served.server._entering) < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            stopping = asyncio.create_task(served.server.stop())
+            await asyncio.sleep(0.5)  # longer than it waits for them alone
+            held.set()
+            assert (await asyncio.wait_for(asking.reader.read(), PATIENCE)).endswith(b'"tiny"}')
+            assert await asyncio.wait_for(silent.reader.read(), PATIENCE) == b""
+            await asyncio.wait_for(stopping, PATIENCE)

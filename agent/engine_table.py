@@ -93,7 +93,7 @@ class Histogram:
     """One distribution and the histogram family a page has it in; ``old`` and ``scale`` as in :class:`Rule`.
 
     ``beside``: It comes by :class:`Statistics`, which may be had later than the first page: what it shows at first is
-    no increase.
+    no increase. ``of_server`` as in :class:`Rule`.
     """
 
     distribution: Distribution
@@ -101,6 +101,7 @@ class Histogram:
     old: tuple[str, ...] = ()
     scale: float = 1.0
     beside: bool = False
+    of_server: bool = False
 
     def names(self) -> tuple[str, ...]:
         """Every family name the rule reads."""

@@ -192,6 +192,35 @@ class Signal(StrEnum):
     KV_BLOCKS_REMOVED_OTHER_TOTAL = "kv_blocks_removed_other_total"
     KV_CACHE_CLEARS_TOTAL = "kv_cache_clears_total"  # of the whole cache
     KV_EVENT_BATCHES_LOST_TOTAL = "kv_event_batches_lost_total"  # missed, so that the counts above lack some
+    FINISHED_STOP_TOTAL = "finished_stop_total"  # parts of requests_finished_total, by why generation ended
+    FINISHED_LENGTH_TOTAL = "finished_length_total"
+    FINISHED_ABORT_TOTAL = "finished_abort_total"
+    FINISHED_ERROR_TOTAL = "finished_error_total"
+    FINISHED_REPETITION_TOTAL = "finished_repetition_total"
+    MULTIMODAL_CACHE_QUERIES_TOTAL = "multimodal_cache_queries_total"  # images and the like, made ready for a model
+    MULTIMODAL_CACHE_HITS_TOTAL = "multimodal_cache_hits_total"
+    KV_TRANSFER_POST_SECONDS_TOTAL = "kv_transfer_post_seconds_total"  # until a transfer was handed to the network
+    KV_TRANSFER_DESCRIPTORS_TOTAL = "kv_transfer_descriptors_total"  # pieces of memory that transfers were made of
+    KV_TRANSFER_LEASES_EXPIRED_TOTAL = "kv_transfer_leases_expired_total"  # blocks that nobody fetched in time
+    KV_TRANSFER_NOTICES_LATE_TOTAL = "kv_transfer_notices_late_total"  # came when the lease had expired
+    KV_OFFLOAD_STORE_BYTES_TOTAL = "kv_offload_store_bytes_total"  # directions of kv_offload_bytes_total
+    KV_OFFLOAD_STORE_SECONDS_TOTAL = "kv_offload_store_seconds_total"
+    KV_OFFLOAD_LOAD_BYTES_TOTAL = "kv_offload_load_bytes_total"
+    KV_OFFLOAD_LOAD_SECONDS_TOTAL = "kv_offload_load_seconds_total"
+    KV_OFFLOAD_STORES_TOTAL = "kv_offload_stores_total"
+    KV_OFFLOAD_LOADS_TOTAL = "kv_offload_loads_total"
+    KV_OFFLOAD_STORES_REFUSED_TOTAL = "kv_offload_stores_refused_total"  # no room in the store
+    KV_OFFLOAD_STORES_SKIPPED_TOTAL = "kv_offload_stores_skipped_total"  # not worth it, or there already
+    KV_OFFLOAD_STORES_DROPPED_TOTAL = "kv_offload_stores_dropped_total"  # a slower tier could not keep up
+    KV_OFFLOAD_FAILURES_TOTAL = "kv_offload_failures_total"  # moves between tiers that failed
+    KV_OFFLOAD_BLOCKS_LOADED_TOTAL = "kv_offload_blocks_loaded_total"  # prefill that was not done again
+    KV_OFFLOAD_BLOCKS_PENDING = "kv_offload_blocks_pending"  # their store is not over; one that only grows is stuck
+    KV_OFFLOAD_BLOCKS_PINNED = "kv_offload_blocks_pinned"  # held by what goes on
+    KV_OFFLOAD_MOVES_ACTIVE = "kv_offload_moves_active"  # between tiers
+    KV_FETCH_TO_START = "kv_fetch_to_start"  # waiting requests by how far the KV cache is that they wait for
+    KV_FETCH_IN_PROGRESS = "kv_fetch_in_progress"
+    KV_FETCH_COMPLETED = "kv_fetch_completed"
+    KV_OFFLOAD_PINNED_RATIO = "kv_offload_pinned_ratio"  # of the host's space for KV cache, held by what goes on
 
 
 SIGNALS_WITHOUT_COLUMN: Final = frozenset(
@@ -204,6 +233,7 @@ FULLEST: Final = frozenset(
         Signal.KV_CACHE_HOST_USAGE_RATIO,
         Signal.ASLEEP,
         Signal.SPEC_DECODE_ACCEPTANCE_LENGTH,
+        Signal.KV_OFFLOAD_PINNED_RATIO,
     }
 )
 """Signals of which several ranks or models together have the highest, and not the sum."""
@@ -224,6 +254,12 @@ class Distribution(StrEnum):
     BATCH_TOKENS = "batch_tokens"
     BATCH_SIZE = "batch_size"  # executions by the items in each
     BATCH_COMPUTE_MICROSECONDS = "batch_compute_microseconds"  # compute (counts are µs), by the items in an execution
+    KV_BLOCK_LIFETIME_SECONDS = "kv_block_lifetime_seconds"  # from allocation to eviction
+    KV_BLOCK_IDLE_SECONDS = "kv_block_idle_seconds"  # from its last use to eviction
+    KV_BLOCK_REUSE_GAP_SECONDS = "kv_block_reuse_gap_seconds"  # between two uses
+    KV_OFFLOAD_LOOKUP_SECONDS = "kv_offload_lookup_seconds"
+    SLEEP_OPERATION_SECONDS = "sleep_operation_seconds"  # going to sleep and waking up
+    WEIGHT_UPDATE_SECONDS = "weight_update_seconds"
 
 
 PROMPT_BEARING: Final = frozenset(

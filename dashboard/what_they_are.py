@@ -23,6 +23,10 @@ WHAT: Final = "What they are"
 MISSING: Final = (
     "Endings, routes and lengths come from the tap: send your clients through its port (`servescope up` prints it)."
 )
+_WHOSE: Final = {
+    "rows": "By arrival: the outcome of what failed, else why generation stopped.",
+    "metrics": "As engines count why generation stopped, when it did; what they never saw is not in it.",
+}
 
 
 def what_they_are(context: PageContext, selection: Selection) -> None:
@@ -37,8 +41,8 @@ def _draw(context: PageContext) -> None:
         with st.container(key="half-endings"):
             panel(
                 "endings", "workload", context, lambda result: _endings(result, context), missing=MISSING,
-                has_data=lambda result: bool(result.endings), about="By arrival: the outcome of what failed, else why "
-                "generation stopped. Answers that end by `length` are cut off.",
+                has_data=lambda result: bool(result.endings),
+                about=f"{_WHOSE[answer.level]} Answers that end by `length` are cut off.",
             )  # fmt: skip
         with st.container(key="half-lengths"):
             panel(
@@ -52,7 +56,7 @@ def _draw(context: PageContext) -> None:
         table(pd.DataFrame([_length(one) for one in told.lengths]), "lengths")
     st.markdown("## Routes by status, most requests first")
     if not told.ways:
-        empty("value" if told.lengths else answer.state, MISSING, answer.coverage)
+        empty("value" if told.lengths or told.endings else answer.state, MISSING, answer.coverage)
         return
     table(pd.DataFrame([_way(one, sum(told.ended.values())) for one in told.ways]), "ways")
     foot("ways", answer, rows=told.ways)

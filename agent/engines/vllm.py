@@ -1,4 +1,4 @@
-"""vLLM's metrics page, 0.2 to 0.32 (newest pages recorded on 0.32; older names from its metrics modules).
+"""vLLM's metrics page, 0.2 to 0.32 (newest pages recorded on 0.32; other names from its metrics modules).
 
 Labels ``model_name`` and ``engine`` (the data-parallel rank; older versions have no such label). Counters and
 histograms come from the API server process, which goes on showing its last values when the engine core stands still.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent import kv_events
+from agent import kv_events, vllm_kv_connectors
 from agent.engine_families import because
 from agent.engine_table import About, Histogram, Rule, Table, accepted_by_position
 from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Distribution, Signal
@@ -51,6 +51,15 @@ RULES = (
         old=("vllm:request_success",),
         where={"finished_reason": "error"},
     ),
+    *(
+        Rule(
+            Signal(f"finished_{reason}_total"),
+            "vllm:request_success_total",
+            old=("vllm:request_success",),
+            where={"finished_reason": reason},
+        )
+        for reason in ("stop", "length", "abort", "error", "repetition")
+    ),
     Rule(Signal.ENGINE_STEPS_TOTAL, "vllm:iteration_tokens_total_count"),
     Rule(Signal.BATCH_TOKENS_TOTAL, "vllm:iteration_tokens_total_sum"),
     Rule(Signal.REQUEST_SECONDS_TOTAL, "vllm:e2e_request_latency_seconds_sum"),
@@ -72,18 +81,8 @@ RULES = (
             (Signal.PREFIX_CACHE_HITS_DISK_TOTAL, "disk"),
         )
     ),
-    # One a worker and request, by the connector that the server has: the reader's (NIXL) or the writer's (Mooncake).
-    *(
-        Rule(signal, f"vllm:nixl_{name}", old=(f"vllm:mooncake_{name}",))
-        for signal, name in (
-            (Signal.KV_TRANSFERS_TOTAL, "xfer_time_seconds_count"),
-            (Signal.KV_TRANSFER_SECONDS_TOTAL, "xfer_time_seconds_sum"),
-            (Signal.KV_TRANSFER_BYTES_TOTAL, "bytes_transferred_sum"),
-            (Signal.KV_TRANSFER_FAILURES_TOTAL, "num_failed_transfers_total"),
-        )
-    ),
-    Rule(Signal.KV_OFFLOAD_BYTES_TOTAL, "vllm:kv_offload_total_bytes_total"),
-    Rule(Signal.KV_OFFLOAD_SECONDS_TOTAL, "vllm:kv_offload_total_time_total"),
+    Rule(Signal.MULTIMODAL_CACHE_QUERIES_TOTAL, "vllm:mm_cache_queries_total"),
+    Rule(Signal.MULTIMODAL_CACHE_HITS_TOTAL, "vllm:mm_cache_hits_total"),
     Rule(Signal.SPEC_DECODE_DRAFTS_TOTAL, "vllm:spec_decode_num_drafts_total"),
     Rule(Signal.SPEC_DECODE_DRAFT_TOKENS_TOTAL, "vllm:spec_decode_num_draft_tokens_total"),
     Rule(Signal.SPEC_DECODE_ACCEPTED_TOKENS_TOTAL, "vllm:spec_decode_num_accepted_tokens_total"),
@@ -108,49 +107,36 @@ HISTOGRAMS = (
     Histogram(Distribution.PROMPT_TOKENS, "vllm:request_prompt_tokens"),
     Histogram(Distribution.COMPLETION_TOKENS, "vllm:request_generation_tokens"),
     Histogram(Distribution.BATCH_TOKENS, "vllm:iteration_tokens_total"),
+    # Sampled, behind a flag of their own.
+    Histogram(Distribution.KV_BLOCK_LIFETIME_SECONDS, "vllm:kv_block_lifetime_seconds"),
+    Histogram(Distribution.KV_BLOCK_IDLE_SECONDS, "vllm:kv_block_idle_before_evict_seconds"),
+    Histogram(Distribution.KV_BLOCK_REUSE_GAP_SECONDS, "vllm:kv_block_reuse_gap_seconds"),
+    Histogram(Distribution.SLEEP_OPERATION_SECONDS, "vllm:sleep_mode_operation_duration_seconds", of_server=True),
+    Histogram(Distribution.WEIGHT_UPDATE_SECONDS, "vllm:rl_weight_update_operation_duration_seconds", of_server=True),
 )
 
-_CONNECTOR = "of one KV connector; transfers are read where NIXL or Mooncake counts them"
-_BLOCKS = "sampled, behind a flag of its own"
 
 IGNORED = {
-    "vllm:mm_cache_queries_total": "multi-modal preprocessor cache",
-    "vllm:mm_cache_hits_total": "multi-modal preprocessor cache",
     "vllm:corrupted_requests_total": "NaN in logits; finished requests count them",
     "vllm:prompt_tokens_recomputed_total": "prompt tokens computed again after a preemption, which is counted",
     "vllm:prompt_tokens_by_source_total": "parts of prompt_tokens_total",
     "vllm:prompt_tokens_cached_total": "equals prefix-cache hits, local and external together",
-    "vllm:kv_offload_size": "per transfer; the counter has the bytes",
+    "vllm:nixl_num_failed_notifications_total": "parts of failed transfers",
     **because(
-        _CONNECTOR,
-        "vllm:nixl_post_time_seconds",
-        "vllm:nixl_num_descriptors",
-        "vllm:nixl_num_failed_notifications_total",
-        "vllm:nixl_num_kv_expired_reqs_total",
-        "vllm:mooncake_num_descriptors",
-        "vllm:mooncake_num_failed_recvs_total",
-        "vllm:mooncake_num_kv_expired_reqs_total",
-        "vllm:hf3fs_load_duration_seconds",
-        "vllm:hf3fs_save_duration_seconds",
-        "vllm:hf3fs_num_failed_load_total",
-        "vllm:hf3fs_num_failed_save_total",
-        "vllm:mooncake_store_operation_bytes_total",
-        "vllm:mooncake_store_operation_failed_keys_total",
-        "vllm:mooncake_store_operation_keys_total",
-        "vllm:mooncake_store_operation_time_seconds",
-        "vllm:mooncake_store_operation_total",
+        "diffusion: parts of steps, whose tokens are counted",
+        "vllm:diffusion_num_canvas_positions_total",
+        "vllm:diffusion_num_committed_tokens_total",
+        "vllm:diffusion_num_denoising_steps_total",
     ),
+    "vllm:rl_weight_update_operations_in_flight": "as short as the operation, whose duration is read",
+    "vllm:sleep_mode_operations_in_flight": "as short as the operation, whose duration is read",
+    "vllm:tool_call_parser_invocations_total": "what an answer holds",
+    "vllm:watermark_requests_total": "what an answer holds",
     **because(
         "the realtime API's connections; the edge record has every request",
         "vllm:websocket_connection_duration_seconds",
         "vllm:websocket_connections_active",
         "vllm:websocket_connections_total",
-    ),
-    **because(
-        _BLOCKS,
-        "vllm:kv_block_idle_before_evict_seconds",
-        "vllm:kv_block_lifetime_seconds",
-        "vllm:kv_block_reuse_gap_seconds",
     ),
     **because(
         "the HTTP layer's count of the first versions",
@@ -307,9 +293,9 @@ _SINCE: dict[Signal | Distribution, tuple[int, ...]] = {
 TABLE = Table(
     engine="vllm",
     prefixes=("vllm:",),
-    rules=(*RULES, *kv_events.RULES),
-    histograms=HISTOGRAMS,
-    ignored=IGNORED,
+    rules=(*RULES, *vllm_kv_connectors.RULES, *kv_events.RULES),
+    histograms=(*HISTOGRAMS, *vllm_kv_connectors.HISTOGRAMS),
+    ignored={**IGNORED, **vllm_kv_connectors.IGNORED},
     # Ray Serve's names for the same metrics; the second is what newer versions make of the first.
     spellings={"ray_vllm:": "vllm:", "ray_vllm_": "vllm:"},
     others={"ray_": "of Ray itself"},
@@ -331,7 +317,11 @@ TABLE = Table(
         }
     ),
     # Value and other labels of the LoRA family say which adapters ran when, not how the server is set up.
-    info={"vllm:cache_config_info": (), "vllm:lora_requests_info": ("max_lora",)},
+    info={
+        "vllm:cache_config_info": (),
+        "vllm:lora_requests_info": ("max_lora",),
+        "vllm:simple_kv_offload_info": ("backend", "page_cache", "lazy_offload", "capacity_blocks"),
+    },
     # Versions that show a finished_reason only once it happened have no series for it before.
     optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
     since=_SINCE,

@@ -309,7 +309,7 @@ def _arrange_buckets(
     table: Table,
     slots: Mapping[str, Sequence[int]],
     series: Sequence[Series],
-    group_of: Callable[[Series], _Group],
+    group_of: Callable[..., _Group],
     memory: Memory | None,
 ) -> None:
     """Find a histogram on a page, however many series of buckets it has, and hand it to the groups it belongs to.
@@ -336,7 +336,7 @@ def _arrange_buckets(
             part = Part(who, tuple(order[:-1]), tuple([found[bound] for bound in order]), total)
             if memory is not None:
                 memory.recall(rule.distribution, part)
-            group = group_of(series[total])
+            group = group_of(series[total], rule.of_server)
             parts.setdefault(group.key, (group, []))[1].append(part)
     for group, several in parts.values():
         group.buckets.append(Buckets(rule, tuple(several)))

@@ -1,6 +1,6 @@
 """What is asked: how requests end, by which routes they come and with which status, how long prompts and answers are.
 
-From rows; without any, lengths alone, derived from the engines' histograms, which know no tenant.
+From rows; without any, endings and lengths alone, of the engines' counters and histograms, which know no tenant.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from analytics import other_signals
 from analytics.buckets import Buckets
 from analytics.grid import Grid
 from analytics.inquiry import Inquiry
@@ -36,6 +37,11 @@ _WAYS: Final = 50
 """Routes with a status that are told, those with most requests."""
 _TOKENS: Final = {"prompt": "prompt_tokens", "answer": "completion_tokens"}
 """What has a length → its column, and the engines' histogram of it."""
+_REASONS: Final = {
+    other_signals.delta(f"finished_{reason}_total"): reason
+    for reason in ("stop", "length", "abort", "error", "repetition")
+}
+"""What an engine counts → why generation stopped."""
 _ENDING: Final = "multiIf(outcome NOT IN ('', 'ok'), outcome, finish_reason != '', finish_reason, 'not told')"
 
 
@@ -99,7 +105,8 @@ class Workload:
         step: Seconds of a step.
         times: Starts of the steps.
         endings: Requests per second by arrival, by how they ended: the outcome where that is not ``ok``, else why
-            generation stopped; ``other`` beyond the commonest twelve.
+            generation stopped; ``other`` beyond the commonest twelve. Without rows: by their end, by the engines' own
+            counts of why generation stopped.
         ended: The same over the window: how many, the commonest first.
         ways: By route and status, those with most requests first.
         lengths: Of prompts and answers.
@@ -120,9 +127,11 @@ def ask(store: Reader, selection: Selection, *, points: int = 120) -> Answer[Wor
     grid = Grid.of(selection.window, points)
     if not cover.rows:
         lengths = _of_histograms(inquiry)
+        endings, ended = _of_counters(inquiry, grid, cover.samples)
+        known = [sum(ended.values()), *(one.requests for one in lengths)]
         return inquiry.answer(
-            Workload(grid.step, grid.times, [], {}, [], lengths), cover, level="metrics", exactness="derived",
-            rows=max((one.requests for one in lengths), default=0), samples_used=True,
+            Workload(grid.step, grid.times, endings, ended, [], lengths), cover, level="metrics", exactness="derived",
+            rows=max(known), samples_used=True,
         )  # fmt: skip
     counted: dict[str, list[float]] = {}
     for row in inquiry.ask("endings", {"ending": _ENDING}, step_ms=grid.step_ms, most=_ENDINGS):
@@ -154,6 +163,19 @@ def _length(name: str, bins: Sequence[LengthBin], whole: dict[str, Any]) -> Leng
     p50, p95, p99 = (number(value) for value in whole[f"{name}_percentiles"])
     requests = sum(one.requests for one in bins)
     return Length(name, requests, p50, p95, p99, int(whole[f"{name}_most"]), list(bins))
+
+
+def _of_counters(inquiry: Inquiry, grid: Grid, samples: int) -> tuple[list[Line], dict[str, int]]:
+    """Why generation ended, by the engines' own counts."""
+    heard = other_signals.told(inquiry, grid, list(_REASONS), samples if inquiry.of_all else 0)
+    counted = {reason: heard.whole(name) for name, reason in _REASONS.items()}
+    ended = {reason: round(count) for reason, count in sorted(counted.items(), key=_commonest) if count}
+    names = {reason: name for name, reason in _REASONS.items()}
+    return heard.lines({reason: heard.rates(names[reason]) for reason in ended}, "per_second"), ended
+
+
+def _commonest(counted: tuple[str, float | None]) -> tuple[float, str]:
+    return -(counted[1] or 0.0), counted[0]
 
 
 def _of_histograms(inquiry: Inquiry) -> list[Length]:

@@ -10,6 +10,7 @@ import streamlit as st
 from base.vocabulary import NO_LOSS, Breach
 from dashboard import escape, words
 from dashboard.data import ask, now
+from dashboard.operations import operations
 from dashboard.panel import empty, foot, guarded, tiles
 from dashboard.shell import page
 from dashboard.tables import percent, table
@@ -79,6 +80,7 @@ def _body(context: PageContext) -> None:
     guarded(context, "contract", lambda: _contract(context))
     guarded(context, "configuration", lambda: _configuration(context))
     guarded(context, "changes", lambda: _changes(context))
+    guarded(context, "operations", lambda: operations(context))
     guarded(context, "ledger", lambda: _ledger(context))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 import streamlit as st
 
-from dashboard import batches, binding, words
+from dashboard import batches, binding, escape, kv_blocks, words
 from dashboard.data import ask
 from dashboard.drawings import one_each, with_values
 from dashboard.figures import Trace, lines, stack
@@ -19,7 +19,7 @@ from dashboard.tiles import Tile, compared
 
 if TYPE_CHECKING:
     from analytics.questions.batching import Batching
-    from analytics.questions.features import Features
+    from analytics.questions.features import EngineFeatures, Features
     from analytics.questions.kvcache import Occupancy
     from analytics.selection import Selection
     from analytics.series import Line
@@ -31,7 +31,7 @@ MISSING_BATCHES: Final = (
     "Batches come from the metrics page of vLLM or Triton: `servescope up --target http://host:port`"
 )
 
-_CHARTS: Final[list[Question]] = [("kvcache", {}), ("batching", {}), ("steps", {}), ("features", {})]
+_CHARTS: Final[list[Question]] = [("kvcache", {}), ("batching", {}), ("steps", {}), ("features", {}), ("kvblocks", {})]
 
 TITLE: Final = "KV cache & batching"
 """In the navigation."""
@@ -93,6 +93,8 @@ def _body(context: PageContext) -> None:
             )  # fmt: skip
         guarded(context, "batch-sizes", lambda: batches.sizes(context))
         guarded(context, "features", lambda: _features(context))
+        guarded(context, "kv-blocks", lambda: kv_blocks.charts(context))
+    guarded(context, "kv-times", lambda: kv_blocks.times(context))
     guarded(context, "bound", lambda: binding.instances(context))
     guarded(context, "caches", lambda: _table(context))
 
@@ -107,6 +109,14 @@ def _features(context: PageContext) -> None:
                 "tokens_per_second"), missing="",
                 about="Prompt tokens found per second, by where. What came through a connector may be told under "
                 "external and under its tier.",
+            )  # fmt: skip
+    if told.hit_shares:
+        with st.container(key="half-hit-shares"):
+            panel(
+                "hit-shares", "features", context, lambda result: _of_features(result.hit_shares, result, context,
+                "Hits of other caches", "ratio"), missing="",
+                about="Hits over look-ups: prompt tokens in a cache outside of the engine (external), images and the "
+                f"like that were made ready before (multimodal).{_by_engine(told)}",
             )  # fmt: skip
     if told.blocks:
         lost = f" Missed batches of events: {words.count(told.blocks_lost)}." if told.blocks_lost else ""
@@ -132,7 +142,8 @@ def _features(context: PageContext) -> None:
                 "Accepted draft tokens", "ratio"), missing="",
                 about="Speculative decoding: accepted over drafted tokens; of each position accepted over drafts. "
                 f"Over the window {words.ratio(told.acceptance_share)}, and "
-                f"{words.count(told.tokens_per_verification)} tokens a step and sequence.",
+                f"{words.count(told.tokens_per_verification)} tokens a step and sequence; "
+                f"{words.ratio(told.draft_share)} of all tokens came from drafts.",
             )  # fmt: skip
     if told.adapters:
         with st.container(key="half-adapters"):
@@ -143,28 +154,66 @@ def _features(context: PageContext) -> None:
     _estimates(context, told)
 
 
+def _by_engine(told: Features) -> str:
+    """The engines whose shares differ most, where there are several."""
+    named = []
+    for cache in ("external", "multimodal"):
+        shares = sorted((one.hit_shares[cache], _engine(one)) for one in told.engines if cache in one.hit_shares)
+        if len(shares) > 1:
+            (low, worst), (high, best) = shares[0], shares[-1]
+            least, most = (
+                f"{words.ratio(share)} on {escape.markdown(who)}" for share, who in ((low, worst), (high, best))
+            )
+            named.append(f" {cache.capitalize()}: from {least} to {most}.")
+    return "".join(named)
+
+
+def _engine(one: EngineFeatures) -> str:
+    return f"{one.instance}, rank {one.dp_rank}" if one.dp_rank else one.instance
+
+
 def _estimates(context: PageContext, told: Features) -> None:
-    """What engines reckon that they ask of a GPU; its peak for a model is known to nobody here."""
+    """What engines reckon that they ask of a GPU, over what its vendor says that it can do."""
     if told.work:
         with st.container(key="half-work"):
             panel(
                 "work", "features", context, lambda result: _of_features(result.work, result, context,
                 "Estimated work of a GPU", "flop_per_second"), missing="",
-                about="By the engines' own reckoning of their model, mean over engines. Over what the GPU can do in "
-                "its model's number format it is the model FLOPs utilisation.",
+                about=f"By the engines' own reckoning of their model, mean over engines. {_of_peak(told, 'flop')}",
             )  # fmt: skip
     if told.memory_traffic:
         with st.container(key="half-traffic"):
             panel(
                 "traffic", "features", context, lambda result: _of_features(result.memory_traffic, result, context,
                 "Estimated memory traffic of a GPU", "bytes_per_second"), missing="",
-                about="Bytes of weights, activations and KV cache, by the engines' own reckoning, mean over engines.",
+                about="Bytes of weights, activations and KV cache, by the engines' own reckoning, mean over engines. "
+                f"{_of_peak(told, 'bytes')}",
             )  # fmt: skip
+
+
+def _of_peak(told: Features, what: str) -> str:
+    """The share of a GPU's peak, or why there is none."""
+    if told.peak is None:
+        seen = f"of {escape.markdown(told.gpu)} " if told.gpu else ""
+        return f"What a GPU {seen}can do at most is not known here, so no share of it is told."
+    drawn, unit, most, model = (
+        (told.work, "flop_per_second", told.peak.flop_per_second, " in dense BF16 (model FLOPs utilisation)")
+        if what == "flop"
+        else (told.memory_traffic, "bytes_per_second", told.peak.bytes_per_second, "")
+    )
+    means = [
+        sum(known) / len(known) for one in drawn if (known := [value for value in one.values if value is not None])
+    ]
+    share = words.ratio(sum(means) / most) if means else words.NOTHING
+    limit = f"the {words.figure(most, unit)} that a {escape.markdown(told.gpu or '')} can do{model}"
+    return f"Over the window {share} of {limit}."
 
 
 def moved_in_words(told: Features) -> str:
     """What the chart of moved KV cache shows, and how fast and how often it went over the window."""
-    found = ["KV cache that went between engines or to a store (transferred), and out of the GPU and back (offloaded)."]
+    found = [
+        "KV cache that went between engines or to a store (transferred), and out of the GPU and back (stored, loaded)."
+    ]
     if told.transfers:
         each = f", {words.seconds(told.transfer_mean_seconds)} each" if told.transfer_mean_seconds is not None else ""
         found.append(f"{words.plural(told.transfers, 'transfer')}{each}.")

@@ -5,21 +5,23 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import pandas as pd
 import streamlit as st
 
 from dashboard import escape, words
 from dashboard.data import ask
 from dashboard.drawings import newest, one_each, settled, with_values
 from dashboard.figures import Trace, lines
-from dashboard.panel import guarded, panel, tiles
+from dashboard.panel import foot, guarded, panel, tiles
 from dashboard.shell import page
+from dashboard.tables import table
 from dashboard.theme import colour_of, tints
 from dashboard.tiles import Tile, compared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from analytics.questions.features import Features
+    from analytics.questions.features import EngineFeatures, Features
     from analytics.questions.queue import QueueDynamics
     from analytics.series import Line
     from dashboard.data import Question
@@ -62,6 +64,7 @@ def _body(context: PageContext) -> None:
                     about=about, has_data=partial(_any, needs),
                 )  # fmt: skip
         guarded(context, "reasons", lambda: _reasons(context))
+    guarded(context, "reasons-by-engine", lambda: _reasons_by_engine(context))
 
 
 def _uneven(context: PageContext) -> None:
@@ -83,6 +86,29 @@ def _reasons(context: PageContext) -> None:
                 about="Capacity: KV blocks, sequences or the token budget. Deferred: a LoRA adapter, a KV transfer or "
                 "a grammar is not there yet.",
             )  # fmt: skip
+
+
+def _reasons_by_engine(context: PageContext) -> None:
+    """The same of each engine, where there are several."""
+    answer = ask("features", context.selection)
+    engines: list[EngineFeatures] = [one for one in answer.result.engines if one.waiting]
+    if len(engines) < 2:  # noqa: PLR2004 - of one, the chart tells all
+        return
+    st.markdown("## Waiting by reason, by engine")
+    frame = pd.DataFrame([
+        {
+            "Instance": one.instance,
+            "Rank": one.dp_rank or words.NOTHING,
+            **{
+                f"{why.capitalize()}, {what}": one.waiting[why][place] if why in one.waiting else None
+                for why in ("capacity", "deferred")
+                for place, what in enumerate(("mean", "most"))
+            },
+        }
+        for one in engines
+    ])  # fmt: skip
+    table(frame, "reasons-by-engine")
+    foot("reasons-by-engine", answer, rows=engines)
 
 
 def _by_reason(result: Features, context: PageContext) -> object:

@@ -9,12 +9,14 @@ Kinds of breach:
   somebody.
 - ``unknown``: families that the engine's table neither reads nor leaves out.
 - ``doubled``: the same counts under an old and a new name. One of them counts.
-- ``unit``: a ratio above 1, more hits than look-ups, or more time in a part of requests than in the whole of them.
+- ``unit``: a ratio above 1, more hits than look-ups, more time in a part of requests than in the whole of them, or more
+  time in requests than has passed since the server was seen idle, when none of them can have been there.
 - ``frozen``: a counter that had moved stands still while requests finish. Those that failed or were given up need not
   move it; nor do requests move prompt tokens at their end where a server counts those at the start of each.
 
-Each is told to be over when the page itself shows it. Of a ratio that was above 1 a page never does, for percents may
-lie below 1 too: that is judged anew once the server was started again.
+Each is told to be over when the page itself shows it. Of a ratio that was above 1, or of requests that took longer than
+they can have, a page never does, for percents may lie below 1 too: that is judged anew once the server was started
+again.
 """
 
 from __future__ import annotations
@@ -52,6 +54,11 @@ _PARTS: Final = (Signal.PREFILL_SECONDS_TOTAL, Signal.DECODE_SECONDS_TOTAL, Sign
 """Sums of a part of each request that are counted when it ends, as its whole time is."""
 _SEAM: Final = 2.0
 """A server writes its sums one by one while requests end; another unit is a thousandfold."""
+_LONGER: Final = 5.0
+"""Times the seconds since a server was idle, and some more: its front end may hold requests that no gauge has."""
+_UNSEEN_SECONDS: Final = 5.0
+_FEW: Final = 5
+"""Requests of which a mean is taken."""
 _NAMED: Final = 10
 _TOLD_KEPT: Final = 256
 """Families by which nobody is troubled again: a page may show new ones for ever."""
@@ -126,6 +133,10 @@ class Contract:
     _still: dict[Signal, float] = field(default_factory=dict)
     _away: dict[tuple[str, str], int] = field(default_factory=dict)
     _told: dict[tuple[str, str], None] = field(default_factory=dict)
+    _ended: float = inf
+    _idle: tuple[float, float, float] | None = (
+        None  # when work was seen to be done, what had finished, in which seconds
+    )
 
     def fork(self) -> Contract:
         """The same, that goes on for itself."""
@@ -156,17 +167,19 @@ class Contract:
         spelled = {self.table.spelled(name) for name in layout.places}
         self._doubled = () if self.table.told_twice else _told_twice(self.table, spelled)
 
-    def look(self, samples: Sequence[Totals], *, restarted: bool = False) -> list[Breach]:
+    def look(self, samples: Sequence[Totals], *, restarted: bool = False, at: float | None = None) -> list[Breach]:
         """What is new to tell of a page.
 
         Args:
             samples: Gauges, totals and increases of each sample of it.
             restarted: It is the first one of a server that was started again.
+            at: When it was read, in seconds; None where nobody knows.
         """
         found: list[Breach] = []
         if restarted:
             self.away()
-            for signal in _RATIOS:
+            self._idle, self._ended = None, inf
+            for signal in (*_RATIOS, Signal.REQUEST_SECONDS_TOTAL):
                 self._mend(found, "unit", signal, f"{signal} is judged anew: the server was started again")
         if samples:
             self._look_whether_begun(samples)
@@ -174,6 +187,8 @@ class Contract:
             self._look_at_families(found)
             self._look_at_hits(found, [totals for _, totals, _ in samples])
             self._look_at_parts(found, [totals for _, totals, _ in samples])
+            if at is not None:
+                self._look_at_whole(found, samples, at)
         for gauges, _, _ in samples:
             self._look_at_ratios(found, gauges)
         self._look_for_frozen(found, samples)
@@ -256,6 +271,26 @@ class Contract:
                 self._tell(found, "unit", part, message)
             elif pairs:
                 self._mend(found, "unit", part, f"{part} is not above {whole} any more")
+
+    def _look_at_whole(self, found: list[Breach], samples: Sequence[Totals], at: float) -> None:
+        """Whether requests took longer than the time since nobody was there."""
+        signal, counted = Signal.REQUEST_SECONDS_TOTAL, Signal.REQUESTS_FINISHED_TOTAL
+        wanted = {signal, counted}
+        if not all(wanted <= totals.keys() and Signal.RUNNING in gauges for gauges, totals, _ in samples):
+            return
+        finished, took = (sum(totals[name] for _, totals, _ in samples) for name in (counted, signal))
+        if self._idle is not None:
+            since, finished_then, took_then = self._idle
+            mean = (took - took_then) / max(finished - finished_then, 1.0)
+            if finished - finished_then >= _FEW and mean > _LONGER * (at - since + _UNSEEN_SECONDS):
+                grown = f"{signal} grew by {mean:.3g} a request in the {at - since:.3g} s since the server was idle"
+                self._tell(found, "unit", signal, f"{grown}: the page may tell another unit")
+        # A core that stands still shows an idle page while requests wait before it: it was idle where it just ended one.
+        if finished > self._ended and not any(
+            gauges[Signal.RUNNING] or gauges.get(Signal.WAITING) for gauges, _, _ in samples
+        ):
+            self._idle = at, finished, took
+        self._ended = finished
 
     def _look_for_frozen(self, found: list[Breach], samples: Sequence[Totals]) -> None:
         for signal in _MOVING:

@@ -123,8 +123,8 @@ class Sampler:
         self._start_slots: Mapping[Identity, int] = {}
         self._starts: dict[Identity, float] = {}
 
-    def sample(self, page: Page) -> Scrape:
-        """Read the next page."""
+    def sample(self, page: Page, at: float | None = None) -> Scrape:
+        """Read the next page, of that time (seconds) where it is known."""
         changed = page.layout is not self._layout
         if changed:
             self._compile(page)
@@ -140,7 +140,7 @@ class Sampler:
         if samples and self._whole:
             self._memory.begin()
         told = [(one.gauges, one.totals, one.deltas) for one in samples]
-        breaches = self.contract.look(told, restarted=restarted)
+        breaches = self.contract.look(told, restarted=restarted, at=at)
         return Scrape(samples, restarted, self._config, changed, tuple(breaches))
 
     def fork(self) -> Sampler:

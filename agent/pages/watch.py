@@ -159,7 +159,7 @@ class Watch:
         if self._sampler is None:
             self._sampler = Sampler(table, self._about.model)
         self._sampler.contract.version = self._about.version
-        scrape = self._sampler.sample(page)
+        scrape = self._sampler.sample(page, moment.time_ns / 1e9)
         if scrape.layout_changed:
             self._cast(table, page)
         config = None

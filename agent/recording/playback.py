@@ -316,7 +316,7 @@ class _PageState:
             self._sampler.contract.away()
             self._follower.down(problem, time_ns, lambda kind, body: made.append((kind, body)))
             return made
-        scrape = self._sampler.sample(page)
+        scrape = self._sampler.sample(page, time_ns / 1e9)
         moment = self._follower.moment(time_ns, float(row.get("took_s") or 0.0))
         self._follower.page(page, scrape, scrape.config or None, moment, lambda kind, body: made.append((kind, body)))
         return made

@@ -48,7 +48,7 @@ _MOVING: Final = (
     Signal.REQUEST_SECONDS_TOTAL,
 )
 """Counters that every finished request moves where they move at all."""
-_RATIOS: Final = (Signal.KV_CACHE_USAGE_RATIO, Signal.KV_CACHE_HOST_USAGE_RATIO)
+_RATIOS: Final = (Signal.KV_CACHE_USAGE_RATIO, Signal.KV_CACHE_HOST_USAGE_RATIO, Signal.KV_OFFLOAD_PINNED_RATIO)
 _ROUNDING: Final = 1.01
 _PARTS: Final = (Signal.PREFILL_SECONDS_TOTAL, Signal.DECODE_SECONDS_TOTAL, Signal.COMPUTE_INFER_SECONDS_TOTAL)
 """Sums of a part of each request that are counted when it ends, as its whole time is."""
@@ -194,6 +194,16 @@ class Contract:
         self._look_for_frozen(found, samples)
         return found
 
+    @property
+    def doubts(self) -> bool:
+        """Whether the unit of a ratio is in doubt."""
+        return any(("unit", signal) in self._told for signal in _RATIOS)
+
+    def believed(self, gauges: Mapping[Signal, float]) -> Mapping[Signal, float]:
+        """Gauges without such ratios: 41.5 is no share, and 0.9 of such a page may be 0.9 %."""
+        doubted = [signal for signal in _RATIOS if ("unit", signal) in self._told]
+        return {signal: value for signal, value in gauges.items() if signal not in doubted}
+
     def _look_whether_begun(self, samples: Sequence[Totals]) -> None:
         self._answered = any(
             served(self.table, totals) > 0 or totals.get(Signal.REQUEST_SECONDS_TOTAL, 0.0) > 0
@@ -285,7 +295,7 @@ class Contract:
             if finished - finished_then >= _FEW and mean > _LONGER * (at - since + _UNSEEN_SECONDS):
                 grown = f"{signal} grew by {mean:.3g} a request in the {at - since:.3g} s since the server was idle"
                 self._tell(found, "unit", signal, f"{grown}: the page may tell another unit")
-        # A core that stands still shows an idle page while requests wait before it: it was idle where it just ended one.
+        # A core that stands still shows an idle page while requests wait before it: it was idle if it just ended one.
         if finished > self._ended and not any(
             gauges[Signal.RUNNING] or gauges.get(Signal.WAITING) for gauges, _, _ in samples
         ):

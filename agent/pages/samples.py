@@ -141,6 +141,8 @@ class Sampler:
             self._memory.begin()
         told = [(one.gauges, one.totals, one.deltas) for one in samples]
         breaches = self.contract.look(told, restarted=restarted, at=at)
+        if self.contract.doubts:
+            samples = tuple([replace(one, gauges=self.contract.believed(one.gauges)) for one in samples])
         return Scrape(samples, restarted, self._config, changed, tuple(breaches))
 
     def fork(self) -> Sampler:

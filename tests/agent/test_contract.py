@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.engine_table import detect
+from agent.engine_table import detect, find_table
 from agent.pages.contract import PATIENCE, Breach, version_of
 from agent.pages.page import PageReader, parse
 from agent.pages.samples import Sampler
+from base.vocabulary import Signal
 from tests.kits.docs import ROOT
 
 if TYPE_CHECKING:
@@ -114,6 +115,16 @@ def test_a_ratio_that_was_above_1_is_judged_anew_when_the_server_was_started_aga
         ("kv_cache_usage_ratio", True),
         ("kv_cache_usage_ratio", False),
     ]
+
+
+def test_a_ratio_whose_unit_is_in_doubt_is_no_sample():
+    sampler = Sampler(find_table("vllm"))
+    page = 'process_start_time_seconds %d\nvllm:kv_cache_usage_perc{model_name="m"} %s\n'
+    shown = []
+    for began, value in ((100, 0.4), (100, 41.5), (100, 0.9), (200, 0.9)):
+        (sample,) = sampler.sample(parse((page % (began, value)).encode())).samples
+        shown.append(sample.gauges.get(Signal.KV_CACHE_USAGE_RATIO))
+    assert shown == [0.4, None, None, 0.9], "0.9 beside 41.5 is per cent, or may be"
 
 
 def test_families_that_went_are_over_once_they_stay_away():

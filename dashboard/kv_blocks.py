@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from dashboard.page_context import PageContext
 
 _TROUBLES: Final = {
-    "leases expired": "lease that nobody fetched in time",
-    "notices too late": "notice that came when the lease had expired",
-    "stores refused": "store that was refused for want of room",
-    "stores dropped": "store that a slower tier could not take",
-    "moves failed": "move between tiers that failed",
+    "leases expired": (
+        "request whose KV cache nobody fetched in time",
+        "requests whose KV cache nobody fetched in time",
+    ),
+    "notices too late": ("notice that came after that", "notices that came after that"),
+    "stores refused": ("store refused for want of room", "stores refused for want of room"),
+    "stores dropped": ("store that a slower tier could not take", "stores that a slower tier could not take"),
+    "moves failed": ("move between tiers that failed", "moves between tiers that failed"),
 }
+"""One of them, and several."""
 
 
 def charts(context: PageContext) -> None:
@@ -34,7 +38,7 @@ def charts(context: PageContext) -> None:
         with st.container(key="half-underway"):
             panel(
                 "underway", "kvblocks", context, lambda result: _underway(result, context), missing="",
-                about=_of_store(told),
+                about="Blocks whose store is not over, those that are held by what goes on, and moves between tiers.",
             )  # fmt: skip
     if told.pinned_ratio:
         with st.container(key="half-pinned"):
@@ -49,10 +53,15 @@ def charts(context: PageContext) -> None:
                 "fetches", "kvblocks", context, lambda result: _fetches(result, context), missing="",
                 about="Waiting requests by how far the KV cache is that they wait for, such as a prefill worker's.",
             )  # fmt: skip
-    if not told.underway and (sentence := _of_store(told, alone=True)):
-        st.markdown(f":gray[{sentence}]")
-    if sentence := _of_transfers(told):
-        st.markdown(f":gray[{sentence}]")
+
+
+def moved(context: PageContext) -> None:
+    """What became of KV cache that moved, in words: what is stuck or came to nothing must not hide in a help text."""
+    told: KvBlocks = ask("kvblocks", context.selection).result
+    found = [*_of_store(told), *_of_transfers(told)]
+    if found:
+        st.markdown("## KV cache that moved")
+        st.markdown("\n".join(f"- {sentence}" for sentence in found))
 
 
 def times(context: PageContext) -> None:
@@ -84,22 +93,22 @@ def times(context: PageContext) -> None:
     foot("kv-times", answer, "Blocks as the engine samples them (vLLM: `--kv-cache-metrics`).", rows=told.times)
 
 
-def _of_store(told: KvBlocks, *, alone: bool = False) -> str:
+def _of_store(told: KvBlocks) -> list[str]:
     """What became of what was to leave the GPU."""
-    found = [] if alone else ["Blocks whose store is not over, and those that are held by what goes on."]
+    found = []
     if told.stuck:
-        found.append(f"**It only grew, to {words.count(told.still_pending)}: a transfer is stuck.**")
+        pending = words.plural(told.still_pending or 0, "block")
+        found.append(f"**A store is stuck**: {pending} are on their way out, and their number only grew.")
     for name, size in told.mean_bytes.items():
         found.append(f"A {name} is of {words.scaled(size, 'B')}.")
-    if (loaded := told.counts.get("blocks loaded")) is not None:
+    if loaded := told.counts.get("blocks loaded"):
         found.append(f"{words.plural(loaded, 'block')} came back, whose prefill was not done again.")
     if skipped := told.counts.get("stores skipped"):
         found.append(f"{words.plural(skipped, 'store')} skipped: not worth it, or there already.")
-    found += _troubles(told, ("stores refused", "stores dropped", "moves failed"))
-    return " ".join(found)
+    return [*found, *_troubles(told, ("stores refused", "stores dropped", "moves failed"))]
 
 
-def _of_transfers(told: KvBlocks) -> str:
+def _of_transfers(told: KvBlocks) -> list[str]:
     """What transfers between engines were made of, and which came to nothing."""
     found = []
     if told.transfer_mean_bytes is not None:
@@ -107,12 +116,12 @@ def _of_transfers(told: KvBlocks) -> str:
         found.append(f"A transfer of KV cache is of {words.scaled(told.transfer_mean_bytes, 'B')}{pieces}.")
     if told.post_mean_seconds is not None:
         found.append(f"It takes {words.seconds(told.post_mean_seconds)} to hand one to the network.")
-    return " ".join([*found, *_troubles(told, ("leases expired", "notices too late"))])
+    return [*found, *_troubles(told, ("leases expired", "notices too late"))]
 
 
 def _troubles(told: KvBlocks, names: tuple[str, ...]) -> list[str]:
     known = {name: count for name in names if (count := told.counts.get(name))}
-    return [f"{words.count(count)} × {_TROUBLES[name]}." for name, count in known.items()]
+    return [f"**{count:,.0f}** {_TROUBLES[name][count != 1]}." for name, count in known.items()]
 
 
 def _underway(result: KvBlocks, context: PageContext) -> object:

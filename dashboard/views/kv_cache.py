@@ -94,6 +94,7 @@ def _body(context: PageContext) -> None:
         guarded(context, "batch-sizes", lambda: batches.sizes(context))
         guarded(context, "features", lambda: _features(context))
         guarded(context, "kv-blocks", lambda: kv_blocks.charts(context))
+    guarded(context, "kv-moved", lambda: kv_blocks.moved(context))
     guarded(context, "kv-times", lambda: kv_blocks.times(context))
     guarded(context, "bound", lambda: binding.instances(context))
     guarded(context, "caches", lambda: _table(context))

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tests.browser.engine_steps import fill_steps
+from tests.browser.features import fill_features, other_signals
 from tests.browser.hardware import fill_hardware
 from tests.browser.instances import fill_instances
 from tests.kits.store_process import ROOT
@@ -70,6 +71,7 @@ def fill(store: Store, now: datetime) -> None:
     fill_hardware(store, now, ("vllm-0", "triton-0"), SECONDS)
     fill_instances(store, now, ("vllm-0", "triton-0"))
     fill_steps(store, now, "vllm-0", SECONDS)
+    fill_features(store, now, "vllm-0", "llama")
     _incident(store, now)
     _hostile(store, now - HOSTILE_AGO)
 
@@ -99,6 +101,7 @@ def _hostile(store: Store, now: datetime) -> None:
     fill_instances(store, now, HOSTILE, HOSTILE[2])
     for name in HOSTILE:
         fill_steps(store, now, name, 20, HOSTILE[2])
+        fill_features(store, now, name, name, HOSTILE[2])
     middle = now - timedelta(seconds=SECONDS / 2)
     store.insert("events", [_event(middle, "deploy", HOSTILE[of], HOSTILE[of]) for of in range(7)])
     labels = {"model": HOSTILE[0], "instance": HOSTILE[1], "tenant": HOSTILE[2]}
@@ -185,6 +188,7 @@ def _sample(
         "prefix_cache_hits_delta": 40.0 if llm else None,
         "engine_steps_delta": 20.0 if llm else None,
         "batch_tokens_delta": 400.0 if llm else None,
+        "other_signals": other_signals(second, int(instance == "vllm-1")) if llm else {},
         "executions_delta": None if llm else 3.0,
         "inferences_delta": None if llm else 9.0,
     }  # fmt: skip

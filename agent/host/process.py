@@ -4,13 +4,17 @@ Run-queue delay is the second number of ``/proc/PID/task/*/schedstat``, summed o
 could have run and no core was free. An engine has hundreds of threads, most of which sleep for ever: where there are
 more than a few, all are read at first and every tenth time, and those that ran or waited most since are read each time.
 What a thread waited in between is counted when all are read. How often threads were switched the kernel tells of each,
-and of a process what is its first thread's alone: of the others those that ran are read with all threads. Sources:
+and of a process what is its first thread's alone: of the others those that ran are read with all threads.
+
+How many files it has open the kernel tells everybody as the size of a folder (Linux 6.2 and later). An older one lists
+them, to whom the process belongs to and to root: they are counted then, seldom, and not where they are many. Sources:
 ``proc(5)``, https://docs.kernel.org/scheduler/sched-stats.html
 """
 
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -21,6 +25,10 @@ _THREADS: Final = 512
 _FEW_THREADS: Final = 32
 _BUSY_THREADS: Final = 16
 _WALK_EACH: Final = 10
+_SELDOM: Final = 60
+"""Looks from one reading to the next of what hardly changes, or is dear."""
+_LISTED: Final = 2048
+"""Open files that are counted one by one: each takes the kernel a microsecond or more."""
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -42,6 +50,9 @@ class Process:
         switched: How often each thread had been switched when that was read last: of its own accord, and not.
         switches: The same of all threads, those that ended too.
         io_hidden: Its disk traffic is not ours to read.
+        files_hidden: Its open files are not ours to count.
+        files_limit: How many it may have open; None where nobody says, or where nothing bounds them.
+        seldom_in: Looks until its limit is read again.
     """
 
     pid: int
@@ -56,6 +67,9 @@ class Process:
     switched: dict[str, tuple[float, float]] = field(default_factory=dict)
     switches: tuple[float, float] = (0.0, 0.0)
     io_hidden: bool = False
+    files_hidden: bool = False
+    files_limit: float | None = None
+    seldom_in: int = 0
 
     def sample(self, proc: str = "/proc") -> dict[str, float]:
         """Its figures now.
@@ -76,7 +90,7 @@ class Process:
         if self.started and started != self.started:
             raise ProcessLookupError(self.pid)
         self.started = started
-        return {
+        found = {
             "cpu_seconds_total": (int(fields[11]) + int(fields[12])) / _TICK,
             "cpu_delay_seconds_total": self.delay_seconds,
             "rss_bytes": float(int(fields[21]) * _PAGE),
@@ -87,7 +101,10 @@ class Process:
             "major_faults_total": float(fields[9]),
             "involuntary_switches_total": self.switches[1],
             "voluntary_switches_total": self.switches[0],
-        } | self._disk(f"{proc}/{self.pid}/io")
+            # both by the kernel's clock, so that one that was set tells nothing wrong; tenths would only take room
+            "uptime_seconds": float(max(0, int(time.clock_gettime(time.CLOCK_BOOTTIME) - int(started) / _TICK))),
+        }
+        return found | self._disk(f"{proc}/{self.pid}/io") | self._files(f"{proc}/{self.pid}")
 
     def _disk(self, path: str) -> dict[str, float]:
         if self.io_hidden:
@@ -102,6 +119,32 @@ class Process:
             "disk_write_bytes_total": after(text, b"\nwrite_bytes:"),
         }
         return {name: value for name, value in found.items() if value is not None}
+
+    def _files(self, folder: str) -> dict[str, float]:
+        """Files that it has open and how many it may have, each where that is told."""
+        seldom = self.seldom_in <= 0
+        self.seldom_in = _SELDOM - 1 if seldom else self.seldom_in - 1
+        if seldom:
+            self.files_limit = _files_limit(f"{folder}/limits")
+        found = {"open_files": self._open_files(f"{folder}/fd", seldom=seldom), "open_files_limit": self.files_limit}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _open_files(self, folder: str, *, seldom: bool) -> float | None:
+        if self.files_hidden:
+            return None
+        try:
+            if told := _size(folder):
+                return float(told)
+            if not seldom:
+                return None
+            with os.scandir(folder) as listed:
+                count = sum(1 for _ in islice(listed, _LISTED + 1))
+        except PermissionError:
+            self.files_hidden = True  # another user's, on an older kernel
+            return None
+        except OSError:
+            return None  # it ended meanwhile
+        return float(count) if count <= _LISTED else None
 
     def _add_delays(self, folder: str) -> None:
         """Add what each thread waited since it was read last, so that a thread's end takes nothing away."""
@@ -148,3 +191,21 @@ class Process:
             self.switches[0] + max(0.0, own - before[0]),
             self.switches[1] + max(0.0, forced - before[1]),
         )
+
+
+def _size(folder: str) -> int:
+    """As the kernel tells it of ``fd``: how many there are, or 0 before Linux 6.2.
+
+    Raises:
+        OSError: It is not there.
+    """
+    return os.stat(folder).st_size  # noqa: PTH116 - each second
+
+
+def _files_limit(path: str) -> float | None:
+    """The soft limit of open files, at which the next one fails."""
+    try:
+        fields = read(path).partition(b"\nMax open files")[2].split(None, 1)
+    except OSError:
+        return None  # hidden from this container
+    return float(fields[0]) if fields and fields[0].isdigit() else None

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
@@ -22,8 +23,6 @@ from agent.target import Place, Target
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    import pytest
 
 SOON = 30.0
 SERVER = """
@@ -159,6 +158,69 @@ def test_disk_traffic_of_a_process_is_told_where_it_may_be_read(tmp_path: Path):
     (tmp_path / "7/io").write_text("rchar: 9\nwchar: 9\nsyscr: 1\nsyscw: 1\nread_bytes: 4096\nwrite_bytes: 512\n")
     values = Process(7, b"").sample(proc)
     assert (values["disk_read_bytes_total"], values["disk_write_bytes_total"]) == (4096, 512)
+
+
+LIMITS = """Limit                     Soft Limit           Hard Limit           Units
+Max processes             96364                96364                processes
+Max open files            {:<20} 524288               files
+"""
+
+
+def test_open_files_stand_beside_how_many_are_allowed():
+    with server() as (_, pid, _):
+        process, shown = Process(pid, b""), psutil.Process(pid).num_fds()
+        values = process.sample()
+        assert values["open_files"] == shown > 0
+        allowed = psutil.Process(pid).rlimit(psutil.RLIMIT_NOFILE)[0]
+        assert values["open_files_limit"] == allowed
+
+
+def test_an_older_kernel_lists_open_files_seldom_and_not_where_they_are_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("agent.host.process._size", lambda _folder: 0)
+    monkeypatch.setattr("agent.host.process._LISTED", 3)
+    proc, process = fake_proc(tmp_path, delays={7: 0}), Process(7, b"")
+    (tmp_path / "7/fd").mkdir()
+    for number in range(3):
+        (tmp_path / "7/fd" / str(number)).touch()
+    seen = [process.sample(proc).get("open_files") for _ in range(61)]
+    assert (seen[0], seen[60]) == (3, 3)
+    assert set(seen[1:60]) == {None}, "what was not looked at is not told again"
+    (tmp_path / "7/fd/3").touch()
+    assert "open_files" not in Process(7, b"").sample(proc)
+
+
+def test_open_files_that_may_not_be_counted_are_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refused(_path: str) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("agent.host.process._size", lambda _folder: 0)
+    proc = fake_proc(tmp_path, delays={7: 0})
+    (tmp_path / "7/limits").write_text(LIMITS.format(1024))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refused)
+        values = Process(7, b"").sample(proc)
+    assert "open_files" not in values
+    assert values["open_files_limit"] == 1024, "everybody may read that"
+
+
+@pytest.mark.parametrize(("told", "known"), [("1024", 1024), ("unlimited", None)])
+def test_how_many_files_may_be_open_is_read_seldom(tmp_path: Path, told: str, known: float | None):
+    proc, process = fake_proc(tmp_path, delays={7: 0}), Process(7, b"")
+    (tmp_path / "7/limits").write_text(LIMITS.format(told))
+    assert process.sample(proc).get("open_files_limit") == known
+    (tmp_path / "7/limits").write_text(LIMITS.format(4096))
+    seen = [process.sample(proc).get("open_files_limit") for _ in range(60)]
+    assert seen == [known] * 59 + [4096]
+
+
+def test_a_process_runs_since_it_was_started():
+    with server() as (_, pid, _):
+        ours, theirs = Process(os.getpid(), b"").sample(), Process(pid, b"").sample()
+        assert 0 <= theirs["uptime_seconds"] <= ours["uptime_seconds"]
+        born = time.time() - psutil.Process().create_time()
+        assert abs(ours["uptime_seconds"] - born) < SOON
 
 
 def test_of_many_threads_the_busy_ones_are_read_each_time_and_all_of_them_now_and_then(tmp_path: Path):

@@ -150,7 +150,12 @@ def test_host_and_gpu_rows(store: Store):
     land(
         store,
         "land_metrics",
-        metrics("servescope.host", {"rss_bytes": 5e9, "stopped": 1.0}, {"cpu_seconds_total": 9.5}, host),
+        metrics(
+            "servescope.host",
+            {"rss_bytes": 5e9, "stopped": 1.0, "open_files": 812.0, "open_files_limit": 1024.0, "uptime_seconds": 90.0},
+            {"cpu_seconds_total": 9.5},
+            host,
+        ),
     )
     (row,) = store.rows("SELECT * FROM host_samples WHERE node = 'n1'")
     assert (row["process_name"], row["process_pid"], row["node"], row["time"]) == (
@@ -160,6 +165,7 @@ def test_host_and_gpu_rows(store: Store):
         TIME,
     )
     assert (row["rss_bytes"], row["stopped"], row["cpu_seconds_total"], row["load1"]) == (5e9, 1, 9.5, None)
+    assert (row["open_files"], row["open_files_limit"], row["uptime_seconds"]) == (812, 1024, 90)
     gpu = {"hw.id": "GPU-1", "hw.name": "H100", "hw.index": "0", "host.name": "n1"}
     land(
         store,

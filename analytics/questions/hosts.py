@@ -50,6 +50,10 @@ class HostRow:
         cores: Of the machine.
         cpu_pressure_ratio, memory_pressure_ratio, io_pressure_ratio: Share of time that a task of the machine waited.
         network_bytes_per_second: Received and sent by its pod.
+        open_files: Files that one of its processes had open when it was closest to its limit.
+        open_files_limit: How many that process may have open; None where nobody says.
+        open_files_process: Its name; empty where no open files were counted.
+        uptime_seconds: How long the oldest of its processes had run at its newest sample.
     """
 
     instance: str
@@ -76,6 +80,15 @@ class HostRow:
     memory_pressure_ratio: float | None
     io_pressure_ratio: float | None
     network_bytes_per_second: float | None
+    open_files: float | None
+    open_files_limit: float | None
+    open_files_process: str
+    uptime_seconds: float | None
+
+    @property
+    def open_files_ratio(self) -> float | None:
+        """Share of the open files that the process may have."""
+        return ratio(self.open_files, self.open_files_limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,4 +172,8 @@ def _row(grid: Grid, whole: Mapping[str, Any], steps: list[dict[str, Any]]) -> H
         memory_pressure_ratio=number(whole["memory_pressure"]),
         io_pressure_ratio=number(whole["io_pressure"]),
         network_bytes_per_second=None if received is None or sent is None else received + sent,
+        open_files=number(whole["files_open"]),
+        open_files_limit=number(whole["files_limit"]),
+        open_files_process=str(whole["files_process"]),
+        uptime_seconds=number(whole["uptime"]),
     )

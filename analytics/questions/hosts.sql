@@ -11,6 +11,7 @@ WITH samples AS
         process_name = 'host' AS is_machine,
         recording AS recorded,
         state,
+        toString(process_name) AS name_of_process, open_files, open_files_limit, uptime_seconds,
         rss_bytes, cpu_usage_ratio, cores, cpu_pressure_some_ratio, memory_pressure_some_ratio, io_pressure_some_ratio,
         cgroup_cpu_quota_cores, cgroup_memory_used_bytes, cgroup_memory_limit_bytes,
         cpu_seconds_total - lagInFrame(cpu_seconds_total) OVER series AS cpu,
@@ -50,7 +51,15 @@ SELECT
     avgIf(memory_pressure_some_ratio, is_machine) AS memory_pressure,
     avgIf(io_pressure_some_ratio, is_machine) AS io_pressure,
     maxIf(cgroup_cpu_quota_cores, is_machine) AS quota,
-    maxIf(cgroup_memory_used_bytes / nullIf(cgroup_memory_limit_bytes, 0), is_machine) AS memory_of_limit
+    maxIf(cgroup_memory_used_bytes / nullIf(cgroup_memory_limit_bytes, 0), is_machine) AS memory_of_limit,
+    -- of the process that was closest to its limit, when it was closest
+    (maxIf(
+        (ifNull(open_files / nullIf(open_files_limit, 0), 0), open_files, open_files_limit, name_of_process),
+        open_files IS NOT NULL) AS fullest).2 AS files_open,
+    fullest.3 AS files_limit,
+    fullest.4 AS files_process,
+    -- of the oldest process that its newest samples tell of
+    nullIf(max((time, ifNull(uptime_seconds, -1))).2, -1) AS uptime
 FROM samples
 GROUP BY GROUPING SETS ((slot, name_of_instance, node, recorded), (name_of_instance, node, recorded))
 ORDER BY no_slot, slot, instance, node

@@ -60,6 +60,8 @@ _SAID: Final = 3
 """GPUs and engines that are named above all figures."""
 _STARVED: Final = 0.1
 """Seconds a second without a CPU that are worth a word."""
+_FULL: Final = 0.8
+"""Share of the open files that a process may have from which on it is worth a word."""
 
 
 def draw() -> None:
@@ -216,12 +218,23 @@ def starved_in_words(hosts: Sequence[HostRow]) -> list[str]:
             lacks.append(f"its threads waited {words.seconds(row.delay_ratio)} a second for a CPU")
         if (row.throttled_ratio or 0.0) >= _STARVED:
             lacks.append(f"its CPU limit held it back {words.seconds(row.throttled_ratio)} a second")
+        if (row.open_files_ratio or 0.0) >= _FULL:
+            whose = escape.markdown(row.open_files_process)
+            lacks.append(f"{whose} had {files_in_words(row)} files open: at its limit it takes no connection")
         if lacks:
             told.append(f"**{escape.markdown(row.instance or row.node)}**: {'; '.join(lacks)}")
     known = [row.delay_ratio for row in hosts if row.delay_ratio is not None]
     if not told and known:
         return [f"**No engine is starved**: at most {words.seconds(max(known))} a second without a CPU."]
     return told[:_SAID]
+
+
+def files_in_words(row: HostRow) -> str:
+    """Open files against what is allowed: ``812 of 1,024``; the number alone where nobody says the limit."""
+    if row.open_files is None:
+        return words.NOTHING
+    allowed = "" if row.open_files_limit is None else f" of {row.open_files_limit:,.0f}"
+    return f"{row.open_files:,.0f}{allowed}"
 
 
 def _named(row: GpuRow) -> str:
@@ -308,6 +321,9 @@ def _host_table(context: PageContext) -> None:
             "Memory of limit %": percent(row.memory_of_limit_ratio),
             "Killed": row.oom_kills,
             "Major faults, /s": row.major_faults_per_second,
+            "Open files": files_in_words(row),
+            "Open files of limit %": percent(row.open_files_ratio),
+            "Up for": words.seconds(row.uptime_seconds),
             "Machine CPU %": percent(row.cpu_usage_ratio),
             "CPU pressure %": percent(row.cpu_pressure_ratio),
             "Memory pressure %": percent(row.memory_pressure_ratio),
@@ -322,5 +338,6 @@ def _host_table(context: PageContext) -> None:
         "Stuck %": "Share of samples with a process stopped or waiting for a device",
         "Taken off CPU, /s": "Involuntary context switches of all its threads",
         "Memory, GB": "What all its processes hold, mean",
+        "Open files of limit %": "Of the process that was closest to its limit, when it was closest",
     })  # fmt: skip
     foot("hosts", answer, rows=hosts)

@@ -146,7 +146,10 @@ def test_starvation_is_the_increase_of_counters_over_the_time_that_was_seen(lab:
             {**machine, "process_name": "VLLM::EngineCore", "process_pid": pid, "time": time,
              "cpu_seconds_total": (place if place < 300 else place - 300) * 0.5, "state": "S" if place % 4 else "D",
              "cpu_delay_seconds_total": place * 0.75, "rss_bytes": 2e9 + 1e9 * (pid == "2"),
-             "involuntary_switches_total": place * 4.0}
+             "involuntary_switches_total": place * 4.0,
+             "open_files": (800.0 if place < 300 else 500.0) + place % 2,
+             "open_files_limit": 1024.0 if pid == "1" else 65536.0,
+             "uptime_seconds": place + (1000.0 if pid == "1" else 10.0)}
             for place, time in enumerate(times)
         ])  # fmt: skip
     row = next(row for row in hosts.ask(lab.store, Selection(lab.window)).result.hosts if row.node == "n2")
@@ -157,6 +160,9 @@ def test_starvation_is_the_increase_of_counters_over_the_time_that_was_seen(lab:
     assert (row.memory_of_limit_ratio, row.oom_kills, row.stuck_ratio) == (0.5, 1, 0.25)
     assert row.rss_bytes == 5e9, "of two processes"
     assert row.involuntary_switches_per_second == pytest.approx(8, rel=0.01)
+    assert (row.open_files, row.open_files_limit, row.open_files_process) == (801, 1024, "VLLM::EngineCore")
+    assert row.open_files_ratio == 801 / 1024, "at its fullest"
+    assert row.uptime_seconds == SECONDS - 1 + 1000, "the oldest process, as told last"
     assert (row.major_faults_per_second, row.network_bytes_per_second, row.quota_cores) == (None, None, None)
     assert [value for value in row.delay if value is not None][5] == pytest.approx(1.5, rel=0.01)
     hidden = hosts.ask(lab.store, Selection(lab.window, Filter(instance=("vllm-1",)))).result.hosts
@@ -174,6 +180,20 @@ def test_where_no_state_was_sampled_nobody_is_said_not_to_be_stuck(lab: Lab):
     ])  # fmt: skip
     found = {row.instance: row.stuck_ratio for row in hosts.ask(lab.store, Selection(lab.window)).result.hosts}
     assert (found["unseen"], found["seen"]) == (None, 0.25)
+
+
+def test_open_files_without_a_limit_are_a_number_and_those_that_nobody_counted_are_none(lab: Lab):
+    told = {"node": "n4", "process_name": "engine", "time": lab.start + timedelta(seconds=3.5)}
+    insert(lab, "host_samples", [
+        {**told, "instance": instance, "process_pid": pid, "open_files": opened, "open_files_limit": limit}
+        for instance, pid, opened, limit in (
+            ("counted", "1", 70.0, None), ("counted", "2", 9.0, None), ("hidden", "1", None, 1024.0)
+        )
+    ])  # fmt: skip
+    found = {row.instance: row for row in hosts.ask(lab.store, Selection(lab.window)).result.hosts}
+    assert (found["counted"].open_files, found["counted"].open_files_limit) == (70, None)
+    hidden = found["hidden"]
+    assert (hidden.open_files, hidden.open_files_ratio, hidden.uptime_seconds) == (None, None, None)
 
 
 @pytest.mark.parametrize(

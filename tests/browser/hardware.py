@@ -34,7 +34,9 @@ def fill_hardware(store: Store, now: datetime, instances: Sequence[str], seconds
         hosts += [
             {"time": start + timedelta(seconds=second), "instance": instance, "process_name": name, "process_pid": pid,
              "node": instance, "recording": recording, "cpu_seconds_total": second * 0.5,
-             "cpu_delay_seconds_total": second * 0.25, "cpu_usage_ratio": 0.5 if not pid else None}
+             "cpu_delay_seconds_total": second * 0.25, "cpu_usage_ratio": 0.5 if not pid else None,
+             "open_files": 970.0 if pid else None, "open_files_limit": 1024.0 if pid else None,
+             "uptime_seconds": 7200.0 + second if pid else None}
             for second in range(0, seconds, 10) for name, pid in (("host", ""), ("engine", "7"))
         ]  # fmt: skip
     store.insert("gpu_samples", gpus)

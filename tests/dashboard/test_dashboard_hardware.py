@@ -13,7 +13,7 @@ from analytics.questions.gpus import GpuRow
 from analytics.questions.hosts import HostRow
 from analytics.questions.workload import LengthBin
 from dashboard import words
-from dashboard.views.hardware import starved_in_words, well_in_words
+from dashboard.views.hardware import files_in_words, starved_in_words, well_in_words
 from dashboard.views.kv_cache import moved_in_words
 from dashboard.what_they_are import label
 
@@ -54,12 +54,21 @@ def test_gpus_that_are_well_are_told_as_well_and_no_further_than_they_tell():
         ([{"delay_ratio": 1.5}], ["**vllm-0**: its threads waited 1.5 s a second for a CPU"]),
         ([{"delay_ratio": 0.0, "throttled_ratio": 0.25}], ["**vllm-0**: its CPU limit held it back 250 ms a second"]),
         ([{"oom_kills": 2.0}], ["**vllm-0**: the kernel killed 2 processes for lack of memory"]),
+        ([{"delay_ratio": 0.0, "open_files": 980.0, "open_files_limit": 1024.0, "open_files_process": "api"}],
+         ["**vllm-0**: api had 980 of 1,024 files open: at its limit it takes no connection"]),
+        ([{"open_files": 980.0}], []),
         ([{}], []),
         ([], []),
     ],
 )  # fmt: skip
-def test_who_lacks_a_cpu_or_memory_is_named(known: list[dict[str, float]], said: list[str]):
+def test_who_lacks_a_cpu_or_memory_is_named(known: list[dict[str, Any]], said: list[str]):
     assert starved_in_words([replace(HOST, **one) for one in known]) == said
+
+
+def test_open_files_are_told_against_what_is_allowed():
+    assert files_in_words(replace(HOST, open_files=812.0, open_files_limit=1024.0)) == "812 of 1,024"
+    assert files_in_words(replace(HOST, open_files=12_345.0)) == "12,345"
+    assert files_in_words(HOST) == "–"
 
 
 def test_moved_kv_cache_is_told_with_its_speed_and_its_failures():

@@ -221,6 +221,8 @@ class Signal(StrEnum):
     KV_FETCH_IN_PROGRESS = "kv_fetch_in_progress"
     KV_FETCH_COMPLETED = "kv_fetch_completed"
     KV_OFFLOAD_PINNED_RATIO = "kv_offload_pinned_ratio"  # of the host's space for KV cache, held by what goes on
+    REQUESTS_IN_PREFILL = "requests_in_prefill"  # parts of running, as a router sees its servers
+    REQUESTS_IN_DECODE = "requests_in_decode"  # their first token came
 
 
 SIGNALS_WITHOUT_COLUMN: Final = frozenset(

@@ -22,6 +22,7 @@ RULES = (
     Rule(Signal.REQUESTS_FAILED_TOTAL, "gateway_request_model_fail_total"),
     Rule(Signal.PROMPT_TOKENS_TOTAL, "gateway_input_tokens_total"),
     Rule(Signal.GENERATION_TOKENS_TOTAL, "gateway_output_tokens_total"),
+    Rule(Signal.REQUESTS_IN_PREFILL, "gateway_prefill_outstanding_requests", of_server=True),
 )
 IGNORED = {
     "gateway_model_in_flight_requests": "the requests in flight again, by model",
@@ -42,7 +43,6 @@ IGNORED = {
         "prefill and decode apart; the requests are read whole",
         "gateway_prefill_request_success_total",
         "gateway_prefill_request_fail_total",
-        "gateway_prefill_outstanding_requests",
         "pd_selected_prefill_pod_total",
         "pd_selected_decode_pod_total",
     ),

@@ -49,6 +49,8 @@ RULES = (
         old=("dynamo_rejection_request_total",),
     ),
     Rule(Signal.REQUESTS_ABORTED_TOTAL, "dynamo_frontend_model_cancellation_total"),
+    # Handed to a worker whose first token is not there yet; the series names no model.
+    Rule(Signal.REQUESTS_IN_PREFILL, "dynamo_frontend_stage_requests", where={"stage": "dispatch"}, of_server=True),
 )
 HISTOGRAMS = (
     Histogram(Distribution.TTFT_SECONDS, "dynamo_frontend_time_to_first_token_seconds"),
@@ -63,7 +65,6 @@ HISTOGRAMS = (
 )
 IGNORED = {
     "dynamo_frontend_disconnected_clients": "a gauge that only grows; cancellations are read",
-    "dynamo_frontend_stage_requests": "parts of the active requests, by stage",
     **because(
         "tokenizer's cache, on the CPU",
         "dynamo_frontend_tokenizer_cache_hits_total",

@@ -24,6 +24,11 @@ def _tokens(what: str) -> tuple[str, tuple[str, ...]]:
 
 
 _QUEUED: Final = ("llm_d_epp_flow_control_queue_size", ("inference_extension_flow_control_queue_size",))
+_QUEUE_TIME: Final = (
+    "llm_d_epp_flow_control_request_queue_duration_seconds",
+    ("inference_extension_flow_control_request_queue_duration_seconds",),
+)
+"""Until a request was handed on, refused or given up."""
 _RUNNING: Final = (
     "llm_d_epp_request_running",
     ("inference_objective_running_requests", "inference_model_running_requests"),
@@ -39,12 +44,14 @@ RULES = (
     Rule(Signal.REQUESTS_FAILED_TOTAL, *_names("error_total")),
     Rule(Signal.REQUESTS_FINISHED_TOTAL, *_names("duration_seconds_count")),
     Rule(Signal.REQUEST_SECONDS_TOTAL, *_names("duration_seconds_sum")),
+    Rule(Signal.QUEUE_SECONDS_TOTAL, f"{_QUEUE_TIME[0]}_sum", old=tuple(f"{name}_sum" for name in _QUEUE_TIME[1])),
     Rule(Signal.ENDPOINTS_HEALTHY, "llm_d_epp_ready_endpoints", old=("inference_pool_ready_pods",)),
 )
 HISTOGRAMS = (
     Histogram(Distribution.TTFT_SECONDS, *_names("ttft_seconds")),
     Histogram(Distribution.TPOT_SECONDS, *_tokens("normalized_time_per_output_token_seconds")),
     Histogram(Distribution.E2E_SECONDS, *_names("duration_seconds")),
+    Histogram(Distribution.QUEUE_SECONDS, *_QUEUE_TIME),
     Histogram(Distribution.PROMPT_TOKENS, *_tokens("input_tokens")),
     Histogram(Distribution.COMPLETION_TOKENS, *_tokens("output_tokens")),
 )
@@ -73,11 +80,10 @@ IGNORED = {
         ),
     ),
     **because(
-        "of flow control; the queue's length is read",
+        "of flow control; the queue's length and time are read",
         *_own(
             "flow_control_dispatch_cycle_duration_seconds",
             "flow_control_request_enqueue_duration_seconds",
-            "flow_control_request_queue_duration_seconds",
             "flow_control_queue_bytes",
             "flow_control_pool_saturation",
             "flow_control_pending_reclaim",
@@ -125,7 +131,14 @@ TABLE = Table(
     model_labels=("model_name", "target_model_name"),
     info={"inference_extension_info": (), "llm_d_epp_info": ()},
     # Flow control is off by default; errors have a series once one happened.
-    optional=frozenset({Signal.WAITING, Signal.REQUESTS_FAILED_TOTAL, Signal.PREFIX_CACHE_HITS_TOTAL})
+    optional=frozenset(
+        {
+            Signal.WAITING,
+            Signal.QUEUE_SECONDS_TOTAL,
+            Signal.REQUESTS_FAILED_TOTAL,
+            Signal.PREFIX_CACHE_HITS_TOTAL,
+        }
+    )
     | SIGNALS_WITHOUT_COLUMN,
     notes=lambda _page: ["a router: the servers' own pages tell of the same requests"],
     counts_late=True,

@@ -28,9 +28,14 @@ RULES = (
         old=("ray_serve_num_http_error_requests",),
     ),
     Rule(Signal.REQUEST_SECONDS_TOTAL, "ray_serve_http_request_latency_ms_sum", scale=_MILLISECONDS),
+    # Until a replica was found for it.
+    Rule(Signal.QUEUE_SECONDS_TOTAL, "ray_serve_request_router_fulfillment_time_ms_sum", scale=_MILLISECONDS),
     Rule(Signal.ENDPOINTS_HEALTHY, "ray_serve_deployment_replica_healthy"),
 )
-HISTOGRAMS = (Histogram(Distribution.E2E_SECONDS, "ray_serve_http_request_latency_ms", scale=_MILLISECONDS),)
+HISTOGRAMS = (
+    Histogram(Distribution.E2E_SECONDS, "ray_serve_http_request_latency_ms", scale=_MILLISECONDS),
+    Histogram(Distribution.QUEUE_SECONDS, "ray_serve_request_router_fulfillment_time_ms", scale=_MILLISECONDS),
+)
 
 
 def _serve(reason: str, *names: str) -> dict[str, str]:
@@ -85,7 +90,6 @@ IGNORED = {
         "replica_processing_queries",
         "replica_pending_queries",
         "request_router_queue_len",
-        "request_router_fulfillment_time_ms",
         "router_args_resolution_latency_ms",
         "num_scheduling_tasks",
         "num_scheduling_tasks_in_backoff",
@@ -153,7 +157,7 @@ TABLE = Table(
         OF_RAY,
     ),
     model_labels=("deployment",),
-    optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
+    optional=frozenset({Signal.REQUESTS_FAILED_TOTAL, Signal.QUEUE_SECONDS_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
     notes=lambda _page: [
         "a deployment is taken for a model; HTTP counts name no deployment and stand apart",
         "failed requests have 4xx among them; gauges are up to 10 s old by Ray's own report interval",

@@ -28,6 +28,8 @@ RULES = (
     Rule(Signal.REQUESTS_FAILED_TOTAL, "vllm:request_errors_total"),
     Rule(Signal.REQUEST_SECONDS_TOTAL, "vllm:request_latency_seconds_sum"),
     Rule(Signal.ENDPOINTS_HEALTHY, "vllm:healthy_pods_total"),
+    Rule(Signal.REQUESTS_IN_PREFILL, "vllm:num_prefill_requests"),
+    Rule(Signal.REQUESTS_IN_DECODE, "vllm:num_decoding_requests"),
 )
 IGNORED = {
     **because(
@@ -39,7 +41,7 @@ IGNORED = {
         "vllm:num_requests_swapped",
         "vllm:num_requests_uncompleted",
     ),
-    **because("parts of the running requests", "vllm:num_prefill_requests", "vllm:num_decoding_requests"),
+    **because("how it picks a server", "vllm:routing_decisions", "vllm:routing_decisions_total"),
     **because(
         "a mean of the router's sliding window, -1 where there was nothing",
         "vllm:current_qps",

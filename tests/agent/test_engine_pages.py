@@ -152,6 +152,7 @@ READ: dict[str, tuple[dict[str, float], list[str]]] = {
         {
             "running": 9, "waiting": 4, "requests_finished_total": 1 + 24 + 32 + 313, "requests_failed_total": 32 + 24,
             "request_seconds_total": (0.5 + 12 + 3335 + 31005) / 1000, "endpoints_healthy": 1 + 1,
+            "queue_seconds_total": 8719 / 1000,
         },
         [],
     ),

@@ -12,6 +12,7 @@ from dashboard import escape, words
 from dashboard.data import ask, now
 from dashboard.operations import operations
 from dashboard.panel import empty, foot, guarded, tiles
+from dashboard.routers import routers
 from dashboard.shell import page
 from dashboard.tables import percent, table
 from dashboard.tiles import Tile
@@ -69,7 +70,7 @@ def draw() -> None:
     """The page of instances."""
     page(
         _body,
-        needs=lambda: [("instances", {}), ("contract", {}), ("configuration", {}), ("ledger", {})],
+        needs=lambda: [("instances", {}), ("routers", {}), ("contract", {}), ("configuration", {}), ("ledger", {})],
     )
 
 
@@ -77,6 +78,7 @@ def _body(context: PageContext) -> None:
     guarded(context, "answer", lambda: _answer(context))
     tiles(context, "tiles", lambda: _tiles(context))
     guarded(context, "instances", lambda: _instances(context))
+    guarded(context, "routers", lambda: routers(context))
     guarded(context, "contract", lambda: _contract(context))
     guarded(context, "configuration", lambda: _configuration(context))
     guarded(context, "changes", lambda: _changes(context))

@@ -98,7 +98,7 @@ def _hostile(store: Store, now: datetime) -> None:
         ],
     )
     fill_hardware(store, now, HOSTILE, SECONDS, HOSTILE[2])
-    fill_instances(store, now, HOSTILE, HOSTILE[2])
+    fill_instances(store, now, HOSTILE, HOSTILE[2], f"{HOSTILE[3]} {HOSTILE[0]}")
     for name in HOSTILE:
         fill_steps(store, now, name, 20, HOSTILE[2])
         fill_features(store, now, name, name, HOSTILE[2])

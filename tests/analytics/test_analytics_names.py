@@ -48,7 +48,7 @@ def window(lab: Lab) -> Window:
 
 
 ROWS = {
-    **dict.fromkeys(("batching", "features", "instances", "kvcache", "ledger"), 305),
+    **dict.fromkeys(("batching", "features", "instances", "kvblocks", "kvcache", "ledger"), 305),
     **dict.fromkeys(("causes", "configuration", "contract", "events", "gpus", "hosts", "routers", "steps"), 0),
 }
 """Rows under each answer; 12, the requests, where it is not among these."""

@@ -37,7 +37,6 @@ from scipy import stats
 from base.errors import ServescopeError
 from benchmarks.idle import free_block
 from benchmarks.witness import INSTANCE, Received, Witness
-from demo.vllm_server import MODEL, interpreter, make_model, program
 from servescope.launch.supervisor import die_with_parent
 
 if TYPE_CHECKING:
@@ -66,6 +65,8 @@ _ROWS_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 0.5
 _TOLD: Final = 600
 """Letters of a failure that are told."""
+_MODEL: Final = "tiny"
+"""What the demo calls its model, and its folder."""
 _ROOT: Final = Path(__file__).parent.parent
 
 
@@ -188,6 +189,21 @@ def _figure(
     }  # fmt: skip
 
 
+def program(vllm: str) -> Path:
+    """The ``vllm`` program: the one named, or that of the virtual environment named, else the demo's.
+
+    Raises:
+        ServescopeError: There is none.
+    """
+    path = Path(vllm or _ROOT / ".venv-vllm").expanduser().absolute()
+    path = path / "bin" / "vllm" if path.is_dir() else path
+    if not path.is_file():
+        raise ServescopeError(
+            f"There is no vllm program at {path}", "Run make test-vllm, which installs one, or give --vllm"
+        )
+    return path
+
+
 def aside() -> set[int]:
     """Cores for client and agent: the last one is the worker's, or on few cores the whole server's."""
     every = os.sched_getaffinity(0)
@@ -209,7 +225,7 @@ class Bench:
         self._folder = folder
         self._requests = requests
         self._more = ["--middleware", "servescope_probe.Edge", *(["--enable-logging-iteration-details"] * details)]
-        self._model = make_model(interpreter(vllm), folder)
+        folder.mkdir(parents=True, exist_ok=True)
         self._port = free_block()
         self._site = folder / "site"
         install = [str(Path(sys.executable).parent / "uv"), "pip", "install", "-q", "--no-deps", "--target"]
@@ -284,7 +300,8 @@ class Bench:
         written = self._folder / "bench.json"
         written.unlink(missing_ok=True)
         words = {
-            "--host": "127.0.0.1", "--port": self._port, "--model": MODEL, "--tokenizer": self._model,
+            "--host": "127.0.0.1", "--port": self._port, "--model": _MODEL,
+            "--tokenizer": self._folder / _MODEL,
             "--dataset-name": "random", "--random-input-len": INPUT_TOKENS, "--random-output-len": OUTPUT_TOKENS,
             "--num-prompts": self._requests, "--num-warmups": WARMUPS, "--max-concurrency": CONCURRENCY,
             "--seed": seed, "--temperature": 0, "--result-dir": self._folder, "--result-filename": written.name,
@@ -352,8 +369,7 @@ def main() -> None:
     try:
         with contextlib.ExitStack() as stack:
             made = options.keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="servescope-serving-"))
-            vllm = program(options.vllm)
-            bench = Bench(vllm, Path(made).absolute(), requests, details=options.details)
+            bench = Bench(program(options.vllm), Path(made).absolute(), requests, details=options.details)
             stack.callback(bench.close)
             found = measure(bench, pairs)
     except ServescopeError as error:

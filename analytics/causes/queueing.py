@@ -8,7 +8,8 @@ of it, since a full KV cache frees blocks for moments while a hundred wait.
 - Computing prompts took much of the engine's time: ``prefill_interference``.
 - The GPUs' clocks were held down, and work took longer for it: ``gpu_throttled``.
 - Speculation yielded less, and no more came than before: ``spec_acceptance_drop``.
-- Replicas beside it had room while this one got more than its share: ``router_imbalance``.
+- Replicas beside it had room while this one got more than its share, without what failed and came again:
+  ``router_imbalance``.
 - The model's own compute took longer, and it finished no more than used to come: ``model_slow``, where requests do
   not share steps.
 - The requests came from those whose requests fail, and not for the queue's fullness, or as many failed as came besides
@@ -219,9 +220,19 @@ def _uneven(place: Place, peers: Sequence[Place], first: int, last: int) -> bool
     if not peers:
         return False
     waits = [float(np.mean(peer.waiting[first:last])) for peer in peers]
-    mine = float(np.mean(place.arrivals[first:last]))
-    theirs = float(np.mean([np.mean(peer.arrivals[first:last]) for peer in peers]))
+    mine = float(np.mean(_sent(place)[first:last]))
+    theirs = float(np.mean([np.mean(_sent(peer)[first:last]) for peer in peers]))
     return float(np.mean(place.waiting[first:last])) > 4 * (max(waits) + 0.25) and mine > SKEW * theirs
+
+
+def _sent(place: Place) -> Floats:
+    """Requests a second that a router chose this place for: what fails there and comes again is its client's choice."""
+    failed = _of_their_own(place)
+    if not failed.any():
+        return place.arrivals
+    start = place.span[0][failed]
+    again = place.bins.spread(start, start, np.full(len(start), place.requests.scale)) / place.bins.step
+    return place.arrivals - again
 
 
 def _retried(place: Place, since: float, until: float) -> bool:

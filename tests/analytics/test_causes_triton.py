@@ -242,6 +242,18 @@ def test_retries_are_told_among_more_of_steady_traffic(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_retries_at_one_of_three_replicas_are_not_the_routers(seed: int):
+    """Who comes again where it failed makes that replica's share uneven."""
+    rows = retried_among_steady_ones(seed, 1.0)
+    for number in (1, 2):
+        beside = served(lambda _: 14.0, lambda _: 0.035, seed=100 * seed + number)
+        rows += [row | {"instance": f"triton-{number}"} for row in beside]
+    found = told(rows)
+    assert (found[0].cause, found[0].who.get("tenant")) == ("retry_storm", "hooli")
+    assert "router_imbalance" not in {one.cause for one in found}
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_a_flood_of_which_some_fails_among_steady_traffic_is_no_retry_storm(seed: int):
     found = told(retried_among_steady_ones(seed, 0.1))
     assert (found[0].cause, found[0].who.get("tenant")) == ("queue_saturated", "hooli")

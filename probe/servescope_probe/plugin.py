@@ -81,7 +81,7 @@ class StepLogger(_base()):  # type: ignore[misc] # vLLM wants its own class, whe
                 self._sender.put(wire.FINISHED, rank, body)
             step = core.pack(scheduler_stats, iteration_stats)
             # The last one before a rest: nothing may follow that would take it along.
-            self._sender.put(wire.STEP, rank, step, now=getattr(scheduler_stats, "num_running_reqs", 1) == 0)
+            self._sender.put_record(step, now=getattr(scheduler_stats, "num_running_reqs", 1) == 0)
         except Exception as error:  # noqa: BLE001 - nothing of ours may be felt by the server
             self._disable(error)
             return

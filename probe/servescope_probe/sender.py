@@ -78,13 +78,18 @@ class Sender:
             body: Its bytes.
             now: Nothing may follow for a while: send what is held too.
         """
-        if self._bytes + len(body) > _HELD_BYTES:
+        self.put_record(wire.RECORD.pack(len(body), kind, rank) + body, now=now)
+
+    def put_record(self, record: bytes, *, now: bool = False) -> None:
+        """The same of a record that has its head already."""
+        size = self._bytes + len(record)
+        if size > _HELD_BYTES:
             self.dropped += 1
             return
-        self._held.append(wire.RECORD.pack(len(body), kind, rank) + body)
-        self._bytes += len(body) + wire.RECORD.size
+        self._held.append(record)
+        self._bytes = size
         clock = time.monotonic()
-        if now or self._bytes >= wire.MAX_DATAGRAM // 2 or clock - self._flushed_at >= GATHER_SECONDS:
+        if now or size >= wire.MAX_DATAGRAM // 2 or clock - self._flushed_at >= GATHER_SECONDS:
             self._flush(clock)
 
     def put_later(self, kind: int, bodies: list[bytes]) -> None:

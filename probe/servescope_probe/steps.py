@@ -23,6 +23,7 @@ _MOST = 0x7FFFFFFF
 _NS = 1_000_000_000
 _NAMES = [name for name, _ in wire.STEP_FIELDS[1:]]
 _RUNNING, _GENERATED = _NAMES.index("running"), _NAMES.index("generation_tokens")
+_PACK, _SIZE = wire.STEP_RECORD.pack, wire.STEP_BODY.size
 _ABSENT = "__class__"
 """Read in place of a field that a version does not have: everything has it, and it is no number."""
 
@@ -137,6 +138,7 @@ class Steps:
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self._counter = 0
+        self._told = self._told_newest
         self._scheduler = _Reader(_SCHEDULER, objects=(4, 5, 6, 7, 8, 9, 10), fractions=(3,))
         self._prefix = _Reader(_CACHE)
         self._external = _Reader(_CACHE)
@@ -146,7 +148,7 @@ class Steps:
         self._sources = _Reader(_SOURCES)
 
     def pack(self, scheduler: Any, iteration: Any) -> bytes:
-        """The record of a step; either argument may be None, as vLLM hands over one without the other.
+        """The record of a step, its head too; either argument may be None, as vLLM hands over one without the other.
 
         Raises:
             ValueError: Neither has a field that is known: another interface than this was written for.
@@ -156,7 +158,7 @@ class Steps:
             raise ValueError("neither running requests nor generated tokens are told")
         self._counter += 1
         try:
-            return wire.STEP_BODY.pack(self._counter, *told)
+            return _PACK(_SIZE, wire.STEP, self.rank, self._counter, *told)
         except struct.error:  # something is no number, or one of another kind: that alone is unknown
             layout = zip(told, wire.STEP_FIELDS[1:])
             clean = [
@@ -165,9 +167,48 @@ class Steps:
             ]
             if clean[_RUNNING] == _UNKNOWN and clean[_GENERATED] == _UNKNOWN:
                 raise ValueError("neither running requests nor generated tokens are told") from None
-            return wire.STEP_BODY.pack(self._counter, *clean)
+            return _PACK(_SIZE, wire.STEP, self.rank, self._counter, *clean)
 
-    def _told(self, scheduler: Any, iteration: Any) -> tuple[Any, ...]:
+    def _told_newest(self, scheduler: Any, iteration: Any) -> tuple[Any, ...]:
+        """The same as `_told_by_any`, in a third of its time, of objects that have each field under its newest name."""
+        try:
+            prefix, external = scheduler.prefix_cache_stats, scheduler.connector_prefix_cache_stats
+            evicted, speculation = scheduler.kv_cache_eviction_events, scheduler.spec_decoding_stats
+            running_loras, waiting_loras = scheduler.running_lora_adapters, scheduler.waiting_lora_adapters
+            details, sources = scheduler.iteration_details, iteration.prompt_token_stats
+            first, ended, when = (
+                iteration.time_to_first_tokens_iter, iteration.finished_requests, iteration.iteration_timestamp,
+            )  # fmt: skip
+            queries = hits = external_queries = external_hits = drafts = draft_tokens = accepted = _UNKNOWN
+            if prefix is not None:
+                queries, hits = prefix.queries, prefix.hits
+            if external is not None:
+                external_queries, external_hits = external.queries, external.hits
+            if speculation is not None:
+                drafts, draft_tokens = speculation.num_drafts, speculation.num_draft_tokens
+                accepted = speculation.num_accepted_tokens
+            prefills = prefill_tokens = decodes = decode_tokens = _UNKNOWN
+            scheduled, elapsed, completed = 0, _NAN, _nanoseconds(when) or time.time_ns()
+            if details is not None:
+                prefills, prefill_tokens = details.num_ctx_requests, details.num_ctx_tokens
+                decodes, decode_tokens = details.num_generation_requests, details.num_generation_tokens
+                milliseconds = details.elapsed_ms
+                if milliseconds.__class__ is float and milliseconds >= 0:
+                    elapsed = milliseconds / 1e3
+                    scheduled = completed - int(elapsed * _NS)
+            return (
+                scheduled, completed, _UNKNOWN, scheduler.num_running_reqs, scheduler.num_waiting_reqs,
+                scheduler.num_skipped_waiting_reqs, scheduler.kv_cache_usage, prefills, prefill_tokens, decodes,
+                decode_tokens, iteration.num_prompt_tokens, sources.cached_tokens, iteration.num_generation_tokens,
+                len(first), len(ended), iteration.num_preempted_reqs, queries, hits, external_queries, external_hits,
+                len(evicted), drafts, draft_tokens, accepted, len(running_loras), len(waiting_loras), elapsed,
+            )  # fmt: skip
+        except (AttributeError, TypeError):  # another version's, or one of the two alone
+            if scheduler is not None and iteration is not None:
+                self._told = self._told_by_any
+            return self._told_by_any(scheduler, iteration)
+
+    def _told_by_any(self, scheduler: Any, iteration: Any) -> tuple[Any, ...]:
         """The fields after the counter, as they were found."""
         running, kv_usage = _UNKNOWN, _NAN
         waiting = deferred = evictions = lora_running = lora_waiting = _UNKNOWN

@@ -54,6 +54,8 @@ STEP_FIELDS = (
     ("elapsed_seconds", "d"),
 )
 STEP_BODY = struct.Struct("<" + "".join(code for _, code in STEP_FIELDS))
+STEP_RECORD = struct.Struct(RECORD.format + STEP_BODY.format[1:])
+"""A step with its record's head: the one that is packed most often."""
 
 FINISHED_FIELDS = (
     ("finished_ns", "Q"),

@@ -6,7 +6,8 @@ still have above the reference. What is charged where:
 - the server was away or began anew, or stood still: the overlap with a request's own time, a GPU's fault where it
   began with one (`gpus`),
 - the reader was slow: what came later at the edge than the server had it, less what all others saw at that time,
-- a process had no CPU: the seconds that the kernel counted as runnable and not running,
+- a process had no CPU: the seconds that the kernel counted as runnable and not running, and those in which others took
+  what the server used to have (`neighbours`),
 - a GPU was slowed down (`gpus`): the share of its clock that was missing,
 - the queue: by episodes of waiting, each with one reason (`queueing`),
 - preemption: the longest gap of a request in whose decoding its engine preempted,
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from analytics.causes import neighbours
 from analytics.causes.queueing import prompts_cause, queue_labels
 from analytics.causes.table import FIRST_TOKEN, PHASE, PHASES
 
@@ -137,6 +139,10 @@ def charge_cpu(ledger: Ledger, place: Place, calm: Flags) -> None:
         pressed = (own - usual >= PRESSED) & (place.bins.mean(place.decoding, first, last) < _crowd(place, calm))
         phases = ("transit", "frontend", "stall", "edge", "prefill", "decode", "compute_infer", "compute_input")
         ledger.take("cpu_starved", phases, np.inf, place.rows[pressed])
+    lost = neighbours.taken(place, calm)
+    if lost.any():
+        share = place.bins.mean(lost.astype(float), start, end)
+        ledger.take("cpu_starved", _ALL, share * (end - start), place.part)
     if np.isfinite(host.front).any():
         front = np.nan_to_num(place.bins.held(host.front_time, host.front, host.age))
         if front.max() >= BUSY / 2:

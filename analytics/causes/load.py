@@ -222,7 +222,7 @@ def _step_ms(span_ms: int, series: int, least: int = 1000) -> int:
 def _hosts_of(row: Columns, origin_ms: int, step_ms: int) -> dict[str, Host]:
     order = np.argsort(floats(row["at_ms"]), kind="stable")
     at = (floats(row["at_ms"])[order] - origin_ms) / 1000
-    columns = {name: floats(row[name])[order] for name in ("cpu", "delay", "pressure")}
+    columns = {name: floats(row[name])[order] for name in ("cpu", "delay", "pressure", "busy", "cores")}
     instance, process, pid = (Names.of(row[name]).reordered(order) for name in ("name", "process", "pid"))
     # several processes may bear one name
     each = process.codes * len(pid.names) + pid.codes
@@ -236,7 +236,9 @@ def _hosts_of(row: Columns, origin_ms: int, step_ms: int) -> dict[str, Host]:
         if machine:
             rows = np.sort(np.concatenate([parts[one] for one in machine]))
             host.time, host.pressure = at[rows], columns["pressure"][rows]
+            host.busy, host.cores = columns["busy"][rows], columns["cores"][rows]
         own = [one for one in parts if one not in machine]
+        host.processes = [(at[parts[one]], columns["cpu"][parts[one]], columns["delay"][parts[one]]) for one in own]
         computing = [one for one in own if any(part in called[one] for part in _SERVERS)]
         used = {one: float(np.nansum(columns["cpu"][parts[one]])) for one in own}
         if own:

@@ -240,7 +240,9 @@ SELECT
     toLowCardinality(toString(process_pid)) AS pid,
     ifNull(cpu, nan) AS cpu_s,
     ifNull(delay, nan) AS delay_s,
-    ifNull(pressed, nan) AS pressure
+    ifNull(pressed, nan) AS pressure,
+    ifNull(in_use, nan) AS busy,
+    ifNull(cpus, nan) AS cores
 FROM
 (
     SELECT
@@ -253,7 +255,9 @@ FROM
         max(toUnixTimestamp64Milli(time)) AS at_ms,
         argMax(cpu_seconds_total, time) AS cpu,
         argMax(cpu_delay_seconds_total, time) AS delay,
-        avg(cpu_pressure_some_ratio) AS pressed
+        avg(cpu_pressure_some_ratio) AS pressed,
+        avg(cpu_usage_ratio) AS in_use,
+        max(cores) AS cpus
     FROM host_samples FINAL
     WHERE time >= fromUnixTimestamp64Milli({reference_ms:Int64}) AND time < fromUnixTimestamp64Milli({to_ms:Int64}) /*period*/
     GROUP BY slot, instance, node, recording, process_name, process_pid

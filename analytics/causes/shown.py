@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from analytics.causes import neighbours
 from analytics.causes.contention import COLD_SECONDS
 from analytics.causes.table import PHASE, WORK
 from analytics.causes.work import FOUND
@@ -74,7 +75,14 @@ def _arrivals(account: Account, place: Place, hit: Flags) -> str:
 
 
 def _cpu(account: Account, place: Place, hit: Flags) -> str:
-    host = place.host
+    host, calm = place.host, account.reference.calm[place.part]
+    lost, cpus = neighbours.taken(place, calm), neighbours.cpus_of(place)
+    if lost.any() and cpus is not None and (before := neighbours.usual(cpus, place.calm_bins(calm))) is not None:
+        own, others = (float(np.mean(values[lost])) for values in (cpus.own, cpus.others))
+        return (
+            f"other processes used {three(others)} CPUs and its own {three(own)}, {three(before[2])} and "
+            f"{three(before[0])} when all is well"
+        )
     if np.isfinite(host.delay).any():
         return _share(account, place, hit, "without a CPU that it wanted {} of the time", host.delay_time, host.delay)
     return _share(account, place, hit, "CPU pressure of its machine {}", host.time, host.pressure)

@@ -183,6 +183,9 @@ class Host:
         delay_time, delay: Seconds a second that the engine's busiest process was runnable without a CPU, at most the
             share of the time that its threads wanted one.
         front_time, front: CPU seconds a second of the process that takes the requests.
+        busy: At ``time``: share of the machine's CPUs that is in use.
+        cores: At ``time``: how many it has.
+        processes: Time, CPU seconds a second and seconds a second without a CPU of each of the server's processes.
         age: Seconds for which a sample holds.
     """
 
@@ -192,6 +195,9 @@ class Host:
     delay: Floats = field(default_factory=lambda: np.empty(0))
     front_time: Floats = field(default_factory=lambda: np.empty(0))
     front: Floats = field(default_factory=lambda: np.empty(0))
+    busy: Floats = field(default_factory=lambda: np.empty(0))
+    cores: Floats = field(default_factory=lambda: np.empty(0))
+    processes: list[tuple[Floats, Floats, Floats]] = field(default_factory=list)
     age: float = 60.0
 
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from base.formats import rounded
 from base.vocabulary import Distribution, Signal
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ class Contract:
             since, finished_then, took_then = self._idle
             mean = (took - took_then) / max(finished - finished_then, 1.0)
             if finished - finished_then >= _FEW and mean > _LONGER * (at - since + _UNSEEN_SECONDS):
-                grown = f"{signal} grew by {mean:.3g} a request in the {at - since:.3g} s since the server was idle"
+                grown = f"{signal} grew by {mean:.3g} a request in the {rounded(at - since)} since the server was idle"
                 self._tell(found, "unit", signal, f"{grown}: the page may tell another unit")
         # A core that stands still shows an idle page while requests wait before it: it was idle if it just ended one.
         if finished > self._ended and not any(

@@ -94,12 +94,15 @@ def test_reasons_are_added_up():
         )
 
     _, second = scrapes(finished(1, 0), finished(4, 2))
-    assert second.samples[0].deltas == {Signal.REQUESTS_FINISHED_TOTAL: 5, Signal.REQUESTS_FAILED_TOTAL: 2}
+    assert second.samples[0].deltas == {
+        Signal.REQUESTS_FINISHED_TOTAL: 5, Signal.REQUESTS_FAILED_TOTAL: 2,
+        Signal.FINISHED_STOP_TOTAL: 3, Signal.FINISHED_ERROR_TOTAL: 2,
+    }  # fmt: skip
 
 
 def test_an_older_page_without_the_reason_error_has_no_failures_rather_than_none():
     (scrape,) = scrapes('vllm:request_success_total{finished_reason="stop",model_name="m"} 3\n')
-    assert scrape.samples[0].totals == {Signal.REQUESTS_FINISHED_TOTAL: 3}
+    assert scrape.samples[0].totals == {Signal.REQUESTS_FINISHED_TOTAL: 3, Signal.FINISHED_STOP_TOTAL: 3}
 
 
 @settings(max_examples=100, deadline=None)

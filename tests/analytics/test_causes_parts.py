@@ -72,6 +72,7 @@ def test_of_processes_of_one_name_the_busiest_is_followed_in_any_order():
             "at_ms": [ORIGIN_MS + 1000 * one[0] for one in rows], "name": ["a"] * len(rows),
             "process": [one[1] for one in rows], "pid": [one[2] for one in rows], "cpu": [one[3] for one in rows],
             "delay": [one[4] for one in rows], "pressure": [0.0] * len(rows),
+            "busy": [0.5] * len(rows), "cores": [2.0] * len(rows),
         }  # fmt: skip
         host = _hosts_of(row, ORIGIN_MS, 1000)["a"]
         assert host.delay_time.tolist() == [float(second) for second in range(1, 21)]
@@ -80,7 +81,7 @@ def test_of_processes_of_one_name_the_busiest_is_followed_in_any_order():
 
 def test_many_threads_that_wait_are_no_more_than_the_time_that_they_wanted():
     row = {"at_ms": [ORIGIN_MS], "name": ["a"], "process": ["tritonserver"], "pid": ["1"], "cpu": [3.0], "delay": [6.0],
-           "pressure": [0.0]}  # fmt: skip
+           "pressure": [0.0], "busy": [0.5], "cores": [2.0]}  # fmt: skip
     assert _hosts_of(row, ORIGIN_MS, 1000)["a"].delay.tolist() == [pytest.approx(2 / 3)]
 
 

@@ -138,7 +138,8 @@ def test_every_question_has_what_makes_it_one():
         assert found.summary(f"{questions.__name__}.{name}").endswith("."), name
     assert set(found.declaring(questions, "COMMAND")) == {
         "batching", "budget", "causes", "configuration", "contract", "difference", "features", "gpus", "hosts",
-        "instances", "kvcache", "latency", "ledger", "phases", "queue", "steps", "tenants", "traffic", "workload",
+        "instances", "kvblocks", "kvcache", "latency", "ledger", "phases", "queue", "routers", "steps", "tenants",
+        "traffic", "workload",
     }  # fmt: skip
 
 

@@ -2,7 +2,9 @@
 
 The step is one of 256 running requests, told as vLLM 0.32 tells it; a process of its own reads the socket, as an agent
 does. Times are CPU seconds of the server's thread, system calls included. The reference of a step is a JSON line a step
-to the same socket; of the middleware, the same application without it, whose time is taken off.
+to the same socket; of the middleware, the same application without it, whose time is taken off. Rounds are short and
+take turns with their references; of each kind's the fastest tenth counts, since what is slower than that is the
+machine's other guests' doing (``timeit`` says so of its minimum).
 
     python -m benchmarks.probe [--quick] [--json]
 """
@@ -19,7 +21,7 @@ import time
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from servescope_probe import Edge, wire
 from servescope_probe.plugin import StepLogger
@@ -27,10 +29,18 @@ from servescope_probe.sender import Sender
 
 from benchmarks.tap import figure
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 RUNNING: Final = 256
 STEP_GOAL: Final = 5e-6
 REQUEST_GOAL: Final = 20e-6
 CHUNK_GOAL: Final = 2e-6
+PACE_SECONDS: Final = 0.025
+"""Time from one step of 256 running requests to the next: longer than records are gathered for."""
+STEPS: Final = 100
+REQUESTS: Final = 60
+"""Of a round."""
 _CHUNKS: Final = 200
 _CHUNK: Final = (
     b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1795487340,"model":"tiny","choices":[{"inde'
@@ -69,8 +79,21 @@ def a_step() -> tuple[Any, Any]:
     return scheduler, iteration
 
 
-def step_seconds(path: str, rounds: int, steps: int) -> tuple[float, float, int]:
-    """Seconds a step of the logger and of the JSON line, medians of rounds in turns; records that were dropped."""
+def as_json(scheduler: Any, iteration: Any) -> bytes:
+    """A step as a JSON line."""
+    told = vars(scheduler) | {"prefix_cache_stats": vars(scheduler.prefix_cache_stats)}
+    told |= {"iteration_details": vars(scheduler.iteration_details)} | vars(iteration)
+    told["prompt_token_stats"] = vars(iteration.prompt_token_stats)
+    return json.dumps(told).encode()
+
+
+def fastest(rounds: list[float]) -> float:
+    """Seconds that nine of ten rounds took longer than."""
+    return sorted(rounds)[len(rounds) // 10]
+
+
+def step_seconds(path: str, rounds: int) -> tuple[float, float, int]:
+    """Seconds a step of the logger and of the JSON line, and records that were dropped."""
     sender = Sender(path, "vllm-a")
     logger = StepLogger(None, 0)
     logger.tell(sender)
@@ -80,31 +103,59 @@ def step_seconds(path: str, rounds: int, steps: int) -> tuple[float, float, int]
     ours, theirs = [], []
     for _ in range(rounds):
         begun = time.thread_time()
-        for _ in range(steps):
+        for _ in range(STEPS):
             logger.record(scheduler, iteration, None, 0)
-        ours.append((time.thread_time() - begun) / steps)
+        ours.append((time.thread_time() - begun) / STEPS)
         begun = time.thread_time()
-        for _ in range(steps // 10):
-            told = vars(scheduler) | {"prefix_cache_stats": vars(scheduler.prefix_cache_stats)}
-            told |= {"iteration_details": vars(scheduler.iteration_details)} | vars(iteration)
-            told["prompt_token_stats"] = vars(iteration.prompt_token_stats)
-            line.send(json.dumps(told).encode())
-        theirs.append((time.thread_time() - begun) / (steps // 10))
+        for _ in range(STEPS // 20):
+            line.send(as_json(scheduler, iteration))
+        theirs.append((time.thread_time() - begun) / (STEPS // 20))
     sender.close()
     line.close()
-    return median(ours), median(theirs), sender.dropped
+    return fastest(ours), fastest(theirs), sender.dropped
 
 
-def middleware_seconds(path: str, rounds: int, requests: int) -> tuple[float, float]:
-    """Seconds that the middleware adds to a request, and to each further chunk of it."""
+def paced_seconds(path: str, steps: int) -> tuple[float, float]:
+    """Seconds of a step, and of the JSON line, whose datagram is sent at once since the last one is long ago: medians.
 
-    async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        await receive()
-        head = [(b"content-type", b"text/event-stream")]
-        await send({"type": "http.response.start", "status": 200, "headers": head})
-        for _ in range(scope["state"]):
-            await send({"type": "http.response.body", "body": _CHUNK, "more_body": True})
-        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+    The server's thread is at work between them, as it is with 256 streams to write, so that little of the code is in
+    the CPU's caches.
+    """
+    sender = Sender(path, "vllm-a")
+    logger = StepLogger(None, 0)
+    logger.tell(sender)
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    line.connect(path)
+    scheduler, iteration = a_step()
+    ours, theirs = [], []
+
+    def spent(tell: Callable[[], Any]) -> float:
+        due = time.perf_counter() + PACE_SECONDS
+        while time.perf_counter() < due:
+            json.dumps(_BODY)
+        begun = time.thread_time()
+        tell()
+        return time.thread_time() - begun
+
+    for _ in range(steps):
+        ours.append(spent(lambda: logger.record(scheduler, iteration, None, 0)))
+        theirs.append(spent(lambda: line.send(as_json(scheduler, iteration))))
+    sender.close()
+    line.close()
+    return median(ours), median(theirs)
+
+
+async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answers with as many chunks as the scope's state says."""
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    for _ in range(scope["state"]):
+        await send({"type": "http.response.body", "body": _CHUNK, "more_body": True})
+    await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+
+async def request_seconds(app: Any, chunks: int, requests: int) -> float:
+    """Seconds of a request, of so many."""
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": _BODY.encode()}
@@ -115,43 +166,42 @@ def middleware_seconds(path: str, rounds: int, requests: int) -> tuple[float, fl
     names = ("host", "user-agent", "accept", "accept-encoding", "connection", "x-request-id", "x-tenant-id")
     headers = [(name.encode(), b"some-value-of-a-header") for name in names]
     headers += [(b"content-type", b"application/json"), (b"authorization", b"Bearer some-key")]
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": headers,
+        "state": chunks,
+    }  # fmt: skip
+    begun = time.thread_time()
+    for _ in range(requests):
+        await app(scope, receive, send)
+    return (time.thread_time() - begun) / requests
+
+
+async def middleware_seconds(path: str, rounds: int) -> tuple[float, float]:
+    """Seconds that the middleware adds to a request, and to each further chunk of it."""
     sender = Sender(path, "vllm-a")
     edge = Edge(application, sender)
-
-    async def once(app: Any, chunks: int, count: int) -> float:
-        scope = {
-            "type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"",
-            "headers": headers, "state": chunks,
-        }  # fmt: skip
-        begun = time.thread_time()
-        for _ in range(count):
-            await app(scope, receive, send)
-        return (time.thread_time() - begun) / count
-
-    async def measure() -> tuple[float, float]:
-        short, long = [], []
-        for _ in range(rounds):
-            short.append(await once(edge, 1, requests) - await once(application, 1, requests))
-            few = max(1, requests // 50)
-            long.append(await once(edge, _CHUNKS + 1, few) - await once(application, _CHUNKS + 1, few))
-        return median(short), (median(long) - median(short)) / _CHUNKS
-
-    found = asyncio.run(measure())
+    spent: dict[tuple[Any, int], list[float]] = {}
+    for _ in range(rounds):
+        for chunks, requests in ((1, REQUESTS), (_CHUNKS + 1, REQUESTS // 20)):
+            for app in (edge, application):
+                spent.setdefault((app, chunks), []).append(await request_seconds(app, chunks, requests))
+    request, whole = (fastest(spent[edge, chunks]) - fastest(spent[application, chunks]) for chunks in (1, _CHUNKS + 1))
     sender.close()
-    return found
+    return request, (whole - request) / _CHUNKS
 
 
 def run(*, quick: bool) -> list[dict[str, Any]]:
     """The figures."""
-    rounds, steps, requests = (3, 2_000, 500) if quick else (9, 20_000, 3_000)
+    rounds = 100 if quick else 1_000
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "probe.sock")
         ready = multiprocessing.Event()
         reader = multiprocessing.Process(target=read_all, args=(path, ready), daemon=True)
         reader.start()
         ready.wait(30)
-        step, line, dropped = step_seconds(path, rounds, steps)
-        request, chunk = middleware_seconds(path, rounds, requests)
+        step, line, dropped = step_seconds(path, rounds)
+        paced, paced_line = paced_seconds(path, 50 if quick else 200)
+        request, chunk = asyncio.run(middleware_seconds(path, rounds))
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
             last.connect(path)
             last.send(b"end")
@@ -159,7 +209,8 @@ def run(*, quick: bool) -> list[dict[str, Any]]:
     json_line = f"a JSON line a step ({wire.STEP_BODY.size} bytes against its text)"
     return [
         figure("probe_step", step, "s", json_line, line, STEP_GOAL),
-        figure("probe_dropped_share", dropped / (rounds * steps), "", "nothing lost", 0.0, 0.0),
+        figure("probe_step_paced", paced, "s", f"that line, each {PACE_SECONDS * 1e3:g} ms as well", paced_line, None),
+        figure("probe_dropped_share", dropped / (rounds * STEPS), "", "nothing lost", 0.0, 0.0),
         figure("probe_request", request, "s", "the application alone", 0.0, REQUEST_GOAL),
         figure("probe_chunk", chunk, "s", "the application alone", 0.0, CHUNK_GOAL),
     ]

@@ -298,7 +298,9 @@ async def idle_streams(port: int, process: psutil.Process, count: int) -> float:
     return float(added)
 
 
-def figure(name: str, value: float, unit: str, reference: str, reference_value: float, goal: float) -> dict[str, Any]:
+def figure(
+    name: str, value: float, unit: str, reference: str, reference_value: float, goal: float | None
+) -> dict[str, Any]:
     """One figure; lower is better."""
     return {
         "name": name,
@@ -308,7 +310,7 @@ def figure(name: str, value: float, unit: str, reference: str, reference_value: 
         "reference_value": round(reference_value, 9),
         "ratio": round(value / reference_value, 4) if reference_value else None,
         "goal": goal,
-        "met": value <= goal,
+        "met": None if goal is None else value <= goal,
     }
 
 

@@ -16,33 +16,32 @@ import logging
 import os
 import re
 import time
+from binascii import hexlify
 from collections.abc import Awaitable, MutableMapping
 from typing import Any, Callable
 
 from servescope_probe import wire
+from servescope_probe.fields import SAMPLED, TAKEN, draw, head_of, is_a_taps, sorted_out, span_of, trace, trace_state
 from servescope_probe.sender import GATHER_SECONDS, Sender, shared
 
 SAMPLE_VARIABLE = "SERVESCOPE_PROBE_SAMPLE"
 HEAD_BYTES = 49_152
 TAIL_BYTES = 8_192
 _PIECES_BYTES = 24_576
-_MAX_HEAD = 32_768
-_NS = 1_000_000_000
-_RANDOM_BITS = 22
-_TAPS_MS = 120_000
-"""A parent span whose id holds a time so near is a tap's: for others that is one chance in twenty million."""
-_SAMPLED = 1
-_KNOWN_FLAGS = 3
-_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
-# As a tap judges it: one member that is none, or too many of them, and the list is not handed on.
-_MEMBER = re.compile(rb"[0-9a-z][_0-9a-z*/@-]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
-_MOST_MEMBERS = 32
+_PIECES_KEPT = 512
+"""Parts of pieces, two each: what tells of one is more than a small one itself."""
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,256}")
 _STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
-_UNREAD = frozenset((b"cookie", b"proxy-authorization"))
 _NAN = float("nan")
-_64_BITS = (1 << 64) - 1
 _NOBODY = bytes(8)
+_BEGIN, _BEGIN_SIZE = wire.BEGIN_RECORD.pack, wire.BEGIN_BODY.size
+_BODY, _BODY_SIZE = wire.BODY_RECORD.pack, wire.BODY_BODY.size
+_ANSWER, _ANSWER_SIZE = wire.ANSWER_RECORD.pack, wire.ANSWER_BODY.size
+_PIECES, _PIECES_SIZE = wire.PIECES_RECORD.pack, wire.PIECES_BODY.size
+_PIECE, _PIECE_SIZE = wire.PIECE.pack, wire.PIECE.size
+_END, _END_SIZE = wire.END_RECORD.pack, wire.END_BODY.size
+_DRAWN = 16 + 3 + 16
+"""Bytes of a trace id, of a span id's random part, and of a request id."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -100,52 +99,44 @@ class Edge:
 
     def _begin(self, scope: dict[str, Any], receive: Receive, send: Send) -> _Watch | None:
         arrived, arrived_ns = _now(), time.time_ns()
-        parents: list[bytes] = []
-        states: list[bytes] = []
-        hidden: list[tuple[bytes, bytes]] = []
-        given = b""
         passed: list[tuple[bytes, bytes]] = []
+        taken: list[tuple[bytes, bytes]] = []
         for field in scope["headers"]:
-            name = field[0]
-            if name == b"traceparent":
-                parents.append(field[1])
-            elif name == b"tracestate":
-                states.append(field[1])
-            elif name == b"x-request-id":
-                given = given or field[1]
-            elif name in _UNREAD:
-                hidden.append(field)
-            else:
-                passed.append(field)
-        trace_id, parent, flags = _trace(parents)
-        if parent and _is_a_taps(parent, arrived_ns):
+            (taken if field[0] in TAKEN else passed).append(field)
+        parents, states, given, hidden = sorted_out(taken)
+        drawn = draw(_DRAWN)
+        trace_id, parent, flags = trace(parents) if parents else (b"", b"", SAMPLED)
+        if parent and is_a_taps(parent, arrived_ns):
             return None
-        sampled = not parent or self._sample or bool(flags & _SAMPLED)
-        random = int.from_bytes(_draw(3), "big") & ((1 << _RANDOM_BITS) - 1)
-        span_id = (((arrived_ns // 1_000_000) << _RANDOM_BITS) & _64_BITS | random).to_bytes(8, "big")
+        trace_id = trace_id or drawn[:16]
+        sampled = not parent or self._sample or bool(flags & SAMPLED)
+        span_id = span_of(arrived_ns, drawn[16:19])
         if not given or not _REQUEST_ID.fullmatch(given):
-            given = _draw(16).hex().encode()
+            given = hexlify(drawn[19:])
         passed.append((b"x-request-id", given))
-        if parent and states and (state := _trace_state(states)):  # without its trace it says nothing
+        if parent and states and (state := trace_state(states)):  # without its trace it says nothing
             passed.append((b"tracestate", state))
-        head = _head(scope, passed)
+        head = head_of(scope, passed)
         passed += hidden
-        handed = flags & ~_SAMPLED | (_SAMPLED if sampled else 0)
-        passed.append((b"traceparent", f"00-{trace_id.hex()}-{span_id.hex()}-{handed:02x}".encode()))
+        handed = flags & ~SAMPLED | (SAMPLED if sampled else 0)
+        passed.append((b"traceparent", b"00-%b-%b-%02x" % (hexlify(trace_id), hexlify(span_id), handed)))
         number = next(self._numbers)
-        begin = wire.BEGIN_BODY.pack(
-            number, self.open + 1, arrived_ns, trace_id, span_id, parent or _NOBODY, flags, sampled
-        )
-        self.tell(wire.EDGE_BEGIN, [begin, head])
-        self.open += 1
+        open_now = self.open + 1
+        self.tell(
+            _BEGIN(
+                _BEGIN_SIZE + len(head), wire.EDGE_BEGIN, -1,
+                number, open_now, arrived_ns, trace_id, span_id, parent or _NOBODY, flags, sampled,
+            ) + head
+        )  # fmt: skip
+        self.open = open_now
         return _Watch(self, number, arrived, dict(scope, headers=passed), receive, send)
 
-    def tell(self, kind: int, bodies: list[bytes]) -> None:
+    def tell(self, record: bytes) -> None:
         """Send a record with others of the same moment."""
         sender = self._sender
         if sender is None:
             sender = self._sender = shared()
-        sender.put_later(kind, bodies)
+        sender.put_later(record)
         if not self._due:
             self._due = self._flush_later()
             if not self._due:
@@ -173,8 +164,8 @@ class _Watch:
     """One request on its way."""
 
     __slots__ = (
-        "_arrived", "_body", "_body_size", "_edge", "_ended", "_first", "_kept", "_left_out", "_number",
-        "_pieces", "_receive", "_received", "_response_size", "_send", "_sent", "_stream", "_tail",
+        "_arrived", "_body", "_body_size", "_edge", "_ended", "_first", "_kept", "_last", "_left_out",
+        "_number", "_pieces", "_receive", "_received", "_response_size", "_send", "_sent", "_stream", "_tail",
         "_waited", "scope",
     )  # fmt: skip
 
@@ -199,8 +190,9 @@ class _Watch:
         self._body_size = 0
         self._received = False
         self._stream = False
-        self._pieces: list[tuple[float, bytes]] = []
+        self._pieces: list[bytes] = []
         self._left_out = 0
+        self._last = _NAN
         self._sent = 0
         self._first = _NAN
         self._response_size = 0
@@ -242,11 +234,14 @@ class _Watch:
                         self._first = now - self._arrived
                     size = len(body)
                     self._response_size += size
-                    if self._stream:
+                    if self._stream and size <= _PIECES_BYTES:
+                        size += _PIECE_SIZE
                         self._kept += size
-                        self._pieces.append((now, body))
                         if self._kept > _PIECES_BYTES:
-                            self._tell_pieces()
+                            self._tell_pieces(size)
+                        self._pieces += (_PIECE(now - self._arrived, len(body)), body)
+                    elif self._stream:
+                        self._take_large(bytes(body), now)
                     else:
                         self._keep(bytes(body), now)
                 if not message.get("more_body"):
@@ -268,120 +263,94 @@ class _Watch:
                 self._edge.fault(error)
 
     def _take_body(self, message: Message, now: float) -> None:
-        body = message.get("body") or b""
+        body = message.get("body")
         if body:
             self._body_size += len(body)
             room = HEAD_BYTES - self._kept
-            if room > 0:
-                self._body.append(bytes(body[:room]))
-                self._kept += min(room, len(body))
-                body = body[room:]
-            if body:
-                self._tail = (self._tail + body[-TAIL_BYTES:])[-TAIL_BYTES:]
+            if len(body) <= room:
+                self._body.append(bytes(body))
+                self._kept += len(body)
+            else:
+                if room > 0:
+                    self._body.append(bytes(body[:room]))
+                    self._kept = HEAD_BYTES
+                self._tail = (self._tail + body[room:][-TAIL_BYTES:])[-TAIL_BYTES:]
         if not message.get("more_body"):
             self._tell_body(now)
 
     def _tell_body(self, now: float) -> None:
         self._received = True
-        head = wire.BODY_BODY.pack(self._number, now - self._arrived, self._body_size, self._kept)
-        self._edge.tell(wire.EDGE_BODY, [head, *self._body, self._tail])
+        kept, tail = self._kept, self._tail
+        head = _BODY(
+            _BODY_SIZE + kept + len(tail), wire.EDGE_BODY, -1, self._number, now - self._arrived, self._body_size, kept
+        )
+        self._edge.tell(b"".join((head, *self._body, tail)))
         self._body, self._tail, self._kept = [], b"", 0
 
     def _start(self, message: Message, now: float) -> None:
         if not self._received:  # answered before the whole request was there
             self._tell_body(now)
-        told = [wire.ANSWER_BODY.pack(self._number, now - self._arrived, message["status"])]
+        told = []
         for name, value in message.get("headers") or ():
-            if name.lower() != b"set-cookie":
-                told += (name, b": ", value, b"\r\n")
-            if name == b"content-type" or name.lower() == b"content-type":
+            lower = name.lower()
+            if lower != b"set-cookie":
+                told.append(b"%b: %b\r\n" % (name, value))
+            if lower == b"content-type":
                 self._stream = value.partition(b";")[0].strip().lower() in _STREAMS
-        self._edge.tell(wire.EDGE_HEAD, told)
+        head = b"".join(told)
+        self._edge.tell(
+            _ANSWER(
+                _ANSWER_SIZE + len(head), wire.EDGE_HEAD, -1, self._number, now - self._arrived, message["status"]
+            ) + head
+        )  # fmt: skip
 
     def _keep(self, body: bytes, now: float) -> None:
         """Of an answer that is no stream the beginning and the end are enough."""
         room = HEAD_BYTES - self._kept
         if room > 0:
-            self._pieces.append((now, body[:room]))
-            self._kept += min(room, len(body))
+            part = body[:room]
+            self._pieces += (_PIECE(now - self._arrived, len(part)), part)
+            self._kept += len(part)
+            self._last = now - self._arrived
             body = body[room:]
+            if len(self._pieces) >= _PIECES_KEPT:
+                self._tell_pieces(self._kept)
         if body:
             self._left_out += max(0, len(self._tail) + len(body) - TAIL_BYTES)
             self._tail = (self._tail + body[-TAIL_BYTES:])[-TAIL_BYTES:]
 
-    def _tell_pieces(self) -> None:
-        pieces, self._pieces, self._kept = self._pieces, [], 0
-        arrived, pack = self._arrived, wire.PIECE.pack
-        out: list[bytes] = [wire.PIECES_BODY.pack(self._number, self._sent)]
-        size = 0
-        for when, body in pieces:
-            for at in range(0, len(body), HEAD_BYTES):
-                part = body[at : at + HEAD_BYTES] if len(body) > HEAD_BYTES else body
-                if size + len(part) > HEAD_BYTES:
-                    self._edge.tell(wire.EDGE_PIECES, out)
-                    self._sent += 1
-                    out, size = [wire.PIECES_BODY.pack(self._number, self._sent)], 0
-                out.append(pack(when - arrived, len(part)))
-                out.append(part)
-                size += len(part)
-        if self._tail:
-            out += (pack(_NAN, self._left_out), pack(pieces[-1][0] - arrived, len(self._tail)), self._tail)
-        if size:
-            self._edge.tell(wire.EDGE_PIECES, out)
-            self._sent += 1
+    def _take_large(self, body: bytes, now: float) -> None:
+        """A chunk that takes records of its own."""
+        if self._pieces:
+            self._tell_pieces()
+        for at in range(0, len(body), HEAD_BYTES):
+            part = body[at : at + HEAD_BYTES]
+            self._pieces += (_PIECE(now - self._arrived, len(part)), part)
+            self._tell_pieces()
+
+    def _tell_pieces(self, kept: int = 0) -> None:
+        """Tell the pieces that are held; ``kept`` bytes will be held after it."""
+        body = b"".join(self._pieces)
+        self._pieces, self._kept = [], kept
+        self._edge.tell(
+            _PIECES(_PIECES_SIZE + len(body), wire.EDGE_PIECES, -1, self._number, self._sent) + body
+        )  # fmt: skip
+        self._sent += 1
 
     def _end(self, how: int, now: float) -> None:
         self._ended = True
         self._edge.open -= 1
         if not self._received:
             self._tell_body(now)
+        if self._tail:
+            self._pieces += (
+                _PIECE(_NAN, self._left_out), _PIECE(self._last, len(self._tail)), self._tail,
+            )  # fmt: skip
         if self._pieces:
             self._tell_pieces()
-        end = wire.END_BODY.pack(
-            self._number, how, now - self._arrived, self._first, self._waited, self._sent, self._response_size,
-            self._body_size,
+        self._edge.tell(
+            _END(
+                _END_SIZE, wire.EDGE_END, -1, self._number, how, now - self._arrived, self._first, self._waited,
+                self._sent, self._response_size, self._body_size,
+            )
         )  # fmt: skip
-        self._edge.tell(wire.EDGE_END, [end])
-
-
-def _trace(parents: list[bytes]) -> tuple[bytes, bytes, int]:
-    """Trace id, the caller's span id (empty where the trace begins here) and flags."""
-    match = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
-    if match is not None and match[1] != b"ff" and not (match[1] == b"00" and match[5] is not None):
-        trace_id, parent = bytes.fromhex(match[2].decode()), bytes.fromhex(match[3].decode())
-        if any(trace_id) and any(parent):
-            return trace_id, parent, int(match[4], 16) & _KNOWN_FLAGS
-    return _draw(16), b"", _SAMPLED
-
-
-def _trace_state(values: list[bytes]) -> bytes:
-    """The values of ``tracestate`` as one, empty where they are together no list (Trace Context §3.3.1)."""
-    joined = b",".join(filter(None, values))
-    members = [member for one in joined.split(b",") if (member := one.strip(b" \t"))]
-    return joined if 0 < len(members) <= _MOST_MEMBERS and all(map(_MEMBER.fullmatch, members)) else b""
-
-
-_pool = bytearray()
-os.register_at_fork(after_in_child=_pool.clear)
-
-
-def _draw(size: int) -> bytes:
-    """Random bytes, drawn from the kernel many at a time."""
-    if len(_pool) < size:
-        _pool.extend(os.urandom(4_096))
-    drawn = bytes(_pool[-size:])
-    del _pool[-size:]
-    return drawn
-
-
-def _is_a_taps(parent: bytes, now_ns: int) -> bool:
-    return abs((int.from_bytes(parent, "big") >> _RANDOM_BITS) - now_ns // 1_000_000) < _TAPS_MS
-
-
-def _head(scope: dict[str, Any], headers: list[tuple[bytes, bytes]]) -> bytes:
-    path = scope.get("raw_path") or str(scope.get("path", "/")).encode("utf-8", "replace")
-    query = scope.get("query_string") or b""
-    target = path + b"?" + query if query else path
-    method = str(scope.get("method", "")).encode("ascii", "replace")
-    head = b"\r\n".join([method + b" " + target + b" HTTP/1.1", *map(b": ".join, headers), b""])
-    return head if len(head) <= _MAX_HEAD else head[:_MAX_HEAD]

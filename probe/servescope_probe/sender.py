@@ -16,6 +16,8 @@ GATHER_SECONDS = 0.02
 """Records of so long travel together: one call of the kernel costs more than packing ten of them."""
 _RETRY_SECONDS = 1.0
 _HELD_BYTES = 1 << 20
+_DUE_BYTES = wire.MAX_DATAGRAM // 2
+"""So many wait for no others."""
 _SEND_BUFFER = 4 << 20
 
 log = logging.getLogger("servescope_probe")
@@ -89,18 +91,18 @@ class Sender:
         self._held.append(record)
         self._bytes = size
         clock = time.monotonic()
-        if now or size >= wire.MAX_DATAGRAM // 2 or clock - self._flushed_at >= GATHER_SECONDS:
+        if now or size >= _DUE_BYTES or clock - self._flushed_at >= GATHER_SECONDS:
             self._flush(clock)
 
-    def put_later(self, kind: int, bodies: list[bytes]) -> None:
-        """Hold the parts of a record until somebody flushes; one that is too much is dropped."""
-        size = sum(map(len, bodies))
-        if self._bytes + size > _HELD_BYTES:
+    def put_later(self, record: bytes) -> None:
+        """Hold a record, its head in it, until somebody flushes; one that is too much is dropped."""
+        size = self._bytes + len(record)
+        if size > _HELD_BYTES:
             self.dropped += 1
             return
-        self._held.append(b"".join((wire.RECORD.pack(size, kind, -1), *bodies)))
-        self._bytes += size + wire.RECORD.size
-        if self._bytes >= wire.MAX_DATAGRAM // 2:
+        self._held.append(record)
+        self._bytes = size
+        if size >= _DUE_BYTES:
             self._flush(time.monotonic())
 
     def flush(self) -> None:

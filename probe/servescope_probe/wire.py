@@ -55,7 +55,7 @@ STEP_FIELDS = (
 )
 STEP_BODY = struct.Struct("<" + "".join(code for _, code in STEP_FIELDS))
 STEP_RECORD = struct.Struct(RECORD.format + STEP_BODY.format[1:])
-"""A step with its record's head: the one that is packed most often."""
+"""A step with its record's head: a body that is told often is packed with its head at once, here and below."""
 
 FINISHED_FIELDS = (
     ("finished_ns", "Q"),
@@ -95,18 +95,23 @@ BEGIN_BODY = struct.Struct("<QIQ16s8s8sBB")
 """Number of the request in its process, requests open there (this one too), arrival (Unix ns), trace id, own span id,
 the caller's span id (zeros for none), the caller's trace flags, whether the engine was told to sample. The request's
 line and header fields follow as HTTP/1.1 writes them."""
+BEGIN_RECORD = struct.Struct(RECORD.format + BEGIN_BODY.format[1:])
 BODY_BODY = struct.Struct("<QdQI")
 """Number, seconds from the arrival to the body's end, its bytes, and how many of those that follow are its beginning;
 the others are its end, and what lies between was left out."""
+BODY_RECORD = struct.Struct(RECORD.format + BODY_BODY.format[1:])
 ANSWER_BODY = struct.Struct("<QdH")
 """Number, seconds from the arrival to the answer's beginning, status; its header fields follow."""
+ANSWER_RECORD = struct.Struct(RECORD.format + ANSWER_BODY.format[1:])
 PIECES_BODY = struct.Struct("<QI")
 """Number of the request, and of the first of the pieces that follow, counted from 0."""
+PIECES_RECORD = struct.Struct(RECORD.format + PIECES_BODY.format[1:])
 PIECE = struct.Struct("<dI")
 """Seconds from the arrival, bytes that follow; NaN for so many bytes that were left out."""
 END_BODY = struct.Struct("<QBdddIQQ")
 """Number, how it ended, seconds from the arrival: to the end and of the first piece (NaN for none); seconds for which
 the server waited for its client; pieces, bytes of them, bytes of the request."""
+END_RECORD = struct.Struct(RECORD.format + END_BODY.format[1:])
 
 DONE, LEFT, FAILED, CUT = range(4)
 """How a request ended: answered, its client left, the application raised or returned before the end, it was cut off."""

@@ -254,6 +254,39 @@ async def test_lost_pieces_leave_times_and_sizes(mailbox: Mailbox):
     assert one.record.ttft_seconds < one.record.whole_seconds
 
 
+@pytest.mark.parametrize(("sizes", "kind"), [
+    ([1] * 30_000, b"text/event-stream"),
+    ([1] * 30_000, b"application/json"),
+    ([7, 24_576, 24_577, 49_152, 49_153, 200_000, 3], b"text/event-stream"),
+    ([7, 49_144, 2, 9_000, 200_000, 3], b"application/json"),
+])  # fmt: skip
+async def test_pieces_of_any_size_are_told_whole(mailbox: Mailbox, sizes: list[int], kind: bytes):
+    async def app(_scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+        for size in sizes:
+            await send({"type": "http.response.body", "body": b"x" * size, "more_body": True})
+            edge._sender.flush()
+            told.extend(mailbox.records())
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(_message: dict[str, Any]) -> None:
+        return
+
+    told: list[datagram.Record] = []
+    edge = Edge(app, mailbox.sender())
+    await edge({"type": "http", "method": "POST", "path": "/x", "headers": [(b"host", b"x")]}, receive, send)
+    edge._sender.flush()
+    told += mailbox.records()
+    assert edge._sender.dropped == 0
+    pieces = [datagram.read_pieces(one.body) for one in told if one.kind == wire.EDGE_PIECES]
+    assert [one.place for one in pieces] == list(range(len(pieces)))
+    assert sum(len(data) + left_out for one in pieces for _, data, left_out in one.pieces) == sum(sizes)
+
+
 async def test_requests_of_a_dead_process_end(mailbox: Mailbox):
     edge = Edge(application, mailbox.sender())
     gate = asyncio.Event()

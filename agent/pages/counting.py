@@ -8,10 +8,11 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite, nan
+from operator import add, itemgetter, sub
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from agent.engine_table import Histogram
     from base.vocabulary import Distribution, Signal
@@ -101,8 +102,14 @@ class Part:
     bounds: tuple[float, ...]
     slots: tuple[int, ...]
     total: int
-    last: list[float] | None = None
+    last: Sequence[float] | None = None
     last_total: float = 0.0
+    shown: Callable[[Sequence[float]], Sequence[float]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        slots = self.slots
+        # Of several at once it is a call of C, and of one alone it would give no sequence.
+        self.shown = itemgetter(*slots) if len(slots) > 1 else lambda values: [values[slot] for slot in slots]
 
 
 @dataclass(slots=True)
@@ -129,12 +136,13 @@ class Buckets:
 
     def look(self, values: Sequence[float]) -> Increase | None:
         """What was gained since the last page; None where nothing was, or nothing was seen before."""
-        gains, summed, moved = [0.0] * (len(self.bounds) + 1), 0.0, False
+        gains: list[float] | None = None
+        summed = 0.0
         for part, common in zip(self.parts, self._common, strict=True):
             # The +Inf bucket has all: as long as it stands, so do the others.
             if part.last is not None and values[part.slots[-1]] == part.last[-1]:
                 continue
-            now = [values[slot] for slot in part.slots]
+            now = part.shown(values)
             if not all(map(isfinite, now)):
                 continue
             before, before_total, total = part.last, part.last_total, values[part.total]
@@ -143,14 +151,17 @@ class Buckets:
                 continue
             if now[-1] < before[-1]:
                 before, before_total = [0.0] * len(now), 0.0
-            moved = True
-            for place, index in enumerate((*common, len(now) - 1)):
-                gains[place] += now[index] - before[index]
+            gained = list(map(sub, now, before))
+            if len(common) < len(now) - 1:
+                gained = [*[gained[index] for index in common], gained[-1]]
+            gains = gained if gains is None else list(map(add, gains, gained))
             summed += total - before_total
-        if not moved:
+        if gains is None:
             return None
         # A server writes its buckets one by one while requests finish: a negative difference is such a seam, no count.
-        counts = tuple([max(0, round(high - low)) for high, low in zip(gains, [0.0, *gains], strict=False)])
+        counts = tuple(map(round, map(sub, gains, [0.0, *gains[:-1]])))
+        if min(counts) < 0:
+            counts = tuple([max(0, one) for one in counts])
         summed *= self.rule.scale
         if not any(counts):
             return None
@@ -167,7 +178,7 @@ class Memory:
     def __init__(self) -> None:
         self._counters: dict[Identity, float] = {}
         self._names: dict[Signal, set[str]] = {}
-        self._buckets: dict[tuple[Distribution, Identity], tuple[tuple[float, ...], list[float], float]] = {}
+        self._buckets: dict[tuple[Distribution, Identity], tuple[tuple[float, ...], Sequence[float], float]] = {}
         self._unborn = nan
 
     def fork(self) -> Memory:

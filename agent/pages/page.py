@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from itertools import compress, count
+from itertools import compress
 from operator import ne
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -67,6 +67,8 @@ _FAULTS_KEPT: Final = 20
 _REASON_KEPT: Final = 200
 _REPEATED: Final = -1
 """In place of the slot of a line whose series an earlier line has."""
+_NO_SERIES: Final = b"\n"
+"""In place of the prefix of a line without a series: none begins so."""
 
 
 @dataclass(eq=False, slots=True)
@@ -221,7 +223,7 @@ class _Draft:
 
     series: list[Series] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
-    prefixes: list[bytes | None] = field(default_factory=list)
+    prefixes: list[bytes] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
     types: dict[str, str] = field(default_factory=dict)
     timestamps: dict[int, float] = field(default_factory=dict)
@@ -232,7 +234,7 @@ class _Draft:
     repeated: int = 0
 
     def skip(self) -> None:
-        self.prefixes.append(None)
+        self.prefixes.append(_NO_SERIES)
         self.slots.append(-1)
 
     def fault(self, number: int, reason: str) -> None:
@@ -297,26 +299,25 @@ class PageReader:
     def _update(self, lines: list[bytes]) -> bool:
         """Take over new values; False where a line is no longer the series it was."""
         draft = self._draft
-        prefixes, slots, values, timestamps = draft.prefixes, draft.slots, draft.values, draft.timestamps
-        for index in compress(count(), map(ne, lines, self._lines)):
-            prefix, line = prefixes[index], lines[index]
-            if prefix is None or not line.startswith(prefix) or len(line) > self._limits.line_bytes:
-                return False
-            tail = line[len(prefix) :]
-            try:
-                if slots[index] == _REPEATED:
-                    _value(tail)
-                elif timestamps or b"_" in tail:
-                    value, timestamp = _value(tail)
-                    if (timestamp is not None) != (slots[index] in timestamps):
-                        return False
-                    if timestamp is not None:
-                        timestamps[slots[index]] = timestamp
-                    values[slots[index]] = value
-                else:
-                    values[slots[index]] = float(tail)
-            except ValueError:
-                return False
+        changed = list(compress(range(len(lines)), map(ne, lines, self._lines)))
+        news, heads = [lines[index] for index in changed], [draft.prefixes[index] for index in changed]
+        # By calls of C over all of them at once: a page of a busy server changes in most of its lines.
+        tails = list(map(bytes.removeprefix, news, heads))
+        size = sum(map(len, news))
+        if size != sum(map(len, heads)) + sum(map(len, tails)):  # one has not the prefix that it had
+            return False
+        if size > self._limits.line_bytes and max(map(len, news)) > self._limits.line_bytes:
+            return False
+        slots = [draft.slots[index] for index in changed]
+        try:
+            if draft.timestamps or draft.repeated or b"_" in b"".join(tails):
+                if not _take_over(draft, slots, tails):
+                    return False
+            else:
+                for slot, value in zip(slots, map(float, tails), strict=True):
+                    draft.values[slot] = value
+        except ValueError:
+            return False
         self._lines = lines
         return True
 
@@ -358,6 +359,24 @@ class PageReader:
         if self._layout.series != tuple(draft.series) or self._layout.types != draft.types:
             self._layout = Layout(tuple(draft.series), draft.types)
         self._draft, self._lines = draft, lines
+
+
+def _take_over(draft: _Draft, slots: Sequence[int], tails: Sequence[bytes]) -> bool:
+    """New values of a page on which series have timestamps or come again; False where one has another kind of tail.
+
+    Raises:
+        ValueError: One cannot be read.
+    """
+    for slot, tail in zip(slots, tails, strict=True):
+        value, timestamp = _value(tail)
+        if slot == _REPEATED:
+            continue
+        if (timestamp is not None) != (slot in draft.timestamps):
+            return False
+        if timestamp is not None:
+            draft.timestamps[slot] = timestamp
+        draft.values[slot] = value
+    return True
 
 
 def _declare(line: bytes, draft: _Draft) -> None:

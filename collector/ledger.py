@@ -70,6 +70,12 @@ class Ledger:
         self.derive_dropped = self._counter(
             "derive_dropped", "Others' scrapes not read, targets forgotten and samples not stored for want of room.", ()
         )
+        self.derive_repeated = self._counter(
+            "derive_repeated_points", "Points of delta temporality left out, since their time was told before.", ()
+        )
+        self.derive_forgotten = self._counter(
+            "derive_forgotten_series", "Series of delta temporality whose sums were given up for want of room.", ()
+        )
         self.derive_errors = self._counter("derive_errors", "Pages that others scraped and we failed to read.", ())
         self.insert_seconds = Histogram(
             f"{_PREFIX}_insert_seconds", "Time of an insert.", by_signal, registry=self.registry, buckets=_SECONDS

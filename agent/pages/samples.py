@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
-from math import inf, isfinite, nan
+from math import inf, isfinite, isnan, nan
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.engine_table import config_of
@@ -123,14 +123,23 @@ class Sampler:
         self._start_slots: Mapping[Identity, int] = {}
         self._starts: dict[Identity, float] = {}
 
-    def sample(self, page: Page, at: float | None = None) -> Scrape:
-        """Read the next page, of that time (seconds) where it is known."""
+    def sample(self, page: Page, at: float | None = None, before: Mapping[int, float] | None = None) -> Scrape:
+        """Read the next page.
+
+        Args:
+            page: It.
+            at: When it was shown, in seconds, where that is known.
+            before: What counters and buckets showed before, by their places, where whoever brings the page knows it
+                better; NaN is unknown.
+        """
         changed = page.layout is not self._layout
         if changed:
             self._compile(page)
         restarted = self._process_began(page.values)
         if restarted:
             self._forget()
+        if before:
+            self._go_on(before)
         off = self._table.off(page)
         samples = tuple([_read(group, page.values, off) for group in self._groups.values()])
         if self._table.extras is not None and samples and (more := self._table.extras(page)):
@@ -184,6 +193,16 @@ class Sampler:
                 counter.last = [0.0] * len(counter.last)
             for part in (part for one in group.buckets for part in one.parts):
                 part.last, part.last_total = [0.0] * len(part.slots), 0.0
+
+    def _go_on(self, before: Mapping[int, float]) -> None:
+        """Take increases from these values, and not from what was seen last."""
+        for group in self._groups.values():
+            for counter in group.counters:
+                counter.last = [before.get(slot, last) for slot, last in zip(counter.slots, counter.last, strict=True)]
+            for part in (part for one in group.buckets for part in one.parts):
+                if part.total in before and all(slot in before for slot in part.slots):
+                    values = [before[slot] for slot in part.slots]
+                    part.last, part.last_total = (None if any(map(isnan, values)) else values), before[part.total]
 
     def _compile(self, page: Page) -> None:
         table, layout, memory = self._table, page.layout, self._memory

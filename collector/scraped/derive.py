@@ -208,7 +208,7 @@ class Deriver:
             target = self._targets[key] = _Target(sender, whose)
         self._targets.move_to_end(key)
         target.seen = now
-        late = target.assembly.late + target.assembly.passed_over
+        late, repeated = target.assembly.late + target.assembly.passed_over, target.assembly.repeated
         for point in group.points():
             named = next((label for label in _REPLICAS if label in point.labels), None)
             if named is not None:
@@ -222,6 +222,7 @@ class Deriver:
                 target.assembly.add(point, now, wall_ns)
         if lost := target.assembly.late + target.assembly.passed_over - late:
             self._ledger.derive_late.inc(lost)
+        self._ledger.derive_repeated.inc(target.assembly.repeated - repeated)
 
     def _tick(self, *, last: bool = False) -> None:
         now = time.monotonic()
@@ -269,7 +270,7 @@ class Deriver:
             self._put(signal, body, target.sender)
 
         pods = self._pods[target.sender.key_id, target.sender.tenant]
-        fresh = maker(put.page, target.resource, emit, self._ledger.derived.inc, pods)
+        fresh = maker(put.page, target.resource, emit, self._ledger, pods)
         return Order(fresh) if fresh is not None else None
 
     def _put(self, signal: str, body: bytes, sender: Sender) -> None:

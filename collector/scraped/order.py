@@ -13,7 +13,7 @@ does, it is told again and is then the same row with more in it.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, Protocol, Self, TypeVar
 
@@ -47,6 +47,10 @@ class Reads(Protocol):
 
     def alone(self, put: Put) -> None:
         """Tell what a page says, without what it gained and without events; go on as if it had not been there."""
+        ...
+
+    def owe(self, put: Put) -> None:
+        """Have what counts by interval, and came late, in what the next page gained."""
         ...
 
 
@@ -94,6 +98,11 @@ class Order(Generic[_Reader]):
 
     def take(self, put: Put, now: float) -> None:
         """A page, whenever it was scraped; ``now`` in seconds of a clock that never goes back."""
+        if put.rest:
+            at = bisect_right(self._runs, put.time_ns, key=lambda run: run.first_ns)
+            for run in self._runs[max(at - 1, 0) : max(at, 1)]:
+                run.reader.owe(put)
+            return
         before = self._before(put)
         if before is not None and put.time_ns >= before.last_ns:
             self._cadence.learn(put.time_ns - before.last_ns, put.came - before.came)

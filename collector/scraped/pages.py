@@ -12,6 +12,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.pages.page import Layout, Page, Series
@@ -49,11 +50,15 @@ OF_THE_SCRAPER: Final = frozenset({
 """Series that Prometheus, vmagent and an OpenTelemetry Collector add to a page: of the scrape, not of the server."""
 
 
+_NONE: Final[Mapping[int, int]] = MappingProxyType({})
+
+
 @dataclass(slots=True)
 class _Open:
     patience: float
     values: dict[int, float] = field(default_factory=dict)
     scrape: dict[str, float] = field(default_factory=dict)
+    since: dict[int, int] = field(default_factory=dict)
     touched: float = 0.0
 
 
@@ -65,12 +70,16 @@ class Put(NamedTuple):
         page: What the server showed.
         scrape: What the scraper said of the scrape, by the names of its series.
         came: When the last of it came, by the clock that ``add`` was given.
+        since: Since when values count that count by interval, Unix ns by their places on the page; 0 is unknown.
+        rest: What counts by interval and came after its page was handed on.
     """
 
     time_ns: int
     page: Page
     scrape: Mapping[str, float]
     came: float
+    since: Mapping[int, int] = _NONE
+    rest: bool = False
 
     @property
     def shows(self) -> bool:
@@ -83,17 +92,20 @@ class Assembly:
     """The pages of one target.
 
     Attributes:
-        late: Values that came after their page was handed on.
+        late: Values that came after their page was handed on, and are lost.
         passed_over: Values of series beyond the bound.
+        repeated: Values that count by interval and came twice for a page.
         values: Values of pages under way.
     """
 
     late: int = 0
     passed_over: int = 0
+    repeated: int = 0
     values: int = 0
     _slots: dict[tuple[str, frozenset[tuple[str, str]]], int] = field(default_factory=dict)
     _series: list[Series] = field(default_factory=list)
     _open: dict[int, _Open] = field(default_factory=dict)
+    _rests: dict[int, _Open] = field(default_factory=dict)
     _layouts: dict[tuple[int, ...], Layout] = field(default_factory=dict)
     _handed: array[int] = field(default_factory=lambda: array("q"))
     _newest: int = 0
@@ -112,6 +124,7 @@ class Assembly:
         page = self._open.get(point.time_ns)
         if page is None:
             if self._was_handed(point):
+                self._keep_rest(point, now)
                 return
             if len(self._open) >= 2 * MOST_OPEN:
                 self.passed_over += 1
@@ -125,8 +138,7 @@ class Assembly:
             if slot is None:
                 self.passed_over += 1
                 return
-            self.values += slot not in page.values
-            page.values[slot] = point.value
+            self._put(page, slot, point)
         page.touched = now
         self._open[point.time_ns] = page
 
@@ -147,9 +159,10 @@ class Assembly:
             if not (last or waited or self._whole(page)):
                 continue
             del self._open[time_ns]
-            self.values -= len(page.values)
             self._learn(time_ns, page)
-            yield Put(time_ns, self._page(page.values), page.scrape, page.touched)
+            yield self._handed_on(time_ns, page)
+        for time_ns in sorted(self._rests):
+            yield self._handed_on(time_ns, self._rests.pop(time_ns))._replace(rest=True)
         if not self._open and len(self._series) > 2 * max(self._expected, 1):
             # most of what was ever seen is gone: models unloaded, processes replaced
             self._slots, self._series, self._layouts = {}, [], {}
@@ -162,7 +175,7 @@ class Assembly:
     @property
     def waiting(self) -> int:
         """Pages under way."""
-        return len(self._open)
+        return len(self._open) + len(self._rests)
 
     def _whole(self, page: _Open) -> bool:
         counted = page.scrape.get(_COUNTED)
@@ -192,7 +205,6 @@ class Assembly:
         known = place < len(self._handed) and self._handed[place] == point.time_ns
         if not known and not (place == 0 and len(self._handed) >= _HANDED_KEPT):
             return False
-        self.late += 1
         if point.time_ns == self._newest:  # that page was not whole after all
             if point.name in OF_THE_SCRAPER:
                 self._of_scraper += 1
@@ -200,6 +212,32 @@ class Assembly:
                 self._expected += 1
                 self._unsent = max(self._unsent - 1, 0.0)
         return True
+
+    def _keep_rest(self, point: Point, now: float) -> None:
+        """Of what counts by interval nothing is lost for being late: no later value has it in it."""
+        slot = self._slot(point) if point.since_ns is not None else None
+        if slot is None or len(self._rests) >= MOST_OPEN:
+            self.late += 1
+            return
+        rest = self._rests.setdefault(point.time_ns, _Open(PATIENCE_SECONDS))
+        self._put(rest, slot, point)
+        rest.touched = now
+
+    def _put(self, page: _Open, slot: int, point: Point) -> None:
+        if slot in page.since and slot in page.values:
+            self.repeated += 1
+            return
+        self.values += slot not in page.values
+        page.values[slot] = point.value
+        if point.since_ns is not None:
+            page.since[slot] = point.since_ns
+
+    def _handed_on(self, time_ns: int, page: _Open) -> Put:
+        self.values -= len(page.values)
+        since: Mapping[int, int] = _NONE
+        if page.since:
+            since = {at: page.since[slot] for at, slot in enumerate(sorted(page.values)) if slot in page.since}
+        return Put(time_ns, self._page(page.values), page.scrape, page.touched, since)
 
     def _slot(self, point: Point) -> int | None:
         identity = frozenset(point.labels.items())

@@ -13,6 +13,7 @@ from agent.pages.follow import Follower
 from agent.pages.samples import Sampler
 from base.errors import UnknownEngineError
 from base.vocabulary import SCOPE_GPU, Resource
+from collector.scraped.sums import Sums, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from agent.engine_table import Table
     from agent.otlp.emit import Emit
     from agent.pages.page import Page
+    from collector.ledger import Ledger
     from collector.scraped.pages import Put
     from collector.scraped.pods import Pods
 
@@ -43,19 +45,21 @@ class EngineReader:
         table: The engine's.
         follower: Of the server.
         sampler: Of its pages.
+        sums: Of what it counts by interval.
         emit: Takes the bodies.
-        told: Called with the number of samples that were told.
+        ledger: Told of samples, and of what was left out.
     """
 
     table: Table
     follower: Follower
     sampler: Sampler
+    sums: Sums
     emit: Emit
-    told: Callable[[int], object]
+    ledger: Ledger
 
     def fork(self) -> EngineReader:
         """Another one that has read the same pages."""
-        return replace(self, sampler=self.sampler.fork(), follower=copy.copy(self.follower))
+        return replace(self, sampler=self.sampler.fork(), sums=self.sums.fork(), follower=copy.copy(self.follower))
 
     def read(self, put: Put, *, tell: bool = True) -> None:
         """Read the next page."""
@@ -64,23 +68,32 @@ class EngineReader:
             self.sampler.contract.away()
             self.follower.down("it was not scraped (up is 0)", put.time_ns, emit)
             return
-        scrape = self.sampler.sample(put.page)
+        page, before = _summed(self.sums, put, self.ledger if tell else None)
+        scrape = self.sampler.sample(page, before=before)
         if scrape.samples:
             config = scrape.config if scrape.layout_changed else None
             moment = self.follower.moment(put.time_ns, put.scrape.get(_SCRAPE_SECONDS, 0.0))
-            self.follower.page(put.page, scrape, config, moment, emit)
+            self.follower.page(page, scrape, config, moment, emit)
             if tell:
-                self.told(len(scrape.samples))
+                self.ledger.derived.inc(len(scrape.samples))
 
     def alone(self, put: Put) -> None:
-        """Tell gauges and totals of a page between two that were read: what it gained is in what the second gained."""
+        """Tell gauges and totals of a page between two that were read: what it gained is in what the second gained.
+
+        Or in what the next one gains, if it counts by interval: then its totals are not known.
+        """
+        self.owe(put)
 
         def samples(kind: str, body: bytes) -> None:
             if kind == "metrics":
                 self.emit("metrics", body)
 
         sampler, follower = Sampler(self.table, whole=False), self.follower.anew()
-        replace(self, emit=samples, sampler=sampler, follower=follower).read(put)
+        replace(self, emit=samples, sampler=sampler, sums=Sums(), follower=follower).read(without(put))
+
+    def owe(self, put: Put) -> None:
+        """Have what counts by interval, and came late, in what the next page gains."""
+        self.ledger.derive_repeated.inc(self.sums.add(put))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,31 +104,34 @@ class GpusReader:
         reader: The exporter's.
         place: Attributes of all rows' resources.
         pods: Whose a GPU is that a pod has.
+        sums: Of what it counts by interval.
         emit: Takes the bodies.
-        told: Called with the number of rows that were told.
+        ledger: Told of rows, and of what was left out.
     """
 
     reader: GpuReader
     place: Mapping[str, str]
     pods: Pods
+    sums: Sums
     emit: Emit
-    told: Callable[[int], object]
+    ledger: Ledger
 
     def fork(self) -> GpusReader:
         """Another one that has read the same pages."""
-        return replace(self, reader=copy.copy(self.reader))
+        return replace(self, reader=copy.copy(self.reader), sums=self.sums.fork())
 
     def read(self, put: Put, *, tell: bool = True) -> None:
         """Read the next page."""
+        page, _ = _summed(self.sums, put, self.ledger if tell else None)
         rows = [
             (row, {**self.place, **row.whose.attributes(), **self.pods.of(row.whose.pod, row.whose.namespace)})
-            for row in self.reader.read(put.page, put.time_ns / 1e9)
+            for row in self.reader.read(page, put.time_ns / 1e9)
         ]
         if not rows or not tell:
             return
         told = [(resource(whose), row.values) for row, whose in rows]
         self.emit("metrics", encode_gauges(told, SCOPE_GPU, put.time_ns, TOTALS))
-        self.told(len(rows))
+        self.ledger.derived.inc(len(rows))
         for row, whose in rows:
             if row.fault:
                 details = row.whose.attributes() | {"xid": str(row.fault)}
@@ -123,14 +139,19 @@ class GpusReader:
 
     def alone(self, put: Put) -> None:
         """Tell a page between two that were read."""
-        replace(self, reader=GpuReader(self.reader.table)).read(put)
+        self.owe(put)
+        replace(self, reader=GpuReader(self.reader.table), sums=Sums()).read(without(put))
+
+    def owe(self, put: Put) -> None:
+        """Have what counts by interval, and came late, in what the next page shows."""
+        self.ledger.derive_repeated.inc(self.sums.add(put))
 
 
 Reader = EngineReader | GpusReader
 
 
 def maker(
-    page: Page, whose: Mapping[str, str], emit: Emit, told: Callable[[int], object], pods: Pods
+    page: Page, whose: Mapping[str, str], emit: Emit, ledger: Ledger, pods: Pods
 ) -> Callable[[Put], Reader] | None:
     """What makes readers for the target of a page; None where nobody here can read it.
 
@@ -138,13 +159,13 @@ def maker(
         page: What it shows.
         whose: Attributes of the target, as its sender tells them.
         emit: Takes the bodies.
-        told: Called with the number of rows that were told.
+        ledger: Told of rows, and of what was left out.
         pods: Which server runs in which pod; told of this one.
     """
     gpus = reader_of(page)
     if gpus is not None:
         exporter, place = gpus.table, _exporters_place(whose, page)
-        return lambda _put: GpusReader(GpuReader(exporter), place, pods, emit, told)
+        return lambda _put: GpusReader(GpuReader(exporter), place, pods, Sums(), emit, ledger)
     try:
         table = detect(page)
     except UnknownEngineError:
@@ -154,9 +175,18 @@ def maker(
         served = _whose(table, whose, put.page)
         pods.put(served)
         follower = Follower(whose[Resource.INSTANCE], served)
-        return EngineReader(table, follower, Sampler(table, whole=False), emit, told)
+        return EngineReader(table, follower, Sampler(table, whole=False), Sums(), emit, ledger)
 
     return reader
+
+
+def _summed(sums: Sums, put: Put, ledger: Ledger | None) -> tuple[Page, Mapping[int, float]]:
+    """The page with sums, and what they were before; what was left out is told to a ledger."""
+    summed = sums.page(put)
+    if ledger is not None:
+        ledger.derive_repeated.inc(summed.repeated)
+        ledger.derive_forgotten.inc(summed.forgotten)
+    return summed.page, summed.before
 
 
 def _whose(table: Table, target: Mapping[str, str], page: Page) -> dict[str, str]:

@@ -1,11 +1,14 @@
 """The series of an OTLP request, as the page that they were scraped from had them.
 
 Prometheus' receiver of the OpenTelemetry Collector and remote write end in the same shape: ``service.name`` is the job
-and ``service.instance.id`` the target; one instant of scraping is one timestamp for all series of a page.
+and ``service.instance.id`` the target; one instant of scraping is one timestamp for all series of a page. What a sender
+made a count by interval (``cumulativetodelta``, an SDK's delta temporality) says since when it counts, and becomes a
+sum again where pages are read (`collector.scraped.sums`).
 """
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA as _DELTA
@@ -21,12 +24,21 @@ if TYPE_CHECKING:
 
 
 class Point(NamedTuple):
-    """One value of one series."""
+    """One value of one series.
+
+    Attributes:
+        time_ns: When it was scraped, or until when it counts.
+        name: Of the series.
+        labels: Its labels.
+        value: What it shows.
+        since_ns: Of delta temporality: since when it counts, 0 where that is not told; else None.
+    """
 
     time_ns: int
     name: str
     labels: Mapping[str, str]
     value: float
+    since_ns: int | None = None
 
 
 class Group(NamedTuple):
@@ -54,23 +66,31 @@ def groups(request: ExportMetricsServiceRequest) -> Iterator[Group]:
 
 
 def _points(metrics: Iterable[Metric]) -> Iterator[Point]:
-    # of a page everything counts since the process began
-    for metric in (each for each in metrics if not _is_delta(each)):
+    for metric in metrics:
         kind = metric.WhichOneof("data")
         name = metric.name
+        delta = _is_delta(metric)
         if kind in {"gauge", "sum"}:
-            for number in (metric.gauge if kind == "gauge" else metric.sum).data_points:
-                value = number.as_double if number.HasField("as_double") else float(number.as_int)
-                if _has_value(number):
-                    yield Point(number.time_unix_nano, name, _texts(number.attributes), value)
+            yield from _numbers(metric, delta=delta)
         elif kind == "histogram":
             for point in filter(_has_value, metric.histogram.data_points):
-                yield from _buckets(name, point)
+                if not delta or _counts(point.sum):
+                    yield from _buckets(name, point, point.start_time_unix_nano if delta else None)
         elif kind == "summary":
             for several in filter(_has_value, metric.summary.data_points):
                 labels, time_ns = _texts(several.attributes), several.time_unix_nano
                 yield Point(time_ns, f"{name}_sum", labels, several.sum)
                 yield Point(time_ns, f"{name}_count", labels, float(several.count))
+
+
+def _numbers(metric: Metric, *, delta: bool) -> Iterator[Point]:
+    if delta and not metric.sum.is_monotonic:
+        return  # changes of a level that nobody told
+    for number in (metric.gauge if metric.WhichOneof("data") == "gauge" else metric.sum).data_points:
+        value = number.as_double if number.HasField("as_double") else float(number.as_int)
+        if _has_value(number) and (not delta or _counts(value)):
+            since = number.start_time_unix_nano if delta else None
+            yield Point(number.time_unix_nano, metric.name, _texts(number.attributes), value, since)
 
 
 def _has_value(point: NumberDataPoint | HistogramDataPoint | SummaryDataPoint) -> bool:
@@ -83,7 +103,12 @@ def _is_delta(metric: Metric) -> bool:
     return kind in {"sum", "histogram"} and getattr(metric, kind).aggregation_temporality == _DELTA
 
 
-def _buckets(name: str, point: HistogramDataPoint) -> Iterator[Point]:
+def _counts(value: float) -> bool:
+    """Whether a count by interval can be added: one that is none would be in every sum after it."""
+    return isfinite(value) and value >= 0
+
+
+def _buckets(name: str, point: HistogramDataPoint, since_ns: int | None) -> Iterator[Point]:
     labels = _texts(point.attributes)
     time_ns: int = point.time_unix_nano
     bounds, counts = point.explicit_bounds, point.bucket_counts
@@ -91,9 +116,9 @@ def _buckets(name: str, point: HistogramDataPoint) -> Iterator[Point]:
     for index, count in enumerate(counts):
         total += count
         bound = repr(bounds[index]) if index < len(bounds) else "+Inf"
-        yield Point(time_ns, f"{name}_bucket", {**labels, "le": bound}, float(total))
-    yield Point(time_ns, f"{name}_sum", labels, point.sum)
-    yield Point(time_ns, f"{name}_count", labels, float(point.count))
+        yield Point(time_ns, f"{name}_bucket", {**labels, "le": bound}, float(total), since_ns)
+    yield Point(time_ns, f"{name}_sum", labels, point.sum, since_ns)
+    yield Point(time_ns, f"{name}_count", labels, float(point.count), since_ns)
 
 
 def _texts(attributes: Iterable[KeyValue]) -> dict[str, str]:

@@ -287,7 +287,7 @@ async def test_targets_and_what_is_not_read_are_bounded(clock: list[float], monk
     assert ledger.derive_dropped._value.get() == 8  # type: ignore[attr-defined]
 
 
-async def test_what_counts_by_interval_and_what_has_ended_is_passed_over(clock: list[float]) -> None:
+async def test_changes_of_a_level_and_what_has_ended_are_passed_over(clock: list[float]) -> None:
     request = ExportMetricsServiceRequest()
     group = request.resource_metrics.add()
     group.resource.attributes.add(key="service.instance.id").value.string_value = "t"

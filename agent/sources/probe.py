@@ -18,20 +18,18 @@ import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from agent.otlp.columns import encode_columns
-from agent.otlp.encode import attributes, encode_event
+from agent.otlp.encode import attributes
 from agent.otlp.request_wire import to_otlp_many
 from agent.probe import datagram
 from agent.probe.datagram import Process
-from agent.probe.frozen import Freezes, Waiting
+from agent.probe.frozen import Waiting
+from agent.probe.judging import Judge
 from agent.probe.requests import Requests, books
 from agent.probe.settings import Settings
 from agent.probe.socket import Listening, SocketUnusableError, default_path
 from agent.probe.steps import Gathering, Teller
 from agent.probe.whose import Whose
 from agent.source import METRICS, Source
-from agent.spool.writer import producer_folder
-from agent.tap.open_requests import open_now
-from base.formats import rounded
 from base.keys import ensure_keys
 from base.vocabulary import SCOPE_STEP, Resource
 
@@ -54,8 +52,6 @@ _DATAGRAM_BYTES: Final = 65_536
 _PROCESSES: Final = 1_024
 _LISTEN_AGAIN_SECONDS: Final = 30.0
 _ENDED_AT_ONCE: Final = 1_000
-_TAPS_SECONDS: Final = 5.0
-"""Between two looks at what is open in taps, while no step is told."""
 _DOUBT_SECONDS: Final = 60.0
 """After a loss: what a probe held before it dropped something still comes then."""
 
@@ -80,9 +76,7 @@ class Probe(Source):
         self._ended: list[Ended] = []
         self._emit: Emit = lambda _signal, _body: None
         self._seen: dict[str, float] = {}
-        self._freezes = Freezes()
-        self._at_taps: list[Waiting] = []
-        self._taps_due = 0.0
+        self._judge = Judge(scene, lambda instance: self._whose.find(Process(instance, 0)))
         self._settings = Settings()
         self._numbers: dict[Process, int] = {}
         self._given_up: dict[Process, int] = {}
@@ -145,8 +139,7 @@ class Probe(Source):
         self._whose.forget(targets)
         for target in targets:
             self._seen.pop(target.instance, None)
-            self._freezes.forget(target.instance)
-            self._at_taps = [one for one in self._at_taps if one.instance != target.instance]
+            self._judge.forget(target.instance)
             self._settings.forget(target.instance)
             self._scene.overheard.inside.pop(target.instance, None)
 
@@ -189,8 +182,7 @@ class Probe(Source):
 
     def problems(self, now: float, since: float) -> Iterable[str]:  # noqa: ARG002 - it goes by its own clock
         """Engines that do not move."""
-        for instance, silent in self._freezes.frozen.items():
-            yield f"the engine of {instance} has told of no step for {rounded(round(time.monotonic() - silent))}"
+        yield from self._judge.problems()
 
     def metrics(self) -> Iterable[Metric]:
         """Counts of what came, and of what did not."""
@@ -248,7 +240,7 @@ class Probe(Source):
             self.counted["step"] += 1
             step = datagram.read_step(record.body)
             if (target := self._whose.find(told.process)) is not None:
-                self._freezes.stepped(target.instance, now, record.rank, step.left)
+                self._judge.freezes.stepped(target.instance, now, record.rank, step.left)
             self._steps.add(Teller(told.pid, told.instance, record.rank), step)
         elif record.kind == datagram.FINISHED:
             self.counted["finished"] += 1
@@ -298,35 +290,12 @@ class Probe(Source):
 
     def look(self, now: float) -> None:
         """Tell of engines that froze, or move again, by ``now`` (any steady clock, seconds)."""
-        waiting = list(self._at_taps_now(now))
+        waiting = list(self._judge.at_taps(now))
         for process, since, begun in self._requests.waiting() if "_requests" in self.__dict__ else ():
             doubted = since <= self._doubted.get(process, since - 1.0)
             if not doubted and (target := self._whose.find(process)) is not None:
                 waiting.append(Waiting(target.instance, since, begun))
-        for change in self._freezes.look(waiting, now):
-            target = self._whose.find(Process(change.instance, 0))
-            event, what = ("engine_frozen", "has told") if change.frozen else ("engine_moves", "had told")
-            message = (
-                f"The engine of {change.instance} {what} of no step for {rounded(round(change.seconds))}; requests open"
-                f" at its door: {change.requests}"
-            )
-            whose = attributes(target, self._scene.place)
-            self._scene.overheard.event(event, change.instance)
-            self._emit("logs", encode_event(whose, event, message, time.time_ns(), warning=change.frozen))
-
-    def _at_taps_now(self, now: float) -> list[Waiting]:
-        """What taps have open of engines that tell of no step; where a tap stands in front nothing else tells."""
-        if now >= self._taps_due:
-            self._taps_due = now + _TAPS_SECONDS
-            past = now - time.time()
-            self._at_taps = [
-                # A model's name is known once the request has wholly come; that it is answered a tap does not say.
-                Waiting(instance, one.start_ns / 1e9 + past, begun=True)
-                for instance in self._freezes.silent(now)
-                for one in open_now(producer_folder(self._scene.data / "spool", f"tap-{instance}"))
-                if one.operation and one.model
-            ]
-        return self._at_taps
+        self._judge.look(waiting, now, self._emit)
 
     def _resource(self, process: Process) -> dict[str, str]:
         target = self._whose.find(process)

@@ -109,7 +109,7 @@ def test_of_a_thousand_that_came_and_went_nothing_is_kept(tmp_path: Path):
             host._engines.know({one.instance: {4_000_000 + number: "vllm"}})
             spans.intake.stats.last_seen[one.instance] = 1.0
             probe._seen[one.instance] = 1.0
-            probe._freezes.stepped(one.instance, 1.0)
+            probe._judge.freezes.stepped(one.instance, 1.0)
             probe._whose._by_pid[number] = one.instance
             probe._settings._ranks[one.instance] = {0: {}}
             probe._scene.overheard.inside[one.instance] = {}

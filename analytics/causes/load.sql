@@ -169,6 +169,8 @@ SELECT
     kv_now AS kv,
     preempted AS preemptions,
     moved AS progress,
+    took_now AS took,
+    asked_ms,
     toLowCardinality(toString(deployed)) AS deployment,
     generated_now AS generated,
     drafts_now AS drafts,
@@ -197,6 +199,8 @@ FROM
         if(count(generation_tokens_delta) + count(inferences_delta) + count(requests_finished_delta) = 0, nan,
             ifNull(sum(generation_tokens_delta), 0) + ifNull(sum(prompt_tokens_delta), 0)
             + ifNull(sum(requests_finished_delta), 0) + ifNull(sum(inferences_delta), 0)) AS moved,
+        toFloat64(max(scrape_seconds)) AS took_now,
+        argMax(toUnixTimestamp64Milli(time), scrape_seconds) AS asked_ms,
         any(deployment) AS deployed,
         ifNull(sum(generation_tokens_delta), nan) AS generated_now,
         -- a name that a map lacks reads as 0

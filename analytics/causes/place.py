@@ -26,6 +26,8 @@ _OLD_SECONDS: Final = 10.0
 _OLD_INTERVALS: Final = 5.0
 LEAST_RAN: Final = 0.05
 """Share of the time in which a process is taken to run at the least; a kernel's counts are of a moment."""
+MOSTLY_RAN: Final = 0.8
+"""The same from which it is not taken to be held up by others."""
 AFTER_SECONDS: Final = 60.0
 """Seconds after a GPU's fault in which what begins is its consequence."""
 SLACK_SECONDS: Final = 5.0
@@ -295,8 +297,9 @@ class Place:
         By steps: none between two that follow each other, requests being inside, beyond what the prompts of the later
         one may take. By the samples' counters: no token, no finished request between two samples, while a request that
         arrived before was still inside after. The time that the prompts then in prefill may rightly take is left out:
-        a long prompt shows no progress until it is computed. A page that does not answer while requests that were
-        inside come to a good end is a process that stood still, unless it began anew.
+        a long prompt shows no progress until it is computed. A page that does not answer, or answers late, while
+        requests that were inside come to a good end after it and none before is a process that stood still, unless it
+        began anew or, where it was late, had no CPU.
         """
         stood = self.steps.stood(self.prefill_token) if self.steps is not None else []
         # steps tell to the millisecond, and that it went on where a page merely did not say so
@@ -324,6 +327,12 @@ class Place:
         for since, until in self.down:
             if until - since >= SILENT_SECONDS and (since, until) not in restarted:
                 found += self._survived(since, until)
+        for asked, came in self.samples.late:
+            # A server that lacks a CPU is late with its page too.
+            held_up = float(self.bins.mean(self.ran, np.array([asked]), np.array([came]))[0]) < MOSTLY_RAN
+            if not held_up and not any(a < came and asked < b for a, b in restarted):
+                before = time[time < asked]
+                found += self._survived(float(before[-1]) if len(before) else asked, came)
         return united(found, gap=0.5)
 
     def _stuck(self, since: float, until: float) -> list[tuple[float, float]]:
@@ -348,7 +357,10 @@ class Place:
         through = good & (start < until - SILENT_SECONDS) & (last >= until - 0.5)
         # a page that is away while answers come is a page that is away
         others = good & (last > since + 1.0) & (last < until - 0.5)
-        return [(max(since, float(start[through].min())), until)] if through.any() and not others.any() else []
+        if not through.any() or others.any():
+            return []
+        went = last[good & (last > since) & (last <= since + 1.0)]
+        return [(max(since, float(start[through].min()), float(went.max(initial=since))), until)]
 
     @property
     def _generates(self) -> Floats:

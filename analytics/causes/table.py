@@ -17,6 +17,8 @@ from analytics.slo import BAD
 from base.vocabulary import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from analytics.causes.arrays import Flags, Floats, Ints
@@ -154,12 +156,17 @@ a step yields a sequence; KV transfers that ended since then and their seconds; 
 and none of whose requests runs, and slots for them; requests that wait for something of their own, and for capacity."""
 
 
+LATE_SECONDS: Final = 1.5
+"""Seconds in which a server that has something to do shows its page, even a busy one."""
+
+
 @dataclass
 class Samples:
     """One instance's engine samples, summed over models and ranks (KV: the fullest), in order of time.
 
     Values are NaN where the server does not say. ``progress`` is all that it made since the sample before: tokens,
-    finished requests, inferences. ``features`` has those of `FEATURES` that were asked for.
+    finished requests, inferences. ``late`` has the pages that took `LATE_SECONDS` or longer: when each was asked for
+    and when it came. ``features`` has those of `FEATURES` that were asked for.
     """
 
     time: Floats
@@ -170,6 +177,7 @@ class Samples:
     kv: Floats
     preemptions: Floats
     progress: Floats
+    late: Sequence[tuple[float, float]] = ()
     deployment: str = ""
     features: dict[str, Floats] = field(default_factory=dict)
 
@@ -349,11 +357,19 @@ def samples_of(row: Columns, origin_ms: int) -> dict[str, Samples]:
         found[name] = Samples(
             time=at[mine],
             up=own.pop("up") > 0,
+            late=_late(row, mine, origin_ms),
             deployment=deployment.names[deployment.codes[mine[-1]]] if deployment is not None else "",
             features={column: values[column][mine] for column in features},
             **own,
         )
     return found
+
+
+def _late(row: Columns, mine: Ints, origin_ms: int) -> list[tuple[float, float]]:
+    if "took" not in row:
+        return []
+    took, asked = floats(row["took"])[mine], (floats(row["asked_ms"])[mine] - origin_ms) / 1000
+    return [(float(asked[one]), float(asked[one] + took[one])) for one in np.flatnonzero(took >= LATE_SECONDS)]
 
 
 _NUMBERS: Final = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from pathlib import Path  # noqa: TC003 - pydantic reads it at run time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import yaml
@@ -185,6 +185,10 @@ class AgentConfig(BaseModel):
     gpu: bool = Field(default=True, description="Sample GPUs.")
     gpu_pages: tuple[GpuPageConfig, ...] = Field(
         default=(), max_length=256, description="Pages of GPU exporters to read beside the driver."
+    )
+    pod_resources: Path | None = Field(
+        default=Path("/var/lib/kubelet/pod-resources/kubelet.sock"),
+        description="Socket on which a kubelet tells which pods have which GPUs; null: it is not asked.",
     )
     host: bool = Field(default=True, description="Sample this machine and the engines' processes.")
     probe: bool = Field(default=True, description="Take what probes in model servers tell.")

@@ -109,7 +109,7 @@ def test_a_source_says_whether_it_applies(folder: Path):
     (folder / "barometer2.py").write_text(SOURCE)
     assert "barometer2" not in sources_for(scene(region="Oslo"))
     assert "barometer2" in sources_for(scene(region="Bergen"))
-    always = {"forward_passes", "kv_events", "metrics_page", "spans"}
+    always = {"forward_passes", "kv_events", "metrics_page", "pod_resources", "spans"}
     assert set(sources_for(scene())) == always, "the others are switched off"
     assert set(sources_for(scene(host=True, gpu=True))) == always | {"host", "gpu"}
     assert "black_box" in sources_for(scene(black_box_seconds=60))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.otlp.encode import Moment, SampleEncoder, encode_event
 from agent.pages.samples import Key
-from base.vocabulary import EVENT_BROKEN, EVENT_MENDED, NO_LOSS
+from base.vocabulary import EVENT_BROKEN, EVENT_MENDED, NO_LOSS, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from agent.pages.samples import Scrape
 
 _NOBODY: Final = Key("", "")
+_POD: Final = {"pod": Resource.POD, "namespace": Resource.NAMESPACE, "node": Resource.POD_NODE}
+"""What `instance_up` tells of a server's pod, by which its GPUs find it, and where that stands in its resource."""
 
 
 class Follower:
@@ -131,7 +133,9 @@ class Follower:
 
     def _came_up(self, time_ns: int, emit: Emit) -> None:
         if not self._up:
-            details = {"first": "true"} if self._first else {}
+            details = {name: self._whose[word] for name, word in _POD.items() if word in self._whose}
+            if self._first:
+                details["first"] = "true"
             self._up, self._first = True, False
             self.event("instance_up", f"{self._instance} answers", time_ns, emit, details)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.kits.metrics_page import FIXTURES, scraping, serving, target, vllm_page
 
 
@@ -122,3 +124,12 @@ async def test_a_version_that_is_unloaded_is_no_restart():
             await seen.until(lambda: seen.of("a")[-1].get("requests_finished_total") == 406)
     assert sum(values.get("requests_finished_delta", 0) for values in seen.of("a")) == 6
     assert "instance_restarted" not in seen.names()
+
+
+async def test_a_server_that_comes_up_tells_its_pod():
+    async with serving() as (server,):
+        own = replace(target(server), pod="chat-0", namespace="models", node="n1")
+        async with scraping([own]) as (seen, _):
+            await seen.until(lambda: seen.samples)
+    (details,) = [details for name, _, details, _ in seen.events if name == "instance_up"]
+    assert details == {"first": "true", "pod": "chat-0", "namespace": "models", "node": "n1"}

@@ -63,6 +63,7 @@ def test_every_table_is_fed_by_what_lands_in_it():
     assert fed["gpu_processes"] == fed["engine_histograms"] == {"metrics"}
     assert fed["otel_traces"] == fed["triton_spans"] == {"traces"}
     assert fed["engine_steps_1s"] == fed["events"] == {"logs"}
+    assert fed["instance_gpus"] == {"metrics", "logs"}, "a pod's server is known by an event"
     assert fed["requests"] == fed["requests_1m"] == HALVES
     assert not any(fed[name] for name in ("alert_transitions", "incidents", "cause_references"))
 

@@ -186,7 +186,7 @@ def test_the_statements_for_a_new_store_make_what_migrating_makes(store: Store):
     assert "{replace" not in texts
     pattern = r"CREATE (?:MATERIALIZED VIEW|VIEW|TABLE) IF NOT EXISTS servescope\.(\w+)"
     migrated = set(re.findall(pattern, texts))
-    assert {name.removesuffix("_next") for name in migrated} | {"requests"} == set(made)
+    assert {name.removesuffix("_next") for name in migrated} | {"requests", "instance_gpus"} == set(made)
 
 
 class Recording(Store):

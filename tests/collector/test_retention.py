@@ -35,8 +35,10 @@ def test_the_configuration_is_brought_to_tables_that_exist(store: Store):
     assert retention.retain(store, {}) == []
     assert sorted(retention.retain(store, {"requests": 7, "events": 0})) == [
         "events",
+        "gpu_pods_t",
         "instance_config",
         "instance_gpus_t",
+        "pod_servers_t",
         "request_keys",
         "requests_t",
     ]

@@ -55,7 +55,12 @@ CASES = {
             "config": {"log_max_bytes": 4294967296, "retention_days": {"requests": 90}},
             "disk": {"size": "1Ti", "storageClass": "fast"},
         },
-        "node": {"runtimeClass": "nvidia", "nodeSelector": {"gpu": "yes"}, "config": {"region": "eu-west-1"}},
+        "node": {
+            "runtimeClass": "nvidia",
+            "podResources": "/data/kubelet/pod-resources",
+            "nodeSelector": {"gpu": "yes"},
+            "config": {"region": "eu-west-1"},
+        },
         "networkPolicy": {
             "dashboardFrom": [{"podSelector": {"matchLabels": {"app": "proxy"}}}],
             "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
@@ -80,6 +85,8 @@ CASES = {
         "networkPolicy": {"enabled": False},
     },
 }
+KUBELETS = ["volume pod-resources", "agent: runAsNonRoot", "agent: runAsUser"]
+"""What `restricted` refuses of an agent that may ask the kubelet, and nothing more."""
 VALUES = {name: yaml.safe_dump(values) for name, values in CASES.items()}
 every_case = pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
 
@@ -113,6 +120,8 @@ def test_helm_finds_no_fault(tmp_path: Path):
         ({"example": {"edge": "proxy"}}, "edge"),
         ({"user": 0}, "user"),
         ({"discovery": {"namespaces": ["*"]}}, "namespaces"),
+        ({"node": {"podResources": "kubelet"}}, "podResources"),
+        ({"node": {"podResources": True}}, "podResources"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )
@@ -255,7 +264,8 @@ def test_ports_are_those_of_the_configuration_and_the_commands(values: str, monk
 def test_every_pod_is_restricted(values: str):
     for name, pod in pods(manifests(values)):
         spec = pod["spec"]
-        assert pod_security.faults(spec) == [], name
+        of_root = name == "obs-node" and "podResources" in values
+        assert pod_security.faults(spec) == (KUBELETS if of_root else []), name
         assert spec["enableServiceLinks"] is False, "SERVESCOPE_TAP_PORT would be a service's"
         assert spec["automountServiceAccountToken"] is (name == "obs-node" and "models" in values)
         for container in containers(pod):
@@ -308,6 +318,21 @@ def test_no_secret_is_rendered_and_rights_are_few(values: str):
     assert {pod["spec"].get("serviceAccountName", "obs-agent") for _, pod in pods(found)} <= accounts
 
 
+def test_the_kubelet_is_asked_where_its_socket_is_mounted(tmp_path: Path):
+    found = manifests(VALUES["all on"])
+    (agent,) = dict(pods(found))["obs-node"]["spec"]["containers"]
+    volumes = {volume["name"]: volume for volume in dict(pods(found))["obs-node"]["spec"]["volumes"]}
+    assert volumes["pod-resources"]["hostPath"] == {"path": "/data/kubelet/pod-resources", "type": "Directory"}
+    (mount,) = [mount for mount in agent["volumeMounts"] if mount["name"] == "pod-resources"]
+    (text,) = [each["data"]["servescope.yaml"] for each in found
+               if (each["kind"], each["metadata"]["name"]) == ("ConfigMap", "obs-node")]  # fmt: skip
+    asked = agent_config.load(_here(text, tmp_path, found), {}).pod_resources
+    assert asked is not None
+    assert (str(asked.parent), mount["readOnly"]) == (mount["mountPath"], True)
+    assert agent["securityContext"]["runAsUser"] == 0, "the socket is root's"
+    assert agent["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
 def test_one_pod_writes_to_an_embedded_store_and_owners_passwords_stay_in_it():
     middle = dict(pods(manifests(VALUES["all on"])))["obs-collector"]
     names = [container["name"] for container in containers(middle)]
@@ -348,3 +373,7 @@ def test_notes_say_what_to_do(tmp_path: Path):
     notes = told.stdout.partition("NOTES:")[2]
     assert "create secret generic servescope-keys" in notes
     assert "http://obs-collector.watch.svc:4318" in notes
+    assert "privileged" not in notes
+    file.write_text(VALUES["all on"])
+    told = helm("install", "obs", str(CHART), "-n", "watch", "--dry-run=client", "-f", str(file))
+    assert "label namespace watch pod-security.kubernetes.io/enforce=privileged" in told.stdout.partition("NOTES:")[2]

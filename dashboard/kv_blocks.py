@@ -38,12 +38,14 @@ def charts(context: PageContext) -> None:
         with st.container(key="half-underway"):
             panel(
                 "underway", "kvblocks", context, lambda result: _underway(result, context), missing="",
+                basis=_exact,
                 about="Blocks whose store is not over, those that are held by what goes on, and moves between tiers.",
             )  # fmt: skip
     if told.pinned_ratio:
         with st.container(key="half-pinned"):
             panel(
                 "pinned", "kvblocks", context, lambda result: _pinned(result, context), missing="",
+                basis=_exact,
                 about="Share of the host's space for KV cache that transfers hold, of the fullest engine. Near all of "
                 f"it, stores are refused or dropped. At most {words.ratio(told.pinned_most)}.",
             )  # fmt: skip
@@ -51,8 +53,14 @@ def charts(context: PageContext) -> None:
         with st.container(key="half-fetches"):
             panel(
                 "fetches", "kvblocks", context, lambda result: _fetches(result, context), missing="",
+                basis=_exact,
                 about="Waiting requests by how far the KV cache is that they wait for, such as a prefill worker's.",
             )  # fmt: skip
+
+
+def _exact(_result: KvBlocks) -> str:
+    """Gauges, though what stands beside them in the same answer comes from histograms."""
+    return "exact"
 
 
 def moved(context: PageContext) -> None:

@@ -28,6 +28,8 @@ LEAST_RAN: Final = 0.05
 """Share of the time in which a process is taken to run at the least; a kernel's counts are of a moment."""
 MOSTLY_RAN: Final = 0.8
 """The same from which it is not taken to be held up by others."""
+AWAY_SHARE: Final = 0.5
+"""Share of the time in which a page did not answer in which nobody was served: it is asked for again a while later."""
 AFTER_SECONDS: Final = 60.0
 """Seconds after a GPU's fault in which what begins is its consequence."""
 SLACK_SECONDS: Final = 5.0
@@ -326,7 +328,7 @@ class Place:
         restarted = self.restarts
         for since, until in self.down:
             if until - since >= SILENT_SECONDS and (since, until) not in restarted:
-                found += self._survived(since, until)
+                found += self._survived(since, until, AWAY_SHARE)
         for asked, came in self.samples.late:
             # A server that lacks a CPU is late with its page too.
             held_up = float(self.bins.mean(self.ran, np.array([asked]), np.array([came]))[0]) < MOSTLY_RAN
@@ -351,16 +353,19 @@ class Place:
         rightly = self.prefill_token * float(self.of(self.requests.uncached)[prefilling].sum())
         return [(begins, ends)] if ends - begins - rightly >= SILENT_SECONDS else []
 
-    def _survived(self, since: float, until: float) -> list[tuple[float, float]]:
+    def _survived(self, since: float, until: float, least: float = 1.0) -> list[tuple[float, float]]:
+        """When nobody was served while the page was away, being so for at least a share of that time.
+
+        A page that is away while answers come is a page that is away.
+        """
         start, _, _, last = self.span
         good = self.of(self.requests.whole.astype(float)) > 0
-        through = good & (start < until - SILENT_SECONDS) & (last >= until - 0.5)
-        # a page that is away while answers come is a page that is away
-        others = good & (last > since + 1.0) & (last < until - 0.5)
-        if not through.any() or others.any():
+        went, came = last[good & (last > since) & (last <= since + 1.0)], last[good & (last > since + 1.0)]
+        ends = min(float(came.min(initial=until)), until)
+        through = good & (start < ends - SILENT_SECONDS) & (last >= ends - 0.5)
+        if not through.any() or ends < since + least * (until - since) - 0.5:
             return []
-        went = last[good & (last > since) & (last <= since + 1.0)]
-        return [(max(since, float(start[through].min()), float(went.max(initial=since))), until)]
+        return [(max(since, float(start[through].min()), float(went.max(initial=since))), ends)]
 
     @property
     def _generates(self) -> Floats:

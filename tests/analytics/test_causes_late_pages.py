@@ -22,16 +22,22 @@ LATER = [(15.2 + at, 0.1) for at in range(5)]
 
 
 def frozen(
-    requests: list[tuple[float, float]], took: float = TOOK, delay: float = 0.0, events: tuple[Event, ...] = ()
+    requests: list[tuple[float, float]],
+    took: float = TOOK,
+    delay: float = 0.0,
+    events: tuple[Event, ...] = (),
+    back: float = 15.5,
+    *,
+    up: bool = True,
 ) -> list[tuple[float, float]]:
-    """Spans in which the server stood still, its pages read each second but for the one that took longer."""
+    """Spans in which the server stood still, its pages read each second but for one that took longer or never came."""
     names = [name for name in whole() if name not in {"key", "at_ms", "e2e_s"}]
     columns: dict[str, Any] = {name: [whole()[name]] * len(requests) for name in names}
     columns |= {"at_ms": [ORIGIN_MS + 1000 * start for start, _ in requests], "key": list(range(len(requests)))}
     columns |= {"e2e_s": [e2e for _, e2e in requests], "ttft_s": [0.0] * len(requests)}
-    time = np.array([*np.arange(0.5, 13.0), *np.arange(15.5, 20.0)])
+    time = np.array([*np.arange(0.5, 13.0), *np.arange(back, 24.0)])
     late = time == ASKED
-    row: dict[str, Any] = {"name": ["a"] * len(time), "at_ms": ORIGIN_MS + 1000 * time, "up": np.ones(len(time))}
+    row: dict[str, Any] = {"name": ["a"] * len(time), "at_ms": ORIGIN_MS + 1000 * time, "up": (time != ASKED) | up}
     row |= {"interval": np.diff(time, prepend=-0.5), "progress": np.ones(len(time))}
     row |= {"took": np.where(late, took, 0.01), "asked_ms": row["at_ms"]}
     row |= dict.fromkeys(("running", "waiting", "kv", "preemptions"), np.zeros(len(time)))
@@ -43,6 +49,13 @@ def frozen(
 
 def test_nobody_was_served_until_the_page_came():
     assert frozen([*SERVED, *CAUGHT, *LATER]) == [pytest.approx((12.05, ASKED + TOOK))]
+
+
+@pytest.mark.parametrize(("back", "expected"), [(15.5, True), (17.5, True), (23.5, False)])
+def test_a_page_that_never_came_is_asked_for_again_when_others_are_served_already(back: float, expected: bool):
+    """Unless it is away for long while others are served: then it is the page that does not answer."""
+    found = frozen([*SERVED, *CAUGHT, *LATER], back=back, up=False, took=0.0)
+    assert found == ([pytest.approx((12.05, 15.15))] if expected else [])
 
 
 def test_the_last_that_was_served_says_when_it_began():

@@ -245,7 +245,7 @@ def _notes(page: Page) -> list[str]:
     ]
     if not any(one.labels.get("finished_reason") == "error" for one in page.layout.series):
         notes.append("this page counts no failed requests: how many there were is unknown, not 0")
-    if workers := {labels["WorkerId"] for _, labels, _ in page.layout.series if "WorkerId" in labels}:
+    if workers := {one.labels["WorkerId"] for one in page.layout.series if "WorkerId" in one.labels}:
         notes.append(f"vLLM under Ray Serve: the series of {len(workers)} workers are added up, KV use is the fullest")
     if "vllm:gpu_cache_usage_perc" in names:
         notes.append("an older vLLM: gpu_cache_usage_perc is the name of kv_cache_usage_perc there")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 from operator import ne
 from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from base.errors import PageError
 
@@ -47,18 +48,25 @@ class Fault(NamedTuple):
     reason: str
 
 
-class Series(NamedTuple):
-    """What identifies a line.
+@dataclass(slots=True, weakref_slot=True)
+class Series:
+    """What identifies a line; it stays as it is, for the readers of several servers share it.
 
-    Attributes:
+    Args:
         name: Metric name as the page writes it.
         labels: Its labels as the page writes them.
         identity: The labels that tell it from others of the name, whatever their order; an empty label is none.
+        head: All that stands before the value; empty of a series that was on no page.
     """
 
     name: str
     labels: Mapping[str, str]
     identity: frozenset[tuple[str, str]]
+    head: bytes = field(default=b"", compare=False, repr=False)
+
+
+_KNOWN: Final[WeakValueDictionary[bytes, Series]] = WeakValueDictionary()
+"""The series of all pages that somebody reads, by their heads: servers that are alike have them once."""
 
 
 _SUFFIXES: Final = ("_bucket", "_sum", "_count")
@@ -198,8 +206,8 @@ def _last_word(raw: bytes) -> tuple[float, float | None]:
         return _value(raw)
 
 
-def _line(line: bytes, limit: int) -> tuple[Series, int]:
-    """Series of a line, and the offset at which its value begins."""
+def _line(line: bytes, limit: int) -> tuple[str, dict[str, str], int]:
+    """Name and labels of a line, and the offset at which its value begins."""
     hit = _NAME.match(line)
     name, position = (hit.group().decode(), hit.end()) if hit else ("", 0)
     position = _SPACES.match(line, position).end()  # type: ignore[union-attr]  # matches the empty text too
@@ -214,7 +222,12 @@ def _line(line: bytes, limit: int) -> tuple[Series, int]:
         raise ValueError("bad metric name" if position < len(line) else "no value")
     if not name:
         raise ValueError("no metric name")
-    return Series(name, labels, frozenset(pair for pair in labels.items() if pair[1])), position
+    return name, labels, position
+
+
+def _series(head: bytes, name: str, labels: dict[str, str]) -> Series:
+    identity = frozenset(pair for pair in labels.items() if pair[1])
+    return _KNOWN.setdefault(head, Series(name, labels, identity, head))
 
 
 @dataclass(slots=True)
@@ -227,7 +240,6 @@ class _Draft:
     slots: list[int] = field(default_factory=list)
     types: dict[str, str] = field(default_factory=dict)
     timestamps: dict[int, float] = field(default_factory=dict)
-    known: dict[bytes, Series] = field(default_factory=dict)
     first: dict[tuple[str, frozenset[tuple[str, str]]], int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     faults_total: int = 0
@@ -246,10 +258,9 @@ class _Draft:
         if len(self.faults) < _FAULTS_KEPT:
             self.faults.append(Fault(number, reason))
 
-    def add(self, one: Series, value: float, timestamp: float | None, head: bytes) -> None:
+    def add(self, one: Series, value: float, timestamp: float | None) -> None:
         number = len(self.prefixes) + 1
-        self.known[head] = one
-        self.prefixes.append(head)
+        self.prefixes.append(one.head)
         before = self.first.setdefault((one.name, one.identity), number)
         if before != number:
             self.repeated += 1
@@ -322,17 +333,16 @@ class PageReader:
         return True
 
     def _lay_out(self, lines: list[bytes]) -> None:
-        limits, known = self._limits, self._draft.known
-        draft = _Draft()
+        limits, draft = self._limits, _Draft()
         for number, whole in enumerate(lines, 1):
             if len(whole) > limits.line_bytes:
                 draft.fault(number, f"line of {len(whole)} bytes, more than the {limits.line_bytes} allowed")
                 continue
             head, _, tail = whole.rpartition(b" ")
-            one = known.get(head + b" ")
+            one = _KNOWN.get(head + b" ")
             try:
-                if one is not None:
-                    draft.add(one, *_last_word(tail), head + b" ")
+                if one is not None and len(one.labels) <= limits.labels:
+                    draft.add(one, *_last_word(tail))
                     continue
                 line = whole.strip()
                 if not line:
@@ -340,10 +350,9 @@ class PageReader:
                 elif line.startswith(b"#"):
                     _declare(line, draft)
                 else:
-                    one, position = _line(line, limits.labels)
+                    name, labels, position = _line(line, limits.labels)
                     value, timestamp = _value(line[position:])
-                    start = whole.find(line) + position
-                    draft.add(one, value, timestamp, whole[:start])
+                    draft.add(_series(whole[: whole.find(line) + position], name, labels), value, timestamp)
             except ValueError as error:
                 draft.fault(number, _reason(error))
             if len(draft.series) + draft.repeated > limits.series:
@@ -358,6 +367,7 @@ class PageReader:
             )
         if self._layout.series != tuple(draft.series) or self._layout.types != draft.types:
             self._layout = Layout(tuple(draft.series), draft.types)
+        draft.first.clear()
         self._draft, self._lines = draft, lines
 
 

@@ -37,7 +37,7 @@ class PageSearch:
         completed: What a body becomes before it is read: with what is told elsewhere.
 
     Attributes:
-        body: What was read last, completed; None until something came.
+        body: What was read last, completed, until somebody takes it; None where nothing came.
     """
 
     def __init__(self, target: Target, limits: Limits, completed: Callable[[bytes], bytes]) -> None:

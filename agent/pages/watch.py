@@ -129,9 +129,8 @@ class Watch:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, ServescopeError) as error:
             problem = reason_of(error) or type(error).__name__
         took = time.perf_counter() - begun
-        self._overheard.page(
-            PageTold(self.instance, time_ns / 1e9, took, None if problem else self._search.body, problem)
-        )
+        body, self._search.body = self._search.body, None  # twenty of them are a megabyte
+        self._overheard.page(PageTold(self.instance, time_ns / 1e9, took, None if problem else body, problem))
         if problem:
             self._went_down(problem, time_ns, emit)
         else:

@@ -14,9 +14,6 @@ from itertools import islice
 from struct import Struct
 from typing import TYPE_CHECKING, Final, Literal
 
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_INFO, SEVERITY_NUMBER_WARN
-
 from base.redact import redacted
 from base.vocabulary import SCOPE_EVENT, SCOPE_SAMPLE, Resource
 
@@ -35,6 +32,9 @@ _MONOTONIC: Final = b"\x18\x01"
 _START: Final = b"\x11"  # start_time_unix_nano = 2, fixed64
 _TIME: Final = b"\x19"
 _DOUBLE: Final = b"\x21"  # NumberDataPoint.as_double = 4
+_INFO: Final = b"\x10\x09\x1a\x04INFO"  # severity_number = 2, severity_text = 3
+_WARN: Final = b"\x10\x0d\x1a\x04WARN"
+_FIXED64: Final = Struct("<Q").pack
 _POINT_BYTES: Final = 18
 _DELTA_POINT_BYTES: Final = 27
 _TEMPLATES_KEPT: Final = 256
@@ -86,11 +86,13 @@ def attributes(target: Target | None, place: Place, version: str = "") -> dict[s
     return {key: value for key, value in found.items() if value}
 
 
+def _attribute(number: int, key: str, value: str) -> bytes:
+    return _field(number, _field(1, key.encode()) + _field(2, _field(1, value.encode())))
+
+
 def resource(found: Mapping[str, str]) -> bytes:
     """A ``Resource`` message with string attributes."""
-    return b"".join(
-        _field(1, _field(1, key.encode()) + _field(2, _field(1, value.encode()))) for key, value in found.items()
-    )
+    return b"".join([_attribute(1, key, value) for key, value in found.items()])
 
 
 class _Template:
@@ -317,20 +319,17 @@ def encode_event(
         details: Free attributes, at most 64, each as the message is; a name over 100 characters is cut.
         warning: Severity WARN instead of INFO.
     """
-    request = ExportLogsServiceRequest()
-    logs = request.resource_logs.add()
-    for key, value in whose.items():
-        pair = logs.resource.attributes.add()
-        pair.key, pair.value.string_value = key, value
-    scope = logs.scope_logs.add()
-    scope.scope.name = SCOPE_EVENT
-    record = scope.log_records.add()
-    record.time_unix_nano = record.observed_time_unix_nano = time_ns
-    record.severity_number = SEVERITY_NUMBER_WARN if warning else SEVERITY_NUMBER_INFO
-    record.severity_text = "WARN" if warning else "INFO"
-    record.event_name = event
-    record.body.string_value = redacted(message)[:_TEXT_KEPT]
-    for key, value in islice((details or {}).items(), _DETAILS_KEPT):
-        pair = record.attributes.add()
-        pair.key, pair.value.string_value = key[:_NAME_KEPT], redacted(value)[:_TEXT_KEPT]
-    return request.SerializeToString()
+    text = redacted(message)[:_TEXT_KEPT]
+    more = islice((details or {}).items(), _DETAILS_KEPT)
+    record = b"".join(
+        (
+            b"\x09" + _FIXED64(time_ns),
+            _WARN if warning else _INFO,
+            _field(5, _field(1, text.encode())),
+            *[_attribute(6, key[:_NAME_KEPT], redacted(value)[:_TEXT_KEPT]) for key, value in more],
+            b"\x59" + _FIXED64(time_ns),
+            _field(12, event.encode()),
+        )
+    )
+    scoped = _field(1, _field(1, SCOPE_EVENT.encode())) + _field(2, record)
+    return _field(1, _field(1, resource(whose)) + _field(2, scoped))

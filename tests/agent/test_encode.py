@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_INFO, SEVERITY_NUMBER_WARN
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric, ResourceMetrics
 
 from agent.engine_table import detect
@@ -175,7 +176,17 @@ def test_events():
     (logs,) = ExportLogsServiceRequest.FromString(body).resource_logs
     (scope,) = logs.scope_logs
     (record,) = scope.log_records
+    assert labels(logs) == {"service.instance.id": "a"}
     assert scope.scope.name == "servescope.event"
     assert (record.event_name, record.body.string_value, record.time_unix_nano) == ("instance_down", "a is down", 9)
+    assert record.observed_time_unix_nano == 9
     assert [(pair.key, pair.value.string_value) for pair in record.attributes] == [("reason", "refused")]
-    assert record.severity_text == "WARN"
+    assert (record.severity_text, record.severity_number) == ("WARN", SEVERITY_NUMBER_WARN)
+
+
+def test_an_event_is_byte_by_byte_what_protobuf_makes_of_it():
+    for size in (1, 127, 128, 1_999):
+        body = encode_event({"a": "b"}, "e", "ü" * size, 1 << 60, {"k": "", "l": "v" * size})
+        request = ExportLogsServiceRequest.FromString(body)
+        assert request.SerializeToString(deterministic=True) == body
+        assert request.resource_logs[0].scope_logs[0].log_records[0].severity_number == SEVERITY_NUMBER_INFO

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, Field
-
 from agent.engine_families import because
 from agent.engine_table import SURE, About, Histogram, Rule, Statistics, Table
 from agent.pages.exposition import histogram
@@ -181,31 +179,11 @@ def _about(reply: Mapping[str, Any]) -> About:
     return About(version=str(reply.get("version", ""))) if reply.get("name") == "triton" else About()
 
 
-class _Spent(BaseModel):
-    count: int = Field(ge=0)
-    ns: int = Field(ge=0)
-
-
-class _Batch(BaseModel):
-    batch_size: int = Field(ge=1)
-    compute_input: _Spent
-    compute_infer: _Spent
-    compute_output: _Spent
-
-
-class _Model(BaseModel):
-    name: str
-    version: str = ""
-    batch_stats: list[_Batch] = []
-
-
-class _Reply(BaseModel):
-    model_stats: list[_Model]
-
-
 def _batches(body: bytes) -> bytes:
     """Batch sizes as two histograms of each model: executions, and µs of compute (input, inference and output)."""
-    models = _Reply.model_validate_json(body).model_stats[:_MODELS]
+    from agent.triton_statistics import Reply  # noqa: PLC0415 - 10 MB that only those pay who watch a Triton
+
+    models = Reply.model_validate_json(body).model_stats[:_MODELS]
     whose = [{"model": one.name, "version": one.version} for one in models]
     executions = [{one.batch_size: one.compute_infer.count for one in model.batch_stats} for model in models]
     spent = [

@@ -90,8 +90,10 @@ def _servers(pipe: Connection, page: str) -> None:
 
 
 def _ours(pipe: Connection, ports: list[int]) -> None:
-    import uvloop  # noqa: PLC0415 - only the measured process loads the agent
+    # Only the measured process loads the agent: what its program loads first, and then its way of a page.
+    import uvloop  # noqa: PLC0415
 
+    import base.slim  # noqa: F401, PLC0415
     from agent.sources.metrics_page import MetricsPages  # noqa: PLC0415
     from agent.target import Target  # noqa: PLC0415
 

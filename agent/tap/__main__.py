@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import base.quiet  # noqa: F401 - before all others
+import base.quiet  # before all others
+import base.slim  # noqa: F401 - before structlog
 
 # isort: split
 import asyncio

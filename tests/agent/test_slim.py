@@ -11,7 +11,10 @@ from pathlib import Path
 from weakref import ref
 
 import pytest
+import uvloop
+from click.testing import CliRunner
 
+from agent.__main__ import main
 from agent.engine_table import find_table
 from agent.pages.page import Limits, PageReader
 from agent.pages.samples import Sampler
@@ -49,6 +52,14 @@ def test_whoever_wants_rich_has_it():
     assert said(afterwards) == ["None", "rich"]
     assert said("import rich, base.slim, sys; print(sys.modules['rich'] is rich)") == ["True"]
     assert said("import structlog, base.slim; print(structlog.dev.rich is None)") == ["False"]
+
+
+def test_the_agent_runs_on_the_loop_on_which_it_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    ran = []
+    monkeypatch.setattr(uvloop, "run", lambda life: ran.append(life.close()))
+    monkeypatch.setattr("agent.__main__.log_to_stderr", lambda _level: None)
+    CliRunner().invoke(main, ["--data", str(tmp_path)], catch_exceptions=False)
+    assert len(ran) == 1
 
 
 def test_servers_that_are_alike_have_each_series_once():

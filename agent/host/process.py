@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from agent.host.reading import after, read
+from agent.host.reading import Kept, after, read
 
 _THREADS: Final = 512
 _FEW_THREADS: Final = 32
@@ -70,6 +70,7 @@ class Process:
     files_hidden: bool = False
     files_limit: float | None = None
     seldom_in: int = 0
+    _files_kept: dict[str, Kept] = field(default_factory=dict)
 
     def sample(self, proc: str = "/proc") -> dict[str, float]:
         """Its figures now.
@@ -80,8 +81,8 @@ class Process:
         """
         try:
             # The name may hold spaces and brackets, so fields are counted from the last bracket.
-            fields = read(f"{proc}/{self.pid}/stat").rpartition(b")")[2].split()
-            status = read(f"{proc}/{self.pid}/status")
+            fields = self._read(f"{proc}/{self.pid}/stat").rpartition(b")")[2].split()
+            status = self._read(f"{proc}/{self.pid}/status")
             self._add_switches(str(self.pid), status)
             self._add_delays(f"{proc}/{self.pid}/task")
         except FileNotFoundError:
@@ -106,11 +107,22 @@ class Process:
         }
         return found | self._disk(f"{proc}/{self.pid}/io") | self._files(f"{proc}/{self.pid}")
 
+    def _read(self, path: str) -> bytes:
+        """A file that is read at each look.
+
+        Raises:
+            OSError: It is not there any more, or not ours to read.
+        """
+        kept = self._files_kept.get(path)
+        if kept is None:
+            kept = self._files_kept[path] = Kept(path)
+        return kept.read()
+
     def _disk(self, path: str) -> dict[str, float]:
         if self.io_hidden:
             return {}
         try:
-            text = read(path)
+            text = self._read(path)
         except OSError:
             self.io_hidden = True  # another user's, or a kernel without
             return {}
@@ -155,7 +167,8 @@ class Process:
         slices: dict[str, bytes] = {}
         for thread in islice(os.listdir(folder), _THREADS) if whole else self.busiest:  # noqa: PTH208 - names alone
             try:
-                times = read(f"{folder}/{thread}/schedstat").split()
+                path = f"{folder}/{thread}/schedstat"
+                times = (read(path) if whole else self._read(path)).split()
                 waited = int(times[1])
             except (FileNotFoundError, ProcessLookupError, IndexError):
                 now.pop(thread, None)
@@ -166,6 +179,10 @@ class Process:
             now[thread] = waited
         if whole:
             self.busiest = sorted(ran, key=lambda thread: self.ran.get(thread, 0) - ran[thread])[:_BUSY_THREADS]
+            read_on = {f"{folder}/{thread}/schedstat" for thread in self.busiest}
+            self._files_kept = {
+                path: kept for path, kept in self._files_kept.items() if path in read_on or not path.startswith(folder)
+            }
             self.ran = ran
             self._read_switches(folder, slices)
         self.delays = now

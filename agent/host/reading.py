@@ -26,6 +26,36 @@ def read(path: str) -> bytes:
         os.close(descriptor)
 
 
+class Kept:
+    """A small file of the kernel that is read again and again: opened once, which costs several times the reading.
+
+    Of a process that ended it tells nothing more, though another has its number.
+
+    Args:
+        path: Where it is.
+    """
+
+    __slots__ = ("_descriptor", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._descriptor = -1
+
+    def read(self) -> bytes:
+        """What it says now, up to 16 kB; the kernel makes such a file whole at each reading from its start.
+
+        Raises:
+            OSError: It is not there, not ours to read, or of a process that ended.
+        """
+        if self._descriptor < 0:
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(self._descriptor, _READ_BYTES, 0)
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+
 def after(text: bytes, key: bytes) -> float | None:
     """The number behind ``key`` in a file of ``key number`` lines; None where it is not there."""
     _, found, rest = text.partition(key)

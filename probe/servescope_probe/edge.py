@@ -14,14 +14,24 @@ import asyncio
 import itertools
 import logging
 import os
-import re
 import time
 from binascii import hexlify
 from collections.abc import Awaitable, MutableMapping
 from typing import Any, Callable
 
 from servescope_probe import wire
-from servescope_probe.fields import SAMPLED, TAKEN, draw, head_of, is_a_taps, sorted_out, span_of, trace, trace_state
+from servescope_probe.fields import (
+    SAMPLED,
+    TAKEN,
+    draw,
+    head_of,
+    is_a_taps,
+    is_request_id,
+    sorted_out,
+    span_of,
+    trace,
+    trace_state,
+)
 from servescope_probe.sender import GATHER_SECONDS, Sender, shared
 
 SAMPLE_VARIABLE = "SERVESCOPE_PROBE_SAMPLE"
@@ -30,7 +40,6 @@ TAIL_BYTES = 8_192
 _PIECES_BYTES = 24_576
 _PIECES_KEPT = 512
 """Parts of pieces, two each: what tells of one is more than a small one itself."""
-_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,256}")
 _STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 _NAN = float("nan")
 _NOBODY = bytes(8)
@@ -40,8 +49,6 @@ _ANSWER, _ANSWER_SIZE = wire.ANSWER_RECORD.pack, wire.ANSWER_BODY.size
 _PIECES, _PIECES_SIZE = wire.PIECES_RECORD.pack, wire.PIECES_BODY.size
 _PIECE, _PIECE_SIZE = wire.PIECE.pack, wire.PIECE.size
 _END, _END_SIZE = wire.END_RECORD.pack, wire.END_BODY.size
-_DRAWN = 16 + 3 + 16
-"""Bytes of a trace id, of a span id's random part, and of a request id."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -104,14 +111,14 @@ class Edge:
         for field in scope["headers"]:
             (taken if field[0] in TAKEN else passed).append(field)
         parents, states, given, hidden = sorted_out(taken)
-        drawn = draw(_DRAWN)
+        drawn = draw()
         trace_id, parent, flags = trace(parents) if parents else (b"", b"", SAMPLED)
         if parent and is_a_taps(parent, arrived_ns):
             return None
         trace_id = trace_id or drawn[:16]
         sampled = not parent or self._sample or bool(flags & SAMPLED)
         span_id = span_of(arrived_ns, drawn[16:19])
-        if not given or not _REQUEST_ID.fullmatch(given):
+        if not is_request_id(given):
             given = hexlify(drawn[19:])
         passed.append((b"x-request-id", given))
         if parent and states and (state := trace_state(states)):  # without its trace it says nothing
@@ -264,6 +271,14 @@ class _Watch:
 
     def _take_body(self, message: Message, now: float) -> None:
         body = message.get("body")
+        if not (self._body_size or message.get("more_body")) and len(body or b"") <= HEAD_BYTES:  # whole, as mostly
+            self._received = True
+            self._body_size = size = len(body or b"")
+            self._edge.tell(
+                _BODY(_BODY_SIZE + size, wire.EDGE_BODY, -1, self._number, now - self._arrived, size, size)
+                + (body or b"")
+            )
+            return
         if body:
             self._body_size += len(body)
             room = HEAD_BYTES - self._kept

@@ -23,6 +23,11 @@ _MOST_MEMBERS = 32
 _UNREAD = (b"cookie", b"proxy-authorization")
 TAKEN = frozenset((b"traceparent", b"tracestate", b"x-request-id", *_UNREAD))
 _64_BITS = (1 << 64) - 1
+_VISIBLE = bytes(range(0x21, 0x7F))
+_REQUEST_ID_BYTES = 256
+DRAWN = 16 + 3 + 16
+"""Bytes of a trace id, of a span id's random part, and of a request id."""
+_MANY = 100
 
 
 def sorted_out(
@@ -63,17 +68,23 @@ def trace_state(values: list[bytes]) -> bytes:
     return joined if 0 < len(members) <= _MOST_MEMBERS and all(map(_MEMBER.fullmatch, members)) else b""
 
 
-_pool = bytearray()
-os.register_at_fork(after_in_child=_pool.clear)
+_ready: list[bytes] = []
+os.register_at_fork(after_in_child=_ready.clear)
 
 
-def draw(size: int) -> bytes:
-    """Random bytes, drawn from the kernel many at a time."""
-    if len(_pool) < size:
-        _pool.extend(os.urandom(4_096))
-    drawn = bytes(_pool[-size:])
-    del _pool[-size:]
-    return drawn
+def draw() -> bytes:
+    """`DRAWN` random bytes, drawn from the kernel for many requests at a time."""
+    try:
+        return _ready.pop()
+    except IndexError:
+        many = os.urandom(DRAWN * _MANY)
+        _ready.extend([many[at : at + DRAWN] for at in range(DRAWN, len(many), DRAWN)])
+        return many[:DRAWN]
+
+
+def is_request_id(given: bytes) -> bool:
+    """Whether it is one: 1 to 256 letters, digits and signs of ASCII."""
+    return 0 < len(given) <= _REQUEST_ID_BYTES and not given.translate(None, _VISIBLE)
 
 
 def span_of(now_ns: int, random: bytes) -> bytes:

@@ -17,6 +17,7 @@ import os
 import time
 from binascii import hexlify
 from collections.abc import Awaitable, MutableMapping
+from functools import lru_cache
 from typing import Any, Callable
 
 from servescope_probe import wire
@@ -32,7 +33,7 @@ from servescope_probe.fields import (
     trace,
     trace_state,
 )
-from servescope_probe.sender import GATHER_SECONDS, Sender, shared
+from servescope_probe.sender import Sender, shared
 
 SAMPLE_VARIABLE = "SERVESCOPE_PROBE_SAMPLE"
 HEAD_BYTES = 49_152
@@ -43,6 +44,7 @@ _PIECES_KEPT = 512
 _STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 _NAN = float("nan")
 _NOBODY = bytes(8)
+_HANDED = (b"-00", b"-01", b"-02", b"-03")
 _BEGIN, _BEGIN_SIZE = wire.BEGIN_RECORD.pack, wire.BEGIN_BODY.size
 _BODY, _BODY_SIZE = wire.BODY_RECORD.pack, wire.BODY_BODY.size
 _ANSWER, _ANSWER_SIZE = wire.ANSWER_RECORD.pack, wire.ANSWER_BODY.size
@@ -73,7 +75,6 @@ class Edge:
         self._sample = os.environ.get(SAMPLE_VARIABLE, "1") not in ("0", "false", "no")
         self._sender = sender
         self._told = False
-        self._due = False
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request; all but ``http`` passes as it is."""
@@ -96,7 +97,8 @@ class Edge:
             how = wire.FAILED
             raise
         finally:
-            watch.over(how)
+            if not watch.ended:
+                watch.over(how)
 
     def fault(self, error: Exception) -> None:
         """Something of ours went wrong: say so, once."""
@@ -108,9 +110,16 @@ class Edge:
         arrived, arrived_ns = _now(), time.time_ns()
         passed: list[tuple[bytes, bytes]] = []
         taken: list[tuple[bytes, bytes]] = []
+        given = b""
         for field in scope["headers"]:
-            (taken if field[0] in TAKEN else passed).append(field)
-        parents, states, given, hidden = sorted_out(taken)
+            name = field[0]
+            if name not in TAKEN:
+                passed.append(field)
+            elif name == b"x-request-id":
+                given = given or field[1]
+            else:
+                taken.append(field)
+        parents, states, hidden = sorted_out(taken) if taken else ((), (), ())
         drawn = draw()
         trace_id, parent, flags = trace(parents) if parents else (b"", b"", SAMPLED)
         if parent and is_a_taps(parent, arrived_ns):
@@ -125,60 +134,42 @@ class Edge:
             passed.append((b"tracestate", state))
         head = head_of(scope, passed)
         passed += hidden
-        handed = flags & ~SAMPLED | (SAMPLED if sampled else 0)
-        passed.append((b"traceparent", b"00-%b-%b-%02x" % (hexlify(trace_id), hexlify(span_id), handed)))
+        handed = _HANDED[flags | SAMPLED if sampled else flags & ~SAMPLED]
+        passed.append((b"traceparent", b"00-" + hexlify(trace_id) + b"-" + hexlify(span_id) + handed))
         number = next(self._numbers)
         open_now = self.open + 1
-        self.tell(
+        sender = self._sender
+        if sender is None:
+            sender = self._sender = shared()
+        tell = sender.put_soon
+        tell(
             _BEGIN(
                 _BEGIN_SIZE + len(head), wire.EDGE_BEGIN, -1,
                 number, open_now, arrived_ns, trace_id, span_id, parent or _NOBODY, flags, sampled,
             ) + head
         )  # fmt: skip
         self.open = open_now
-        return _Watch(self, number, arrived, dict(scope, headers=passed), receive, send)
+        return _Watch(self, tell, number, arrived, dict(scope, headers=passed), receive, send)
 
-    def tell(self, record: bytes) -> None:
-        """Send a record with others of the same moment."""
-        sender = self._sender
-        if sender is None:
-            sender = self._sender = shared()
-        sender.put_later(record)
-        if not self._due:
-            self._due = self._flush_later()
-            if not self._due:
-                self._flush()
 
-    def _flush_later(self) -> bool:
-        try:
-            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
-        except RuntimeError:  # another event loop than asyncio's
-            return False
-        return True
-
-    def _flush(self) -> None:
-        self._due = False
-        try:
-            if self._sender is not None:
-                self._sender.flush()
-                # The agent is busy, and perhaps no other request comes: it would take this one to be open still.
-                self._due = self._sender.holds and self._flush_later()
-        except Exception as error:  # noqa: BLE001 - nothing of ours may be felt by the server
-            self.fault(error)
+@lru_cache(64)
+def _is_stream(content_type: bytes) -> bool:
+    return content_type.partition(b";")[0].strip().lower() in _STREAMS
 
 
 class _Watch:
     """One request on its way."""
 
     __slots__ = (
-        "_arrived", "_body", "_body_size", "_edge", "_ended", "_first", "_kept", "_last", "_left_out",
+        "_arrived", "_body", "_body_size", "_edge", "_first", "_kept", "_last", "_left_out",
         "_number", "_pieces", "_receive", "_received", "_response_size", "_send", "_sent", "_stream", "_tail",
-        "_waited", "scope",
+        "_tell", "_waited", "ended", "scope",
     )  # fmt: skip
 
     def __init__(
         self,
         edge: Edge,
+        tell: Callable[[bytes], None],
         number: int,
         arrived: float,
         scope: dict[str, Any],
@@ -187,6 +178,7 @@ class _Watch:
     ) -> None:
         self.scope = scope
         self._edge = edge
+        self._tell = tell
         self._number = number
         self._arrived = arrived
         self._receive = receive
@@ -204,13 +196,13 @@ class _Watch:
         self._first = _NAN
         self._response_size = 0
         self._waited = 0.0
-        self._ended = False
+        self.ended = False
 
     async def receive(self) -> Message:
         """The next message of the client."""
         began = _now()
         message = await self._receive()
-        if not self._ended:
+        if not self.ended:
             try:
                 if message["type"] == "http.request":
                     now = _now()
@@ -225,7 +217,7 @@ class _Watch:
 
     async def send(self, message: Message) -> None:  # noqa: C901 - it is called for each chunk: one call less
         """A message of the application."""
-        if self._ended:
+        if self.ended:
             await self._send(message)
             return
         began = _now()
@@ -256,25 +248,24 @@ class _Watch:
             elif kind == "http.response.start":
                 self._start(message, now)
         except Exception as error:  # noqa: BLE001 - the answer is sent, whatever becomes of the record
-            if not self._ended:
-                self._ended = True
+            if not self.ended:
+                self.ended = True
                 self._edge.open -= 1
             self._edge.fault(error)
 
     def over(self, how: int) -> None:
-        """The application has returned, or raised."""
-        if not self._ended:
-            try:
-                self._end(how, _now())
-            except Exception as error:  # noqa: BLE001 - as above
-                self._edge.fault(error)
+        """The application has returned, or raised, and the answer had no end."""
+        try:
+            self._end(how, _now())
+        except Exception as error:  # noqa: BLE001 - as above
+            self._edge.fault(error)
 
     def _take_body(self, message: Message, now: float) -> None:
         body = message.get("body")
         if not (self._body_size or message.get("more_body")) and len(body or b"") <= HEAD_BYTES:  # whole, as mostly
             self._received = True
             self._body_size = size = len(body or b"")
-            self._edge.tell(
+            self._tell(
                 _BODY(_BODY_SIZE + size, wire.EDGE_BODY, -1, self._number, now - self._arrived, size, size)
                 + (body or b"")
             )
@@ -299,7 +290,7 @@ class _Watch:
         head = _BODY(
             _BODY_SIZE + kept + len(tail), wire.EDGE_BODY, -1, self._number, now - self._arrived, self._body_size, kept
         )
-        self._edge.tell(b"".join((head, *self._body, tail)))
+        self._tell(b"".join((head, *self._body, tail)))
         self._body, self._tail, self._kept = [], b"", 0
 
     def _start(self, message: Message, now: float) -> None:
@@ -309,11 +300,11 @@ class _Watch:
         for name, value in message.get("headers") or ():
             lower = name.lower()
             if lower != b"set-cookie":
-                told.append(b"%b: %b\r\n" % (name, value))
+                told.append(name + b": " + value + b"\r\n")
             if lower == b"content-type":
-                self._stream = value.partition(b";")[0].strip().lower() in _STREAMS
+                self._stream = _is_stream(value)
         head = b"".join(told)
-        self._edge.tell(
+        self._tell(
             _ANSWER(
                 _ANSWER_SIZE + len(head), wire.EDGE_HEAD, -1, self._number, now - self._arrived, message["status"]
             ) + head
@@ -347,13 +338,13 @@ class _Watch:
         """Tell the pieces that are held; ``kept`` bytes will be held after it."""
         body = b"".join(self._pieces)
         self._pieces, self._kept = [], kept
-        self._edge.tell(
+        self._tell(
             _PIECES(_PIECES_SIZE + len(body), wire.EDGE_PIECES, -1, self._number, self._sent) + body
         )  # fmt: skip
         self._sent += 1
 
     def _end(self, how: int, now: float) -> None:
-        self._ended = True
+        self.ended = True
         self._edge.open -= 1
         if not self._received:
             self._tell_body(now)
@@ -363,7 +354,7 @@ class _Watch:
             )  # fmt: skip
         if self._pieces:
             self._tell_pieces()
-        self._edge.tell(
+        self._tell(
             _END(
                 _END_SIZE, wire.EDGE_END, -1, self._number, how, now - self._arrived, self._first, self._waited,
                 self._sent, self._response_size, self._body_size,

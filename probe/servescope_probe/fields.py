@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from typing import Any
 
 _MAX_HEAD = 32_768
@@ -32,23 +33,20 @@ _MANY = 100
 
 def sorted_out(
     taken: list[tuple[bytes, bytes]],
-) -> tuple[list[bytes], list[bytes], bytes, list[tuple[bytes, bytes]]]:
-    """Values of ``traceparent`` and ``tracestate``, the first ``x-request-id`` that says something, unread fields."""
+) -> tuple[list[bytes], list[bytes], list[tuple[bytes, bytes]]]:
+    """Values of ``traceparent`` and ``tracestate``, and the fields that are not read."""
     parents: list[bytes] = []
     states: list[bytes] = []
     hidden: list[tuple[bytes, bytes]] = []
-    given = b""
     for field in taken:
         name, value = field
         if name == b"traceparent":
             parents.append(value)
         elif name == b"tracestate":
             states.append(value)
-        elif name == b"x-request-id":
-            given = given or value
         else:
             hidden.append(field)
-    return parents, states, given, hidden
+    return parents, states, hidden
 
 
 def trace(parents: list[bytes]) -> tuple[bytes, bytes, int]:
@@ -90,7 +88,7 @@ def is_request_id(given: bytes) -> bool:
 def span_of(now_ns: int, random: bytes) -> bytes:
     """A span's id as a tap makes it: the millisecond, and three random bytes of which 22 bits count."""
     low = int.from_bytes(random, "big") & _RANDOM_MASK
-    return (((now_ns // 1_000_000) << _RANDOM_BITS) & _64_BITS | low).to_bytes(8, "big")
+    return ((now_ns // 1_000_000 << _RANDOM_BITS) & _64_BITS | low).to_bytes(8, "big")
 
 
 def is_a_taps(parent: bytes, now_ns: int) -> bool:
@@ -98,11 +96,14 @@ def is_a_taps(parent: bytes, now_ns: int) -> bool:
     return abs((int.from_bytes(parent, "big") >> _RANDOM_BITS) - now_ns // 1_000_000) < _TAPS_MS
 
 
+@lru_cache(32)
+def _line(method: str, path: str | bytes, query: bytes | None) -> bytes:
+    raw = path if isinstance(path, bytes) else str(path).encode("utf-8", "replace")
+    return b"%b %b%b HTTP/1.1" % (str(method).encode("ascii", "replace"), raw, b"?" + query if query else b"")
+
+
 def head_of(scope: dict[str, Any], headers: list[tuple[bytes, bytes]]) -> bytes:
     """A request's line and header fields as HTTP/1.1 writes them, cut at 32 kB."""
-    path = scope.get("raw_path") or str(scope.get("path", "/")).encode("utf-8", "replace")
-    query = scope.get("query_string") or b""
-    target = path + b"?" + query if query else path
-    method = str(scope.get("method", "")).encode("ascii", "replace")
-    head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"\r\n".join(map(b": ".join, headers)))
+    line = _line(scope.get("method", ""), scope.get("raw_path") or scope.get("path", "/"), scope.get("query_string"))
+    head = b"\r\n".join((line, *map(b": ".join, headers), b""))
     return head if len(head) <= _MAX_HEAD else head[:_MAX_HEAD]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -64,12 +65,8 @@ class Sender:
         self._pid = os.getpid()
         self._retry_at = 0.0
         self._flushed_at = 0.0
+        self._asked = False
         self._told = False
-
-    @property
-    def holds(self) -> bool:
-        """Whether something is held."""
-        return bool(self._held)
 
     def put(self, kind: int, rank: int, body: bytes, *, now: bool = False) -> None:
         """Send a record, with others of the same moment.
@@ -94,8 +91,8 @@ class Sender:
         if now or size >= _DUE_BYTES or clock - self._flushed_at >= GATHER_SECONDS:
             self._flush(clock)
 
-    def put_later(self, record: bytes) -> None:
-        """Hold a record, its head in it, until somebody flushes; one that is too much is dropped."""
+    def put_soon(self, record: bytes) -> None:
+        """Hold a record, its head in it, for the others of its moment; the running event loop sends them."""
         size = self._bytes + len(record)
         if size > _HELD_BYTES:
             self.dropped += 1
@@ -104,6 +101,8 @@ class Sender:
         self._bytes = size
         if size >= _DUE_BYTES:
             self._flush(time.monotonic())
+        if not self._asked:
+            self._ask()
 
     def flush(self) -> None:
         """Send what is held."""
@@ -117,6 +116,24 @@ class Sender:
             self._socket.close()
             self._socket = None
 
+    def _ask(self) -> None:
+        """Let the running event loop flush."""
+        try:
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush_asked)
+        except RuntimeError:  # another event loop than asyncio's
+            self.flush()
+        else:
+            self._asked = True
+
+    def _flush_asked(self) -> None:
+        self._asked = False
+        try:
+            self.flush()
+            if self._held:  # the agent is busy, and perhaps no other comes: it would take this request to be open still
+                self._ask()
+        except Exception as error:  # noqa: BLE001 - nothing of ours may be felt by the server
+            log.warning("servescope-probe could not send: %s: %s", type(error).__name__, error)
+
     def _flush(self, clock: float) -> None:
         self._flushed_at = clock
         if self._pid != os.getpid():  # a child after a fork: the counts and what is held are its parent's
@@ -124,24 +141,21 @@ class Sender:
             return
         if self._socket is None and not self._connect(clock):
             return
+        room = wire.MAX_DATAGRAM - wire.HEAD.size - len(self._instance)
         while self._held:
-            size = count = 0
-            room = wire.MAX_DATAGRAM - wire.HEAD.size - len(self._instance)
-            for record in self._held:
-                if size + len(record) > room:
-                    break
-                size += len(record)
-                count += 1
-            if not count:  # nobody makes records of this size
-                self._give_up(1)
-                continue
-            records = self._held[:count]
+            records, size = self._held, self._bytes
+            if size > room:
+                records, size = _as_many_as_fit(records, room)
+                if not records:  # nobody makes records of this size
+                    self._give_up(1)
+                    continue
+            count = len(records)
             head = wire.HEAD.pack(
                 wire.MAGIC, wire.VERSION, len(self._instance), count, self._pid, self._number, self.dropped
             )
             try:
                 assert self._socket is not None
-                self._socket.send(head + self._instance + b"".join(records))
+                self._socket.send(b"".join((head, self._instance, *records)))
             except BlockingIOError:
                 return  # the agent is busy: it gets them with the next ones, as long as there is room
             except OSError:
@@ -206,11 +220,23 @@ class Sender:
     def _begin_anew(self) -> None:
         self._pid = os.getpid()
         self._held, self._bytes = [], 0
+        self._asked = False
         self.dropped = self._number = 0
         if self._socket is not None:
             self._socket.close()
         self._socket = None
         self._retry_at = 0.0
+
+
+def _as_many_as_fit(records: list[bytes], room: int) -> tuple[list[bytes], int]:
+    """The first of them that are together no larger than ``room`` bytes, and their bytes."""
+    size = count = 0
+    for record in records:
+        if size + len(record) > room:
+            break
+        size += len(record)
+        count += 1
+    return records[:count], size
 
 
 _shared: Sender | None = None

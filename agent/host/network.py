@@ -81,6 +81,14 @@ class Network:
         return routed or others
 
 
+def network_of(pid: int, proc: str = "/proc") -> str:
+    """The name of a process's network: equal for those that are in one. Where it is hidden, a name of its own."""
+    try:
+        return os.readlink(f"{proc}/{pid}/ns/net")  # noqa: PTH115 - no path, ``net:[4026531840]``
+    except OSError:
+        return f"of {pid}"
+
+
 def _routed(folder: str) -> frozenset[str]:
     """Devices that default routes lead to."""
     found = set()

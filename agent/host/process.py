@@ -2,9 +2,10 @@
 
 Run-queue delay is the second number of ``/proc/PID/task/*/schedstat``, summed over threads: the time in which they
 could have run and no core was free. An engine has hundreds of threads, most of which sleep for ever: where there are
-more than a few, all are read at first and every tenth time, and those that ran or waited most since are read each time.
-What a thread waited in between is counted when all are read. How often threads were switched the kernel tells of each,
-and of a process what is its first thread's alone: of the others those that ran are read with all threads.
+more than a few, those that ran or waited most are read each time, and every tenth look is a full one; of those that
+sleep on, a full look reads a third, in turns. What a thread waited unseen is counted when it is read. How often threads
+were switched the kernel tells of each, and of a process what is its first thread's alone: of the others those that ran
+are read at a full look.
 
 How many files it has open the kernel tells everybody as the size of a folder (Linux 6.2 and later). An older one lists
 them, to whom the process belongs to and to root: they are counted then, seldom, and not where they are many. Sources:
@@ -25,6 +26,8 @@ _THREADS: Final = 512
 _FEW_THREADS: Final = 32
 _BUSY_THREADS: Final = 16
 _WALK_EACH: Final = 10
+_TURNS: Final = 3
+"""Full looks in which a thread that sleeps on is read once."""
 _SELDOM: Final = 60
 """Looks from one reading to the next of what hardly changes, or is dear."""
 _LISTED: Final = 2048
@@ -43,10 +46,12 @@ class Process:
         started: When it began, in the kernel's ticks: another with its number is another.
         delay_seconds: What its threads waited for a core since the first look.
         delays: What each thread had waited at the last look, ns.
-        ran: What each thread had run and waited when all were read last, ns.
+        ran: What each thread had run and waited at the last full look, ns.
         busiest: Threads that are read each time.
-        walk_in: Looks until all threads are read again.
-        slices: How often each thread had been given a core when all were read last, as the kernel writes it.
+        asleep: Threads that neither ran nor waited before the last full look.
+        walks: Full looks.
+        walk_in: Looks until the next one.
+        slices: How often each thread had been given a core at the last one, as the kernel writes it.
         switched: How often each thread had been switched when that was read last: of its own accord, and not.
         switches: The same of all threads, those that ended too.
         io_hidden: Its disk traffic is not ours to read.
@@ -62,6 +67,8 @@ class Process:
     delays: dict[str, int] = field(default_factory=dict)
     ran: dict[str, int] = field(default_factory=dict)
     busiest: list[str] = field(default_factory=list)
+    asleep: frozenset[str] = frozenset()
+    walks: int = 0
     walk_in: int = 0
     slices: dict[str, bytes] = field(default_factory=dict)
     switched: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -162,13 +169,17 @@ class Process:
         """Add what each thread waited since it was read last, so that a thread's end takes nothing away."""
         whole = self.walk_in <= 0 or len(self.ran) <= _FEW_THREADS
         self.walk_in = _WALK_EACH - 1 if whole else self.walk_in - 1
+        asleep = self.asleep if whole and len(self.ran) > _FEW_THREADS else frozenset()
         now: dict[str, int] = {} if whole else self.delays
         ran: dict[str, int] = {}
         slices: dict[str, bytes] = {}
         for thread in islice(os.listdir(folder), _THREADS) if whole else self.busiest:  # noqa: PTH208 - names alone
+            if thread in asleep and (int(thread) + self.walks) % _TURNS:
+                now[thread], ran[thread], slices[thread] = self.delays[thread], self.ran[thread], self.slices[thread]
+                continue
             try:
                 path = f"{folder}/{thread}/schedstat"
-                times = (read(path) if whole else self._read(path)).split()
+                times = (Kept(path).read() if whole else self._read(path)).split()
                 waited = int(times[1])
             except (FileNotFoundError, ProcessLookupError, IndexError):
                 now.pop(thread, None)
@@ -178,7 +189,10 @@ class Process:
             self.delay_seconds += max(0, waited - self.delays.get(thread, 0)) / 1e9
             now[thread] = waited
         if whole:
-            self.busiest = sorted(ran, key=lambda thread: self.ran.get(thread, 0) - ran[thread])[:_BUSY_THREADS]
+            self.walks += 1
+            wanted = {thread: time - self.ran.get(thread, 0) for thread, time in ran.items()}
+            self.asleep = frozenset(thread for thread in self.ran if wanted.get(thread) == 0)
+            self.busiest = sorted(filter(wanted.get, wanted), key=wanted.__getitem__, reverse=True)[:_BUSY_THREADS]
             read_on = {f"{folder}/{thread}/schedstat" for thread in self.busiest}
             self._files_kept = {
                 path: kept for path, kept in self._files_kept.items() if path in read_on or not path.startswith(folder)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -15,7 +15,7 @@ import structlog
 from agent.host.cgroup import Cgroup, folders_of
 from agent.host.engines import rank_of
 from agent.host.machine import Machine
-from agent.host.network import Network
+from agent.host.network import Network, network_of
 from agent.host.process import Process
 from agent.otlp.encode import attributes, encode_event, encode_gauges, resource
 from agent.source import Source
@@ -44,14 +44,14 @@ class _Cage:
     Attributes:
         pid: The process that it was seen from.
         cgroup: Shared by instances that are in the same one; None where it is not to be seen.
+        network: The network that they are in, shared likewise.
         kills: How many of its processes the kernel had killed for lack of memory; None before the first look.
-        network: The network that they are in.
     """
 
     pid: int
     cgroup: Cgroup | None
+    network: Network
     kills: float | None = None
-    network: Network = field(default_factory=Network)
 
 
 class Host(Source):
@@ -138,12 +138,15 @@ class Host(Source):
     def _caged(self, now: float) -> dict[str, dict[str, float]]:
         """Figures of each instance's cgroup and network; what several are in is read once."""
         read: dict[int, dict[str, float]] = {}
+        traffic: dict[int, dict[str, float]] = {}
         found: dict[str, dict[str, float]] = {}
         for target in self._engines.targets:
             cage = self._cages.get(target.instance)
             if cage is None:
                 continue
-            values = cage.network.traffic(cage.pid)
+            if not traffic.get(id(cage.network)):  # not yet read, or from a process that has just ended
+                traffic[id(cage.network)] = cage.network.traffic(cage.pid)
+            values = dict(traffic[id(cage.network)])
             if cage.cgroup is not None:
                 if id(cage.cgroup) not in read:
                     read[id(cage.cgroup)] = cage.cgroup.sample(now)
@@ -163,18 +166,20 @@ class Host(Source):
             self._events.append(encode_event(whose, "oom_kill", message, time.time_ns(), details, warning=True))
         cage.kills = kills
 
-    def _cage(self, cgroups: dict[str, Cgroup], instance: str, pids: Mapping[int, str]) -> None:
+    def _cage(
+        self, cgroups: dict[str, Cgroup], networks: dict[str, Network], instance: str, pids: Mapping[int, str]
+    ) -> None:
         if not pids:
             return  # it is down: its cage may still tell what killed it
         pid = next(iter(pids))
         cage = self._cages.get(instance)
         folders = folders_of(pid)
-        key = "|".join(sorted(folders.values()))
-        cgroup = cgroups.setdefault(key, Cgroup(folders)) if folders else None
+        cgroup = cgroups.setdefault(_key(folders), Cgroup(folders)) if folders else None
+        network = networks.setdefault(network_of(pid), Network())
         if cage is None or cage.cgroup is not cgroup:
-            self._cages[instance] = _Cage(pid, cgroup)
+            self._cages[instance] = _Cage(pid, cgroup, network)
         else:
-            cage.pid = pid
+            cage.pid, cage.network = pid, network
 
     async def find(self, now: float) -> None:
         """Follow the engines' processes as they are known at ``now`` (monotonic seconds)."""
@@ -183,17 +188,18 @@ class Host(Source):
             return
         self._found = self._engines.processes
         old, self._processes = self._processes, {}
-        cgroups = {
-            "|".join(sorted(cage.cgroup.folders.values())): cage.cgroup
-            for cage in self._cages.values()
-            if cage.cgroup is not None
-        }
+        cgroups = {_key(cage.cgroup.folders): cage.cgroup for cage in self._cages.values() if cage.cgroup is not None}
+        networks: dict[str, Network] = {}
         for target in self._engines.targets:
-            self._cage(cgroups, target.instance, self._engines.processes.get(target.instance, {}))
+            self._cage(cgroups, networks, target.instance, self._engines.processes.get(target.instance, {}))
         for target in self._engines.targets:
             for pid, name in self._engines.processes.get(target.instance, {}).items():
                 key = target.instance, pid
                 self._processes[key] = old.get(key) or Process(pid, self._identify(target, name, pid))
+
+
+def _key(folders: Mapping[str, str]) -> str:
+    return "|".join(sorted(folders.values()))
 
 
 def source(scene: Scene) -> Host | None:

@@ -234,7 +234,7 @@ def test_what_the_kernel_killed_is_an_event_of_the_instance(tmp_path: Path):
     write(tmp_path, V2)
     target = Target("vllm-a", "chat", None, "http://127.0.0.1:1")
     host = Host(Engines([target]))
-    host._cages["vllm-a"] = _Cage(os.getpid(), Cgroup({"": str(tmp_path)}))
+    host._cages["vllm-a"] = _Cage(os.getpid(), Cgroup({"": str(tmp_path)}), Network())
     ((_, values),) = host.sample(1.0)
     assert values["cgroup_oom_kills_total"] == 1
     assert host._events == [], "what was killed before we looked is no news"
@@ -248,3 +248,28 @@ def test_what_the_kernel_killed_is_an_event_of_the_instance(tmp_path: Path):
     assert {pair.key: pair.value.string_value for pair in group.resource.attributes}["service.instance.id"] == "vllm-a"
     host.sample(3.0)
     assert len(host._events) == 1
+
+
+async def test_what_several_instances_are_in_is_read_once(monkeypatch: pytest.MonkeyPatch):
+    asked: list[int] = []
+    traffic = Network.traffic
+
+    def count(network: Network, pid: int) -> dict[str, float]:
+        asked.append(pid)
+        return {} if pid not in {os.getpid(), 1} else traffic(network, os.getpid())
+
+    monkeypatch.setattr(Network, "traffic", count)
+    targets = [Target(f"vllm-{port}", "chat", None, f"http://127.0.0.1:{port}") for port in (1, 2, 3)]
+    engines = Engines(targets)
+    host = Host(engines)
+    engines.know({target.instance: {os.getpid(): "VLLM::EngineCore"} for target in targets})
+    await host.find(1.0)
+    rows = host.sample(1.0)
+    assert asked == [os.getpid()]
+    assert len({values["network_receive_bytes_total"] for _, values in rows[:3]}) == 1
+    for cage in list(host._cages.values())[:2]:
+        cage.pid = 1 << 30  # it has just ended: the third one tells
+    asked.clear()
+    rows = host.sample(2.0)
+    assert [pid == os.getpid() for pid in asked] == [False, False, True]
+    assert "network_receive_bytes_total" in rows[2][1]

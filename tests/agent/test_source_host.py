@@ -237,6 +237,34 @@ def test_of_many_threads_the_busy_ones_are_read_each_time_and_all_of_them_now_an
     assert process.sample(proc)["cpu_delay_seconds_total"] == 3.9, "it is among the busy ones"
 
 
+def test_threads_that_sleep_on_are_read_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What one of them waits comes with its turn; what is read each time is what ran."""
+    looked: list[str] = []
+    opened = os.open
+
+    def open_and_tell(path: str, flags: int) -> int:
+        looked.append(path)
+        return opened(path, flags)
+
+    delays = dict.fromkeys(range(100, 160), 1)
+    proc, process = fake_proc(tmp_path, delays=delays), Process(7, b"")
+    for _ in range(12):  # the second full look finds that nobody ran
+        process.sample(proc)
+    monkeypatch.setattr(os, "open", open_and_tell)
+    for _ in range(8):
+        process.sample(proc)
+    assert not [path for path in looked if "/task/" in path], "none of them ran, so that none is read"
+    fake_proc(tmp_path, delays=dict.fromkeys(delays, 10**9 + 1))
+    waited, read = [], []
+    for _ in range(3):
+        looked.clear()
+        waited += [process.sample(proc)["cpu_delay_seconds_total"] for _ in range(10)]
+        read.append(sum("/schedstat" in path for path in looked))
+    assert read[0] < len(delays), "a part of them at the first full look"
+    assert waited[-1] == pytest.approx(60 + 60e-9), "all of it in three of them"
+    assert waited == sorted(waited)
+
+
 def test_the_end_of_a_busy_thread_takes_nothing_away(tmp_path: Path):
     process = Process(7, b"")
     proc = fake_proc(tmp_path, delays=dict.fromkeys(range(100, 160), 0) | {8: 10**9})

@@ -93,6 +93,7 @@ def share(context: PageContext) -> None:
     """Share of engine time by binding over time."""
     panel(
         "binding", "steps", context, lambda result: _stacked(result, context), missing=MISSING,
+        title="What binds each step, by engine time",
         has_data=lambda result: bool(result.shares), about=_ABOUT, basis=rests_on,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dashboard.figures import Trace, stack
 from dashboard.theme import colour_of, unmeasured
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from analytics.questions.phases import Phases
     from analytics.series import Line
     from dashboard.page_context import PageContext
+
+PHASES: Final = "Where an average request spends its time"
 
 
 def phase_stack(result: Phases, context: PageContext) -> object:
@@ -34,7 +36,7 @@ def phase_stack(result: Phases, context: PageContext) -> object:
         result.times,
         traces,
         context.arrivals,
-        title="Where an average request spends its time",
+        title=PHASES,
         unit="seconds",
         wide=True,
     )

@@ -37,6 +37,7 @@ def panel(
     draw: Callable[[Any], Any],
     *,
     missing: str,
+    title: str = "",
     has_data: Callable[[Any], bool] | None = None,
     select: bool = False,
     about: str = "",
@@ -51,6 +52,7 @@ def panel(
         context: What the page looks at.
         draw: From the answer's result to a figure.
         missing: What is missing when there is nothing to draw, and the one command or setting that brings it.
+        title: Of the figure, for when there is none to bear it.
         has_data: Whether a result can be drawn; by default the answer must have rows.
         select: Whether a box can be selected; the selection is returned.
         about: Plain sentence about what the panel shows and how far to trust it, behind a help mark.
@@ -65,10 +67,11 @@ def panel(
         try:
             answer = ask(question, context.selection, **options)
         except ServescopeError as error:
-            _failed(context, error, key)
+            _failed(context, error, key, title)
             return None
         drawable = has_data(answer.result) if has_data else bool(answer.rows)
         if not drawable:
+            _entitle(title)
             empty(answer.state, missing, answer.coverage)
             foot(key, answer, about)
             return None
@@ -235,10 +238,16 @@ def _note(context: PageContext, error: ServescopeError, key: str) -> None:
     context.troubles.append(error)
 
 
-def _failed(context: PageContext, error: ServescopeError, key: str) -> None:
+def _entitle(title: str) -> None:
+    if title:
+        st.markdown(f"**{escape.markdown(title)}**")
+
+
+def _failed(context: PageContext, error: ServescopeError, key: str, title: str) -> None:
     _note(context, error, key)
     taken, figure = _kept(f"kept:{key}", context)
     if figure is None:
+        _entitle(title)
         st.markdown("**No picture yet.** :gray[The question could not be asked; see the top of the page.]")
         return
     with st.container(key=f"stale-{key}"):

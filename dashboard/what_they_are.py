@@ -41,12 +41,14 @@ def _draw(context: PageContext) -> None:
         with st.container(key="half-endings"):
             panel(
                 "endings", "workload", context, lambda result: _endings(result, context), missing=MISSING,
+                title="How requests end",
                 has_data=lambda result: bool(result.endings),
                 about=f"{_WHOSE[answer.level]} Answers that end by `length` are cut off.",
             )  # fmt: skip
         with st.container(key="half-lengths"):
             panel(
                 "lengths", "workload", context, lambda result: _lengths(result, context), missing=MISSING,
+                title="Prompts and answers by length",
                 has_data=lambda result: bool(result.lengths),
                 about="Share of prompts and of answers by their tokens, of those that have any. A bar begins at its "
                 "number and ends before the next.",

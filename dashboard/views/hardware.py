@@ -101,7 +101,7 @@ def _charts(context: PageContext) -> None:
                 "delay", "hosts", context,
                 lambda result: _hosts(result, context, "Waited for a CPU", lambda row: row.delay),
                 missing=_UNSEEN if ask("hosts", context.selection).result.hosts else MISSING_HOSTS,
-                has_data=lambda result: any(_some(row.delay) for row in result.hosts),
+                title="Waited for a CPU", has_data=lambda result: any(_some(row.delay) for row in result.hosts),
                 about="Seconds a second that threads of the engine could have run and no core was free, all together.",
             )  # fmt: skip
 
@@ -125,7 +125,8 @@ def _gpu_panel(
 
     with st.container(key=f"half-{key}"):
         panel(
-            key, "gpus", context, drawn, missing=_NOBODYS if key == "tokens" else MISSING, about=_ABOUT[key],
+            key, "gpus", context, drawn, missing=_NOBODYS if key == "tokens" else MISSING, title=title,
+            about=_ABOUT[key],
             has_data=lambda result: any(_some(values(row)) for row in result.gpus),
         )  # fmt: skip
 

@@ -57,38 +57,42 @@ def _body(context: PageContext) -> None:
         with st.container(key="half-usage"):
             panel(
                 "usage", "kvcache", context, lambda result: _usage(result, context),
-                missing=MISSING, has_data=lambda result: any(v is not None for v in result.usage_max.values),
+                missing=MISSING, title="KV cache in use",
+                has_data=lambda result: any(v is not None for v in result.usage_max.values),
                 about="Share of KV cache blocks in use, as each engine shows it; the fullest rank counts.",
             )  # fmt: skip
         with st.container(key="half-preemptions"):
             panel(
                 "preemptions", "kvcache", context, lambda result: _preempted(result, context),
-                missing=MISSING, has_data=lambda result: bool(result.instances),
+                missing=MISSING, title="Preemptions", has_data=lambda result: bool(result.instances),
                 about="Running requests thrown out of the cache to make room; their work is done again.",
             )  # fmt: skip
         with st.container(key="half-hits"):
             panel(
                 "hits", "kvcache", context, lambda result: _hits(result, context),
-                missing=MISSING, has_data=lambda result: any(v is not None for v in result.hit_share.values),
+                missing=MISSING, title="Prefix cache hits",
+                has_data=lambda result: any(v is not None for v in result.hit_share.values),
                 about="Prompt tokens found in the prefix cache over those looked up.",
             )  # fmt: skip
         with st.container(key="half-tokens"):
             panel(
                 "tokens", "kvcache", context, lambda result: _tokens(result, context),
-                missing="Needs request rows with token counts: send clients through the tap.",
+                missing="Needs request rows with token counts: send clients through the tap.", title="Prompt tokens",
                 has_data=lambda result: any(v is not None for v in result.computed_tokens.values),
                 about="Prompt tokens computed and prompt tokens taken from a cache.",
             )  # fmt: skip
         with st.container(key="half-batch"):
             panel(
                 "batch", "batching", context, lambda result: _batch(result, context),
-                missing=MISSING_BATCHES, has_data=lambda result: bool(with_values(result.tokens_per_step)),
+                missing=MISSING_BATCHES, title="Tokens per engine step",
+                has_data=lambda result: bool(with_values(result.tokens_per_step)),
                 about="Tokens of an average engine step: the size of the batch that shares it.",
             )  # fmt: skip
         with st.container(key="half-executions"):
             panel(
                 "executions", "batching", context, lambda result: _items(result, context),
-                missing=MISSING_BATCHES, has_data=lambda result: bool(with_values(result.inferences_per_execution)),
+                missing=MISSING_BATCHES, title="Items per execution",
+                has_data=lambda result: bool(with_values(result.inferences_per_execution)),
                 about="Triton: items over executions, the mean batch size that dynamic batching reached.",
             )  # fmt: skip
         guarded(context, "batch-sizes", lambda: batches.sizes(context))

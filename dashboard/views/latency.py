@@ -16,7 +16,7 @@ from analytics.signals import SIGNALS
 from analytics.window import Window
 from dashboard import words
 from dashboard.data import ask
-from dashboard.drawings import phase_stack
+from dashboard.drawings import PHASES, phase_stack
 from dashboard.figures import Trace, daytime, heatmap, histogram, lines, percentiles
 from dashboard.figures.distribution import drawable
 from dashboard.links import link
@@ -87,24 +87,26 @@ def _body(context: PageContext) -> None:
     tiles(context, "tiles", lambda: _tiles(context, signal))
     panel(
         "percentiles", "latency", context,
-        lambda result: _percentiles(result, context, title), missing=MISSING,
+        lambda result: _percentiles(result, context, title), missing=MISSING, title=title,
         has_data=lambda result: bool(result.lines), signal=signal, by=by,
         about="Percentiles over the requests that arrived in each step; exact where every request has a row.",
     )  # fmt: skip
     chosen = panel(
         "heatmap", "heatmap", context, lambda result: _heatmap(result, context, title),
-        missing=MISSING, has_data=lambda result: any(any(row) for row in result.counts), select=True, signal=signal,
+        missing=MISSING, title=f"{title}, every request",
+        has_data=lambda result: any(any(row) for row in result.counts), select=True, signal=signal,
         about="How many requests took how long, over time. Two bands are two populations that a percentile hides.",
     )  # fmt: skip
     _selected(chosen, signal, context)
     panel(
         "histogram", "histogram", context, lambda result: _histogram(result, context, title, signal),
-        missing=MISSING, has_data=lambda result: bool(sum(result.counts)), signal=signal,
+        missing=MISSING, title=f"{title}, distribution",
+        has_data=lambda result: bool(sum(result.counts)), signal=signal,
         about="Distribution over the whole window; buckets are a quarter of an octave where rows exist.",
     )  # fmt: skip
     panel(
         "phases", "phases", context, lambda result: phase_stack(result, context),
-        missing=MISSING, has_data=lambda result: bool(result.phases),
+        missing=MISSING, title=PHASES, has_data=lambda result: bool(result.phases),
         about="Mean seconds per phase; the phases add up to the end-to-end time.",
     )  # fmt: skip
 

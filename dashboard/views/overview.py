@@ -9,7 +9,7 @@ import streamlit as st
 
 from dashboard import words
 from dashboard.data import ask
-from dashboard.drawings import phase_stack
+from dashboard.drawings import PHASES, phase_stack
 from dashboard.figures import Trace, lines, percentiles
 from dashboard.panel import empty, foot, guarded, panel, tiles
 from dashboard.shell import TILES, page
@@ -85,17 +85,18 @@ def _body(context: PageContext) -> None:
         with st.container(key="half-e2e"):
             panel(
                 "e2e", "latency", context, lambda result: _e2e(result, context), missing=MISSING,
-                has_data=lambda result: bool(result.lines), signal="e2e_seconds",
+                title="End-to-end time", has_data=lambda result: bool(result.lines), signal="e2e_seconds",
                 about="End-to-end time of answered requests, as their clients saw it.",
             )  # fmt: skip
         with st.container(key="half-queue"):
             panel(
                 "queue", "queue", context, lambda result: _queue(result, context),
-                missing=MISSING, has_data=lambda result: any(v is not None for v in result.waiting.values),
+                missing=MISSING, title="Running and waiting",
+                has_data=lambda result: any(v is not None for v in result.waiting.values),
                 about="Requests in the engines and before them, as the engines show them.",
             )  # fmt: skip
     panel(
-        "phases", "phases", context, lambda result: phase_stack(result, context), missing=MISSING,
+        "phases", "phases", context, lambda result: phase_stack(result, context), missing=MISSING, title=PHASES,
         has_data=lambda result: bool(result.phases),
         about="Mean seconds a request spent in each phase; the phases add up to its end-to-end time.",
     )  # fmt: skip

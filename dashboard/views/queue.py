@@ -57,10 +57,10 @@ def _body(context: PageContext) -> None:
     guarded(context, "uneven", lambda: _uneven(context))
     tiles(context, "tiles", lambda: _tiles(context))
     with st.container(horizontal=True, gap="small"):
-        for key, (figure, needs, about) in _FIGURES.items():
+        for key, (title, figure, needs, about) in _FIGURES.items():
             with st.container(key=f"half-{key}"):
                 panel(
-                    key, "queue", context, partial(figure, context=context), missing=MISSING,
+                    key, "queue", context, partial(figure, context=context), missing=MISSING, title=title,
                     about=about, has_data=partial(_any, needs),
                 )  # fmt: skip
         guarded(context, "reasons", lambda: _reasons(context))
@@ -209,24 +209,42 @@ def _any(needs: Callable[[QueueDynamics], list[Line]], result: QueueDynamics) ->
     return bool(with_values(needs(result)))
 
 
-_FIGURES: Final[dict[str, tuple[Callable[..., object], Callable[[QueueDynamics], list[Line]], str]]] = {
+_FIGURES: Final[dict[str, tuple[str, Callable[..., object], Callable[[QueueDynamics], list[Line]], str]]] = {
     "depth": (
+        "Running and waiting",
         _depth,
         lambda result: [result.running, result.waiting],
         "Requests in the engine and before it, summed over instances.",
     ),
     "flow": (
+        "Arrivals and finishes",
         _flow,
         lambda result: [result.arrivals, result.finished],
         "Arrivals above finishes make a queue grow; below, it drains.",
     ),
     "time": (
+        "Time in the queue",
         _time,
         lambda result: [result.queue_p99, result.queue_mean],
         "Seconds in the engine's queue, of the requests that arrived in each step.",
     ),
-    "drain": (_drain, lambda result: [result.drain], "Waiting requests over the finish rate, if nobody else came."),
-    "by": (_by, lambda result: result.waiting_by_instance, "Which instance makes its clients wait."),
-    "runningby": (_running_by, lambda result: result.running_by_instance, "Are replicas evenly loaded?"),
+    "drain": (
+        "Time to drain",
+        _drain,
+        lambda result: [result.drain],
+        "Waiting requests over the finish rate, if nobody else came.",
+    ),
+    "by": (
+        "Waiting by instance",
+        _by,
+        lambda result: result.waiting_by_instance,
+        "Which instance makes its clients wait.",
+    ),
+    "runningby": (
+        "Running by instance",
+        _running_by,
+        lambda result: result.running_by_instance,
+        "Are replicas evenly loaded?",
+    ),
 }
-"""Key → how it is drawn, the lines it needs, what it says."""
+"""Key → its title, how it is drawn, the lines it needs, what it says."""

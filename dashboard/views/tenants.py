@@ -90,7 +90,7 @@ def _body(context: PageContext) -> None:
             panel(
                 "engine", "tenants", context,
                 lambda result: _over_time(result, context, "engine_seconds", "Engine time by tenant", "s per second"),
-                missing=MISSING, has_data=lambda result: _any(result, "engine_seconds"),
+                missing=MISSING, title="Engine time by tenant", has_data=lambda result: _any(result, "engine_seconds"),
                 about="Seconds of prefill and decode, or of Triton's compute, by the arrival of their requests: how "
                 "many requests of each tenant were worked on at once.",
             )  # fmt: skip
@@ -98,7 +98,7 @@ def _body(context: PageContext) -> None:
             panel(
                 "tokens", "tenants", context,
                 lambda result: _over_time(result, context, "tokens", "Tokens by tenant", "tokens_per_second"),
-                missing=MISSING, has_data=lambda result: _any(result, "tokens"),
+                missing=MISSING, title="Tokens by tenant", has_data=lambda result: _any(result, "tokens"),
                 about="Prompt and generated tokens by the arrival of their requests.",
             )  # fmt: skip
     guarded(context, "tenants", lambda: _table(everyone, context.filter.tenant))

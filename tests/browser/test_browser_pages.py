@@ -72,6 +72,28 @@ def test_every_page_draws(stage: Served, page: Page, name: str) -> None:
     whole(page)
 
 
+TITLES = """() => Object.fromEntries([...document.querySelectorAll('[class*="st-key-panel-"]')].map(panel => [
+  [...panel.classList].find(name => name.startsWith('st-key-panel-')),
+  panel.querySelector('.gtitle, strong')?.textContent ?? '',
+]))"""
+"""By panel: what its figure is called, or the first strong words where there is none."""
+
+
+@pytest.mark.parametrize("name", ["", "latency", "queue", "kv-cache", "tenants", "hardware"])
+def test_a_panel_without_data_is_called_as_its_figure(stage: Served, page: Page, name: str) -> None:
+    opened(page, f"{stage.url}/{name}?range=1h", PAGES[name][1])
+    whole(page)
+    drawn = page.evaluate(TITLES)
+    opened(page, f"{stage.url}/{name}?from=2026-01-01T00:00:00Z&to=2026-01-01T00:10:00Z", ["text=Back to now"])
+    page.get_by_text("No data").first.wait_for()
+    page.wait_for_function("names => names.some(name => document.querySelector(`.${name} strong`))", arg=list(drawn))
+    bare = page.evaluate(TITLES)
+    assert bare.keys() & drawn.keys()
+    assert all(bare.values()), "each is called something"
+    assert "No data" not in bare.values()
+    assert [key for key in bare.keys() & drawn.keys() if not drawn[key].startswith(bare[key])] == []
+
+
 def test_dark_and_narrow(stage: Served, chromium: Browser) -> None:
     context = chromium.new_context(viewport={"width": 900, "height": 900}, color_scheme="dark")
     context.set_default_timeout(LONG)

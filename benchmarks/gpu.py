@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+import structlog
 
 from agent.host.engines import Engines
 from agent.host.reading import read
@@ -116,11 +117,13 @@ def _walk(seconds: float, pids: Sequence[int]) -> float:
 
 @click.command()
 @click.option("--quick", is_flag=True, help="A short run.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a figure.")
-def main(*, quick: bool, as_json: bool) -> None:
+@click.option("--seconds", type=float, help="Of each part, instead of 60 (quick: 15).")
+@click.option("--json", is_flag=True, expose_value=False, help="The only form there is.")
+def main(*, quick: bool, seconds: float | None) -> None:
     """What sampling GPUs and hosts costs."""
-    for figure in measure(15 if quick else 60):
-        click.echo(json.dumps(figure) if as_json else f"{figure['name']}: {figure['value']} {figure['unit']}")
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for figures alone
+    for figure in measure(seconds or (15 if quick else 60)):
+        click.echo(json.dumps(figure))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 KEYS: Final = ("name", "value", "unit", "reference", "reference_value", "ratio", "goal", "met")
 PROMETHEUS: Final = "/usr/bin/prometheus"
@@ -145,15 +148,20 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def main() -> None:
-    """Run all, print each benchmark's figures as soon as it is done."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run_each(benchmarks: Sequence[Benchmark], about: str) -> None:
+    """Run those that the command line names, all by default; print each one's figures as soon as it is done.
+
+    Args:
+        benchmarks: To choose from.
+        about: What ``--help`` says.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="shorter runs: rougher figures")
     parser.add_argument("--json", action="store_true", help="the only form there is")
-    parser.add_argument("--only", nargs="+", choices=[one.name for one in BENCHMARKS], help="these alone")
+    parser.add_argument("--only", nargs="+", choices=[one.name for one in benchmarks], help="these alone")
     options = parser.parse_args()
     found: list[dict[str, Any]] = []
-    for benchmark in BENCHMARKS:
+    for benchmark in benchmarks:
         if options.only and benchmark.name not in options.only:
             continue
         begun = time.monotonic()
@@ -167,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_each(BENCHMARKS, __doc__)

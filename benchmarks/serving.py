@@ -68,6 +68,8 @@ _TOLD: Final = 600
 _MODEL: Final = "tiny"
 """What the demo calls its model, and its folder."""
 _ROOT: Final = Path(__file__).parent.parent
+VLLM: Final = _ROOT / ".venv-vllm" / "bin" / "vllm"
+"""The demo's."""
 
 
 class UnprovenError(ServescopeError):
@@ -195,7 +197,7 @@ def program(vllm: str) -> Path:
     Raises:
         ServescopeError: There is none.
     """
-    path = Path(vllm or _ROOT / ".venv-vllm").expanduser().absolute()
+    path = Path(vllm or VLLM).expanduser().absolute()
     path = path / "bin" / "vllm" if path.is_dir() else path
     if not path.is_file():
         raise ServescopeError(

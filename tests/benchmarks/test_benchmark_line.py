@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+from benchmarks import agent
 from benchmarks.line import BENCHMARKS, KEYS, Benchmark, ShapeError, figures_of, lacking, run, summary, without_value
 
+ROOT = Path(__file__).parents[2]
 FIGURE = {
     "name": "n", "value": 1.0, "unit": "s", "reference": "r", "reference_value": 2.0, "ratio": 0.5, "goal": 1.5,
     "met": True,
@@ -66,3 +72,20 @@ def test_every_benchmark_is_a_module():
         "beside",
         "probe",
     ]
+
+
+def test_what_the_agent_costs_is_measured_by_modules_that_are_there():
+    for benchmark in agent.BENCHMARKS:
+        assert find_spec(f"benchmarks.{benchmark.name}"), benchmark.name
+    assert {"probe", "scrape", "gpu", "serving"} == {one.name for one in agent.BENCHMARKS}
+
+
+@pytest.mark.heavy
+def test_sampling_gpus_prints_figures_alone():
+    """What is logged of each GPU goes elsewhere."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--seconds", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, cwd=ROOT)
+    (figure,) = figures_of(done.stdout)
+    assert figure["name"] == "gpu_host_cpu"
+    assert 0 < figure["value"] < figure["reference_value"] * 20
+    assert "gpu_found" in done.stderr

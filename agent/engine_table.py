@@ -53,6 +53,8 @@ class Rule:
         combine: How several series of one model and rank become one value.
         of_server: Series without a rank belong to the first rank's sample, without a model to the first model's: one
             counter makes no sample of its own.
+
+    Of two rules of one signal the second adds to the first.
     """
 
     signal: Signal
@@ -90,7 +92,7 @@ def accepted_by_position(source: str, label: str) -> tuple[Rule, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """One distribution and the histogram family a page has it in; ``old`` and ``scale`` as in :class:`Rule`.
+    """One distribution and the histogram family a page has it in; ``old``, ``scale`` and ``where`` as in :class:`Rule`.
 
     ``beside``: It comes by :class:`Statistics`, which may be had later than the first page: what it shows at first is
     no increase. ``of_server`` as in :class:`Rule`.
@@ -102,6 +104,7 @@ class Histogram:
     scale: float = 1.0
     beside: bool = False
     of_server: bool = False
+    where: Mapping[str, str | frozenset[str]] = field(default_factory=dict)
 
     def names(self) -> tuple[str, ...]:
         """Every family name the rule reads."""

@@ -1,12 +1,15 @@
-"""SGLang's router and model gateway (``sgl_router_*``, ``smg_*``; names from its source, a recorded slice).
+"""SGLang's router and model gateway (``smg_*``, recorded pages; ``sgl_router_*`` of old, names from its source).
 
-``/engine_metrics`` re-exports the workers' own series with ``worker_addr``: the same requests as on the workers' pages.
+It counts a request when it comes; one that is answered well when the answer's head is there (of gRPC workers, whose
+answers it takes apart, the whole); and apart from these what failed: at once where trying again would not help, else
+when no try was left. ``/engine_metrics`` re-exports the workers' own series with ``worker_addr``, whichever engine's
+they are: the same requests as on the workers' pages.
 Source: https://github.com/lightseekorg/smg and ``sgl-model-gateway`` in https://github.com/sgl-project/sglang.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agent.engine_families import because
 from agent.engine_table import SURE, Histogram, Rule, Table
@@ -15,26 +18,49 @@ from base.vocabulary import SIGNALS_WITHOUT_COLUMN, Distribution, Signal
 if TYPE_CHECKING:
     from agent.pages.page import Layout
 
+_WHOLE: Final = {"connection_mode": "grpc"}
+"""Whose durations end with the answer and not with its head."""
+
 RULES = (
     Rule(
         Signal.RUNNING,
         "smg_worker_requests_active",
-        old=("sgl_router_running_requests", "sglang_num_running_reqs", "sglang:num_running_reqs"),
+        old=(
+            "sgl_router_running_requests",
+            "sglang_num_running_reqs",
+            "sglang:num_running_reqs",
+            "vllm:num_requests_running",
+        ),
     ),
     Rule(
         Signal.WAITING,
         "smg_admission_queue_depth",
-        old=("sgl_router_job_queue_depth", "sglang_num_queue_reqs", "sglang:num_queue_reqs"),
+        old=(
+            "sgl_router_job_queue_depth",
+            "sglang_num_queue_reqs",
+            "sglang:num_queue_reqs",
+            "vllm:num_requests_waiting",
+        ),
     ),
-    Rule(Signal.REQUESTS_FINISHED_TOTAL, "smg_router_requests_total", old=("sgl_router_requests_total",)),
+    Rule(Signal.REQUESTS_RECEIVED_TOTAL, "smg_router_requests_total"),
+    Rule(
+        Signal.REQUESTS_FINISHED_TOTAL,
+        "smg_router_request_duration_seconds_count",
+        old=("sgl_router_requests_total",),
+    ),
     Rule(Signal.REQUESTS_FAILED_TOTAL, "smg_router_request_errors_total", old=("sgl_router_request_errors_total",)),
+    Rule(
+        Signal.REQUESTS_FAILED_TOTAL,
+        "smg_worker_retries_exhausted_total",
+        old=("sgl_router_retries_exhausted_total",),
+    ),
     Rule(Signal.ADMISSION_REJECTIONS_TOTAL, "smg_admission_queue_rejected_total"),
     Rule(Signal.PROMPT_TOKENS_TOTAL, "smg_router_tokens_total", where={"token_type": "input"}),
     Rule(Signal.GENERATION_TOKENS_TOTAL, "smg_router_tokens_total", where={"token_type": "output"}),
     Rule(
         Signal.REQUEST_SECONDS_TOTAL,
         "smg_router_request_duration_seconds_sum",
-        old=("sgl_router_request_duration_seconds_sum",),
+        where=_WHOLE,
     ),
     Rule(Signal.KV_TRANSFERS_TOTAL, "smg_pd_kv_transfer_duration_seconds_count"),
     Rule(Signal.KV_TRANSFER_SECONDS_TOTAL, "smg_pd_kv_transfer_duration_seconds_sum"),
@@ -47,7 +73,7 @@ HISTOGRAMS = (
     Histogram(
         Distribution.E2E_SECONDS,
         "smg_router_request_duration_seconds",
-        old=("sgl_router_request_duration_seconds",),
+        where=_WHOLE,
     ),
 )
 IGNORED = {
@@ -59,6 +85,7 @@ IGNORED = {
         "smg_http_responses_total",
         "smg_http_connections_active",
         "smg_http_rate_limit_total",
+        "smg_http_connection_timeouts_total",
         "sgl_router_http_requests_total",
         "sgl_router_http_responses_total",
         "sgl_router_responses_total",
@@ -71,16 +98,23 @@ IGNORED = {
         "smg_worker_selection_total",
         "smg_worker_errors_total",
         "smg_worker_overload_shed_total",
+        "smg_worker_overload_fallback_total",
+        "smg_worker_liveness_fallback_total",
+        "smg_worker_requests_total",
+        "smg_worker_routing_keys_active",
+        "smg_worker_stalled",
+        "smg_worker_stall_transitions_total",
+        "smg_worker_http2",
+        "smg_worker_cb_health_readmissions_total",
+        "smg_router_upstream_send_retries_total",
         "smg_worker_cb_state",
         "smg_worker_cb_transitions_total",
         "smg_worker_cb_outcomes_total",
         "smg_worker_cb_consecutive_failures",
         "smg_worker_cb_consecutive_successes",
         "smg_worker_retries_total",
-        "smg_worker_retries_exhausted_total",
         "smg_worker_retry_backoff_seconds",
         "sgl_router_retries_total",
-        "sgl_router_retries_exhausted_total",
         "sgl_router_retry_backoff_duration_seconds",
         "sgl_router_cb_state",
         "sgl_router_cb_outcomes_total",
@@ -102,6 +136,7 @@ IGNORED = {
         "smg_engine_pd_kv_transfer_speed_gb_s",
         "smg_engine_pd_prefill_queue_reqs",
         "smg_engine_pd_decode_queue_reqs",
+        "smg_engine_load_polls_total",
     ),
     **because(
         "how it finds workers and picks one",
@@ -112,6 +147,13 @@ IGNORED = {
         "smg_cache_tree_tokens",
         "smg_cache_tree_tenants",
         "smg_cache_placement_entries",
+        "smg_cache_aware_match_ratio",
+        "smg_cache_aware_policy_branch_total",
+        "smg_manual_policy_branch_total",
+        "smg_prefix_hash_policy_branch_total",
+        "smg_policy_inflight_reconciled_total",
+        "smg_routing_key_source_total",
+        "smg_discovery_snapshot_errors_total",
         "smg_discovery_registrations_total",
         "smg_discovery_deregistrations_total",
         "smg_discovery_sync_duration_seconds",
@@ -145,6 +187,10 @@ IGNORED = {
         "smg_db_operation_duration_seconds",
         "smg_db_connections_active",
         "smg_db_items_stored",
+        "smg_history_memory_records",
+        "smg_responses_not_stored_total",
+        "smg_responses_stream_failures_total",
+        "smg_detokenize_prefix_mismatch_total",
         "smg_mm_tensors_total",
         "smg_mm_tensor_bytes_total",
         "smg_mm_shm_write_failures_total",
@@ -154,46 +200,65 @@ IGNORED = {
         "smg_allocator_metadata_bytes",
     ),
     **because(
+        "until the head of an answer: of a stream neither the whole nor its first token",
+        "sgl_router_request_duration_seconds",
+        "sgl_router_generate_duration_seconds",
+    ),
+    **because(
         "a part of what is read whole",
         "smg_admission_inflight",
         "smg_router_stage_duration_seconds",
         "smg_router_upstream_responses_total",
         "smg_router_request_buffers_released_early_bytes_total",
         "smg_router_generation_duration_seconds",
-        "sgl_router_generate_duration_seconds",
+        "smg_router_request_body_path_total",
     ),
 }
 
 
+_ENGINES: Final = ("sglang_", "sglang:", "vllm:", "trtllm_")
+
+
 def _signs(layout: Layout) -> bool:
-    return any("worker_addr" in one.labels and one.name.startswith("sglang") for one in layout.series)
+    return any("worker_addr" in one.labels and one.name.startswith(_ENGINES) for one in layout.series)
 
 
 TABLE = Table(
     engine="sglang_router",
-    prefixes=("smg_http_", "smg_router_", "smg_worker_", "smg_admission_", "smg_pd_", "smg_engine_", "sgl_router_"),
+    prefixes=("smg_", "sgl_router_"),
     signs=_signs,
     strength=SURE,
     role="router",
     rules=RULES,
     histograms=HISTOGRAMS,
     ignored=IGNORED,
-    others={"sglang_": "a worker's own series, re-exported", "sglang:": "a worker's own series, re-exported"},
+    others={
+        **dict.fromkeys(_ENGINES, "a worker's own series, re-exported"),
+        "smg_tokio_": "runtime of a Rust program",
+        "smg_mesh_": "between gateways",
+        "smg_rl_": "weights and control of workers that learn",
+        "smg_scheduler_": "of admission by priority; the queue's depth is read where it is told",
+        "smg_pd_": "prefill and decode apart, and who is let in there",
+        "smg_kv_": "what it knows of the workers' KV caches",
+        "smg_tokenizer_": "of the tokenizer in the router",
+        "smg_mm_": "of images and sounds around the router",
+    },
     model_labels=("model", "model_id", "model_name"),
     # Of the workers' series: their ranks tell the same, and priorities are parts of the total.
     copy_labels=("pp_rank", "tp_rank", "moe_ep_rank", "pid"),
     part_labels=("priority",),
-    # Tokens and times to first token are told of gRPC workers alone; errors have a series once one happened.
+    # Tokens, times to first token and durations of the whole are told of gRPC workers alone; errors have a series once
+    # one happened.
     optional=frozenset(
         {
             Signal.WAITING,
             Signal.REQUESTS_FAILED_TOTAL,
             Signal.PROMPT_TOKENS_TOTAL,
             Signal.GENERATION_TOKENS_TOTAL,
+            Signal.REQUEST_SECONDS_TOTAL,
         }
     )
     | SIGNALS_WITHOUT_COLUMN,
     notes=lambda _page: ["a router: the workers' own pages tell of the same requests"],
-    finished_includes_failed=True,
     counts_late=True,
 )

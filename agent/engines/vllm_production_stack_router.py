@@ -1,7 +1,9 @@
-"""The router of vLLM's production stack (names from its source; no page was recorded).
+"""The router of vLLM's production stack (recorded pages).
 
 It writes the engine's own names, with the label ``server`` in place of ``model_name``: a page like an engine's of
-requests that the engines' pages tell of too. Averages are of a sliding window and -1 where there was nothing.
+requests that the engines' pages tell of too. Averages are of a sliding window and -1 where there was nothing. What a
+server refused or failed is in the latencies with ``status="error"``; ``request_errors_total`` has of these only what
+broke on the way. A request whose server could not be reached stays in prefill, and so among what runs, for good.
 Source: ``src/vllm_router`` in https://github.com/vllm-project/production-stack.
 """
 
@@ -21,11 +23,9 @@ _OWN: Final = ("vllm:current_qps", "vllm:healthy_pods_total", "vllm:num_incoming
 RULES = (
     Rule(Signal.RUNNING, "vllm:num_requests_running"),
     Rule(Signal.WAITING, "vllm:num_requests_waiting"),
-    Rule(Signal.PROMPT_TOKENS_TOTAL, "vllm:input_tokens_total"),
-    Rule(Signal.GENERATION_TOKENS_TOTAL, "vllm:output_tokens_total"),
     Rule(Signal.REQUESTS_RECEIVED_TOTAL, "vllm:num_incoming_requests_total"),
     Rule(Signal.REQUESTS_FINISHED_TOTAL, "vllm:request_latency_seconds_count"),
-    Rule(Signal.REQUESTS_FAILED_TOTAL, "vllm:request_errors_total"),
+    Rule(Signal.REQUESTS_FAILED_TOTAL, "vllm:request_latency_seconds_count", where={"status": "error"}),
     Rule(Signal.REQUEST_SECONDS_TOTAL, "vllm:request_latency_seconds_sum"),
     Rule(Signal.ENDPOINTS_HEALTHY, "vllm:healthy_pods_total"),
     Rule(Signal.REQUESTS_IN_PREFILL, "vllm:num_prefill_requests"),
@@ -41,6 +41,12 @@ IGNORED = {
         "vllm:num_requests_swapped",
         "vllm:num_requests_uncompleted",
     ),
+    **because(
+        "of answers that came whole; tokens of streams it does not count",
+        "vllm:input_tokens_total",
+        "vllm:output_tokens_total",
+    ),
+    **because("of what failed, what broke on the way", "vllm:request_errors_total"),
     **because("how it picks a server", "vllm:routing_decisions", "vllm:routing_decisions_total"),
     **because(
         "a mean of the router's sliding window, -1 where there was nothing",
@@ -87,7 +93,7 @@ TABLE = Table(
     histograms=(Histogram(Distribution.E2E_SECONDS, "vllm:request_latency_seconds"),),
     ignored=IGNORED,
     model_labels=("model",),
-    optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
+    optional=frozenset({Signal.WAITING, Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
     notes=lambda _page: ["a router with the engine's names: the engines' own pages tell of the same requests"],
     finished_includes_failed=True,
     counts_late=True,

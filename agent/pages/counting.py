@@ -46,6 +46,7 @@ class Counter:
 
     Attributes:
         signal: What they count.
+        source: The newest name that it is read from, by which rules of one signal are told apart.
         slots: Where they stand on the page.
         series: Who they are.
         last: What each showed last; NaN before its first value.
@@ -55,6 +56,7 @@ class Counter:
     """
 
     signal: Signal
+    source: str
     slots: tuple[int, ...]
     series: tuple[Identity, ...]
     last: list[float]
@@ -177,7 +179,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._counters: dict[Identity, float] = {}
-        self._names: dict[Signal, set[str]] = {}
+        self._names: dict[tuple[Signal, str], set[str]] = {}
         self._buckets: dict[tuple[Distribution, Identity], tuple[tuple[float, ...], Sequence[float], float]] = {}
         self._unborn = nan
 
@@ -185,7 +187,7 @@ class Memory:
         """The same, that goes on for itself."""
         twin = copy.copy(self)
         twin._counters, twin._buckets = dict(self._counters), dict(self._buckets)  # noqa: SLF001
-        twin._names = {signal: set(names) for signal, names in self._names.items()}  # noqa: SLF001
+        twin._names = {read: set(names) for read, names in self._names.items()}  # noqa: SLF001
         return twin
 
     def keep(self, counters: Sequence[Counter], histograms: Sequence[Buckets]) -> None:
@@ -195,7 +197,7 @@ class Memory:
                 # Moved to the end: the oldest are given up first.
                 self._counters.pop(identity, None)
                 self._counters[identity] = value
-                self._names.setdefault(counter.signal, set()).add(identity[0])
+                self._names.setdefault((counter.signal, counter.source), set()).add(identity[0])
         for one in histograms:
             for part in one.parts:
                 if part.last is not None:
@@ -204,12 +206,12 @@ class Memory:
         _trim(self._counters)
         _trim(self._buckets)
 
-    def last(self, signal: Signal, identity: Identity) -> float:
+    def last(self, signal: Signal, source: str, identity: Identity) -> float:
         """What a series showed last; NaN where nobody knows.
 
         A signal that is read from a metric of another name than before knows nothing of that metric's past.
         """
-        names = self._names.get(signal)
+        names = self._names.get((signal, source))
         renamed = names is not None and identity[0] not in names
         return self._counters.get(identity, nan if renamed else self._unborn)
 

@@ -310,8 +310,8 @@ def _arrange(
     for group, found in groups.values():
         if rule.counter:
             who = tuple([_identity(series[slot]) for slot in found])
-            last = [memory.last(rule.signal, one) for one in who]
-            group.counters.append(Counter(rule.signal, tuple(found), who, last, rule.scale))
+            last = [memory.last(rule.signal, rule.source, one) for one in who]
+            group.counters.append(Counter(rule.signal, rule.source, tuple(found), who, last, rule.scale))
             continue
         before = next((one for one in group.gauges if one.signal == rule.signal), None)
         if before is not None:  # a second rule of a signal adds to the first
@@ -342,6 +342,8 @@ def _arrange_buckets(
         return
     bounds: dict[Identity, dict[float, int]] = {}
     for slot in slots[f"{name}_bucket"]:
+        if not _has(series[slot].labels, rule.where):
+            continue
         labels = series[slot].identity
         try:
             bound = float(series[slot].labels.get("le", ""))
@@ -364,7 +366,9 @@ def _arrange_buckets(
 
 
 def _read(group: _Group, values: Sequence[float], off: frozenset[Signal]) -> EngineSample:
-    gauges, totals, deltas = {}, {}, {}
+    gauges: dict[Signal, float] = {}
+    totals: dict[Signal, float] = {}
+    deltas: dict[Signal, float] = {}
     for one in group.gauges:
         slots = one.slots
         if len(slots) == 1:
@@ -379,9 +383,10 @@ def _read(group: _Group, values: Sequence[float], off: frozenset[Signal]) -> Eng
         total, gain = counter.look(values)
         if counter.signal in off:
             continue
+        # a second rule of a signal adds to the first
         if isfinite(total):
-            totals[counter.signal] = total
+            totals[counter.signal] = totals.get(counter.signal, 0.0) + total
         if gain is not None:
-            deltas[counter.signal] = gain
+            deltas[counter.signal] = deltas.get(counter.signal, 0.0) + gain
     gained = [increase for one in group.buckets if (increase := one.look(values)) is not None]
     return EngineSample(group.key, gauges, totals, deltas, tuple(gained))

@@ -197,7 +197,7 @@ def test_prompts_of_another_model_say_nothing_of_those_that_have_begun():
 
 
 ROUTER = """\
-smg_router_requests_total{{model="m"}} {all}
+smg_router_request_duration_seconds_count{{model="m"}} {answered}
 smg_router_request_errors_total{{model="m"}} {without}
 smg_router_tokens_total{{model="m",token_type="input"}} {served}
 smg_router_tokens_total{{model="m",token_type="output"}} {served}
@@ -213,7 +213,7 @@ sglang:generation_tokens_total{{model_name="m"}} {served}
 @pytest.mark.parametrize(("text", "engine"), [(ROUTER, "sglang_router"), (SGLANG, "sglang")])
 def test_requests_without_an_answer_need_not_move_tokens(text: str, engine: str):
     def page(served: int, *, without: int = 0, still: int = 0) -> str:
-        return text.format(all=served + without + still, without=without, served=served)
+        return text.format(all=served + without + still, answered=served + still, without=without, served=served)
 
     moved = [page(second) for second in range(1, 6)]
     assert detect(parse(moved[0])).engine == engine

@@ -20,7 +20,7 @@ PAGES = [
     for engine in tables()
     for path in sorted((*FIXTURES.glob(f"{engine}/metrics_*.txt"), *FIXTURES.glob(f"{engine}/metrics_*.txt.gz")))
 ]
-LATE = {"bentoml", "kserve", "litellm", "mlserver", "torchserve"}
+LATE = {"bentoml", "kserve", "litellm", "mlserver", "torchserve", "vllm_production_stack_router", "vllm_router"}
 """Engines whose series begin with their first requests: an idle page lacks them."""
 
 

@@ -70,6 +70,9 @@ class Ledger:
         self.derive_dropped = self._counter(
             "derive_dropped", "Others' scrapes not read, targets forgotten and samples not stored for want of room.", ()
         )
+        self.derive_unnamed = self._counter(
+            "derive_unnamed", "Pages of engines whose sender does not tell of which server they are.", ()
+        )
         self.derive_repeated = self._counter(
             "derive_repeated_points", "Points of delta temporality left out, since their time was told before.", ()
         )

@@ -132,12 +132,13 @@ class Deriver:
     def __init__(self, intake: Intake, ledger: Ledger) -> None:
         self._intake = intake
         self._ledger = ledger
-        self._targets: OrderedDict[tuple[str, str, str, str], _Target] = OrderedDict()
+        self._targets: OrderedDict[tuple[str, str, str, str, str], _Target] = OrderedDict()
         self._pods: dict[tuple[str, str], Pods] = defaultdict(Pods)
         self._waiting: deque[tuple[str, bytes, Sender]] = deque()
         self._unread: deque[tuple[bytes, Sender]] = deque()
         self._unread_bytes = 0
         self._came = asyncio.Event()
+        self._said_unnamed = False
 
     def look(self, body: bytes, sender: Sender) -> None:
         """Keep a metrics request, just stored, that may hold what a target of ours shows: a search in its bytes."""
@@ -198,12 +199,16 @@ class Deriver:
 
     def _add(self, group: Group, sender: Sender, now: float, wall_ns: int, *, marked: bool) -> None:
         whose = group.resource
-        key = sender.key_id, sender.tenant, whose.get(Resource.DEPLOYMENT, ""), whose[Resource.INSTANCE]
+        instance = whose.get(Resource.INSTANCE, "")
+        key = sender.key_id, sender.tenant, whose.get(Resource.DEPLOYMENT, ""), instance, group.process
         target = self._targets.get(key)
         if target is None:
             begins = _beginnings().match
             begun = any(begins(metric.name.encode()) for metric in group.metrics)
             if not begun and not (marked and _is_signed(group)):
+                return
+            if not instance:
+                self._pass_over(whose)
                 return
             target = self._targets[key] = _Target(sender, whose)
         self._targets.move_to_end(key)
@@ -224,6 +229,17 @@ class Deriver:
             self._ledger.derive_late.inc(lost)
         self._ledger.derive_repeated.inc(target.assembly.repeated - repeated)
 
+    def _pass_over(self, whose: Mapping[str, str]) -> None:
+        """A page of an engine, and nobody knows of which server: those of several would be read as one's."""
+        self._ledger.derive_unnamed.inc()
+        if not self._said_unnamed:
+            self._said_unnamed = True
+            LOG.warning(
+                "derive_unnamed",
+                service=whose.get(Resource.DEPLOYMENT, ""),
+                fix="have the sender set the resource attribute service.instance.id, one for each server",
+            )
+
     def _tick(self, *, last: bool = False) -> None:
         now = time.monotonic()
         size = sum(target.assembly.size for target in self._targets.values())
@@ -232,7 +248,7 @@ class Deriver:
             full = size > _MOST_SERIES or len(self._targets) > _MOST_TARGETS
             if not full and now - oldest.seen < _IDLE_SECONDS:
                 break
-            (key_id, tenant, _, instance), _ = self._targets.popitem(last=False)
+            (key_id, tenant, _, instance, _), _ = self._targets.popitem(last=False)
             self._pods[key_id, tenant].forget(instance)
             size -= oldest.assembly.size
             if full:

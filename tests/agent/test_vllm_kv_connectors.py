@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 from agent.engine_table import config_of, find_table
 from agent.pages.page import Page, parse
 from agent.pages.samples import Sampler
 from base.vocabulary import Distribution, Signal
+from tests.kits.docs import ROOT
 
 LABELS = 'engine="0",model_name="m"'
 ALWAYS = f"vllm:num_requests_running{{{LABELS}}} 3\nvllm:num_requests_waiting{{{LABELS}}} 0\n"
@@ -124,6 +127,17 @@ def test_a_servers_operations_make_no_sample_of_their_own():
     assert [(one.distribution, one.count, one.total) for one in sample.histograms] == [
         (Distribution.SLEEP_OPERATION_SECONDS, 2, 5.0)
     ]
+
+
+def test_hits_of_an_external_cache_are_those_that_clients_were_told():
+    """Recorded behind an ExampleConnector: four prompts, four times; usage told 3,840 tokens, 2,304 cached."""
+    recorded = ROOT / "tests" / "fixtures" / "vllm" / "metrics_external_cache.txt.gz"
+    (sample,) = Sampler(find_table("vllm")).sample(parse(gzip.decompress(recorded.read_bytes()))).samples
+    told = sample.signals()
+    asked, cached = (60 + 180 + 300 + 420) * 4, (128 + 256 + 384) * 3
+    assert told[Signal.PROMPT_TOKENS_TOTAL] == told[Signal.PREFIX_CACHE_QUERIES_EXTERNAL_TOTAL] == asked
+    assert told[Signal.PREFIX_CACHE_HITS_EXTERNAL_TOTAL] == cached
+    assert told[Signal.PREFIX_CACHE_HITS_TOTAL] == told[Signal.PREFIX_CACHE_HITS_DEVICE_TOTAL] == 0
 
 
 def test_lives_of_blocks_are_distributions():

@@ -1,8 +1,9 @@
-"""vLLM's own router (PyPI ``vllm-router``, recorded pages; names of prefill and decode apart are from its source).
+"""vLLM's own router (PyPI ``vllm-router``, recorded pages).
 
 It counts an answer that is well when its head comes, and apart from these what failed: at once where trying again would
-not help, else when no try was left. That no server could be had it counts at each try. Its durations end with the head
-too, so that of a stream they are none of the whole. The page has a port of its own (29000).
+not help, else when no try was left. That no server could be had it counts at each try. With prefill and decode apart it
+counts all answers at their heads, failed ones too. Its durations end with the head, so that of a stream they are none
+of the whole. The page has a port of its own (29000).
 Source: https://github.com/vllm-project/router (``src/metrics.rs``).
 """
 
@@ -25,12 +26,16 @@ RULES = (
     # Of policies that look at load.
     Rule(Signal.RUNNING, "vllm_router_running_requests"),
     Rule(Signal.REQUESTS_FINISHED_TOTAL, "vllm_router_requests_total", old=("vllm_router_pd_requests_total",)),
-    Rule(
-        Signal.REQUESTS_FAILED_TOTAL,
-        "vllm_router_request_errors_total",
-        where={"error_type": "non_retryable_error"},
+    *(
+        rule
+        for signal in (Signal.REQUESTS_FINISHED_TOTAL, Signal.REQUESTS_FAILED_TOTAL)
+        for rule in (
+            Rule(signal, "vllm_router_request_errors_total", where={"error_type": "non_retryable_error"}),
+            Rule(signal, "vllm_router_retries_exhausted_total"),
+        )
     ),
-    Rule(Signal.REQUESTS_FAILED_TOTAL, "vllm_router_retries_exhausted_total"),
+    Rule(Signal.REQUESTS_FAILED_TOTAL, "vllm_router_pd_prefill_errors_total"),
+    Rule(Signal.REQUESTS_FAILED_TOTAL, "vllm_router_pd_decode_errors_total"),
     Rule(Signal.ENDPOINTS_HEALTHY, "vllm_router_worker_health"),
 )
 IGNORED = {
@@ -96,5 +101,6 @@ TABLE = Table(
     },
     optional=frozenset({Signal.RUNNING, Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
     notes=lambda _page: ["a router: the servers' own pages tell of the same requests"],
+    finished_includes_failed=True,
     counts_late=True,
 )

@@ -27,13 +27,24 @@ def page_of(path: str) -> Page:
         (
             # 36 answers had begun, of 9 in flight the 3 streams; 4 were refused with 400, 3 had five times 503
             "vllm_router/metrics_busy.txt",
-            {"running": 9, "requests_finished_total": 24 + 3 + 6 + 3, "requests_failed_total": 4 + 3},
+            {"running": 9, "requests_finished_total": 24 + 3 + 6 + 3 + 4 + 3, "requests_failed_total": 4 + 3},
         ),
-        ("vllm_router/metrics_after.txt", {"running": 0, "requests_finished_total": 42, "requests_failed_total": 7}),
+        (
+            "vllm_router/metrics_after.txt",
+            {"running": 0, "requests_finished_total": 42 + 7, "requests_failed_total": 7},
+        ),
         (
             # with 5 tries each: that no server was left is counted 30 times
             "vllm_router/metrics_no_server_left.txt",
-            {"running": 0, "requests_finished_total": 42, "requests_failed_total": 7 + 4 + 4, "endpoints_healthy": 0},
+            {
+                "running": 0, "requests_finished_total": 42 + 15, "requests_failed_total": 7 + 4 + 4,
+                "endpoints_healthy": 0,
+            },
+        ),
+        (
+            # of 9 in flight the 3 streams have begun; two had 400 and two 503 of the decoder, three of the prefiller
+            "vllm_router/metrics_prefill_and_decode_apart.txt",
+            {"requests_finished_total": 12 + 7 + 3, "requests_failed_total": 2 + 2 + 3},
         ),
         (
             "sglang_router/sglang_router_0.3.2_busy.txt",
@@ -93,7 +104,7 @@ def test_a_first_failure_of_either_kind_is_an_increase() -> None:
     pages.append(pages[1] + error % ("no_available_workers", 15) + out_of_tries)
     sampler = Sampler(detect(parse(always)))
     (sample,) = [sampler.sample(parse(page)).samples for page in pages][-1]
-    assert sample.totals[Signal.REQUESTS_FAILED_TOTAL] == 2 + 3
+    assert sample.totals[Signal.REQUESTS_FAILED_TOTAL] == sample.totals[Signal.REQUESTS_FINISHED_TOTAL] == 2 + 3
     assert sample.deltas[Signal.REQUESTS_FAILED_TOTAL] == 3
 
 

@@ -7,12 +7,14 @@ makes of the driver itself, so that whoever has an exporter already needs no acc
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent import gpu_exporters
 from agent.engine_families import is_common
+from agent.gpu_pods import MOST_HOLDINGS, Holding
 from agent.xids import meaning
 from base import found
 from base.vocabulary import Resource
@@ -76,6 +78,11 @@ class Whose:
         """A part of this GPU."""
         name = f"{self.name}{_PART_OF_NAME}{profile}".strip() if profile else self.name
         return replace(self, gpu=gpu, parent=self.gpu, index=f"{self.index}:{number}", name=name)
+
+    @property
+    def holding(self) -> Holding | None:
+        """That its pod has it; None of nobody's."""
+        return Holding(self.gpu, self.namespace, self.pod) if self.pod else None
 
     def attributes(self) -> dict[str, str]:
         """As attributes of a resource."""
@@ -181,6 +188,10 @@ class GpuReader:
 
     Args:
         table: The exporter's.
+
+    Attributes:
+        held: Which pods have which GPUs, by the last page; where sharing is told, a line of each pod.
+        passed_over: GPUs, and pods that have one, beyond those that are told of a page.
     """
 
     def __init__(self, table: GpuTable) -> None:
@@ -188,7 +199,9 @@ class GpuReader:
         self._layout: Layout | None = None
         self._places: list[tuple[int, str, Figure]] = []
         self._whose: dict[str, Whose] = {}
+        self._holders: dict[Holding, list[int]] = {}
         self._before: dict[str, Before] = {}
+        self.held: tuple[Holding, ...] = ()
         self.passed_over = 0
 
     def read(self, page: Page, at: float) -> list[Row]:
@@ -205,7 +218,10 @@ class GpuReader:
             value = page.values[slot]
             if value not in _ABSENT and math.isfinite(told := value * figure.factor):
                 read.setdefault(gpu, {}).setdefault(figure, []).append(told)
-        self.passed_over = max(0, len(read) - MOST_GPUS)
+        # a series that ended stands on one more page of a scraper's, as no number
+        held = [one for one, slots in self._holders.items() if not all(math.isnan(page.values[slot]) for slot in slots)]
+        self.held = tuple(held[:MOST_HOLDINGS])
+        self.passed_over = max(0, len(read) - MOST_GPUS) + max(0, len(held) - MOST_HOLDINGS)
         rows, kept = [], {}
         for gpu, figures in list(read.items())[:MOST_GPUS]:
             raw: dict[str, float] = {}
@@ -232,19 +248,24 @@ class GpuReader:
         return before.faults + 1, number
 
     def _lay_out(self, layout: Layout) -> None:
-        self._layout, self._places, self._whose = layout, [], {}
+        self._layout, self._places, self._whose, self._holders = layout, [], {}, {}
         order = {family: place for place, family in enumerate(self.table.families)}
         for slot, one in enumerate(layout.series):
             figures = self.table.families.get(one.name, ())
             whose = self.table.whose(one.labels) if figures else None
             if whose is None:
                 continue
+            if whose.holding is not None:
+                self._holders.setdefault(whose.holding, []).append(slot)
             for figure in figures:
                 if any(one.labels.get(name) != value for name, value in figure.labels.items()):
                     continue
                 of = whose.whole() if figure.whole else whose
                 self._whose[of.gpu] = self._whose.get(of.gpu, of).with_(of)
                 self._places.append((slot, of.gpu, figure))
+        for gpu, pods in Counter(one.gpu for one in self._holders).items():
+            if pods > 1 and gpu in self._whose:  # a row names one pod
+                self._whose[gpu] = replace(self._whose[gpu], pod="", namespace="")
         # families that say the same are read in the table's order, whatever the page's
         self._places.sort(key=lambda place: order[layout.series[place[0]].name])
 

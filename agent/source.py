@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from agent.gpu_pods import GpuPods
 from agent.host.engines import Engines
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Scene:
         data: The agent's data folder.
         engines: The processes of those targets that run here.
         overheard: Where sources let others hear what they see.
+        pods: Which pods have which GPUs, whichever source tells it.
     """
 
     config: AgentConfig
@@ -94,6 +96,7 @@ class Scene:
     data: Path
     engines: Engines = field(default_factory=Engines)
     overheard: Overheard = field(default_factory=Overheard)
+    pods: GpuPods = field(default_factory=GpuPods)
 
 
 class Source:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from agent.gpu_pods import MOST_HOLDINGS, Holding
 from base.formats import spell
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS: Final = 5.0
 MOST_BYTES: Final = 16 << 20
-MOST_HOLDINGS: Final = 4096
-"""Of one node: 16 GPUs in 7 parts, each handed out 36 times."""
 _METHOD: Final = "/v1.PodResourcesLister/List"
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MOST_BYTES),
@@ -53,19 +52,6 @@ _MESSAGES: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
 
 class KubeletError(Exception):
     """The kubelet does not tell; says why."""
-
-
-class Holding(NamedTuple):
-    """A pod has a GPU, or a part of one.
-
-    Attributes:
-        gpu: UUID.
-        namespace, pod: Whose.
-    """
-
-    gpu: str
-    namespace: str
-    pod: str
 
 
 class Told(NamedTuple):

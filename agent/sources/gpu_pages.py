@@ -16,6 +16,7 @@ import aiohttp
 import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from agent.gpu_pods import GpuPods, held_rows
 from agent.gpu_table import TOTALS, GpuReader, fault_told, gpu_tables, reader_of
 from agent.otlp.encode import attributes, encode_event, encode_gauges, resource
 from agent.pages.fetch import fetch, reason_of
@@ -66,15 +67,22 @@ class GpuPages(Source):
     Args:
         urls: Where they are.
         place: Where this agent runs; a page that names a machine has its own.
+        pods: Since when pods have GPUs, whoever tells it in this agent.
         interval_seconds: Time between two looks at a page.
     """
 
     def __init__(
-        self, urls: Sequence[str], place: Place | None = None, *, interval_seconds: float = INTERVAL_SECONDS
+        self,
+        urls: Sequence[str],
+        place: Place | None = None,
+        pods: GpuPods | None = None,
+        *,
+        interval_seconds: float = INTERVAL_SECONDS,
     ) -> None:
         self._exporters = [_Exporter(url) for url in dict.fromkeys(urls)]
         self._place = attributes(None, place or Place())
         self._pod = (place or Place()).pod
+        self._pods = pods or GpuPods()
         self._interval = interval_seconds
         self._targets: list[Target] = []
 
@@ -158,9 +166,11 @@ class GpuPages(Source):
             if row.fault:
                 self._event(emit, "gpu_xid", fault_told(row), whose | {"xid": str(row.fault)}, warning=True)
         one.found = frozenset(row.whose.gpu for row in rows)
-        if told:
-            emit("metrics", encode_gauges([(resource(whose), row.values) for whose, row in told], SCOPE_GPU, time_ns,
-                                          TOTALS))  # fmt: skip
+        figures = [(resource(whose), row.values) for whose, row in told]
+        holdings = one.reader.held if one.reader is not None else ()
+        held = self._pods.tell(one.url, holdings, time_ns // 1_000_000)
+        nodes = {row.whose.gpu: row.whose.node for row in rows}
+        emit("metrics", encode_gauges([*figures, *held_rows(held, self._place, nodes)], SCOPE_GPU, time_ns, TOTALS))
 
     def _instance(self, row: Row) -> dict[str, str]:
         pod, namespace = row.whose.pod, row.whose.namespace
@@ -188,6 +198,6 @@ def source(scene: Scene) -> GpuPages | None:
     """The pages that the configuration names."""
     if not scene.config.gpu_pages:
         return None
-    made = GpuPages([page.url for page in scene.config.gpu_pages], scene.place)
+    made = GpuPages([page.url for page in scene.config.gpu_pages], scene.place, scene.pods)
     made.watch(scene.targets)
     return made

@@ -15,10 +15,11 @@ import structlog
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
 from agent.gpu.pod_resources import PATIENCE_SECONDS, KubeletError, ask
-from agent.otlp.encode import attributes, encode_event, encode_gauges, resource
+from agent.gpu_pods import GpuPods, held_rows
+from agent.otlp.encode import attributes, encode_event, encode_gauges
 from agent.source import METRICS, Source
 from agent.target import Place
-from base.vocabulary import SCOPE_GPU, Resource
+from base.vocabulary import SCOPE_GPU
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,15 +27,14 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from agent.gpu.pod_resources import Holding, Told
+    from agent.gpu.pod_resources import Told
     from agent.otlp.emit import Emit
     from agent.source import Scene
 
 INTERVAL_SECONDS: Final = 15.0
 _LOOK_AGAIN_SECONDS: Final = 60.0
-_FORGOTTEN_AFTER: Final = 4
-"""Looks without an answer after which who has a GPU counts as having got it anew."""
 _NAMED: Final = 5
+_TELLER: Final = "kubelet"
 
 log = structlog.get_logger()
 
@@ -45,6 +45,7 @@ class PodResources(Source):
     Args:
         socket: Its own.
         place: Where this agent runs.
+        pods: Since when pods have GPUs, whoever tells it in this agent.
         interval_seconds: Time between two looks.
         look_again_seconds: The same while there is no socket and never was.
         patience_seconds: How long an answer may take.
@@ -54,21 +55,21 @@ class PodResources(Source):
         self,
         socket: Path,
         place: Place | None = None,
+        pods: GpuPods | None = None,
         *,
         interval_seconds: float = INTERVAL_SECONDS,
         look_again_seconds: float = _LOOK_AGAIN_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._socket = socket
-        self._where = place or Place()
-        self._place = attributes(None, self._where)
+        self._place = attributes(None, place or Place())
+        self._pods = pods or GpuPods()
         self._interval = interval_seconds
         self._look_again = look_again_seconds
         self._patience = patience_seconds
-        self._since: dict[Holding, int] = {}
+        self._held = 0
         self._strange: frozenset[str] = frozenset()
         self._error = ""
-        self._silent = 0
         self._is_node = False
         self._looks = self._failures = self._passed_over = 0
 
@@ -80,7 +81,7 @@ class PodResources(Source):
             ("pod_resources_passed_over", "GPUs of pods beyond those that are told", self._passed_over),
         ):
             yield CounterMetricFamily(f"{METRICS}_{name}", text, value=count)
-        yield GaugeMetricFamily(f"{METRICS}_pod_gpus", "GPUs, and parts of GPUs, of pods", value=len(self._since))
+        yield GaugeMetricFamily(f"{METRICS}_pod_gpus", "GPUs, and parts of GPUs, of pods", value=self._held)
 
     def problems(self, now: float, since: float) -> Iterable[str]:  # noqa: ARG002 - of this moment
         """A kubelet that does not tell, or whose names of GPUs are nobody else's."""
@@ -124,9 +125,6 @@ class PodResources(Source):
 
     def _failed(self, why: str, emit: Emit) -> None:
         self._failures += 1
-        self._silent += 1
-        if self._silent >= _FORGOTTEN_AFTER:
-            self._since = {}
         first, self._error = not self._error, why
         if first:
             self._event("gpu_pods_absent", self._untold(), emit, warning=True)
@@ -134,29 +132,15 @@ class PodResources(Source):
     def _tell(self, told: Told, time_ns: int, emit: Emit) -> None:
         if self._error:
             self._event("gpu_pods_back", "The kubelet tells again whose the GPUs are", emit)
-        self._error, self._silent = "", 0
+        self._error = ""
         first, self._strange = bool(told.strange and not self._strange), told.strange
         if first:
             self._event("gpu_pods_absent", self._not_understood(), emit, warning=True)
         self._passed_over += told.passed_over
-        time_ms = time_ns // 1_000_000
-        self._since = {one: min(self._since.get(one, time_ms), time_ms) for one in sorted(told.holdings)}
-        rows = [
-            (resource(self._whose(one)), {"pod_held_seconds": (time_ms - since) / 1000})
-            for one, since in self._since.items()
-        ]
-        if rows:
-            emit("metrics", encode_gauges(rows, SCOPE_GPU, time_ns))
-
-    def _whose(self, holding: Holding) -> dict[str, str]:
-        its_own = {
-            "hw.type": "gpu",
-            "hw.id": holding.gpu,
-            Resource.POD: holding.pod,
-            Resource.NAMESPACE: holding.namespace,
-            Resource.POD_NODE: self._where.node,
-        }
-        return {name: value for name, value in (self._place | its_own).items() if value}
+        held = self._pods.tell(_TELLER, told.holdings, time_ns // 1_000_000, first_hand=True)
+        self._held = len(held)
+        if held:
+            emit("metrics", encode_gauges(held_rows(held, self._place), SCOPE_GPU, time_ns))
 
     def _untold(self) -> str:
         leave = "agent.pod_resources: null does not ask it"
@@ -176,4 +160,4 @@ def source(scene: Scene) -> PodResources | None:
     """The kubelet of this node, unless the configuration leaves it out."""
     if scene.config.pod_resources is None:
         return None
-    return PodResources(scene.config.pod_resources, scene.place)
+    return PodResources(scene.config.pod_resources, scene.place, scene.pods)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from agent.engine_table import detect
+from agent.gpu_pods import GpuPods, held_rows
 from agent.gpu_table import TOTALS, GpuReader, fault_told, reader_of
 from agent.otlp.encode import encode_event, encode_gauges, resource
 from agent.pages.follow import Follower
@@ -34,6 +35,9 @@ _PLACES: Final[Mapping[str, tuple[str, ...]]] = {
     Resource.NODE: ("node", "kubernetes_node", "host_name"),
 }
 """Attributes of our resource → labels by which scrapers commonly tell the same, likeliest first."""
+_PODS_PATIENCE_SECONDS: Final = 300.0
+"""Time without a page after which who has its GPUs is forgotten: as long as a value counts for Prometheus, whose
+scrapes may be minutes apart (``query.lookback-delta``)."""
 _KEPT: Final = (Resource.DEPLOYMENT, Resource.INSTANCE, Resource.VERSION)
 
 
@@ -98,12 +102,13 @@ class EngineReader:
 
 @dataclass(frozen=True, slots=True)
 class GpusReader:
-    """Rows of GPUs of an exporter's page, and their faults.
+    """Rows of GPUs of an exporter's page, and their faults, and which pods have them.
 
     Attributes:
         reader: The exporter's.
         place: Attributes of all rows' resources.
         pods: Whose a GPU is that a pod has.
+        held: Since when; None where that is not told.
         sums: Of what it counts by interval.
         emit: Takes the bodies.
         ledger: Told of rows, and of what was left out.
@@ -112,13 +117,15 @@ class GpusReader:
     reader: GpuReader
     place: Mapping[str, str]
     pods: Pods
+    held: GpuPods | None
     sums: Sums
     emit: Emit
     ledger: Ledger
 
     def fork(self) -> GpusReader:
         """Another one that has read the same pages."""
-        return replace(self, reader=copy.copy(self.reader), sums=self.sums.fork())
+        held = self.held.fork() if self.held is not None else None
+        return replace(self, reader=copy.copy(self.reader), held=held, sums=self.sums.fork())
 
     def read(self, put: Put, *, tell: bool = True) -> None:
         """Read the next page."""
@@ -127,9 +134,14 @@ class GpusReader:
             (row, {**self.place, **row.whose.attributes(), **self.pods.of(row.whose.pod, row.whose.namespace)})
             for row in self.reader.read(page, put.time_ns / 1e9)
         ]
-        if not rows or not tell:
+        if not rows:
             return
+        held = self.held.tell("", self.reader.held, put.time_ns // 1_000_000) if self.held is not None else {}
+        if not tell:
+            return
+        nodes = {row.whose.gpu: row.whose.node for row, _ in rows}
         told = [(resource(whose), row.values) for row, whose in rows]
+        told += held_rows(held, self.place, nodes)
         self.emit("metrics", encode_gauges(told, SCOPE_GPU, put.time_ns, TOTALS))
         self.ledger.derived.inc(len(rows))
         for row, whose in rows:
@@ -138,9 +150,9 @@ class GpusReader:
                 self.emit("logs", encode_event(whose, "gpu_xid", fault_told(row), put.time_ns, details, warning=True))
 
     def alone(self, put: Put) -> None:
-        """Tell a page between two that were read."""
+        """Tell a page between two that were read: whose the GPUs are, these know."""
         self.owe(put)
-        replace(self, reader=GpuReader(self.reader.table), sums=Sums()).read(without(put))
+        replace(self, reader=GpuReader(self.reader.table), held=None, sums=Sums()).read(without(put))
 
     def owe(self, put: Put) -> None:
         """Have what counts by interval, and came late, in what the next page shows."""
@@ -165,7 +177,9 @@ def maker(
     gpus = reader_of(page)
     if gpus is not None:
         exporter, place = gpus.table, _exporters_place(whose, page)
-        return lambda _put: GpusReader(GpuReader(exporter), place, pods, Sums(), emit, ledger)
+        return lambda _put: GpusReader(
+            GpuReader(exporter), place, pods, GpuPods(_PODS_PATIENCE_SECONDS), Sums(), emit, ledger
+        )
     try:
         table = detect(page)
     except UnknownEngineError:

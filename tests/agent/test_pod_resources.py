@@ -17,7 +17,8 @@ import pytest
 
 from agent.config import AgentConfig
 from agent.gpu import pod_resources as kubelets
-from agent.gpu.pod_resources import Holding, KubeletError, answer, ask, told
+from agent.gpu.pod_resources import KubeletError, answer, ask, told
+from agent.gpu_pods import Holding
 from agent.source import Scene
 from agent.sources.pod_resources import PodResources, source
 from agent.target import Place

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.gpu.pod_resources import Holding, Told
-from agent.otlp.encode import Moment, attributes
-from agent.pages.follow import Follower
-from agent.sources.pod_resources import PodResources
-from agent.target import Place, Target
 from analytics.questions import gpus
 from analytics.selection import Selection
 from analytics.window import Window
-from tests.kits.schema_tools import NOW_MS, framed, fresh_store, metrics, token
+from tests.kits.gpu_pods import WORKS, Node, at, up, works
+from tests.kits.schema_tools import framed, fresh_store, metrics, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from collector.store.client import Store
     from tests.conftest import StoreServer
-
-WORKS = "SELECT instance, gpu, node, process_pid, rank, `from`, `to` FROM instance_gpus ORDER BY gpu, instance, `from`"
 
 
 @pytest.fixture(scope="module")
@@ -40,43 +33,6 @@ def store(migrated: Store) -> Store:
     for table in ("gpu_pods_t", "pod_servers_t", "instance_gpus_t", "gpu_samples", "events", "engine_samples"):
         migrated.command(f"TRUNCATE TABLE {table}")
     return migrated
-
-
-def at(seconds: float) -> datetime:
-    return datetime.fromtimestamp((NOW_MS + seconds * 1000) / 1000, UTC)
-
-
-class Node:
-    """An agent of a node, which asks its kubelet."""
-
-    def __init__(self, store: Store, name: str = "n1") -> None:
-        self._store = store
-        self._source = PodResources(Path("kubelet.sock"), Place(node=name))
-
-    def look(self, seconds: float, *held: tuple[str, str], namespace: str = "models") -> None:
-        """It sees pods with GPUs."""
-        holdings = frozenset(Holding(gpu, namespace, pod) for gpu, pod in held)
-        told = Told(holdings, frozenset(), 0)
-        self._source._tell(told, (NOW_MS + int(seconds * 1000)) * 1_000_000, self._emit)
-
-    def _emit(self, signal: str, body: bytes) -> None:
-        assert signal == "metrics"
-        self._store.insert_segment("land_metrics", framed(body), token())
-
-
-def up(store: Store, instance: str, pod: str, namespace: str = "models", node: str = "n1", **more: str) -> None:
-    """An agent reads the pages of a server, in the pod that it is in itself."""
-    whose = attributes(Target(instance, "chat"), Place(pod=pod, namespace=namespace, node=node)) | more
-
-    def emit(signal: str, body: bytes) -> None:
-        store.insert_segment(f"land_{signal}", framed(body), token())
-
-    Follower(instance, whose).stranger(Moment(NOW_MS * 1_000_000), emit)
-
-
-def works(store: Store) -> list[tuple[Any, ...]]:
-    """(instance, gpu) of who runs where."""
-    return [(row["instance"], row["gpu"]) for row in store.rows(WORKS)]
 
 
 @pytest.mark.parametrize("first", ["server", "gpu"])
@@ -185,3 +141,27 @@ def test_processes_are_there_as_before(store: Store):
     store.insert_segment("land_metrics", framed(body), token())
     (row,) = store.rows(WORKS)
     assert (row["instance"], row["process_pid"], row["to"] - row["from"]) == ("vllm-a", "7", timedelta(0))
+
+
+def test_an_exporters_page_tells_what_a_kubelet_would(store: Store):
+    up(store, "chat-0", "chat-0")
+    up(store, "chat-1", "chat-1")
+    node = Node(store)
+    node.page(0, ("GPU-1", "chat-0"), ("GPU-2", "chat-0"), ("GPU-2", "chat-1"))
+    node.page(5, ("GPU-1", "chat-0"), ("GPU-2", "chat-0"))
+    assert [tuple(row.values()) for row in store.rows(WORKS)] == [
+        ("chat-0", "GPU-1", "n1", "", "", at(0), at(5)),
+        ("chat-0", "GPU-2", "n1", "", "", at(0), at(5)),
+        ("chat-1", "GPU-2", "n1", "", "", at(0), at(0)),
+    ]
+
+
+def test_where_page_and_kubelet_tell_there_is_one_row(store: Store):
+    up(store, "chat-0", "chat-0")
+    node = Node(store)
+    node.page(0, ("GPU-1", "chat-0"))
+    node.look(0.5, ("GPU-1", "chat-0"))
+    node.page(5, ("GPU-1", "chat-0"))
+    node.look(15.5, ("GPU-1", "chat-0"))
+    (row,) = store.rows(WORKS)
+    assert (row["from"], row["to"]) == (at(0), at(15.5))

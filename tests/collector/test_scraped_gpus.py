@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
@@ -75,6 +75,12 @@ def of_target(shown: Page, at: int, instance: str) -> bytes:
     return sent(series)
 
 
+def rows(taker: Taker, *, held: bool = False) -> list[Any]:
+    """What was told of GPUs, or of the pods that have them."""
+    found = told(body for kind, body, _ in taker.taken if kind == "metrics")
+    return [one for one in found if "hw.id" in one[1] and ("pod_held_seconds" in one[2]) is held]
+
+
 async def test_a_gpu_has_the_server_of_the_pod_that_has_it(clock: list[float]) -> None:
     """Prometheus puts its target's own pod over the exporter's word, which it then calls exported."""
     taker = Taker()
@@ -86,7 +92,7 @@ async def test_a_gpu_has_the_server_of_the_pod_that_has_it(clock: list[float]) -
         deriver.look(of_target(dcgm(xid), START + turn * SECOND, "dcgm:9400"), NOBODY)
         await waited(deriver, clock)
     await settled(deriver, clock)
-    gpus = [one for one in told(body for kind, body, _ in taker.taken if kind == "metrics") if "hw.id" in one[1]]
+    gpus = rows(taker)
     assert len(gpus) == 3
     for _, whose, values in gpus:
         assert values["hw.gpu.utilization"] == 0.97
@@ -113,6 +119,53 @@ async def test_a_gpu_of_a_pod_with_several_servers_or_none_is_nobodys(clock: lis
     deriver.look(of_target(dcgm(0), START, "dcgm:9400"), NOBODY)
     deriver.look(of_target(dcgm(0, "elsewhere"), START, "dcgm:9401"), NOBODY)
     await waited(deriver, clock)
-    gpus = [one for one in told(body for kind, body, _ in taker.taken if kind == "metrics") if "hw.id" in one[1]]
+    gpus = rows(taker)
     assert len(gpus) == 2
     assert not any("service.instance.id" in whose for _, whose, _ in gpus)
+
+
+async def scraped(deriver: Deriver, clock: list[float], at: int, shown: Page) -> None:
+    deriver.look(of_target(shown, START + at * SECOND, "dcgm:9400"), NOBODY)
+    await waited(deriver, clock)
+
+
+def shared(*pods: str) -> Page:
+    """A GPU that pods share: an exporter that is told to writes a line for each."""
+    lines = [
+        f'DCGM_FI_DEV_GPU_UTIL{{gpu="0",UUID="GPU-a",Hostname="n1",exported_pod="{pod}",exported_namespace="models",'
+        f'vgpu="{number}"}} 97\n'
+        for number, pod in enumerate(pods)
+    ]
+    return parse("".join(lines) + 'DCGM_FI_DEV_GPU_UTIL{gpu="1",UUID="GPU-b",Hostname="n1"} 5\n')
+
+
+async def test_which_pods_have_a_gpu_is_told_since_they_have_it(clock: list[float]) -> None:
+    taker = Taker()
+    deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
+    for at, pods in ((0, ["chat-0"]), (15, ["chat-0", "chat-1"]), (30, ["chat-1"]), (45, ["chat-0"])):
+        await scraped(deriver, clock, at, shared(*pods))
+    await settled(deriver, clock)
+    found = sorted(
+        ((time_ns - START) // SECOND, whose["k8s.pod.name"], values["pod_held_seconds"])
+        for time_ns, whose, values in rows(taker, held=True)
+    )
+    assert found == [
+        (0, "chat-0", 0.0), (15, "chat-0", 15.0), (15, "chat-1", 0.0), (30, "chat-1", 15.0), (45, "chat-0", 0.0),
+    ]  # fmt: skip
+    whose = rows(taker, held=True)[0][1]
+    assert (whose["hw.id"], whose["k8s.namespace.name"], whose["host.name"]) == ("GPU-a", "models", "n1")
+    pods = {at: whose.get("k8s.pod.name") for at, whose, _ in rows(taker) if whose["hw.id"] == "GPU-a"}
+    assert pods[START + 15 * SECOND] is None, "a row names one pod"
+
+
+async def test_a_page_between_two_that_were_read_says_nothing_of_pods(clock: list[float]) -> None:
+    taker = Taker()
+    deriver = Deriver(taker, Ledger())  # type: ignore[arg-type]
+    for at in (0, 15, 45):
+        await scraped(deriver, clock, at, shared("chat-0"))
+    await settled(deriver, clock)
+    await scraped(deriver, clock, 30, shared("chat-0"))
+    await settled(deriver, clock)
+    found = {(time_ns - START) // SECOND: values["pod_held_seconds"] for time_ns, _, values in rows(taker, held=True)}
+    assert found == {0: 0.0, 15: 15.0, 45: 45.0}
+    assert START + 30 * SECOND in {time_ns for time_ns, _, _ in rows(taker)}

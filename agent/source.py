@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from agent.config import AgentConfig
+    from agent.gpu.pod_resources import Numbers
     from agent.otlp.emit import Emit
     from agent.target import Known, Place, Target
 
@@ -54,6 +55,8 @@ class Overheard:
         pages: Told of every page.
         events: Told of what happened to a server: the event's name, the instance.
         inside: What each server's own process tells of its configuration, by instance, as ``instance_config`` has it.
+        gpus: UUIDs of this machine's GPUs and their parts by minor number and GPU instance (None of a whole one), once
+            the driver tells them.
         beside: What else is counted of each server, by instance: lines of its page, given the label by which the
             engine names a rank.
     """
@@ -62,6 +65,7 @@ class Overheard:
     events: list[Callable[[str, str], None]] = field(default_factory=list)
     inside: dict[str, Mapping[str, str]] = field(default_factory=dict)
     beside: dict[str, Callable[[str], bytes]] = field(default_factory=dict)
+    gpus: dict[Numbers, str] = field(default_factory=dict)
 
     def page(self, told: PageTold) -> None:
         """Tell of a page."""

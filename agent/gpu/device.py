@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from agent.gpu.activity import Activity
+    from agent.gpu.pod_resources import Numbers
 
 PARTS_KEPT: Final = 16
 """Parts of one GPU; NVIDIA's have 7 at most."""
@@ -28,6 +29,7 @@ class Device:
         resource: The same as bytes.
         part: The part's number (NVML's GPU instance); None of a whole GPU.
         parent: The driver's own handle of the GPU that a part is of.
+        minor: Of the whole GPU's device file (/dev/nvidiaN), by which some device plugins name it; None where unknown.
         unsupported: What it said it does not have: never asked for again.
         activity: What runs inside it, where the driver counts that.
         counters: Counters as they last stood, by name: (Unix seconds, bytes).
@@ -44,6 +46,7 @@ class Device:
     resource: bytes = b""
     part: int | None = None
     parent: Any = None
+    minor: int | None = None
     unsupported: set[str] = field(default_factory=set)
     activity: Activity | None = None
     counters: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -88,8 +91,9 @@ def devices(
         except nvml.NVMLError as error:
             failed(index, error)
             continue
+        minor = _minor(nvml, handle)
         parts = _parts(nvml, handle)
-        yield Device(handle, identity, whole | identity, cut=_uuids(nvml, parts))
+        yield Device(handle, identity, whole | identity, minor=minor, cut=_uuids(nvml, parts))
         for number, part in enumerate(parts):
             try:
                 own = _identity(nvml, part, f"{index}:{number}") | version | {"hw.parent": identity["hw.id"]}
@@ -97,7 +101,7 @@ def devices(
             except nvml.NVMLError as error:
                 failed(index, error)
                 continue
-            yield Device(part, own, whole | own, part=instance, parent=handle)
+            yield Device(part, own, whole | own, part=instance, parent=handle, minor=minor)
 
 
 def cut_anew(nvml: Any, gpus: Iterable[Device], at: Callable[[Device], None]) -> bool:
@@ -116,6 +120,15 @@ def cut_anew(nvml: Any, gpus: Iterable[Device], at: Callable[[Device], None]) ->
     return False
 
 
+def numbered(gpus: Iterable[Device]) -> dict[Numbers, str]:
+    """UUIDs by minor number and GPU instance (None of a whole GPU), where just one has these."""
+    found: dict[Numbers, set[str]] = {}
+    for gpu in gpus:
+        if gpu.minor is not None:
+            found.setdefault((gpu.minor, gpu.part), set()).add(gpu.identity["hw.id"])
+    return {numbers: uuids.pop() for numbers, uuids in found.items() if len(uuids) == 1}
+
+
 def lacking(nvml: Any) -> tuple[type[Exception], ...]:
     """Errors that say for good that a GPU, its driver or this user does not have what was asked for."""
     return nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission
@@ -124,6 +137,13 @@ def lacking(nvml: Any) -> tuple[type[Exception], ...]:
 def _identity(nvml: Any, handle: Any, index: str) -> dict[str, str]:
     uuid, name = _text(nvml.nvmlDeviceGetUUID(handle)), _text(nvml.nvmlDeviceGetName(handle))
     return {"hw.id": uuid, "hw.name": name, "hw.index": index}
+
+
+def _minor(nvml: Any, handle: Any) -> int | None:
+    try:
+        return int(nvml.nvmlDeviceGetMinorNumber(handle))
+    except nvml.NVMLError:  # WSL has no such files
+        return None
 
 
 def _driver(nvml: Any) -> dict[str, str]:

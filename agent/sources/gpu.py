@@ -19,7 +19,7 @@ import structlog
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
 from agent.gpu import faults
-from agent.gpu.device import Device, cut_anew, devices
+from agent.gpu.device import Device, cut_anew, devices, numbered
 from agent.gpu.driver import OPENING_PATIENCE_SECONDS, PATIENCE_SECONDS, Caller, HungError
 from agent.gpu.looking import begin_inside, look
 from agent.gpu.processes import processes
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
+    from agent.gpu.pod_resources import Numbers
     from agent.otlp.emit import Emit
     from agent.source import Scene
     from agent.target import Target
@@ -63,6 +64,7 @@ class Gpus(Source):
         patience_seconds: How long a round of calls may take.
         opening_patience_seconds: How long opening the driver and its GPUs may take.
         nvml: A module with pynvml's functions; None loads it once there is a driver.
+        numbers: Given the UUIDs of GPUs and parts by their numbers, each time that they are opened.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Gpus(Source):
         patience_seconds: float = PATIENCE_SECONDS,
         opening_patience_seconds: float = OPENING_PATIENCE_SECONDS,
         nvml: Any = None,
+        numbers: dict[Numbers, str] | None = None,
     ) -> None:
         self._place = attributes(None, place or Place())
         self._where = place or Place()
@@ -84,6 +87,7 @@ class Gpus(Source):
         self._caller = Caller(patience_seconds)
         self._opening_patience = opening_patience_seconds
         self._nvml = nvml
+        self._numbers = numbers if numbers is not None else {}
         self._told: set[str] = set()  # not said again until it changed
         # Written by the driver's threads, handed out on the event loop: an Emit need not be thread-safe.
         self._events: deque[bytes] = deque(maxlen=_EVENTS_KEPT)
@@ -145,6 +149,8 @@ class Gpus(Source):
                 self._hand_out(emit)
                 again = False
                 if self._gpus:
+                    self._numbers.clear()
+                    self._numbers.update(numbered(self._gpus))
                     try:
                         again = await self._follow(emit)
                     finally:
@@ -393,4 +399,5 @@ def source(scene: Scene) -> Gpus | None:
     """The GPUs, unless the configuration leaves them out."""
     if not scene.config.gpu:
         return None
-    return Gpus(scene.place, scene.engines, interval_seconds=scene.config.interval_seconds)
+    interval, numbers = scene.config.interval_seconds, scene.overheard.gpus
+    return Gpus(scene.place, scene.engines, interval_seconds=interval, numbers=numbers)

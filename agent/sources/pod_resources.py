@@ -22,12 +22,12 @@ from agent.target import Place
 from base.vocabulary import SCOPE_GPU
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
 
-    from agent.gpu.pod_resources import Told
+    from agent.gpu.pod_resources import Numbers, Told
     from agent.otlp.emit import Emit
     from agent.source import Scene
 
@@ -46,6 +46,7 @@ class PodResources(Source):
         socket: Its own.
         place: Where this agent runs.
         pods: Since when pods have GPUs, whoever tells it in this agent.
+        numbers: UUIDs of this machine's GPUs, as far as its driver told them.
         interval_seconds: Time between two looks.
         look_again_seconds: The same while there is no socket and never was.
         patience_seconds: How long an answer may take.
@@ -56,6 +57,7 @@ class PodResources(Source):
         socket: Path,
         place: Place | None = None,
         pods: GpuPods | None = None,
+        numbers: Mapping[Numbers, str] | None = None,
         *,
         interval_seconds: float = INTERVAL_SECONDS,
         look_again_seconds: float = _LOOK_AGAIN_SECONDS,
@@ -64,11 +66,13 @@ class PodResources(Source):
         self._socket = socket
         self._place = attributes(None, place or Place())
         self._pods = pods or GpuPods()
+        self._numbers = numbers if numbers is not None else {}
         self._interval = interval_seconds
         self._look_again = look_again_seconds
         self._patience = patience_seconds
         self._held = 0
         self._strange: frozenset[str] = frozenset()
+        self._strange_told = False
         self._error = ""
         self._is_node = False
         self._looks = self._failures = self._passed_over = 0
@@ -114,7 +118,7 @@ class PodResources(Source):
         self._looks += 1
         time_ns = time.time_ns()
         try:
-            told = await ask(self._socket, self._patience)
+            told = await ask(self._socket, self._patience, self._numbers)
         except KubeletError as error:
             self._failed(str(error), emit)
         except Exception as error:  # a fault of ours must not end this for good
@@ -133,9 +137,10 @@ class PodResources(Source):
         if self._error:
             self._event("gpu_pods_back", "The kubelet tells again whose the GPUs are", emit)
         self._error = ""
-        first, self._strange = bool(told.strange and not self._strange), told.strange
-        if first:
+        still, self._strange = bool(told.strange and self._strange), told.strange
+        if still and not self._strange_told:  # at the first look the driver may not be open yet
             self._event("gpu_pods_absent", self._not_understood(), emit, warning=True)
+        self._strange_told = still
         self._passed_over += told.passed_over
         held = self._pods.tell(_TELLER, told.holdings, time_ns // 1_000_000, first_hand=True)
         self._held = len(held)
@@ -149,7 +154,8 @@ class PodResources(Source):
     def _not_understood(self) -> str:
         named = sorted(self._strange)
         more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-        return f"Whose these GPUs are is unknown, the kubelet calls them by no UUID: {', '.join(named[:_NAMED])}{more}"
+        known = f"{', '.join(named[:_NAMED])}{more}"
+        return f"Whose these GPUs are is unknown, what the kubelet calls them leads to no UUID: {known}"
 
     def _event(self, event: str, message: str, emit: Emit, *, warning: bool = False) -> None:
         log.log(30 if warning else 20, event, message=message)
@@ -160,4 +166,4 @@ def source(scene: Scene) -> PodResources | None:
     """The kubelet of this node, unless the configuration leaves it out."""
     if scene.config.pod_resources is None:
         return None
-    return PodResources(scene.config.pod_resources, scene.place, scene.pods)
+    return PodResources(scene.config.pod_resources, scene.place, scene.pods, scene.overheard.gpus)

@@ -158,6 +158,12 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, device_t *device) {
   ENTER(*device);
   return (int)index < gpus ? 0 : INVALID;
 }
+/* Neither the index nor out of reach of it: the driver counts them in the order in which it came upon them. */
+int nvmlDeviceGetMinorNumber(device_t device, unsigned *minor) {
+  WHOLE(device);
+  *minor = gpus - 1 - index_of(device);
+  return 0;
+}
 int nvmlDeviceGetUUID(device_t device, char *text, unsigned size) {
   ENTER(device);
   if (is_mig(device)) snprintf(text, size, "MIG-stub-%zu", (size_t)device - MIG_HANDLE);

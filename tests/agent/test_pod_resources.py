@@ -257,7 +257,7 @@ async def test_names_that_are_no_uuid_are_told_once(path: Path, place: Place):
         kubelet.put("known", {WHOLE: [A]})
         await seen.until(lambda: len(seen.rows) >= 3)
         (problem,) = problems(made)
-    assert problem.endswith("the kubelet calls them by no UUID: gpu-2, nvidia0, nvidia1/gi3")
+    assert problem.endswith("what the kubelet calls them leads to no UUID: gpu-2, nvidia0, nvidia1/gi3")
     assert seen.told("gpu_pods_absent") == [problem]
     assert holders(seen) == {(A, "known")}
 

@@ -38,6 +38,7 @@ def test_the_configuration_is_brought_to_tables_that_exist(store: Store):
         "gpu_pods_t",
         "instance_config",
         "instance_gpus_t",
+        "instance_lives_t",
         "pod_servers_t",
         "request_keys",
         "requests_t",

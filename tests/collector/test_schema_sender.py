@@ -116,7 +116,10 @@ TABLES = [
 ]
 
 
-SUMS = {"engine_steps_1s", "gpu_pods_t", "instance_gpus", "instance_gpus_t", "pod_servers_t", "requests_1m"}
+SUMS = {
+    *("engine_steps_1s", "gpu_pods_t", "instance_gpus", "instance_gpus_t", "instance_lives_t", "pod_servers_t"),
+    "requests_1m",
+}
 """Of many rows one: whose by tenant and mostly key, which peers sent them is not kept."""
 OURS = {
     *("alert_transitions", "cause_noise", "cause_references", "cause_seconds", "incident_events", "incidents"),

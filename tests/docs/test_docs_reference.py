@@ -55,7 +55,7 @@ PARTS = {
 CONFIGURATION = REFERENCE / "configuration.md"
 SCHEMA = ROOT / "collector" / "schema"
 INNER = re.compile(
-    r"land_\w+|requests_t|instance_gpus_t|gpu_pods_t|pod_servers_t|request_(?:keys|orphans|claims)|triton_spans|schema_migrations"
+    r"land_\w+|requests_t|instance_gpus_t|gpu_pods_t|pod_servers_t|instance_lives_t|request_(?:keys|orphans|claims)|triton_spans|schema_migrations"
 )
 
 

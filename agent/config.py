@@ -16,13 +16,15 @@ from agent.tap.config import TapLimits, TenantConfig
 from agent.target import ForwardPasses, KvEvents, Place, Target
 from base import yamlfile
 from base.settings import MustExist, Port
-from base.urls import Host, HttpUrl  # noqa: TC001 - pydantic reads it at run time
+from base.urls import Host, HttpUrl, encrypted
 from base.yamlfile import FieldError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENVIRONMENT_PREFIX: Final = "SERVESCOPE_AGENT_"
+TLS_FILES: Final = ("collector_ca_file", "client_certificate_file", "client_key_file")
+"""Settings that name what an https collector is checked by and shown."""
 _TCP: Final = re.compile(r"^tcp://(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(\d{1,5})$")
 _IPC: Final = re.compile(r"^ipc://\S{1,200}$")
 _LAST_PORT: Final = 65_535
@@ -236,7 +238,16 @@ class AgentConfig(BaseModel):
         if (self.client_certificate_file is None) != (self.client_key_file is None):
             given = "client_certificate_file" if self.client_key_file is None else "client_key_file"
             raise FieldError((given,), "client_certificate_file and client_key_file go together")
+        self._check_tls()
         return self
+
+    def _check_tls(self) -> None:
+        if encrypted(self.collector):
+            return
+        for name in TLS_FILES:
+            if getattr(self, name) is not None:
+                what = "is for an https collector, and agent.collector is plain http: make that https, or take this out"
+                raise FieldError((name,), what)
 
     def looks(self) -> list[Entry]:
         """The entries of ``discovery``, and one of this machine where ``discover`` asks for it."""

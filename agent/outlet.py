@@ -45,7 +45,7 @@ class Outlet:
         self._end_spans: Callable[[], None] = lambda: None
         span: OpenSpan | None = None
         if config.self_spans:
-            span, self._end_spans = start_self_spans(config.collector)
+            span, self._end_spans = start_self_spans(config)
         self.shipper = Shipper(
             self.reader, config.collector, key=key, flush_seconds=config.flush_seconds, tls=self._tls, span=span
         )

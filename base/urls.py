@@ -40,6 +40,11 @@ def http_url(value: str) -> str:
     return value.rstrip("/") if parts.path == "/" and not parts.query else value
 
 
+def encrypted(url: str) -> bool:
+    """Whether what is sent to such a URL goes over TLS: its scheme is https, in letters of either case."""
+    return urlsplit(url).scheme == "https"
+
+
 HttpUrl = Annotated[str, AfterValidator(http_url), Field(repr=False)]
 """A setting that holds a URL, or "" for none; it may hold a password, so that ``repr`` leaves it out."""
 

@@ -209,10 +209,11 @@ def checked(file: YamlFile, name: str, model: type[Model], over: Mapping[str, tu
         return model.model_validate(file.section(name) | {field: value for field, (_, value) in over.items()})
     except ValidationError as error:
         raise FileError([
-            f"{': '.join((over[field][0], *map(str, fault['loc'][1:])))}: {say(fault)}"
-            if (field := str(fault["loc"][0]) if fault["loc"] else "") in over
-            else f"{file.fault((name, *location_of(fault)))}: {say(fault)}"
+            f"{': '.join((over[field][0], *map(str, place[1:])))}: {say(fault)}"
+            if (field := str(place[0]) if place else "") in over
+            else f"{file.fault((name, *place))}: {say(fault)}"
             for fault in error.errors(include_url=False)
+            for place in (location_of(fault),)
         ]) from error  # fmt: skip
 
 

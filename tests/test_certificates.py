@@ -106,7 +106,8 @@ def test_the_settings_that_name_certificates_are_examined(tmp_path: Path):
     leaf = Authority(tmp_path, "ours").issue("a.test", file="leaf", until=datetime(2020, 1, 1, tzinfo=UTC))
     collector = {"certificate_file": str(leaf.certificate), "certificate_key_file": str(leaf.key),
                  "client_ca_file": str(tmp_path / "ours.pem")}  # fmt: skip
-    agent = {"client_certificate_file": str(leaf.certificate), "client_key_file": str(leaf.key)}
+    agent = {"collector": "https://c.test", "client_certificate_file": str(leaf.certificate),
+             "client_key_file": str(leaf.key)}  # fmt: skip
     named = {**CollectorConfig(**collector).certificates(), **AgentConfig(**agent).certificates()}
     config = tmp_path / "servescope.yaml"
     config.write_text(json.dumps({"collector": collector, "agent": agent}))

@@ -45,10 +45,22 @@ def test_the_embedded_store_is_a_part_of_its_own_and_comes_first(tmp_path: Path)
     assert plan.urls["store"].startswith("http://127.0.0.1:")
 
 
-def test_a_collector_that_is_to_speak_tls_runs_by_itself(tmp_path: Path):
-    settings = {"collector": {"certificate_file": "c.pem", "certificate_key_file": "k.pem"}}
-    with pytest.raises(ServescopeError, match=r"collector\.certificate_file .*servescope collector"):
-        make_plan(tmp_path, settings, [TARGET], say=lambda _: None)
+@pytest.mark.parametrize(
+    ("section", "settings", "named"),
+    [
+        (
+            "collector", {"certificate_file": "c.pem", "certificate_key_file": "k.pem"},
+            r"collector\.certificate_file .*a collector .*servescope collector",
+        ),
+        (
+            "agent", {"collector": "https://h", "collector_ca_file": "ca.pem"},
+            r"agent\.collector_ca_file .*an agent .*servescope agent",
+        ),
+    ],
+)  # fmt: skip
+def test_who_is_to_speak_tls_runs_by_itself(tmp_path: Path, section: str, settings: dict[str, str], named: str):
+    with pytest.raises(ServescopeError, match=named):
+        make_plan(tmp_path, {section: settings}, [TARGET], say=lambda _: None)
 
 
 def test_ports_and_links_of_the_configuration_are_kept(tmp_path: Path):

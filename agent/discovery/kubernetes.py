@@ -19,7 +19,7 @@ from agent.finder import Elsewhere, Finder, Surroundings
 from agent.kubeapi import EVERY_NAMESPACE, AnewError, ApiError, GarbageError, GoneError, PodApi, Query
 from agent.pods import OddPodError, Pod, target_of
 from base.settings import MustExist
-from base.urls import HttpUrl  # noqa: TC001 - pydantic reads it at run time
+from base.urls import HttpUrl, encrypted
 from base.yamlfile import FieldError
 
 if TYPE_CHECKING:
@@ -93,8 +93,12 @@ class Settings(Elsewhere):
     def _check_whole(self) -> Self:
         if not self.annotated and not self.selector:
             raise FieldError(("selector",), "is needed where pods need no annotation (annotated: false)")
-        if self.token_file is not None and self.api.startswith("http:"):
-            raise FieldError(("api",), "must be https: a token would go to it in plain text")
+        if self.api and not encrypted(self.api):
+            if self.token_file is not None:
+                raise FieldError(("api",), "must be https: a token would go to it in plain text")
+            if self.ca_file is not None:
+                what = "is for an https server, and api is plain http: make that https, or take this out"
+                raise FieldError(("ca_file",), what)
         return self
 
     def finder(self, around: Surroundings) -> Kubernetes:

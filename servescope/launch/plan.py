@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 
+from agent.config import TLS_FILES
 from agent.tap.config import TapLimits
 from base.errors import ConfigError
 from base.keys import ensure_keys
@@ -119,14 +120,10 @@ def make_plan(
 
     Raises:
         PortInUseError: A port that was asked for is taken.
-        ConfigError: This machine can't listen on an address of the configuration, or the collector is to speak TLS.
+        ConfigError: This machine can't listen on an address of the configuration, or parts are to speak TLS.
     """
     keys = ensure_keys(data / "keys")
-    if (settings.get("collector") or {}).get("certificate_file"):
-        raise ConfigError(
-            "collector.certificate_file is for a collector that runs by itself: the parts of one machine speak plainly",
-            "Take it out, or start the parts one by one (servescope collector, servescope agent)",
-        )
+    _check_plain(settings)
     ports = ports or Ports(say)
     asked = dict(zip(DEFAULT_PORTS, range(port_base, port_base + len(DEFAULT_PORTS)), strict=True)) if port_base else {}
     sections = {name: dict(settings.get(name) or {}) for name in SECTIONS}
@@ -215,6 +212,22 @@ def without_credentials(url: str) -> str:
     """The URL without ``user:password@``, fit for files, arguments and people."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _check_plain(settings: Mapping[str, Any]) -> None:
+    """That no TLS is wanted between the parts.
+
+    Raises:
+        ConfigError: It is; names the setting.
+    """
+    for section, names in (("collector", ("certificate_file",)), ("agent", TLS_FILES)):
+        for name in names:
+            if (settings.get(section) or {}).get(name):
+                alone = "a collector that runs" if section == "collector" else "an agent that runs"
+                raise ConfigError(
+                    f"{section}.{name} is for {alone} by itself: the parts of one machine speak plainly",
+                    "Take it out, or start the parts one by one (servescope collector, servescope agent)",
+                )
 
 
 def _check_bindable(setting: str, host: str | None) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.config import load, unknown_variables
+from agent.config import TLS_FILES, load, unknown_variables
 from base.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def test_the_environment_comes_last(tmp_path: Path):
         ("agent: {targets: [{instance: a, url: 'ftp://h'}]}", "agent.targets[0].url"),
         ("agent: {targets: [{instance: a, url: 'http://h'}, {instance: a, url: 'http://h'}]}", "'a' is there twice"),
         ("agent: {client_key_file: /x}", "go together"),
+        ("agent: {collector: 'http://h', collector_ca_file: /x}", "agent.collector_ca_file: is for an https collector"),
+        ("agent: {client_certificate_file: /x, client_key_file: /y}", "agent.collector is plain http: make that https"),
         ("agent: [1]", "agent: is not a mapping"),
         ("agent: {", "not YAML"),
         ("- a", "no mapping of sections"),
@@ -89,11 +91,18 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path):
     [
         ("SERVESCOPE_AGENT_HEALTH_PORT", "many", "the variable SERVESCOPE_AGENT_HEALTH_PORT: must be a whole number"),
         ("SERVESCOPE_AGENT_TARGETS", "[{instance: a}]", "the variable SERVESCOPE_AGENT_TARGETS: 0: give url"),
+        ("SERVESCOPE_AGENT_COLLECTOR_CA_FILE", "/x", "the variable SERVESCOPE_AGENT_COLLECTOR_CA_FILE: is for an"),
     ],
 )
 def test_a_wrong_variable_is_named(variable: str, value: str, told: str):
     with pytest.raises(ConfigError, match=told):
         load(None, {variable: value})
+
+
+def test_an_https_collector_may_have_tls_files(tmp_path: Path):
+    settings = {"collector": "HTTPS://h"} | {name: f"/{name}" for name in TLS_FILES}
+    config = load(write(tmp_path, f"agent: {settings}\n"), {})
+    assert {name: str(getattr(config, name)) for name in TLS_FILES} == {name: settings[name] for name in TLS_FILES}
 
 
 def test_a_variable_that_is_no_setting_is_known_and_those_of_kubernetes_are_left_alone():

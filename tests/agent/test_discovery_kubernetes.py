@@ -379,6 +379,8 @@ async def test_an_agent_tells_where_the_pod_is_and_that_it_left_on_purpose(tmp_p
         ("{kind: kubernetes, annotated: false}", "discovery[0].selector: is needed"),
         ("{kind: kubernetes, port: 0}", "discovery[0].port: is no port"),
         ("{kind: kubernetes, api: 'http://h', token_file: '/dev/null'}", "discovery[0].api: must be https"),
+        ("{kind: kubernetes, api: 'HTTP://h', token_file: '/dev/null'}", "discovery[0].api: must be https"),
+        ("{kind: kubernetes, api: 'http://h', ca_file: '/dev/null'}", "discovery[0].ca_file: is for an https server"),
         ("{kind: kubernetes, engine: vlm}", "discovery[0].engine: is no engine known here"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 
 from agent.config import AgentConfig
 from agent.outlet import Outlet
+from agent.self_spans import start_self_spans
 from agent.ship import open_session, post
 from base.errors import ConfigError
 from collector.config import CollectorConfig, load
@@ -119,6 +120,24 @@ async def test_an_agent_that_reads_its_certificates_again_shows_and_trusts_the_n
             outlet.renew()
         assert await told(collector, context) == "taken"
     await outlet.close()
+
+
+async def test_spans_of_the_agents_own_work_go_by_its_certificates_too(tmp_path: Path):
+    ours, clients = Authority(tmp_path, "ours"), Authority(tmp_path, "clients")
+    leaf, agent = ours.issue("127.0.0.1", file="collector"), clients.issue("a@agents.example", file="agent")
+    files = {"certificate_file": leaf.certificate, "certificate_key_file": leaf.key, "client_ca_file": clients.file}
+    async with listening(tmp_path, **files) as collector:
+        config = AgentConfig(
+            collector=f"https://127.0.0.1:{collector.port}",
+            collector_ca_file=ours.file,
+            client_certificate_file=agent.certificate,
+            client_key_file=agent.key,
+        )
+        span, end = start_self_spans(config)
+        with span("ship", {}):
+            pass
+        await asyncio.to_thread(end)
+        assert b'received_records_total{signal="traces"} 1.0\n' in collector.ledger.page()
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ class HostRow:
         node: Machine.
         recording: Recording that it comes from, empty when live.
         last_sample: Time of the newest sample.
+        processes: How many processes of its engine were seen.
         cpu: Cores that its processes used, per step.
         delay: Seconds a second that its threads could have run and no core was free, per step; over 1 for many threads.
         throttled: Seconds a second that its CPU limit held its tasks back, per step.
@@ -60,6 +61,7 @@ class HostRow:
     node: str
     recording: str
     last_sample: datetime
+    processes: int
     cpu: list[float | None]
     delay: list[float | None]
     throttled: list[float | None]
@@ -152,6 +154,7 @@ def _row(grid: Grid, whole: Mapping[str, Any], steps: list[dict[str, Any]]) -> H
         node=str(whole["node"]),
         recording=str(whole["recorded"]),
         last_sample=moment(whole["newest_ms"]),
+        processes=int(whole["processes"]),
         cpu=grid.rates(line_of(steps, grid, "cpu_seconds")),
         delay=grid.rates(line_of(steps, grid, "delay_seconds")),
         throttled=grid.rates(line_of(steps, grid, "throttled_seconds")),

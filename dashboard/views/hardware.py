@@ -43,6 +43,10 @@ _UNSEEN: Final = (
     "The machine is read, and none of its engine's processes is seen: the agent has to share the engine's machine and "
     "process ids, and run as its user or as root."
 )
+_UNTOLD: Final = (
+    "An engine's processes are seen, and how long they waited for a CPU is not told: an agent tells it from its second "
+    "look on, and so do recordings that an agent made."
+)
 _NOBODYS: Final = (
     "Nobody says whose a GPU is: an agent does that sees the engine's processes, or an exporter that names its pod."
 )
@@ -100,10 +104,17 @@ def _charts(context: PageContext) -> None:
             panel(
                 "delay", "hosts", context,
                 lambda result: _hosts(result, context, "Waited for a CPU", lambda row: row.delay),
-                missing=_UNSEEN if ask("hosts", context.selection).result.hosts else MISSING_HOSTS,
+                missing=no_delay_in_words(ask("hosts", context.selection).result.hosts),
                 title="Waited for a CPU", has_data=lambda result: any(_some(row.delay) for row in result.hosts),
                 about="Seconds a second that threads of the engine could have run and no core was free, all together.",
             )  # fmt: skip
+
+
+def no_delay_in_words(hosts: Sequence[HostRow]) -> str:
+    """Why nobody tells how long an engine waited for a CPU, and what brings it."""
+    if not hosts:
+        return MISSING_HOSTS
+    return _UNTOLD if any(row.processes for row in hosts) else _UNSEEN
 
 
 def _gpu_panel(

@@ -154,6 +154,7 @@ def test_starvation_is_the_increase_of_counters_over_the_time_that_was_seen(lab:
         ])  # fmt: skip
     row = next(row for row in hosts.ask(lab.store, Selection(lab.window)).result.hosts if row.node == "n2")
     assert (row.instance, row.cores, row.cpu_usage_ratio, row.cpu_pressure_ratio) == ("vllm-0", 8, 0.5, 0.125)
+    assert row.processes == 2, "the machine is none"
     assert row.delay_ratio == pytest.approx(1.5, rel=0.01), "of two processes"
     assert row.cpu_cores == pytest.approx(1.0, rel=0.01), "a counter that began again adds nothing"
     assert row.throttled_ratio == pytest.approx(0.25, rel=0.01)
@@ -178,8 +179,9 @@ def test_where_no_state_was_sampled_nobody_is_said_not_to_be_stuck(lab: Lab):
     insert(lab, "host_samples", [
         {**own, "time": time, "state": state} for time, state in zip(instants, states, strict=True)
     ])  # fmt: skip
-    found = {row.instance: row.stuck_ratio for row in hosts.ask(lab.store, Selection(lab.window)).result.hosts}
-    assert (found["unseen"], found["seen"]) == (None, 0.25)
+    rows = hosts.ask(lab.store, Selection(lab.window)).result.hosts
+    found = {row.instance: (row.stuck_ratio, row.processes) for row in rows}
+    assert (found["unseen"], found["seen"]) == ((None, 0), (0.25, 1))
 
 
 def test_open_files_without_a_limit_are_a_number_and_those_that_nobody_counted_are_none(lab: Lab):

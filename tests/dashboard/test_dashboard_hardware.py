@@ -13,7 +13,7 @@ from analytics.questions.gpus import GpuRow
 from analytics.questions.hosts import HostRow
 from analytics.questions.workload import LengthBin
 from dashboard import words
-from dashboard.views.hardware import files_in_words, starved_in_words, well_in_words
+from dashboard.views.hardware import files_in_words, no_delay_in_words, starved_in_words, well_in_words
 from dashboard.views.kv_cache import moved_in_words
 from dashboard.what_they_are import label
 
@@ -63,6 +63,14 @@ def test_gpus_that_are_well_are_told_as_well_and_no_further_than_they_tell():
 )  # fmt: skip
 def test_who_lacks_a_cpu_or_memory_is_named(known: list[dict[str, Any]], said: list[str]):
     assert starved_in_words([replace(HOST, **one) for one in known]) == said
+
+
+def test_processes_that_are_seen_are_not_said_to_be_unseen():
+    unseen, seen = replace(HOST, processes=0), replace(HOST, processes=2, rss_bytes=1e9, recording="stalled")
+    assert "none of its engine's processes is seen" in no_delay_in_words([unseen])
+    for hosts in ([seen], [unseen, seen]):
+        assert no_delay_in_words(hosts).startswith("An engine's processes are seen, and how long they waited")
+    assert "`servescope up`" in no_delay_in_words([])
 
 
 def test_open_files_are_told_against_what_is_allowed():

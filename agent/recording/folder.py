@@ -1,7 +1,8 @@
 """Reads a recording's folder: its parts as values, its requests matched with the spans that the engine made of them.
 
-Any file may be missing. Engine and models come from the pages (else from ``recording.json`` or the spans), the
-instance is the folder's name, and neither ``truth.json`` nor the column ``role`` is ever read.
+Any file may be missing. Engine and models come from the pages, else from ``recording.json`` or the spans. A recording
+is named after its folder; its instance is who ``recording.json`` says it is, else it has that name too. Neither
+``truth.json`` nor the column ``role`` is ever read.
 """
 
 from __future__ import annotations
@@ -85,6 +86,11 @@ class EngineTrace:
 class Recording:
     """One recording.
 
+    Attributes:
+        name: Its folder's, which people may change.
+        about: What ``recording.json`` says; empty where there is none.
+        instance: The server that was recorded, by its own name, which may be none that a folder can have.
+
     Raises:
         RecordingError: The folder holds no part of a recording, or a part can't be read.
     """
@@ -97,6 +103,7 @@ class Recording:
         self.folder = folder
         self.name = folder.resolve().name
         self.about: Mapping[str, Any] = _about(folder / ABOUT)
+        self.instance = str(self.about.get("instance") or self.name)
 
     @cached_property
     def table(self) -> Table | None:

@@ -84,7 +84,7 @@ class Playback:
         about = recording.about
         engine = recording.table.engine if recording.table else None
         target = Target(
-            recording.name, str(about.get("deployment") or recording.name), engine=engine, role=recording.role
+            recording.instance, str(about.get("deployment") or recording.instance), engine=engine, role=recording.role
         )
         place = Place(*(str(about.get(key) or "") for key in ("region", "cluster", "pod", "node")))
         version = str(about.get("engine_version") or about.get("version") or "")

@@ -132,13 +132,27 @@ async def test_span_ids_carry_the_arrival():
         assert milliseconds == span.start_time_unix_nano // 1_000_000
 
 
-async def test_every_record_is_marked_and_named_after_the_folder():
+async def test_without_its_servers_name_every_record_is_named_after_the_folder():
     played = await play(SMALL)
     for whose in played.resources:
         assert whose["servescope.recording"] == whose["service.instance.id"] == "recording_small"
         assert whose["servescope.engine"] == "vllm"
     models = {whose.get("servescope.model") for whose in played.resources}
     assert models == {None, "tiny"}, "the engine's spans, which name no model, carry the one of its pages"
+
+
+async def test_a_server_is_called_what_it_was_called_and_the_recording_what_its_folder_is(tmp_path: Path):
+    folder = tmp_path / "a_1"
+    shutil.copytree(SMALL, folder)
+    (folder / "recording.json").write_text(json.dumps({"instance": "a:1"}))
+    played = await play(folder)
+    for whose in played.resources:
+        assert (whose["service.instance.id"], whose["servescope.recording"]) == ("a:1", "a_1")
+        assert whose["service.name"] == "a:1"
+    ours = b"".join(body for signal, body, _ in played.sent if signal != "traces")
+    assert b"a:1" in ours
+    assert ours.count(b"a_1") == ours.count(b"servescope.recording")
+    assert played.report["recordings"] == ["a_1"]
 
 
 async def test_pages_become_samples_and_events():

@@ -50,12 +50,15 @@ class Ring:
 
     Attributes:
         bytes: What it takes, as of the last turn.
-        lost: What could not be kept, by reason: ``disk``, ``full`` (older than wanted had to go).
+        since: When its pages begin, Unix seconds, as of the last turn; None where it has none.
+        lost: What could not be kept, by reason: ``disk`` (it took nothing), ``scarce`` (it had too little left). What
+            goes by age and by ``max_bytes`` is not lost: it is as it was asked for.
     """
 
     def __init__(self, folder: Path, spool: Path, seconds: float, max_bytes: int) -> None:
         self.folder = folder
         self.bytes = 0
+        self.since: float | None = None
         self.lost: dict[str, int] = {}
         self._spool, self._seconds, self._max_bytes = spool, seconds, max_bytes
         self._pages: gzip.GzipFile | None = None
@@ -74,7 +77,7 @@ class Ring:
                 self._flushed = at
                 self.flush()
         except OSError as error_:
-            self._lose("disk", error_)
+            self._lose("disk", str(error_))
             self._drop_file()
 
     def turn(self, now: float) -> None:
@@ -83,7 +86,7 @@ class Ring:
             take(self._spool, self.folder)
             self._let_go(now)
         except OSError as error:
-            self._lose("disk", error)
+            self._lose("disk", str(error))
 
     def flush(self) -> None:
         """Let readers see all pages; never raises."""
@@ -92,7 +95,7 @@ class Ring:
         try:
             self._pages.flush(zlib.Z_SYNC_FLUSH)
         except OSError as error:
-            self._lose("disk", error)
+            self._lose("disk", str(error))
             self._drop_file()
 
     def close(self) -> None:
@@ -110,14 +113,14 @@ class Ring:
         disk = shutil.disk_usage(self.folder if self.folder.exists() else self._spool)
         scarce = disk.free < disk.total * _SCARCE
         for changed, size, path in files:
-            old = changed < now - self._seconds
-            if not old and left <= self._max_bytes and not scarce:
+            asked = changed < now - self._seconds or left > self._max_bytes
+            if not asked and not scarce:
                 break
-            if not old:
-                self.lost["full"] = self.lost.get("full", 0) + 1
+            if not asked:
+                self._lose("scarce", f"less than {_SCARCE:.0%} of the disk is free")
             path.unlink(missing_ok=True)
             left -= size
-        self.bytes = left
+        self.bytes, self.since = left, since(self.folder)
 
     def _file(self, at: float) -> gzip.GzipFile:
         if self._pages is None or at >= self._until:
@@ -134,9 +137,9 @@ class Ring:
             with contextlib.suppress(OSError):
                 file.close()
 
-    def _lose(self, reason: str, error: OSError) -> None:
+    def _lose(self, reason: str, error: str) -> None:
         if reason not in self.lost:
-            log.warning("black_box_incomplete", reason=reason, error=str(error))
+            log.warning("black_box_incomplete", reason=reason, error=error)
         self.lost[reason] = self.lost.get(reason, 0) + 1
 
 
@@ -188,6 +191,6 @@ def segments_in(folder: Path, signal: str) -> list[Path]:
 
 
 def since(folder: Path) -> float | None:
-    """When a ring begins, Unix seconds, by its pages and segments; None where it is empty."""
-    begun = [int(path.name.partition(".")[0]) / 1000 for path in (folder / PAGES).glob(f"*{_PAGES_SUFFIX}")]
-    return min(begun, default=None)
+    """When a ring's pages begin, Unix seconds; None where it has none."""
+    names = [path.name.partition(".")[0] for path in (folder / PAGES).glob(f"*{_PAGES_SUFFIX}")]
+    return min((int(name) / 1000 for name in names if name.isdecimal()), default=None)

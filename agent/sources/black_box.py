@@ -113,6 +113,12 @@ class BlackBox(Source):
     def metrics(self) -> Iterable[Metric]:
         """What it holds and made."""
         yield GaugeMetricFamily(f"{METRICS}_black_box_bytes", "What the black box takes of the disk.", self._ring.bytes)
+        since = self._ring.since
+        yield GaugeMetricFamily(
+            f"{METRICS}_black_box_reach_seconds",
+            "How far back the pages of the black box reach; its limit may hold less than was asked for.",
+            0.0 if since is None else max(0.0, self._clock() - since),
+        )
         lost = CounterMetricFamily(
             f"{METRICS}_black_box_lost", "What the black box could not keep, by reason.", labels=["reason"]
         )

@@ -166,7 +166,7 @@ def test_the_ring_forgets_what_is_old_and_takes_no_more_than_it_may(tmp_path: Pa
     kept = [row["t"] for _, row in pages_in(tmp_path / RING)]
     assert kept[-1] == NOW + 599
     assert kept[0] >= NOW + 510
-    assert ring.lost["full"] > 0
+    assert (ring.since, ring.lost) == (kept[0], {})
 
 
 def test_a_segment_that_was_sent_stays_and_one_that_grows_is_followed(tmp_path: Path):
@@ -225,6 +225,7 @@ def test_when_room_gets_scarce_the_ring_gives_way(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(1000, 999, 1))  # type: ignore[attr-defined]
     ring.turn(NOW)
     assert not list(pages_in(tmp_path / RING))
+    assert (ring.since, ring.lost) == (None, {"scarce": 1})
 
 
 def test_recordings_that_nobody_named_are_few(tmp_path: Path):
@@ -311,6 +312,7 @@ def test_a_server_that_goes_silent_has_its_last_minutes_kept_once(tmp_path: Path
     assert Recording(made / "vllm-a").about["engine"] == "vllm"
     figures = {sample.name: sample.value for family in box.metrics() for sample in family.samples if family.samples}
     assert figures["servescope_agent_black_box_bytes"] >= 0
+    assert figures["servescope_agent_black_box_reach_seconds"] == 2 * black_box.AFTER_SECONDS
     assert box.failed == 0
 
 

@@ -109,6 +109,9 @@ class Assembly:
     _layouts: dict[tuple[int, ...], Layout] = field(default_factory=dict)
     _handed: array[int] = field(default_factory=lambda: array("q"))
     _newest: int = 0
+    _newest_had: tuple[int, ...] = ()
+    _newest_scrape: Mapping[str, float] = field(default_factory=dict)
+    _newest_rest: set[int | str] = field(default_factory=set)
     _expected: int = 0
     _of_scraper: int = 0
     _unsent: float = 0.0
@@ -123,8 +126,8 @@ class Assembly:
         """
         page = self._open.get(point.time_ns)
         if page is None:
-            if self._was_handed(point):
-                self._keep_rest(point, now)
+            if self._was_handed(point.time_ns):
+                self._come_after(point, now)
                 return
             if len(self._open) >= 2 * MOST_OPEN:
                 self.passed_over += 1
@@ -159,13 +162,15 @@ class Assembly:
             if not (last or waited or self._whole(page)):
                 continue
             del self._open[time_ns]
-            self._learn(time_ns, page)
-            yield self._handed_on(time_ns, page)
+            slots = tuple(sorted(page.values))
+            self._learn(time_ns, page, slots)
+            yield self._handed_on(time_ns, page, slots)
         for time_ns in sorted(self._rests):
-            yield self._handed_on(time_ns, self._rests.pop(time_ns))._replace(rest=True)
+            rest = self._rests.pop(time_ns)
+            yield self._handed_on(time_ns, rest, tuple(sorted(rest.values)))._replace(rest=True)
         if not self._open and len(self._series) > 2 * max(self._expected, 1):
             # most of what was ever seen is gone: models unloaded, processes replaced
-            self._slots, self._series, self._layouts = {}, [], {}
+            self._slots, self._series, self._layouts, self._newest = {}, [], {}, 0
 
     @property
     def size(self) -> int:
@@ -189,39 +194,53 @@ class Assembly:
         wanted = self._expected if counted is None else counted - self._unsent
         return 0 < wanted <= len(page.values)
 
-    def _learn(self, time_ns: int, page: _Open) -> None:
+    def _learn(self, time_ns: int, page: _Open, slots: tuple[int, ...]) -> None:
         place = bisect_left(self._handed, time_ns)
         self._handed.insert(place, time_ns)
         if len(self._handed) > _HANDED_KEPT:
             del self._handed[0]
         self._of_scraper = len(page.scrape)
         if page.scrape.get(_UP) != 0:
-            self._newest, self._expected = time_ns, len(page.values)
+            self._newest, self._expected = time_ns, len(slots)
+            self._newest_had, self._newest_scrape, self._newest_rest = slots, page.scrape, set()
             # a sender may be told to keep series to itself
-            self._unsent = max(page.scrape.get(_COUNTED, 0.0) - len(page.values), 0.0)
+            self._unsent = max(page.scrape.get(_COUNTED, 0.0) - len(slots), 0.0)
 
-    def _was_handed(self, point: Point) -> bool:
-        place = bisect_left(self._handed, point.time_ns)
-        known = place < len(self._handed) and self._handed[place] == point.time_ns
-        if not known and not (place == 0 and len(self._handed) >= _HANDED_KEPT):
-            return False
-        if point.time_ns == self._newest:  # that page was not whole after all
-            if point.name in OF_THE_SCRAPER:
-                self._of_scraper += 1
-            else:
-                self._expected += 1
-                self._unsent = max(self._unsent - 1, 0.0)
-        return True
+    def _was_handed(self, time_ns: int) -> bool:
+        place = bisect_left(self._handed, time_ns)
+        known = place < len(self._handed) and self._handed[place] == time_ns
+        return known or (place == 0 and len(self._handed) >= _HANDED_KEPT)
 
-    def _keep_rest(self, point: Point, now: float) -> None:
-        """Of what counts by interval nothing is lost for being late: no later value has it in it."""
-        slot = self._slot(point) if point.since_ns is not None else None
-        if slot is None or len(self._rests) >= MOST_OPEN:
+    def _come_after(self, point: Point, now: float) -> None:
+        """A value whose page was handed on.
+
+        Of what counts by interval nothing is lost for being late: no later value has it in it.
+        """
+        newest = point.time_ns == self._newest
+        of_server = point.name not in OF_THE_SCRAPER
+        slot = self._slot(point) if of_server and (newest or point.since_ns is not None) else None
+        if newest:
+            self._expect(point.name, slot)
+        if slot is None or point.since_ns is None or len(self._rests) >= MOST_OPEN:
             self.late += 1
             return
         rest = self._rests.setdefault(point.time_ns, _Open(PATIENCE_SECONDS))
         self._put(rest, slot, point)
         rest.touched = now
+
+    def _expect(self, name: str, slot: int | None) -> None:
+        """The newest page was not whole after all, unless it had this: then it merely comes again."""
+        if name in OF_THE_SCRAPER:
+            if name not in self._newest_scrape and name not in self._newest_rest:
+                self._newest_rest.add(name)
+                self._of_scraper += 1
+        elif slot is not None and slot not in self._newest_rest:
+            place = bisect_left(self._newest_had, slot)
+            if place < len(self._newest_had) and self._newest_had[place] == slot:
+                return
+            self._newest_rest.add(slot)
+            self._expected += 1
+            self._unsent = max(self._unsent - 1, 0.0)
 
     def _put(self, page: _Open, slot: int, point: Point) -> None:
         if slot in page.since and slot in page.values:
@@ -232,12 +251,12 @@ class Assembly:
         if point.since_ns is not None:
             page.since[slot] = point.since_ns
 
-    def _handed_on(self, time_ns: int, page: _Open) -> Put:
+    def _handed_on(self, time_ns: int, page: _Open, slots: tuple[int, ...]) -> Put:
         self.values -= len(page.values)
         since: Mapping[int, int] = _NONE
         if page.since:
-            since = {at: page.since[slot] for at, slot in enumerate(sorted(page.values)) if slot in page.since}
-        return Put(time_ns, self._page(page.values), page.scrape, page.touched, since)
+            since = {at: page.since[slot] for at, slot in enumerate(slots) if slot in page.since}
+        return Put(time_ns, self._page(slots, page.values), page.scrape, page.touched, since)
 
     def _slot(self, point: Point) -> int | None:
         identity = frozenset(point.labels.items())
@@ -247,8 +266,7 @@ class Assembly:
             self._series.append(Series(point.name, dict(point.labels), identity))
         return slot
 
-    def _page(self, values: dict[int, float]) -> Page:
-        slots = tuple(sorted(values))
+    def _page(self, slots: tuple[int, ...], values: dict[int, float]) -> Page:
         layout = self._layouts.get(slots)
         if layout is None:
             if len(self._layouts) >= _LAYOUTS:

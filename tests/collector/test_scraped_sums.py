@@ -185,6 +185,30 @@ def test_what_comes_after_its_page_is_in_the_next_increase() -> None:
     assert target.assembly.late == 0
 
 
+@pytest.mark.parametrize("by_interval", [True, False])
+def test_a_newest_page_that_comes_again_holds_up_none_after_it(*, by_interval: bool) -> None:
+    def at_second(at: int) -> list[Point]:
+        found = interval(at - 1, at, 1.0)
+        return found if by_interval else [one._replace(since_ns=None) for one in found]
+
+    target = Target()
+    for at in range(1, 4):
+        target.come(at_second(at), after=1.0)
+    target.come([], after=PATIENCE_SECONDS)
+    for _ in range(3):
+        target.come(at_second(3))
+    target.come(at_second(4), after=1.0)
+    assert len(target.rows()) == 4
+
+    for _ in range(2):  # what it had not is no repeat: the next page is waited for until it has as much
+        target.come([Point(START + 4 * SECOND, "vllm:num_requests_waiting", MODEL, 2.0)])
+    target.come(at_second(5), after=1.0)
+    assert len(target.rows()) == 4
+    target.come([Point(START + 5 * SECOND, "vllm:num_requests_waiting", MODEL, 2.0)])
+    assert len(target.rows()) == 5
+    assert repeated(target) == 3 * by_interval
+
+
 def test_a_process_that_is_started_again_has_not_gained_all_it_ever_did() -> None:
     target = come(interval(0, 1, 7.0), interval(1, 2, 3.0), interval(3, 4, 5.0, process=3), interval(4, 5, 1.0, 3))
     assert gains(target) == [None, 3.0, 5.0, 1.0]

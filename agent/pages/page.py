@@ -3,19 +3,18 @@
 A page's series barely change between two scrapes, only their values do. So a :class:`PageReader` remembers the lines
 of the last page: an unchanged line costs a comparison, a changed one a prefix check and one ``float``. Only a page
 whose lines moved is laid out anew, and even then a known series is a dictionary lookup.
-
-Format: https://prometheus.io/docs/instrumenting/exposition_formats/ (text format 0.0.4, with quoted UTF-8 names).
+What one line says is `agent.pages.line`.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from itertools import compress
 from operator import ne
 from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakValueDictionary
 
+from agent.pages.line import last_word, name_and_labels, unescaped, value_of
 from base.errors import PageError
 
 if TYPE_CHECKING:
@@ -142,89 +141,6 @@ class Page:
             yield Sample(one.name, one.labels, value, self.timestamps.get(slot))
 
 
-_NAME = re.compile(rb"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_LABEL = re.compile(
-    rb"""[ \t]*(?:(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)|"(?P<quoted>(?:[^"\\]|\\.)*)")"""
-    rb"""[ \t]*(?:=[ \t]*"(?P<value>(?:[^"\\]|\\.)*)"[ \t]*)?(?:,[ \t]*|(?=\}))"""
-)
-_SPACES = re.compile(rb"[ \t]*")
-_ESCAPE = re.compile(r'\\[\\n"]')
-_ESCAPED: Final = {"\\\\": "\\", "\\n": "\n", '\\"': '"'}
-_OPEN: Final = ord("{")
-_CLOSE: Final = ord("}")
-
-
-def _text(raw: bytes) -> str:
-    text = raw.decode()
-    return _ESCAPE.sub(lambda hit: _ESCAPED[hit.group()], text) if "\\" in text else text
-
-
-def _labels(line: bytes, position: int, limit: int) -> tuple[str, dict[str, str], int]:
-    """Labels that begin after the ``{`` at ``position``: (quoted metric name or "", labels, offset after ``}``)."""
-    name, labels = "", {}
-    position = _SPACES.match(line, position + 1).end()  # type: ignore[union-attr]  # matches the empty text too
-    while position < len(line) and line[position] != _CLOSE:
-        hit = _LABEL.match(line, position)
-        if hit is None:
-            raise ValueError("bad label")
-        key = _text(hit["name"] if hit["quoted"] is None else hit["quoted"])
-        if hit["value"] is None:
-            if hit["quoted"] is None or name:
-                raise ValueError("label without a value")
-            name = key
-        elif key in labels:
-            raise ValueError(f"label {key!r} twice")
-        else:
-            labels[key] = _text(hit["value"])
-            if len(labels) > limit:
-                raise ValueError(f"more than {limit} labels")
-        position = hit.end()
-    if position >= len(line):
-        raise ValueError("labels without an end")
-    return name, labels, position + 1
-
-
-def _number(raw: bytes) -> float:
-    if b"_" in raw:  # Python reads 1_000, Prometheus does not
-        raise ValueError("bad value")
-    return float(raw)
-
-
-def _value(raw: bytes) -> tuple[float, float | None]:
-    """Value and timestamp (milliseconds on the page → seconds) after a series; an OpenMetrics exemplar is left out."""
-    parts = raw.partition(b" # ")[0].split()
-    if not 1 <= len(parts) <= 2:  # noqa: PLR2004 - a value and perhaps a timestamp
-        raise ValueError("no value" if not parts else "text after the value")
-    return _number(parts[0]), _number(parts[1]) / 1000 if len(parts) > 1 else None
-
-
-def _last_word(raw: bytes) -> tuple[float, float | None]:
-    """What `_value` says of text without a blank, in which other white space may stand."""
-    try:
-        return _number(raw), None
-    except ValueError:
-        return _value(raw)
-
-
-def _line(line: bytes, limit: int) -> tuple[str, dict[str, str], int]:
-    """Name and labels of a line, and the offset at which its value begins."""
-    hit = _NAME.match(line)
-    name, position = (hit.group().decode(), hit.end()) if hit else ("", 0)
-    position = _SPACES.match(line, position).end()  # type: ignore[union-attr]  # matches the empty text too
-    labels: dict[str, str] = {}
-    if position < len(line) and line[position] == _OPEN:
-        inner, labels, position = _labels(line, position, limit)
-        if name and inner:
-            raise ValueError("metric name twice")
-        name = name or inner
-        position = _SPACES.match(line, position).end()  # type: ignore[union-attr]  # matches the empty text too
-    elif hit and position == hit.end():
-        raise ValueError("bad metric name" if position < len(line) else "no value")
-    if not name:
-        raise ValueError("no metric name")
-    return name, labels, position
-
-
 def _series(head: bytes, name: str, labels: dict[str, str]) -> Series:
     identity = frozenset(pair for pair in labels.items() if pair[1])
     return _KNOWN.setdefault(head, Series(name, labels, identity, head))
@@ -342,7 +258,7 @@ class PageReader:
             one = _KNOWN.get(head + b" ")
             try:
                 if one is not None and len(one.labels) <= limits.labels:
-                    draft.add(one, *_last_word(tail))
+                    draft.add(one, *last_word(tail))
                     continue
                 line = whole.strip()
                 if not line:
@@ -350,8 +266,8 @@ class PageReader:
                 elif line.startswith(b"#"):
                     _declare(line, draft)
                 else:
-                    name, labels, position = _line(line, limits.labels)
-                    value, timestamp = _value(line[position:])
+                    name, labels, position = name_and_labels(line, limits.labels)
+                    value, timestamp = value_of(line[position:])
                     draft.add(_series(whole[: whole.find(line) + position], name, labels), value, timestamp)
             except ValueError as error:
                 draft.fault(number, _reason(error))
@@ -378,7 +294,7 @@ def _take_over(draft: _Draft, slots: Sequence[int], tails: Sequence[bytes]) -> b
         ValueError: One cannot be read.
     """
     for slot, tail in zip(slots, tails, strict=True):
-        value, timestamp = _value(tail)
+        value, timestamp = value_of(tail)
         if slot == _REPEATED:
             continue
         if (timestamp is not None) != (slot in draft.timestamps):
@@ -395,7 +311,7 @@ def _declare(line: bytes, draft: _Draft) -> None:
     if len(parts) > 1 and parts[1] == b"TYPE":
         if len(parts) < 4:  # noqa: PLR2004 - "#", "TYPE", name, type
             raise ValueError("TYPE without a name and a type")
-        draft.types[_text(parts[2].strip(b'"'))] = parts[3].decode()
+        draft.types[unescaped(parts[2].strip(b'"'))] = parts[3].decode()
     draft.skip()
 
 

@@ -12,7 +12,8 @@ from analytics.causes.account import account_of
 from analytics.causes.evidence import causes_of, failures_of
 from analytics.causes.grid import Bins
 from analytics.causes.load import _hosts_of, _step_ms
-from analytics.causes.place import TENANTS, places_of
+from analytics.causes.phases import TENANTS
+from analytics.causes.place import places_of
 from analytics.causes.table import Evidence, requests_of
 from tests.analytics.test_causes_triton import served, told
 from tests.kits.causes_sim import ORIGIN_MS, PHASES

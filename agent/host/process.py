@@ -100,7 +100,6 @@ class Process:
         self.started = started
         found = {
             "cpu_seconds_total": (int(fields[11]) + int(fields[12])) / _TICK,
-            "cpu_delay_seconds_total": self.delay_seconds,
             "rss_bytes": float(int(fields[21]) * _PAGE),
             "threads": float(fields[17]),
             "stopped": float(fields[0] in {b"T", b"t"}),
@@ -112,6 +111,8 @@ class Process:
             # both by the kernel's clock, so that one that was set tells nothing wrong; tenths would only take room
             "uptime_seconds": float(max(0, int(time.clock_gettime(time.CLOCK_BOOTTIME) - int(started) / _TICK))),
         }
+        if self.ran:  # a kernel without schedstat tells of no thread
+            found["cpu_delay_seconds_total"] = self.delay_seconds
         return found | self._disk(f"{proc}/{self.pid}/io") | self._files(f"{proc}/{self.pid}")
 
     def _read(self, path: str) -> bytes:

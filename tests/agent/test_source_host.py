@@ -141,6 +141,13 @@ def test_delay_is_summed_over_threads_and_survives_the_end_of_one(tmp_path: Path
     assert process.sample(proc)["cpu_delay_seconds_total"] == 2.5
 
 
+def test_a_kernel_that_tells_no_delay_is_not_one_without(tmp_path: Path):
+    proc = fake_proc(tmp_path, delays={7: 0})
+    assert Process(7, b"").sample(proc)["cpu_delay_seconds_total"] == 0
+    (tmp_path / "7/task/7/schedstat").unlink()
+    assert "cpu_delay_seconds_total" not in Process(7, b"").sample(proc)
+
+
 def test_fields_are_found_behind_any_name(tmp_path: Path):
     values = Process(7, b"").sample(fake_proc(tmp_path, delays={7: 0}))
     assert values["cpu_seconds_total"] == 300 / os.sysconf("SC_CLK_TCK")

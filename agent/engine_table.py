@@ -182,6 +182,8 @@ class Table:
         notes: Says in plain English what to know of this very page.
         off: Signals whose counters this very page shows, and the server does not count.
         told_twice: Whether a page has old names beside the new ones by design, so that both together are no news.
+        renamed_until: Old names → the version (its first two numbers) from which on a page does not have them any more:
+            before, its makers show them beside the new ones, so that both together are no news either.
         gone_is_over: A series that leaves the page has ended and begins at 0 when it comes again (a model that is
             unloaded); otherwise it goes on from where it was.
         finished_includes_failed: Whether ``requests_finished_total`` counts failed requests too: a share of failures is
@@ -223,6 +225,7 @@ class Table:
     notes: Callable[[Page], list[str]] = lambda _page: []
     off: Callable[[Page], frozenset[Signal]] = lambda _page: frozenset()
     told_twice: bool = False
+    renamed_until: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     gone_is_over: bool = False
     finished_includes_failed: bool = False
     counts_late: bool = False

@@ -290,6 +290,15 @@ _SINCE: dict[Signal | Distribution, tuple[int, ...]] = {
     ),
 }
 
+_OLD_KV, _OLD_GAPS = (0, 12), (0, 15)
+"""Versions without the old names of KV cache and of gaps between tokens, hidden ones too."""
+_RENAMED: dict[str, tuple[int, ...]] = {
+    "vllm:gpu_cache_usage_perc": _OLD_KV,
+    "vllm:gpu_prefix_cache_queries_total": _OLD_KV,
+    "vllm:gpu_prefix_cache_hits_total": _OLD_KV,
+    "vllm:time_per_output_token_seconds": _OLD_GAPS,
+}
+
 TABLE = Table(
     engine="vllm",
     prefixes=("vllm:",),
@@ -325,6 +334,7 @@ TABLE = Table(
     # Versions that show a finished_reason only once it happened have no series for it before.
     optional=frozenset({Signal.REQUESTS_FAILED_TOTAL}) | SIGNALS_WITHOUT_COLUMN,
     since=_SINCE,
+    renamed_until=_RENAMED,
     begins_with_requests=False,
     about_path="/version",
     about=_about,

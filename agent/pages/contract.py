@@ -8,7 +8,7 @@ Kinds of breach:
   Series of most engines begin with requests: of a server that was started again nothing is gone before it answered
   somebody.
 - ``unknown``: families that the engine's table neither reads nor leaves out.
-- ``doubled``: the same counts under an old and a new name. One of them counts.
+- ``doubled``: the same counts under an old and a new name, and not by design of that version. One of them counts.
 - ``unit``: a ratio above 1, more hits than look-ups, more time in a part of requests than in the whole of them, or more
   time in requests than has passed since the server was seen idle, when none of them can have been there.
 - ``frozen``: a counter that had moved stands still while requests finish. Those that failed or were given up need not
@@ -217,9 +217,10 @@ class Contract:
     def _look_at_families(self, found: list[Breach]) -> None:
         for name in self._unknown:
             self._tell(found, "unknown", name, f"{name} is a family that nobody here knows")
-        for old, new in self._doubled:
+        doubled = [pair for pair in self._doubled if not self._by_design(pair[0])] if self._doubled else ()
+        for old, new in doubled:
             self._tell(found, "doubled", old, f"{old} and {new} tell of the same: the second counts")
-        there = {"unknown": self._strange, "doubled": {old for old, _ in self._doubled}}
+        there = {"unknown": self._strange, "doubled": {old for old, _ in doubled}}
         for one in [told for told in self._told if told[0] in there]:
             self._away[one] = 0 if one[1] in there[one[0]] else self._away.get(one, 0) + 1
             if self._away[one] >= PATIENCE:
@@ -251,6 +252,11 @@ class Contract:
         """Whether a page of this version has a signal."""
         since, version = self.table.since.get(signal), version_of(self.version)
         return since is not None and bool(version) and version >= since
+
+    def _by_design(self, old: str) -> bool:
+        """Whether this version has an old name beside the new one."""
+        until, version = self.table.renamed_until.get(old), version_of(self.version)
+        return until is not None and bool(version) and version < until
 
     def _begun(self, signal: Shown, kind: str) -> bool:
         """Whether a series would be there by now: those of most engines begin with requests."""

@@ -258,7 +258,8 @@ def _notes(result: Steps, details: Mapping[str, Mapping[str, Any]]) -> list[str]
         )
     if any(not row["all_told"] for row in details.values()):
         found.append(
-            "Some steps do not tell what their batch was made of (vLLM: --enable-logging-iteration-details): their "
-            "tokens are those of requests that got one in it, and their token budget is not judged."
+            "Some steps do not tell what their batch was made of (vLLM 0.26 or newer with "
+            "--enable-logging-iteration-details does): their tokens are those of requests that got one in it, and "
+            "their token budget is not judged."
         )
     return found

@@ -90,6 +90,27 @@ def test_old_and_new_names_of_the_same_are_told_once_and_count_once():
     assert [(one.kind, one.what) for one in found] == [("doubled", "vllm:gpu_cache_usage_perc")]
 
 
+BOTH_NAMES = [
+    ("kv_cache_usage_perc", "gpu_cache_usage_perc", "0.10.2", "0.12.0"),
+    ("prefix_cache_queries_total", "gpu_prefix_cache_queries_total", "0.9.2", "0.12.0"),
+    ("prefix_cache_hits_total", "gpu_prefix_cache_hits_total", "0.11.2", "0.12.0"),
+    ("inter_token_latency_seconds_bucket", "time_per_output_token_seconds_bucket", "0.11.2", "0.15.0"),
+]
+
+
+@pytest.mark.parametrize(("new", "old", "has_both", "has_one"), BOTH_NAMES, ids=[one for _, one, _, _ in BOTH_NAMES])
+def test_old_names_that_a_version_shows_beside_the_new_ones_by_itself_are_no_breach(
+    new: str, old: str, has_both: str, has_one: str
+):
+    labels = 'model_name="m",le="+Inf"' if new.endswith("_bucket") else 'model_name="m"'
+    page = 'vllm:num_requests_running{model_name="m"} 0\n'
+    page += f"vllm:{new}{{{labels}}} 0\nvllm:{old}{{{labels}}} 0\n"
+    family = f"vllm:{old}".removesuffix("_bucket")
+    assert told([page] * 4, has_both) == []
+    assert [(one.kind, one.what) for one in told([page] * 4, has_one)] == [("doubled", family)]
+    assert [(one.kind, one.what) for one in told([page] * 4)] == [("doubled", family)], "whose version is not known"
+
+
 def test_counters_beside_summaries_are_how_triton_tells():
     page = 'nv_inference_request_success{model="m",version="1"} 3\n'
     page += 'nv_inference_request_summary_us_count{model="m",version="1"} 3\n'

@@ -31,9 +31,10 @@ ALWAYS = {
 }  # fmt: skip
 SPECULATION = {"drafts": 4, "draft_tokens": 12, "accepted_tokens": 9, "loras_running": 1, "loras_waiting": 0}
 TOLD: dict[str, dict[str, Any]] = {
-    "0.9": ALWAYS,
-    "0.12": ALWAYS | SPECULATION,
+    "0.8": ALWAYS,
+    "0.12": ALWAYS | SPECULATION | {"evictions": 0},
     "0.16": ALWAYS | SPECULATION | {"cached_tokens": 16, "evictions": 0},
+    "0.20": ALWAYS | SPECULATION | {"cached_tokens": 16, "evictions": 0, "deferred": 1},
     "0.32": ALWAYS
     | SPECULATION
     | {

@@ -32,7 +32,7 @@ def finished(**changes: Any) -> SimpleNamespace:
     return SimpleNamespace(**told | changes)
 
 
-def of_0_9() -> tuple[Any, Any]:
+def of_0_8() -> tuple[Any, Any]:
     """Neither deferred requests nor evictions; the KV cache under its old name; no request ids."""
     scheduler = SimpleNamespace(
         num_running_reqs=3, num_waiting_reqs=2, gpu_cache_usage=0.5,
@@ -46,18 +46,18 @@ def of_0_9() -> tuple[Any, Any]:
 
 
 def of_0_12() -> tuple[Any, Any]:
-    """``kv_cache_usage``, LoRA by name, speculation."""
+    """``kv_cache_usage``, evictions, LoRA by name, speculation."""
     scheduler = SimpleNamespace(
         num_running_reqs=3, num_waiting_reqs=2, step_counter=0, current_wave=0, kv_cache_usage=0.5,
         prefix_cache_stats=SimpleNamespace(reset=False, requests=1, queries=64, hits=16, preempted_queries=0),
-        connector_prefix_cache_stats=None,
+        connector_prefix_cache_stats=None, kv_cache_eviction_events=[],
         spec_decoding_stats=SimpleNamespace(
             num_spec_tokens=3, num_drafts=4, num_draft_tokens=12, num_accepted_tokens=9,
             num_accepted_tokens_per_pos=[4, 3, 2],
         ),
         kv_connector_stats=None, waiting_lora_adapters={}, running_lora_adapters={"sql": 2},
     )  # fmt: skip
-    iteration = of_0_9()[1]
+    iteration = of_0_8()[1]
     iteration.inter_token_latencies_iter = iteration.__dict__.pop("time_per_output_tokens_iter")
     iteration.num_corrupted_reqs = 0
     return scheduler, iteration
@@ -91,16 +91,21 @@ class _Iteration:
 
 def of_0_16() -> tuple[Any, Any]:
     scheduler = of_0_12()[0]
-    scheduler.kv_cache_eviction_events = []
     scheduler.cudagraph_stats = None
     scheduler.perf_stats = None
     return scheduler, _Iteration(finished_requests=[finished(num_cached_tokens=16)])
 
 
-def of_0_32() -> tuple[Any, Any]:
-    """Deferred requests, ids of requests, details of the iteration."""
+def of_0_20() -> tuple[Any, Any]:
+    """Deferred requests, ids of requests; details of the iteration go to the log alone, until 0.25."""
     scheduler = of_0_16()[0]
     scheduler.num_skipped_waiting_reqs = 1
+    return scheduler, _Iteration(finished_requests=[finished(request_id="cmpl-line-7-0", num_cached_tokens=16)])
+
+
+def of_0_32() -> tuple[Any, Any]:
+    """Details of the iteration."""
+    scheduler = of_0_20()[0]
     scheduler.kv_cache_eviction_events = [object(), object()]
     scheduler.connector_prefix_cache_stats = SimpleNamespace(queries=32, hits=8)
     scheduler.iteration_details = SimpleNamespace(
@@ -110,7 +115,7 @@ def of_0_32() -> tuple[Any, Any]:
     return scheduler, _Iteration(finished_requests=[one])
 
 
-SHAPES = {"0.9": of_0_9, "0.12": of_0_12, "0.16": of_0_16, "0.32": of_0_32}
+SHAPES = {"0.8": of_0_8, "0.12": of_0_12, "0.16": of_0_16, "0.20": of_0_20, "0.32": of_0_32}
 
 
 def config_of_0_9(**scheduler: Any) -> Any:

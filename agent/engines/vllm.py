@@ -1,4 +1,4 @@
-"""vLLM's metrics page, 0.2 to 0.32 (newest pages recorded on 0.32; other names from its metrics modules).
+"""vLLM's metrics page, 0.2 to 0.32 (0.11, 0.12, 0.16, 0.24, 0.28, 0.32 were run; other names from its metrics modules).
 
 Labels ``model_name`` and ``engine`` (the data-parallel rank; older versions have no such label). Counters and
 histograms come from the API server process, which goes on showing its last values when the engine core stands still.

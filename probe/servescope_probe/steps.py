@@ -1,7 +1,8 @@
 """From vLLM's statistics of a step to records; every field is read as if it might not be there.
 
 The classes are vLLM's own and declared unstable (``vllm/v1/metrics/stats.py``). What is read was there under one name
-or another in 0.9 to 0.33; what a version does not have is unknown, never 0.
+or another in 0.8 to 0.33, of which those from 0.11.1 on load a stat logger; what a version does not have is unknown,
+never 0.
 """
 
 from __future__ import annotations

@@ -84,7 +84,11 @@ async def test_what_the_driver_counts_is_what_the_kubelet_calls_them(path: Path,
     assert gpus is not None
     assert kubelets is not None
     kubelets._interval = 0.02
-    seen = Seen()
+    seen, pods, figures = Seen(), {"whole", "part", "claimed"}, {"GPU-stub-1", "MIG-stub-1"}
+
+    def sampled() -> set[str]:
+        return {whose["hw.id"] for whose, values in seen.rows if "hw.gpu.memory.usage" in values}
+
     async with Kubelet(path) as kubelet:
         kubelet.put("whole", {WHOLE: ["nvidia0/vgpu1"]})
         kubelet.put("part", {WHOLE: ["nvidia1/gi2"]})
@@ -92,19 +96,18 @@ async def test_what_the_driver_counts_is_what_the_kubelet_calls_them(path: Path,
         tasks = [asyncio.create_task(one.run(seen.emit)) for one in (gpus, kubelets)]
         try:
             await seen.until(
-                lambda: {"whole", "part", "claimed"} <= {whose.get("k8s.pod.name") for whose, _ in seen.rows}
+                lambda: pods <= {whose.get("k8s.pod.name") for whose, _ in seen.rows} and figures <= sampled()
             )
             held = {
                 (whose["k8s.pod.name"], whose["hw.id"]) for whose, values in seen.rows if "pod_held_seconds" in values
             }
-            sampled = {whose["hw.id"] for whose, values in seen.rows if "hw.gpu.memory.usage" in values}
             assert list(kubelets.problems(0.0, 0.0)) == []
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
     assert held == {("whole", "GPU-stub-1"), ("part", "MIG-stub-1"), ("claimed", "GPU-stub-1")}
-    assert {gpu for _, gpu in held} <= sampled, "under the ids of the figures"
+    assert {gpu for _, gpu in held} == figures, "under the ids of the figures"
 
 
 async def test_without_numbers_they_are_told_as_before(driver: Driver):

@@ -77,16 +77,23 @@ TITLES = """() => Object.fromEntries([...document.querySelectorAll('[class*="st-
   panel.querySelector('.gtitle, strong')?.textContent ?? '',
 ]))"""
 """By panel: what its figure is called, or the first strong words where there is none."""
+SETTLED = """() => {
+  const panels = [...document.querySelectorAll('[class*="st-key-panel-"]')];
+  const idle = document.querySelector('[data-testid="stApp"]').dataset.testScriptState === 'notRunning';
+  return idle && panels.length && panels.every(panel => panel.querySelector('.gtitle, strong'));
+}"""
+"""No part of the page is being drawn, and each panel has its figure or its words."""
 
 
 @pytest.mark.parametrize("name", ["", "latency", "queue", "kv-cache", "tenants", "hardware"])
 def test_a_panel_without_data_is_called_as_its_figure(stage: Served, page: Page, name: str) -> None:
     opened(page, f"{stage.url}/{name}?range=1h", PAGES[name][1])
     whole(page)
+    page.wait_for_function(SETTLED)
     drawn = page.evaluate(TITLES)
     opened(page, f"{stage.url}/{name}?from=2026-01-01T00:00:00Z&to=2026-01-01T00:10:00Z", ["text=Back to now"])
     page.get_by_text("No data").first.wait_for()
-    page.wait_for_function("names => names.some(name => document.querySelector(`.${name} strong`))", arg=list(drawn))
+    page.wait_for_function(SETTLED)
     bare = page.evaluate(TITLES)
     assert bare.keys() & drawn.keys()
     assert all(bare.values()), "each is called something"

@@ -141,6 +141,7 @@ class Edge:
         sender = self._sender
         if sender is None:
             sender = self._sender = shared()
+            sender.ask_anew()
         tell = sender.put_soon
         tell(
             _BEGIN(

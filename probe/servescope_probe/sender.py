@@ -116,6 +116,10 @@ class Sender:
             self._socket.close()
             self._socket = None
 
+    def ask_anew(self) -> None:
+        """Forget which event loop was asked to flush: it may have ended before it did."""
+        self._asked = False
+
     def _ask(self) -> None:
         """Let the running event loop flush."""
         try:

@@ -358,3 +358,37 @@ async def test_an_agent_that_chokes_is_not_felt(tmp_path: Path, mailbox: Mailbox
 
 def _record(kind: int) -> bytes:
     return wire.HEAD.pack(wire.MAGIC, 1, 0, 1, 1, 0, 0) + wire.RECORD.pack(2, kind, -1) + b"ab"
+
+
+def test_an_event_loop_that_ended_too_soon_holds_up_no_later_one(mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch):
+    """One process, one sender: who serves again in another loop is heard all the same."""
+    sender = mailbox.sender()
+    monkeypatch.setattr("servescope_probe.edge.shared", lambda: sender)
+
+    async def answered() -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"{}"}
+
+        async def send(_message: Any) -> None:
+            return
+
+        async def app(_scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"{}"})
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
+        await Edge(app)(scope, receive, send)
+
+    async def heard() -> None:
+        await answered()
+        told: list[datagram.Record] = []
+
+        def ended() -> bool:
+            told.extend(mailbox.records())
+            return [record.kind for record in told].count(wire.EDGE_END) == 2
+
+        await until(ended)
+
+    asyncio.run(answered())  # it ends before what it was asked is due
+    asyncio.run(heard())
